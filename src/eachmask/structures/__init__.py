@@ -1,0 +1,41 @@
+"""The nouns that travel between the rooms. This room imports nothing else from ``eachmask``.
+
+Words and units, fixed once for the whole project:
+
+- ``boxes``: float (N, 4) xyxy in pixels of the image they travel with, half-open,
+  ``0 <= x1 <= x2 <= width``; ``points``: (..., 2) as (x, y), the centre of the first pixel is (0.5, 0.5).
+- sizes are ``(height, width)``.
+- ``images`` are float RGB in 0..1 until :class:`Preprocess` makes an :class:`ImageBatch` of them; the batch is
+  normalised and padded.
+- ``labels``: int 0..K-1, background is never a label; ``scores``: 0..1; ``logits`` are logits,
+  ``probabilities`` are probabilities.
+- ``targets`` is what was given, ``raw`` what the network said, ``instances`` what we tell the user.
+- counts are ``num_x``; a dict key is never an interface.
+"""
+
+from __future__ import annotations
+
+from eachmask.structures.bitmaps import Bitmaps
+from eachmask.structures.decode import DecodeOptions
+from eachmask.structures.errors import UserError
+from eachmask.structures.images import ImageBatch
+from eachmask.structures.instances import Category, Instances
+from eachmask.structures.masks import Masks
+from eachmask.structures.polygons import Polygons
+from eachmask.structures.preprocess import Preprocess
+from eachmask.structures.rle import RLE
+from eachmask.structures.roi_masks import RoIMasks
+
+__all__ = [
+    "RLE",
+    "Bitmaps",
+    "Category",
+    "DecodeOptions",
+    "ImageBatch",
+    "Instances",
+    "Masks",
+    "Polygons",
+    "Preprocess",
+    "RoIMasks",
+    "UserError",
+]

@@ -1,0 +1,93 @@
+"""Boxes: float (N, 4) xyxy in pixels, half-open. Pure functions, differentiable where it makes sense."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Format = Literal["xyxy", "xywh", "cxcywh"]
+
+MAX_LOG_SCALE = math.log(1000 / 16)
+"""Largest predicted log magnification: a 16 px anchor grows to 1000 px at most (Detectron's clip)."""
+
+
+def area(boxes: Tensor) -> Tensor:
+    """(N, 4) -> (N,) px^2; negative for boxes turned inside out."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def intersection(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 4), (M, 4) -> (N, M) px^2 of common area."""
+    low = torch.maximum(a[:, None, :2], b[None, :, :2])
+    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    return (high - low).clamp(min=0).prod(-1)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 4), (M, 4) -> (N, M) intersection over union, 0..1 (0 where both are empty)."""
+    common = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None] - common
+    return torch.where(union > 0, common / union, torch.zeros_like(common))
+
+
+def coverage(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 4), (M, 4) -> (N, M) share of a that lies in b: COCO's measure against crowd regions."""
+    size = area(a)[:, None]
+    common = intersection(a, b)
+    return torch.where(size > 0, common / size, torch.zeros_like(common))
+
+
+def giou(a: Tensor, b: Tensor) -> Tensor:
+    """Pairwise generalised IoU, -1..1 (Rezatofighi et al., CVPR 2019, algorithm 1): (N, 4), (M, 4) -> (N, M)."""
+    common = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None] - common
+    hull = torch.maximum(a[:, None, 2:], b[None, :, 2:]) - torch.minimum(a[:, None, :2], b[None, :, :2])
+    hull_area = hull.prod(-1)
+    eps = torch.finfo(common.dtype).tiny
+    return common / union.clamp(min=eps) - (hull_area - union) / hull_area.clamp(min=eps)
+
+
+def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes cut at the image's border; size is (height, width)."""
+    height, width = size
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
+
+
+def convert(boxes: Tensor, source: Format, target: Format) -> Tensor:
+    """Between corner (xyxy), corner-and-size (xywh) and centre-and-size (cxcywh) form."""
+    a, b, c, d = boxes.unbind(-1)
+    if source == "xywh":
+        a, b, c, d = a, b, a + c, b + d
+    elif source == "cxcywh":
+        a, b, c, d = a - c / 2, b - d / 2, a + c / 2, b + d / 2
+    if target == "xywh":
+        a, b, c, d = a, b, c - a, d - b
+    elif target == "cxcywh":
+        a, b, c, d = (a + c) / 2, (b + d) / 2, c - a, d - b
+    return torch.stack([a, b, c, d], dim=-1)
+
+
+def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
+    """Offsets from anchors to boxes (Girshick et al., R-CNN, appendix C): (N, 4), (N, 4) -> (N, 4)."""
+    x, y, w, h = convert(boxes, "xyxy", "cxcywh").unbind(-1)
+    ax, ay, aw, ah = convert(anchors, "xyxy", "cxcywh").unbind(-1)
+    wx, wy, ww, wh = weights
+    return torch.stack(
+        [wx * (x - ax) / aw, wy * (y - ay) / ah, ww * torch.log(w / aw), wh * torch.log(h / ah)], dim=-1
+    )
+
+
+def decode(
+    deltas: Tensor, anchors: Tensor, weights: tuple[float, float, float, float], max_log_scale: float = MAX_LOG_SCALE
+) -> Tensor:
+    """Undo of :func:`encode`: (..., 4) offsets and anchors that broadcast -> (..., 4) xyxy."""
+    ax, ay, aw, ah = convert(anchors, "xyxy", "cxcywh").unbind(-1)
+    dx, dy, dw, dh = (delta / weight for delta, weight in zip(deltas.unbind(-1), weights, strict=True))
+    x, y = dx * aw + ax, dy * ah + ay
+    w = torch.exp(dw.clamp(max=max_log_scale)) * aw
+    h = torch.exp(dh.clamp(max=max_log_scale)) * ah
+    return torch.stack([x - 0.5 * w, y - 0.5 * h, x + 0.5 * w, y + 0.5 * h], dim=-1)

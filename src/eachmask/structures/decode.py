@@ -1,0 +1,24 @@
+"""What a user may ask of ``decode``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """Choices made after the network has spoken. ``None`` means the model's own default."""
+
+    score_threshold: float | None = None
+    """Drop instances scoring less, 0..1."""
+    nms_threshold: float | None = None
+    """Of two instances of one class whose boxes overlap more than this IoU, the lower-scoring one goes."""
+    max_detections: int | None = None
+    """Keep at most so many instances per image, best first."""
+    mask_threshold: float = 0.5
+    """A pixel belongs to the object from this probability on."""
+    with_masks: bool = True
+    """False: boxes only, and the mask head does not run."""
+    paste: Literal["accurate", "compatible"] = "accurate"
+    """How box-sized masks reach the image: at their exact boxes, or at torchvision's whole-pixel boxes."""

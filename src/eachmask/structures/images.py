@@ -1,0 +1,51 @@
+"""A batch of images of different sizes in one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """What a network eats.
+
+    ``tensor`` is (B, 3, H, W) float, already normalised, zero-padded at the bottom and right; ``sizes``
+    holds the valid (height, width) of each image, in the top-left corner.
+    """
+
+    tensor: Tensor
+    sizes: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        if self.tensor.ndim != 4 or self.tensor.shape[0] != len(self.sizes):
+            raise ValueError(f"{len(self.sizes)} sizes for a batch of shape {tuple(self.tensor.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @staticmethod
+    def from_tensors(images: Sequence[Tensor], divisor: int = 32) -> ImageBatch:
+        """Pad (3, h, w) images to a common size whose sides are multiples of divisor.
+
+        Raises:
+            ValueError: there is no image.
+        """
+        if not images:
+            raise ValueError("a batch needs at least one image")
+        height, width = (
+            -(-max(int(image.shape[side]) for image in images) // divisor) * divisor for side in (1, 2)
+        )
+        tensor = images[0].new_zeros((len(images), images[0].shape[0], height, width))
+        for slot, image in zip(tensor, images, strict=True):
+            slot[:, : image.shape[1], : image.shape[2]] = image
+        return ImageBatch(tensor, tuple((int(i.shape[1]), int(i.shape[2])) for i in images))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ImageBatch:
+        """The batch on another device, channels last (the faster layout on CPU and GPU alike)."""
+        return ImageBatch(
+            self.tensor.to(device=device, dtype=dtype, memory_format=torch.channels_last), self.sizes
+        )

@@ -1,0 +1,217 @@
+"""Instances: the objects of one image. Targets and predictions wear the same coat."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eachmask.structures import boxes as box_ops
+from eachmask.structures.masks import Index, Masks, as_index
+from eachmask.structures.rle import RLE
+from eachmask.structures.roi_masks import RoIMasks
+
+_PER_OBJECT = ("boxes", "masks", "labels", "scores", "keypoints", "track_ids", "crowd")
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class of objects; its label is its position in ``Instances.categories``."""
+
+    id: int
+    """The data set's own number (COCO's go from 1 to 90 with gaps)."""
+    name: str
+    supercategory: str = ""
+
+
+@dataclass
+class Instances:
+    """N objects in one image of ``image_size`` = (height, width) pixels.
+
+    Raises:
+        ValueError: the parts are of different lengths or on different canvases.
+    """
+
+    image_size: tuple[int, int]
+    boxes: Tensor
+    """(N, 4) float xyxy, half-open."""
+    masks: Masks | None = None
+    labels: Tensor | None = None
+    """(N,) int64, 0..K-1."""
+    scores: Tensor | None = None
+    """(N,) float in 0..1."""
+    keypoints: Tensor | None = None
+    """(N, P, 3) float: x, y and visibility (targets: 0, 1, 2) or score (predictions)."""
+    track_ids: Tensor | None = None
+    crowd: Tensor | None = None
+    """(N,) bool: a region of many objects (COCO's ``iscrowd``), to be ignored rather than learnt."""
+    categories: tuple[Category, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        self.image_size = (int(self.image_size[0]), int(self.image_size[1]))
+        if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
+            raise ValueError(f"boxes must be (N, 4), not {tuple(self.boxes.shape)}")
+        for name in _PER_OBJECT[1:]:
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self.boxes):
+                raise ValueError(f"{len(value)} {name} for {len(self.boxes)} boxes")
+        if self.masks is not None and tuple(self.masks.size) != self.image_size:
+            raise ValueError(f"masks on {self.masks.size} in an image of {self.image_size} (height, width)")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Index) -> Instances:
+        """The chosen objects, in the given order; a single int keeps a collection of one."""
+        chosen = torch.from_numpy(as_index(index, len(self)))
+        return self._map(lambda value: value[chosen.to(value.device) if isinstance(value, Tensor) else chosen])
+
+    @property
+    def label_names(self) -> list[str]:
+        """Each object's class name; its number where the categories are not known."""
+        if self.labels is None:
+            return [""] * len(self)
+        known = [c.name for c in self.categories]
+        return [known[k] if k < len(known) else str(k) for k in self.labels.tolist()]
+
+    @staticmethod
+    def empty(image_size: tuple[int, int], with_masks: bool = True) -> Instances:
+        """No objects, with labels and scores."""
+        return Instances(
+            image_size=image_size,
+            boxes=torch.zeros(0, 4),
+            masks=RLE.empty(image_size) if with_masks else None,
+            labels=torch.zeros(0, dtype=torch.int64),
+            scores=torch.zeros(0),
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[Instances]) -> Instances:
+        """Objects of one image joined; a field stays only where every part has it.
+
+        Raises:
+            ValueError: no parts, or parts of different image sizes.
+        """
+        if not parts:
+            raise ValueError("nothing to join: the image size would be unknown")
+        if any(part.image_size != parts[0].image_size for part in parts):
+            raise ValueError("objects of images of different sizes cannot be joined")
+        joined: dict[str, Any] = {}
+        for name in _PER_OBJECT:
+            values = [getattr(part, name) for part in parts]
+            if any(value is None for value in values):
+                continue
+            joined[name] = RLE.cat([v.to_rle() for v in values]) if name == "masks" else torch.cat(values)
+        return Instances(parts[0].image_size, **joined, categories=parts[0].categories)
+
+    def filter(self, score: float | None = None, classes: Sequence[int | str] | None = None) -> Instances:
+        """Objects scoring at least ``score`` whose label or class name is among ``classes``."""
+        keep = torch.ones(len(self), dtype=torch.bool)
+        if score is not None and self.scores is not None:
+            keep &= self.scores.cpu() >= score
+        if classes is not None and self.labels is not None:
+            pairs = zip(self.labels.tolist(), self.label_names, strict=True)
+            keep &= torch.tensor([k in classes or name in classes for k, name in pairs], dtype=torch.bool)
+        return self[keep]
+
+    def to(self, device: torch.device | str) -> Instances:
+        """Tensors on another device; RLE and its kin stay where they are, in memory."""
+        return self._map(lambda value: value.to(device) if isinstance(value, Tensor | RoIMasks) else value)
+
+    def resize(self, image_size: tuple[int, int]) -> Instances:
+        """Everything scaled to an image of another (height, width)."""
+        if tuple(image_size) == self.image_size:
+            return self
+        # Ratios in float32, as torchvision takes them, so that both round the same way.
+        ratio_y, ratio_x = (
+            torch.tensor(float(new)) / torch.tensor(float(old))
+            for new, old in zip(image_size, self.image_size, strict=True)
+        )
+        scale = torch.stack([ratio_x, ratio_y]).to(self.boxes)
+        keypoints = self.keypoints
+        if keypoints is not None:
+            keypoints = torch.cat([keypoints[..., :2] * scale.to(keypoints), keypoints[..., 2:]], dim=-1)
+        masks = None if self.masks is None else self.masks.resize(image_size)
+        boxes = self.boxes * scale.repeat(2)
+        return replace(self, image_size=image_size, boxes=boxes, masks=masks, keypoints=keypoints)
+
+    def flip(self) -> Instances:
+        """Mirrored left to right (which keypoint is left and which right is the data set's business)."""
+        width = self.image_size[1]
+        x1, y1, x2, y2 = self.boxes.unbind(1)
+        keypoints = None if self.keypoints is None else self.keypoints.clone()
+        if keypoints is not None:
+            keypoints[..., 0] = width - keypoints[..., 0]
+        return replace(
+            self,
+            boxes=torch.stack([width - x2, y1, width - x1, y2], dim=1),
+            masks=None if self.masks is None else self.masks.flip(),
+            keypoints=keypoints,
+        )
+
+    def crop(self, box: Sequence[int]) -> Instances:
+        """What lies in the window (x1, y1, x2, y2), whole pixels; objects without a pixel in it are gone."""
+        x1, y1, x2, y2 = (int(v) for v in box)
+        size = (y2 - y1, x2 - x1)
+        corner = torch.tensor([x1, y1], dtype=self.boxes.dtype, device=self.boxes.device)
+        boxes = box_ops.clip(self.boxes - corner.repeat(2), size)
+        keypoints = None if self.keypoints is None else self.keypoints.clone()
+        if keypoints is not None:
+            keypoints[..., :2] -= corner.to(keypoints)
+        masks = None if self.masks is None else self.masks.crop(box)
+        cropped = replace(self, image_size=size, boxes=boxes, masks=masks, keypoints=keypoints)
+        if masks is not None:
+            return cropped[masks.area() > 0]
+        return cropped[(box_ops.area(boxes) > 0).cpu()]
+
+    def with_boxes_from_masks(self) -> Instances:
+        """Boxes tight around the masks.
+
+        Raises:
+            ValueError: there are no masks.
+        """
+        if self.masks is None:
+            raise ValueError("these instances have no masks to take boxes from")
+        return replace(self, boxes=torch.from_numpy(self.masks.boxes()).to(self.boxes))
+
+    def _map(self, change: Callable[[Any], Any]) -> Instances:
+        values = {name: getattr(self, name) for name in _PER_OBJECT}
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
+
+    def _repr_html_(self) -> str:
+        """A notebook's preview: a thumbnail of the masks beside a table of the first objects."""
+        height, width = self.image_size
+        rows = []
+        for i, name in enumerate(self.label_names[:10]):
+            score = "" if self.scores is None else f"{float(self.scores[i]):.2f}"
+            x1, y1, x2, y2 = (f"{v:.0f}" for v in self.boxes[i].tolist())
+            rows.append(f"<tr><td>{i}</td><td>{escape(name)}</td><td>{score}</td><td>{x1}, {y1}, {x2}, {y2}</td></tr>")
+        more = f"<p>... and {len(self) - 10} more</p>" if len(self) > 10 else ""
+        picture = "" if self.masks is None or not len(self) else _thumbnail(self.masks)
+        return (
+            f"<div><p><b>{len(self)} objects</b> in an image of {width} x {height} pixels</p>{picture}"
+            "<table><tr><th></th><th>class</th><th>score</th><th>box (x1, y1, x2, y2)</th></tr>"
+            f"{''.join(rows)}</table>{more}</div>"
+        )
+
+
+def _thumbnail(masks: Masks, side: int = 240) -> str:
+    """An <img> of the masks in random colours, at most side pixels wide and high."""
+    from PIL import Image
+
+    height, width = masks.size
+    scale = min(1.0, side / max(height, width))
+    label = masks.resize((max(1, round(height * scale)), max(1, round(width * scale)))).to_label_map()
+    colours = np.random.default_rng(0).integers(60, 256, (len(masks) + 1, 3)).astype(np.uint8)
+    colours[0] = 24
+    buffer = io.BytesIO()
+    Image.fromarray(colours[label]).save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f'<img alt="masks" src="data:image/png;base64,{data}">'

@@ -1,0 +1,127 @@
+"""Masks: one noun for N masks on one canvas, whatever they are kept as.
+
+Four representations behind one set of methods: :class:`~eachmask.structures.rle.RLE` (the single truth), ``Polygons``,
+``Bitmaps`` (cropped) and ``RoIMasks`` (what a box head predicts, not pasted yet). A representation says how
+to become RLE; every verb has a definition through RLE here and may have a cheaper one of its own.
+No verb builds N x H x W.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from eachmask.structures.bitmaps import Bitmaps
+    from eachmask.structures.polygons import Polygons
+    from eachmask.structures.rle import RLE
+
+Index = Any
+"""An int, slice, bool mask or index array / tensor."""
+
+
+class Masks(ABC):
+    """N masks on a canvas of ``size`` = (height, width)."""
+
+    size: tuple[int, int]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: Index) -> Masks:
+        """The chosen masks; a single int keeps the result a collection of one."""
+
+    @abstractmethod
+    def to_rle(self) -> RLE:
+        """The exact pixels, as COCO counts them."""
+
+    @abstractmethod
+    def resize(self, size: tuple[int, int]) -> Masks:
+        """The masks on a canvas stretched to (height, width)."""
+
+    def area(self) -> NDArray[np.int64]:
+        """(N,) foreground pixels."""
+        return self.to_rle().area()
+
+    def boxes(self) -> NDArray[np.float32]:
+        """(N, 4) tight xyxy, half-open; zeros for an empty mask."""
+        return self.to_rle().boxes()
+
+    def crop(self, box: Sequence[int]) -> RLE:
+        """What lies in the window (x1, y1, x2, y2), whole pixels; the window may leave the canvas.
+
+        Raises:
+            ValueError: the window is empty.
+        """
+        return self.to_rle().crop(box)
+
+    def shift(self, dx: int, dy: int, size: tuple[int, int]) -> RLE:
+        """Moved by whole pixels onto a canvas of another size; what falls off it is gone."""
+        return self.to_rle().shift(dx, dy, size)
+
+    def pad(self, margins: Sequence[int]) -> RLE:
+        """A canvas larger by (left, top, right, bottom) pixels."""
+        left, top, right, bottom = margins
+        return self.shift(left, top, (self.size[0] + top + bottom, self.size[1] + left + right))
+
+    def flip(self, horizontal: bool = True) -> RLE:
+        """Mirrored left to right, or top to bottom."""
+        return self.to_rle().flip(horizontal)
+
+    def intersection(self, other: Masks) -> NDArray[np.int64]:
+        """(N, M) common pixels; pairs whose boxes are apart cost nothing."""
+        return self.to_rle().intersection(other)
+
+    def iou(self, other: Masks) -> NDArray[np.float64]:
+        """(N, M) intersection over union, 0 where both are empty."""
+        return self.to_rle().iou(other)
+
+    def union(self) -> RLE:
+        """One mask of all pixels that are in any."""
+        return self.to_rle().union()
+
+    def to_bitmaps(self) -> Bitmaps:
+        """Cropped bitmaps, one per mask."""
+        return self.to_rle().to_bitmaps()
+
+    def to_polygons(self) -> Polygons:
+        """Outlines along pixel edges, with holes: exact."""
+        return self.to_rle().to_polygons()
+
+    def to_label_map(self) -> NDArray[np.int32]:
+        """(H, W): 0 is background, i + 1 the i-th mask; where masks overlap the earlier one wins."""
+        return self.to_rle().to_label_map()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} masks on {self.size[0]} x {self.size[1]})"
+
+
+def as_index(index: Index, num: int) -> NDArray[np.int64]:
+    """Any index -> positions (K,).
+
+    Raises:
+        IndexError: out of range, or a bool mask of another length.
+    """
+    if hasattr(index, "detach"):
+        index = index.detach().cpu().numpy()
+    if isinstance(index, int | np.integer):
+        index = [index]
+    if not isinstance(index, slice):
+        index = np.asarray(index)
+        if index.dtype == bool and index.shape != (num,):
+            raise IndexError(f"a bool index of shape {index.shape} for {num} masks")
+        if index.size == 0 and index.dtype != bool:
+            index = index.astype(np.int64)
+    positions: NDArray[np.int64] = np.arange(num)[index]
+    return positions
+
+
+def check_same_canvas(masks: Masks, other: Masks) -> None:
+    """Raises ValueError where two collections are not of one image."""
+    if masks.size != other.size:
+        raise ValueError(f"masks on {masks.size} and on {other.size} (height, width) are not of the same image")

@@ -1,0 +1,94 @@
+"""COCO's compressed run-length strings, for many masks at once.
+
+A mask is runs of pixels in column-major order, background first. COCO writes every run, from the fourth on as
+the difference to the run two before it, in groups of five bits, lowest first, with a continuation bit
+and the sign in the last group's highest bit, offset by 48 into printable characters (pycocotools
+``maskApi.c``, ``rleToString`` / ``rleFrString``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.uint32]
+Offsets = NDArray[np.int64]
+
+_MORE, _SIGN, _BITS, _BASE = 0x20, 0x10, 5, 48
+
+
+def encode_strings(counts: Counts, offsets: Offsets) -> list[str]:
+    """Packed runs -> one string per mask.
+
+    Args:
+        counts: (R,) runs of all masks behind one another.
+        offsets: (N + 1,) where each mask's runs begin.
+    """
+    values = counts.astype(np.int64)
+    place = _place_in_mask(offsets)
+    later = np.flatnonzero(place > 2)
+    values[later] -= counts[later - 2].astype(np.int64)
+    groups = []
+    open_ = np.ones(len(values), bool)
+    while open_.any():
+        low = values & 0x1F
+        values >>= _BITS
+        more = np.where(low & _SIGN, values != -1, values != 0)
+        groups.append(np.where(open_, (low | np.where(more, _MORE, 0)) + _BASE, 0).astype(np.uint8))
+        open_ = open_ & more
+    if not groups:
+        return [""] * (len(offsets) - 1)
+    characters = np.stack(groups, axis=1)
+    used = characters > 0
+    ends = np.concatenate([[0], np.cumsum(used.sum(1))])[offsets]
+    text = characters[used].tobytes().decode("ascii")
+    return [text[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def decode_strings(strings: Sequence[str | bytes]) -> tuple[Counts, Offsets]:
+    """One string per mask -> packed runs; undo of :func:`encode_strings`.
+
+    Raises:
+        ValueError: a string ends in the middle of a number or has a foreign character.
+    """
+    joined = b"".join(s.encode("ascii") if isinstance(s, str) else s for s in strings)
+    lengths = np.array([len(s) for s in strings], np.int64)
+    codes = np.frombuffer(joined, np.uint8).astype(np.int64) - _BASE
+    if codes.size and (codes.min() < 0 or codes.max() > 0x3F):
+        raise ValueError("a run-length string holds a character that COCO never writes")
+    last = (codes & _MORE) == 0
+    string_ends = np.cumsum(lengths)
+    full = string_ends[lengths > 0]
+    if not last[full - 1].all():
+        raise ValueError("a run-length string ends in the middle of a number")
+    number = np.cumsum(last) - last  # which number a character belongs to
+    first = np.flatnonzero(np.diff(number, prepend=-1))
+    group = np.arange(len(codes)) - first[number]
+    values = np.zeros(int(last.sum()), np.int64)
+    np.add.at(values, number, (codes & 0x1F) << (_BITS * group))
+    final = np.flatnonzero(last)
+    negative = (codes[final] & _SIGN) > 0
+    values[negative] -= np.int64(1) << (_BITS * (group[final[negative]] + 1))
+    numbers_before = np.concatenate([[0], np.cumsum(last)])
+    offsets = numbers_before[np.concatenate([[0], string_ends])].astype(np.int64)
+    return _undo_differences(values, offsets).astype(np.uint32), offsets
+
+
+def _place_in_mask(offsets: Offsets) -> NDArray[np.int64]:
+    lengths = np.diff(offsets)
+    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+
+
+def _undo_differences(values: NDArray[np.int64], offsets: Offsets) -> NDArray[np.int64]:
+    """Runs 3, 5, 7 ... add up from run 1, runs 4, 6, 8 ... from run 2; run 0 stands alone."""
+    place = _place_in_mask(offsets)
+    result = values.copy()
+    for start in (1, 2):
+        chosen = np.flatnonzero((place >= start) & ((place - start) % 2 == 0))
+        total = np.cumsum(values[chosen])
+        begins = place[chosen] == start
+        before = (total - values[chosen])[begins]
+        result[chosen] = total - np.repeat(before, np.diff(np.append(np.flatnonzero(begins), len(chosen))))
+    return result

@@ -1,0 +1,70 @@
+"""RoIMasks: what a box head predicts, kept small until somebody needs the pixels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from eachmask.structures.masks import Index, Masks, as_index
+from eachmask.structures.paste_runs import paste_to_rle
+from eachmask.structures.rle import RLE
+
+
+class RoIMasks(Masks):
+    """N grids of probabilities, each spanning its box; pasted on demand, straight into runs.
+
+    Args:
+        probabilities: (N, m, m) float in 0..1.
+        boxes: (N, 4) float xyxy in pixels of the canvas.
+        size: (height, width) of the canvas.
+        threshold: foreground from this probability on.
+        paste: ``accurate`` samples at the exact box, ``compatible`` does what torchvision does.
+    """
+
+    def __init__(
+        self,
+        probabilities: Tensor,
+        boxes: Tensor,
+        size: tuple[int, int],
+        threshold: float = 0.5,
+        paste: Literal["accurate", "compatible"] = "accurate",
+    ) -> None:
+        if len(probabilities) != len(boxes):
+            raise ValueError(f"{len(probabilities)} mask grids for {len(boxes)} boxes")
+        self.probabilities, self.roi_boxes = probabilities, boxes
+        self.size, self.threshold, self.paste = (int(size[0]), int(size[1])), threshold, paste
+        self._rle: RLE | None = None
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def __getitem__(self, index: Index) -> RoIMasks:
+        chosen = torch.from_numpy(as_index(index, len(self))).to(self.probabilities.device)
+        return RoIMasks(
+            self.probabilities[chosen], self.roi_boxes[chosen.to(self.roi_boxes.device)], self.size,
+            self.threshold, self.paste,
+        )  # fmt: skip
+
+    def to(self, device: torch.device | str) -> RoIMasks:
+        """The grids on another device."""
+        return RoIMasks(
+            self.probabilities.to(device), self.roi_boxes.to(device), self.size, self.threshold, self.paste
+        )
+
+    def resize(self, size: tuple[int, int]) -> RoIMasks:
+        """Only the boxes grow; the grids are pasted at the final size, without a second sampling."""
+        scale = torch.tensor(
+            [size[1] / self.size[1], size[0] / self.size[0]] * 2,
+            dtype=self.roi_boxes.dtype, device=self.roi_boxes.device,
+        )  # fmt: skip
+        return RoIMasks(self.probabilities, self.roi_boxes * scale, size, self.threshold, self.paste)
+
+    def to_rle(self) -> RLE:
+        if self._rle is None:
+            counts, offsets = paste_to_rle(
+                self.probabilities, self.roi_boxes.cpu(), self.size, self.threshold, self.paste
+            )
+            self._rle = RLE(counts, offsets, self.size)
+        return self._rle

@@ -1,0 +1,170 @@
+"""Arithmetic on runs: the verbs of masks without a canvas.
+
+Masks are kept as *runs*, foreground stretches of the column-major flattened canvas: parallel arrays
+``owner`` (which mask), ``start`` and ``stop`` (flat positions, half-open), sorted by owner and start.
+*Pieces* are runs cut at the ends of columns: ``owner``, ``x``, ``top``, ``bottom``. Everything here costs what
+the objects' outlines cost, never what the canvas does.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.structures.rle_codec import Counts, Offsets
+
+Ints = NDArray[np.int64]
+
+
+class Runs(NamedTuple):
+    """Foreground stretches, (R,) each, sorted by (owner, start)."""
+
+    owner: Ints
+    start: Ints
+    stop: Ints
+
+
+class Pieces(NamedTuple):
+    """Vertical strokes, (P,) each: column x, rows top <= y < bottom."""
+
+    owner: Ints
+    x: Ints
+    top: Ints
+    bottom: Ints
+
+
+def counts_to_runs(counts: Counts, offsets: Offsets) -> Runs:
+    """Packed COCO runs (background first) -> foreground runs; empty ones vanish."""
+    lengths = np.diff(offsets)
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    wide = counts.astype(np.int64)
+    total = np.cumsum(wide)
+    before = np.concatenate([[0], total])[offsets[:-1]]
+    stop = total - before[owner]
+    place = np.arange(len(counts)) - offsets[:-1][owner]
+    chosen = (place % 2 == 1) & (wide > 0)
+    return Runs(owner[chosen], (stop - wide)[chosen], stop[chosen])
+
+
+def runs_to_counts(runs: Runs, num_masks: int, num_pixels: int) -> tuple[Counts, Offsets]:
+    """Foreground runs -> packed COCO runs, touching runs united; as pycocotools' encoder writes them.
+
+    Args:
+        runs: sorted by (owner, start), not overlapping.
+        num_masks: N; masks without runs become one background run.
+        num_pixels: of the canvas.
+    """
+    runs = unite_touching(runs)
+    per_mask = np.bincount(runs.owner, minlength=num_masks)
+    last = np.cumsum(per_mask) - 1  # index of each mask's last run, where it has one
+    end = np.zeros(num_masks, np.int64)
+    some = per_mask > 0
+    end[some] = runs.stop[last[some]]
+    lengths = 2 * per_mask + (end < num_pixels)  # a trailing background run only where there is background
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    counts = np.zeros(offsets[-1], np.int64)
+    place = np.arange(len(runs.owner)) - (last - per_mask + 1)[runs.owner]
+    slot = offsets[:-1][runs.owner] + 2 * place
+    previous = np.concatenate([[0], runs.stop[:-1]])
+    previous[place == 0] = 0
+    counts[slot], counts[slot + 1] = runs.start - previous, runs.stop - runs.start
+    trailing = end < num_pixels
+    counts[offsets[1:][trailing] - 1] = num_pixels - end[trailing]
+    return counts.astype(np.uint32), offsets
+
+
+def unite_touching(runs: Runs) -> Runs:
+    """Runs of one mask that begin where (or before) the one before ends become one.
+
+    Args:
+        runs: sorted by (owner, start); overlaps within a mask are allowed.
+    """
+    if not len(runs.owner):
+        return runs
+    # The furthest stop so far within a mask, by a running maximum that owners lift apart.
+    span = int(runs.stop.max()) + 1
+    furthest = np.maximum.accumulate(runs.stop + runs.owner * span) - runs.owner * span
+    begins = np.ones(len(runs.owner), bool)
+    begins[1:] = (runs.owner[1:] != runs.owner[:-1]) | (runs.start[1:] > furthest[:-1])
+    first = np.flatnonzero(begins)
+    final = np.append(first[1:], len(begins)) - 1
+    return Runs(runs.owner[first], runs.start[first], furthest[final])
+
+
+def runs_to_pieces(runs: Runs, height: int) -> Pieces:
+    """Cut runs at the ends of columns of the given height."""
+    first, last = runs.start // height, (runs.stop - 1) // height
+    columns = last - first + 1
+    index = np.repeat(np.arange(len(columns)), columns)
+    x = np.arange(len(index)) - np.repeat(np.cumsum(columns) - columns, columns) + first[index]
+    top = np.maximum(runs.start[index] - x * height, 0)
+    bottom = np.minimum(runs.stop[index] - x * height, height)
+    return Pieces(runs.owner[index], x, top, bottom)
+
+
+def pieces_to_runs(pieces: Pieces, size: tuple[int, int]) -> Runs:
+    """Strokes in any order -> sorted runs on a canvas of size (height, width); what lies outside is cut off."""
+    height, width = size
+    top, bottom = np.clip(pieces.top, 0, height), np.clip(pieces.bottom, 0, height)
+    inside = (pieces.x >= 0) & (pieces.x < width) & (top < bottom)
+    owner, x = pieces.owner[inside], pieces.x[inside]
+    start, stop = x * height + top[inside], x * height + bottom[inside]
+    order = np.lexsort((start, owner))
+    return unite_touching(Runs(owner[order], start[order], stop[order]))
+
+
+def run_boxes(runs: Runs, num_masks: int, height: int) -> NDArray[np.int64]:
+    """Tight boxes (N, 4) xyxy, half-open; zeros for empty masks."""
+    boxes = np.zeros((num_masks, 4), np.int64)
+    if not len(runs.owner):
+        return boxes
+    per_mask = np.bincount(runs.owner, minlength=num_masks)
+    some = per_mask > 0
+    begins = (np.cumsum(per_mask) - per_mask)[some]
+    first, last = runs.start // height, (runs.stop - 1) // height
+    # A run that goes on into the next column fills the bottom of one and the top of the other.
+    wraps = first != last
+    top = np.where(wraps, 0, runs.start - first * height)
+    bottom = np.where(wraps, height, runs.stop - last * height)
+    boxes[some, 0] = np.minimum.reduceat(first, begins)
+    boxes[some, 1] = np.minimum.reduceat(top, begins)
+    boxes[some, 2] = np.maximum.reduceat(last, begins) + 1
+    boxes[some, 3] = np.maximum.reduceat(bottom, begins)
+    return boxes
+
+
+def flat_pixels(runs: Runs) -> tuple[Ints, Ints]:
+    """(owner, flat position) of every foreground pixel, in order: as many as there is area."""
+    length = runs.stop - runs.start
+    index = np.repeat(np.arange(len(length)), length)
+    within = np.arange(len(index)) - np.repeat(np.cumsum(length) - length, length)
+    return runs.owner[index], runs.start[index] + within
+
+
+def common_pixels(a: Runs, b: Runs, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Ints:
+    """Pixels that mask ``rows[k]`` of a shares with mask ``columns[k]`` of b, (K,).
+
+    A mask's coverage function (how many of its pixels lie before a position) is read at both ends of the
+    other's runs; the differences add up to the intersection.
+    """
+    if not len(rows) or not len(a.owner) or not len(b.owner):
+        return np.zeros(len(rows), np.int64)
+    span = int(max(a.stop.max(), b.stop.max())) + 1
+    begins = np.searchsorted(a.owner, np.arange(int(rows.max()) + 2))
+    num_runs = np.diff(begins)[rows]
+    pair = np.repeat(np.arange(len(rows)), num_runs)
+    run = np.arange(len(pair)) + np.repeat(begins[rows] - (np.cumsum(num_runs) - num_runs), num_runs)
+    starts = b.start + b.owner * span  # owners lifted apart: one sorted sequence
+    before = np.concatenate([[0], np.cumsum(b.stop - b.start)])
+    lift = columns[pair] * span
+
+    def covered(position: Ints) -> Ints:
+        place = np.searchsorted(starts, position + lift, side="right") - 1
+        safe = np.maximum(place, 0)
+        inside = np.minimum(b.stop[safe] + b.owner[safe] * span, position + lift) - starts[safe]
+        return np.where(place >= 0, before[safe] + np.maximum(inside, 0), 0)
+
+    common = covered(a.stop[run]) - covered(a.start[run])
+    return np.bincount(pair, common, minlength=len(rows)).astype(np.int64)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from eachmask.structures import RLE, Category, Instances, RoIMasks
+
+
+def some(num: int = 3) -> Instances:
+    masks = np.zeros((num, 40, 50), bool)
+    for i in range(num):
+        masks[i, 2 + 10 * i : 10 + 10 * i, 5 : 15 + i] = True
+    rle = RLE.from_bitmaps(masks)
+    return Instances(
+        image_size=(40, 50), boxes=torch.from_numpy(rle.boxes()), masks=rle, labels=torch.arange(num) % 2,
+        scores=torch.linspace(0.9, 0.3, num), keypoints=torch.rand(num, 4, 3) * 30,
+        categories=(Category(7, "cat", "animal"), Category(9, "<dog>")),
+    )  # fmt: skip
+
+
+def test_lengths_and_canvases_must_agree():
+    with pytest.raises(ValueError, match="2 scores for 3 boxes"):
+        Instances((4, 5), torch.zeros(3, 4), scores=torch.zeros(2))
+    with pytest.raises(ValueError, match=r"masks on \(4, 5\) in an image of \(5, 4\)"):
+        Instances((5, 4), torch.zeros(0, 4), masks=RLE.empty((4, 5)))
+    with pytest.raises(ValueError, match=r"must be \(N, 4\)"):
+        Instances((5, 4), torch.zeros(4))
+
+
+def test_indexing_keeps_all_fields_in_step():
+    picked = some()[torch.tensor([2, 0])]
+    assert picked.labels.tolist() == [0, 0] and picked.masks.area().tolist() == [96, 80]
+    assert picked.boxes.tolist() == [[5, 22, 17, 30], [5, 2, 15, 10]]
+    assert len(some()[1]) == 1 and len(some()[some().scores > 0.5]) == 2 and len(some()[:0]) == 0
+
+
+def test_filter_by_score_label_and_name():
+    assert len(some().filter(score=0.6)) == 2
+    assert some().filter(classes=["<dog>"]).labels.tolist() == [1]
+    assert some().filter(classes=[0]).label_names == ["cat", "cat"]
+    assert len(some().filter(classes=["no such"])) == 0
+
+
+def test_resize_flip_and_crop_move_everything_together():
+    before = some()
+    twice = before.resize((80, 100))
+    assert torch.equal(twice.boxes, before.boxes * 2) and twice.masks.boxes().tolist() == twice.boxes.tolist()
+    assert torch.allclose(twice.keypoints[..., :2], before.keypoints[..., :2] * 2)
+    mirrored = before.flip()
+    assert mirrored.masks.boxes().tolist() == mirrored.boxes.tolist()
+    assert torch.equal(mirrored.flip().boxes, before.boxes)
+    window = before.crop((6, 5, 30, 25))
+    assert window.image_size == (20, 24) and len(window) == 3
+    assert window.masks.boxes().tolist() == window.boxes.tolist()
+    assert len(before.crop((6, 0, 30, 9))) == 1
+
+
+def test_cat_keeps_common_fields():
+    joined = Instances.cat([some(), some(2)])
+    assert len(joined) == 5 and len(joined.masks) == 5 and joined.categories
+    plain = Instances((40, 50), torch.zeros(1, 4))
+    assert Instances.cat([some(), plain]).masks is None
+    with pytest.raises(ValueError, match="different sizes"):
+        Instances.cat([some(), Instances.empty((4, 4))])
+
+
+def test_notebook_preview_is_safe_html():
+    html = some()._repr_html_()
+    assert "3 objects" in html and "&lt;dog&gt;" in html and "<dog>" not in html and "data:image/png" in html
+    assert "0 objects" in Instances.empty((10, 10))._repr_html_()
+
+
+def test_roi_masks_grow_by_their_boxes_only():
+    grid = torch.zeros(1, 8, 8)
+    grid[0, 2:6, 2:6] = 1
+    masks = RoIMasks(grid, torch.tensor([[10.0, 10, 26, 26]]), (40, 50))
+    large = masks.resize((400, 500))
+    assert large.probabilities is masks.probabilities
+    assert large.roi_boxes.tolist() == [[100, 100, 260, 260]]
+    assert large.area()[0] == pytest.approx(80**2, rel=0.05)
+    assert masks.area()[0] == pytest.approx(8**2, rel=0.05)
+    assert len(masks[[]].to_rle()) == 0 and len(masks[0]) == 1
+
+
+def test_boxes_from_masks():
+    loose = some()
+    loose.boxes = loose.boxes + 1
+    assert loose.with_boxes_from_masks().boxes.tolist() == some().boxes.tolist()
+    with pytest.raises(ValueError, match="no masks"):
+        Instances((4, 4), torch.zeros(1, 4)).with_boxes_from_masks()

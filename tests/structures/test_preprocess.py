@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from eachmask.structures import ImageBatch, Preprocess
+
+SIZES = [(37, 53), (101, 64), (200, 33), (64, 64), (80, 121)]
+
+
+@pytest.mark.parametrize(("short", "long"), [(64, 100), (97, 133), (50, 1000)])
+def test_equals_torchvision(short, long):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+    ours = Preprocess(short_side=short, long_side=long)
+    theirs = GeneralizedRCNNTransform(short, long, list(ours.mean), list(ours.std)).eval()
+    expected, _ = theirs([torch.from_numpy(i).permute(2, 0, 1) / 255 for i in images])
+    batch = ours(images)
+    assert list(batch.sizes) == expected.image_sizes
+    assert torch.equal(batch.tensor, expected.tensors)
+    assert [ours.target_size(*size) for size in SIZES] == expected.image_sizes
+
+
+def test_percentiles_stretch_sixteen_bits_and_ignore_a_hot_pixel():
+    rng = np.random.default_rng(1)
+    image = rng.integers(1000, 1400, (50, 60, 1)).astype(np.uint16).repeat(3, axis=2)
+    image[3, 4] = 65535
+    tensor = Preprocess(contrast="percentile").to_float(image)
+    assert tensor.min() == 0 and tensor.max() == 1 and 0.45 < tensor.mean() < 0.55
+
+
+def test_percentiles_of_bytes_equal_numpy():
+    rng = np.random.default_rng(2)
+    for shape in [(1, 1, 3), (7, 5, 3), (64, 64, 3)]:
+        image = rng.integers(0, 256, shape, dtype=np.uint8)
+        assert Preprocess(contrast="percentile").limits(image) == pytest.approx(tuple(np.percentile(image, (1, 99.8))))
+
+
+@pytest.mark.parametrize("contrast", ["range", "percentile"])
+def test_constant_and_broken_images_stay_finite(contrast):
+    preprocess = Preprocess(contrast=contrast)
+    assert torch.isfinite(preprocess.to_float(np.full((4, 5, 3), 9, np.uint8))).all()
+    assert torch.isfinite(preprocess.to_float(np.zeros((4, 5, 3), np.uint16))).all()
+    broken = np.full((4, 5, 3), 0.5, np.float32)
+    broken[0, 0] = np.nan
+    if contrast == "percentile":
+        assert torch.isfinite(preprocess.to_float(broken)).all()
+
+
+def test_tiles_share_the_limits_of_the_whole():
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 4000, (40, 80, 3)).astype(np.uint16)
+    preprocess = Preprocess(contrast="percentile")
+    whole = preprocess.to_float(image)
+    tile = preprocess.to_float(image[:, 40:], preprocess.limits(image))
+    assert torch.equal(tile, whole[:, :, 40:])
+
+
+def test_record_round_trip():
+    record = Preprocess(short_side=None, contrast="percentile", fixed_size=(550, 550))
+    import json
+
+    assert Preprocess.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_fixed_size_ignores_the_aspect():
+    batch = Preprocess(fixed_size=(64, 96))([np.zeros((30, 200, 3), np.uint8)])
+    assert batch.tensor.shape == (1, 3, 64, 96)
+
+
+def test_batch_pads_with_zeros_below_and_right():
+    batch = ImageBatch.from_tensors([torch.ones(3, 10, 40), torch.ones(3, 33, 5)])
+    assert batch.tensor.shape == (2, 3, 64, 64) and batch.sizes == ((10, 40), (33, 5))
+    assert batch.tensor[0, :, 10:].sum() == 0 and batch.tensor[1, :, :, 5:].sum() == 0
+    with pytest.raises(ValueError, match="at least one"):
+        ImageBatch.from_tensors([])
