@@ -1,0 +1,53 @@
+"""Light, contrast, noise and focus of microscope and other scientific images (float, 0..1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from eachmask.data.sample import Sample
+
+
+@dataclass(frozen=True)
+class MicroscopeLight:
+    """Random gamma, brightness, contrast, stain, blur and noise, each with a chance of its own.
+
+    Works on (H, W, 3) float32 images in 0..1; masks are untouched.
+    """
+
+    gamma: float = 0.5
+    """Largest absolute log of the exponent."""
+    gain: float = 0.3
+    """Largest relative change of contrast."""
+    offset: float = 0.1
+    """Largest shift of brightness."""
+    stain: float = 0.15
+    """Largest relative change of each colour channel on its own (colour images only)."""
+    noise: float = 0.06
+    """Largest standard deviation of added noise."""
+    blur: float = 1.5
+    """Largest sigma of defocus, px."""
+    invert: float = 0.0
+    """Chance of swapping dark and bright (grey images only)."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        image = np.clip(sample.image.astype(np.float32), 0, 1)
+        grey = bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
+        if grey and rng.random() < self.invert:
+            image = 1 - image
+        if rng.random() < 0.8:
+            image = image ** np.float32(np.exp(rng.uniform(-self.gamma, self.gamma)))
+        if rng.random() < 0.8:
+            gain = np.float32(1 + rng.uniform(-self.gain, self.gain))
+            image = image * gain + np.float32(rng.uniform(-self.offset, self.offset))
+        if not grey and rng.random() < 0.8:
+            image = image * (1 + rng.uniform(-self.stain, self.stain, 3).astype(np.float32))
+        if rng.random() < 0.25:
+            image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, self.blur)))
+        if rng.random() < 0.4:
+            sigma = rng.uniform(0, self.noise)
+            shape = (*image.shape[:2], 1) if grey else image.shape
+            image = image + rng.normal(0, sigma, shape).astype(np.float32)
+        return replace(sample, image=np.ascontiguousarray(np.clip(image, 0, 1)))

@@ -1,0 +1,86 @@
+"""Geometry that moves image and masks together: random scale, rotation, flip and crop in one warp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eachmask.data.sample import Sample
+from eachmask.structures import RLE, Instances
+
+
+@dataclass(frozen=True)
+class AffineCrop:
+    """Cut a random, randomly scaled, turned and mirrored window out of an image.
+
+    Objects are warped as one label map (each pixel belongs to one object, so overlaps are resolved in
+    favour of the earlier one): the cost is that of the window, whatever the number of objects.
+    What leaves the window is cut off; fragments under ``min_area`` px vanish. Pixels outside the
+    image are filled by reflection in image and masks alike, so that no border is learnt.
+    """
+
+    size: int = 256
+    """Side of the square window, px."""
+    scale: tuple[float, float] = (0.6, 1.6)
+    """Range of magnification, log-uniform."""
+    rotate: bool = True
+    """Any angle; otherwise multiples of a quarter turn."""
+    min_area: int = 8
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Draw one window.
+
+        Args:
+            sample: image (H, W, 3); targets with masks.
+            rng: the only source of chance.
+        """
+        height, width = sample.image.shape[:2]
+        matrix = self._matrix(height, width, rng)
+        window = (self.size, self.size)
+        image = cv2.warpAffine(
+            sample.image, matrix, window, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
+        assert sample.targets.masks is not None
+        label = sample.targets.masks.to_label_map().astype(np.float32)  # exact up to 2^24 objects
+        label = cv2.warpAffine(
+            label, matrix, window, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101
+        ).astype(np.int32)
+        return Sample(image, self._targets(label, sample.targets), sample.path, sample.image_id)
+
+    def _matrix(self, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """(2, 3) from image to window coordinates."""
+        scale = float(np.exp(rng.uniform(*np.log(self.scale))))
+        angle = rng.uniform(0, 360) if self.rotate else 90.0 * rng.integers(4)
+        reach = self.size / scale / 2  # half a window in image pixels
+        centre = [
+            rng.uniform(min(reach, side / 2), max(side - reach, side / 2)) for side in (width, height)
+        ]
+        matrix = cv2.getRotationMatrix2D((centre[0], centre[1]), angle, scale).astype(np.float64)
+        matrix[:, 2] += self.size / 2 - np.asarray(centre)
+        if rng.random() < 0.5:
+            matrix[0] = -matrix[0]
+            matrix[0, 2] += self.size - 1
+        return matrix
+
+    def _targets(self, label: NDArray[np.int32], before: Instances) -> Instances:
+        """Label map of the window -> Instances with the labels and crowd flags of before."""
+        area = np.bincount(label.ravel(), minlength=len(before) + 1)
+        small = area < self.min_area
+        small[0] = False
+        label = np.where(small[label], 0, label)
+        kept = np.flatnonzero(~small & (area > 0))
+        kept = kept[kept > 0] - 1
+        masks = RLE.from_label_map(label)
+        index = torch.from_numpy(kept)
+        return Instances(
+            image_size=(self.size, self.size),
+            boxes=torch.from_numpy(masks.boxes()),
+            masks=masks,
+            labels=None if before.labels is None else before.labels[index],
+            crowd=None if before.crowd is None else before.crowd[index],
+            categories=before.categories,
+        )

@@ -1,0 +1,113 @@
+"""COCO average precision of masks or boxes, computed by hotcoco from Instances.
+
+The protocol is pycocotools' (Lin et al., arXiv 1405.0312): 101 recall points, IoU 0.50:0.05:0.95, at most 100
+detections per image *and category* unless told otherwise; hotcoco gives the same twelve numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from eachmask.structures import Instances
+
+NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
+         "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")  # fmt: skip
+
+
+def coco_ap(
+    predictions: Sequence[Instances],
+    targets: Sequence[Instances],
+    *,
+    kind: Literal["segm", "bbox"] = "segm",
+    class_agnostic: bool = False,
+    max_detections: int = 100,
+) -> dict[str, float]:
+    """The twelve COCO numbers, as fractions 0..1 (NaN where a size range has no object).
+
+    Args:
+        predictions, targets: one entry per image, in the same order and image size; targets may
+            carry ``crowd``.
+        kind: masks or boxes.
+        class_agnostic: all categories count as one.
+        max_detections: per image and category, highest scores first. The names ``ar100`` ... keep their
+            COCO meaning "at the largest limit".
+
+    Raises:
+        ValueError: the two lists differ in length.
+    """
+    if len(predictions) != len(targets):
+        raise ValueError(f"{len(predictions)} predictions for {len(targets)} images")
+    from hotcoco import COCO, COCOeval
+
+    num_classes = 1 + max((int(t.labels.max()) for t in (*targets, *predictions) if _labelled(t)), default=0)
+    categories = [{"id": i + 1, "name": str(i + 1)} for i in range(num_classes)]
+    images = [{"id": i + 1, "height": t.image_size[0], "width": t.image_size[1]} for i, t in enumerate(targets)]
+    annotations = [a for i, t in enumerate(targets) for a in to_coco_annotations(t, i + 1)]
+    results = [a for i, p in enumerate(predictions) for a in to_coco_annotations(p, i + 1)]
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number
+    if not results:
+        return dict.fromkeys(NAMES, 0.0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO({"images": images, "annotations": annotations, "categories": categories})
+        evaluation = COCOeval(truth, truth.load_res(results), kind)
+        evaluation.params.use_cats = not class_agnostic
+        evaluation.params.max_dets = [1, 10, max_detections]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        if max_detections == 100:
+            evaluation.summarize()
+            stats = [float(v) for v in evaluation.stats]
+        else:
+            stats = _summary(evaluation)
+    return {name: value if value > -1 else float("nan") for name, value in zip(NAMES, stats, strict=True)}
+
+
+def _summary(evaluation: Any) -> list[float]:
+    """``summarize`` is fixed to 100 detections (pycocotools' row 0): read the arrays instead."""
+    precision = np.asarray(evaluation.eval["precision"])  # (T, R, K, A, M)
+    recall = np.asarray(evaluation.eval["recall"])  # (T, K, A, M)
+
+    def mean(values: np.ndarray) -> float:
+        values = values[values > -1]
+        return float(values.mean()) if values.size else -1.0
+
+    ap = [mean(precision[..., 0, -1]), mean(precision[0, :, :, 0, -1]), mean(precision[5, :, :, 0, -1])]
+    ap += [mean(precision[..., area, -1]) for area in (1, 2, 3)]
+    ar = [mean(recall[..., 0, m]) for m in range(3)] + [mean(recall[..., area, -1]) for area in (1, 2, 3)]
+    return ap + ar
+
+
+def _labelled(instances: Instances) -> bool:
+    return instances.labels is not None and len(instances) > 0
+
+
+def to_coco_annotations(instances: Instances, image_id: int) -> list[dict[str, Any]]:
+    """Instances of one image -> COCO dicts with label + 1 as category id.
+
+    Boxes are the instances' own; ``score`` is there when the instances have scores.
+    """
+    boxes = instances.boxes.detach().cpu().double().numpy()
+    rles = None if instances.masks is None else instances.masks.to_rle()
+    segmentations = None if rles is None else rles.to_coco()
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) if rles is None else rles.area()
+    rows = []
+    for i, (x1, y1, x2, y2) in enumerate(boxes):
+        row: dict[str, Any] = {
+            "image_id": image_id,
+            "category_id": 1 if instances.labels is None else int(instances.labels[i]) + 1,
+            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+            "area": float(areas[i]),
+            "iscrowd": 0 if instances.crowd is None else int(instances.crowd[i]),
+        }
+        if segmentations is not None:
+            row["segmentation"] = segmentations[i]
+        if instances.scores is not None:
+            row["score"] = float(instances.scores[i])
+        rows.append(row)
+    return rows

@@ -1,0 +1,47 @@
+"""Recipes: functions that return a complete training recipe, one file per bundled model or system."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eachmask.structures import UserError
+
+if TYPE_CHECKING:
+    from eachmask.train.recipe import Recipe
+
+RECIPES = {"nuclei": "eachmask.recipes.nuclei"}
+"""Recipe function name -> the module it lives in."""
+
+
+def recipe(name: str) -> Callable[[], Recipe]:
+    """The recipe function of that name, or of a file of one's own as ``my.py:function``.
+
+    Raises:
+        UserError: there is no such recipe, file or function.
+    """
+    if ":" in name:
+        return _from_file(*name.rsplit(":", 1))
+    if name not in RECIPES:
+        raise UserError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}, or give my.py:function")
+    function: Callable[[], Recipe] = getattr(importlib.import_module(RECIPES[name]), name)
+    return function
+
+
+def _from_file(file: str, function: str) -> Callable[[], Recipe]:
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"the recipe file {file} does not exist")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # worker processes and dataclasses look it up by name
+    spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        raise UserError(f"{file} has no function {function}")
+    found: Callable[[], Recipe] = getattr(module, function)
+    return found

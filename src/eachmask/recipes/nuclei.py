@@ -1,0 +1,84 @@
+"""The recipe of the bundled ``nuclei`` model: Panoptic-DeepLab on EfficientNet-Lite0, for microscope images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from eachmask.data.sample import Sample
+from eachmask.data.transforms.colour import MicroscopeLight
+from eachmask.data.transforms.geometry import AffineCrop
+from eachmask.metrics.coco_ap import coco_ap
+from eachmask.metrics.matching import matching_scores
+from eachmask.structures import Instances, Preprocess
+from eachmask.train.recipe import Recipe, Samples
+from eachmask.weights.from_efficientnet_lite import load_offline_backbone
+
+
+@dataclass(frozen=True)
+class WindowAndLight:
+    """Geometry, then light."""
+
+    crop: AffineCrop = AffineCrop(size=256, scale=(0.6, 1.7))
+    light: MicroscopeLight = MicroscopeLight()
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return self.light(self.crop(sample, rng), rng)
+
+
+def by_area_and_colour(samples: Samples) -> Sequence[float]:
+    """Large images hold more windows, and stained (colour) images are rare but more varied.
+
+    Weight: the square root of the number of 256 px windows, times 2 for colour images and for grey
+    images with a bright background.
+    """
+    weights = []
+    for i in range(len(samples)):
+        image = samples[i].image
+        colour = bool((image[..., 0] != image[..., 2]).any())
+        bright = float(np.median(image)) > 0.5 * np.iinfo(image.dtype).max
+        windows = max(1.0, image.shape[0] * image.shape[1] / 256**2)
+        weights.append(windows**0.5 * (2.0 if colour or bright else 1.0))
+    return weights
+
+
+def score(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
+    """Mean TP/(TP+FP+FN) over IoU 0.5 ... 0.9 (chooses the weights), at 0.5 and 0.75, and COCO mask AP."""
+    pairs = [(p.masks, t.masks) for p, t in zip(predictions, targets, strict=True)]
+    counts = matching_scores([(p, t) for p, t in pairs if p is not None and t is not None])
+    ap = coco_ap(predictions, targets, max_detections=1000)
+    return {
+        "match_mean": float(np.mean([c.score for c in counts.values()])),
+        "match50": counts[0.5].score,
+        "match75": counts[0.75].score,
+        "mask_ap": ap["ap"],
+        "mask_ap50": ap["ap50"],
+    }
+
+
+def _start(model: nn.Module) -> str:
+    return load_offline_backbone(model.encoder, "tf_efficientnet_lite0")
+
+
+def nuclei() -> Recipe:
+    """Train with ``eachmask train nuclei --data DSB2018_FOLDER --out RUN``."""
+    return Recipe(
+        variant="panoptic_deeplab_lite0",
+        preprocess=Preprocess(
+            mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), short_side=None, long_side=None, contrast="percentile"
+        ),
+        augment=WindowAndLight(),
+        score=score,
+        best="match_mean",
+        start=_start,
+        sample_weight=by_area_and_colour,
+        steps=2200,
+        batch_size=8,
+        learning_rate=1.5e-3,
+        evaluate_every=200,
+        licence="Apache-2.0 (weights); trained on the 2018 Data Science Bowl nuclei, CC0-1.0",
+        tile=1024,
+    )

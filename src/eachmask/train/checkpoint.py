@@ -1,0 +1,94 @@
+"""The state of a run on disk: safetensors for tensors, JSON for the rest, written atomically, two kept.
+
+A checkpoint file is complete or absent, also after a crash in the middle of writing: it is written under
+another name, synced, then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+KEPT = 2
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write ``step-0001234.safetensors`` and remove all but the newest two.
+
+    Args:
+        state: nested dicts / lists of tensors, numbers, strings, None (no pickle involved).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    outline = _flatten(state, "", tensors)
+    path = folder / f"step-{step:07d}.safetensors"
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata={"state": json.dumps(outline), "step": str(step)})
+    with open(part, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(part, path)
+    for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
+    """(step, state) of the newest readable checkpoint, or None where there is none."""
+    for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
+        try:
+            with safe_open(path, framework="pt") as handle:
+                metadata = handle.metadata()
+                tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError):
+            continue  # damaged by the disk, not by us: the one before it is still there
+        return int(metadata["step"]), _restore(json.loads(metadata["state"]), tensors)
+    return None
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Move tensors out of a nested value into ``tensors``; returns its JSON outline.
+
+    Dicts become pairs, because an optimiser's state has integer keys and JSON would make them strings.
+    """
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, _flatten(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [_flatten(item, f"{name}/{i}", tensors) for i, item in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    raise TypeError(f"a checkpoint cannot hold {type(value).__name__} (at {name or 'the top'})")
+
+
+def _restore(outline: Any, tensors: dict[str, Tensor]) -> Any:
+    if "tensor" in outline:
+        return tensors[outline["tensor"]]
+    if "dict" in outline:
+        return {key: _restore(item, tensors) for key, item in outline["dict"]}
+    if "list" in outline:
+        return [_restore(item, tensors) for item in outline["list"]]
+    return outline["value"]
+
+
+def random_state() -> dict[str, Any]:
+    """State of torch's generators; numpy's are made anew from (seed, draw) and need none."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = list(torch.cuda.get_rng_state_all())
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Undo of :func:`random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,91 @@
+"""What a training run is made of, as one typed value: a recipe is Python, not configuration text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from eachmask.data.sample import Sample
+from eachmask.structures import Category, DecodeOptions, ImageBatch, Instances, Preprocess
+
+
+class Model(Protocol):
+    """The three verbs (see ``docs/architecture.md``)."""
+
+    def __call__(self, images: ImageBatch) -> Any: ...
+    def losses(self, raw: Any, targets: list[Instances]) -> dict[str, Tensor]: ...
+    def decode(self, raw: Any, options: DecodeOptions) -> list[Instances]: ...
+
+
+class Samples(Protocol):
+    """A data set: as many samples as it says, any of them at any time."""
+
+    categories: tuple[Category, ...]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+Augment = Callable[[Sample, np.random.Generator], Sample]
+Score = Callable[[Sequence[Instances], Sequence[Instances]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the trained weights, given data and seed."""
+
+    variant: str
+    """Name of the model's variant function in ``eachmask.models``."""
+    preprocess: Preprocess
+    """Saved with the weights. In training ``augment`` decides the size, so only mean, std and contrast act."""
+    augment: Augment
+    """Draws a training sample (image float32 in 0..1) from a stored one."""
+    score: Score
+    """(predictions, targets) of the val images -> named fractions; ``best`` picks one of them."""
+    best: str
+    """Which score chooses the best weights."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the variant function besides ``num_classes``."""
+    start: Callable[[nn.Module], str] | None = None
+    """Loads pretrained weights into the new model and says in a sentence what it did."""
+    sample_weight: Callable[[Samples], Sequence[float]] | None = None
+    """How often each stored sample is drawn, relative to the others; all alike by default."""
+    steps: int = 3000
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    backbone_rate: float = 0.3
+    """Learning rate of ``model.encoder`` / ``model.backbone`` relative to the rest."""
+    weight_decay: float = 0.01
+    """Of convolution and linear weights; never of biases and normalisation."""
+    warmup_steps: int = 100
+    clip_norm: float = 5.0
+    ema_decay: float = 0.998
+    """Of the averaged weights, which are the ones that are scored and saved."""
+    evaluate_every: int = 300
+    licence: str = ""
+    """Licence of the weights, written into the model file."""
+    decode: dict[str, Any] = field(default_factory=dict)
+    """DecodeOptions saved with the weights."""
+    tile: int | None = None
+    """Largest side that is predicted in one pass, saved with the weights."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How and where a recipe is run; nothing here should change the result on one device."""
+
+    out: Path
+    """Folder of the run: checkpoints, log, curves, the model file."""
+    seed: int = 0
+    resume: bool = True
+    """Go on from the newest checkpoint in ``out``; False refuses a folder that has one."""
+    device: str = "auto"
+    workers: int = 0
+    """Processes that prepare batches besides the training process."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints; two are kept."""

@@ -1,0 +1,115 @@
+"""One file is one model: a ``.safetensors`` file whose header says everything that is needed to use it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from eachmask import models
+from eachmask.structures import Category, Preprocess, UserError
+
+HEADER = "eachmask"
+"""Key of the JSON text in the file's metadata."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says about itself."""
+
+    variant: str
+    """Name of the variant function in ``eachmask.models``."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the variant function besides ``num_classes``."""
+    preprocess: Preprocess = Preprocess()
+    categories: tuple[Category, ...] = ()
+    licence: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Recipe, steps, seed and data of the run that made the weights."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """Measured by us, as fractions 0..1."""
+    decode: dict[str, Any] = field(default_factory=dict)
+    """DecodeOptions that differ from the model's defaults."""
+    tile: int | None = None
+    """Larger images are predicted in tiles of this side, px; None: in one pass, whatever the size."""
+    name: str = ""
+    card: str = ""
+    """The model card, Markdown."""
+
+    def to_json(self) -> str:
+        """The header's text."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str) -> ModelInfo:
+        """Undo of :meth:`to_json`; fields of later versions are passed over."""
+        values = json.loads(text)
+        known = {k: v for k, v in values.items() if k in ModelInfo.__dataclass_fields__}
+        known["preprocess"] = Preprocess.from_dict(known["preprocess"])
+        known["categories"] = tuple(Category(**category) for category in known["categories"])
+        return ModelInfo(**known)
+
+
+def save_model(path: str | Path, model: nn.Module, info: ModelInfo, *, half: bool = False) -> Path:
+    """Write model and info, atomically: the file is complete or absent.
+
+    Args:
+        half: store weights as float16, half the size; they are widened again on loading.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        tensors[name] = value.half() if half and value.dtype == torch.float32 else value.clone()
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata={HEADER: info.to_json()})
+    with open(part, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(part, path)
+    return path
+
+
+def read_info(path: str | Path) -> ModelInfo:
+    """What the file says about itself, without reading the weights.
+
+    Raises:
+        UserError: no such file, or not a model file of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"the model file {path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            text = (handle.metadata() or {}).get(HEADER)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or no .safetensors file ({error}): fetch or save it again") from error
+    if text is None:
+        raise UserError(
+            f"{path} holds weights but no eachmask header: only files written by eachmask can be loaded by path"
+        )
+    return ModelInfo.from_json(text)
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
+    """Build the variant and fill in the weights, in eval mode on the CPU, float32.
+
+    Raises:
+        UserError: see :func:`read_info`; or weights and variant do not fit together.
+    """
+    info = read_info(path)
+    model: nn.Module = models.variant(info.variant)(num_classes=len(info.categories), **info.config)
+    with safe_open(path, framework="pt") as handle:
+        tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+    try:
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit its variant {info.variant}: it was written by another version") from error
+    return model.eval(), info

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from eachmask.metrics.coco_ap import NAMES, coco_ap, to_coco_annotations
+from eachmask.structures import RLE, Instances
+
+
+def scene(rng: np.random.Generator, num: int, *, jitter: int = 0, scores: bool = False) -> Instances:
+    masks = np.zeros((num, 120, 160), bool)
+    for mask in masks:
+        y, x = rng.integers(0, 80), rng.integers(0, 110)
+        h, w = rng.integers(4, 40), rng.integers(4, 50)
+        dy, dx = (rng.integers(-jitter, jitter + 1) if jitter else 0 for _ in range(2))
+        mask[max(y + dy, 0) : y + dy + h, max(x + dx, 0) : x + dx + w] = True
+    rle = RLE.from_bitmaps(masks)
+    return Instances(
+        image_size=(120, 160),
+        boxes=torch.from_numpy(rle.boxes()),
+        masks=rle,
+        labels=torch.from_numpy(rng.integers(0, 3, num)),
+        scores=torch.from_numpy(rng.random(num).astype(np.float32)) if scores else None,
+    )
+
+
+def pairs(seed: int) -> tuple[list[Instances], list[Instances]]:
+    targets = [scene(np.random.default_rng([seed, i]), 5 + i) for i in range(6)]
+    predictions = [scene(np.random.default_rng([seed, i]), 5 + i, jitter=3, scores=True) for i in range(6)]
+    targets[0].crowd = torch.tensor([True] + [False] * 4)
+    return predictions, targets
+
+
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_equals_pycocotools(kind):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    predictions, targets = pairs(1)
+    ours = coco_ap(predictions, targets, kind=kind)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = {
+            "images": [{"id": i + 1, "height": 120, "width": 160} for i in range(6)],
+            "categories": [{"id": k} for k in (1, 2, 3)],
+            "annotations": [a for i, t in enumerate(targets) for a in to_coco_annotations(t, i + 1)],
+        }
+        for number, annotation in enumerate(truth.dataset["annotations"], start=1):
+            annotation["id"] = number
+        truth.createIndex()
+        found = truth.loadRes([a for i, p in enumerate(predictions) for a in to_coco_annotations(p, i + 1)])
+        evaluation = COCOeval(truth, found, kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    for name, theirs in zip(NAMES, evaluation.stats, strict=True):
+        assert (math.isnan(ours[name]) and theirs == -1) or ours[name] == pytest.approx(theirs, abs=1e-12), name
+
+
+def test_larger_limit_finds_more():
+    rng = np.random.default_rng(2)
+    label = np.zeros((300, 300), int)
+    for i in range(225):
+        y, x = divmod(i, 15)
+        label[y * 20 : y * 20 + 12, x * 20 : x * 20 + 12] = i + 1
+    masks = RLE.from_label_map(label)
+    boxes = torch.from_numpy(masks.boxes())
+    truth = Instances(image_size=(300, 300), boxes=boxes, masks=masks, labels=torch.zeros(225, dtype=torch.int64))
+    found = Instances(
+        image_size=(300, 300), boxes=boxes, masks=masks, labels=torch.zeros(225, dtype=torch.int64),
+        scores=torch.from_numpy(rng.random(225).astype(np.float32)),
+    )  # fmt: skip
+    assert coco_ap([found], [truth], max_detections=1000)["ap"] == pytest.approx(1, abs=1e-6)
+    assert coco_ap([found], [truth])["ar100"] < 0.5
+
+
+def test_no_predictions_is_zero_not_an_error():
+    _, targets = pairs(3)
+    assert coco_ap([Instances.empty(t.image_size) for t in targets], targets)["ap"] == 0
+
+
+def test_lists_must_match():
+    predictions, targets = pairs(4)
+    with pytest.raises(ValueError, match="6 predictions for 5"):
+        coco_ap(predictions, targets[:5])
