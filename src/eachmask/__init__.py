@@ -1,0 +1,43 @@
+"""eachmask: one mask for each object.
+
+    import eachmask
+
+    predictor = eachmask.load("nuclei")
+    instances = predictor.predict("cells.png")
+    eachmask.draw.save("overlay.png", "cells.png", instances)
+
+Importing this is cheap: torch and the rest come in when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Instances": "eachmask.structures",
+    "Masks": "eachmask.structures",
+    "RLE": "eachmask.structures",
+    "DecodeOptions": "eachmask.structures",
+    "Preprocess": "eachmask.structures",
+    "UserError": "eachmask.structures",
+    "Predictor": "eachmask.predict",
+    "load": "eachmask.predict",
+}
+_MODULES = ("data", "draw", "metrics", "models", "ops", "recipes", "structures", "train", "weights")
+
+__all__ = [*_HOMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"eachmask.{name}")
+    raise AttributeError(f"module 'eachmask' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,19 @@
+from eachmask import data as data
+from eachmask import draw as draw
+from eachmask import metrics as metrics
+from eachmask import models as models
+from eachmask import ops as ops
+from eachmask import recipes as recipes
+from eachmask import structures as structures
+from eachmask import train as train
+from eachmask import weights as weights
+from eachmask.predict import Predictor as Predictor
+from eachmask.predict import load as load
+from eachmask.structures import RLE as RLE
+from eachmask.structures import DecodeOptions as DecodeOptions
+from eachmask.structures import Instances as Instances
+from eachmask.structures import Masks as Masks
+from eachmask.structures import Preprocess as Preprocess
+from eachmask.structures import UserError as UserError
+
+__version__: str
