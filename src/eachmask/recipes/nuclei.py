@@ -75,10 +75,10 @@ def nuclei() -> Recipe:
         best="match_mean",
         start=_start,
         sample_weight=by_area_and_colour,
-        steps=2200,
+        steps=1800,
         batch_size=8,
         learning_rate=1.5e-3,
-        evaluate_every=200,
+        evaluate_every=300,
         licence="Apache-2.0 (weights); trained on the 2018 Data Science Bowl nuclei, CC0-1.0",
         tile=1024,
     )

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from skimage.measure import label as connected
 
 from eachmask.data.sample import Sample
 from eachmask.structures import RLE, Instances
@@ -20,7 +21,8 @@ class AffineCrop:
     Objects are warped as one label map (each pixel belongs to one object, so overlaps are resolved in
     favour of the earlier one): the cost is that of the window, whatever the number of objects.
     What leaves the window is cut off; fragments under ``min_area`` px vanish. Pixels outside the
-    image are filled by reflection in image and masks alike, so that no border is learnt.
+    image are filled by reflection in image and masks alike, so that no border is learnt. Every connected
+    part is an object of its own afterwards: a mirrored copy is not the same object as its original.
     """
 
     size: int = 256
@@ -68,14 +70,14 @@ class AffineCrop:
 
     def _targets(self, label: NDArray[np.int32], before: Instances) -> Instances:
         """Label map of the window -> Instances with the labels and crowd flags of before."""
-        area = np.bincount(label.ravel(), minlength=len(before) + 1)
-        small = area < self.min_area
-        small[0] = False
-        label = np.where(small[label], 0, label)
-        kept = np.flatnonzero(~small & (area > 0))
-        kept = kept[kept > 0] - 1
-        masks = RLE.from_label_map(label)
-        index = torch.from_numpy(kept)
+        parts = connected(label, background=0, connectivity=1)
+        area = np.bincount(parts.ravel())
+        kept = np.flatnonzero(area >= self.min_area)
+        kept = kept[kept > 0]
+        owner = np.zeros(len(area), np.int64)
+        owner[parts.ravel()] = label.ravel()
+        masks = RLE.from_label_map(np.where(np.isin(parts, kept), parts, 0))
+        index = torch.from_numpy(owner[kept] - 1)
         return Instances(
             image_size=(self.size, self.size),
             boxes=torch.from_numpy(masks.boxes()),

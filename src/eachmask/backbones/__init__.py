@@ -1,0 +1,1 @@
+"""Backbones: learned weights without a task, from images to Features. Thin over torchvision and timm."""

@@ -1,0 +1,432 @@
+"""Faster R-CNN: a network that proposes boxes, and a head that names and mends them.
+
+Ren, He, Girshick, Sun: "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", NeurIPS 2015,
+arXiv 1506.01497; on a feature pyramid as in Lin et al., arXiv 1612.03144; the ``_v2`` variants follow Li et al.,
+"Benchmarking Detection Transfer Learning with Vision Transformers", arXiv 2111.11429.
+
+The idea: one small convolutional head slides over every level of the pyramid and says of each anchor box whether it holds
+*something* and how to shift it. The best few hundred survive suppression; RoIAlign cuts each out of the pyramid, and a
+second head gives it a class and a tighter box. Both see the same features, so proposals cost almost nothing.
+
+The same numbers as torchvision's ``fasterrcnn_resnet50_fpn`` and ``_v2`` (see ``tests/parity``). Where we differ:
+background is the *last* class of the box head, so that labels are indices; regression has no background rows; crowd
+regions are ignored in both stages; nothing depends on ``self.training``.
+
+Shapes: B images, A anchors per place, P proposals of one image, R RoIs of all images, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eachmask.backbones.bodies import ResNet, Swin, Timm
+from eachmask.backbones.features import Features
+from eachmask.backbones.fpn import FPN
+from eachmask.ops.anchors import base_anchors, grid_anchors
+from eachmask.ops.match import IGNORED, UNMATCHED, match, sample
+from eachmask.ops.nms import nms
+from eachmask.ops.roi import roi_align
+from eachmask.structures import DecodeOptions, ImageBatch, Instances
+from eachmask.structures import boxes as box_ops
+
+Weights = tuple[float, float, float, float]
+
+
+class Raw(NamedTuple):
+    """Features and what the proposal network said of them."""
+
+    features: Features
+    objectness: tuple[Tensor, ...]  # per level (B, A, H, W) logits
+    shifts: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the anchors
+    sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+    batch_size: tuple[int, int]  # padded (height, width)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change. Defaults are those of the papers, as torchvision has them."""
+
+    anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
+    """Side of the square anchor on each level, px."""
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height over width."""
+    rpn_depth: int = 1
+    """3 x 3 convolutions of the proposal head."""
+    rpn_high: float = 0.7
+    """An anchor with this IoU to an object is positive ..."""
+    rpn_low: float = 0.3
+    """... below this it is negative; between them it is not used."""
+    rpn_batch: int = 256
+    """Anchors per image in the loss, half of them positive if there are as many."""
+    rpn_nms: float = 0.7
+    rpn_candidates: int = 1000
+    """Best anchors of each level that go into suppression when predicting."""
+    proposals: int = 1000
+    """Proposals per image that survive it, when predicting."""
+    rpn_candidates_training: int = 2000
+    proposals_training: int = 2000
+    roi_levels: int = 4
+    """So many of the finest levels are pooled from."""
+    roi_size: int = 7
+    roi_sampling: int = 2
+    roi_iou: float = 0.5
+    """A proposal with this IoU to an object is taken for it."""
+    roi_batch: int = 512
+    """Proposals per image in the loss ..."""
+    roi_positive: float = 0.25
+    """... and the largest share of objects among them."""
+    box_convs: int = 0
+    """3 x 3 convolutions of the box head, before its fully connected layers."""
+    box_layers: int = 2
+    box_width: int = 1024
+    box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+    norm_eps: float = 1e-5
+    """Of the backbone's batch normalisation; torchvision's first COCO weights want 0."""
+
+
+# Blocks, in the order of the data -------------------------------------------------------------------------------------
+
+
+class RPNHead(nn.Module):
+    """Objectness and box shifts of every anchor, from shared convolutions (paper, section 3.1)."""
+
+    def __init__(self, channels: int, num_anchors: int, depth: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth))
+        self.objectness = nn.Conv2d(channels, num_anchors, 1)
+        self.shifts = nn.Conv2d(channels, 4 * num_anchors, 1)
+        for layer in (*self.convs, self.objectness, self.shifts):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> (B, A, H, W) logits, (B, 4 A, H, W) shifts."""
+        for conv in self.convs:
+            level = F.relu(conv(level))
+        return self.objectness(level), self.shifts(level)
+
+
+class BoxHead(nn.Module):
+    """From pooled RoIs to one vector each: convolutions (v2), then fully connected layers (v1 and v2)."""
+
+    def __init__(self, channels: int, config: Config) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(*(_conv_norm_relu(channels, channels) for _ in range(config.box_convs)))
+        widths = [channels * config.roi_size**2, *[config.box_width] * config.box_layers]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.out_features = widths[-1]
+
+    def forward(self, rois: Tensor) -> Tensor:
+        """(R, C, 7, 7) -> (R, D)."""
+        x = self.convs(rois).flatten(1)
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        return x
+
+
+class BoxPredictor(nn.Module):
+    """Class logits, background last, and a box per class."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.classes = nn.Linear(in_features, num_classes + 1)
+        self.shifts = nn.Linear(in_features, num_classes * 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, D) -> (R, K + 1) logits, (R, K, 4) shifts."""
+        return self.classes(x), self.shifts(x).unflatten(1, (-1, 4))
+
+
+# The model ------------------------------------------------------------------------------------------------------------
+
+
+class FasterRCNN(nn.Module):
+    """Two-stage detection with three verbs; masks and keypoints are added by subclasses' heads.
+
+    Args:
+        backbone: gives Features of equal channels on every level, see :class:`~eachmask.backbones.fpn.FPN`.
+        num_classes: K, without background.
+    """
+
+    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or Config()
+        self.num_classes = num_classes
+        self.backbone = backbone
+        channels = backbone.channels[0]
+        self.rpn = RPNHead(channels, len(config.anchor_ratios), config.rpn_depth)
+        self.box_head = BoxHead(channels, config)
+        self.box_predictor = BoxPredictor(self.box_head.out_features, num_classes)
+
+    def forward(self, images: ImageBatch) -> Raw:
+        """(B, 3, H, W) -> the pyramid, and the proposal network's answer on it."""
+        features = self.backbone(images.tensor)
+        objectness, shifts = zip(*(self.rpn(level) for level in features.maps), strict=True)
+        height, width = images.tensor.shape[-2:]
+        return Raw(features, objectness, shifts, images.sizes, (height, width))
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """Both stages' classification and box losses (paper, eq. 1), on sampled anchors and proposals.
+
+        Args:
+            targets: one per image, in pixels of the batch, with labels.
+        """
+        losses = self.rpn_losses(raw, targets)
+        with torch.no_grad():
+            proposals = self.propose(raw, self.config.rpn_candidates_training, self.config.proposals_training)
+            sampled = [
+                self.sample_proposals(boxes, target) for boxes, target in zip(proposals, targets, strict=True)
+            ]
+        return losses | self.head_losses(raw, sampled, targets)
+
+    def head_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
+        """Losses of what stands on the proposals; subclasses add theirs."""
+        logits, shifts = self.run_box_head(raw.features, [s.boxes for s in sampled])
+        labels = torch.cat([s.labels for s in sampled])
+        return box_losses(logits, shifts, labels, torch.cat([self._box_targets(s) for s in sampled]))
+
+    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+        """Proposals through the box head, suppression per class; the best first."""
+        boxes = self.propose(raw, self.config.rpn_candidates, self.config.proposals)
+        logits, shifts = self.run_box_head(raw.features, boxes)
+        counts = [len(b) for b in boxes]
+        results = []
+        for image_boxes, image_logits, image_shifts, size in zip(
+            boxes, logits.split(counts), shifts.split(counts), raw.sizes, strict=True
+        ):
+            decoded = box_ops.decode(image_shifts.float(), image_boxes[:, None], self.config.box_weights)
+            probabilities = image_logits.float().softmax(dim=-1)[:, :-1]
+            results.append(select(box_ops.clip(decoded, size), probabilities, size, self._filled(options)))
+        return self.decode_heads(raw, results, options)
+
+    def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
+        """What subclasses add to the kept boxes."""
+        return instances
+
+    # First stage
+
+    def propose(self, raw: Raw, candidates: int, keep: int) -> list[Tensor]:
+        """The most object-like anchors of each image, shifted, clipped and suppressed per level: (P, 4) each."""
+        anchors = self.anchors(raw)
+        boxes, scores, levels = [], [], []
+        for i, (logits, shifts, level_anchors) in enumerate(zip(raw.objectness, raw.shifts, anchors, strict=True)):
+            logits = flatten_anchors(logits, 1).squeeze(-1).float()  # (B, H W A)
+            best, index = logits.topk(min(candidates, logits.shape[1]), dim=1)
+            chosen = flatten_anchors(shifts, 4).float().gather(1, index[..., None].expand(-1, -1, 4))
+            boxes.append(box_ops.decode(chosen, level_anchors[index], (1.0, 1.0, 1.0, 1.0)))
+            scores.append(best.sigmoid())
+            levels.append(torch.full_like(index, i))
+        columns = zip(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1), raw.sizes, strict=True)
+        return [
+            _suppress_proposals(*column, threshold=self.config.rpn_nms, keep=keep).detach() for column in columns
+        ]
+
+    def anchors(self, raw: Raw) -> list[Tensor]:
+        """(H W A, 4) of every level, on the batch's device."""
+        height, width = raw.batch_size
+        device = raw.objectness[0].device
+        result = []
+        for level, size in zip(raw.objectness, self.config.anchor_sizes, strict=True):
+            rows, columns = level.shape[-2:]
+            base = base_anchors((size,), self.config.anchor_ratios)
+            result.append(grid_anchors(base, (rows, columns), (height // rows, width // columns)).to(device))
+        return result
+
+    def rpn_losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """Binary cross-entropy on sampled anchors, smooth L1 on the positive ones' shifts."""
+        anchors = torch.cat(self.anchors(raw))
+        logits = torch.cat([flatten_anchors(x, 1) for x in raw.objectness], 1).squeeze(-1).float()
+        shifts = torch.cat([flatten_anchors(x, 4) for x in raw.shifts], 1).float()
+        truth, wanted, weight = [], [], []
+        for target in targets:
+            matched = self._match(anchors, target, self.config.rpn_high, self.config.rpn_low, low_quality=True)
+            positive, negative = sample(matched, self.config.rpn_batch, 0.5)
+            truth.append((matched >= 0).float())
+            weight.append(positive.float() + 2 * negative.float())  # 1 positive, 2 negative, 0 unused
+            boxes = target.boxes.to(anchors)
+            wanted.append(_encode_matched(boxes, anchors, matched, (1.0, 1.0, 1.0, 1.0)))
+        used, positives = torch.stack(weight) > 0, torch.stack(weight) == 1
+        objectness = F.binary_cross_entropy_with_logits(logits[used], torch.stack(truth)[used])
+        boxes_loss = F.smooth_l1_loss(
+            shifts[positives], torch.stack(wanted)[positives], beta=1 / 9, reduction="sum"
+        )
+        # Without any anchor the mean over nothing would not be a number.
+        num_used = int(used.sum())
+        return {
+            "rpn_objectness": objectness if num_used else logits.sum() * 0,
+            "rpn_box": boxes_loss / max(num_used, 1),
+        }
+
+    # Second stage
+
+    def sample_proposals(self, proposals: Tensor, target: Instances) -> Sampled:
+        """Proposals and true boxes -> a balanced set with labels (background = K)."""
+        truth = target.boxes.to(proposals)
+        boxes = torch.cat([proposals, truth if target.crowd is None else truth[~target.crowd.to(truth.device)]])
+        matched = self._match(boxes, target, self.config.roi_iou, self.config.roi_iou, low_quality=False)
+        positive, negative = sample(matched, self.config.roi_batch, self.config.roi_positive)
+        chosen = torch.nonzero(positive | negative).squeeze(1)
+        matched = matched[chosen]
+        labels = torch.full_like(matched, self.num_classes)
+        assert target.labels is not None
+        labels[matched >= 0] = target.labels.to(labels.device)[matched[matched >= 0]]
+        matched_boxes = truth[matched.clamp(min=0)] if len(truth) else boxes[chosen]
+        return Sampled(boxes[chosen], labels, matched, matched_boxes)
+
+    def run_box_head(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """RoIs of all images in one go -> (R, K + 1) logits, (R, K, 4) shifts."""
+        return self.box_predictor(self.box_head(self.pool(features, boxes, self.config.roi_size)))
+
+    def pool(self, features: Features, boxes: list[Tensor], size: int) -> Tensor:
+        """RoIAlign from the level that fits each box: (R, C, size, size)."""
+        levels = self.config.roi_levels
+        return roi_align(
+            list(features.maps[:levels]), boxes, size, features.strides[:levels], self.config.roi_sampling
+        )
+
+    def _match(self, boxes: Tensor, target: Instances, high: float, low: float, *, low_quality: bool) -> Tensor:
+        """Index of each box's object, or UNMATCHED / IGNORED; boxes mostly inside a crowd are ignored."""
+        truth = target.boxes.to(boxes)
+        crowd = torch.zeros(len(truth), dtype=torch.bool, device=boxes.device)
+        if target.crowd is not None:
+            crowd = target.crowd.to(boxes.device)
+        single = torch.nonzero(~crowd).squeeze(1)
+        matched = match(box_ops.iou(truth[single], boxes), high, low, low_quality)
+        if len(single) < len(truth):
+            found = matched >= 0
+            matched[found] = single[matched[found]]
+            covered = box_ops.coverage(boxes, truth[crowd]).max(dim=1).values > 0.5
+            matched[covered & (matched == UNMATCHED)] = IGNORED
+        return matched
+
+    def _box_targets(self, sampled: Sampled) -> Tensor:
+        return box_ops.encode(sampled.matched_boxes, sampled.boxes, self.config.box_weights)
+
+    def _filled(self, options: DecodeOptions) -> tuple[float, float, int]:
+        """Score threshold, NMS threshold and limit: the user's, or else the model's."""
+        c, o = self.config, options
+        return (
+            c.score_threshold if o.score_threshold is None else o.score_threshold,
+            c.nms_threshold if o.nms_threshold is None else o.nms_threshold,
+            c.max_detections if o.max_detections is None else o.max_detections,
+        )
+
+
+# Target assignment, selection -----------------------------------------------------------------------------------------
+
+
+class Sampled(NamedTuple):
+    """Proposals of one image that the second stage learns from."""
+
+    boxes: Tensor  # (S, 4)
+    labels: Tensor  # (S,) 0..K-1, K is background
+    matched: Tensor  # (S,) index of the object, negative for background
+    matched_boxes: Tensor  # (S, 4) the object's box (anything for background)
+
+
+def box_losses(logits: Tensor, shifts: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy over K + 1 classes; smooth L1 on the true class's shifts, per RoI (Fast R-CNN, eq. 1 - 3).
+
+    Args:
+        logits: (R, K + 1); shifts: (R, K, 4); labels: (R,), K is background; wanted: (R, 4).
+    """
+    logits, shifts = logits.float(), shifts.float()
+    if not len(labels):
+        return {"class": logits.sum() * 0, "box": shifts.sum() * 0}
+    positive = torch.nonzero(labels < logits.shape[1] - 1).squeeze(1)
+    error = F.smooth_l1_loss(shifts[positive, labels[positive]], wanted[positive], beta=1 / 9, reduction="sum")
+    return {"class": F.cross_entropy(logits, labels), "box": error / len(labels)}
+
+
+def select(
+    boxes: Tensor, probabilities: Tensor, size: tuple[int, int], limits: tuple[float, float, int]
+) -> Instances:
+    """(P, K, 4) boxes and (P, K) probabilities -> the instances of one image, best first."""
+    score_threshold, nms_threshold, max_detections = limits
+    proposal, label = torch.nonzero(probabilities > score_threshold, as_tuple=True)
+    scores, boxes = probabilities[proposal, label], boxes[proposal, label]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    solid = torch.nonzero((sides >= 1e-2).all(1)).squeeze(1)
+    boxes, scores, label = boxes[solid], scores[solid], label[solid]
+    keep = nms(boxes, scores, label, nms_threshold)[:max_detections]
+    return Instances(image_size=size, boxes=boxes[keep], labels=label[keep], scores=scores[keep])
+
+
+def _suppress_proposals(
+    boxes: Tensor, scores: Tensor, levels: Tensor, size: tuple[int, int], *, threshold: float, keep: int
+) -> Tensor:
+    boxes = box_ops.clip(boxes, size)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    solid = torch.nonzero((sides >= 1e-3).all(1)).squeeze(1)
+    boxes, scores, levels = boxes[solid], scores[solid], levels[solid]
+    return boxes[nms(boxes, scores, levels, threshold)[:keep]]
+
+
+def flatten_anchors(level: Tensor, width: int) -> Tensor:
+    """(B, A width, H, W) -> (B, H W A, width), the order of the anchors."""
+    batch, _, height, columns = level.shape
+    return level.view(batch, -1, width, height, columns).permute(0, 3, 4, 1, 2).reshape(batch, -1, width)
+
+
+def _encode_matched(truth: Tensor, anchors: Tensor, matched: Tensor, weights: Weights) -> Tensor:
+    if not len(truth):
+        return torch.zeros_like(anchors)
+    return box_ops.encode(truth[matched.clamp(min=0)], anchors, weights)
+
+
+def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+V2: dict[str, Any] = {"rpn_depth": 2, "box_convs": 4, "box_layers": 1}
+"""Changes of the second generation; its pyramid has batch normalisation too."""
+
+
+def resnet_fpn(name: str, norm_eps: float = 1e-5, norm: Callable[[int], nn.Module] | None = None) -> FPN:
+    """A ResNet with a pyramid of five levels, strides 4 ... 64."""
+    return FPN(ResNet(name, norm_eps), norm=norm)
+
+
+def faster_rcnn_r50_fpn(num_classes: int = 80, **config: Any) -> FasterRCNN:
+    """ResNet-50: torchvision's ``fasterrcnn_resnet50_fpn``."""
+    chosen = Config(**config)
+    return FasterRCNN(resnet_fpn("resnet50", chosen.norm_eps), num_classes, chosen)
+
+
+def faster_rcnn_r50_fpn_v2(num_classes: int = 80, **config: Any) -> FasterRCNN:
+    """ResNet-50 with deeper heads, normalised: torchvision's ``fasterrcnn_resnet50_fpn_v2``."""
+    chosen = Config(**(V2 | config))
+    return FasterRCNN(resnet_fpn("resnet50", chosen.norm_eps, nn.BatchNorm2d), num_classes, chosen)
+
+
+LIGHT: dict[str, Any] = {"anchor_sizes": (16, 32, 64, 128, 256), "box_width": 256, "proposals": 300,
+                         "rpn_candidates": 500}  # fmt: skip
+"""For small networks on small images."""
+
+
+def light_fpn(name: str) -> FPN:
+    """A timm network with a pyramid of 128 channels."""
+    return FPN(Timm(name), channels=128)
+
+
+def swin_fpn(name: str) -> FPN:
+    """A Swin transformer with a pyramid of 256 channels."""
+    return FPN(Swin(name))
+
+
+def faster_rcnn_lite0_fpn(num_classes: int = 80, **config: Any) -> FasterRCNN:
+    """EfficientNet-Lite0, for processors without a GPU."""
+    return FasterRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, Config(**(LIGHT | config)))

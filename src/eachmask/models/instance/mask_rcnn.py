@@ -1,0 +1,194 @@
+"""Mask R-CNN: Faster R-CNN that also paints each object.
+
+He, Gkioxari, Dollar, Girshick: "Mask R-CNN", ICCV 2017 (Marr Prize), arXiv 1703.06870.
+
+The idea: a third small head, a fully convolutional one, predicts a 28 x 28 mask for each box, in parallel to class and box.
+RoIAlign keeps pixels where they are instead of rounding; a mask per class with a sigmoid each means that classes do not
+compete for pixels: the box head alone decides what the object is.
+
+The same numbers as torchvision's ``maskrcnn_resnet50_fpn`` and ``_v2`` (see ``tests/parity``). Where we differ: besides
+what :mod:`~eachmask.models.detection.faster_rcnn` says, only the predicted class's mask is computed, and masks stay 28 x 28
+(``RoIMasks``) until somebody needs the pixels.
+
+Shapes: B images, R RoIs of all images, K classes, M = 28 the side of a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eachmask.backbones.features import Features
+from eachmask.backbones.fpn import FPN
+from eachmask.models.detection import faster_rcnn
+from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled, light_fpn, resnet_fpn, swin_fpn
+from eachmask.ops.roi import roi_align
+from eachmask.structures import Bitmaps, DecodeOptions, Instances, Masks, RoIMasks
+
+ROIS_AT_ONCE = 512
+"""Masks are predicted in groups of so many RoIs, so that memory stays flat whatever max_detections is."""
+
+
+@dataclass(frozen=True)
+class Config(faster_rcnn.Config):
+    """Faster R-CNN's choices and the mask head's."""
+
+    mask_roi_size: int = 14
+    mask_convs: int = 4
+    mask_width: int = 256
+    mask_norm: bool = False
+    """Batch normalisation in the mask head (v2)."""
+
+
+class MaskHead(nn.Module):
+    """Convolutions, one doubling, one mask per class (paper, figure 4, right)."""
+
+    def __init__(self, channels: int, num_classes: int, config: Config) -> None:
+        super().__init__()
+        widths = [channels, *[config.mask_width] * config.mask_convs]
+        self.convs = nn.Sequential(
+            *(_conv_relu(a, b, config.mask_norm) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        )
+        self.upsample = nn.ConvTranspose2d(widths[-1], config.mask_width, 2, stride=2)
+        self.masks = nn.Conv2d(config.mask_width, num_classes, 1)
+        for layer in (self.upsample, self.masks):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, rois: Tensor, labels: Tensor) -> Tensor:
+        """(R, C, 14, 14) and the class of each (R,) -> (R, M, M) logits of that class alone."""
+        x = F.relu(self.upsample(self.convs(rois)))
+        weight = self.masks.weight[labels].squeeze(-1)  # (R, C, 1)
+        logits = torch.bmm(x.flatten(2).transpose(1, 2), weight).squeeze(-1) + self.masks.bias[labels, None]  # type: ignore[index]
+        return logits.unflatten(1, x.shape[-2:])
+
+
+class MaskRCNN(FasterRCNN):
+    """Faster R-CNN with a mask head; see there for the three verbs."""
+
+    config: Config
+
+    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
+        config = config or Config()
+        super().__init__(backbone, num_classes, config)
+        self.mask_head = MaskHead(backbone.channels[0], num_classes, config)
+
+    def head_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
+        """Adds the mask loss: mean binary cross-entropy of the true class's mask on positive RoIs (section 3)."""
+        losses = super().head_losses(raw, sampled, targets)
+        positive = [s.labels < self.num_classes for s in sampled]
+        boxes = [s.boxes[p] for s, p in zip(sampled, positive, strict=True)]
+        labels = torch.cat([s.labels[p] for s, p in zip(sampled, positive, strict=True)])
+        if not len(labels):
+            return losses | {"mask": sum(p.sum() for p in self.mask_head.parameters()) * 0}
+        logits = self.mask_logits(raw.features, boxes, labels)
+        wanted = torch.cat(
+            [
+                mask_targets(_masks_of(target), s.matched[p], b, logits.shape[-1])
+                for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True)
+            ]
+        )
+        return losses | {"mask": F.binary_cross_entropy_with_logits(logits.float(), wanted)}
+
+    def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
+        """Adds each kept box's mask."""
+        if not options.with_masks:
+            return instances
+        labels = torch.cat([i.labels for i in instances if i.labels is not None])
+        logits = self.mask_logits(raw.features, [i.boxes for i in instances], labels)
+        probabilities = logits.float().sigmoid().split([len(i) for i in instances])
+        return [
+            replace(i, masks=RoIMasks(p, i.boxes, i.image_size, options.mask_threshold, options.paste))
+            for i, p in zip(instances, probabilities, strict=True)
+        ]
+
+    def mask_logits(self, features: Features, boxes: list[Tensor], labels: Tensor) -> Tensor:
+        """Boxes of all images with a class each -> (R, M, M)."""
+        rois = self.pool(features, boxes, self.config.mask_roi_size)
+        parts = zip(rois.split(ROIS_AT_ONCE), labels.split(ROIS_AT_ONCE), strict=True)
+        return torch.cat([self.mask_head(r, k) for r, k in parts])
+
+
+def mask_targets(masks: Masks, matched: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """The true mask of each RoI as the head should draw it: RoIAlign of the bitmap (R, size, size), 0..1.
+
+    Each object is looked at in a window of its own, so the cost does not grow with the image.
+
+    Args:
+        masks: of the image's objects.
+        matched: (R,) which object each RoI stands for.
+        boxes: (R, 4) px.
+    """
+    result = boxes.new_zeros((len(boxes), size, size))
+    for index in matched.unique().tolist():
+        rows = torch.nonzero(matched == index).squeeze(1)
+        crop, x, y = _window(masks[index].to_bitmaps())
+        shifted = boxes[rows] - boxes.new_tensor([x, y, x, y])
+        bitmap = torch.from_numpy(crop).to(boxes)[None, None]
+        result[rows] = roi_align([bitmap], [shifted], size, [1], sampling=0)[:, 0]
+    return result
+
+
+def _window(one: Bitmaps) -> tuple[Any, int, int]:
+    """The object's bitmap with background around it, up to the image's border, and its corner.
+
+    RoIAlign repeats the border's pixels for points within one pixel outside: beside the object those must be
+    background, at the border of the image they must be the object's own.
+    """
+    box = one.boxes()[0].astype(int)
+    height, width = one.size
+    x1, y1 = max(box[0] - 2, 0), max(box[1] - 2, 0)
+    x2, y2 = min(box[2] + 2, width), min(box[3] + 2, height)
+    return one.crop((x1, y1, x2, y2)).to_rle().decode()[0], int(x1), int(y1)
+
+
+def _masks_of(target: Instances) -> Masks:
+    if target.masks is None:
+        raise ValueError("Mask R-CNN learns from masks, but a target has none")
+    return target.masks
+
+
+def _conv_relu(in_channels: int, out_channels: int, norm: bool) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=not norm)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    layers = [conv, nn.BatchNorm2d(out_channels)] if norm else [conv]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True))
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def mask_rcnn_r50_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """ResNet-50: torchvision's ``maskrcnn_resnet50_fpn``."""
+    chosen = Config(**config)
+    return MaskRCNN(resnet_fpn("resnet50", chosen.norm_eps), num_classes, chosen)
+
+
+def mask_rcnn_r50_fpn_v2(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """ResNet-50 with deeper heads, normalised: torchvision's ``maskrcnn_resnet50_fpn_v2``."""
+    chosen = Config(**(faster_rcnn.V2 | {"mask_norm": True} | config))
+    return MaskRCNN(resnet_fpn("resnet50", chosen.norm_eps, nn.BatchNorm2d), num_classes, chosen)
+
+
+def mask_rcnn_r18_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """ResNet-18, full-size heads."""
+    chosen = Config(**config)
+    return MaskRCNN(resnet_fpn("resnet18", chosen.norm_eps), num_classes, chosen)
+
+
+def mask_rcnn_lite0_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """EfficientNet-Lite0 with narrow heads, for processors without a GPU."""
+    return MaskRCNN(
+        light_fpn("tf_efficientnet_lite0"), num_classes, Config(**(faster_rcnn.LIGHT | {"mask_width": 128} | config))
+    )
+
+
+def mask_rcnn_swin_t_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """Swin-T (torchvision's), full-size heads."""
+    return MaskRCNN(swin_fpn("swin_t"), num_classes, Config(**config))

@@ -1,0 +1,1 @@
+"""Ops: arithmetic on tensors. No learned weights, no training state, no configuration."""

@@ -1,0 +1,35 @@
+"""Anchor boxes on the places of a feature map (Ren et al., arXiv 1506.01497, section 3.1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def base_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """Anchors around the origin, whole pixels: (ratios x sizes, 4) xyxy, ratio by ratio.
+
+    Args:
+        sizes: square roots of the areas, px.
+        ratios: height over width.
+    """
+    heights = torch.sqrt(torch.tensor(ratios, dtype=torch.float32))
+    scales = torch.tensor(sizes, dtype=torch.float32)
+    h = (heights[:, None] * scales[None]).reshape(-1)
+    w = ((1 / heights)[:, None] * scales[None]).reshape(-1)
+    return (torch.stack([-w, -h, w, h], dim=1) / 2).round()
+
+
+def grid_anchors(base: Tensor, grid: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """The base anchors at every place of a (rows, columns) grid: (rows columns A, 4), row by row.
+
+    Args:
+        base: (A, 4) around the origin.
+        stride: (vertical, horizontal) pixels between places; the first place is at (0, 0).
+    """
+    y = torch.arange(grid[0], dtype=torch.float32, device=base.device) * stride[0]
+    x = torch.arange(grid[1], dtype=torch.float32, device=base.device) * stride[1]
+    y, x = (v.reshape(-1) for v in torch.meshgrid(y, x, indexing="ij"))
+    return (torch.stack([x, y, x, y], dim=1)[:, None] + base[None]).reshape(-1, 4)
