@@ -1,0 +1,205 @@
+"""Pictures too large for one pass: overlapping tiles, and joining what they see without a seam.
+
+Both tiles see all pixels of their overlap, so what an object looks like *there* decides whether two detections are the
+same object, whether or not one of them is cut off by the end of its tile. Groups of detections are then one object: over
+two tiles, four, or as many as it crosses. Everything happens on runs; cost grows with the objects near seams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from eachmask.structures import RLE, Instances
+from eachmask.structures import boxes as box_ops
+
+Box = tuple[int, int, int, int]
+
+SAME = 0.5
+"""Two detections are one object from this IoU on, measured within the overlap of their tiles."""
+INSIDE = 0.6
+"""A cut-off fragment belongs to a detection that covers this share of what both tiles see of it."""
+WHOLE = 0.5
+"""A detection that its tile shows whole stands for its group if it has this share of the group's union."""
+
+
+def tile_boxes(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[Box]:
+    """Windows of at most tile x tile pixels that cover an image, row by row.
+
+    Neighbours share at least ``overlap * tile`` pixels; the windows of a row are evenly spaced and of equal size.
+
+    Args:
+        size: (height, width).
+        tile: side, px, above 0.
+        overlap: share of a side, 0 <= overlap < 1.
+
+    Returns:
+        (x1, y1, x2, y2) each.
+    """
+    if tile < 1 or not 0 <= overlap < 1:
+        raise ValueError(f"tiles of {tile} px with an overlap of {overlap} cannot cover anything")
+    rows, columns = (_starts(side, tile, overlap) for side in size)
+    height, width = min(tile, size[0]), min(tile, size[1])
+    return [(x, y, x + width, y + height) for y in rows for x in columns]
+
+
+def _starts(side: int, tile: int, overlap: float) -> list[int]:
+    if side <= tile:
+        return [0]
+    stride = max(1, int(tile * (1 - overlap)))
+    num = -(-(side - tile) // stride) + 1
+    return [round(i * (side - tile) / (num - 1)) for i in range(num)]
+
+
+def merge_tiles(parts: Sequence[Instances], tiles: Sequence[Box]) -> Instances:
+    """Detections of all tiles -> the objects of the image, best score first.
+
+    Args:
+        parts: for each tile its detections, already placed on the whole image.
+        tiles: their windows, px of the whole image.
+
+    Returns:
+        one instance per group of detections that are the same object: the one seen whole where there is one, else the
+        union of the pieces; with the group's best score.
+    """
+    everything = Instances.cat(list(parts))
+    if not len(everything):
+        return everything
+    first = np.cumsum([0, *(len(part) for part in parts)])
+    pairs = [
+        _same_object(parts[a], parts[b], tiles[a], tiles[b], _cut(parts, tiles, a), _cut(parts, tiles, b))
+        + np.array([first[a], first[b]])
+        for a, b in _overlapping(tiles)
+        if len(parts[a]) and len(parts[b])
+    ]
+    links = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
+    num = len(everything)
+    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(num, num))
+    _, group = connected_components(graph, directed=False)
+    cut = np.concatenate([_cut(parts, tiles, i) for i in range(len(parts))])
+    return _unite(everything, group, cut)
+
+
+def _overlapping(tiles: Sequence[Box]) -> list[tuple[int, int]]:
+    """Pairs of tiles that share pixels."""
+    t = np.asarray(tiles)
+    meet = (t[:, None, 2:] > t[None, :, :2]).all(-1) & (t[None, :, 2:] > t[:, None, :2]).all(-1)
+    return [(int(a), int(b)) for a, b in zip(*np.nonzero(np.triu(meet, 1)), strict=True)]
+
+
+def _extent(instances: Instances) -> NDArray[np.float32]:
+    if instances.masks is not None:
+        return instances.masks.boxes()
+    boxes: NDArray[np.float32] = instances.boxes.numpy()
+    return boxes
+
+
+def _cut(parts: Sequence[Instances], tiles: Sequence[Box], index: int) -> NDArray[np.bool_]:
+    """Which detections of a tile reach one of its ends that is not the end of the image."""
+    x1, y1, x2, y2 = tiles[index]
+    height, width = parts[index].image_size
+    box = _extent(parts[index])
+    return (
+        ((box[:, 0] <= x1 + 1) & (x1 > 0))
+        | ((box[:, 1] <= y1 + 1) & (y1 > 0))
+        | ((box[:, 2] >= x2 - 1) & (x2 < width))
+        | ((box[:, 3] >= y2 - 1) & (y2 < height))
+    )
+
+
+def _same_object(
+    a: Instances, b: Instances, tile_a: Box, tile_b: Box, cut_a: NDArray[np.bool_], cut_b: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Pairs (i, j), (P, 2), of detections of two tiles that are one object, by what both tiles see."""
+    low, high = np.maximum(tile_a[:2], tile_b[:2]), np.minimum(tile_a[2:], tile_b[2:])
+    window = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+    near_a, near_b = (np.flatnonzero(_reaches(_extent(part), window)) for part in (a, b))
+    if not len(near_a) or not len(near_b):
+        return np.zeros((0, 2), np.int64)
+    common, area_a, area_b = _within(a[near_a], b[near_b], window)
+    union = area_a[:, None] + area_b[None] - common
+    same = common >= SAME * np.maximum(union, 1)
+    # A fragment at the end of its tile is often drawn badly: enough that another tile's object covers it.
+    same |= cut_a[near_a][:, None] & (common >= INSIDE * np.maximum(area_a, 1)[:, None])
+    same |= cut_b[near_b][None] & (common >= INSIDE * np.maximum(area_b, 1)[None])
+    if a.labels is not None and b.labels is not None:
+        same &= (a.labels[near_a][:, None] == b.labels[near_b][None]).numpy()
+    i, j = np.nonzero(same)
+    return np.stack([near_a[i], near_b[j]], axis=1)
+
+
+def _reaches(boxes: NDArray[np.float32], window: Box) -> NDArray[np.bool_]:
+    x1, y1, x2, y2 = window
+    return (boxes[:, 0] < x2) & (boxes[:, 2] > x1) & (boxes[:, 1] < y2) & (boxes[:, 3] > y1)
+
+
+def _within(
+    a: Instances, b: Instances, window: Box
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Common area (N, M) and areas (N,), (M,) of what lies in the window."""
+    if a.masks is not None and b.masks is not None:
+        first, second = a.masks.crop(window), b.masks.crop(window)
+        return (
+            first.intersection(second).astype(np.float64),
+            first.area().astype(np.float64),
+            second.area().astype(np.float64),
+        )
+    corner = torch.tensor(window[:2] * 2, dtype=torch.float32)
+    size = (window[3] - window[1], window[2] - window[0])
+    p, q = box_ops.clip(a.boxes - corner, size), box_ops.clip(b.boxes - corner, size)
+    measures = (box_ops.intersection(p, q), box_ops.area(p), box_ops.area(q))
+    common, area_a, area_b = (v.double().numpy() for v in measures)
+    return common, area_a, area_b
+
+
+def _unite(everything: Instances, group: NDArray[np.int64], cut: NDArray[np.bool_]) -> Instances:
+    """One instance per group, best score first."""
+    scores = _scores(everything)
+    order = np.lexsort((-scores, group))
+    begins = np.flatnonzero(np.diff(group[order], prepend=-1))
+    lone = np.diff(np.append(begins, len(order))) == 1
+    chosen = order[begins]  # the best of each group; lone ones stay as they are
+    masks: list[tuple[int, RLE]] = []
+    boxes = everything.boxes.clone()
+    rle = None if everything.masks is None else everything.masks.to_rle()
+    for k, members in enumerate(np.split(order, begins[1:])):
+        if lone[k]:
+            continue
+        boxes[chosen[k]] = _hull(everything.boxes[members])
+        if rle is not None:
+            mask = _mask_of_group(rle[members], cut[members])
+            masks.append((int(chosen[k]), mask))
+            boxes[chosen[k]] = torch.from_numpy(mask.boxes()[0])
+    if rle is not None:
+        place = np.arange(len(everything))
+        place[[i for i, _ in masks]] = len(everything) + np.arange(len(masks))
+        rle = RLE.cat([rle, *(mask for _, mask in masks)])[place]
+    united = replace(everything, boxes=boxes, masks=rle)
+    ranked = chosen[np.argsort(-scores[chosen], kind="stable")]
+    return united[ranked]
+
+
+def _mask_of_group(masks: RLE, cut: NDArray[np.bool_]) -> RLE:
+    """Members in order of score -> the best one seen whole, if it makes up most of the group, or the union."""
+    union = masks.union()
+    whole = np.flatnonzero(~cut)
+    if len(whole) and masks[whole[0]].area()[0] >= WHOLE * union.area()[0]:
+        return masks[whole[0]]
+    return union
+
+
+def _hull(boxes: torch.Tensor) -> torch.Tensor:
+    return torch.cat([boxes[:, :2].min(dim=0).values, boxes[:, 2:].max(dim=0).values])
+
+
+def _scores(instances: Instances) -> NDArray[np.float64]:
+    if instances.scores is None:
+        return np.zeros(len(instances))
+    scores: NDArray[np.float64] = instances.scores.double().cpu().numpy()
+    return scores
