@@ -1,9 +1,20 @@
-"""Suppression: of several detections of one object, keep one."""
+"""Suppression: of several detections of one object, keep one (or let the others fade).
+
+Greedy suppression looks at one detection after the other. Fast NMS and Matrix NMS ask all pairs at once and suppress in
+parallel; Soft-NMS lowers scores instead of removing. The last two take a matrix of mask IoU.
+"""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 import torchvision
 from torch import Tensor
+
+from eachmask.structures import boxes as box_ops
+
+Decay = Literal["gaussian", "linear"]
 
 
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
@@ -18,3 +29,106 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tens
     """
     keep: Tensor = torchvision.ops.batched_nms(boxes, scores, labels, threshold)
     return keep
+
+
+def mask_nms(iou: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Greedy suppression by any IoU, such as that of masks.
+
+    Args:
+        iou: (N, N); 0 for pairs that must not suppress each other (other labels).
+        scores: (N,).
+
+    Returns:
+        indices of the kept, best first.
+    """
+    order = torch.argsort(scores, descending=True, stable=True)
+    over = (iou > threshold)[order][:, order].cpu()
+    alive = torch.ones(len(order), dtype=torch.bool)
+    for i in range(len(order)):
+        if alive[i]:
+            alive[i + 1 :] &= ~over[i, i + 1 :]
+    return order[alive.to(order.device)]
+
+
+def soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    sigma: float = 0.5,
+    threshold: float = 0.3,
+    min_score: float = 0.001,
+    decay: Decay = "gaussian",
+) -> tuple[Tensor, Tensor]:
+    """Detections lose score by their overlap with better ones (Bodla et al., arXiv 1704.04503, figure 2).
+
+    Args:
+        boxes: (N, 4); scores: (N,); labels: (N,); only the same label matters.
+        sigma: of the Gaussian exp(-iou^2 / sigma) (eq. 3).
+        threshold: from this IoU on the linear form multiplies by 1 - iou (eq. 2).
+        min_score: what falls below is dropped.
+
+    Returns:
+        indices of the kept, best first, and their new scores.
+    """
+    iou = box_ops.iou(boxes, boxes) * (labels[:, None] == labels[None])
+    factor = torch.exp(-(iou**2) / sigma) if decay == "gaussian" else torch.where(iou > threshold, 1 - iou, 1.0)
+    current = scores.clone()
+    waiting = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+    kept: list[Tensor] = []
+    for _ in range(len(scores)):
+        best = torch.where(waiting, current, -1.0).argmax()
+        if current[best] < min_score:
+            break
+        kept.append(best)
+        waiting[best] = False
+        current = torch.where(waiting, current * factor[best], current)
+    index = torch.stack(kept) if kept else torch.zeros(0, dtype=torch.int64, device=scores.device)
+    return index, current[index]
+
+
+def fast_nms(iou: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Suppressed is what overlaps *any* better detection, suppressed or not (Bolya et al., YOLACT, section 3.3).
+
+    One matrix and no loop; a little more is removed than by greedy suppression.
+
+    Args:
+        iou: (N, N), 0 between different labels; scores: (N,).
+
+    Returns:
+        indices of the kept, best first.
+    """
+    order = torch.argsort(scores, descending=True, stable=True)
+    upper = iou[order][:, order].triu(diagonal=1)
+    worst = upper.max(dim=0).values if len(order) else upper.new_zeros(0)
+    return order[worst <= threshold]
+
+
+def matrix_nms(
+    iou: Tensor, scores: Tensor, labels: Tensor, sigma: float = 2.0, decay: Decay = "gaussian"
+) -> Tensor:
+    """Scores lowered by all better detections at once (Wang et al., SOLOv2, arXiv 2003.10152, eq. 5).
+
+    A better detection i that is itself covered by iou_i lowers j less: the decay of j is the least over i of
+    f(iou_ij) / f(iou_i), f(x) = exp(-sigma x^2) or 1 - x.
+
+    Args:
+        iou: (N, N) of masks; scores: (N,); labels: (N,).
+
+    Returns:
+        (N,) new scores, in the order of the input.
+    """
+    if not len(scores):
+        return scores.clone()
+    order = torch.argsort(scores, descending=True, stable=True)
+    same = labels[order][:, None] == labels[order][None]
+    upper = (iou[order][:, order] * same).triu(diagonal=1)
+    covered = upper.max(dim=0).values[:, None]  # of each better detection, by those better still
+    if decay == "gaussian":
+        factor = torch.exp(-sigma * (upper**2 - covered**2))
+    else:
+        factor = (1 - upper) / (1 - covered).clamp(min=1e-6)
+    # Pairs of other labels and the lower triangle have iou 0 and must not count as "covered".
+    factor = torch.where(same.triu(diagonal=1), factor, torch.ones_like(factor))
+    result = torch.empty_like(scores)
+    result[order] = scores[order] * factor.min(dim=0).values.clamp(max=1.0)
+    return result

@@ -1,0 +1,155 @@
+"""Losses that more than one paper uses. Pure functions of logits and truths; each names its formula's source."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from eachmask.structures import boxes as box_ops
+
+Reduction = Literal["none", "mean", "sum"]
+
+
+def reduce(values: Tensor, reduction: Reduction, weight: Tensor | None = None) -> Tensor:
+    """Weighted values, their sum, or their sum over the weight (0, not NaN, where there is none)."""
+    if weight is not None:
+        values = values * weight
+    if reduction == "none":
+        return values
+    if reduction == "sum":
+        return values.sum()
+    total = values.numel() if weight is None else weight.expand_as(values).sum().clamp(min=1e-12)
+    return values.sum() / total if values.numel() else values.sum()
+
+
+def sigmoid_focal(
+    logits: Tensor,
+    targets: Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    reduction: Reduction = "sum",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy that easy examples hardly enter (Lin et al., RetinaNet, arXiv 1708.02002, eq. 5).
+
+    Args:
+        logits: any shape; targets: the same, 0 or 1.
+        alpha: weight of positives (1 - alpha of negatives); negative leaves both alone.
+        gamma: 0 is plain cross-entropy.
+    """
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    probability = logits.sigmoid()
+    wrong = probability * (1 - targets) + (1 - probability) * targets  # 1 - p_t
+    loss = cross_entropy * wrong**gamma
+    if alpha >= 0:
+        loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+    return reduce(loss, reduction, weight)
+
+
+def quality_focal(
+    logits: Tensor, quality: Tensor, beta: float = 2.0, reduction: Reduction = "sum", weight: Tensor | None = None
+) -> Tensor:
+    """Focal loss for soft targets: the score shall be the box's IoU (Li et al., GFL, arXiv 2006.04388, eq. 3).
+
+    Args:
+        logits: any shape; quality: the same, 0..1.
+    """
+    distance = (quality - logits.sigmoid()).abs() ** beta
+    return reduce(
+        F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * distance, reduction, weight
+    )
+
+
+def dice(
+    probabilities: Tensor,
+    targets: Tensor,
+    form: Literal["squared", "plain"] = "squared",
+    eps: float = 1e-5,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """1 - Dice coefficient of each mask: (N, ...) -> (N,).
+
+    Args:
+        probabilities, targets: (N, ...) in 0..1.
+        form: ``squared`` has squares in the denominator (Milletari et al., V-Net, arXiv 1606.04797; SOLO); ``plain``
+            has sums (Mask2Former, with eps = 1).
+        eps: added to numerator (plain form) and denominator.
+        weight: (N, ...) of each pixel; 0 ignores it.
+    """
+    p, t = probabilities.flatten(1), targets.flatten(1)
+    if weight is not None:
+        p, t = p * weight.flatten(1), t * weight.flatten(1)
+    common = (p * t).sum(1)
+    if form == "squared":
+        return 1 - 2 * common / ((p * p).sum(1) + (t * t).sum(1) + eps)
+    return 1 - (2 * common + eps) / (p.sum(1) + t.sum(1) + eps)
+
+
+def soft_iou(probabilities: Tensor, targets: Tensor, eps: float = 1e-6) -> Tensor:
+    """Soft intersection over union <p, t> / (|p| + |t| - <p, t>) of each mask: (N, ...), (N, ...) -> (N,)."""
+    p, t = probabilities.flatten(1), targets.flatten(1)
+    common = (p * t).sum(1)
+    return common / (p.sum(1) + t.sum(1) - common + eps)
+
+
+def smooth_l1(
+    predicted: Tensor, targets: Tensor, beta: float = 1.0, reduction: Reduction = "sum", weight: Tensor | None = None
+) -> Tensor:
+    """Quadratic within beta of the truth, linear beyond (Girshick, Fast R-CNN, eq. 3, has beta = 1)."""
+    if beta == 0:
+        return reduce((predicted - targets).abs(), reduction, weight)
+    return reduce(F.smooth_l1_loss(predicted, targets, beta=beta, reduction="none"), reduction, weight)
+
+
+def giou(predicted: Tensor, targets: Tensor) -> Tensor:
+    """1 - generalised IoU of box pairs: (N, 4), (N, 4) -> (N,) in 0..2 (Rezatofighi et al., CVPR 2019)."""
+    low = torch.maximum(predicted[:, :2], targets[:, :2])
+    high = torch.minimum(predicted[:, 2:], targets[:, 2:])
+    common = (high - low).clamp(min=0).prod(-1)
+    union = box_ops.area(predicted) + box_ops.area(targets) - common
+    hull = (
+        torch.maximum(predicted[:, 2:], targets[:, 2:]) - torch.minimum(predicted[:, :2], targets[:, :2])
+    ).prod(-1)
+    eps = torch.finfo(common.dtype).eps
+    return 1 - (common / union.clamp(min=eps) - (hull - union) / hull.clamp(min=eps))
+
+
+def mask_bce(
+    logits: Tensor, targets: Tensor, weight: Tensor | None = None, reduction: Reduction = "mean"
+) -> Tensor:
+    """Binary cross-entropy of mask pixels; weight 0 ignores a pixel."""
+    return reduce(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), reduction, weight)
+
+
+def coverage_assignment(iou: Tensor) -> tuple[Tensor, Tensor]:
+    """Which prediction stands for which object so that the sum of IoU is largest (the recurrent papers' matching).
+
+    Args:
+        iou: (num_predictions, num_objects).
+
+    Returns:
+        two index vectors of equal length, predictions ascending.
+    """
+    rows, columns = linear_sum_assignment(np.asarray(iou.detach().cpu().double()), maximize=True)
+    return torch.from_numpy(rows).to(iou.device), torch.from_numpy(columns).to(iou.device)
+
+
+def coverage(iou: Tensor, scores: Tensor, weight: float = 1.0) -> Tensor:
+    """Loss of a sequence of masks with scores (Romera-Paredes & Torr, arXiv 1511.08250, eq. 7 and 8).
+
+    The best matching's IoU counts, whatever the order of the masks; the scores shall be 1 for the first n steps, n the
+    number of objects, and 0 after.
+
+    Args:
+        iou: (num_predictions, num_objects) soft IoU.
+        scores: (num_predictions,) probabilities.
+        weight: lambda, of the scores.
+    """
+    rows, columns = coverage_assignment(iou)
+    wanted = (torch.arange(len(scores), device=scores.device) < iou.shape[1]).to(scores)
+    return -iou[rows, columns].sum() + weight * F.binary_cross_entropy(scores, wanted, reduction="sum")

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from eachmask.ops.anchors import base_anchors, grid_anchors
+from eachmask.ops.match import IGNORED, UNMATCHED, match, sample
+from eachmask.structures import boxes as box_ops
+
+
+@pytest.mark.parametrize("grid", [(5, 7), (1, 1), (13, 3)])
+def test_anchors_equal_torchvision(grid):
+    ratios = (0.5, 1.0, 2.0)
+    theirs = AnchorGenerator(((32,), (64, 100)), (ratios, ratios))
+    image = torch.zeros(1, 3, grid[0] * 8, grid[1] * 8)
+    maps = [torch.zeros(1, 1, *grid), torch.zeros(1, 1, max(grid[0] // 2, 1), max(grid[1] // 2, 1))]
+    (expected,) = theirs(ImageList(image, [image.shape[-2:]]), maps)
+    ours = [
+        grid_anchors(
+            base_anchors(sizes, ratios), tuple(m.shape[-2:]),
+            (image.shape[-2] // m.shape[-2], image.shape[-1] // m.shape[-1]),
+        )
+        for sizes, m in zip([(32,), (64, 100)], maps, strict=True)
+    ]  # fmt: skip
+    assert torch.equal(torch.cat(ours), expected)
+
+
+@pytest.mark.parametrize("low_quality", [False, True])
+def test_matching_equals_torchvision(low_quality):
+    torch.manual_seed(0)
+    truth = torch.rand(6, 4) * 40
+    truth[:, 2:] += truth[:, :2] + 5
+    boxes = torch.rand(80, 4) * 40
+    boxes[:, 2:] += boxes[:, :2] + 5
+    iou = box_ops.iou(truth, boxes)
+    assert torch.equal(match(iou, 0.6, 0.3, low_quality), Matcher(0.6, 0.3, low_quality)(iou))
+
+
+def test_low_quality_matches_include_ties():
+    iou = torch.tensor([[0.2, 0.2, 0.1, 0.0]])
+    assert match(iou, 0.7, 0.3, True).tolist() == [0, 0, UNMATCHED, UNMATCHED]
+    assert match(iou, 0.7, 0.15).tolist() == [IGNORED, IGNORED, UNMATCHED, UNMATCHED]
+
+
+def test_without_objects_everything_is_background():
+    assert match(torch.zeros(0, 3), 0.7, 0.3, True).tolist() == [UNMATCHED] * 3
+
+
+def test_samples_are_balanced_and_repeatable():
+    matched = torch.tensor([0] * 30 + [UNMATCHED] * 100 + [IGNORED] * 50)
+    positive, negative = sample(matched, 64, 0.25, torch.Generator().manual_seed(0))
+    assert positive.sum() == 16 and negative.sum() == 48
+    assert not (positive & (matched < 0)).any() and not (negative & (matched != UNMATCHED)).any()
+    again, _ = sample(matched, 64, 0.25, torch.Generator().manual_seed(0))
+    assert torch.equal(positive, again)
+    few, many = sample(matched[:35], 64, 0.5, None)
+    assert few.sum() == 30 and many.sum() == 5

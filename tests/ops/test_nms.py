@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torchvision
+
+from eachmask.ops.nms import fast_nms, mask_nms, matrix_nms, nms, soft_nms
+from eachmask.structures import boxes as box_ops
+
+
+def crowd(num: int = 200, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(num, 2, generator=generator) * 200
+    boxes = torch.cat([corner, corner + 10 + torch.rand(num, 2, generator=generator) * 60], dim=1)
+    return boxes, torch.rand(num, generator=generator), torch.randint(0, 3, (num,), generator=generator)
+
+
+def per_label(boxes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return box_ops.iou(boxes, boxes) * (labels[:, None] == labels[None])
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+def test_greedy_equals_torchvision_per_class(threshold):
+    boxes, scores, labels = crowd()
+    expected = torchvision.ops.batched_nms(boxes, scores, labels, threshold)
+    assert torch.equal(nms(boxes, scores, labels, threshold), expected)
+    assert torch.equal(mask_nms(per_label(boxes, labels), scores, threshold), expected)
+
+
+def test_a_chain_shows_the_difference_of_greedy_and_fast():
+    # a covers b, b covers c, a and c are apart: greedy keeps c, since b is gone; Fast NMS asks b all the same.
+    iou = torch.tensor([[1.0, 0.6, 0.1], [0.6, 1, 0.6], [0.1, 0.6, 1]])
+    scores = torch.tensor([0.9, 0.8, 0.7])
+    assert mask_nms(iou, scores, 0.5).tolist() == [0, 2]
+    assert fast_nms(iou, scores, 0.5).tolist() == [0]
+
+
+def test_fast_never_keeps_more_than_greedy():
+    boxes, scores, labels = crowd(300, 1)
+    iou = per_label(boxes, labels)
+    fast, greedy = set(fast_nms(iou, scores, 0.5).tolist()), set(mask_nms(iou, scores, 0.5).tolist())
+    assert fast <= greedy and len(fast) > 20
+
+
+def test_soft_nms_worked_example():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [20, 20, 30, 30]])  # IoU 0.5 and 0
+    scores, labels = torch.tensor([0.9, 0.8, 0.5]), torch.zeros(3, dtype=torch.int64)
+    keep, new = soft_nms(boxes, scores, labels, sigma=0.5)
+    assert keep.tolist() == [0, 2, 1]
+    assert new.tolist() == pytest.approx([0.9, 0.5, 0.8 * math.exp(-0.25 / 0.5)])
+    keep, new = soft_nms(boxes, scores, labels, threshold=0.3, decay="linear")
+    assert new.tolist() == pytest.approx([0.9, 0.5, 0.4]) and keep.tolist() == [0, 2, 1]
+    keep, _ = soft_nms(boxes, scores, torch.tensor([0, 1, 0]))
+    assert keep.tolist() == [0, 1, 2]
+
+
+def test_matrix_nms_is_equation_5():
+    torch.manual_seed(0)
+    num, sigma = 12, 2.0
+    iou = torch.rand(num, num)
+    iou = (iou + iou.T) / 2
+    scores, labels = torch.rand(num), torch.randint(0, 2, (num,))
+    for decay, f in (("gaussian", lambda x: math.exp(-sigma * x * x)), ("linear", lambda x: 1 - x)):
+        found = matrix_nms(iou, scores, labels, sigma, decay)
+        for j in range(num):
+            better = [i for i in range(num) if scores[i] > scores[j] and labels[i] == labels[j]]
+
+            def covered(i: int) -> float:
+                above = [float(iou[k, i]) for k in range(num) if scores[k] > scores[i] and labels[k] == labels[i]]
+                return max(above, default=0.0)
+
+            factor = min([f(float(iou[i, j])) / f(covered(i)) for i in better], default=1.0)
+            assert float(found[j]) == pytest.approx(float(scores[j]) * min(factor, 1.0), rel=1e-4)
+
+
+def test_nothing_in_nothing_out():
+    none, empty = torch.zeros(0), torch.zeros(0, 0)
+    assert len(fast_nms(empty, none, 0.5)) == len(mask_nms(empty, none, 0.5)) == len(matrix_nms(empty, none, none)) == 0
+    assert len(soft_nms(torch.zeros(0, 4), none, none)[0]) == len(nms(torch.zeros(0, 4), none, none, 0.5)) == 0
