@@ -49,5 +49,24 @@ def test_encode_and_decode_undo_each_other_and_growth_is_limited():
     assert (huge[0, 2] - huge[0, 0]).item() == pytest.approx(1000, rel=1e-5)
 
 
+def test_decoding_is_that_of_torchvision():
+    from torchvision.models.detection._utils import BoxCoder
+
+    weights = (10.0, 10.0, 5.0, 5.0)
+    coder = BoxCoder(weights)
+    boxes, anchors = random_boxes(30) + torch.tensor([0, 0, 1, 1]), random_boxes(30, 2) + torch.tensor([0, 0, 1, 1])
+    deltas = torch.randn(30, 4, generator=torch.Generator().manual_seed(3)) * 20
+    assert torch.allclose(ops.encode(boxes, anchors, weights), coder.encode_single(boxes, anchors), atol=1e-5)
+    assert torch.allclose(ops.decode(deltas, anchors, weights), coder.decode_single(deltas, anchors), rtol=1e-5)
+
+
+def test_resize_rounds_as_torchvision_does():
+    from torchvision.models.detection.transform import resize_boxes
+
+    boxes = random_boxes(50)
+    for old, new in [((37, 53), (101, 64)), ((480, 640), (800, 1066)), ((3, 7), (1, 2))]:
+        assert torch.equal(ops.resize(boxes, old, new), resize_boxes(boxes, list(old), list(new)))
+
+
 def test_clip():
     assert ops.clip(torch.tensor([[-5.0, 3, 70, 50]]), (40, 60)).tolist() == [[0, 3, 60, 40]]

@@ -56,6 +56,27 @@ def test_resize_flip_and_crop_move_everything_together():
     assert len(before.crop((6, 0, 30, 9))) == 1
 
 
+def test_a_crop_forgets_objects_and_keypoints_outside():
+    boxes = torch.tensor([[0.0, 0, 5, 5], [10, 10, 20, 20]])
+    keypoints = torch.tensor([[[1.0, 1, 2]], [[12, 12, 2]]])
+    window = Instances((30, 30), boxes, keypoints=keypoints).crop((8, 8, 15, 30))
+    assert window.boxes.tolist() == [[2, 2, 7, 12]] and window.keypoints.tolist() == [[[4, 4, 2]]]
+    with pytest.raises(ValueError, match="empty"):
+        window.crop((3, 3, 3, 9))
+
+
+def test_flip_swaps_paired_keypoints():
+    before = some()
+    swapped = before.flip(keypoint_pairs=[(0, 1)]).keypoints
+    assert torch.equal(swapped[:, [1, 0, 2, 3]], before.flip().keypoints)
+
+
+def test_iteration_and_repr():
+    assert [len(one) for one in some()] == [1, 1, 1]
+    assert repr(some()) == "Instances(3 objects on 40 x 50: boxes, masks, labels, scores, keypoints)"
+    assert some() != some()  # compared by identity: tensors have no one truth value
+
+
 def test_cat_keeps_common_fields():
     joined = Instances.cat([some(), some(2)])
     assert len(joined) == 5 and len(joined.masks) == 5 and joined.categories
@@ -68,6 +89,8 @@ def test_cat_keeps_common_fields():
 def test_notebook_preview_is_safe_html():
     html = some()._repr_html_()
     assert "3 objects" in html and "&lt;dog&gt;" in html and "<dog>" not in html and "data:image/png" in html
+    crowd = Instances((3000, 4000), torch.zeros(1, 4), RLE.from_coco([{"counts": [7, 1, 11_999_992]}], (3000, 4000)))
+    assert len(crowd._repr_html_()) < 3000
     assert "0 objects" in Instances.empty((10, 10))._repr_html_()
 
 

@@ -23,6 +23,22 @@ def test_equals_torchvision(short, long):
     assert [ours.target_size(*size) for size in SIZES] == expected.image_sizes
 
 
+def test_any_size_becomes_what_torchvision_makes_of_it():
+    rng = np.random.default_rng(4)
+    for _ in range(40):
+        height, width = (int(v) for v in rng.integers(10, 90, 2))
+        short, long = (int(v) for v in rng.integers(20, 90, 2))
+        ours = Preprocess(short_side=short, long_side=long, divisor=1)
+        theirs = GeneralizedRCNNTransform(short, long, [0.0] * 3, [1.0] * 3, size_divisible=1).eval()
+        expected, _ = theirs([torch.zeros(3, height, width)])
+        assert ours.target_size(height, width) == expected.image_sizes[0]
+
+
+def test_a_line_of_pixels_keeps_its_last_one():
+    batch = Preprocess(short_side=800, long_side=100)([np.zeros((1, 5000, 3), np.uint8)])
+    assert batch.sizes == ((1, 100),)
+
+
 def test_percentiles_stretch_sixteen_bits_and_ignore_a_hot_pixel():
     rng = np.random.default_rng(1)
     image = rng.integers(1000, 1400, (50, 60, 1)).astype(np.uint16).repeat(3, axis=2)
@@ -31,10 +47,15 @@ def test_percentiles_stretch_sixteen_bits_and_ignore_a_hot_pixel():
     assert tensor.min() == 0 and tensor.max() == 1 and 0.45 < tensor.mean() < 0.55
 
 
-def test_percentiles_of_bytes_equal_numpy():
+def test_percentiles_equal_numpy():
     rng = np.random.default_rng(2)
-    for shape in [(1, 1, 3), (7, 5, 3), (64, 64, 3)]:
-        image = rng.integers(0, 256, shape, dtype=np.uint8)
+    for dtype, shape in [
+        (np.uint8, (1, 1, 3)),
+        (np.uint8, (7, 5, 3)),
+        (np.uint16, (64, 64, 3)),
+        (np.float32, (9, 8, 3)),
+    ]:
+        image = rng.integers(0, 256, shape).astype(dtype)
         assert Preprocess(contrast="percentile").limits(image) == pytest.approx(tuple(np.percentile(image, (1, 99.8))))
 
 
@@ -44,9 +65,25 @@ def test_constant_and_broken_images_stay_finite(contrast):
     assert torch.isfinite(preprocess.to_float(np.full((4, 5, 3), 9, np.uint8))).all()
     assert torch.isfinite(preprocess.to_float(np.zeros((4, 5, 3), np.uint16))).all()
     broken = np.full((4, 5, 3), 0.5, np.float32)
-    broken[0, 0] = np.nan
-    if contrast == "percentile":
-        assert torch.isfinite(preprocess.to_float(broken)).all()
+    broken[0, 0], broken[0, 1], broken[0, 2] = np.nan, np.inf, -np.inf
+    assert torch.isfinite(preprocess.to_float(broken)).all()
+    assert torch.isfinite(preprocess.to_float(np.full((4, 5, 3), np.nan))).all()
+    assert np.isnan(broken[0, 0]).all()  # the caller's image is left alone
+
+
+def test_percentiles_of_large_float_images_look_at_all_channels_and_columns():
+    image = np.zeros((2100, 1500, 3), np.float32)
+    image[:, 1::2, 2] = 1  # a stride of three values, or of two pixels, would miss it
+    low, high = Preprocess(contrast="percentile").limits(image)
+    assert (low, high) == (0, 1)
+
+
+def test_images_of_other_shapes_are_refused():
+    for shape in [(4, 5), (4, 5, 4), (0, 5, 3)]:
+        with pytest.raises(ValueError, match="must be"):
+            Preprocess()([np.zeros(shape, np.uint8)])
+    with pytest.raises(ValueError, match="contrast"):
+        Preprocess(contrast="auto")
 
 
 def test_tiles_share_the_limits_of_the_whole():
@@ -74,5 +111,8 @@ def test_batch_pads_with_zeros_below_and_right():
     batch = ImageBatch.from_tensors([torch.ones(3, 10, 40), torch.ones(3, 33, 5)])
     assert batch.tensor.shape == (2, 3, 64, 64) and batch.sizes == ((10, 40), (33, 5))
     assert batch.tensor[0, :, 10:].sum() == 0 and batch.tensor[1, :, :, 5:].sum() == 0
+    assert batch.num_images == len(batch) == 2 and batch.to("cpu", torch.float16).tensor.dtype == torch.float16
+    with pytest.raises(ValueError, match="do not fit"):
+        ImageBatch(batch.tensor, ((65, 3), (2, 2)))
     with pytest.raises(ValueError, match="at least one"):
         ImageBatch.from_tensors([])

@@ -53,12 +53,35 @@ def test_counts_may_come_as_bytes_or_lists():
         ({"size": [4, 5], "counts": "1"}, "runs, but the canvas"),
         ({"size": [4, 5], "counts": "P"}, "middle of a number"),
         ({"size": [4, 5], "counts": "~"}, "never writes"),
+        ({"size": [4, 5], "counts": "Po00"}, "runs, but the canvas"),
+        ({"size": [4, 5], "counts": "oooooooooooo1"}, "too large"),
+        ({"size": [4, 5], "counts": "4O"}, "negative length"),
+        ({"size": [4, 5], "counts": "é"}, "ascii"),
         ({"size": [4, 5], "counts": [3, 4]}, "has 7 pixels in its runs, but the canvas is 4 x 5"),
+        ({"size": [4, 5], "counts": [25, -5]}, "none of them negative"),
+        ({"size": [4, 5], "counts": [10.5, 9.5]}, "whole numbers"),
+        ({"size": [4, 5], "counts": [1 << 40]}, "whole numbers"),
     ],
 )
 def test_broken_counts_are_refused(broken, message):
     with pytest.raises(ValueError, match=message):
         RLE.from_coco([broken])
+
+
+def test_the_canvas_must_be_known_and_one():
+    with pytest.raises(ValueError, match="must be given"):
+        RLE.from_coco([])
+    with pytest.raises(ValueError, match="mask 1 is on"):
+        RLE.from_coco([{"size": [4, 5], "counts": [20]}, {"size": [5, 4], "counts": [20]}])
+    assert RLE.from_coco([{"counts": [20]}], (4, 5)).size == (4, 5)
+    assert len(RLE.from_coco([], (4, 5))) == 0
+
+
+def test_arrays_of_other_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"\(N, H, W\)"):
+        RLE.from_bitmaps(np.ones((4, 5), bool))
+    with pytest.raises(ValueError, match=r"\(H, W\)"):
+        RLE.from_label_map(np.ones((1, 4, 5), int))
 
 
 def test_area_and_boxes_are_those_of_pycocotools():
@@ -184,4 +207,6 @@ def test_thousands_of_objects_on_a_large_canvas_cost_no_canvas_each():
     rle = RLE.from_label_map(labels)
     assert len(rle) == 2500 and rle.counts.nbytes < 2e6
     assert np.array_equal(rle.to_label_map(), labels)
+    assert np.array_equal(rle.to_bitmaps().to_rle().counts, rle.counts)
+    assert np.array_equal(rle.to_polygons().to_rle().counts, rle.counts)
     assert np.array_equal(rle.iou(rle) > 0.5, np.eye(2500, dtype=bool))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torchvision
 from torch import Tensor
+
+from eachmask.ops import roi_cpu
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4
 """A box of 224 x 224 px is pooled from P4 (stride 16), as an ImageNet picture was."""
@@ -45,25 +48,66 @@ def roi_align(
     Returns:
         (N, C, size, size), images in order.
     """
-    counts = [len(b) for b in boxes]
-    joined = torch.cat([b.to(features[0].dtype) for b in boxes])
-    image = torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor(counts)).to(joined)
-    rois = torch.cat([image[:, None], joined], dim=1)
+    rois = _rois(features[0], boxes)
+    level = _level_of_each(features, boxes, strides)
+    if roi_cpu.applies(features, rois, sampling):
+        grid = roi_cpu.Grid(size, sampling, aligned)
+        return roi_cpu.roi_align(features, [1 / s for s in strides], rois, level, grid)
+
+    def align(feature: Tensor, chosen: Tensor, scale: float) -> Tensor:
+        pooled: Tensor = torchvision.ops.roi_align(
+            feature, chosen, (size, size), spatial_scale=scale, sampling_ratio=sampling, aligned=aligned
+        )
+        return pooled
+
+    return _per_level(features, rois, level, strides, align)
+
+
+def roi_pool(features: Sequence[Tensor], boxes: Sequence[Tensor], size: int, strides: Sequence[int]) -> Tensor:
+    """RoIPool (Girshick, Fast R-CNN, arXiv 1504.08083, section 2.1), every box from the level that fits it.
+
+    Quantises twice, which is what RoIAlign was made to mend: the box is rounded to whole feature pixels, and its
+    division into size x size bins is rounded again; each bin gives its largest value (0 where it is empty).
+
+    Args and result as for :func:`roi_align`.
+    """
+
+    def pool(feature: Tensor, chosen: Tensor, scale: float) -> Tensor:
+        pooled: Tensor = torchvision.ops.roi_pool(feature, chosen, (size, size), spatial_scale=scale)
+        return pooled
+
+    level = _level_of_each(features, boxes, strides)
+    return _per_level(features, _rois(features[0], boxes), level, strides, pool)
+
+
+def _rois(feature: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    """(N, 5): number of the image and box, in the feature's type."""
+    joined = torch.cat([b.to(feature.dtype) for b in boxes])
+    counts = torch.tensor([len(b) for b in boxes])
+    image = torch.repeat_interleave(torch.arange(len(boxes)), counts).to(joined)
+    return torch.cat([image[:, None], joined], dim=1)
+
+
+def _level_of_each(features: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[int]) -> Tensor:
+    joined = torch.cat(list(boxes)).float()
     if len(features) == 1:
-        return _align(features[0], rois, size, 1 / strides[0], sampling, aligned)
-    finest = int(torch.log2(torch.tensor(float(strides[0]))))
-    level = roi_levels(torch.cat(list(boxes)).float(), len(features), finest)
-    result = joined.new_zeros((len(rois), features[0].shape[1], size, size))
+        return torch.zeros(len(joined), dtype=torch.int64, device=joined.device)
+    return roi_levels(joined, len(features), int(math.log2(strides[0])))
+
+
+def _per_level(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    level: Tensor,
+    strides: Sequence[int],
+    cut: Callable[[Tensor, Tensor, float], Tensor],
+) -> Tensor:
+    """Cut the regions of every level and put them back in order."""
+    if len(features) == 1:
+        return cut(features[0], rois, 1 / strides[0])
+    parts = []
     for i, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         chosen = torch.nonzero(level == i).squeeze(1)
-        if len(chosen):
-            pooled = _align(feature, rois[chosen], size, 1 / stride, sampling, aligned)
-            result = result.index_copy(0, chosen, pooled.to(result.dtype))
-    return result
-
-
-def _align(feature: Tensor, rois: Tensor, size: int, scale: float, sampling: int, aligned: bool) -> Tensor:
-    pooled: Tensor = torchvision.ops.roi_align(
-        feature, rois, (size, size), spatial_scale=scale, sampling_ratio=sampling, aligned=aligned
-    )
-    return pooled
+        parts.append((chosen, cut(feature, rois[chosen], 1 / stride)))
+    order = torch.cat([chosen for chosen, _ in parts])
+    return torch.cat([pooled for _, pooled in parts])[torch.argsort(order)]

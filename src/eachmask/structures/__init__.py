@@ -11,20 +11,26 @@ Words and units, fixed once for the whole project:
   ``probabilities`` are probabilities.
 - ``targets`` is what was given, ``raw`` what the network said, ``instances`` what we tell the user.
 - counts are ``num_x``; a dict key is never an interface.
+
+Names come in when first used, so that masks can be had without torch.
 """
 
 from __future__ import annotations
 
-from eachmask.structures.bitmaps import Bitmaps
-from eachmask.structures.decode import DecodeOptions
-from eachmask.structures.errors import UserError
-from eachmask.structures.images import ImageBatch
-from eachmask.structures.instances import Category, Instances
-from eachmask.structures.masks import Masks
-from eachmask.structures.polygons import Polygons
-from eachmask.structures.preprocess import Preprocess
-from eachmask.structures.rle import RLE
-from eachmask.structures.roi_masks import RoIMasks
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eachmask.structures.bitmaps import Bitmaps
+    from eachmask.structures.decode import DecodeOptions
+    from eachmask.structures.errors import UserError
+    from eachmask.structures.images import ImageBatch
+    from eachmask.structures.instances import Category, Instances
+    from eachmask.structures.masks import Masks, Overlaps
+    from eachmask.structures.polygons import Polygons
+    from eachmask.structures.preprocess import Preprocess
+    from eachmask.structures.rle import RLE
+    from eachmask.structures.roi_masks import RoIMasks
 
 __all__ = [
     "RLE",
@@ -34,8 +40,35 @@ __all__ = [
     "ImageBatch",
     "Instances",
     "Masks",
+    "Overlaps",
     "Polygons",
     "Preprocess",
     "RoIMasks",
     "UserError",
 ]
+
+_HOMES = {
+    "RLE": "rle",
+    "Bitmaps": "bitmaps",
+    "Category": "instances",
+    "DecodeOptions": "decode",
+    "ImageBatch": "images",
+    "Instances": "instances",
+    "Masks": "masks",
+    "Overlaps": "masks",
+    "Polygons": "polygons",
+    "Preprocess": "preprocess",
+    "RoIMasks": "roi_masks",
+    "UserError": "errors",
+}
+"""Name -> the module that defines it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

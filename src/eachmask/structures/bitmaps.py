@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.structures.masks import Index, Masks, as_index
-from eachmask.structures.outline import trace
-from eachmask.structures.polygons import Polygons
 from eachmask.structures.rle import RLE
+from eachmask.structures.rle_codec import offsets_of
 from eachmask.structures.runs import Pieces
 
 
@@ -18,17 +18,23 @@ class Bitmaps(Masks):
     """N cropped bitmaps.
 
     Args:
-        crops: N bool arrays (h, w), of any sizes (also empty).
-        origins: (N, 2) int32, x and y of each crop's upper left pixel; crops may leave the canvas.
+        crops: N arrays (h, w) of any sizes (also empty); foreground where they are not 0.
+        origins: (N, 2) int, x and y of each crop's upper left pixel; crops may leave the canvas.
         size: (height, width) of the canvas.
+
+    Raises:
+        ValueError: a crop is not (h, w), or crops and origins do not pair off.
     """
 
-    def __init__(
-        self, crops: Sequence[NDArray[np.bool_]], origins: NDArray[np.int32], size: tuple[int, int]
-    ) -> None:
-        if len(crops) != len(origins):
-            raise ValueError(f"{len(crops)} crops at {len(origins)} places")
-        self.crops, self.origins, self.size = list(crops), origins, (int(size[0]), int(size[1]))
+    def __init__(self, crops: Sequence[NDArray[Any]], origins: NDArray[Any], size: tuple[int, int]) -> None:
+        self.crops = [np.asarray(crop, bool) for crop in crops]
+        self.origins = np.asarray(origins, np.int32).reshape(-1, 2)
+        self.size = (int(size[0]), int(size[1]))
+        if len(crops) != len(self.origins):
+            raise ValueError(f"{len(crops)} crops at {len(self.origins)} places")
+        for crop in self.crops:
+            if crop.ndim != 2:
+                raise ValueError(f"a crop must be (h, w), not {crop.shape}")
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -41,44 +47,44 @@ class Bitmaps(Masks):
         return self
 
     def to_rle(self) -> RLE:
-        columns: list[list[NDArray[np.int64]]] = [[], [], [], []]
-        for i, (crop, (x, y)) in enumerate(zip(self.crops, self.origins, strict=True)):
-            height, width = crop.shape
-            framed = np.zeros((width, height + 2), np.int8)
-            framed[:, 1:-1] = crop.T
-            change = np.diff(framed, axis=1)
-            xs, tops = np.nonzero(change == 1)
-            bottoms = np.nonzero(change == -1)[1]
-            for column, values in zip(columns, (np.full(len(xs), i), xs + x, tops + y, bottoms + y), strict=True):
-                column.append(values)
-        joined = (np.concatenate(c).astype(np.int64) if c else np.zeros(0, np.int64) for c in columns)
-        return RLE.from_pieces(Pieces(*joined), len(self), self.size)
-
-    def to_polygons(self) -> Polygons:
-        outers, holes = [], []
-        for crop, origin in zip(self.crops, self.origins.astype(np.float32), strict=True):
-            around, inside = trace(crop)
-            outers.append([ring + origin for ring in around])
-            holes.append([ring + origin for ring in inside])
-        return Polygons(outers, holes, self.size)
+        """All crops' columns behind one another, a background pixel under each: one pass finds all strokes."""
+        height, width = np.array([crop.shape for crop in self.crops], np.int64).reshape(-1, 2).T
+        begins = offsets_of(width * (height + 1))
+        flat = np.zeros(begins[-1] + 1, np.int8)  # and one before the first
+        for crop, begin in zip(self.crops, begins.tolist(), strict=False):
+            h, w = crop.shape
+            flat[begin + 1 : begin + 1 + w * (h + 1)].reshape(w, h + 1)[:, :h] = crop.T
+        change = np.diff(flat)
+        start, stop = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+        owner = np.searchsorted(begins, start, side="right") - 1
+        column, top = np.divmod(start - begins[owner], height[owner] + 1)
+        x, y = self.origins.astype(np.int64)[owner].T
+        return RLE.from_pieces(Pieces(owner, x + column, y + top, y + top + stop - start), len(self), self.size)
 
     def resize(self, size: tuple[int, int]) -> Bitmaps:
-        """Bilinear on each crop, foreground from one half on."""
-        scale_y, scale_x = size[0] / self.size[0], size[1] / self.size[1]
-        crops, origins = [], np.zeros((len(self), 2), np.int32)
-        for i, (crop, (x, y)) in enumerate(zip(self.crops, self.origins, strict=True)):
-            rows, top = _weights(crop.shape[0], int(y), scale_y)
-            columns, left = _weights(crop.shape[1], int(x), scale_x)
-            value = rows @ crop.astype(np.float32) @ columns.T
-            crops.append(value >= 0.5)
-            origins[i] = left, top
+        """Bilinear on each crop, foreground from one half on: what resizing whole canvases would give."""
+        crops = []
+        origins = np.zeros((len(self), 2), np.int32)
+        for i, (crop, (x, y)) in enumerate(zip(self.crops, self.origins.tolist(), strict=True)):
+            rows, origins[i, 1] = _stretched(np.pad(crop.astype(np.float32), 1), y, self.size[0], size[0])
+            columns, origins[i, 0] = _stretched(rows.T, x, self.size[1], size[1])
+            crops.append(columns.T >= 0.5)
         return Bitmaps(crops, origins, size)
 
 
-def _weights(length: int, origin: int, scale: float) -> tuple[NDArray[np.float32], int]:
-    """Bilinear weights (target, length) along one axis, background around; and the target's origin."""
-    first = int(np.floor((origin - 0.5) * scale))
-    last = int(np.ceil((origin + length + 0.5) * scale))
-    source = (np.arange(first, last) + 0.5) / scale - 0.5 - origin
-    distance = np.abs(source[:, None] - np.arange(length)[None])
-    return np.clip(1 - distance, 0, 1).astype(np.float32), first
+def _stretched(values: NDArray[np.float32], origin: int, old: int, new: int) -> tuple[NDArray[np.float32], int]:
+    """Rows of a crop framed by background, resampled bilinearly, and the first row's place on the new canvas.
+
+    Args:
+        values: (h + 2, w), first and last row background.
+        origin: place of the row after the first.
+        old, new: lengths of the canvas.
+    """
+    num, scale = len(values) - 2, new / old
+    first = min(max(int(np.floor((origin - 0.5) * scale)), 0), new)
+    last = min(max(int(np.ceil((origin + num + 0.5) * scale)), first), new)
+    # By pixel centres: row r lies at (r + 0.5) / scale - 0.5 of the old canvas, whose outermost rows go on forever.
+    place = np.clip((np.arange(first, last) + 0.5) / scale - 0.5, 0, old - 1) + 1 - origin
+    above = np.clip(np.floor(place).astype(np.int64), 0, num)
+    share = np.clip(place - above, 0, 1).astype(np.float32)[:, None]
+    return values[above] * (1 - share) + values[above + 1] * share, first

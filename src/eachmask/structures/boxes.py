@@ -57,6 +57,19 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
 
 
+def ratios(old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """(2,) float32, the magnification along x and y from one (height, width) to another.
+
+    Divided in float32, as torchvision does, so that both round the same way.
+    """
+    return torch.tensor([new[1], new[0]], dtype=torch.float32) / torch.tensor([old[1], old[0]], dtype=torch.float32)
+
+
+def resize(boxes: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Boxes of an image stretched from one (height, width) to another."""
+    return boxes * ratios(old, new).repeat(2).to(boxes)
+
+
 def convert(boxes: Tensor, source: Format, target: Format) -> Tensor:
     """Between corner (xyxy), corner-and-size (xywh) and centre-and-size (cxcywh) form."""
     a, b, c, d = boxes.unbind(-1)
@@ -76,9 +89,7 @@ def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, f
     x, y, w, h = convert(boxes, "xyxy", "cxcywh").unbind(-1)
     ax, ay, aw, ah = convert(anchors, "xyxy", "cxcywh").unbind(-1)
     wx, wy, ww, wh = weights
-    return torch.stack(
-        [wx * (x - ax) / aw, wy * (y - ay) / ah, ww * torch.log(w / aw), wh * torch.log(h / ah)], dim=-1
-    )
+    return torch.stack([wx * (x - ax) / aw, wy * (y - ay) / ah, ww * torch.log(w / aw), wh * torch.log(h / ah)], dim=-1)
 
 
 def decode(

@@ -9,22 +9,33 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageBatch:
     """What a network eats.
 
     ``tensor`` is (B, 3, H, W) float, already normalised, zero-padded at the bottom and right; ``sizes``
     holds the valid (height, width) of each image, in the top-left corner.
+
+    Raises:
+        ValueError: the sizes are not B, or larger than the tensor.
     """
 
     tensor: Tensor
     sizes: tuple[tuple[int, int], ...]
 
     def __post_init__(self) -> None:
-        if self.tensor.ndim != 4 or self.tensor.shape[0] != len(self.sizes):
-            raise ValueError(f"{len(self.sizes)} sizes for a batch of shape {tuple(self.tensor.shape)}")
+        shape = tuple(self.tensor.shape)
+        if len(shape) != 4 or shape[0] != len(self.sizes):
+            raise ValueError(f"{len(self.sizes)} sizes for a batch of shape {shape}")
+        if any(height > shape[2] or width > shape[3] for height, width in self.sizes):
+            raise ValueError(f"sizes {self.sizes} do not fit into a batch of shape {shape}")
 
     def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def num_images(self) -> int:
+        """B."""
         return len(self.sizes)
 
     @staticmethod
@@ -36,9 +47,7 @@ class ImageBatch:
         """
         if not images:
             raise ValueError("a batch needs at least one image")
-        height, width = (
-            -(-max(int(image.shape[side]) for image in images) // divisor) * divisor for side in (1, 2)
-        )
+        height, width = (-(-max(int(image.shape[side]) for image in images) // divisor) * divisor for side in (1, 2))
         tensor = images[0].new_zeros((len(images), images[0].shape[0], height, width))
         for slot, image in zip(tensor, images, strict=True):
             slot[:, : image.shape[1], : image.shape[2]] = image
@@ -46,6 +55,4 @@ class ImageBatch:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ImageBatch:
         """The batch on another device, channels last (the faster layout on CPU and GPU alike)."""
-        return ImageBatch(
-            self.tensor.to(device=device, dtype=dtype, memory_format=torch.channels_last), self.sizes
-        )
+        return ImageBatch(self.tensor.to(device=device, dtype=dtype, memory_format=torch.channels_last), self.sizes)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from eachmask.structures import boxes as box_ops
+from eachmask.structures import keypoints as keypoint_ops
 from eachmask.structures.masks import Index, Masks, as_index
 from eachmask.structures.rle import RLE
-from eachmask.structures.roi_masks import RoIMasks
+from eachmask.structures.runs import Pieces
 
 _PER_OBJECT = ("boxes", "masks", "labels", "scores", "keypoints", "track_ids", "crowd")
 
@@ -31,7 +32,7 @@ class Category:
     supercategory: str = ""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Instances:
     """N objects in one image of ``image_size`` = (height, width) pixels.
 
@@ -52,7 +53,7 @@ class Instances:
     track_ids: Tensor | None = None
     crowd: Tensor | None = None
     """(N,) bool: a region of many objects (COCO's ``iscrowd``), to be ignored rather than learnt."""
-    categories: tuple[Category, ...] = field(default=(), repr=False)
+    categories: tuple[Category, ...] = ()
 
     def __post_init__(self) -> None:
         self.image_size = (int(self.image_size[0]), int(self.image_size[1]))
@@ -67,6 +68,15 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        present = ", ".join(name for name in _PER_OBJECT if getattr(self, name) is not None)
+        return f"Instances({len(self)} objects on {height} x {width}: {present})"
+
+    def __iter__(self) -> Iterator[Instances]:
+        """One by one, each a collection of one."""
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Index) -> Instances:
         """The chosen objects, in the given order; a single int keeps a collection of one."""
@@ -108,7 +118,7 @@ class Instances:
             values = [getattr(part, name) for part in parts]
             if any(value is None for value in values):
                 continue
-            joined[name] = RLE.cat([v.to_rle() for v in values]) if name == "masks" else torch.cat(values)
+            joined[name] = Masks.cat(values) if name == "masks" else torch.cat(values)
         return Instances(parts[0].image_size, **joined, categories=parts[0].categories)
 
     def filter(self, score: float | None = None, classes: Sequence[int | str] | None = None) -> Instances:
@@ -123,32 +133,30 @@ class Instances:
 
     def to(self, device: torch.device | str) -> Instances:
         """Tensors on another device; RLE and its kin stay where they are, in memory."""
-        return self._map(lambda value: value.to(device) if isinstance(value, Tensor | RoIMasks) else value)
+        return self._map(lambda value: value.to(device))
 
     def resize(self, image_size: tuple[int, int]) -> Instances:
         """Everything scaled to an image of another (height, width)."""
-        if tuple(image_size) == self.image_size:
+        old, new = self.image_size, (int(image_size[0]), int(image_size[1]))
+        if new == old:
             return self
-        # Ratios in float32, as torchvision takes them, so that both round the same way.
-        ratio_y, ratio_x = (
-            torch.tensor(float(new)) / torch.tensor(float(old))
-            for new, old in zip(image_size, self.image_size, strict=True)
+        return replace(
+            self,
+            image_size=new,
+            boxes=box_ops.resize(self.boxes, old, new),
+            masks=None if self.masks is None else self.masks.resize(new),
+            keypoints=None if self.keypoints is None else keypoint_ops.resize(self.keypoints, old, new),
         )
-        scale = torch.stack([ratio_x, ratio_y]).to(self.boxes)
-        keypoints = self.keypoints
-        if keypoints is not None:
-            keypoints = torch.cat([keypoints[..., :2] * scale.to(keypoints), keypoints[..., 2:]], dim=-1)
-        masks = None if self.masks is None else self.masks.resize(image_size)
-        boxes = self.boxes * scale.repeat(2)
-        return replace(self, image_size=image_size, boxes=boxes, masks=masks, keypoints=keypoints)
 
-    def flip(self) -> Instances:
-        """Mirrored left to right (which keypoint is left and which right is the data set's business)."""
+    def flip(self, keypoint_pairs: Sequence[tuple[int, int]] = ()) -> Instances:
+        """Mirrored left to right.
+
+        Args:
+            keypoint_pairs: indices of keypoints that change their names in a mirror (left and right eye).
+        """
         width = self.image_size[1]
         x1, y1, x2, y2 = self.boxes.unbind(1)
-        keypoints = None if self.keypoints is None else self.keypoints.clone()
-        if keypoints is not None:
-            keypoints[..., 0] = width - keypoints[..., 0]
+        keypoints = None if self.keypoints is None else keypoint_ops.flip(self.keypoints, width, keypoint_pairs)
         return replace(
             self,
             boxes=torch.stack([width - x2, y1, width - x1, y2], dim=1),
@@ -157,19 +165,27 @@ class Instances:
         )
 
     def crop(self, box: Sequence[int]) -> Instances:
-        """What lies in the window (x1, y1, x2, y2), whole pixels; objects without a pixel in it are gone."""
-        x1, y1, x2, y2 = (int(v) for v in box)
+        """What lies in the window (x1, y1, x2, y2), whole pixels; objects without a pixel in it are gone.
+
+        Boxes are cut at the window's border, not drawn anew around what is left of a mask (see
+        :meth:`with_boxes_from_masks`).
+
+        Raises:
+            ValueError: the window is empty.
+        """
+        x1, y1, x2, y2 = window = tuple(int(v) for v in box)
+        if x2 <= x1 or y2 <= y1:
+            raise ValueError(f"the window {window} is empty")
         size = (y2 - y1, x2 - x1)
-        corner = torch.tensor([x1, y1], dtype=self.boxes.dtype, device=self.boxes.device)
-        boxes = box_ops.clip(self.boxes - corner.repeat(2), size)
-        keypoints = None if self.keypoints is None else self.keypoints.clone()
-        if keypoints is not None:
-            keypoints[..., :2] -= corner.to(keypoints)
-        masks = None if self.masks is None else self.masks.crop(box)
-        cropped = replace(self, image_size=size, boxes=boxes, masks=masks, keypoints=keypoints)
-        if masks is not None:
-            return cropped[masks.area() > 0]
-        return cropped[(box_ops.area(boxes) > 0).cpu()]
+        cropped = replace(
+            self,
+            image_size=size,
+            boxes=box_ops.clip(self.boxes - self.boxes.new_tensor([x1, y1, x1, y1]), size),
+            masks=None if self.masks is None else self.masks.crop(window),
+            keypoints=None if self.keypoints is None else keypoint_ops.crop(self.keypoints, window),
+        )
+        size_left = box_ops.area(cropped.boxes) if cropped.masks is None else cropped.masks.area()
+        return cropped[size_left > 0]
 
     def with_boxes_from_masks(self) -> Instances:
         """Boxes tight around the masks.
@@ -203,15 +219,25 @@ class Instances:
 
 
 def _thumbnail(masks: Masks, side: int = 240) -> str:
-    """An <img> of the masks in random colours, at most side pixels wide and high."""
+    """An <img> of the masks in random colours, at most side pixels wide and high; small objects stay visible."""
     from PIL import Image
 
     height, width = masks.size
     scale = min(1.0, side / max(height, width))
-    label = masks.resize((max(1, round(height * scale)), max(1, round(width * scale)))).to_label_map()
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    label = _shrunk(masks.to_rle(), size).to_label_map()
     colours = np.random.default_rng(0).integers(60, 256, (len(masks) + 1, 3)).astype(np.uint8)
     colours[0] = 24
     buffer = io.BytesIO()
     Image.fromarray(colours[label]).save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f'<img alt="masks" src="data:image/png;base64,{data}">'
+
+
+def _shrunk(masks: RLE, size: tuple[int, int]) -> RLE:
+    """A smaller canvas; a pixel belongs to a mask where any of its own does."""
+    scale_y, scale_x = size[0] / masks.size[0], size[1] / masks.size[1]
+    p = masks.pieces()
+    x, top, bottom = np.floor(p.x * scale_x), np.floor(p.top * scale_y), np.ceil(p.bottom * scale_y)
+    pieces = Pieces(p.owner, x.astype(np.int64), top.astype(np.int64), bottom.astype(np.int64))
+    return RLE.from_pieces(pieces, len(masks), size)

@@ -9,19 +9,34 @@ No verb builds N x H x W.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eachmask.structures.rle_codec import offsets_of
+
 if TYPE_CHECKING:
+    import torch
+
     from eachmask.structures.bitmaps import Bitmaps
     from eachmask.structures.polygons import Polygons
     from eachmask.structures.rle import RLE
 
 Index = Any
 """An int, slice, bool mask or index array / tensor."""
+
+
+class Overlaps(NamedTuple):
+    """The pairs of masks that share pixels, (P,) each, sorted by row."""
+
+    rows: NDArray[np.int64]
+    """Index into the first collection."""
+    columns: NDArray[np.int64]
+    """Index into the second one."""
+    pixels: NDArray[np.int64]
+    """What the two have in common, at least 1."""
 
 
 class Masks(ABC):
@@ -43,6 +58,31 @@ class Masks(ABC):
     @abstractmethod
     def resize(self, size: tuple[int, int]) -> Masks:
         """The masks on a canvas stretched to (height, width)."""
+
+    def __iter__(self) -> Iterator[Masks]:
+        """One by one, each a collection of one."""
+        return (self[i] for i in range(len(self)))
+
+    @staticmethod
+    def cat(parts: Sequence[Masks]) -> RLE:
+        """All parts' masks behind one another.
+
+        Raises:
+            ValueError: no parts, or different canvases.
+        """
+        from eachmask.structures.rle import RLE
+
+        if not parts:
+            raise ValueError("nothing to join: the canvas size would be unknown")
+        for part in parts:
+            check_same_canvas(parts[0], part)
+        rles = [part.to_rle() for part in parts]
+        lengths = np.concatenate([np.diff(rle.offsets) for rle in rles])
+        return RLE(np.concatenate([rle.counts for rle in rles]), offsets_of(lengths), rles[0].size)
+
+    def to(self, device: torch.device | str) -> Masks:
+        """What a representation keeps in tensors goes to the device; all else stays in memory."""
+        return self
 
     def area(self) -> NDArray[np.int64]:
         """(N,) foreground pixels."""
@@ -72,6 +112,10 @@ class Masks(ABC):
     def flip(self, horizontal: bool = True) -> RLE:
         """Mirrored left to right, or top to bottom."""
         return self.to_rle().flip(horizontal)
+
+    def overlaps(self, other: Masks) -> Overlaps:
+        """Which masks meet, and in how many pixels: for thousands of objects, where N x M is too much."""
+        return self.to_rle().overlaps(other)
 
     def intersection(self, other: Masks) -> NDArray[np.int64]:
         """(N, M) common pixels; pairs whose boxes are apart cost nothing."""
@@ -117,8 +161,7 @@ def as_index(index: Index, num: int) -> NDArray[np.int64]:
             raise IndexError(f"a bool index of shape {index.shape} for {num} masks")
         if index.size == 0 and index.dtype != bool:
             index = index.astype(np.int64)
-    positions: NDArray[np.int64] = np.arange(num)[index]
-    return positions
+    return np.ascontiguousarray(np.arange(num)[index])  # torch takes no reversed views
 
 
 def check_same_canvas(masks: Masks, other: Masks) -> None:

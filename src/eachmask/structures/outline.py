@@ -1,70 +1,88 @@
-"""Outlines of a small bitmap along the edges of its pixels: exact, so that they can be filled again."""
+"""Outlines along the edges of pixels: exact, so that they can be filled again.
+
+Every maximal horizontal stretch of an outline is a chain of strokes' ends that lie side by side at the same
+height and face the same way; its two ends are corners. The corners above one another on a vertical line of
+the pixel lattice pair off from top to bottom into the vertical stretches. So all outlines of all masks come
+from two sorts; only naming the rings follows them corner by corner.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ring = NDArray[np.float32]
+from eachmask.structures.runs import Ints, Pieces
+
+Ring = NDArray[np.float32 | np.float64]
+"""(K, 2) of (x, y), K >= 3, not closed."""
 
 
-def trace(bitmap: NDArray[np.bool_]) -> tuple[list[Ring], list[Ring]]:
+def trace(pieces: Pieces, num_masks: int) -> tuple[list[list[Ring]], list[list[Ring]]]:
     """Rings of corner points around 4-connected foreground.
 
-    Every corner of the outline is a vertex with one horizontal and one vertical neighbour, and the
-    corners of one lattice row pair off from left to right (of a column from top to bottom): so the
-    outline is found by two sorts, without following it pixel by pixel.
-
     Args:
-        bitmap: (h, w).
+        pieces: strokes of the masks; strokes of one mask in one column do not touch.
+        num_masks: N.
 
     Returns:
-        outer rings and hole rings, each (K, 2) float32 (x, y) on the integer lattice, not closed.
-        Diagonal neighbours count as apart, for holes as joined.
+        for each mask its outer rings, and for each mask its holes. Rings are float32 on the integer lattice,
+        begin at their topmost leftmost corner and run clockwise (as seen on a screen, y downwards).
+        Diagonal neighbours count as apart, diagonal gaps as one hole.
     """
-    corners = _corners(np.pad(bitmap, 1))
-    if not len(corners):
-        return [], []
-    x, y, goes_right, goes_down = corners.T
-    across = _partners(np.lexsort((goes_right, x, y)))
-    along = _partners(np.lexsort((goes_down, y, x)))
-    outer: list[Ring] = []
-    holes: list[Ring] = []
-    seen = np.zeros(len(corners), bool)
-    for first in np.lexsort((x, y)):
-        if seen[first]:
-            continue
-        ring: list[int] = []
-        at, step = int(first), across
-        while not seen[at]:
-            seen[at] = True
-            ring.append(at)
-            at = int(step[at])
-            step = along if step is across else across
-        points = np.stack([x[ring], y[ring]], axis=1).astype(np.float32)
-        # The topmost-leftmost corner of a ring has the ring's inside to its lower right.
-        inside = bitmap[y[first], x[first]] if y[first] < bitmap.shape[0] and x[first] < bitmap.shape[1] else False
-        (outer if inside else holes).append(points)
-    return outer, holes
+    owner, y, faces_up, left, right = _chains(pieces)
+    x = np.stack([left, right], axis=1).reshape(-1)  # corner 2c is the left end of chain c, 2c + 1 its right end
+    rings, begins = _follow(_vertical_partners(np.repeat(owner, 2), x, np.repeat(y, 2), np.repeat(faces_up, 2)))
+    points = np.stack([x[rings], y[rings // 2]], axis=1).astype(np.float32)
+    chain = rings[begins] // 2
+    outers: list[list[Ring]] = [[] for _ in range(num_masks)]
+    holes: list[list[Ring]] = [[] for _ in range(num_masks)]
+    bounds = [*begins.tolist(), len(rings)]
+    for k, (mask, outer) in enumerate(zip(owner[chain].tolist(), faces_up[chain].tolist(), strict=True)):
+        (outers if outer else holes)[mask].append(points[bounds[k] : bounds[k + 1]])
+    return outers, holes
 
 
-def _corners(padded: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(C, 4): x, y, goes right (else left), goes down (else up); saddles give two corners."""
-    a, b = padded[:-1, :-1], padded[:-1, 1:]  # upper left, upper right of each lattice point
-    c, d = padded[1:, :-1], padded[1:, 1:]
-    left, right = a != c, b != d  # an outline runs left / right / up / down from the point
-    up, down = a != b, c != d
-    corner = (left ^ right) & (up ^ down)
-    ys, xs = np.nonzero(corner)
-    single = np.stack([xs, ys, right[ys, xs], down[ys, xs]], axis=1)
-    ys, xs = np.nonzero(left & right & up & down)
-    falling = a[ys, xs]  # foreground upper left and lower right; each pixel keeps its own corner
-    one = np.stack([xs, ys, np.zeros_like(xs), ~falling], axis=1)
-    two = np.stack([xs, ys, np.ones_like(xs), falling], axis=1)
-    return np.concatenate([single, one, two]).astype(np.int64)
+def _chains(pieces: Pieces) -> tuple[Ints, Ints, NDArray[np.bool_], Ints, Ints]:
+    """Horizontal stretches sorted by (owner, y): owner, y, whether the object lies below, x from, x to."""
+    owner, x = np.tile(pieces.owner, 2), np.tile(pieces.x, 2)
+    y = np.concatenate([pieces.top, pieces.bottom])
+    faces_up = np.arange(len(y)) < len(pieces.top)
+    order = np.lexsort((x, faces_up, y, owner))
+    owner, x, y, faces_up = owner[order], x[order], y[order], faces_up[order]
+    begins = np.ones(len(order), bool)
+    same = (np.diff(owner) == 0) & (np.diff(y) == 0) & (np.diff(faces_up.astype(np.int8)) == 0)
+    begins[1:] = ~(same & (np.diff(x) == 1))
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(order)) - 1 if len(first) else first
+    return owner[first], y[first], faces_up[first], x[first], x[last] + 1
 
 
-def _partners(order: NDArray[np.intp]) -> NDArray[np.intp]:
+def _vertical_partners(owner: Ints, x: Ints, y: Ints, faces_up: NDArray[np.bool_]) -> Ints:
+    """For each corner the one at the other end of its vertical stretch.
+
+    Where two pixels touch at a corner, two corners of the outline lie on one point. The one below its object
+    goes up from there and the other one down, so that each pixel keeps its own corner.
+    """
+    order = np.lexsort((faces_up, y, x, owner))
     partner = np.empty_like(order)
     partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
     return partner
+
+
+def _follow(partner: Ints) -> tuple[Ints, Ints]:
+    """All rings' corners behind one another, and where each ring begins."""
+    jump = partner.tolist()  # a list: reading an array element by element is many times slower
+    seen = bytearray(len(jump))
+    corners: list[int] = []
+    begins: list[int] = []
+    for start in range(0, len(jump), 2):
+        if seen[start]:
+            continue
+        begins.append(len(corners))
+        at = start
+        while not seen[at]:
+            across = at ^ 1
+            seen[at] = seen[across] = 1
+            corners += (at, across)
+            at = jump[across]
+    return np.array(corners, np.int64), np.array(begins, np.int64)

@@ -269,4 +269,5 @@ def _cancel_pairs(toggles: Ints) -> Ints:
     if len(fresh) == len(toggles):
         return toggles
     odd = np.diff(fresh, append=len(toggles)) % 2 == 1
-    return toggles[fresh[odd]]
+    single: Ints = toggles[fresh[odd]]
+    return single

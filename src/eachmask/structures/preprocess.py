@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -17,6 +18,10 @@ from eachmask.structures.images import ImageBatch
 LOW, HIGH = 1.0, 99.8
 """Percentiles that become 0 and 1 under ``contrast="percentile"``."""
 
+_MOST_PIXELS = 1_000_000
+"""So many evenly spaced pixels put a percentile within 0.01% of its rank."""
+_BINCOUNT_BLOCK = 1 << 20
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -24,6 +29,9 @@ class Preprocess:
 
     With ``contrast="range"`` and a short side it does, operation for operation, what torchvision's
     ``GeneralizedRCNNTransform`` does: normalise, then resize bilinearly, then pad with zeros.
+
+    Raises:
+        ValueError: there is no such contrast.
     """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -41,49 +49,53 @@ class Preprocess:
     """``range``: the data type's full range becomes 0..1. ``percentile``: the image's own 1st and 99.8th
     percentiles do, over all channels at once, as scientific cameras need."""
 
+    def __post_init__(self) -> None:
+        if self.contrast not in ("range", "percentile"):
+            raise ValueError(f'contrast must be "range" or "percentile", not {self.contrast!r}')
+
     def limits(self, image: NDArray[Any]) -> tuple[float, float]:
         """The (low, high) pixel values that become 0 and 1. Tiles of one image share the image's.
 
         Args:
-            image: (H, W, 3) unsigned integers, or floats, where ``range`` means 0..1 already.
+            image: (H, W, 3) unsigned integers, or floats, where ``range`` means 0..1 already. Values that are
+                not finite do not count.
         """
-        if self.contrast == "range":
-            top = float(np.iinfo(image.dtype).max) if np.issubdtype(image.dtype, np.integer) else 1.0
-            return 0.0, top
-        if image.dtype == np.uint8:  # a histogram is much faster than sorting, and exact
-            return _percentiles_of_bytes(image)
-        values = image.reshape(-1)
-        # A million evenly spaced values put a percentile within 0.01% of its rank.
-        values = values[:: max(1, values.size // 1_000_003)].astype(np.float64)
-        values = values[np.isfinite(values)]
-        if not values.size:
-            return 0.0, 1.0
-        low, high = np.percentile(values, (LOW, HIGH))
-        return float(low), float(high)
+        if self.contrast == "percentile":
+            return _percentiles(image)
+        return 0.0, float(np.iinfo(image.dtype).max) if image.dtype.kind in "iu" else 1.0
 
     def to_float(self, image: NDArray[Any], limits: tuple[float, float] | None = None) -> Tensor:
-        """(H, W, 3) -> (3, H, W) float32, stretched to 0..1 and clipped there (``percentile``).
+        """(H, W, 3) -> (3, H, W) float32, stretched to 0..1 and, under ``percentile``, clipped there.
 
-        A constant image becomes 0; what is not a number becomes 0.
+        A constant image becomes 0 under ``percentile``; what is not a number becomes low, infinities become low
+        and high.
         """
         low, high = self.limits(image) if limits is None else limits
-        tensor = torch.from_numpy(np.ascontiguousarray(image.astype(np.float32, copy=False))).permute(2, 0, 1)
-        if low == 0:
-            tensor = tensor / high if high != 1 else tensor
-        else:
-            tensor = (tensor - low) / (high - low if high > low else 1.0)
-        if self.contrast == "percentile":
-            tensor = tensor.nan_to_num(0.0).clamp(0, 1)
-        return tensor.contiguous()
+        # A copy in the network's layout: writing to it leaves the caller's image alone.
+        planes = torch.from_numpy(np.array(image.transpose(2, 0, 1), dtype=np.float32, order="C"))
+        if image.dtype.kind == "f":
+            planes.nan_to_num_(nan=low, posinf=high, neginf=low)
+        if low:
+            planes -= low
+        if high > low and high - low != 1:
+            planes /= high - low
+        return planes.clamp_(0, 1) if self.contrast == "percentile" else planes
 
     def __call__(self, images: Sequence[NDArray[Any]], limits: tuple[float, float] | None = None) -> ImageBatch:
         """Images (H, W, 3) of any sizes -> one batch for the network.
 
         Args:
+            images: unsigned integers, or floats in 0..1 (any range under ``percentile``).
             limits: shared contrast limits instead of each image's own.
+
+        Raises:
+            ValueError: there is no image, or one is not (H, W, 3).
         """
+        for image in images:
+            if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise ValueError(f"an image must be (height, width, 3), not {image.shape}")
         mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))
-        prepared = [self._resize((self.to_float(image, limits) - mean) / std) for image in images]
+        prepared = [self._resize(self.to_float(image, limits).sub_(mean).div_(std)) for image in images]
         return ImageBatch.from_tensors(prepared, self.divisor)
 
     def scale(self, height: int, width: int) -> float:
@@ -100,17 +112,14 @@ class Preprocess:
         if self.short_side is None:
             return height, width
         scale = self.scale(height, width)
-        return int(height * scale), int(width * scale)
+        return max(1, int(height * scale)), max(1, int(width * scale))
 
     def _resize(self, image: Tensor) -> Tensor:
-        if self.fixed_size is not None:
-            return F.interpolate(image[None], size=self.fixed_size, mode="bilinear", align_corners=False)[0]
-        if self.short_side is None:
+        size = self.target_size(*image.shape[1:])
+        if size == tuple(image.shape[1:]):
             return image
-        return F.interpolate(
-            image[None], scale_factor=self.scale(*image.shape[1:]), mode="bilinear",
-            recompute_scale_factor=True, align_corners=False,
-        )[0]  # fmt: skip
+        # The size decides alone, as with interpolate's scale_factor and recompute_scale_factor=True.
+        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` undoes it."""
@@ -123,16 +132,33 @@ class Preprocess:
         return Preprocess(**known)
 
 
-def _percentiles_of_bytes(image: NDArray[np.uint8]) -> tuple[float, float]:
-    """numpy's linear percentiles of uint8 values, read off their histogram."""
-    cumulated = np.cumsum(np.bincount(image.reshape(-1), minlength=256))
-    total = int(cumulated[-1])
+def _percentiles(image: NDArray[Any]) -> tuple[float, float]:
+    """Values at LOW and HIGH percent, interpolated as numpy does; (0, 1) where nothing is finite."""
+    if image.dtype in (np.uint8, np.uint16):  # a histogram is much faster than sorting, and exact
+        return _percentiles_of_integers(image)
+    pixels = image.reshape(-1, image.shape[-1])
+    step = max(1, len(pixels) // _MOST_PIXELS)
+    while math.gcd(step, image.shape[1]) > 1:  # else only some columns would be seen
+        step += 1
+    values = pixels[::step].astype(np.float64)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = np.percentile(values, (LOW, HIGH))
+    return float(low), float(high)
+
+
+def _percentiles_of_integers(image: NDArray[Any]) -> tuple[float, float]:
+    values = image.reshape(-1)
+    histogram = np.zeros(np.iinfo(image.dtype).max + 1, np.int64)
+    for begin in range(0, values.size, _BINCOUNT_BLOCK):  # bincount makes int64 of all it is given
+        histogram += np.bincount(values[begin : begin + _BINCOUNT_BLOCK], minlength=len(histogram))
+    cumulated = np.cumsum(histogram)
 
     def at(percent: float) -> float:
-        place = percent / 100 * (total - 1)
+        place = percent / 100 * (values.size - 1)
         lower, share = int(place), place - int(place)
-        a = int(np.searchsorted(cumulated, lower, side="right"))
-        b = int(np.searchsorted(cumulated, min(lower + 1, total - 1), side="right"))
-        return a + (b - a) * share
+        a, b = np.searchsorted(cumulated, [lower, min(lower + 1, values.size - 1)], side="right").tolist()
+        return float(a + (b - a) * share)
 
     return at(LOW), at(HIGH)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.structures import runs as arithmetic
-from eachmask.structures.masks import Index, Masks, as_index, check_same_canvas
-from eachmask.structures.rle_codec import Counts, Offsets, decode_strings, encode_strings
+from eachmask.structures.masks import Index, Masks, Overlaps, as_index, check_same_canvas
+from eachmask.structures.outline import trace
+from eachmask.structures.rle_codec import Counts, Offsets, decode_strings, encode_strings, offsets_of
 from eachmask.structures.runs import Pieces, Runs
 
 if TYPE_CHECKING:
@@ -47,9 +48,11 @@ class RLE(Masks):
     def __getitem__(self, index: Index) -> RLE:
         chosen = as_index(index, len(self))
         lengths = np.diff(self.offsets)[chosen]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][chosen] - offsets[:-1], lengths)
-        return RLE(self.counts[source], offsets, self.size)
+        source = arithmetic.ranges(self.offsets[:-1][chosen], lengths)
+        return RLE(self.counts[source], offsets_of(lengths), self.size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RLE, (self.counts, self.offsets, self.size)  # what is cached does not travel
 
     # From and to other forms ------------------------------------------------------------------
 
@@ -70,17 +73,13 @@ class RLE(Masks):
                 raise ValueError("without masks the canvas size must be given")
             size = (int(rles[0]["size"][0]), int(rles[0]["size"][1]))
         for i, rle in enumerate(rles):
-            if tuple(rle["size"]) != tuple(size):
-                raise ValueError(f"mask {i} is on {tuple(rle['size'])}, expected {tuple(size)} (height, width)")
-        listed = [i for i, rle in enumerate(rles) if not isinstance(rle["counts"], str | bytes)]
-        if not listed:
+            own = tuple(rle.get("size", size))
+            if own != tuple(size):
+                raise ValueError(f"mask {i} is on {own}, expected {tuple(size)} (height, width)")
+        if all(isinstance(rle["counts"], str | bytes) for rle in rles):
             return RLE(*decode_strings([rle["counts"] for rle in rles]), size)
-        parts = [
-            np.asarray(rle["counts"], np.uint32) if i in set(listed) else decode_strings([rle["counts"]])[0]
-            for i, rle in enumerate(rles)
-        ]
-        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-        return RLE(np.concatenate(parts), offsets, size)
+        parts = [_plain_or_compressed(rle["counts"]) for rle in rles]
+        return RLE(np.concatenate(parts), offsets_of([len(part) for part in parts]), size)
 
     def to_coco(self) -> list[dict[str, Any]]:
         """COCO dicts with the counts as ``str``, JSON-ready."""
@@ -88,7 +87,13 @@ class RLE(Masks):
 
     @staticmethod
     def from_bitmaps(bitmaps: NDArray[Any]) -> RLE:
-        """(N, H, W) bool -> RLE; for few or small masks (use ``Bitmaps`` for crops)."""
+        """(N, H, W) bool -> RLE; for few or small masks (use ``Bitmaps`` for crops).
+
+        Raises:
+            ValueError: the array is not (N, H, W).
+        """
+        if bitmaps.ndim != 3:
+            raise ValueError(f"bitmaps must be (N, H, W), not {bitmaps.shape}")
         num, height, width = bitmaps.shape
         flat = np.zeros((num, height * width + 2), np.int8)
         flat[:, 1:-1] = bitmaps.astype(bool).transpose(0, 2, 1).reshape(num, height * width)
@@ -99,7 +104,13 @@ class RLE(Masks):
 
     @staticmethod
     def from_label_map(labels: NDArray[Any]) -> RLE:
-        """(H, W) integers -> one mask per positive value, ascending; one pass, whatever their number."""
+        """(H, W) integers -> one mask per positive value, ascending; one pass, whatever their number.
+
+        Raises:
+            ValueError: the map is not (H, W).
+        """
+        if labels.ndim != 2:
+            raise ValueError(f"a label map must be (H, W), not {labels.shape}")
         height, width = labels.shape
         flat = np.ascontiguousarray(labels.T).reshape(-1)
         if not flat.size:
@@ -123,21 +134,6 @@ class RLE(Masks):
         """Vertical strokes of num masks in any order -> RLE; what leaves the canvas is cut off."""
         return RLE.from_runs(arithmetic.pieces_to_runs(pieces, size), num, size)
 
-    @staticmethod
-    def cat(parts: Sequence[RLE]) -> RLE:
-        """All masks of several collections on one canvas.
-
-        Raises:
-            ValueError: no parts, or different canvases.
-        """
-        if not parts:
-            raise ValueError("nothing to join: the canvas size would be unknown")
-        for part in parts:
-            check_same_canvas(parts[0], part)
-        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return RLE(np.concatenate([part.counts for part in parts]), offsets, parts[0].size)
-
     @cached_property
     def runs(self) -> Runs:
         """Foreground runs of all masks."""
@@ -150,36 +146,37 @@ class RLE(Masks):
     def decode(self) -> NDArray[np.bool_]:
         """(N, H, W) bool: for tests and single small images only."""
         height, width = self.size
-        canvas = np.zeros((len(self), width * height), bool)
-        canvas[arithmetic.flat_pixels(self.runs)] = True
-        return canvas.reshape(len(self), width, height).transpose(0, 2, 1)
+        lift = self.runs.owner * (height * width)
+        runs = Runs(self.runs.owner, self.runs.start + lift, self.runs.stop + lift)
+        flat = arithmetic.paint(runs, np.ones(len(lift), bool), len(self) * height * width)
+        return flat.reshape(len(self), width, height).transpose(0, 2, 1)
 
     def to_rle(self) -> RLE:
         return self
 
     def to_bitmaps(self) -> Bitmaps:
+        """Cropped bitmaps, one per mask: views of one buffer, column-major as the runs are."""
         from eachmask.structures.bitmaps import Bitmaps
 
-        boxes = arithmetic.run_boxes(self.runs, len(self), self.size[0])
-        crops = []
-        bounds = np.searchsorted(self.runs.owner, np.arange(len(self) + 1))
-        for i, (x1, y1, x2, y2) in enumerate(boxes):
-            chosen = slice(bounds[i], bounds[i + 1])
-            window = Runs(*(column[chosen] for column in self.runs))
-            _, flat = arithmetic.flat_pixels(window)
-            crop = np.zeros((x2 - x1, y2 - y1), bool)  # column-major, like the runs
-            crop[flat // self.size[0] - x1, flat % self.size[0] - y1] = True
-            crops.append(crop.T)
+        boxes = self._int_boxes
+        width, height = (boxes[:, 2:] - boxes[:, :2]).T
+        ends = np.cumsum(width * height)
+        p = self.pieces()
+        begin = (ends - width * height - boxes[:, 0] * height - boxes[:, 1])[p.owner] + p.x * height[p.owner]
+        window = Runs(p.owner, begin + p.top, begin + p.bottom)
+        buffer = arithmetic.paint(window, np.ones(len(p.x), bool), int(ends[-1]) if len(ends) else 0)
+        parts = np.split(buffer, ends[:-1])
+        crops = [part.reshape(w, h).T for part, w, h in zip(parts, width, height, strict=False)]
         return Bitmaps(crops, boxes[:, :2].astype(np.int32), self.size)
 
     def to_polygons(self) -> Polygons:
-        return self.to_bitmaps().to_polygons()
+        from eachmask.structures.polygons import Polygons
+
+        return Polygons(*trace(self.pieces(), len(self)), self.size)
 
     def to_label_map(self) -> NDArray[np.int32]:
         height, width = self.size
-        owner, flat = arithmetic.flat_pixels(self.runs)
-        canvas = np.zeros(width * height, np.int32)
-        canvas[flat[::-1]] = owner[::-1] + 1  # the last write stays: the earliest mask
+        canvas = arithmetic.paint(self.runs, (self.runs.owner + 1).astype(np.int32), height * width)
         return np.ascontiguousarray(canvas.reshape(width, height).T)
 
     # Measures -----------------------------------------------------------------------------------
@@ -189,21 +186,31 @@ class RLE(Masks):
         return np.bincount(self.runs.owner, length, minlength=len(self)).astype(np.int64)
 
     def boxes(self) -> NDArray[np.float32]:
-        return arithmetic.run_boxes(self.runs, len(self), self.size[0]).astype(np.float32)
+        return self._int_boxes.astype(np.float32)
 
-    def intersection(self, other: Masks) -> NDArray[np.int64]:
+    @property
+    def _int_boxes(self) -> NDArray[np.int64]:
+        return arithmetic.run_boxes(self.runs, len(self), self.size[0])
+
+    def overlaps(self, other: Masks) -> Overlaps:
         other = other.to_rle()
         check_same_canvas(self, other)
+        rows, columns = arithmetic.neighbours(self._int_boxes, other._int_boxes)
+        common = arithmetic.common_pixels(self.runs, other.runs, rows, columns)
+        some = common > 0
+        return Overlaps(rows[some], columns[some], common[some])
+
+    def intersection(self, other: Masks) -> NDArray[np.int64]:
         result = np.zeros((len(self), len(other)), np.int64)
-        rows, columns = _neighbours(self, other)
-        result[rows, columns] = arithmetic.common_pixels(self.runs, other.runs, rows, columns)
+        rows, columns, common = self.overlaps(other)
+        result[rows, columns] = common
         return result
 
     def iou(self, other: Masks) -> NDArray[np.float64]:
         other = other.to_rle()
         check_same_canvas(self, other)
         result = np.zeros((len(self), len(other)))
-        rows, columns = _neighbours(self, other)
+        rows, columns = arithmetic.neighbours(self._int_boxes, other._int_boxes)
         if 10 * len(rows) < result.size:  # few objects meet: look at the pairs that do
             common = arithmetic.common_pixels(self.runs, other.runs, rows, columns)
             union = self.area()[rows] + other.area()[columns] - common
@@ -248,9 +255,11 @@ class RLE(Masks):
         return RLE.from_runs(arithmetic.unite_touching(one), 1, self.size)
 
 
-def _neighbours(a: RLE, b: RLE) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pairs (i, j), in order of i, whose boxes have pixels in common."""
-    p, q = a.boxes(), b.boxes()
-    meet = (p[:, None, 2:] > q[None, :, :2]).all(-1) & (q[None, :, 2:] > p[:, None, :2]).all(-1)
-    rows, columns = np.nonzero(meet)
-    return rows, columns
+def _plain_or_compressed(counts: Any) -> Counts:
+    """COCO's counts of one mask, a list or a string."""
+    if isinstance(counts, str | bytes):
+        return decode_strings([counts])[0]
+    plain = np.asarray(counts)
+    if plain.ndim != 1 or plain.dtype.kind not in "iu" or (plain < 0).any() or (plain >= 1 << 32).any():
+        raise ValueError("the counts of a mask must be a list of whole numbers, none of them negative")
+    return plain.astype(np.uint32)

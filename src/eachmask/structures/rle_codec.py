@@ -9,6 +9,7 @@ and the sign in the last group's highest bit, offset by 48 into printable charac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,13 @@ Counts = NDArray[np.uint32]
 Offsets = NDArray[np.int64]
 
 _MORE, _SIGN, _BITS, _BASE = 0x20, 0x10, 5, 48
+_MOST_GROUPS = 8
+"""Of five bits, beyond the first: 2^44 pixels either way are enough."""
+
+
+def offsets_of(lengths: Sequence[int] | NDArray[np.integer[Any] | np.bool_]) -> Offsets:
+    """Lengths (N,) of stretches behind one another -> where each begins, and the end (N + 1,)."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def encode_strings(counts: Counts, offsets: Offsets) -> list[str]:
@@ -42,7 +50,7 @@ def encode_strings(counts: Counts, offsets: Offsets) -> list[str]:
         return [""] * (len(offsets) - 1)
     characters = np.stack(groups, axis=1)
     used = characters > 0
-    ends = np.concatenate([[0], np.cumsum(used.sum(1))])[offsets]
+    ends = offsets_of(used.sum(1))[offsets]
     text = characters[used].tobytes().decode("ascii")
     return [text[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
 
@@ -51,7 +59,7 @@ def decode_strings(strings: Sequence[str | bytes]) -> tuple[Counts, Offsets]:
     """One string per mask -> packed runs; undo of :func:`encode_strings`.
 
     Raises:
-        ValueError: a string ends in the middle of a number or has a foreign character.
+        ValueError: a string ends in the middle of a number, has a foreign character or a negative run.
     """
     joined = b"".join(s.encode("ascii") if isinstance(s, str) else s for s in strings)
     lengths = np.array([len(s) for s in strings], np.int64)
@@ -59,21 +67,22 @@ def decode_strings(strings: Sequence[str | bytes]) -> tuple[Counts, Offsets]:
     if codes.size and (codes.min() < 0 or codes.max() > 0x3F):
         raise ValueError("a run-length string holds a character that COCO never writes")
     last = (codes & _MORE) == 0
-    string_ends = np.cumsum(lengths)
-    full = string_ends[lengths > 0]
-    if not last[full - 1].all():
+    if not last[np.cumsum(lengths)[lengths > 0] - 1].all():
         raise ValueError("a run-length string ends in the middle of a number")
     number = np.cumsum(last) - last  # which number a character belongs to
     first = np.flatnonzero(np.diff(number, prepend=-1))
     group = np.arange(len(codes)) - first[number]
-    values = np.zeros(int(last.sum()), np.int64)
-    np.add.at(values, number, (codes & 0x1F) << (_BITS * group))
+    if codes.size and group.max() > _MOST_GROUPS:
+        raise ValueError("a run-length string holds a number that is too large")
+    values = np.add.reduceat((codes & 0x1F) << (_BITS * group), first) if codes.size else codes
     final = np.flatnonzero(last)
     negative = (codes[final] & _SIGN) > 0
     values[negative] -= np.int64(1) << (_BITS * (group[final[negative]] + 1))
-    numbers_before = np.concatenate([[0], np.cumsum(last)])
-    offsets = numbers_before[np.concatenate([[0], string_ends])].astype(np.int64)
-    return _undo_differences(values, offsets).astype(np.uint32), offsets
+    offsets = offsets_of(last)[offsets_of(lengths)]
+    counts = _undo_differences(values, offsets)
+    if (counts < 0).any():
+        raise ValueError("a run-length string holds a run of negative length")
+    return counts.astype(np.uint32), offsets
 
 
 def _place_in_mask(offsets: Offsets) -> NDArray[np.int64]:

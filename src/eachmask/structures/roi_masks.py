@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from eachmask.structures import boxes as box_ops
 from eachmask.structures.masks import Index, Masks, as_index
 from eachmask.structures.paste_runs import paste_to_rle
 from eachmask.structures.rle import RLE
@@ -17,10 +18,13 @@ class RoIMasks(Masks):
 
     Args:
         probabilities: (N, m, m) float in 0..1.
-        boxes: (N, 4) float xyxy in pixels of the canvas.
+        boxes: (N, 4) float xyxy in pixels of the canvas (``roi_boxes``; :meth:`boxes` are the pixels' own).
         size: (height, width) of the canvas.
         threshold: foreground from this probability on.
         paste: ``accurate`` samples at the exact box, ``compatible`` does what torchvision does.
+
+    Raises:
+        ValueError: grids and boxes do not pair off.
     """
 
     def __init__(
@@ -41,30 +45,23 @@ class RoIMasks(Masks):
         return len(self.probabilities)
 
     def __getitem__(self, index: Index) -> RoIMasks:
-        chosen = torch.from_numpy(as_index(index, len(self))).to(self.probabilities.device)
-        return RoIMasks(
-            self.probabilities[chosen], self.roi_boxes[chosen.to(self.roi_boxes.device)], self.size,
-            self.threshold, self.paste,
-        )  # fmt: skip
+        chosen = torch.from_numpy(as_index(index, len(self)))
+        grids = self.probabilities[chosen.to(self.probabilities.device)]
+        return self._with(grids, self.roi_boxes[chosen.to(self.roi_boxes.device)], self.size)
 
     def to(self, device: torch.device | str) -> RoIMasks:
         """The grids on another device."""
-        return RoIMasks(
-            self.probabilities.to(device), self.roi_boxes.to(device), self.size, self.threshold, self.paste
-        )
+        return self._with(self.probabilities.to(device), self.roi_boxes.to(device), self.size)
 
     def resize(self, size: tuple[int, int]) -> RoIMasks:
         """Only the boxes grow; the grids are pasted at the final size, without a second sampling."""
-        scale = torch.tensor(
-            [size[1] / self.size[1], size[0] / self.size[0]] * 2,
-            dtype=self.roi_boxes.dtype, device=self.roi_boxes.device,
-        )  # fmt: skip
-        return RoIMasks(self.probabilities, self.roi_boxes * scale, size, self.threshold, self.paste)
+        return self._with(self.probabilities, box_ops.resize(self.roi_boxes, self.size, size), size)
 
     def to_rle(self) -> RLE:
         if self._rle is None:
-            counts, offsets = paste_to_rle(
-                self.probabilities, self.roi_boxes.cpu(), self.size, self.threshold, self.paste
-            )
+            counts, offsets = paste_to_rle(self.probabilities, self.roi_boxes, self.size, self.threshold, self.paste)
             self._rle = RLE(counts, offsets, self.size)
         return self._rle
+
+    def _with(self, probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> RoIMasks:
+        return RoIMasks(probabilities, boxes, size, self.threshold, self.paste)

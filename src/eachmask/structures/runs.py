@@ -8,14 +8,17 @@ the objects' outlines cost, never what the canvas does.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.structures.rle_codec import Counts, Offsets
+from eachmask.structures.rle_codec import Counts, Offsets, offsets_of
 
 Ints = NDArray[np.int64]
+
+_PAIRS_AT_ONCE = 1 << 20
+"""Candidate pairs looked at together, so that memory stays flat however many objects there are."""
 
 
 class Runs(NamedTuple):
@@ -63,7 +66,7 @@ def runs_to_counts(runs: Runs, num_masks: int, num_pixels: int) -> tuple[Counts,
     some = per_mask > 0
     end[some] = runs.stop[last[some]]
     lengths = 2 * per_mask + (end < num_pixels)  # a trailing background run only where there is background
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    offsets = offsets_of(lengths)
     counts = np.zeros(offsets[-1], np.int64)
     place = np.arange(len(runs.owner)) - (last - per_mask + 1)[runs.owner]
     slot = offsets[:-1][runs.owner] + 2 * place
@@ -98,7 +101,7 @@ def runs_to_pieces(runs: Runs, height: int) -> Pieces:
     first, last = runs.start // height, (runs.stop - 1) // height
     columns = last - first + 1
     index = np.repeat(np.arange(len(columns)), columns)
-    x = np.arange(len(index)) - np.repeat(np.cumsum(columns) - columns, columns) + first[index]
+    x = ranges(first, columns)
     top = np.maximum(runs.start[index] - x * height, 0)
     bottom = np.minimum(runs.stop[index] - x * height, height)
     return Pieces(runs.owner[index], x, top, bottom)
@@ -111,7 +114,7 @@ def pieces_to_runs(pieces: Pieces, size: tuple[int, int]) -> Runs:
     inside = (pieces.x >= 0) & (pieces.x < width) & (top < bottom)
     owner, x = pieces.owner[inside], pieces.x[inside]
     start, stop = x * height + top[inside], x * height + bottom[inside]
-    order = np.lexsort((start, owner))
+    order = np.argsort(start + owner * (height * width + 1), kind="stable")  # fast where it is nearly sorted
     return unite_touching(Runs(owner[order], start[order], stop[order]))
 
 
@@ -135,15 +138,50 @@ def run_boxes(runs: Runs, num_masks: int, height: int) -> NDArray[np.int64]:
     return boxes
 
 
-def flat_pixels(runs: Runs) -> tuple[Ints, Ints]:
-    """(owner, flat position) of every foreground pixel, in order: as many as there is area."""
-    length = runs.stop - runs.start
-    index = np.repeat(np.arange(len(length)), length)
-    within = np.arange(len(index)) - np.repeat(np.cumsum(length) - length, length)
-    return runs.owner[index], runs.start[index] + within
+def paint(runs: Runs, values: NDArray[np.generic], num_pixels: int) -> NDArray[Any]:
+    """A flat canvas (num_pixels,) with each run's value (R,) on it; where runs overlap the earlier one shows."""
+    order = np.argsort(runs.start, kind="stable")
+    start, stop = runs.start[order], runs.stop[order]
+    if (start[1:] < stop[:-1]).any():
+        canvas = np.zeros(num_pixels, values.dtype)
+        backwards = zip(runs.start[::-1].tolist(), runs.stop[::-1].tolist(), values[::-1], strict=True)
+        for first, last, value in backwards:
+            canvas[first:last] = value
+        return canvas
+    both = np.zeros(2 * len(order) + 1, values.dtype)
+    both[1::2] = values[order]
+    edges = np.stack([start, stop], axis=1).reshape(-1)
+    return np.repeat(both, np.diff(edges, prepend=0, append=num_pixels))
 
 
-def common_pixels(a: Runs, b: Runs, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Ints:
+def neighbours(a: Ints, b: Ints) -> tuple[Ints, Ints]:
+    """Pairs (i, j), sorted by i, of boxes (N, 4) and (M, 4) that have pixels in common.
+
+    A sweep: boxes of b that begin between ``x1 - widest`` and ``x2`` of a box of a are its candidates.
+    """
+    order = np.argsort(b[:, 0], kind="stable")
+    x1 = b[order, 0]
+    widest = int((b[:, 2] - b[:, 0]).max(initial=0))
+    first = np.searchsorted(x1, a[:, 0] - widest, side="right")
+    num = np.maximum(np.searchsorted(x1, a[:, 2], side="left") - first, 0)
+    cuts = np.flatnonzero(np.diff(np.cumsum(num) // _PAIRS_AT_ONCE)) + 1
+    found: list[tuple[Ints, Ints]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    for rows in np.split(np.arange(len(a)), cuts):
+        i = np.repeat(rows, num[rows])
+        j = order[ranges(first[rows], num[rows])]
+        meet = (b[j, 2] > a[i, 0]) & (b[j, 3] > a[i, 1]) & (a[i, 3] > b[j, 1])
+        found.append((i[meet], j[meet]))
+    return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
+
+
+def ranges(first: Ints, num: Ints) -> Ints:
+    """``first[k], first[k] + 1, ...`` (num[k] of them) for each k, behind one another."""
+    begins = np.cumsum(num) - num
+    result: Ints = np.arange(int(num.sum())) + np.repeat(first - begins, num)
+    return result
+
+
+def common_pixels(a: Runs, b: Runs, rows: Ints, columns: Ints) -> Ints:
     """Pixels that mask ``rows[k]`` of a shares with mask ``columns[k]`` of b, (K,).
 
     A mask's coverage function (how many of its pixels lie before a position) is read at both ends of the
@@ -155,7 +193,7 @@ def common_pixels(a: Runs, b: Runs, rows: NDArray[np.intp], columns: NDArray[np.
     begins = np.searchsorted(a.owner, np.arange(int(rows.max()) + 2))
     num_runs = np.diff(begins)[rows]
     pair = np.repeat(np.arange(len(rows)), num_runs)
-    run = np.arange(len(pair)) + np.repeat(begins[rows] - (np.cumsum(num_runs) - num_runs), num_runs)
+    run = ranges(begins[rows], num_runs)
     starts = b.start + b.owner * span  # owners lifted apart: one sorted sequence
     before = np.concatenate([[0], np.cumsum(b.stop - b.start)])
     lift = columns[pair] * span

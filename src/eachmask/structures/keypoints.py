@@ -1,0 +1,49 @@
+"""Keypoints: float (N, P, 3) of x, y in pixels and visibility (targets: 0, 1, 2) or score (predictions).
+
+A keypoint that is not labelled is (0, 0, 0), as COCO writes it, and so it stays whatever happens to the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from eachmask.structures.boxes import ratios
+
+
+def resize(keypoints: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Keypoints of an image stretched from one (height, width) to another."""
+    factors = ratios(old, new).to(keypoints)
+    return torch.cat([keypoints[..., :2] * factors, keypoints[..., 2:]], dim=-1)
+
+
+def flip(keypoints: Tensor, width: int, pairs: Sequence[tuple[int, int]] = ()) -> Tensor:
+    """Mirrored left to right.
+
+    Args:
+        keypoints: (N, P, 3).
+        width: of the image, pixels.
+        pairs: indices of keypoints that change their names in a mirror, as left and right eye do.
+    """
+    x, y, v = keypoints.unbind(-1)
+    mirrored = torch.stack([width - x, y, v], dim=-1)
+    order = list(range(keypoints.shape[1]))
+    for left, right in pairs:
+        order[left], order[right] = right, left
+    return torch.where(labelled(keypoints)[..., None], mirrored, keypoints)[:, order]
+
+
+def crop(keypoints: Tensor, box: Sequence[int]) -> Tensor:
+    """Keypoints in the coordinates of the window (x1, y1, x2, y2); those outside it become (0, 0, 0)."""
+    x1, y1, x2, y2 = box
+    x, y, v = keypoints.unbind(-1)
+    kept = labelled(keypoints) & (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+    moved = torch.stack([x - x1, y - y1, v], dim=-1)
+    return torch.where(kept[..., None], moved, torch.zeros_like(moved))
+
+
+def labelled(keypoints: Tensor) -> Tensor:
+    """(N, P) bool: not (0, 0, 0)."""
+    return (keypoints != 0).any(-1)
