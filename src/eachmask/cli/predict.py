@@ -1,0 +1,171 @@
+"""``eachmask predict``: pictures in, masks, tables and a report out."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import tyro
+
+from eachmask.structures.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from eachmask.batch import BatchOptions, Listener
+    from eachmask.results import Summary
+
+_NAMED_FAILURES = 20
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Find the objects in pictures, one mask for each.
+
+    The results folder gets predictions.json (COCO, masks as RLE), instances.csv (one row of measures per object),
+    overlays/, report.html (open it in a browser) and summary.json. Started again after an interruption, the
+    same command does only what is missing. A picture that cannot be used is named, counted and passed over.
+
+    Exit status: 0 all pictures done; 1 some failed (the rest is done; summary.json says why); 2 a mistake in the
+    call. Other files in a searched folder are skipped and do not count as failed.
+
+    Examples:
+      eachmask predict photos/ --model mask_rcnn_r50_fpn_v2 --out results
+      eachmask predict 'slides/**/*.tif' --model nuclei --save labels geojson --out results
+      eachmask predict huge.tif --model nuclei --tile 1024 --overlap 0.25 --out results
+      eachmask predict street.jpg --model mask_rcnn_r50_fpn --classes person car --score 0.7 --out results
+      find . -name '*.png' | eachmask predict - --model nuclei --out results
+    """
+
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT ...")]
+    """Files, folders (with their sub-folders), 'patterns*', a list of names (names.txt or @names), or - for
+    names on standard input. PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, every page), grey, colour, palette, CMYK."""
+    model: str
+    """Name of a model (`eachmask models` lists them) or a .safetensors file."""
+    out: Path = Path("results")
+    """Results folder; made if missing."""
+    score: float | None = None
+    """Drop objects scoring less, 0 to 1. The model's own threshold by default."""
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Keep only these classes, by name."""
+    max_detections: int | None = None
+    """At most so many objects per picture, best first. The model's own limit by default."""
+    save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
+    """Also one file per picture of: labels (16-bit label map), crops (cut-out objects), polygons (JSON with
+    holes), csv, geojson."""
+    tile: int | None = None
+    """Predict larger pictures in squares of this side, px, and join what they cut; 0 never. The model's own
+    choice by default."""
+    overlap: float = 0.2
+    """Share of a tile that its neighbour sees too; objects should be smaller than that."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: str = "auto"
+    """auto, fp32, bf16 or fp16."""
+    batch: int | None = None
+    """Pictures per pass of the network; by default 1 on a CPU and 4 on a GPU."""
+    overlays: bool = True
+    """Write pictures with the objects drawn in."""
+    max_pixels: float = 250e6
+    """Refuse pictures of more pixels (decompression bombs)."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Remove earlier results in --out and begin anew."""
+
+
+def predict(options: PredictOptions) -> int:
+    """Run the command; returns the exit status."""
+    from rich.console import Console
+
+    from eachmask.batch import run
+    from eachmask.data.inputs import find_inputs
+    from eachmask.predict import load
+
+    console = Console(stderr=True, highlight=False)
+    inputs = find_inputs(options.inputs, exclude=options.out)
+    batch_options = _batch_options(options)
+    predictor = load(options.model, device=options.device, precision=options.precision)
+    with _said_plainly(console), _progress(console, len(inputs.sources)) as listener:
+        summary = run(predictor, inputs, options.out, batch_options, overwrite=options.overwrite, listener=listener)
+    _say(summary, options.out)
+    return 1 if summary.failed else 0
+
+
+def _batch_options(options: PredictOptions) -> BatchOptions:
+    from eachmask.batch import BatchOptions, Extra
+    from eachmask.structures import DecodeOptions
+
+    save = [kind for word in options.save for kind in word.split(",") if kind]
+    unknown = [kind for kind in save if kind not in get_args(Extra)]
+    if unknown:
+        raise UserError(f"--save knows {', '.join(get_args(Extra))}, not {unknown[0]!r}")
+    chosen: dict[str, Any] = {"save": tuple(save)}
+    return BatchOptions(
+        decode=DecodeOptions(score_threshold=options.score, max_detections=options.max_detections),
+        classes=tuple(name.strip() for word in options.classes for name in word.split(",") if name.strip()),
+        tile=options.tile,
+        overlap=options.overlap,
+        batch=options.batch,
+        overlays=options.overlays,
+        max_pixels=int(options.max_pixels),
+        **chosen,
+    )
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Listener]:
+    """A bar with the time left; failures are said above it as they come."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from eachmask.batch import Outcome
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("predicting", total=total)
+        failed = 0
+
+        def listener(outcome: Outcome) -> None:
+            nonlocal failed
+            if outcome.problem:
+                failed += 1
+                if failed <= _NAMED_FAILURES:
+                    console.print(outcome.problem, markup=False, soft_wrap=True)
+                elif failed == _NAMED_FAILURES + 1:
+                    console.print("... further failures are listed in summary.json")
+            progress.advance(bar)
+
+        yield listener
+
+
+@contextmanager
+def _said_plainly(console: Console) -> Iterator[None]:
+    """Warnings as sentences, without the line of code they come from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=UserWarning, module="eachmask")
+        warnings.showwarning = lambda message, *_, **__: console.print(f"Note: {message}", markup=False, soft_wrap=True)
+        yield
+
+
+def _say(summary: Summary, out: Path) -> None:
+    parts = [f"{summary.done:,} of {summary.images:,} pictures done", f"{summary.objects:,} objects"]
+    if summary.failed:
+        parts.append(f"{summary.failed:,} failed (reasons in {out / 'summary.json'})")
+    if summary.skipped:
+        parts.append(f"{summary.skipped:,} other files skipped")
+    print("; ".join(parts) + ".", file=sys.stderr)
+    print(out / "report.html")

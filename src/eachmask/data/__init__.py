@@ -1,0 +1,1 @@
+"""Disk -> Sample(image, Instances) and back: one format per file, reading and writing together."""

@@ -1,0 +1,349 @@
+"""COCO instances: data sets and results, read and written (Lin et al., arXiv 1405.0312).
+
+In memory the annotations of a data set are a few packed arrays, however many there are: worker processes
+share them, and nothing is copied page by page. Category ids may have gaps and any order; labels are positions
+in ``categories``, which keeps the file's order, and are mapped back on writing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eachmask.data.images import read_image
+from eachmask.data.sample import Sample
+from eachmask.structures import RLE, Category, Instances, Polygons, UserError
+
+
+class CocoDataset:
+    """The images and annotations of one instances file.
+
+    Images without annotations are kept: they teach what is background. Annotations without a single
+    pixel are left out; ``dropped`` says which and why.
+
+    Args:
+        annotations: the JSON file.
+        images: the folder that the ``file_name`` entries start from.
+
+    Raises:
+        UserError: the file is no COCO instances file, or an annotation is broken; names file and id.
+    """
+
+    def __init__(self, annotations: str | Path, images: str | Path) -> None:
+        self.path, self.folder = Path(annotations), Path(images)
+        content = read_json(self.path, ("images", "annotations", "categories"))
+        self.categories = read_categories(content["categories"], self.path)
+        self.records: list[dict[str, Any]] = content["images"]
+        self.dropped: list[str] = []
+        rows = _in_image_order(content["annotations"], self.records, self.path)
+        self._pack(rows)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self.records[index]
+        path = self.folder / record["file_name"]
+        image = _read_as_annotated(path, record)
+        return Sample(image, self.targets(index), path, int(record["id"]))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def targets(self, index: int) -> Instances:
+        """What is annotated in image ``index``, without reading the image."""
+        record = self.records[index]
+        chosen = slice(*self._first[index : index + 2])
+        runs = self._offsets[chosen.start : chosen.stop + 1]
+        size = (int(record["height"]), int(record["width"]))
+        return Instances(
+            image_size=size,
+            boxes=torch.from_numpy(self._boxes[chosen].copy()),
+            masks=RLE(self._counts[runs[0] : runs[-1]], runs - runs[0], size),
+            labels=torch.from_numpy(self._labels[chosen].copy()),
+            crowd=torch.from_numpy(self._crowd[chosen].copy()),
+            keypoints=None if self._keypoints is None else torch.from_numpy(self._keypoints[chosen].copy()),
+            categories=self.categories,
+        )
+
+    def _pack(self, rows: Sequence[Sequence[dict[str, Any]]]) -> None:
+        """Annotations per image -> the packed arrays."""
+        label_of = {category.id: label for label, category in enumerate(self.categories)}
+        counts, lengths, kept, per_image = [], [], [], []
+        for record, group in zip(self.records, rows, strict=True):
+            masks = _masks(group, record, self.path)
+            area = masks.area()
+            for row, pixels in zip(group, area, strict=True):
+                name = f"annotation {row.get('id')} of {record['file_name']}"
+                if not pixels:
+                    self.dropped.append(f"{name} covers no pixel")
+                if row.get("category_id") not in label_of:
+                    raise UserError(
+                        f"{self.path}: {name} has category_id {row.get('category_id')}, which is not in the "
+                        "file's categories: add it or mend the id"
+                    )
+            masks = masks[area > 0]
+            kept += [row for row, pixels in zip(group, area, strict=True) if pixels]
+            counts.append(masks.counts)
+            lengths.append(np.diff(masks.offsets))
+            per_image.append(len(masks))
+        self._counts = np.concatenate([np.zeros(0, np.uint32), *counts])
+        self._offsets = np.cumsum(np.concatenate([[0], *lengths])).astype(np.int64)
+        self._first = [0, *np.cumsum(per_image).tolist()]
+        self._labels = np.array([label_of[a["category_id"]] for a in kept], np.int64)
+        self._crowd = np.array([bool(a.get("iscrowd", 0)) for a in kept], bool)
+        self._boxes = self._packed_boxes(kept)
+        self._keypoints = _packed_keypoints(kept)
+
+    def _packed_boxes(self, kept: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
+        boxes = np.zeros((len(kept), 4), np.float32)
+        for i, annotation in enumerate(kept):
+            box = annotation.get("bbox")
+            if box is None or len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
+                box = _box_of_runs(self, i)
+            boxes[i] = box[0], box[1], box[0] + box[2], box[1] + box[3]
+        return boxes
+
+
+def _box_of_runs(dataset: CocoDataset, index: int) -> list[float]:
+    """xywh of a mask whose annotation has no usable box."""
+    image = int(np.searchsorted(dataset._first, index, side="right")) - 1
+    record, runs = dataset.records[image], dataset._offsets[index : index + 2]
+    size = (int(record["height"]), int(record["width"]))
+    x1, y1, x2, y2 = RLE(dataset._counts[runs[0] : runs[1]], runs - runs[0], size).boxes()[0].tolist()
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def write_coco(
+    path: str | Path, samples: Sequence[tuple[str, Instances]], *, info: Mapping[str, Any] | None = None
+) -> None:
+    """Write a data set, or predictions (then annotations carry ``score``); :class:`CocoDataset` reads it.
+
+    Args:
+        path: the JSON file; written whole or not at all.
+        samples: (file name, instances) per image; image ids are 1, 2, ... All must share their categories.
+        info: the ``info`` block.
+    """
+    categories = next((instances.categories for _, instances in samples if instances.categories), ())
+    images: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for number, (name, instances) in enumerate(samples, start=1):
+        height, width = instances.image_size
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        for row in to_annotations(instances):
+            rows.append({"id": len(rows) + 1, "image_id": number, **row})
+    content = {
+        "info": dict(info or {}),
+        "images": images,
+        "categories": [category_to_dict(c) for c in categories],
+        "annotations": rows,
+    }
+    part = Path(f"{path}.part")
+    part.write_text(json.dumps(content), encoding="utf-8")
+    part.replace(path)
+
+
+def to_annotations(instances: Instances) -> list[dict[str, Any]]:
+    """COCO dicts: category_id, segmentation (RLE), bbox, area, iscrowd, score.
+
+    ``id`` and ``image_id`` are the caller's business. Boxes are the instances' own, to 1/100 px; scores have
+    six digits.
+    """
+    boxes = instances.boxes.detach().cpu().double().numpy()
+    masks = None if instances.masks is None else instances.masks.to_rle()
+    segmentations = None if masks is None else masks.to_coco()
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) if masks is None else masks.area()
+    ids = category_ids(instances)
+    rows = []
+    for i, (x1, y1, x2, y2) in enumerate(boxes):
+        row: dict[str, Any] = {"category_id": ids[i]}
+        if segmentations is not None:
+            row["segmentation"] = segmentations[i]
+        row["bbox"] = [round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)]
+        row["area"] = round(float(areas[i]), 2) if masks is None else int(areas[i])
+        row["iscrowd"] = 0 if instances.crowd is None else int(instances.crowd[i])
+        if instances.scores is not None:
+            row["score"] = float(f"{float(instances.scores[i]):.6g}")
+        if instances.keypoints is not None:
+            row |= _keypoint_fields(instances.keypoints[i].detach().cpu().numpy())
+        rows.append(row)
+    return rows
+
+
+def read_results(path: str | Path, dataset: CocoDataset) -> list[Instances]:
+    """COCO results (a list, or an object with ``annotations``) -> predictions in the order of the data set.
+
+    Raises:
+        UserError: not a results file, or a result of an image or category that the data set does not have.
+    """
+    path = Path(path)
+    content = json.loads(_text(path))
+    rows = content.get("annotations") if isinstance(content, dict) else content
+    if not isinstance(rows, list):
+        raise UserError(f"{path} is no COCO results file: it must hold a list, or an object with annotations")
+    label_of = {category.id: label for label, category in enumerate(dataset.categories)}
+    found = []
+    for record, group in zip(dataset.records, _in_image_order(rows, dataset.records, path), strict=True):
+        unknown = next((a for a in group if a.get("category_id") not in label_of), None)
+        if unknown is not None:
+            raise UserError(f"{path}: category_id {unknown.get('category_id')} is not in {dataset.path}")
+        masks = _masks(group, record, path)
+        found.append(
+            Instances(
+                image_size=masks.size,
+                boxes=torch.from_numpy(masks.boxes()),
+                masks=masks,
+                labels=torch.tensor([label_of[a["category_id"]] for a in group], dtype=torch.int64),
+                scores=torch.tensor([float(a.get("score", 1.0)) for a in group], dtype=torch.float32),
+                categories=dataset.categories,
+            )
+        )
+    return found
+
+
+def category_ids(instances: Instances) -> list[int]:
+    """The data set's own category id of each instance; label + 1 where there are no categories."""
+    if instances.labels is None:
+        return [instances.categories[0].id if instances.categories else 1] * len(instances)
+    labels = instances.labels.tolist()
+    return [instances.categories[i].id if i < len(instances.categories) else i + 1 for i in labels]
+
+
+def category_to_dict(category: Category) -> dict[str, Any]:
+    """One entry of the ``categories`` block."""
+    entry = {"id": category.id, "name": category.name}
+    return entry | ({"supercategory": category.supercategory} if category.supercategory else {})
+
+
+def read_categories(rows: Any, path: Path) -> tuple[Category, ...]:
+    """The ``categories`` block, in the file's order; ids must differ."""
+    try:
+        found = tuple(Category(int(c["id"]), str(c["name"]), str(c.get("supercategory") or "")) for c in rows)
+    except (TypeError, KeyError, ValueError):
+        raise UserError(f"{path}: each category needs an id and a name") from None
+    if len({c.id for c in found}) != len(found):
+        raise UserError(f"{path}: two categories have the same id")
+    return found
+
+
+def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """A JSON object that has ``keys``; anything else is a UserError."""
+    try:
+        content = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from None
+    missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if missing:
+        raise UserError(f"{path} is no COCO instances file: it has no list named {missing[0]!r}")
+    return dict(content)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file") from None
+
+
+def _in_image_order(
+    rows: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]], path: Path
+) -> list[list[dict[str, Any]]]:
+    """Annotations grouped by image, in the order of the image records."""
+    try:
+        place = {record["id"]: i for i, record in enumerate(records)}
+        for record in records:
+            record["file_name"], int(record["height"]), int(record["width"])
+    except (TypeError, KeyError, ValueError):
+        raise UserError(f"{path}: each image needs an id, file_name, width and height") from None
+    if len(place) != len(records):
+        raise UserError(f"{path}: two images have the same id")
+    for row in rows:
+        if row.get("image_id") not in place:
+            raise UserError(
+                f"{path}: annotation {row.get('id')} belongs to image {row.get('image_id')}, "
+                "which is not in the list of images"
+            )
+    groups: list[list[dict[str, Any]]] = [[] for _ in records]
+    for image_id, group in groupby(sorted(rows, key=lambda r: place[r["image_id"]]), lambda r: r["image_id"]):
+        groups[place[image_id]] = list(group)
+    return groups
+
+
+def _masks(annotations: Sequence[dict[str, Any]], record: Mapping[str, Any], path: Path) -> RLE:
+    """Segmentations of one image (polygon lists, compressed or plain run lengths; else the box) -> RLE."""
+    size = (int(record["height"]), int(record["width"]))
+    try:
+        return _masks_at_once(annotations, size)
+    except (KeyError, TypeError, ValueError):
+        for annotation in annotations:  # find out which one it was
+            try:
+                _masks_at_once([annotation], size)
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{path}: the segmentation of annotation {annotation.get('id')} of {record['file_name']} "
+                    f"cannot be read ({error}): mend or remove it"
+                ) from None
+        raise
+
+
+def _masks_at_once(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> RLE:
+    runs: list[dict[str, Any]] = []
+    outlines: list[Any] = []
+    order = np.zeros(len(annotations), np.int64)
+    for i, annotation in enumerate(annotations):
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, dict):
+            order[i] = -1 - len(runs)
+            runs.append({"size": size, **segmentation})
+        else:
+            order[i] = len(outlines)
+            outlines.append(segmentation or [_corners(annotation["bbox"])])
+    joined = RLE.cat([RLE.from_coco(runs, size), Polygons.from_coco(outlines, size).to_rle()])
+    return joined[np.where(order < 0, -1 - order, order + len(runs))]
+
+
+def _corners(box: Sequence[float]) -> list[float]:
+    """xywh -> the ring of its corners."""
+    x, y, w, h = box
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
+
+
+def _packed_keypoints(kept: Sequence[dict[str, Any]]) -> NDArray[np.float32] | None:
+    """(N, K, 3), zeros where an annotation has none; None where no annotation has keypoints."""
+    num = max((len(a.get("keypoints") or ()) // 3 for a in kept), default=0)
+    if not num:
+        return None
+    points = np.zeros((len(kept), num, 3), np.float32)
+    for slot, annotation in zip(points, kept, strict=True):
+        given = np.asarray(annotation.get("keypoints") or (), np.float32).reshape(-1, 3)
+        slot[: len(given)] = given
+    return points
+
+
+def _keypoint_fields(points: NDArray[np.float32]) -> dict[str, Any]:
+    flat = [round(float(v), 2) for v in points.reshape(-1)]
+    return {"keypoints": flat, "num_keypoints": int((points[:, 2] > 0).sum())}
+
+
+def _read_as_annotated(path: Path, record: Mapping[str, Any]) -> NDArray[Any]:
+    """The image, turned by its EXIF orientation exactly if the annotator's tool did so too."""
+    size = (int(record["height"]), int(record["width"]))
+    image = read_image(path)
+    if image.shape[:2] != size:
+        stored = read_image(path, upright=False)
+        if stored.shape[:2] != size:
+            raise UserError(
+                f"{path} is {image.shape[1]} x {image.shape[0]}, but its annotations are for "
+                f"{size[1]} x {size[0]}: restore the annotated image or export the annotations again"
+            )
+        return stored
+    return image

@@ -1,0 +1,25 @@
+"""Sample: one image with what is known about it, on its way from disk to training, scoring or drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from eachmask.structures import Instances
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One annotated image.
+
+    ``image`` is (H, W, 3) uint8, uint16 or float32 (RGB); ``targets`` lie in its pixels and may carry
+    ``crowd``; ``path`` is the file it came from (for messages); ``image_id`` is the data set's own.
+    """
+
+    image: NDArray[Any]
+    targets: Instances
+    path: Path = Path()
+    image_id: int = 0

@@ -1,0 +1,115 @@
+"""TIFF pages: every bit depth, every page, with the decoder that can.
+
+8-bit pages of any compression go to Pillow, deeper ones to tifffile (exact for every layout, but only
+for the compressions that need no extra package) and else to OpenCV.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.data import images
+from eachmask.structures import UserError
+
+# What is wrong with a file is said in our one sentence, not in the decoder's log.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+_REDUCED, _MASK = 1, 4
+"""Bits of tag 254: a smaller copy of another page, a transparency mask."""
+
+
+def page_indices(path: Path) -> list[int]:
+    """Directory numbers (from 0) of the pictures in a file, without thumbnails, pyramid levels and masks."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        if not len(tiff.pages):
+            raise UserError(f"{path} is damaged: its TIFF directory cannot be found")
+        if len(tiff.pages) == 1:
+            return [0]
+        kinds = [_tag(page, 254, 0) for page in tiff.pages]
+        kept = [i for i, kind in enumerate(kinds) if not kind & (_REDUCED | _MASK)]
+        return kept or list(range(len(kinds)))
+
+
+def read_tiff_page(path: Path, page: int, max_pixels: int, upright: bool) -> NDArray[Any]:
+    """Page ``page`` (from 1) as (H, W, 3); see :func:`eachmask.data.images.read_image`."""
+    import tifffile
+
+    indices = page_indices(path)
+    if not 1 <= page <= len(indices):
+        raise UserError(f"{path} has no page {page}: its pages are 1 to {len(indices)}")
+    index = indices[page - 1]
+    with tifffile.TiffFile(path) as tiff:
+        header: Any = tiff.pages[index]
+        images.check_pixels(path, header.imagewidth, header.imagelength, max_pixels)
+        orientation = _tag(header, 274, 1) if upright else 1
+        channels = header.samplesperpixel - len(header.extrasamples)
+        _check_channels(path, header.samplesperpixel, channels)
+        if header.bitspersample > 8 or header.planarconfig == 2:
+            try:
+                return images.orient(_arrange(header, header.asarray()), orientation)
+            except ValueError as error:
+                if "requires" not in str(error):  # a compression that needs an extra package
+                    raise
+    if header.bitspersample <= 8:
+        return _with_pillow(path, index, upright)
+    return _with_opencv(path, index, orientation, _tag(header, 274, 1))
+
+
+def _check_channels(path: Path, samples: int, colours: int) -> None:
+    if samples not in (1, 2, 3, 4) or (samples == 2 and colours == 2):
+        raise UserError(f"{path} has {samples} channels, but 1, 3 or 4 can be read: save those to look at")
+
+
+def _arrange(header: Any, pixels: NDArray[Any]) -> NDArray[Any]:
+    """tifffile's array -> (H, W, 3), the photometric interpretation undone."""
+    if header.axes.startswith("S"):
+        pixels = np.moveaxis(pixels, 0, -1)
+    photometric = int(header.photometric)
+    if pixels.ndim == 3 and pixels.shape[2] == 2:  # grey and alpha
+        pixels = pixels[..., [0, 0, 0, 1]]
+    if photometric == 0 and pixels.dtype.kind == "u":  # white is zero
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    if photometric == 3 and header.colormap is not None:
+        pixels = np.moveaxis(header.colormap, 0, -1)[pixels]
+    if photometric == 5 and pixels.ndim == 3 and pixels.shape[2] == 4:  # inks
+        top = np.iinfo(pixels.dtype).max
+        ink, black = pixels[..., :3].astype(np.float32), pixels[..., 3:].astype(np.float32)
+        pixels = np.rint((top - ink) * ((top - black) / top)).astype(pixels.dtype)
+    return images.as_array(pixels)
+
+
+def _with_pillow(path: Path, index: int, upright: bool) -> NDArray[Any]:
+    with images.open_with_pillow(path) as image:
+        image.seek(index)
+        orientation = image.getexif().get(274, 1)
+        image.load()  # Pillow turns TIFFs upright by itself while loading
+        pixels = images.as_array(image)
+    return pixels if upright else images.orient(pixels, _inverse(orientation))
+
+
+def _with_opencv(path: Path, index: int, wanted: int, stored: int) -> NDArray[Any]:
+    ok, pages = cv2.imreadmulti(str(path), index, 1, flags=cv2.IMREAD_UNCHANGED)
+    if not ok or not pages:
+        raise UserError(f"{path} is damaged or compressed in a way that cannot be decoded (page {index + 1})")
+    pixels = images.as_array(images.bgr_to_rgb(np.asarray(pages[0])))
+    # OpenCV has turned the page upright.
+    return pixels if wanted == stored else images.orient(pixels, _inverse(stored))
+
+
+def _inverse(orientation: int) -> int:
+    """The orientation that undoes one."""
+    return {6: 8, 8: 6}.get(orientation, orientation)
+
+
+def _tag(page: Any, code: int, default: int) -> int:
+    tags = getattr(page, "tags", None)  # the frames of a series share their first page's tags
+    tag = tags.get(code) if tags is not None else None
+    return default if tag is None else int(tag.value)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eachmask import draw
+from eachmask.structures import RLE, Category, Instances, UserError
+
+
+def _discs(size: tuple[int, int], num: int, seed: int = 0) -> Instances:
+    height, width = size
+    rng = np.random.default_rng(seed)
+    ys, xs = np.mgrid[:height, :width]
+    radius = max(1.0, min(size) / 12)
+    masks = RLE.from_bitmaps(
+        np.stack([
+            (xs - rng.uniform(0, width)) ** 2 + (ys - rng.uniform(0, height)) ** 2 <= radius**2 for _ in range(num)
+        ]) if num else np.zeros((0, height, width), bool)
+    )  # fmt: skip
+    return Instances(
+        size, torch.from_numpy(masks.boxes()), masks, torch.arange(num) % 2, torch.linspace(0.9, 0.1, num),
+        categories=(Category(1, "cat"), Category(2, "dog")),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("num", [0, 1, 7, 80])
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (33, 47), (240, 320)])
+def test_any_size_any_number(size: tuple[int, int], num: int) -> None:
+    image = np.full((*size, 3), 90, np.uint8)
+    before = image.copy()
+    drawn = draw.overlay(image, _discs(size, num))
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+    np.testing.assert_array_equal(image, before)
+    if num == 0:
+        np.testing.assert_array_equal(drawn, image)
+
+
+@pytest.mark.parametrize("crowded", [0, 50])
+def test_only_the_masks_change(crowded: int) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (120, 160, 3)).astype(np.uint8)
+    instances = _discs((120, 160), 6)
+    drawn = draw.overlay(image, instances, draw.DrawOptions(names=False, outline=0, fill=0.5, crowded=crowded))
+    inside = instances.masks.to_label_map() > 0
+    assert (drawn != image).any(-1)[inside].mean() > 0.99
+    np.testing.assert_array_equal(drawn[~inside], image[~inside])
+
+
+def test_colours_are_stable_and_differ() -> None:
+    colours = [draw.colour(i) for i in range(60)]
+    assert colours == [draw.colour(i) for i in range(60)]
+    assert len(set(colours)) == 60
+    assert min(sum(c) for c in colours) > 200
+    instances = _discs((60, 60), 4)
+    assert draw.instance_colours(instances, draw.DrawOptions(colour_by="class")) == [
+        draw.colour(0), draw.colour(1), draw.colour(0), draw.colour(1),
+    ]  # fmt: skip
+    instances.track_ids = torch.tensor([5, 9, 1, 0])
+    assert draw.instance_colours(instances, draw.DrawOptions())[1] == draw.colour(9)
+
+
+def test_names_are_inside_the_picture_and_readable() -> None:
+    image = np.zeros((300, 400, 3), np.uint8)
+    box = torch.tensor([[380.0, 0.0, 400.0, 6.0]])
+    instances = Instances(
+        (300, 400),
+        box,
+        None,
+        torch.tensor([0]),
+        torch.tensor([0.87]),
+        categories=(Category(1, "cat"), Category(2, "dog")),
+    )
+    drawn = draw.overlay(image, instances, draw.DrawOptions(outline=0))
+    plate = (drawn == draw.colour(0)).all(-1)
+    ys, xs = np.nonzero(plate)
+    assert xs.max() == 399 and ys.min() < 12 and xs.max() - xs.min() > 30
+    assert (drawn[ys.min() : ys.max(), xs.min() : xs.max()].sum(-1) < 100).any()  # dark letters on a bright plate
+
+
+def test_names_do_not_cover_a_small_picture() -> None:
+    image = np.full((40, 40, 3), 128, np.uint8)
+    instances = _discs((40, 40), 3)
+    named = draw.overlay(image, instances, draw.DrawOptions(names=True))
+    np.testing.assert_array_equal(named, draw.overlay(image, instances, draw.DrawOptions(names=False)))
+
+
+def test_sixteen_bits_are_stretched() -> None:
+    image = np.linspace(1000, 3000, 100 * 90 * 3).reshape(100, 90, 3).astype(np.uint16)
+    shown = draw.to_display(image)
+    assert shown.dtype == np.uint8 and shown.min() == 0 and shown.max() == 255
+    assert draw.to_display(image, stretch=False).max() == 12
+    assert draw.to_display(image.astype(np.float32)).max() == 255
+
+
+def test_eight_bits_stay_unless_very_dark() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(draw.to_display(image), image)
+    assert draw.to_display(image // 8).max() == 255
+    assert draw.to_display(np.zeros((5, 5, 3), np.uint8)).max() == 0
+    assert draw.to_display(np.full((5, 5, 3), 40_000, np.uint16)).max() == 255
+
+
+def test_boxes_are_drawn_where_there_are_no_masks() -> None:
+    instances = Instances((50, 60), torch.tensor([[10.0, 12.0, 30.0, 40.0]]))
+    drawn = draw.overlay(np.zeros((50, 60, 3), np.uint8), instances, draw.DrawOptions(outline=1))
+    ys, xs = np.nonzero(drawn.any(-1))
+    assert (xs.min(), ys.min(), xs.max(), ys.max()) == (10, 12, 29, 39)
+
+
+def test_shrink_keeps_what_is_small_enough() -> None:
+    image, instances = np.zeros((120, 160, 3), np.uint16), _discs((120, 160), 3)
+    assert draw.shrink(image, instances, 160) == (image, instances)
+    small, objects = draw.shrink(image, instances, 80)
+    assert small.shape == (60, 80, 3) and objects.image_size == (60, 80)
+
+
+def test_sizes_must_agree() -> None:
+    with pytest.raises(ValueError, match="for instances on"):
+        draw.overlay(np.zeros((5, 6, 3), np.uint8), _discs((6, 5), 1))
+
+
+def test_save(tmp_path: Path) -> None:
+    image = np.full((60, 80, 3), 100, np.uint8)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    instances = _discs((60, 80), 3)
+    draw.save(tmp_path / "out.png", tmp_path / "in.png", instances)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), draw.overlay(image, instances))
+    with pytest.raises(UserError, match="out.xyz"):
+        draw.save(tmp_path / "out.xyz", image, instances)
