@@ -1,50 +1,66 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 
-# The first of these that really runs and is new enough (version managers leave shims that fail).
-PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
-	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v "$$p"; break; }; done)
+# The first of these that really runs, is new enough and can make environments: version managers leave shims that
+# fail, and some systems split venv from Python.
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && \
+	{ command -v "$$p"; break; }; done)
+VERSION := $(if $(PYTHON),$(shell "$(PYTHON)" -c 'import sys; print(sys.version.split()[0])'))
+
 VENV := .venv
 BIN := $(VENV)/bin
-# The environment is as old as the files that decide what is in it.
-READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# What is installed depends on these alone; where nothing of it changed, nothing is installed again.
+KEY := $(shell { cat pyproject.toml; echo "$(VERSION) $(CURDIR)"; } | cksum | cut -d ' ' -f 1)
+USER_READY := $(VENV)/.user-$(KEY)
+DEVELOPER_READY := $(VENV)/.developer-$(KEY)
 
-.PHONY: demo test test-slow lint bench docs clean help
+.PHONY: help demo test test-slow lint bench docs clean
 
 help:
 	@echo "make demo       install, find the objects in real pictures, say where the results are"
 	@echo "make test       install, run the tests"
 	@echo "make test-slow  the tests that take minutes"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff, and mypy in strict mode on structures, ops and data"
 	@echo "make bench      the benchmarks that the documents quote"
-	@echo "make docs       check that the documents' links and figures are whole"
+	@echo "make docs       write the generated pages, then check every link"
+	@echo "make clean      remove the environment and what the commands above wrote"
 
-$(READY): pyproject.toml
-	@test -n "$(PYTHON)" || { echo "eachmask needs Python 3.11 or newer with venv: install it, then run make again." >&2; exit 1; }
-	@echo "Installing into $(VENV) (once; torch is large, this takes a few minutes) ..."
-	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || "$(PYTHON)" -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[offline-backbones]" --group dev
-	@touch $(READY)
+$(USER_READY):
+	@test -n "$(PYTHON)" || { echo "eachmask needs Python 3.11 or newer together with its venv module, and found none: \
+	install both (on Debian and Ubuntu: python3 and python3-venv), then run make again." >&2; exit 1; }
+	@test "$$($(BIN)/python -c 'import sys; print(sys.version.split()[0])' 2>/dev/null)" = "$(VERSION)" || \
+		"$(PYTHON)" -m venv --clear $(VENV)
+	@echo "Installing eachmask for Python $(VERSION) into $(VENV): once, some minutes, torch is large ..."
+	@$(PIP) install --upgrade "pip>=25.1"
+	@$(PIP) install --editable .
+	@rm -f $(VENV)/.user-* $(VENV)/.developer-* && touch $@
 
-demo: $(READY)
-	@$(BIN)/python examples/demo.py --out demo-results
+$(DEVELOPER_READY): $(USER_READY)
+	@echo "Installing the developers' tools ..."
+	@$(PIP) install --editable ".[offline-backbones]" --group dev
+	@touch $@
 
-test: $(READY)
+demo: $(USER_READY)
+	@$(BIN)/python examples/demo.py $(if $(FETCH),--fetch)
+
+test: $(DEVELOPER_READY)
 	@$(BIN)/python -m pytest
 
-test-slow: $(READY)
+test-slow: $(DEVELOPER_READY)
 	@$(BIN)/python -m pytest -m slow
 
-lint: $(READY)
-	@$(BIN)/ruff check src tests benchmarks examples
+lint: $(DEVELOPER_READY)
+	@$(BIN)/ruff check .
 	@$(BIN)/mypy src/eachmask/structures src/eachmask/ops src/eachmask/data
 
-bench: $(READY)
+bench: $(DEVELOPER_READY)
 	$(BIN)/python benchmarks/paste.py
 	$(BIN)/python benchmarks/predict_cpu.py
 
-docs: $(READY)
+docs: $(DEVELOPER_READY)
+	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m pytest -q tests/test_docs.py
 
 clean:
-	rm -rf $(VENV) demo-results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) results/demo .pytest_cache .mypy_cache .ruff_cache

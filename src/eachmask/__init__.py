@@ -4,7 +4,6 @@
 
     predictor = eachmask.load("nuclei")
     instances = predictor.predict("cells.png")
-    eachmask.draw.save("overlay.png", "cells.png", instances)
 
 Importing this is cheap: torch and the rest come in when first used.
 """
@@ -17,24 +16,26 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Category": "eachmask.structures",
+    "DecodeOptions": "eachmask.structures",
     "Instances": "eachmask.structures",
     "Masks": "eachmask.structures",
-    "RLE": "eachmask.structures",
-    "DecodeOptions": "eachmask.structures",
-    "Preprocess": "eachmask.structures",
-    "UserError": "eachmask.structures",
     "Predictor": "eachmask.predict",
+    "Preprocess": "eachmask.structures",
+    "RLE": "eachmask.structures",
+    "UserError": "eachmask.structures",
     "load": "eachmask.predict",
 }
-_MODULES = ("data", "draw", "metrics", "models", "ops", "recipes", "structures", "train", "weights")
+"""Public name -> the module that defines it."""
+_ROOMS = ("data", "draw", "metrics", "models", "ops", "recipes", "structures", "train", "weights")
 
-__all__ = [*_HOMES, *_MODULES]
+__all__ = [*_HOMES, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _MODULES:
+    if name in _ROOMS:
         return importlib.import_module(f"eachmask.{name}")
     raise AttributeError(f"module 'eachmask' has no attribute {name!r}")
 

@@ -10,6 +10,7 @@ from eachmask import weights as weights
 from eachmask.predict import Predictor as Predictor
 from eachmask.predict import load as load
 from eachmask.structures import RLE as RLE
+from eachmask.structures import Category as Category
 from eachmask.structures import DecodeOptions as DecodeOptions
 from eachmask.structures import Instances as Instances
 from eachmask.structures import Masks as Masks

@@ -1,13 +1,16 @@
 """The command line: thin commands over the same functions that Python users call.
 
-A command is a module here with an options dataclass (its docstrings are the help text) and a function from it to an exit
-status. Only the command that runs is imported, so that ``eachmask --help`` answers at once.
+A command is a module here with an options dataclass (its docstrings are the help text) and a function from it to an
+exit status. Only the command that runs is imported, so that ``eachmask --help`` answers at once.
 """
 
 from __future__ import annotations
 
+import difflib
+import errno
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,10 +18,8 @@ COMMANDS = {
     "predict": ("eachmask.cli.predict", "PredictOptions", "predict", "find the objects in pictures"),
     "train": ("eachmask.cli.train", "TrainOptions", "train", "train a model by a recipe on annotated images"),
     "evaluate": ("eachmask.cli.evaluate", "EvaluateOptions", "evaluate", "measure a model or its predictions"),
-    "convert": ("eachmask.cli.convert", "ConvertOptions", "convert", "annotations from one format to another"),
-    "doctor": ("eachmask.cli.doctor", "DoctorOptions", "doctor", "find what is wrong with a data set"),
     "models": ("eachmask.cli.models", "ModelsOptions", "list_models", "list what can be loaded by name"),
-    "show": ("eachmask.cli.models", "ShowOptions", "show", "print a model's card and settings"),
+    "show": ("eachmask.cli.show", "ShowOptions", "show", "print a model's card and settings"),
 }
 """Command -> module, options class, function, summary."""
 
@@ -29,12 +30,14 @@ One mask for each object.
 commands:
 {chr(10).join(f"  {name:<10} {row[3]}" for name, row in COMMANDS.items())}
 
-  eachmask COMMAND --help says more, with examples.
+  eachmask COMMAND --help says more, with examples; eachmask --version says which version this is.
 
 exit status:
   0 all done; 1 done in part, the command says what is missing; 2 a mistake in the call or in
   a file, explained in a sentence; 130 interrupted
 """
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,15 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"eachmask {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
-        print(f"eachmask: there is no command {arguments[0]!r}: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1) or list(COMMANDS)
+        return _fail(f"there is no command {arguments[0]!r}; did you mean {' or '.join(near)}?")
     return _run(arguments[0], arguments[1:])
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
     import tyro
-
-    from eachmask.structures.errors import UserError
 
     module_name, options_class, function, _ = COMMANDS[name]
     try:
@@ -67,13 +68,26 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         about = inspect.getdoc(options_type)
         options = tyro.cli(options_type, prog=f"eachmask {name}", description=about, args=arguments)
         status: int = getattr(module, function)(options)
+        sys.stdout.flush()
         return status
-    except UserError as error:
-        print(f"eachmask: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("eachmask: interrupted; what is done is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        return _fail(f"{error.filename or 'the disk'}: {error.strerror}")
+    except ValueError as error:
+        from eachmask.structures.errors import UserError  # late, because it brings torch in
+
+        if not isinstance(error, UserError):
+            raise
+        return _fail(str(error))
+
+
+def _fail(sentence: str) -> int:
+    print(f"eachmask: {sentence}", file=sys.stderr)
+    return 2

@@ -1,12 +1,15 @@
-"""``eachmask models`` and ``eachmask show``: what can be loaded by name, and what is known about it."""
+"""``eachmask models``: what can be loaded by name, where it comes from, what it may be used for, how good it is."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-import tyro
+if TYPE_CHECKING:
+    from eachmask.weights.catalogue import Entry
 
 
 @dataclass(frozen=True)
@@ -25,98 +28,108 @@ class ModelsOptions:
 
 
 @dataclass(frozen=True)
-class ShowOptions:
-    """Print a model's card and settings.
+class Row:
+    """One model of the list."""
 
-    Examples:
-      eachmask show nuclei
-      eachmask show runs/mine/model.safetensors
-    """
-
-    model: Annotated[str, tyro.conf.Positional]
-    """A name from `eachmask models`, or a model file."""
+    name: str
+    summary: str
+    where: str
+    """bundled | cache | download"""
+    source: str
+    size_mb: float
+    """Of the file, in units of a million bytes."""
+    classes: int
+    measured: dict[str, float]
+    """Fractions 0..1."""
+    published: dict[str, float]
+    """Per cent, as their makers give them."""
+    licence: str
 
 
 def list_models(options: ModelsOptions) -> int:
     """Run the command; returns the exit status."""
+    from eachmask.weights.fetch import cache_dir
+
+    rows = all_rows()
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return 0
+    _print_table(rows)
+    print(f"Downloads are kept in {cache_dir()}. eachmask show NAME prints a model's card.")
+    return 0
+
+
+def all_rows() -> list[Row]:
+    """Bundled models, then the catalogue."""
     from eachmask.weights.catalogue import CATALOGUE, bundled
-    from eachmask.weights.fetch import cached
     from eachmask.weights.file import read_info
 
     rows = []
     for name, path in bundled().items():
         info = read_info(path)
         rows.append(
-            {
-                "name": name,
-                "where": "bundled",
-                "size_mb": round(path.stat().st_size / 1e6, 1),
-                "classes": len(info.categories),
-                "measured": info.scores,
-                "published": {},
-                "licence": info.licence,
-            }
+            Row(
+                name=name,
+                summary=_summary(info.card) or info.variant,
+                where="bundled",
+                source="comes with eachmask",
+                size_mb=round(path.stat().st_size / 1e6, 1),
+                classes=len(info.categories),
+                measured=_numbers(info.scores),
+                published={},
+                licence=info.licence,
+            )
         )
-    for entry in CATALOGUE:
-        rows.append(
-            {
-                "name": entry.name,
-                "where": "cache" if cached(entry) else "download",
-                "size_mb": entry.size_mb,
-                "classes": sum(c.name != "N/A" for c in entry.categories),
-                "measured": {},
-                "published": dict(entry.published),
-                "licence": entry.licence,
-            }
-        )
-    if options.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        _print_table(rows)
-    return 0
+    return rows + [_catalogue_row(entry) for entry in CATALOGUE]
 
 
-def show(options: ShowOptions) -> int:
-    """Run the command; returns the exit status."""
-    from rich.console import Console
-    from rich.markdown import Markdown
+def _catalogue_row(entry: Entry) -> Row:
+    from eachmask.weights.fetch import cached
 
-    from eachmask.weights.catalogue import Entry, find
-    from eachmask.weights.fetch import is_path
-    from eachmask.weights.file import read_info
-
-    console = Console()
-    found = options.model if is_path(options.model) else find(options.model)
-    if isinstance(found, Entry):
-        info = found.info()
-        console.print(f"[bold]{found.name}[/bold]: {found.source}, {found.size_mb} MB to download from {found.url}")
-        for what, value in found.published.items():
-            console.print(f"published, not measured by us: {what} {value:.3f}")
-    else:
-        info = read_info(found)
-        if info.card:
-            console.print(Markdown(info.card))
-    settings = asdict(info)
-    settings.pop("card")
-    settings["categories"] = [category["name"] for category in settings["categories"]]
-    for key, value in settings.items():
-        if value not in (None, "", {}, ()):
-            console.print(f"[bold]{key}[/bold]: {value}", highlight=False)
-    return 0
+    return Row(
+        name=entry.name,
+        summary=entry.summary,
+        where="cache" if cached(entry) else "download",
+        source=f"{entry.source}, {entry.host}",
+        size_mb=entry.size_mb,
+        classes=sum(category.name != "N/A" for category in entry.categories),
+        measured={},
+        published=dict(entry.published),
+        licence=entry.licence,
+    )
 
 
-def _print_table(rows: list[dict]) -> None:  # type: ignore[type-arg]
+def _summary(card: str) -> str:
+    """The card's first sentence: what follows its title."""
+    lines = [line.strip() for line in card.splitlines()]
+    paragraph = " ".join(lines[1:]).strip() if lines and lines[0].startswith("#") else " ".join(lines)
+    return paragraph.split(". ")[0].rstrip(".")[:120]
+
+
+def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if isinstance(value, int | float)}
+
+
+def _print_table(rows: list[Row]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("name", "where", "MB", "classes"):
-        table.add_column(column, no_wrap=True)
-    for column in ("measured by us", "published by its makers", "licence"):
-        table.add_column(column, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_lines=False)
+    for title in ("name", "where"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("MB", justify="right", no_wrap=True)
+    for title in ("what for", "measured by us", "published by its makers", "licence"):
+        table.add_column(title, overflow="fold")
     for row in rows:
-        scores = ["\n".join(f"{k} {v:.3f}" for k, v in row[kind].items()) for kind in ("measured", "published")]
         table.add_row(
-            row["name"], row["where"], str(row["size_mb"]), str(row["classes"]), *scores, row["licence"]
+            row.name,
+            row.where,
+            f"{row.size_mb:g}",
+            row.summary,
+            ", ".join(f"{name} {value:.3f}" for name, value in row.measured.items()) or "-",
+            ", ".join(f"{name} {value:g}" for name, value in row.published.items()) or "-",
+            row.licence.split(";")[0],
         )
-    Console().print(table)
+    # A pipe has no width of its own; 80 columns would break every cell into pieces.
+    Console(width=None if sys.stdout.isatty() else 180).print(table)

@@ -1,1 +1,5 @@
-"""Weights: where they are, what they may be used for, and how foreign ones are read."""
+"""Weights: where they are, what they may be used for, and how foreign ones are read.
+
+``catalogue`` says what can be had by name, ``fetch`` brings it here, ``file`` reads and writes the one kind of model
+file; each ``from_...`` module knows one foreign format.
+"""

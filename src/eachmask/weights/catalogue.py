@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from eachmask.structures import Category, Preprocess, UserError
@@ -41,24 +42,27 @@ class Entry:
     """Who publishes the weights, in words."""
     categories: tuple[Category, ...] = COCO_CATEGORIES
     preprocess: Preprocess = field(default_factory=Preprocess)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the variant function that these weights want."""
 
     @property
     def host(self) -> str:
         """Where the download comes from."""
         return urlsplit(self.url).hostname or self.url
 
-    def info(self, sha256: str) -> ModelInfo:
+    def info(self, sha256: str | None = None) -> ModelInfo:
         """Header of the model file that the download becomes.
 
         Args:
-            sha256: the whole digest of the file that was read.
+            sha256: the whole digest of the file that was read; by default as much of it as is published.
         """
         return ModelInfo(
             variant=self.name,
+            config=dict(self.config),
             preprocess=self.preprocess,
             categories=self.categories,
             licence=self.licence,
-            training={"source": self.source, "url": self.url, "sha256": sha256},
+            training={"source": self.source, "url": self.url, "sha256": sha256 or self.sha256},
             name=self.name,
             card=self.card(),
         )
@@ -78,9 +82,11 @@ class Entry:
 
 _TORCHVISION = "torchvision's official COCO_V1 weights"
 _LICENCE = (
-    "BSD-3-Clause code; the source states no licence for the weights themselves and leaves it to the user to see "
-    "what the training data allows (COCO 2017: annotations CC BY 4.0, photographs under their Flickr terms)"
+    "code BSD-3-Clause, weights not stated; the source leaves it to the user to see what the training data allows "
+    "(COCO 2017: annotations CC BY 4.0, photographs under their Flickr terms)"
 )
+_FIRST = {"norm_eps": 0.0}
+"""The first generation was trained with batch normalisation that adds no epsilon to the variance."""
 _FILES = "https://download.pytorch.org/models/"
 
 # torchvision puts the first eight digits of the file's SHA-256 into its name and publishes no longer digest.
@@ -94,6 +100,7 @@ CATALOGUE = (
         published={"box AP": 37.9, "mask AP": 34.6},
         licence=_LICENCE,
         source=_TORCHVISION,
+        config=_FIRST,
     ),
     Entry(
         "mask_rcnn_r50_fpn_v2",
@@ -114,6 +121,7 @@ CATALOGUE = (
         published={"box AP": 37.0},
         licence=_LICENCE,
         source=_TORCHVISION,
+        config=_FIRST,
     ),
     Entry(
         "faster_rcnn_r50_fpn_v2",
@@ -135,6 +143,7 @@ CATALOGUE = (
         licence=_LICENCE,
         source=_TORCHVISION,
         categories=PERSON,
+        config=_FIRST,
     ),
 )
 """Everything that is fetched on first use."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from eachmask import models
 from eachmask.structures import Category, Preprocess, UserError
@@ -63,17 +63,42 @@ def save_model(path: str | Path, model: nn.Module, info: ModelInfo, *, half: boo
     Args:
         half: store weights as float16, half the size; they are widened again on loading.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, value in model.state_dict().items():
         value = value.detach().cpu().contiguous()
         tensors[name] = value.half() if half and value.dtype == torch.float32 else value.clone()
+    return _write(Path(path), tensors, info)
+
+
+def replace_info(path: str | Path, **changes: Any) -> ModelInfo:
+    """Rewrite the header of a model file, atomically, without touching the weights.
+
+    Args:
+        changes: fields of :class:`ModelInfo`, e.g. ``card=Path("docs/models/nuclei.md").read_text()``.
+
+    Raises:
+        UserError: see :func:`read_info`.
+    """
+    info = replace(read_info(path), **changes)
+    with safe_open(path, framework="pt") as handle:
+        tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+    _write(Path(path), tensors, info)
+    return info
+
+
+def _write(path: Path, tensors: dict[str, Tensor], info: ModelInfo) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata={HEADER: info.to_json()})
-    with open(part, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(part, path)
+    try:
+        part.touch()
+        mode = part.stat().st_mode  # the user's own default; save_file would leave a file for its owner alone
+        save_file(tensors, part, metadata={HEADER: info.to_json()})
+        part.chmod(mode)
+        with open(part, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 
@@ -95,7 +120,10 @@ def read_info(path: str | Path) -> ModelInfo:
         raise UserError(
             f"{path} holds weights but no eachmask header: only files written by eachmask can be loaded by path"
         )
-    return ModelInfo.from_json(text)
+    try:
+        return ModelInfo.from_json(text)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the eachmask header of {path} cannot be read: the file is of another version") from error
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
@@ -105,11 +133,12 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
         UserError: see :func:`read_info`; or weights and variant do not fit together.
     """
     info = read_info(path)
-    model: nn.Module = models.variant(info.variant)(num_classes=len(info.categories), **info.config)
+    build = models.variant(info.variant)
     with safe_open(path, framework="pt") as handle:
         tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
     try:
+        model: nn.Module = build(num_classes=len(info.categories), **info.config)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except RuntimeError as error:
+    except (TypeError, RuntimeError) as error:
         raise UserError(f"{path} does not fit its variant {info.variant}: it was written by another version") from error
     return model.eval(), info

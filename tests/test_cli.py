@@ -1,0 +1,172 @@
+"""The program: its commands, its help, its exit statuses. What a command computes is tested beside its room."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from eachmask import __version__, cli
+from eachmask.structures import Category, UserError
+from eachmask.weights.catalogue import CATALOGUE, bundled
+from eachmask.weights.file import ModelInfo
+
+each_command = pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "eachmask", *arguments], capture_output=True, text=True)
+
+
+@each_command
+def test_every_command_is_whole(command: str) -> None:
+    module, options, function, summary = cli.COMMANDS[command]
+    found = import_module(module)
+    assert is_dataclass(getattr(found, options)) and callable(getattr(found, function)) and summary
+
+
+@each_command
+def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert stopped.value.code == 0 and f"eachmask {command}" in said
+    module, options, _, _ = cli.COMMANDS[command]
+    for field in fields(getattr(import_module(module), options)):
+        assert field.name.replace("_", "-") in said.replace("_", "-") or "Positional" in str(field.type)
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        assert cli.main(arguments) == 0
+        said = capsys.readouterr().out
+        assert all(command in said for command in cli.COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"eachmask {__version__}"
+
+
+def test_help_does_not_load_torch() -> None:
+    code = "import sys; from eachmask.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_as_a_module() -> None:
+    answer = run("--version")
+    assert answer.returncode == 0 and __version__ in answer.stdout
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predct"]) == 2
+    assert "did you mean predict?" in capsys.readouterr().err
+
+
+def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["models", "--jsn"])
+    assert stopped.value.code == 2
+
+
+# What a failing command looks like -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (UserError("photo.png is empty: save it again"), 2, "eachmask: photo.png is empty: save it again\n"),
+        (PermissionError(13, "Permission denied", "out"), 2, "eachmask: out: Permission denied\n"),
+        (OSError(28, "No space left on device"), 2, "eachmask: the disk: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "eachmask: interrupted; what is done is kept\n"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_that_a_user_can_mend(
+    raised: BaseException,
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(options: object) -> int:
+        raise raised
+
+    monkeypatch.setattr("eachmask.cli.models.list_models", fail)
+    assert cli.main(["models"]) == status
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("bug", [ValueError("a bug"), OSError(5, "Input/output error")])
+def test_bugs_are_not_hidden(bug: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(options: object) -> int:
+        raise bug
+
+    monkeypatch.setattr("eachmask.cli.models.list_models", fail)
+    with pytest.raises(type(bug), match=str(bug.args[-1])):
+        cli.main(["models"])
+
+
+def test_reader_that_goes_away() -> None:
+    code = (
+        "import sys; from eachmask import cli; from eachmask.cli import models\n"
+        "models.list_models = lambda options: [print('x' * 100) for _ in range(100_000)] and 0\n"
+        "sys.exit(cli.main(['models']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+# models and show ------------------------------------------------------------------------------------
+
+
+def test_models_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EACHMASK_CACHE", str(tmp_path))
+    entry = CATALOGUE[0]
+    (tmp_path / f"{entry.name}-{entry.sha256}.safetensors").touch()
+    assert cli.main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == [*bundled(), *(entry.name for entry in CATALOGUE)]
+    assert rows[entry.name]["where"] == "cache" and rows[CATALOGUE[1].name]["where"] == "download"
+    assert all(rows[name]["where"] == "bundled" and rows[name]["measured"] for name in bundled())
+    assert rows[entry.name]["published"] == entry.published and rows[entry.name]["measured"] == {}
+    assert all(row["licence"] and row["source"] and row["size_mb"] > 0 for row in rows.values())
+
+
+def test_models_as_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models"]) == 0
+    said = capsys.readouterr().out
+    assert all(entry.name in said for entry in CATALOGUE) and "mask AP 41.8" in said
+    assert "measured by us" in said and "published by its makers" in said
+
+
+@pytest.mark.parametrize("name", [*bundled(), CATALOGUE[1].name])
+def test_show(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", name]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"# {name}") and "licence:" in said and "preprocess:" in said
+    assert cli.main(["show", name, "--json"]) == 0
+    assert ModelInfo.from_json(capsys.readouterr().out).name == name
+
+
+def test_show_of_something_absent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "nuclear"]) == 2
+    assert cli.main(["show", "runs/absent.safetensors"]) == 2
+    assert "absent.safetensors does not exist" in capsys.readouterr().err
+
+
+def test_settings_leave_out_what_is_empty() -> None:
+    from eachmask.cli.show import settings
+
+    shown = settings(ModelInfo("v", categories=(Category(1, "a"), Category(2, "N/A")), tile=512, scores={"ap": 1 / 3}))
+    assert shown["categories"] == "1: a" and shown["tile"].startswith("512 px") and shown["scores"] == "ap 0.3333"
+    assert "decode" not in shown and "card" not in shown

@@ -1,0 +1,75 @@
+"""The documents: every link leads somewhere, generated pages are of today, cards are those in the model files."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from eachmask.weights.catalogue import bundled
+from eachmask.weights.file import read_info
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def anchors(text: str) -> set[str]:
+    """The names that a page's headings get."""
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in anchors(target.read_text()), f"{page.name} links to {link}"
+
+
+@each_page
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    """`src/...`, `tests/...` and so on in backquotes, and rooms of the architecture page."""
+    for name in re.findall(r"`((?:src|tests|docs|examples|benchmarks)/[\w./-]+)`", page.read_text()):
+        assert (ROOT / name).exists(), f"{page.name} speaks of {name}"
+
+
+def test_architecture_names_every_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for path in (ROOT / "src" / "eachmask").iterdir():
+        if path.suffix == ".py" and not path.name.startswith("_") or (path / "__init__.py").is_file():
+            name = path.name + ("/" if path.is_dir() else "")
+            assert name in text, f"docs/architecture.md does not say what {name} is"
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["models.md", "commands.md"])
+def test_generated_pages_are_of_today(page: str, generate: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EACHMASK_CACHE", "none")
+    written = generate.PAGES[page]()
+    assert (ROOT / "docs" / page).read_text() == written, f"docs/{page} is out of date: run `make docs`"
+
+
+def test_every_option_is_documented(generate: ModuleType) -> None:
+    assert " |  |\n" not in generate.commands_page()
+
+
+@pytest.mark.parametrize("name", sorted(bundled()))
+def test_card_in_the_file_is_the_card_in_the_documents(name: str) -> None:
+    assert read_info(bundled()[name]).card.strip() == (ROOT / "docs" / "models" / f"{name}.md").read_text().strip()

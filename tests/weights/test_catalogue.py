@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from torchvision.models import detection
+from torchvision.models._meta import _COCO_CATEGORIES
+
+from eachmask import models
+from eachmask.structures import Preprocess, UserError
+from eachmask.weights.catalogue import CATALOGUE, Entry, bundled, find
+from eachmask.weights.coco_categories import COCO_CATEGORIES
+from eachmask.weights.file import read_info
+
+THEIRS = {
+    "mask_rcnn_r50_fpn": detection.MaskRCNN_ResNet50_FPN_Weights.COCO_V1,
+    "mask_rcnn_r50_fpn_v2": detection.MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
+    "faster_rcnn_r50_fpn": detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
+    "faster_rcnn_r50_fpn_v2": detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
+    "keypoint_rcnn_r50_fpn": detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1,
+}
+SCORES = {"box_map": "box AP", "mask_map": "mask AP", "kp_map": "keypoint AP"}
+
+each_entry = pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
+
+
+@each_entry
+def test_entry_says_what_torchvision_says(entry: Entry) -> None:
+    weights = THEIRS[entry.name]
+    assert entry.url == weights.url
+    assert re.search(rf"-{entry.sha256}\.pth$", weights.url), "the file's name carries the digest's first digits"
+    assert entry.published == {SCORES[k]: v for k, v in weights.meta["_metrics"]["COCO-val2017"].items()}
+    assert entry.size_mb == pytest.approx(weights.meta["_file_size"] * 1.048576, abs=0.06)
+    assert [c.name for c in entry.categories] == weights.meta["categories"][1:]
+
+
+
+def test_categories_are_torchvisions_without_background() -> None:
+    assert [c.name for c in COCO_CATEGORIES] == _COCO_CATEGORIES[1:]
+    assert [c.id for c in COCO_CATEGORIES] == list(range(1, 91))
+    assert {c.supercategory for c in COCO_CATEGORIES if c.name == "N/A"} == {""}
+
+
+@each_entry
+def test_preprocessing_is_torchvisions(entry: Entry) -> None:
+    assert entry.preprocess == Preprocess(short_side=800, long_side=1333, divisor=32)
+
+
+@each_entry
+def test_entry_fits_a_variant(entry: Entry) -> None:
+    assert entry.name in models.VARIANTS
+
+
+@each_entry
+def test_card_has_what_a_user_must_know(entry: Entry) -> None:
+    card = entry.card()
+    assert entry.licence in card and entry.host in card
+    assert all(f"{name} {value:.1f}" in card for name, value in entry.published.items())
+    assert entry.info().scores == {}, "published scores are never shown as measured ones"
+
+
+def test_unknown_name_offers_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean mask_rcnn_r50_fpn"):
+        find("mask-rcnn-r50-fpn")
+
+
+def test_bundled_models_speak_for_themselves() -> None:
+    for name, path in bundled().items():
+        info = read_info(path)
+        assert info.name == name and info.licence and info.categories and info.scores and info.card
+        assert info.variant in models.VARIANTS
+        assert path.stat().st_size < 20e6
