@@ -72,7 +72,7 @@ def test_doubled_peaks_become_one_centre():
     label[8:56, 8:56] = 1
     raw = perfect(label, Config())
     raw.heat[0, 0, 20, 20] = 6.0  # a false peak, whose offset still points to the true centre
-    centres, _ = find_centres(raw.heat[0].sigmoid(), raw.offsets[0].numpy(), Config(), DecodeOptions())
+    centres, _ = find_centres(raw.heat[0].sigmoid(), raw.offsets[0].numpy(), Config())
     assert len(centres) == 1 and np.allclose(centres[0], 31.5, atol=1)
 
 

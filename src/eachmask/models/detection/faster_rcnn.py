@@ -17,6 +17,7 @@ Shapes: B images, A anchors per place, P proposals of one image, R RoIs of all i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -102,6 +103,7 @@ class RPNHead(nn.Module):
     def __init__(self, channels: int, num_anchors: int, depth: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth))
+        self.relus = nn.ModuleList(nn.ReLU(inplace=True) for _ in range(depth))
         self.objectness = nn.Conv2d(channels, num_anchors, 1)
         self.shifts = nn.Conv2d(channels, 4 * num_anchors, 1)
         for layer in (*self.convs, self.objectness, self.shifts):
@@ -110,8 +112,8 @@ class RPNHead(nn.Module):
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> (B, A, H, W) logits, (B, 4 A, H, W) shifts."""
-        for conv in self.convs:
-            level = F.relu(conv(level))
+        for conv, relu in zip(self.convs, self.relus, strict=True):
+            level = relu(conv(level))
         return self.objectness(level), self.shifts(level)
 
 
@@ -121,13 +123,27 @@ class BoxHead(nn.Module):
     def __init__(self, channels: int, config: Config) -> None:
         super().__init__()
         self.convs = nn.Sequential(*(_conv_norm_relu(channels, channels) for _ in range(config.box_convs)))
+        self.roi_size = config.roi_size
         widths = [channels * config.roi_size**2, *[config.box_width] * config.box_layers]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.out_features = widths[-1]
+        self.channels_last = False
+
+    def for_inference(self) -> BoxHead:
+        """A twin whose first layer's columns lie as channels-last RoIs do, so that none is copied to be flattened."""
+        if self.channels_last:
+            return self
+        twin = copy.deepcopy(self)
+        first = twin.layers[0]
+        columns = first.weight.detach().unflatten(1, (-1, self.roi_size**2)).transpose(1, 2).flatten(1)
+        first.weight = nn.Parameter(columns.contiguous(), requires_grad=False)  # type: ignore[assignment]
+        twin.channels_last = True
+        return twin
 
     def forward(self, rois: Tensor) -> Tensor:
         """(R, C, 7, 7) -> (R, D)."""
-        x = self.convs(rois).flatten(1)
+        x = self.convs(rois)
+        x = (x.permute(0, 2, 3, 1) if self.channels_last else x).flatten(1)
         for layer in self.layers:
             x = F.relu(layer(x))
         return x

@@ -32,6 +32,9 @@ from eachmask.structures import Bitmaps, DecodeOptions, Instances, Masks, RoIMas
 ROIS_AT_ONCE = 512
 """Masks are predicted in groups of so many RoIs, so that memory stays flat whatever max_detections is."""
 
+UPSAMPLED_AT_ONCE = 16
+"""... and when predicting, their last layers run on so few that 16 x 28 x 28 x 256 numbers stay in the cache."""
+
 
 @dataclass(frozen=True)
 class Config(faster_rcnn.Config):
@@ -61,10 +64,25 @@ class MaskHead(nn.Module):
 
     def forward(self, rois: Tensor, labels: Tensor) -> Tensor:
         """(R, C, 14, 14) and the class of each (R,) -> (R, M, M) logits of that class alone."""
-        x = F.relu(self.upsample(self.convs(rois)))
-        weight = self.masks.weight[labels].squeeze(-1)  # (R, C, 1)
-        logits = torch.bmm(x.flatten(2).transpose(1, 2), weight).squeeze(-1) + self.masks.bias[labels, None]  # type: ignore[index]
-        return logits.unflatten(1, x.shape[-2:])
+        x = self.convs(rois)
+        at_once = max(1, len(x) if torch.is_grad_enabled() else UPSAMPLED_AT_ONCE)
+        parts = zip(x.split(at_once), labels.split(at_once), strict=True)
+        return torch.cat([self._draw(part, chosen) for part, chosen in parts])
+
+    def _draw(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Double (R, C, m, m) in size and paint one class: (R, 2 m, 2 m).
+
+        A transposed 2 x 2 convolution with stride 2 makes four pixels of each, by one matrix; as only a weighted
+        sum of their channels is wanted, they need not be put in place before it.
+        """
+        count, channels, height, width = x.shape
+        matrix = self.upsample.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 2 * 2 * C')
+        bias = self.upsample.bias.repeat(4)  # type: ignore[union-attr]
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        quadruples = torch.addmm(bias, pixels, matrix).relu_().view(count, height * width * 4, -1)
+        logits = torch.bmm(quadruples, self.masks.weight[labels].squeeze(-1))
+        logits = logits.view(count, height, width, 2, 2) + self.masks.bias[labels].view(-1, 1, 1, 1, 1)  # type: ignore[index]
+        return logits.permute(0, 1, 3, 2, 4).reshape(count, 2 * height, 2 * width)
 
 
 class MaskRCNN(FasterRCNN):

@@ -62,8 +62,10 @@ class Config:
     """Spread of the heat as a share of ``sqrt(area)``."""
     heat_weight: float = 1.0
     offset_weight: float = 1.0
-    score_threshold: float = 0.1
+    heat_threshold: float = 0.1
     """A centre's heat below this is no centre (paper: 0.1)."""
+    score_threshold: float = 0.3
+    """Objects scoring less are dropped when predicting."""
     foreground_threshold: float = 0.5
     merge_distance: float = 2.5
     """Two peaks pointing to places nearer than this (px, or a quarter of the longer of their offsets'
@@ -191,7 +193,7 @@ class PanopticDeepLab(nn.Module):
         for i, (height, width) in enumerate(raw.sizes):
             valid = np.s_[:height, :width]
             image_heat = heat[i, :, :height, :width]
-            centres, strengths = find_centres(image_heat, offsets[i][:, :height, :width], self.config, options)
+            centres, strengths = find_centres(image_heat, offsets[i][:, :height, :width], self.config)
             labels = group_pixels(
                 probability[i, 0][valid] >= self.config.foreground_threshold,
                 offsets[i][:, :height, :width],
@@ -236,9 +238,7 @@ def make_targets(
     return label, valid, heat, offsets, weight
 
 
-def find_centres(
-    heat: Tensor, offsets: np.ndarray, config: Config, options: DecodeOptions
-) -> tuple[np.ndarray, np.ndarray]:
+def find_centres(heat: Tensor, offsets: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Local maxima of the heat, doubles united.
 
     Args:
@@ -248,9 +248,8 @@ def find_centres(
     Returns:
         centres (N, 2) float32 (x, y) and their heat (N,), strongest first.
     """
-    threshold = config.score_threshold if options.score_threshold is None else options.score_threshold
     smooth = F.avg_pool2d(heat[None], 3, stride=1, padding=1, count_include_pad=False)[0]
-    peak = (F.max_pool2d(smooth[None], 3, stride=1, padding=1)[0] == smooth) & (heat >= threshold)
+    peak = (F.max_pool2d(smooth[None], 3, stride=1, padding=1)[0] == smooth) & (heat >= config.heat_threshold)
     ys, xs = (v.numpy() for v in torch.nonzero(peak[0], as_tuple=True))
     strength = heat[0].numpy()[ys, xs]
     order = np.argsort(-strength, kind="stable")
@@ -322,8 +321,10 @@ def _collect(
     area = np.bincount(flat, minlength=ids[-1] + 1)[ids]
     mean = np.bincount(flat, probability.ravel(), minlength=ids[-1] + 1)[ids] / area
     scores = (mean * np.sqrt(strengths[ids - 1])).astype(np.float32)
+    least = config.score_threshold if options.score_threshold is None else options.score_threshold
     limit = config.max_detections if options.max_detections is None else options.max_detections
-    order = np.argsort(-scores, kind="stable")[:limit]
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= least][:limit]
     masks = RLE.from_label_map(labels)[order]
     return Instances(
         image_size=size,

@@ -1,0 +1,456 @@
+"""Make a trained network fast on the processor without changing what it computes.
+
+`optimise_for_inference` returns a copy in which
+
+* batch normalisation is folded into the convolution before it (`w x + b` is an affine map; so is the
+  normalisation with fixed statistics, and one affine map after another is one affine map),
+* activation and residual addition ride on the convolution's own write instead of passing over memory again,
+* maps lie channels-last, which spares oneDNN a reordering of every input and output,
+* 3x3 convolutions run as Winograd F(4x4, 3x3) where that is faster (`eachmask.ops.winograd`).
+
+**What may be folded is proven, not guessed.** A network's attributes say nothing about the order of calls,
+so `torch.fx` follows the forward code; a batch norm is folded only if every call of it takes the output of
+the same convolution, which nobody else reads. Code that fx cannot follow is searched part by part; unknown
+modules stay as they are; a module with a faster twin of its own names it by a method `for_inference()`.
+The forward code of all modules stays the same and keeps its attributes and verbs:
+only the leaves are exchanged, a folded batch norm for `nn.Identity`. Residual blocks of torchvision's
+ResNets are exchanged whole.
+
+Shapes: maps `(N, C, H, W)`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from eachmask.backbones.features import Features
+from eachmask.backbones.fpn import FPN
+from eachmask.ops import winograd
+
+Limits = tuple[float, float]
+"""An activation that clamps to [low, high]: ReLU is (0, inf), ReLU6 (0, 6), none (-inf, inf)."""
+
+NO_LIMITS: Limits = (-math.inf, math.inf)
+_MIN_WINOGRAD_CHANNELS = 64  # below, the additions of the transforms outweigh the saved multiplications
+_MIN_WINOGRAD_TILES = 32  # below, reading 36/9 times the weights takes longer than multiplying by them
+
+
+def optimise_for_inference(model: nn.Module) -> nn.Module:
+    """A copy of `model` in eval mode, fast on the processor, equal in its outputs up to rounding.
+
+    The copy shares no parameter with the input, needs no gradients, can be pickled, deep-copied and moved
+    to another device or type (where its convolutions become plain ones); optimising it again changes
+    nothing. Batch statistics are frozen into the weights, so it must not be trained.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for chain in _chains(model):
+        _fold(model, chain)
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Conv2d:
+            model = _replace(model, name, FastConv2d.fold(module))
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Sequential and (stage := _stage(module)) is not None:
+            model = _replace(model, name, stage)
+        elif type(module) is FPN and all(_only_conv(m) is not None for m in module.lateral):
+            module.__class__ = FastFPN
+        elif hasattr(module, "for_inference"):
+            model = _replace(model, name, module.for_inference())
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+# ---- the convolution ------------------------------------------------------------------------------
+
+
+class FastConv2d(nn.Conv2d):
+    """A convolution that clamps its own output and chooses its algorithm by shape.
+
+    The choice is by a fixed rule, not by measuring on the first call, so that the same picture gives the
+    same bits in every run. Weights in an algorithm's own layout are made on first use, and never saved.
+    """
+
+    limits: Limits = NO_LIMITS
+
+    @classmethod
+    def fold(cls, conv: nn.Conv2d, norm: nn.Module | None = None, limits: Limits = NO_LIMITS) -> FastConv2d:
+        """`conv`, then `norm` (a batch norm or None), then clamping to `limits`, as one convolution."""
+        fused = cls.__new__(cls)
+        nn.Module.__init__(fused)
+        fused.__dict__.update({k: v for k, v in conv.__dict__.items() if k != "_parameters"})
+        weight, bias = (conv.weight, conv.bias) if norm is None else _folded(conv, norm)
+        fused.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        fused.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        fused.limits = limits
+        fused._layouts = {}
+        return fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, C, H, W)` to `(N, K, H', W')`, clamped to `limits`."""
+        if self._plain(x):
+            return _clamp(super().forward(x), self.limits)
+        if self._winograd_pays(x):
+            return winograd.conv3x3(x, self._layout("winograd", x), self.bias, limits=self.limits)
+        attribute, scalars = _onednn_activation(self.limits)
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self._layout("onednn", x), *self._geometry(), attribute, scalars, ""
+        )
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """`conv(x) + residual`, clamped; overwrites `residual`, whose shape is the output's, and returns it."""
+        if self._plain(x) or self._winograd_pays(x) or self.limits not in (NO_LIMITS, (0.0, math.inf)):
+            return _clamp(residual.add_(self._unclamped(x)), self.limits)
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            residual,
+            x,
+            self._layout("onednn", x),
+            *self._geometry(),
+            "add",
+            1.0,
+            "relu" if self.limits[0] == 0 else None,
+            [],
+            "",
+        )
+
+    def _unclamped(self, x: Tensor) -> Tensor:
+        if self._winograd_pays(x) and not self._plain(x):
+            return winograd.conv3x3(x, self._layout("winograd", x), self.bias)
+        return super().forward(x)
+
+    def _geometry(self) -> tuple[Any, ...]:
+        return self.bias, self.padding, self.stride, self.dilation, self.groups
+
+    def _plain(self, x: Tensor) -> bool:
+        """True where only torch's own convolution will do: other devices and types, gradients, tracing."""
+        return (
+            not isinstance(x, Tensor)
+            or x.device.type != "cpu"
+            or x.dtype not in (torch.float32, torch.bfloat16)
+            or x.dtype != self.weight.dtype
+            or (x.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
+            or x.numel() == 0
+            or x.dim() != 4
+            or self.padding_mode != "zeros"
+            or isinstance(self.padding, str)
+            or (torch.is_grad_enabled() and x.requires_grad)
+            or torch.is_autocast_enabled("cpu")
+            or torch.jit.is_tracing()
+            or torch.compiler.is_compiling()
+            or not _has_onednn()
+        )
+
+    def _winograd_pays(self, x: Tensor) -> bool:
+        return (
+            self.kernel_size == (3, 3)
+            and self.stride == self.padding == self.dilation == (1, 1)
+            and self.groups == 1
+            and min(self.in_channels, self.out_channels) >= _MIN_WINOGRAD_CHANNELS
+            and x.dtype == torch.float32
+            and x.shape[0] * -(-x.shape[2] // 4) * -(-x.shape[3] // 4) >= _MIN_WINOGRAD_TILES
+        )
+
+    def _layout(self, kind: str, x: Tensor) -> Tensor:
+        """The weights as `kind` of algorithm wants them."""
+        if kind not in self._layouts:
+            if kind == "winograd":
+                self._layouts[kind] = winograd.transform_weights(self.weight)
+            else:
+                self._layouts[kind] = torch.ops.mkldnn._reorder_convolution_weight(
+                    self.weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
+                )
+        return self._layouts[kind]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FastConv2d:
+        self._layouts = {}  # the weights move or change type: so must their copies
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._layouts = {}
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_layouts": {}}
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+def _clamp(x: Tensor, limits: Limits) -> Tensor:
+    if limits == NO_LIMITS:
+        return x
+    if torch.is_grad_enabled() and x.requires_grad:
+        return x.clamp(*limits)
+    return F.relu_(x) if limits == (0.0, math.inf) else x.clamp_(*limits)
+
+
+def _onednn_activation(limits: Limits) -> tuple[str, list[float]]:
+    if limits == NO_LIMITS:
+        return "none", []
+    return ("relu", []) if limits == (0.0, math.inf) else ("hardtanh", list(limits))
+
+
+def _folded(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of `norm(conv(x))` with the norm's running statistics, computed in float64."""
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -norm.running_mean.double() if conv.bias is None else conv.bias.double() - norm.running_mean.double()
+    shift = shift * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.double()
+    weight = conv.weight.double() * scale[:, None, None, None]
+    return weight.to(conv.weight.dtype), shift.to(conv.weight.dtype)
+
+
+# ---- residual blocks ------------------------------------------------------------------------------
+
+
+class ResidualBlock(nn.Module):
+    """A folded ResNet block: convolutions, then addition of the shortcut and ReLU in the last one's write."""
+
+    def __init__(self, convs: list[FastConv2d], shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
+        """`overwrite` lets the result take the memory of `x`, which the caller then must not read again."""
+        if self.shortcut is not None:
+            residual = self.shortcut(x)
+        else:
+            residual = x if overwrite else x.clone()
+        for conv in self.convs[:-1]:
+            x = conv(x)
+        last: Any = self.convs[-1]
+        return last.add_to(residual, x)  # type: ignore[no-any-return]
+
+
+class ResidualStage(nn.Sequential):
+    """Residual blocks in a row. Only the next block reads a block's output, so it may overwrite it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, block in enumerate(self):
+            x = block(x, overwrite=i > 0 and not (torch.is_grad_enabled() and x.requires_grad))
+        return x
+
+
+def _stage(blocks: nn.Sequential) -> ResidualStage | None:
+    """The stage for a Sequential of torchvision's residual blocks with nothing but folded convolutions."""
+    fused = [_block(b) for b in blocks]
+    return ResidualStage(*fused) if fused and all(b is not None for b in fused) else None  # type: ignore[arg-type]
+
+
+def _block(block: nn.Module) -> ResidualBlock | None:
+    if type(block) not in (Bottleneck, BasicBlock) or any(_hooked(m) for m in block.modules()):
+        return None
+    names = ["1", "2", "3"] if isinstance(block, Bottleneck) else ["1", "2"]
+    convs = [getattr(block, "conv" + n) for n in names]
+    norms = [getattr(block, "bn" + n) for n in names]
+    if not all(type(c) is FastConv2d for c in convs) or not all(type(n) is nn.Identity for n in norms):
+        return None
+    for conv in convs:
+        conv.limits = (0.0, math.inf)
+    shortcut = block.downsample
+    return ResidualBlock(convs, shortcut if isinstance(shortcut, nn.Module) else None)
+
+
+# ---- the pyramid ----------------------------------------------------------------------------------
+
+
+class FastFPN(FPN):
+    """A pyramid whose 1x1 convolutions add to the upsampled map in their own write."""
+
+    def forward(self, images: Tensor) -> Features:
+        """As `FPN.forward`."""
+        maps = self.body(images).maps
+        x = self.lateral[-1](maps[-1])
+        levels = [self.smooth[-1](x)]
+        for i in range(len(maps) - 2, -1, -1):
+            lateral: Any = _only_conv(self.lateral[i])
+            x = lateral.add_to(F.interpolate(x, size=maps[i].shape[-2:], mode="nearest"), maps[i])
+            levels.insert(0, self.smooth[i](x))
+        return self.with_extra(levels)
+
+
+def _only_conv(module: nn.Module) -> FastConv2d | None:
+    """The convolution that `module` is, or that alone is left of it after folding."""
+    parts = list(module) if type(module) is nn.Sequential else [module]
+    alone = type(parts[0]) is FastConv2d and all(type(p) is nn.Identity for p in parts[1:])
+    return parts[0] if alone else None  # type: ignore[return-value]
+
+
+# ---- what follows what ----------------------------------------------------------------------------
+
+Chain = tuple[str, str | None, str | None]
+"""Names of a convolution, of the batch norm and of the clamping activation that always follow it."""
+
+
+def _chains(model: nn.Module) -> list[Chain]:
+    """All provable chains with a batch norm or an activation in them."""
+    names: dict[nn.Module, list[str]] = defaultdict(list)
+    for name, module in model.named_modules(remove_duplicate=False):
+        names[module].append(name)
+    chains: list[Chain] = []
+    for prefix, graph in _graphs(model, ""):
+        chains += [
+            c
+            for c in _chains_in(model, prefix, graph)
+            if all(len(names[model.get_submodule(n)]) == 1 for n in c if n is not None)  # not shared elsewhere
+        ]
+    return chains
+
+
+def _graphs(module: nn.Module, prefix: str) -> Iterator[tuple[str, fx.Graph]]:
+    """Traces of the largest parts that fx can follow, with the name of each part."""
+    if not _worth_tracing(module):
+        return
+    try:
+        defaults = {
+            p.name: p.default
+            for p in inspect.signature(module.forward).parameters.values()
+            if p.default is not inspect.Parameter.empty
+        }
+        yield prefix, _Tracer().trace(module, concrete_args=defaults)
+    except Exception:  # the forward code decides by values, loops over inputs, ...: any error may come of it
+        for name, child in module.named_children():
+            yield from _graphs(child, f"{prefix}.{name}" if prefix else name)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not _worth_tracing(m)
+
+
+def _worth_tracing(module: nn.Module) -> bool:
+    """True for a module made of parts, some of which might be folded."""
+    inner = [m for m in module.modules() if m is not module]
+    return any(_is_conv(m) for m in inner) and not isinstance(module, (ResidualBlock, ResidualStage))
+
+
+def _chains_in(model: nn.Module, prefix: str, graph: fx.Graph) -> Iterator[Chain]:
+    calls: dict[str, list[fx.Node]] = defaultdict(list)
+    read: set[str] = set()  # modules whose parameters the forward code also uses by itself
+    for node in graph.nodes:
+        if node.op == "call_module":
+            calls[str(node.target)].append(node)
+        elif node.op == "get_attr":
+            read.add(str(node.target).rpartition(".")[0])
+
+    def module(name: str) -> nn.Module:
+        return model.get_submodule(f"{prefix}.{name}" if prefix else name)
+
+    def follower(name: str) -> str | None:
+        """The one module that reads all outputs of `name`, and nothing else."""
+        after = {tuple(node.users) for node in calls[name]}
+        nexts = {str(users[0].target) for users in after if len(users) == 1 and users[0].op == "call_module"}
+        if len(nexts) != 1 or any(len(users) != 1 or users[0].op != "call_module" for users in after):
+            return None
+        (found,) = nexts
+        plain = len(calls[found]) == len(calls[name]) and found not in read and not _hooked(module(found))
+        return found if plain and all(len(n.args) == 1 and not n.kwargs for n in calls[found]) else None
+
+    for name in calls:
+        if not _is_conv(module(name)) or name in read or _hooked(module(name)):
+            continue
+        norm = follower(name)
+        if norm is None or not _is_norm(module(norm), module(name)):
+            norm, last = None, name
+        else:
+            last = norm
+        act = follower(last) if norm is None or _own_limits(module(norm)) == NO_LIMITS else None
+        if act is not None and _limits(module(act)) is None:
+            act = None
+        if norm is not None or act is not None:
+            yield tuple((f"{prefix}.{n}" if prefix else n) if n else None for n in (name, norm, act))  # type: ignore[misc]
+
+
+def _is_conv(module: nn.Module) -> bool:
+    """Convolutions that are linear in their stored weights: torch's own, and timm's with TensorFlow's padding."""
+    return type(module) is nn.Conv2d or (
+        type(module).__name__ == "Conv2dSame" and type(module).__module__.startswith("timm.")
+    )
+
+
+def _is_norm(module: nn.Module, conv: Any) -> bool:
+    """Batch norms with fixed statistics for the channels of `conv`, timm's with an activation inside included."""
+    frozen = isinstance(module, FrozenBatchNorm2d)
+    known = isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm | FrozenBatchNorm2d)
+    timm = sys.modules.get("timm.layers")  # imported already if the model uses it
+    known = known or (timm is not None and isinstance(module, timm.FrozenBatchNormAct2d))
+    if not known or (not frozen and getattr(module, "running_var", None) is None):
+        return False
+    return int(module.running_var.shape[0]) == conv.out_channels  # type: ignore[index, union-attr]
+
+
+def _limits(module: nn.Module) -> Limits | None:
+    """The limits of a clamping activation; None for any other module."""
+    if type(module) is nn.ReLU:
+        return (0.0, math.inf)
+    if type(module) is nn.ReLU6:
+        return (0.0, 6.0)
+    return NO_LIMITS if type(module) is nn.Identity else None
+
+
+def _own_limits(norm: nn.Module) -> Limits | None:
+    """What timm's BatchNormAct2d does after normalising; None if that is more than clamping."""
+    drop, act = getattr(norm, "drop", None), getattr(norm, "act", None)
+    if not isinstance(drop, nn.Identity | None) or not isinstance(act, nn.Module | None):
+        return None
+    return NO_LIMITS if act is None else _limits(act)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+# ---- the exchange ---------------------------------------------------------------------------------
+
+
+def _fold(model: nn.Module, chain: Chain) -> None:
+    """Put one convolution in the place of a chain, and identities in the place of what it took in."""
+    conv_name, norm_name, act_name = chain
+    conv: Any = model.get_submodule(conv_name)
+    norm: Any = None if norm_name is None else model.get_submodule(norm_name)
+    limits = NO_LIMITS if norm is None else _own_limits(norm)
+    rest: nn.Module = nn.Identity()
+    if act_name is not None:
+        limits = _limits(model.get_submodule(act_name))
+    if type(conv) is not nn.Conv2d or limits is None:
+        # Only the normalisation fits into this one: what follows stays a module of its own.
+        if norm is not None and _own_limits(norm) != NO_LIMITS:
+            rest = nn.Sequential(norm.drop, norm.act)
+        limits, act_name = NO_LIMITS, None
+    if type(conv) is nn.Conv2d:
+        _replace(model, conv_name, FastConv2d.fold(conv, norm, limits))
+    elif norm is not None:
+        weight, bias = _folded(conv, norm)
+        conv.weight = nn.Parameter(weight, requires_grad=False)
+        conv.bias = nn.Parameter(bias, requires_grad=False)
+    if norm_name is not None:
+        _replace(model, norm_name, rest)
+    if act_name is not None:
+        _replace(model, act_name, nn.Identity())
+
+
+def _replace(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
+    """Put `new` where `name` is, in every place that holds the same module; returns the (new) root."""
+    old = model.get_submodule(name)
+    if old is model:
+        return new
+    for parent in list(model.modules()):
+        for child_name, child in list(parent.named_children()):
+            if child is old:
+                parent._modules[child_name] = new
+    new.train(old.training)
+    return model

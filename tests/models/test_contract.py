@@ -1,0 +1,255 @@
+"""What every model promises, whatever is inside: the three verbs on awkward input.
+
+A new model joins with one line in ``CASES``.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eachmask import models
+from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
+
+FEW = {"rpn_candidates": 60, "proposals": 40, "rpn_candidates_training": 60, "proposals_training": 40, "roi_batch": 24}
+"""Two-stage models look at few proposals here: the promises are the same and the tests quick."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A variant small enough for a test."""
+
+    variant: str
+    num_classes: int = 3
+    config: dict[str, Any] = field(default_factory=dict)
+    num_keypoints: int = 0
+    masks: bool = True
+    score: float = 0.01
+    """Of the threshold under which an untrained network finds something."""
+    learning_rate: float = 1e-3
+    """With which it memorises; 0 where a sibling of the same code does that for it."""
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(0)
+        return models.variant(self.variant)(num_classes=self.num_classes, **self.config).eval()
+
+
+CASES = [
+    Case("faster_rcnn_lite0_fpn", config=FEW, masks=False),
+    Case("faster_rcnn_r50_fpn", config=FEW, masks=False, learning_rate=0),
+    Case("faster_rcnn_r50_fpn_v2", config=FEW, masks=False, learning_rate=0),
+    Case("mask_rcnn_lite0_fpn", config=FEW),
+    Case("mask_rcnn_r18_fpn", config=FEW, learning_rate=3e-4),
+    Case("mask_rcnn_swin_t_fpn", config=FEW, learning_rate=0),
+    Case("mask_rcnn_r50_fpn", config=FEW, learning_rate=0),
+    Case("mask_rcnn_r50_fpn_v2", config=FEW, learning_rate=0),
+    Case("keypoint_rcnn_r50_fpn", 1, FEW | {"num_keypoints": 4}, num_keypoints=4, masks=False, learning_rate=3e-4),
+    Case("panoptic_deeplab_lite0", 1, {"heat_threshold": 0.01}),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=[case.variant for case in CASES])
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(case: Case) -> nn.Module:
+    """In eval mode; tests that change it copy it."""
+    return case.build()
+
+
+def test_every_variant_is_here():
+    assert {case.variant for case in CASES} == set(models.VARIANTS)
+
+
+def scene(case: Case, size: tuple[int, int], num: int = 3, seed: int = 0) -> tuple[torch.Tensor, Instances]:
+    """A picture (3, H, W) of ellipses, coloured by class, and its targets."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    ys, xs = np.mgrid[:height, :width] + 0.5
+    image = rng.normal(0, 0.1, (3, height, width)).astype(np.float32)
+    label_map = np.zeros(size, np.int32)
+    labels = []
+    for i in range(num):
+        cy, cx = rng.uniform(0.2, 0.8, 2) * size
+        ry, rx = rng.uniform(0.1, 0.25, 2) * min(size)
+        inside = ((ys - cy) / ry) ** 2 + ((xs - cx) / rx) ** 2 <= 1
+        label_map[inside & (label_map == 0)] = i + 1
+        labels.append(int(rng.integers(case.num_classes)))
+        image[labels[-1] % 3, inside] += 1.5
+    masks = RLE.from_label_map(label_map)
+    boxes = torch.from_numpy(masks.boxes())
+    points = torch.from_numpy(rng.random((len(masks), case.num_keypoints, 2), dtype=np.float32))
+    points = boxes[:, None, :2] + points * (boxes[:, None, 2:] - boxes[:, None, :2])
+    return torch.from_numpy(image), Instances(
+        image_size=size,
+        boxes=boxes,
+        masks=masks,
+        labels=torch.tensor(labels, dtype=torch.int64)[: len(masks)],
+        keypoints=torch.cat([points, torch.full_like(points[..., :1], 2)], dim=2),
+    )
+
+
+def scenes(case: Case, *sizes: tuple[int, int], num: int = 3) -> tuple[ImageBatch, list[Instances]]:
+    pairs = [scene(case, size, num, seed) for seed, size in enumerate(sizes)]
+    return ImageBatch.from_tensors([image for image, _ in pairs]), [target for _, target in pairs]
+
+
+def losses_of(model: nn.Module, batch: ImageBatch, targets: list[Instances]) -> dict[str, torch.Tensor]:
+    """Losses with the same draw of samples every time."""
+    torch.manual_seed(1)
+    return model.losses(model(batch), targets)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, batch: ImageBatch, **options: Any) -> list[Instances]:
+    return model.decode(model(batch), DecodeOptions(**options))
+
+
+def check_valid(found: Instances, size: tuple[int, int], case: Case) -> None:
+    """Everything a user may rely on."""
+    height, width = size
+    assert found.image_size == size
+    x1, y1, x2, y2 = found.boxes.unbind(1)
+    assert ((x1 >= 0) & (y1 >= 0) & (x1 <= x2) & (y1 <= y2) & (x2 <= width) & (y2 <= height)).all()
+    assert found.boxes.dtype == found.scores.dtype == torch.float32 and found.labels.dtype == torch.int64
+    assert ((found.scores >= 0) & (found.scores <= 1)).all()
+    assert (found.scores.diff() <= 0).all(), "best first"
+    assert ((found.labels >= 0) & (found.labels < case.num_classes)).all()
+    if case.masks:
+        assert len(found.masks) == len(found) and found.masks.size == size
+        assert found.masks.area().max(initial=0) <= height * width
+    if case.num_keypoints:
+        assert found.keypoints.shape == (len(found), case.num_keypoints, 3)
+        assert torch.isfinite(found.keypoints).all()
+
+
+def test_has_a_config_and_a_number_of_classes(case, model):
+    assert model.num_classes == case.num_classes
+    for name, value in case.config.items():
+        assert getattr(model.config, name) == value
+    with pytest.raises(AttributeError):
+        model.config.num_classes = 2  # frozen
+
+
+def test_odd_sizes_in_one_batch(case, model):
+    sizes = [(33, 65), (64, 47), (97, 31)]
+    found = predict(model, scenes(case, *sizes)[0], score_threshold=case.score)
+    assert sum(len(instances) for instances in found) > 0
+    for instances, size in zip(found, sizes, strict=True):
+        check_valid(instances, size, case)
+
+
+def test_the_smallest_image(case, model):
+    (found,) = predict(model, ImageBatch.from_tensors([torch.zeros(3, 1, 1)]), score_threshold=case.score)
+    check_valid(found, (1, 1), case)
+
+
+def test_options_are_obeyed(case, model):
+    batch, _ = scenes(case, (64, 96))
+    (all_of_them,) = predict(model, batch, score_threshold=case.score)
+    middle = float(all_of_them.scores.median())
+    (sure,) = predict(model, batch, score_threshold=middle)
+    assert (sure.scores >= middle).all()
+    (two,) = predict(model, batch, score_threshold=case.score, max_detections=2)
+    assert torch.equal(two.scores, all_of_them.scores[:2]) and len(two) == min(2, len(all_of_them))
+    (none,) = predict(model, batch, score_threshold=1.0)
+    assert len(none) == 0
+    check_valid(none, (64, 96), case)
+
+
+def test_same_result_twice(case, model):
+    batch, _ = scenes(case, (50, 70))
+    (first,), (second,) = (predict(model, batch, score_threshold=case.score) for _ in range(2))
+    assert torch.equal(first.boxes, second.boxes) and torch.equal(first.scores, second.scores)
+    if case.masks:
+        assert np.array_equal(first.masks.to_rle().counts, second.masks.to_rle().counts)
+
+
+def test_saved_weights_are_the_whole_model(case, model):
+    torch.manual_seed(99)
+    other = models.variant(case.variant)(num_classes=case.num_classes, **case.config).eval()
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    batch, _ = scenes(case, (50, 70))
+    (first,), (second,) = (predict(m, batch, score_threshold=case.score) for m in (model, other))
+    assert torch.equal(first.boxes, second.boxes) and torch.equal(first.scores, second.scores)
+
+
+@pytest.mark.parametrize("what", ["objects", "nothing", "one of each", "crowd", "a single pixel"])
+def test_losses_are_finite_and_reach_every_parameter(case, model, what):
+    model = copy.deepcopy(model)
+    batch, targets = scenes(case, (64, 96), (80, 64))
+    if what == "nothing":
+        targets = [target[:0] for target in targets]
+    elif what == "one of each":
+        targets[0] = targets[0][:0]
+    elif what == "crowd":
+        targets = [replace(target, crowd=torch.ones(len(target), dtype=torch.bool)) for target in targets]
+    elif what == "a single pixel":
+        targets = [pixel(target) for target in targets]
+    losses = losses_of(model, batch, targets)
+    assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values()), losses
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{name} has no part in the losses of a batch with {what}"
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def pixel(target: Instances) -> Instances:
+    """The first object, shrunk to one pixel; and one that has nothing at all left."""
+    bitmaps = np.zeros((2, *target.image_size), bool)
+    bitmaps[0, 5, 7] = True
+    masks = RLE.from_bitmaps(bitmaps)
+    return replace(target[[0, 0]], masks=masks, boxes=torch.from_numpy(masks.boxes()))
+
+
+def test_crowd_is_not_learnt(case, model):
+    """What a crowd region is said to hold makes no difference, but that it is one does."""
+    batch, (target,) = scenes(case, (64, 96))
+    crowd = torch.tensor([True] + [False] * (len(target) - 1))
+    relabelled = torch.cat([(target.labels[:1] + 1) % case.num_classes, target.labels[1:]])
+    with torch.inference_mode():
+        as_crowd, as_other = (
+            losses_of(model, batch, [replace(target, crowd=crowd, labels=labels)])
+            for labels in (target.labels, relabelled)
+        )
+        as_object = losses_of(model, batch, [target])
+    assert all(float(as_crowd[name]) == float(as_other[name]) for name in as_crowd)
+    assert any(float(as_crowd[name]) != float(as_object[name]) for name in as_crowd)
+
+
+@pytest.mark.slow
+def test_memorises_a_few_images(case):
+    if not case.learning_rate:
+        pytest.skip("a sibling of the same code memorises for it")
+    model = case.build()
+    batch, targets = scenes(case, (96, 128), (128, 96), (128, 128))
+    optimiser = torch.optim.Adam(model.parameters(), lr=case.learning_rate)
+    first = None
+    for step in range(150):
+        model.train()
+        torch.manual_seed(step)
+        losses = model.losses(model(batch), targets)
+        total = sum(losses.values())
+        first = first or float(total.detach())
+        optimiser.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+    assert float(total.detach()) < 0.3 * first
+    for found, target in zip(predict(model.eval(), batch, score_threshold=0.5), targets, strict=True):
+        if case.masks:
+            iou = found.masks.iou(target.masks)
+        else:
+            from eachmask.structures import boxes
+
+            iou = boxes.iou(found.boxes, target.boxes).numpy()
+        same = found.labels[:, None] == target.labels[None]
+        assert np.all((iou * same.numpy()).max(axis=0) > 0.6), iou
