@@ -53,19 +53,22 @@ def test_the_two_quantisations_of_roi_pool_on_a_worked_example():
     # Stride 1, a ramp that says its own column, and a box of 5.6 px from 1.4 on.
     ramp = torch.arange(10.0).expand(1, 1, 4, 10).contiguous()
     box = [torch.tensor([[1.4, 0.0, 7.0, 3.0]])]
-    # First rounding: columns 1 .. 7, seven of them. Second: bins of 3.5 become [1, 5) and [4, 8); the largest is their last.
+    # First rounding: columns 1 .. 7, seven of them. Second: bins of 3.5 become [1, 5) and [4, 8); their last is
+    # largest.
     assert roi_pool([ramp], box, 2, (1,))[0, 0, 0].tolist() == [4, 7]
     # RoIAlign averages points at 1.4 + 5.6 * (1, 3, 5, 7) / 8 without rounding anything.
     expected = [1.4 + 5.6 * 2 / 8, 1.4 + 5.6 * 6 / 8]
     assert roi_align([ramp], box, 2, (1,))[0, 0, 0].tolist() == pytest.approx(expected)
-    # A shift of 0.4 px moves RoIAlign's answer by 0.4 and RoIPool's not at all.
+    # A shift of 0.05 px moves RoIAlign's answer by 0.05 and RoIPool's not at all.
     moved = [box[0] + torch.tensor([0.05, 0, 0.05, 0])]
     assert torch.equal(roi_pool([ramp], moved, 2, (1,)), roi_pool([ramp], box, 2, (1,)))
-    assert (roi_align([ramp], moved, 2, (1,)) - roi_align([ramp], box, 2, (1,)))[0, 0, 0].tolist() == pytest.approx([0.05] * 2, abs=1e-5)
+    shift = roi_align([ramp], moved, 2, (1,)) - roi_align([ramp], box, 2, (1,))
+    assert shift[0, 0, 0].tolist() == pytest.approx([0.05] * 2, abs=1e-5)
 
 
 def test_roi_pool_from_several_levels():
     maps, boxes = pyramid(), [regions(20), regions(4, 1)]
     levels = roi_levels(torch.cat(boxes), 4)
-    expected = torch.cat([torchvision.ops.roi_pool(m, boxes, (7, 7), 1 / s) [None] for m, s in zip(maps, (4, 8, 16, 32), strict=True)])
+    each = [torchvision.ops.roi_pool(m, boxes, (7, 7), 1 / s) for m, s in zip(maps, (4, 8, 16, 32), strict=True)]
+    expected = torch.stack(each)
     assert torch.equal(roi_pool(maps, boxes, 7, (4, 8, 16, 32)), expected[levels, torch.arange(24)])

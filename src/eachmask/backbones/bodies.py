@@ -91,7 +91,7 @@ class Swin(nn.Module):
 
 
 def freeze(body: ResNet, trainable_layers: int) -> None:
-    """Fix all batch normalisation and all but the last so many of the five stages (as fine-tuning on few images does)."""
+    """Fix all batch normalisation and all but the last so many of the five stages: fine-tuning on few images."""
     stages = [body.layer4, body.layer3, body.layer2, body.layer1, body.conv1]
     for stage in stages[trainable_layers:]:
         stage.requires_grad_(False)

@@ -1,7 +1,7 @@
 """Feature pyramid networks (Lin et al., CVPR 2017, arXiv 1612.03144).
 
-Coarse maps know what is there, fine maps know where: from the top down each coarse map is doubled in size and added to the
-1 x 1 projected map below; a 3 x 3 convolution smooths every sum.
+Coarse maps know what is there, fine maps know where: from the top down each coarse map is doubled in size and added
+to the 1 x 1 projected map below; a 3 x 3 convolution smooths every sum.
 """
 
 from __future__ import annotations

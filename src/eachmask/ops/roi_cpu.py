@@ -41,7 +41,7 @@ def applies(features: Sequence[Tensor], rois: Tensor, sampling: int) -> bool:
     """Whether `roi_align` here can stand in for torchvision's: channels-last maps on the CPU, no gradients."""
     return (
         sampling > 0
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and not torch.compiler.is_compiling()
         and not (torch.is_grad_enabled() and (rois.requires_grad or any(f.requires_grad for f in features)))
         and all(

@@ -1,8 +1,9 @@
 """Pictures too large for one pass: overlapping tiles, and joining what they see without a seam.
 
-Both tiles see all pixels of their overlap, so what an object looks like *there* decides whether two detections are the
-same object, whether or not one of them is cut off by the end of its tile. Groups of detections are then one object: over
-two tiles, four, or as many as it crosses. Everything happens on runs; cost grows with the objects near seams.
+Both tiles see all pixels of their overlap, so what an object looks like *there* decides whether two detections are
+the same object, whether or not one of them is cut off by the end of its tile. Groups of detections are then one
+object: over two tiles, four, or as many as it crosses. Everything happens on runs; cost grows with the objects near
+seams.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def merge_tiles(parts: Sequence[Instances], tiles: Sequence[Box]) -> Instances:
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(num, num))
     _, group = connected_components(graph, directed=False)
     cut = np.concatenate([_cut(parts, tiles, i) for i in range(len(parts))])
-    return _unite(everything, group, cut)
+    return _unite(everything, group.astype(np.int64), cut)
 
 
 def _overlapping(tiles: Sequence[Box]) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """torchvision's official checkpoints, renamed to ours.
 
-Three things differ besides names: torchvision counts background as class 0, we as class K (the last), and we have neither
-a box nor a mask for background.
+Three things differ besides names: torchvision counts background as class 0, we as class K (the last), and we have
+neither a box nor a mask for background.
 """
 
 from __future__ import annotations

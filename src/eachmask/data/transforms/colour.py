@@ -45,7 +45,7 @@ class MicroscopeLight:
         if not grey and rng.random() < 0.8:
             image = image * (1 + rng.uniform(-self.stain, self.stain, 3).astype(np.float32))
         if rng.random() < 0.25:
-            image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, self.blur)))
+            image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, self.blur))).astype(np.float32, copy=False)
         if rng.random() < 0.4:
             sigma = rng.uniform(0, self.noise)
             shape = (*image.shape[:2], 1) if grey else image.shape

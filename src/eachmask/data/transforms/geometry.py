@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,15 +44,15 @@ class AffineCrop:
         height, width = sample.image.shape[:2]
         matrix = self._matrix(height, width, rng)
         window = (self.size, self.size)
-        image = cv2.warpAffine(
+        image: NDArray[Any] = cv2.warpAffine(
             sample.image, matrix, window, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
         assert sample.targets.masks is not None
         label = sample.targets.masks.to_label_map().astype(np.float32)  # exact up to 2^24 objects
-        label = cv2.warpAffine(
+        moved = cv2.warpAffine(
             label, matrix, window, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101
-        ).astype(np.int32)
-        return Sample(image, self._targets(label, sample.targets), sample.path, sample.image_id)
+        )
+        return Sample(image, self._targets(moved.astype(np.int32), sample.targets), sample.path, sample.image_id)
 
     def _matrix(self, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """(2, 3) from image to window coordinates."""
@@ -70,7 +71,7 @@ class AffineCrop:
 
     def _targets(self, label: NDArray[np.int32], before: Instances) -> Instances:
         """Label map of the window -> Instances with the labels and crowd flags of before."""
-        parts = connected(label, background=0, connectivity=1)
+        parts: NDArray[np.int64] = connected(label, background=0, connectivity=1)  # type: ignore[no-untyped-call]
         area = np.bincount(parts.ravel())
         kept = np.flatnonzero(area >= self.min_area)
         kept = kept[kept > 0]

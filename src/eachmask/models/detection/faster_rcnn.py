@@ -4,9 +4,10 @@ Ren, He, Girshick, Sun: "Faster R-CNN: Towards Real-Time Object Detection with R
 arXiv 1506.01497; on a feature pyramid as in Lin et al., arXiv 1612.03144; the ``_v2`` variants follow Li et al.,
 "Benchmarking Detection Transfer Learning with Vision Transformers", arXiv 2111.11429.
 
-The idea: one small convolutional head slides over every level of the pyramid and says of each anchor box whether it holds
-*something* and how to shift it. The best few hundred survive suppression; RoIAlign cuts each out of the pyramid, and a
-second head gives it a class and a tighter box. Both see the same features, so proposals cost almost nothing.
+The idea: one small convolutional head slides over every level of the pyramid and says of each anchor box whether it
+holds *something* and how to shift it. The best few hundred survive suppression; RoIAlign cuts each out of the
+pyramid, and a second head gives it a class and a tighter box. Both see the same features, so proposals cost almost
+nothing.
 
 The same numbers as torchvision's ``fasterrcnn_resnet50_fpn`` and ``_v2`` (see ``tests/parity``). Where we differ:
 background is the *last* class of the box head, so that labels are indices; regression has no background rows; crowd

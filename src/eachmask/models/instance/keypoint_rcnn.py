@@ -5,8 +5,8 @@ He, Gkioxari, Dollar, Girshick: "Mask R-CNN", ICCV 2017, arXiv 1703.06870, secti
 The idea: for each person box a head draws one 56 x 56 map per keypoint; a softmax over all places of a map says where
 that keypoint is. The maps are enlarged to the box and their highest place is read off.
 
-The same numbers as torchvision's ``keypointrcnn_resnet50_fpn`` (see ``tests/parity``). Every kept box gets all keypoints; a
-keypoint's score is the height of its peak (a logit, as torchvision reports it).
+The same numbers as torchvision's ``keypointrcnn_resnet50_fpn`` (see ``tests/parity``). Every kept box gets all
+keypoints; a keypoint's score is the height of its peak (a logit, as torchvision reports it).
 
 Shapes: R RoIs of all images, P keypoints, M = 56 the side of a map.
 """

@@ -2,13 +2,13 @@
 
 He, Gkioxari, Dollar, Girshick: "Mask R-CNN", ICCV 2017 (Marr Prize), arXiv 1703.06870.
 
-The idea: a third small head, a fully convolutional one, predicts a 28 x 28 mask for each box, in parallel to class and box.
-RoIAlign keeps pixels where they are instead of rounding; a mask per class with a sigmoid each means that classes do not
-compete for pixels: the box head alone decides what the object is.
+The idea: a third small head, a fully convolutional one, predicts a 28 x 28 mask for each box, in parallel to class
+and box. RoIAlign keeps pixels where they are instead of rounding; a mask per class with a sigmoid each means that
+classes do not compete for pixels: the box head alone decides what the object is.
 
-The same numbers as torchvision's ``maskrcnn_resnet50_fpn`` and ``_v2`` (see ``tests/parity``). Where we differ: besides
-what :mod:`~eachmask.models.detection.faster_rcnn` says, only the predicted class's mask is computed, and masks stay 28 x 28
-(``RoIMasks``) until somebody needs the pixels.
+The same numbers as torchvision's ``maskrcnn_resnet50_fpn`` and ``_v2`` (see ``tests/parity``). Where we differ:
+besides what :mod:`~eachmask.models.detection.faster_rcnn` says, only the predicted class's mask is computed, and
+masks stay 28 x 28 (``RoIMasks``) until somebody needs the pixels.
 
 Shapes: B images, R RoIs of all images, K classes, M = 28 the side of a mask.
 """
