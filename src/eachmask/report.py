@@ -58,7 +58,7 @@ def write_report(handle: IO[bytes], summary: Summary, pictures: Callable[[], Ite
 
     write(_head(summary))
     for number, picture in enumerate(islice(pictures(), MAX_THUMBNAILS)):
-        write(_card(picture, number))
+        write(_card(picture, number, chips=len(summary.objects_per_class) > 1))
     write("</ol>\n")
     if summary.done > MAX_THUMBNAILS:
         write(
@@ -126,10 +126,10 @@ def _classes(per_class: dict[str, int]) -> str:
     return f'<div class="classes"><table><caption>Objects per class</caption>{rows}</table>{more}</div>'
 
 
-def _card(picture: Picture, number: int) -> str:
-    chips = sorted(picture.classes.items(), key=lambda item: (-item[1], item[0]))
-    shown = "".join(f"<li>{escape(name)} <b>{count}</b></li>" for name, count in chips[:_MAX_CHIPS])
-    shown += f"<li>+{len(chips) - _MAX_CHIPS}</li>" if len(chips) > _MAX_CHIPS else ""
+def _card(picture: Picture, number: int, chips: bool) -> str:
+    classes = sorted(picture.classes.items(), key=lambda item: (-item[1], item[0])) if chips else []
+    shown = "".join(f"<li>{escape(name)} <b>{count}</b></li>" for name, count in classes[:_MAX_CHIPS])
+    shown += f"<li>+{len(classes) - _MAX_CHIPS}</li>" if len(classes) > _MAX_CHIPS else ""
     link = escape(quote(picture.overlay)) if picture.overlay else ""
     image = (
         f'<img src="data:image/jpeg;base64,{picture.thumbnail}" loading="lazy" decoding="async" '
@@ -202,7 +202,7 @@ def _titled(name: str) -> str:
     """The file's name, its folders small above it."""
     folder, slash, file = name.rpartition("/")
     above = f"<small>{_breakable(folder + slash)}</small>" if folder else ""
-    return f"{above}<strong>{escape(file)}</strong>"
+    return f'{above}<strong title="{escape(name)}">{escape(file)}</strong>'
 
 
 def _breakable(name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from eachmask.structures import RLE, Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.structures.runs import Runs
 
 Box = tuple[int, int, int, int]
 
@@ -27,7 +29,7 @@ SAME = 0.5
 INSIDE = 0.6
 """A cut-off fragment belongs to a detection that covers this share of what both tiles see of it."""
 WHOLE = 0.5
-"""A detection that its tile shows whole stands for its group if it has this share of the group's union."""
+"""A detection that its tile shows whole stands for its group if it has this share of the largest member's area."""
 
 
 def tile_boxes(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[Box]:
@@ -73,9 +75,9 @@ def merge_tiles(parts: Sequence[Instances], tiles: Sequence[Box]) -> Instances:
     if not len(everything):
         return everything
     first = np.cumsum([0, *(len(part) for part in parts)])
+    views = [_View.of(part, tile) for part, tile in zip(parts, tiles, strict=True)]
     pairs = [
-        _same_object(parts[a], parts[b], tiles[a], tiles[b], _cut(parts, tiles, a), _cut(parts, tiles, b))
-        + np.array([first[a], first[b]])
+        _same_object(views[a], views[b]) + np.array([first[a], first[b]])
         for a, b in _overlapping(tiles)
         if len(parts[a]) and len(parts[b])
     ]
@@ -83,8 +85,29 @@ def merge_tiles(parts: Sequence[Instances], tiles: Sequence[Box]) -> Instances:
     num = len(everything)
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(num, num))
     _, group = connected_components(graph, directed=False)
-    cut = np.concatenate([_cut(parts, tiles, i) for i in range(len(parts))])
-    return _unite(everything, group.astype(np.int64), cut)
+    return _unite(everything, group.astype(np.int64), np.concatenate([view.cut for view in views]))
+
+
+class _View(NamedTuple):
+    """What one tile sees."""
+
+    instances: Instances
+    tile: Box
+    extent: NDArray[np.float32]  # (N, 4) tight boxes
+    cut: NDArray[np.bool_]  # (N,) reaches an end of the tile that is not the end of the image
+
+    @staticmethod
+    def of(instances: Instances, tile: Box) -> _View:
+        x1, y1, x2, y2 = tile
+        height, width = instances.image_size
+        box = _extent(instances)
+        cut = (
+            ((box[:, 0] <= x1 + 1) & (x1 > 0))
+            | ((box[:, 1] <= y1 + 1) & (y1 > 0))
+            | ((box[:, 2] >= x2 - 1) & (x2 < width))
+            | ((box[:, 3] >= y2 - 1) & (y2 < height))
+        )
+        return _View(instances, tile, box, cut)
 
 
 def _overlapping(tiles: Sequence[Box]) -> list[tuple[int, int]]:
@@ -101,26 +124,12 @@ def _extent(instances: Instances) -> NDArray[np.float32]:
     return boxes
 
 
-def _cut(parts: Sequence[Instances], tiles: Sequence[Box], index: int) -> NDArray[np.bool_]:
-    """Which detections of a tile reach one of its ends that is not the end of the image."""
-    x1, y1, x2, y2 = tiles[index]
-    height, width = parts[index].image_size
-    box = _extent(parts[index])
-    return (
-        ((box[:, 0] <= x1 + 1) & (x1 > 0))
-        | ((box[:, 1] <= y1 + 1) & (y1 > 0))
-        | ((box[:, 2] >= x2 - 1) & (x2 < width))
-        | ((box[:, 3] >= y2 - 1) & (y2 < height))
-    )
-
-
-def _same_object(
-    a: Instances, b: Instances, tile_a: Box, tile_b: Box, cut_a: NDArray[np.bool_], cut_b: NDArray[np.bool_]
-) -> NDArray[np.int64]:
+def _same_object(view_a: _View, view_b: _View) -> NDArray[np.int64]:
     """Pairs (i, j), (P, 2), of detections of two tiles that are one object, by what both tiles see."""
+    (a, tile_a, extent_a, cut_a), (b, tile_b, extent_b, cut_b) = view_a, view_b
     low, high = np.maximum(tile_a[:2], tile_b[:2]), np.minimum(tile_a[2:], tile_b[2:])
     window = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-    near_a, near_b = (np.flatnonzero(_reaches(_extent(part), window)) for part in (a, b))
+    near_a, near_b = (np.flatnonzero(_reaches(extent, window)) for extent in (extent_a, extent_b))
     if not len(near_a) or not len(near_b):
         return np.zeros((0, 2), np.int64)
     common, area_a, area_b = _within(a[near_a], b[near_b], window)
@@ -164,39 +173,54 @@ def _unite(everything: Instances, group: NDArray[np.int64], cut: NDArray[np.bool
     scores = _scores(everything)
     order = np.lexsort((-scores, group))
     begins = np.flatnonzero(np.diff(group[order], prepend=-1))
-    lone = np.diff(np.append(begins, len(order))) == 1
-    chosen = order[begins]  # the best of each group; lone ones stay as they are
-    masks: list[tuple[int, RLE]] = []
-    boxes = everything.boxes.clone()
-    rle = None if everything.masks is None else everything.masks.to_rle()
-    for k, members in enumerate(np.split(order, begins[1:])):
-        if lone[k]:
-            continue
-        boxes[chosen[k]] = _hull(everything.boxes[members])
-        if rle is not None:
-            mask = _mask_of_group(rle[members], cut[members])
-            masks.append((int(chosen[k]), mask))
-            boxes[chosen[k]] = torch.from_numpy(mask.boxes()[0])
-    if rle is not None:
-        place = np.arange(len(everything))
-        place[[i for i, _ in masks]] = len(everything) + np.arange(len(masks))
-        rle = RLE.cat([rle, *(mask for _, mask in masks)])[place]
-    united = replace(everything, boxes=boxes, masks=rle)
-    ranked = chosen[np.argsort(-scores[chosen], kind="stable")]
+    best = order[begins]  # of each group; groups are numbered 0 .. G - 1
+    several = np.bincount(group) > 1
+    boxes = everything.boxes[best].clone()
+    masks = None
+    if everything.masks is not None:
+        rle = everything.masks.to_rle()
+        masks = _masks_of_groups(rle, group, _stand_ins(rle.area(), group, order, cut))
+        boxes[several] = torch.from_numpy(masks.boxes()[several]).to(boxes)
+    else:
+        extent = everything.boxes.numpy()[order]
+        low, high = (f.reduceat(extent, begins) for f in (np.minimum, np.maximum))
+        boxes[several] = torch.from_numpy(np.concatenate([low[:, :2], high[:, 2:]], axis=1)[several])
+    ranked = np.argsort(-scores[best], kind="stable")
+    united = replace(everything[best], boxes=boxes, masks=masks)
     return united[ranked]
 
 
-def _mask_of_group(masks: RLE, cut: NDArray[np.bool_]) -> RLE:
-    """Members in order of score -> the best one seen whole, if it makes up most of the group, or the union."""
-    union = masks.union()
-    whole = np.flatnonzero(~cut)
-    if len(whole) and masks[whole[0]].area()[0] >= WHOLE * union.area()[0]:
-        return masks[whole[0]]
-    return union
+def _stand_ins(
+    area: NDArray[np.int64], group: NDArray[np.int64], order: NDArray[np.intp], cut: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """The best-scoring member of each group that its tile shows whole, (G,); -1 where the pieces must be united.
+
+    A lone detection stands for itself. A whole one that is small beside the largest piece is a fragment taken for an
+    object.
+    """
+    num = int(group.max()) + 1
+    largest = np.zeros(num, np.int64)
+    np.maximum.at(largest, group, area)
+    whole = order[~cut[order] & (area[order] >= WHOLE * largest[group[order]])]
+    result = np.full(num, -1)
+    result[group[whole[::-1]]] = whole[::-1]  # the last write is the best score
+    lone = np.bincount(group)[group] == 1
+    result[group[lone]] = np.flatnonzero(lone)
+    return result
 
 
-def _hull(boxes: torch.Tensor) -> torch.Tensor:
-    return torch.cat([boxes[:, :2].min(dim=0).values, boxes[:, 2:].max(dim=0).values])
+def _masks_of_groups(rle: RLE, group: NDArray[np.int64], stand_in: NDArray[np.int64]) -> RLE:
+    """One mask per group: its stand-in's, or the union of its members', all unions in one go."""
+    united = np.flatnonzero(stand_in < 0)
+    number = np.full(len(stand_in), -1)
+    number[united] = np.arange(len(united))
+    owner = number[group][rle.runs.owner]
+    inside = np.flatnonzero(owner >= 0)
+    runs = Runs(owner[inside], rle.runs.start[inside], rle.runs.stop[inside])
+    sequence = np.lexsort((runs.start, runs.owner))
+    unions = RLE.from_runs(Runs(*(column[sequence] for column in runs)), len(united), rle.size)
+    place = np.where(stand_in >= 0, stand_in, len(rle) + number)
+    return RLE.cat([rle, unions])[place]
 
 
 def _scores(instances: Instances) -> NDArray[np.float64]:
