@@ -1,4 +1,4 @@
-"""COCO average precision of masks or boxes, computed by hotcoco from Instances.
+"""COCO average precision of masks, boxes or keypoints, computed by hotcoco from Instances or from files.
 
 The protocol is pycocotools' (Lin et al., arXiv 1405.0312): 101 recall points, IoU 0.50:0.05:0.95, at most 100
 detections per image *and category* unless told otherwise; hotcoco gives the same twelve numbers.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,8 @@ from eachmask.structures import Instances
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
          "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")  # fmt: skip
+KEYPOINT_NAMES = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75", "ar_medium", "ar_large")
+Kind = Literal["segm", "bbox", "keypoints"]
 
 
 def coco_ap(
@@ -44,7 +47,8 @@ def coco_ap(
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} images")
     from hotcoco import COCO, COCOeval
 
-    num_classes = 1 + max((int(t.labels.max()) for t in (*targets, *predictions) if _labelled(t)), default=0)
+    labels = [t.labels for t in (*targets, *predictions) if t.labels is not None and len(t)]
+    num_classes = 1 + max((int(each.max()) for each in labels), default=0)
     categories = [{"id": i + 1, "name": str(i + 1)} for i in range(num_classes)]
     images = [{"id": i + 1, "height": t.image_size[0], "width": t.image_size[1]} for i, t in enumerate(targets)]
     annotations = [a for i, t in enumerate(targets) for a in to_coco_annotations(t, i + 1)]
@@ -68,6 +72,37 @@ def coco_ap(
     return {name: value if value > -1 else float("nan") for name, value in zip(NAMES, stats, strict=True)}
 
 
+def coco_evaluation(annotations: Path | dict[str, Any], results: Path | list[dict[str, Any]], kind: Kind) -> Any:
+    """hotcoco's evaluation of an annotation file and a results file, matched and accumulated.
+
+    The numbers equal those pycocotools gives for the same two files; where pycocotools is at odds with itself, see
+    ``docs/metrics.md``.
+
+    Args:
+        annotations, results: paths (read by hotcoco itself: fast), or their content.
+    """
+    from hotcoco import COCO, COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(_plain(annotations))
+        evaluation = COCOeval(truth, truth.load_res(_plain(results)), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def numbers(evaluation: Any, kind: Kind) -> dict[str, float]:
+    """Twelve numbers (ten of keypoints), 0..1; NaN where there is no object of that size."""
+    names = KEYPOINT_NAMES if kind == "keypoints" else NAMES
+    stats = [float(value) for value in evaluation.stats]
+    return {name: value if value > -1 else float("nan") for name, value in zip(names, stats, strict=True)}
+
+
+def _plain(source: Any) -> Any:
+    return str(source) if isinstance(source, Path) else source
+
+
 def _summary(evaluation: Any) -> list[float]:
     """``summarize`` is fixed to 100 detections (pycocotools' row 0): read the arrays instead."""
     precision = np.asarray(evaluation.eval["precision"])  # (T, R, K, A, M)
@@ -81,10 +116,6 @@ def _summary(evaluation: Any) -> list[float]:
     ap += [mean(precision[..., area, -1]) for area in (1, 2, 3)]
     ar = [mean(recall[..., 0, m]) for m in range(3)] + [mean(recall[..., area, -1]) for area in (1, 2, 3)]
     return ap + ar
-
-
-def _labelled(instances: Instances) -> bool:
-    return instances.labels is not None and len(instances) > 0
 
 
 def to_coco_annotations(instances: Instances, image_id: int) -> list[dict[str, Any]]:

@@ -1,0 +1,215 @@
+"""``eachmask evaluate``: a model or its predictions against annotations; numbers, charts and an exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from eachmask.structures.errors import UserError
+
+if TYPE_CHECKING:
+    from eachmask.data.coco import CocoDataset
+    from eachmask.evaluation import Evaluation
+    from eachmask.predict import Predictor
+    from eachmask.structures import Category, Instances
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure a model, or the predictions of any tool, against annotated images.
+
+    Gives COCO's average precision of masks, boxes and keypoints, boundary AP, panoptic quality, mIoU, Dice, counts,
+    coverage, kinds of error, a confusion matrix, calibration, the best score threshold of each class and confidence
+    intervals. The results folder gets report.html, evaluation.json and, of a model, predictions.json.
+
+    Exit status: 0 measured; 1 a measure is below --fail-under (it says which); 2 a mistake in the call or in a file.
+
+    Examples:
+      eachmask evaluate nuclei --data dsb2018 --out results
+      eachmask evaluate mask_rcnn_r50_fpn --data instances.json --images photos --out results
+      eachmask evaluate --predictions results.json --data instances.json --fail-under ap=0.3 bbox.ap50=0.5
+      eachmask evaluate --predictions new.json --compare old.json --data instances.json
+    """
+
+    model: Annotated[str | None, tyro.conf.Positional] = None
+    """Name of a model (`eachmask models` lists them) or a .safetensors file; not with --predictions."""
+    data: Path = Path(".")
+    """COCO annotations (.json), or a folder with instances_val.json and the images in images/val."""
+    images: Path | None = None
+    """Folder of the images, where --data is a file; by default the one the file lies in."""
+    predictions: Path | None = None
+    """Results of any tool in COCO's format: a list of image_id, category_id, score and segmentation."""
+    compare: Path | None = None
+    """Results of a second model on the same images; the report has both side by side."""
+    out: Path = Path("evaluation")
+    """Folder of the report; made if missing."""
+    fail_under: tuple[str, ...] = ()
+    """Exit with 1 where a measure is below a value: ap=0.3 boundary.ap=0.2 pq=0.4 (names as in evaluation.json)."""
+    score: float = 0.5
+    """Score threshold of the measures that do not rank by score: PQ, Dice, counts, confusion."""
+    resamples: int = 200
+    """Draws of images for the confidence intervals; 0 for none."""
+    boundary: bool = True
+    """Also boundary AP, the slowest of all."""
+    seed: int = 0
+    """Of the resampling."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps or auto."""
+
+
+def evaluate(options: EvaluateOptions) -> int:
+    """Run the command; returns the exit status."""
+    from eachmask.evaluate import Settings
+    from eachmask.evaluate import evaluate as measure
+    from eachmask.evaluation_report import evaluation_html
+
+    limits = [_limit(text) for text in options.fail_under]
+    if (options.model is None) == (options.predictions is None):
+        raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
+    dataset = _dataset(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    notes: list[str] = []
+    published: dict[str, float] = {}
+    results = options.predictions
+    if results is None:
+        results, notes, published = _predict(options, dataset)
+    settings = Settings(options.score, options.resamples, options.boundary, options.seed)
+    name = Path(options.model or results).name
+    found = measure(dataset, results, name=name, settings=settings, compare=options.compare, published=published)
+    found = replace(found, notes=notes + found.notes)
+    _write(options.out / "evaluation.json", json.dumps(found.to_json(), indent=1))
+    _write(options.out / "report.html", evaluation_html(found))
+    print(_summary(found))
+    print(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")
+    return _judge(found, limits)
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise UserError(f"--fail-under wants NAME=NUMBER, for example ap=0.3, not {text!r}") from None
+
+
+def _judge(found: Evaluation, limits: Sequence[tuple[str, float]]) -> int:
+    """1 where a measure is too small, or not there to be judged."""
+    short = []
+    for name, least in limits:
+        value = found.value(name)
+        if isnan(value) or value < least:
+            short.append(f"{name} is {'not measurable' if isnan(value) else f'{value:.4f}'}, wanted {least:g}")
+    for line in short:
+        print(f"below the limit: {line}")
+    return 1 if short else 0
+
+
+def _dataset(options: EvaluateOptions) -> CocoDataset:
+    from eachmask.data.coco import CocoDataset
+
+    annotations, images = options.data, options.images
+    if annotations.is_dir():
+        images = images or annotations / "images" / "val"
+        annotations = annotations / "instances_val.json"
+    if not annotations.is_file():
+        raise UserError(
+            f"{annotations} does not exist: --data must be a COCO annotations file, or a folder with "
+            "instances_val.json and the images in images/val"
+        )
+    return CocoDataset(annotations, images or annotations.parent)
+
+
+def _predict(options: EvaluateOptions, dataset: CocoDataset) -> tuple[Path, list[str], dict[str, float]]:
+    """Predict all images into predictions.json; also what to note and what the makers publish."""
+    from rich.progress import track
+
+    from eachmask.data.coco import to_annotations
+    from eachmask.predict import load
+    from eachmask.weights.catalogue import CATALOGUE
+
+    assert options.model is not None
+    predictor = load(options.model, device=options.device)
+    labels, notes = match_categories(predictor.info.categories, dataset.categories)
+    rows: list[dict[str, Any]] = []
+    for i in track(range(len(dataset)), description="predicting", transient=True):
+        found = _named(_predict_one(predictor, dataset, i), labels, dataset.categories)
+        rows += [{"image_id": dataset.records[i]["id"], **row} for row in to_annotations(found)]
+    path = options.out / "predictions.json"
+    _write(path, json.dumps(rows))
+    published = next((dict(entry.published) for entry in CATALOGUE if entry.name == options.model), {})
+    return path, notes, published
+
+
+def _predict_one(predictor: Predictor, dataset: CocoDataset, index: int) -> Instances:
+    found: Instances = predictor.predict(dataset[index].image)
+    return found
+
+
+def match_categories(known: Sequence[Category], wanted: Sequence[Category]) -> tuple[dict[int, int], list[str]]:
+    """The model's label -> the data's label, by name (case does not matter), and what to note.
+
+    Raises:
+        UserError: not one class in common.
+    """
+    place = {category.name.casefold(): i for i, category in enumerate(wanted)}
+    labels = {i: place[c.name.casefold()] for i, c in enumerate(known) if c.name.casefold() in place}
+    if not labels and len(known) == len(wanted) == 1:
+        return {0: 0}, [f"the model's only class {known[0].name!r} is measured as the data's {wanted[0].name!r}"]
+    if not labels:
+        raise UserError(
+            f"the model knows {_some(known)}, the annotations have {_some(wanted)}: no class in common, so there is "
+            "nothing to measure; rename the categories of the annotations"
+        )
+    unknown = [c for i, c in enumerate(wanted) if i not in labels.values()]
+    return labels, [f"the model does not know: {_some(unknown)}"] if unknown else []
+
+
+def _some(categories: Sequence[Category]) -> str:
+    names = [category.name for category in categories]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _named(found: Instances, labels: dict[int, int], categories: tuple[Category, ...]) -> Instances:
+    """Labels of the data; objects of other classes are left out."""
+    import torch
+
+    assert found.labels is not None
+    keep = torch.tensor([k in labels for k in found.labels.tolist()], dtype=torch.bool)
+    found = found[keep].to("cpu")
+    assert found.labels is not None
+    mapped = torch.tensor([labels[k] for k in found.labels.tolist()], dtype=torch.int64)
+    return replace(found, labels=mapped, categories=categories)
+
+
+def _summary(found: Evaluation) -> str:
+    lines = [f"{found.name} on {found.data}: {found.num_images} images, {found.num_objects} objects"]
+    for kind, group in (*found.coco.items(), *([("boundary", found.boundary)] if found.boundary else [])):
+        lines.append(f"  {kind:<10}" + "  ".join(f"{name} {group[name]:.3f}" for name in ("ap", "ap50", "ap75")))
+    if found.intervals:
+        gap = found.intervals["ap"]
+        lines.append(f"  mask ap is between {gap.low:.3f} and {gap.high:.3f} on 95% of resampled sets of images")
+    names = ("pq", "miou", "dice", "sbd", "abs_dic", "weighted_coverage")
+    lines.append(f"  at score {found.score:g}: " + "  ".join(f"{n} {found.quality[n]:.3f}" for n in names))
+    best = found.sweeps.get("")
+    if best is not None:
+        lines.append(f"  best F1 {best.best_f1:.3f} at a score of {best.best_threshold:.2f}")
+    if found.comparison is not None:
+        gap = found.comparison.difference["ap"]
+        sure = "" if gap.excludes_zero else ", which these images cannot tell from 0"
+        gap_words = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}){sure}"
+        lines.append(f"  mask ap minus that of {found.comparison.name}: {gap_words}")
+    return "\n".join(lines + [f"  note: {note}" for note in found.notes[:5]])
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,195 @@
+"""Evaluation from files to the report, and the command's exit status."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_scenes import CATEGORIES, made, pycocotools, write
+from PIL import Image
+from skimage.measure import label
+from tiny_model import Spots, spots_image, spots_info
+
+from eachmask.cli import main
+from eachmask.cli.evaluate import match_categories
+from eachmask.data.coco import CocoDataset
+from eachmask.evaluate import Settings, evaluate
+from eachmask.evaluation import Evaluation
+from eachmask.evaluation_report import evaluation_html
+from eachmask.metrics.coco_ap import NAMES
+from eachmask.predict import Predictor
+from eachmask.structures import RLE, Category, UserError
+
+QUICK = Settings(resamples=20)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[Path, Path]:
+    return write(tmp_path_factory.mktemp("made"), *made(6))
+
+
+@pytest.fixture(scope="module")
+def found(files) -> Evaluation:
+    dataset = CocoDataset(files[0], files[0].parent)
+    return evaluate(dataset, files[1], settings=QUICK, compare=files[1], published={"mask AP": 34.6})
+
+
+def test_the_twelve_numbers_are_pycocotools(files, found):
+    rows = [{k: v for k, v in row.items() if k not in ("bbox", "area")} for row in json.loads(files[1].read_text())]
+    theirs = pycocotools(files[0], rows, "segm")
+    for name, other in zip(NAMES, theirs, strict=True):
+        assert found.coco["segm"][name] == pytest.approx(other, abs=1e-12) or other == -1
+    assert found.value("ap") == found.value("segm.ap")
+
+
+def test_all_parts_are_there(found):
+    assert found.num_images == 8 and found.classes == [c.name for c in CATEGORIES]
+    assert set(found.coco) == {"segm", "bbox"}
+    assert 0 < found.boundary["ap"] < found.coco["segm"]["ap"]
+    for name in ("pq", "sq", "rq", "miou", "dice", "sbd", "coverage", "weighted_coverage"):
+        assert 0 < found.quality[name] <= 1, name
+    assert len(found.matching) == 9 and len(found.confusion) == 4
+    assert found.intervals["ap"].low <= found.intervals["ap"].high
+    assert found.comparison is not None and not found.comparison.difference["ap"].excludes_zero
+    total = found.matching["0.50"]
+    assert found.matching["0.90"]["true_positives"] <= total["true_positives"]
+    assert total["true_positives"] + total["false_negatives"] == found.num_objects
+
+
+def test_unknown_measure_lists_the_known(found):
+    with pytest.raises(UserError, match=r"no measure 'map'; there are: ap, ap50.*boundary\.ap.*pq"):
+        found.value("map")
+
+
+def test_json_is_strict_and_published_scores_stand_apart(found):
+    content = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert content["published_by_others"] == {"mask AP": 34.6}
+    assert "34.6" not in json.dumps(content["measured"])
+    assert content["measured"]["coco"]["segm"]["ap"] == pytest.approx(found.value("ap"))
+
+
+class Balanced(HTMLParser):
+    """Every element is closed in order, and nothing is fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        assert not {"src", "href", "onload", "onclick"} & {name for name, _ in attrs}
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_report_is_well_formed_escaped_and_self_contained(found):
+    page = evaluation_html(found)
+    reader = Balanced()
+    reader.feed(page)
+    assert not reader.open
+    assert "<b>cell</b>" not in page and "dead &lt;b&gt;cell&lt;/b&gt;" in page
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page) and "@import" not in page and "url(" not in page
+    assert page.count("<svg") == 4
+    assert not re.search(r"\bnan\b", page)
+
+
+def test_published_scores_have_no_column_with_measured_ones(found):
+    tables = re.findall(r"<table.*?</table>", evaluation_html(found), re.S)
+    with_published = [table for table in tables if "34.6" in table]
+    assert len(with_published) == 1 and f"{found.value('ap'):.3f}" not in with_published[0]
+
+
+def run(files: tuple[Path, Path], out: Path, *more: str) -> int:
+    return main(
+        [
+            "evaluate",
+            "--predictions",
+            str(files[1]),
+            "--data",
+            str(files[0]),
+            "--out",
+            str(out),
+            "--resamples",
+            "0",
+            *more,
+        ]
+    )
+
+
+def test_command(files, tmp_path, capsys):
+    assert run(files, tmp_path, "--fail-under", "ap=0.01", "bbox.ap50=0.01") == 0
+    printed = capsys.readouterr().out
+    assert "segm" in printed and "boundary" in printed and "Report:" in printed
+    assert {p.name for p in tmp_path.iterdir()} == {"report.html", "evaluation.json"}
+
+
+def test_fail_under(files, tmp_path, capsys):
+    assert run(files, tmp_path, "--fail-under", "ap=0.99", "--no-boundary") == 1
+    assert "ap is 0." in capsys.readouterr().out
+    assert run(files, tmp_path, "--fail-under", "ap_large=0.1", "--no-boundary") == 1  # nothing large to judge
+    assert run(files, tmp_path, "--fail-under", "ap>0.1") == 2
+    assert run(files, tmp_path, "--fail-under", "map=0.1", "--no-boundary") == 2
+    assert "NAME=NUMBER" in capsys.readouterr().err
+
+
+def test_mistakes_are_sentences(files, tmp_path, capsys):
+    assert main(["evaluate", "--data", str(files[0])]) == 2
+    assert main(["evaluate", "nuclei", "--predictions", str(files[1]), "--data", str(files[0])]) == 2
+    assert main(["evaluate", "--predictions", str(files[1]), "--data", str(tmp_path / "none.json")]) == 2
+    assert main(["evaluate", "--predictions", str(files[0]), "--data", str(files[0]), "--out", str(tmp_path)]) == 2
+    errors = capsys.readouterr().err
+    assert "either a model or --predictions" in errors and "none.json does not exist" in errors
+    assert "need a score" in errors and "Traceback" not in errors
+
+
+def test_no_predictions_at_all(files, tmp_path):
+    empty = tmp_path / "empty.json"
+    empty.write_text("[]")
+    none = evaluate(CocoDataset(files[0], tmp_path), empty, settings=QUICK)
+    assert none.value("ap") == 0 and none.value("pq") == 0 and none.num_detections == 0
+    assert "<svg" in evaluation_html(none)
+
+
+def test_boxes_without_masks(files, tmp_path):
+    rows = [{k: v for k, v in row.items() if k != "segmentation"} for row in json.loads(files[1].read_text())]
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(rows))
+    boxes = evaluate(CocoDataset(files[0], tmp_path), path, settings=QUICK)
+    assert set(boxes.coco) == {"bbox"} and not boxes.boundary and "no masks" in boxes.notes[0]
+    assert "AP of boxes" in evaluation_html(boxes)
+
+
+def test_classes_are_matched_by_name():
+    known = (Category(1, "Person"), Category(2, "car"), Category(3, "dog"))
+    labels, notes = match_categories(known, (Category(9, "dog"), Category(4, "person"), Category(5, "cat")))
+    assert labels == {0: 1, 2: 0} and "cat" in notes[0]
+    assert match_categories((Category(1, "nucleus"),), (Category(1, "cell"),))[0] == {0: 0}
+    with pytest.raises(UserError, match="no class in common"):
+        match_categories(known, (Category(1, "tree"), Category(2, "bush")))
+
+
+def test_a_model_predicts_and_is_measured(tmp_path, monkeypatch, capsys):
+    """The whole way: pictures through a model, its predictions written, read and measured."""
+    pictures = [spots_image(seed) for seed in range(3)]
+    rows, records = [], []
+    for number, picture in enumerate(pictures, start=1):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+        records.append({"id": number, "file_name": f"{number}.png", "height": 96, "width": 128})
+        masks = RLE.from_label_map(label(picture.mean(2) > 127.5, connectivity=1))
+        for rle, area in zip(masks.to_coco(), masks.area().tolist(), strict=True):
+            own = {"id": len(rows) + 1, "image_id": number, "category_id": 7 if area > 150 else 3}
+            rows.append(own | {"segmentation": rle, "area": area, "iscrowd": 0})
+    categories = [{"id": 7, "name": "<LARGE> & spot"}, {"id": 3, "name": "small spot"}]
+    annotations = tmp_path / "spots.json"
+    annotations.write_text(json.dumps({"images": records, "annotations": rows, "categories": categories}))
+    monkeypatch.setattr("eachmask.predict.load", lambda name, device: Predictor(Spots(), spots_info(), device=device))
+    limits = ["--fail-under", "ap=0.999", "pq=0.999", "bbox.ap=0.999"]
+    assert main(["evaluate", "spots", "--data", str(annotations), "--out", str(tmp_path / "out"), *limits]) == 0
+    assert "no area" not in (printed := capsys.readouterr().out) and "no bbox" in printed
+    ids = {row["category_id"] for row in json.loads((tmp_path / "out" / "predictions.json").read_text())}
+    assert ids <= {3, 7} and ids
