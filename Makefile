@@ -52,7 +52,7 @@ test-slow: $(DEVELOPER_READY)
 
 lint: $(DEVELOPER_READY)
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy src/eachmask/structures src/eachmask/ops src/eachmask/data
+	@$(BIN)/mypy
 
 bench: $(DEVELOPER_READY)
 	$(BIN)/python benchmarks/paste.py

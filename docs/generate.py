@@ -1,4 +1,4 @@
-"""Write the pages of the documentation that come from the code: docs/models.md and docs/commands.md.
+"""Bring documents and code together: cards into the model files, docs/models.md and docs/commands.md out of the code.
 
     make docs
 """
@@ -16,9 +16,20 @@ from typing import Any
 
 from eachmask.cli import COMMANDS
 from eachmask.cli.models import Row, all_rows
+from eachmask.weights.catalogue import bundled
+from eachmask.weights.file import read_info, replace_info
 
 DOCS = Path(__file__).resolve().parent
 GENERATED = "<!-- Written by `make docs`; change the code instead. -->\n\n"
+
+
+def put_cards_into_files() -> None:
+    """docs/models/NAME.md is the source of a bundled model's card; its file carries a copy to where it is used."""
+    for name, path in bundled().items():
+        page = DOCS / "models" / f"{name}.md"
+        if page.is_file() and read_info(path).card != page.read_text():
+            replace_info(path, card=page.read_text())
+            print(path.relative_to(DOCS.parent))
 
 
 def models_page() -> str:
@@ -60,7 +71,7 @@ def _command(name: str, options: Any) -> Iterator[str]:
     docs = _field_docs(options)
     for field in dataclasses.fields(options):
         positional = "Positional" in str(field.type)
-        option = field.name.upper() if positional else "--" + field.name.replace("_", "-")
+        option = field.name.upper() if positional else "--" + field.name.rstrip("_").replace("_", "-")
         yield f"| `{option}` | {_default(field)} | {docs[field.name]} |"
     yield ""
 
@@ -81,6 +92,7 @@ def _field_docs(options: Any) -> dict[str, str]:
 PAGES = {"models.md": models_page, "commands.md": commands_page}
 
 if __name__ == "__main__":
+    put_cards_into_files()
     for page, write in PAGES.items():
         (DOCS / page).write_text(write())
         print(f"docs/{page}")

@@ -24,7 +24,7 @@ FITTING = {
     "nuclei": ("ihc.png", "coins.png", "hubble_deep_field.jpg"),
     "mask_rcnn_r50_fpn_v2": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"),
 }
-"""Model -> pictures that it fits. Nuclei are compact and stand out from their surroundings; so do coins and galaxies."""
+"""Model -> pictures that it fits. Nuclei are compact and stand out from what is around; so do coins and galaxies."""
 FILES = {
     "report.html": "open it in a browser",
     "overlays": "the pictures with the objects drawn in",

@@ -198,6 +198,13 @@ def test_other_options_are_refused(predictor: Predictor, pictures: Path, tmp_pat
     assert not (tmp_path / "out/crops").exists() and not (tmp_path / "out/overlays").exists()
 
 
+def test_results_beside_the_pictures(predictor: Predictor, pictures: Path) -> None:
+    _run(predictor, pictures, pictures)
+    before = _tree(pictures)
+    assert _run(predictor, pictures, pictures).done == 7
+    assert _tree(pictures) == before
+
+
 def test_new_changed_and_removed_pictures(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     _run(predictor, pictures, out)

@@ -38,7 +38,7 @@ def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str])
     assert stopped.value.code == 0 and f"eachmask {command}" in said
     module, options, _, _ = cli.COMMANDS[command]
     for field in fields(getattr(import_module(module), options)):
-        assert field.name.replace("_", "-") in said.replace("_", "-") or "Positional" in str(field.type)
+        assert "--" + field.name.rstrip("_").replace("_", "-") in said or "Positional" in str(field.type)
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

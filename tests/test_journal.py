@@ -20,7 +20,7 @@ def _source(i: int, **changes: object) -> Source:
 def _fill(out: Path, num: int) -> bytes:
     with _journal(out) as journal:
         for i in range(num):
-            journal.append(_source(i), {"i": i}, {"text": "tab\there\nand line" * i})
+            journal.append(_source(i), {"i": i, "files": [f"overlays/{i}.jpg"]}, {"text": "tab\there\nand line" * i})
     return (out / ".journal/records.jsonl").read_bytes()
 
 
@@ -40,7 +40,7 @@ def test_a_torn_end_at_any_byte_costs_only_the_last_record(tmp_path: Path) -> No
         path.write_bytes(whole[:cut])
         with _journal(tmp_path) as journal:
             assert [journal.is_done(_source(i)) for i in range(3)] == [True, True, False]
-            journal.append(_source(2), {"i": 2}, {"text": "tab\there\nand line" * 2})
+            journal.append(_source(2), {"i": 2, "files": ["overlays/2.jpg"]}, {"text": "tab\there\nand line" * 2})
         assert path.read_bytes() == whole
 
 
@@ -64,17 +64,22 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     _fill(tmp_path, 1)
     with pytest.raises(UserError, match="--score was 0.5 and is 0.7.*--overwrite"):
         _journal(tmp_path, **{"--score": 0.7}).__enter__()
-    (tmp_path / "overlays").mkdir()
-    (tmp_path / "mine.txt").write_text("kept")
+    for name in ("overlays/0.jpg", "overlays/mine.jpg", "predictions.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
     with _journal(tmp_path, overwrite=True, **{"--score": 0.7}) as journal:
         assert not journal.is_done(_source(0))
-    assert not (tmp_path / "overlays").exists() and (tmp_path / "mine.txt").exists()
+    assert not (tmp_path / "overlays/0.jpg").exists() and not (tmp_path / "predictions.json").exists()
+    assert (tmp_path / "overlays/mine.jpg").exists()
 
 
 def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "predictions.json").write_text("[]")
-    with pytest.raises(UserError, match="--overwrite"):
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays/mine.jpg").write_text("x")
+    with pytest.raises(UserError, match="holds overlays, which no earlier run made.*--overwrite"):
         _journal(tmp_path).__enter__()
+    _journal(tmp_path, overwrite=True).__enter__().__exit__()
+    assert (tmp_path / "overlays/mine.jpg").exists()
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import errno
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +29,7 @@ from eachmask.data.geojson import to_geojson, to_polygon_list
 from eachmask.data.images import MAX_PIXELS, read_image, unit_range
 from eachmask.data.inputs import Inputs, Source
 from eachmask.data.label_maps import encode_label_map, label_map_suffix
-from eachmask.journal import Journal, compact_json
+from eachmask.journal import Journal, compact_json, remove
 from eachmask.predict import Predictor
 from eachmask.results import FINAL_FILES, Failure, Summary, write_results
 from eachmask.structures import DecodeOptions, Instances, UserError
@@ -193,8 +192,8 @@ class _Worker:
         wishes: dict[str, Any] = {
             "options": self.options.decode, "tile": self.options.tile, "overlap": self.options.overlap,
         }  # fmt: skip
-        arrays = [unit_range(images[source.name]) for source in present]
         try:
+            arrays = [unit_range(images[source.name]) for source in present]
             return list(self.predictor.predict_arrays(arrays, **wishes))
         except Exception as error:
             if len(present) == 1:
@@ -209,7 +208,7 @@ class _Worker:
                 instances = replace(instances, masks=instances.masks.to_rle())
             old = self.journal.superseded(source)
             for name in old["files"] if old else ():
-                _remove(self.journal.out / name)
+                remove(self.journal.out / name)
             files, thumbnail = self._write_files(source, image, instances)
             header, body = _record(source, instances, image)
             self.journal.append(source, {**header, "files": files}, {**body, "thumbnail": thumbnail})
@@ -243,7 +242,7 @@ class _Worker:
         """One kind of file for one picture; the crops are a folder."""
         name = f"{kind}/{source.output}"
         if kind == "crops":
-            _remove(self.journal.out / name)
+            remove(self.journal.out / name)
             for file, data in crops(instances, image):
                 self.journal.write(self.journal.out / name / file, data)
             return name
@@ -348,10 +347,3 @@ def _jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:
     if not ok:
         raise UserError(f"an overlay of {picture.shape[1]} x {picture.shape[0]} pixels cannot be a JPEG")
     return bytes(data)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -40,8 +40,8 @@ class Journal:
     Args:
         out: made if missing.
         settings: everything that decides the results, by the names that the user knows; JSON-ready.
-        made: names in ``out`` that a run makes; ``overwrite`` removes them.
-        overwrite: begin anew.
+        made: names in ``out`` that a run makes.
+        overwrite: begin anew; what the journal knows is removed, what others put there stays.
 
     Raises:
         UserError: ``out`` holds results of other settings, or another process is writing there.
@@ -54,11 +54,11 @@ class Journal:
         self._number = 0
 
     def __enter__(self) -> Journal:
-        known = (self.folder / "run.json").exists()
-        if not known and not self.overwrite and (self.out / "predictions.json").exists():
+        foreign = next((name for name in self.made if (self.out / name).exists()), None)
+        if foreign and not (self.folder / "run.json").exists() and not self.overwrite:
             raise UserError(
-                f"{self.out} holds a predictions.json that is not from a run that can go on: choose another --out, "
-                "or --overwrite to replace it"
+                f"{self.out} holds {foreign}, which no earlier run made: choose another --out, or --overwrite to "
+                "write into it all the same"
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -68,11 +68,11 @@ class Journal:
         try:
             shutil.rmtree(self.folder / "parts", ignore_errors=True)
             (self.folder / "parts").mkdir()
+            self._file = open(self.folder / "records.jsonl", "a+b")  # noqa: SIM115 - closed in __exit__
+            self._read()
             if self.overwrite:
                 self._clear()
             self._check_settings()
-            self._file = open(self.folder / "records.jsonl", "a+b")  # noqa: SIM115 - closed in __exit__
-            self._read()
         except BaseException:
             self._lock.close()
             raise
@@ -129,7 +129,10 @@ class Journal:
         os.replace(part, path)
 
     def _line(self, source: Source) -> bytes:
-        self._file.seek(self.entries[source.name].offset)
+        return self._line_at(self.entries[source.name].offset)
+
+    def _line_at(self, offset: int) -> bytes:
+        self._file.seek(offset)
         return self._file.readline()
 
     def _read(self) -> None:
@@ -167,12 +170,33 @@ class Journal:
             )
 
     def _clear(self) -> None:
-        for name in (*self.made, f"{JOURNAL}/run.json", f"{JOURNAL}/records.jsonl"):
-            path = self.out / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        """Remove what the recorded run made; its settings last, so that no record ever outlives them."""
+        for entry in self.entries.values():
+            for name in json.loads(self._line_at(entry.offset).split(b"\t", 2)[1]).get("files", ()):
+                remove(self.out / name)
+                _prune((self.out / name).parent, self.out)
+        if (self.folder / "run.json").exists():
+            for name in self.made:
+                if (self.out / name).is_file():
+                    (self.out / name).unlink()
+        self._file.truncate(0)
+        self.entries = {}
+        (self.folder / "run.json").unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """A file or a folder of results, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _prune(folder: Path, root: Path) -> None:
+    """Remove folders that have become empty, up to root."""
+    while folder != root and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def compact_json(value: Any) -> str:

@@ -116,3 +116,9 @@ def test_batch_pads_with_zeros_below_and_right():
         ImageBatch(batch.tensor, ((65, 3), (2, 2)))
     with pytest.raises(ValueError, match="at least one"):
         ImageBatch.from_tensors([])
+
+
+def test_magnification_is_for_images_without_a_wanted_side():
+    image = np.zeros((40, 64, 3), np.uint8)
+    assert Preprocess(short_side=None, magnification=1.25)([image]).sizes == ((50, 80),)
+    assert Preprocess(short_side=80, magnification=1.25)([image]).sizes == ((80, 128),)

@@ -181,7 +181,7 @@ def entry(server: Server, monkeypatch: pytest.MonkeyPatch) -> Entry:
     torch.save(plain, file)
     server.content = file.read_bytes()
     monkeypatch.setattr(models, "variant", lambda name: lambda num_classes, **config: TinyModel())
-    monkeypatch.setattr("eachmask.weights.from_torchvision.convert", lambda name, state: dict(state))
+    monkeypatch.setattr("eachmask.weights.from_torchvision.convert", lambda state: dict(state))
     digest = hashlib.sha256(server.content).hexdigest()
     return replace(find("mask_rcnn_r50_fpn"), url=server.url, sha256=digest[:8])
 

@@ -18,6 +18,8 @@ COMMANDS = {
     "predict": ("eachmask.cli.predict", "PredictOptions", "predict", "find the objects in pictures"),
     "train": ("eachmask.cli.train", "TrainOptions", "train", "train a model by a recipe on annotated images"),
     "evaluate": ("eachmask.cli.evaluate", "EvaluateOptions", "evaluate", "measure a model or its predictions"),
+    "convert": ("eachmask.cli.convert", "ConvertOptions", "convert", "annotations from one format to another"),
+    "doctor": ("eachmask.cli.doctor", "DoctorOptions", "doctor", "find what is wrong with a data set"),
     "models": ("eachmask.cli.models", "ModelsOptions", "list_models", "list what can be loaded by name"),
     "show": ("eachmask.cli.show", "ShowOptions", "show", "print a model's card and settings"),
 }

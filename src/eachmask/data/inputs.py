@@ -22,6 +22,10 @@ _LIST_SUFFIXES = (".txt", ".lst")
 _CLUTTER = ("thumbs.db", "desktop.ini")
 JOURNAL = ".journal"
 """Sub-folder that marks a results folder; such folders are not searched for pictures."""
+_RESULTS = (
+    "overlays", "labels", "crops", "polygons", "csv", "geojson",
+    "predictions.json", "instances.csv", "summary.json", "report.html",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,13 +130,15 @@ class _Search:
         seen: set[str] = set()
         for here, folders, files in os.walk(base, followlinks=True, onerror=self._unreadable):
             real = os.path.realpath(here)
-            if real in seen or self._is_results(Path(here), real, base):
+            if real in seen or (Path(here) != base and self._holds_results(Path(here), real)):
                 folders.clear()
                 continue
             seen.add(real)
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+            # The results may go where the pictures are.
+            ours = _RESULTS if self._holds_results(Path(here), real) else ()
+            folders[:] = sorted(n for n in folders if not n.startswith((".", "__MACOSX")) and n not in ours)
             for name in sorted(files):
-                if name.startswith(".") or name.lower() in _CLUTTER:
+                if name.startswith(".") or name.lower() in _CLUTTER or name in ours:
                     continue
                 path = Path(here, name)
                 if looks_like_image(path):
@@ -140,10 +146,8 @@ class _Search:
                 else:
                     self.skipped.append((path, "not a picture by its name or its first bytes"))
 
-    def _is_results(self, here: Path, real: str, base: Path) -> bool:
-        if self.exclude is not None and real == str(self.exclude):
-            return here != base
-        return here != base and (here / JOURNAL / "run.json").exists()
+    def _holds_results(self, here: Path, real: str) -> bool:
+        return real == str(self.exclude) or (here / JOURNAL / "run.json").exists()
 
     def _unreadable(self, error: OSError) -> None:
         self.skipped.append((Path(error.filename), f"folder cannot be read ({error.strerror})"))

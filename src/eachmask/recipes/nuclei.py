@@ -67,8 +67,16 @@ def nuclei() -> Recipe:
     """Train with ``eachmask train nuclei --data DSB2018_FOLDER --out RUN``."""
     return Recipe(
         variant="panoptic_deeplab_lite0",
+        # Only prediction reads these and the magnification; chosen on the val images.
+        config={"foreground_threshold": 0.65, "merge_distance": 3.5, "min_area": 16},
+        decode={"score_threshold": 0.7},
         preprocess=Preprocess(
-            mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), short_side=None, long_side=None, contrast="percentile"
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            short_side=None,
+            long_side=None,
+            magnification=1.25,
+            contrast="percentile",
         ),
         augment=WindowAndLight(),
         score=score,

@@ -43,6 +43,8 @@ class Preprocess:
     """... unless the longer side would exceed this."""
     fixed_size: tuple[int, int] | None = None
     """Resize to exactly (height, width) instead, whatever the aspect."""
+    magnification: float = 1.0
+    """Without a short side: the network sees every image enlarged by this, which small objects can need."""
     divisor: int = 32
     """Pad to multiples of this."""
     contrast: Literal["range", "percentile"] = "range"
@@ -99,9 +101,9 @@ class Preprocess:
         return ImageBatch.from_tensors(prepared, self.divisor)
 
     def scale(self, height: int, width: int) -> float:
-        """Magnification of an image under the two side limits (1 without a short side)."""
+        """Magnification of an image under the two side limits (the fixed one without a short side)."""
         if self.short_side is None:
-            return 1.0
+            return self.magnification
         scale = self.short_side / min(height, width)
         return scale if self.long_side is None else min(scale, self.long_side / max(height, width))
 
@@ -109,8 +111,6 @@ class Preprocess:
         """(height, width) of an image as the network sees it, before padding."""
         if self.fixed_size is not None:
             return self.fixed_size
-        if self.short_side is None:
-            return height, width
         scale = self.scale(height, width)
         return max(1, int(height * scale)), max(1, int(width * scale))
 

@@ -1,0 +1,75 @@
+"""``eachmask convert``: a data set in one annotation format -> another, with the loss in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from eachmask.data.convert import Conversion
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Convert a data set to another annotation format.
+
+    Formats: coco, yolo, voc, cityscapes, labelme, cvat, label-maps (one number per pixel), mask-files (one file
+    per mask). The source's is found out. The images are copied along. The target is read again and compared
+    with the source, object by object; the table and convert-report.json say what the format could not hold.
+
+    Examples:
+      eachmask convert balloon balloon-yolo --to yolo
+      eachmask convert cvat-export/annotations.xml mine --to coco
+      eachmask convert stage1_train nuclei --from mask-files --to coco
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Folder of the data set, or its annotation file."""
+    target: Annotated[Path, tyro.conf.Positional]
+    """New folder."""
+    to: str
+    """Format to write."""
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Format of the source, if it is not to be found out."""
+    show: int = 10
+    """Print at most so many of the problems found."""
+
+
+def convert(options: ConvertOptions) -> int:
+    """Run the command; exit status 1 if annotations or images had to be left out."""
+    from eachmask.data.convert import REPORT
+    from eachmask.data.convert import convert as run_conversion
+
+    report = run_conversion(options.source, options.target, options.to, options.from_)
+    print(summary(report))
+    for problem in report.problems[: options.show]:
+        print(f"  {problem}")
+    if len(report.problems) > options.show:
+        print(f"  ... and {len(report.problems) - options.show} more, see {options.target / REPORT}")
+    return 1 if any(problem.severity == "error" for problem in report.problems) else 0
+
+
+def summary(report: Conversion) -> str:
+    """The table that the command prints."""
+    loss = report.loss
+    rows = [
+        ("images", f"{loss.images - loss.images_missing} of {loss.images}"),
+        ("objects", f"{loss.objects - loss.objects_missing} of {loss.objects}"),
+        ("  with holes / several parts", f"{report.with_holes} / {report.with_parts}"),
+        ("  crowd regions", f"{loss.crowd - loss.crowd_lost} of {loss.crowd}"),
+        ("objects whose pixels changed", str(loss.objects_changed)),
+        ("pixels lost / added", f"{loss.pixels_lost} / {loss.pixels_added} of {loss.pixels}"),
+        ("IoU with the source, mean / least", f"{loss.mean_iou:.6f} / {loss.min_iou:.6f}"),
+        ("objects of another class", str(loss.class_changed)),
+        ("objects without their keypoints", str(loss.keypoints_lost)),
+    ]
+    lines = [f"{report.source_format} -> {report.target_format}: {report.target}"]
+    lines += [f"  {name:<36}{value}" for name, value in rows]
+    lines.append("  nothing is lost" if loss.exact else "  not everything could be held (measured by reading it back)")
+    lines += [f"  note: {note}" for note in report.notes]
+    if report.problems:
+        lines.append(f"  {len(report.problems)} problems in the source:")
+    return "\n".join(lines)

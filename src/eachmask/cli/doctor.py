@@ -1,0 +1,63 @@
+"""``eachmask doctor``: what is wrong with a data set, and a repaired copy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Examine a data set before training on it.
+
+    Looks for missing, damaged, turned and duplicate images, the same image in two splits, broken, empty, double
+    and tiny annotations, classes without objects. Each finding names the file, the annotation and the remedy.
+    Exit status 1 if there are errors.
+
+    Examples:
+      eachmask doctor my-data
+      eachmask doctor my-data --html findings.html --fix my-data-repaired
+    """
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """Folder of the data set, in any format that `eachmask convert` reads, or its annotation file."""
+    html: Path | None = None
+    """Write a page with all findings and pictures of the worst."""
+    fix: Path | None = None
+    """Write a repaired copy to this new folder."""
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Format of the data set, if it is not to be found out."""
+    show: int = 20
+    """Print at most so many findings."""
+
+
+def doctor(options: DoctorOptions) -> int:
+    """Run the command; returns the exit status."""
+    from eachmask.data.doctor import examine, write_repaired
+    from eachmask.data.doctor_page import page
+
+    result = examine(options.data, options.from_)
+    for finding in result.findings[: options.show]:
+        print(f"{finding.severity}: {finding}")
+    if len(result.findings) > options.show:
+        print(f"... and {len(result.findings) - options.show} more; --html FILE lists them")
+    counts = Counter(finding.severity for finding in result.findings)
+    objects = sum(result.sizes.values())
+    print(
+        f"{len(result.data)} images, {objects} objects ({result.source_format.name}): {counts['error']} errors, "
+        f"{counts['warning']} warnings, {counts['note']} notes"
+    )
+    print("sizes: " + "; ".join(f"{name}: {n}" for name, n in result.sizes.items()))
+    if options.html is not None:
+        options.html.parent.mkdir(parents=True, exist_ok=True)
+        options.html.write_text(page(result), encoding="utf-8")
+        print(f"The report is {options.html}")
+    if options.fix is not None:
+        for note in write_repaired(result, options.fix):
+            print(f"note: {note}")
+        print(f"The repaired copy is {options.fix}")
+    return 1 if result.num_errors else 0

@@ -1,0 +1,220 @@
+"""AnnotatedSet: a whole data set between two formats, every object as packed runs.
+
+Each format's file has a ``read_...`` that returns one and a ``write_...`` that takes one. Reading never
+stops at one bad annotation: what cannot be used is left out and written down as a :class:`Problem`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from eachmask.data.images import SUFFIXES, open_with_pillow
+from eachmask.structures import RLE, Category, Instances, UserError
+
+_ORIENTATION = 274
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a file or one of its annotations, and what to do about it."""
+
+    file: str
+    annotation: str
+    """Which annotation of the file; "" where it is the file itself."""
+    what: str
+    remedy: str
+    kind: str = "annotation"
+    """What sort of problem, for counting."""
+    severity: str = "error"
+    """``error``, ``warning`` or ``note``."""
+
+    def __str__(self) -> str:
+        where = f"{self.file}, {self.annotation}" if self.annotation else self.file
+        return f"{where}: {self.what}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a data set: its name there, its file, its objects."""
+
+    name: str
+    """Relative POSIX path, unique within its split, with a suffix."""
+    path: Path
+    """The image file; it may be missing."""
+    targets: Instances
+    """With ``masks`` (RLE), ``labels`` and ``crowd``."""
+    object_ids: tuple[str, ...] = ()
+    """What the source calls each object, for messages; () where it has no names."""
+
+    def object_name(self, index: int) -> str:
+        """``annotation 17``, or ``object 3`` by the place in the picture."""
+        return f"annotation {self.object_ids[index]}" if self.object_ids else f"object {index + 1}"
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix, folders kept."""
+        return str(PurePosixPath(self.name).with_suffix(""))
+
+
+@dataclass
+class AnnotatedSet:
+    """Pictures by split (``train``, ``val`` ...; ``all`` where the format has none)."""
+
+    categories: tuple[Category, ...]
+    splits: dict[str, list[Picture]]
+    problems: list[Problem] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return sum(len(pictures) for pictures in self.splits.values())
+
+    def pictures(self) -> Iterator[tuple[str, Picture]]:
+        """(split, picture) of every image."""
+        for split, pictures in self.splits.items():
+            yield from ((split, picture) for picture in pictures)
+
+
+def instances_of(
+    masks: RLE, labels: Sequence[int], crowd: Sequence[bool], categories: tuple[Category, ...]
+) -> Instances:
+    """Targets of one image from its masks; boxes are tight. Masks without a pixel are left out."""
+    keep = masks.area() > 0
+    masks = masks[keep]
+    return Instances(
+        image_size=masks.size,
+        boxes=torch.from_numpy(masks.boxes()),
+        masks=masks,
+        labels=torch.from_numpy(np.asarray(labels, np.int64).reshape(-1)[keep]),
+        crowd=torch.from_numpy(np.asarray(crowd, bool).reshape(-1)[keep]),
+        categories=categories,
+    )
+
+
+def masks_of(targets: Instances) -> RLE:
+    """The masks; an object without one gets its box, rounded to whole pixels."""
+    if targets.masks is not None:
+        return targets.masks.to_rle()
+    height, width = targets.image_size
+    boxes = np.rint(targets.boxes.numpy()).astype(np.int64)
+    return RLE.from_pieces(_box_pieces(boxes), len(boxes), (height, width))
+
+
+def _box_pieces(boxes: NDArray[np.int64]) -> Any:
+    from eachmask.structures.runs import Pieces, ranges
+
+    widths = np.maximum(boxes[:, 2] - boxes[:, 0], 0)
+    owner = np.repeat(np.arange(len(boxes)), widths)
+    return Pieces(owner, ranges(boxes[:, 0], widths), boxes[owner, 1], boxes[owner, 3])
+
+
+def crowd_of(targets: Instances) -> list[bool]:
+    """Whether each object is a crowd region."""
+    return [False] * len(targets) if targets.crowd is None else [bool(v) for v in targets.crowd.tolist()]
+
+
+def labels_of(targets: Instances) -> list[int]:
+    """Each object's label; 0 where the data set has none."""
+    return [0] * len(targets) if targets.labels is None else [int(v) for v in targets.labels.tolist()]
+
+
+def named_categories(names: Iterable[str], first_id: int = 1) -> tuple[Category, ...]:
+    """Names -> categories with consecutive ids; each name once, in the order given."""
+    return tuple(Category(i, name) for i, name in enumerate(dict.fromkeys(names), start=first_id))
+
+
+def find_image(folder: Path, stem: str) -> Path | None:
+    """The picture file of that name (without suffix) in a folder, or None."""
+    for suffix in (".jpg", ".png", *sorted(SUFFIXES)):
+        for spelling in (suffix, suffix.upper()):
+            if (folder / (stem + spelling)).is_file():
+                return folder / (stem + spelling)
+    return None
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All pictures below a folder, sorted; hidden entries and system clutter left out."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in found if p.is_file())
+
+
+def image_size(path: Path, upright: bool = True) -> tuple[int, int]:
+    """(height, width) from the header alone, turned by the EXIF orientation where ``upright``.
+
+    Raises:
+        UserError: the file is missing or no picture.
+    """
+    try:
+        with open_with_pillow(path) as image:
+            width, height = image.size
+            turned = upright and image.getexif().get(_ORIENTATION, 1) >= 5
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: put the image there or remove its annotations") from None
+    except Exception:
+        from eachmask.data.images import read_image  # a kind of TIFF that Pillow does not know
+
+        height, width = read_image(path, upright=upright).shape[:2]
+        turned = False
+    return (width, height) if turned else (height, width)
+
+
+def safe_name(name: str, file: Path) -> str:
+    """A file name out of a data set, as a relative POSIX path that cannot leave its folder.
+
+    Raises:
+        UserError: it is absolute, climbs out with ``..``, or is empty.
+    """
+    plain = PurePosixPath(name.replace("\\", "/"))
+    if plain.is_absolute() or ".." in plain.parts or not plain.name or ":" in plain.parts[0]:
+        raise UserError(f"{file}: the image name {name!r} leads out of the data set: make it relative")
+    return str(plain)
+
+
+def contained(data: AnnotatedSet) -> AnnotatedSet:
+    """The set with splits and pictures whose names are safe to be written under, whatever the source says."""
+    splits: dict[str, list[Picture]] = {}
+    for split, pictures in data.splits.items():
+        kept = splits.setdefault(re.sub(r"[^\w.-]+", "_", split).strip(".") or "all", [])
+        for picture in pictures:
+            try:
+                safe_name(picture.name, picture.path)
+                kept.append(picture)
+            except UserError as error:
+                data.problems.append(Problem(str(picture.path), "", str(error), "rename it", "image"))
+    return AnnotatedSet(data.categories, splits, data.problems)
+
+
+def copy_image(picture: Picture, target: Path) -> bool:
+    """Copy a picture's file; False where it is missing.
+
+    Annotations made on the pixels as stored, in a file that EXIF turns, would no longer fit for a reader
+    that turns it: then the copy loses its orientation tag.
+    """
+    if not picture.path.is_file():
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        turned = image_size(picture.path) != picture.targets.image_size
+        if turned and image_size(picture.path, upright=False) == picture.targets.image_size:
+            _without_orientation(picture.path, target)
+            return True
+    except UserError:
+        pass  # a damaged image is copied as it is
+    shutil.copyfile(picture.path, target)
+    return True
+
+
+def _without_orientation(source: Path, target: Path) -> None:
+    with Image.open(source) as image:
+        exif = image.getexif()
+        exif[_ORIENTATION] = 1
+        extra: dict[str, Any] = {"quality": "keep"} if image.format == "JPEG" else {}
+        image.save(target, format=image.format, exif=exif, **extra)

@@ -1,0 +1,298 @@
+"""Any annotation format to any other, through packed runs; what is lost on the way is measured, not guessed.
+
+After writing, the target is read again and every object is compared with its original, pixel by pixel.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from eachmask.data.annotated import AnnotatedSet, Picture, Problem, contained, crowd_of, labels_of, masks_of
+from eachmask.data.cityscapes import read_cityscapes, write_cityscapes
+from eachmask.data.coco_folder import find_coco_files, read_coco_folder, write_coco_folder
+from eachmask.data.cvat import read_cvat, write_cvat
+from eachmask.data.folder import read_label_map_folder, read_mask_files, write_label_map_folder, write_mask_files
+from eachmask.data.labelme import read_labelme, write_labelme
+from eachmask.data.voc import read_voc, write_voc
+from eachmask.data.yolo import read_yolo, write_yolo
+from eachmask.structures import Instances, UserError
+
+REPORT = "convert-report.json"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One annotation format: how to read and to write it."""
+
+    name: str
+    read: Callable[[Path], AnnotatedSet]
+    write: Callable[[Path, AnnotatedSet], list[str]]
+
+
+FORMATS = (
+    Format("coco", read_coco_folder, write_coco_folder),
+    Format("yolo", read_yolo, write_yolo),
+    Format("voc", read_voc, write_voc),
+    Format("cityscapes", read_cityscapes, write_cityscapes),
+    Format("labelme", read_labelme, write_labelme),
+    Format("cvat", read_cvat, write_cvat),
+    Format("label-maps", read_label_map_folder, write_label_map_folder),
+    Format("mask-files", read_mask_files, write_mask_files),
+)
+
+
+@dataclass
+class Loss:
+    """What the target holds of the source, measured by reading it back."""
+
+    images: int = 0
+    images_missing: int = 0
+    objects: int = 0
+    objects_missing: int = 0
+    objects_changed: int = 0
+    """Objects whose pixels differ."""
+    objects_added: int = 0
+    pixels: int = 0
+    """Pixels of all objects of the source."""
+    pixels_lost: int = 0
+    pixels_added: int = 0
+    mean_iou: float = 1.0
+    """Over all objects of the source; a missing one counts 0."""
+    min_iou: float = 1.0
+    class_changed: int = 0
+    crowd: int = 0
+    crowd_lost: int = 0
+    keypoints_lost: int = 0
+    """Objects whose keypoints are gone."""
+
+    @property
+    def exact(self) -> bool:
+        """Nothing is lost, added or changed."""
+        gone = self.images_missing + self.objects_missing + self.objects_changed + self.objects_added
+        return gone + self.class_changed + self.crowd_lost + self.keypoints_lost == 0
+
+
+@dataclass
+class Conversion:
+    """The report of one conversion."""
+
+    source: str
+    source_format: str
+    target: str
+    target_format: str
+    loss: Loss
+    with_holes: int
+    """Objects of the source with holes."""
+    with_parts: int
+    """Objects of the source with several parts."""
+    notes: list[str]
+    problems: list[Problem]
+    worst: list[tuple[str, int, float]] = field(default_factory=list)
+    """(image, object from 1, IoU) of the most changed objects."""
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        content = asdict(self) | {"problems": [str(problem) for problem in self.problems]}
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def format_named(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    for known in FORMATS:
+        if known.name == name:
+            return known
+    raise UserError(f"there is no format {name!r}: choose one of {', '.join(f.name for f in FORMATS)}")
+
+
+def detect_format(source: Path) -> Format:
+    """The format of a data set, by the files that mark it.
+
+    Raises:
+        UserError: nothing is there, or nothing known.
+    """
+    if not source.exists():
+        raise UserError(f"{source} does not exist")
+    return format_named(_detect_file(source) if source.is_file() else _detect_folder(source))
+
+
+def _detect_file(source: Path) -> str:
+    by_suffix = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".xml": "cvat"}
+    name = by_suffix.get(source.suffix.lower())
+    if name is None:
+        raise UserError(f"{source} is no annotation file that is known: pass the data set's folder")
+    return name
+
+
+def _detect_folder(source: Path) -> str:
+    marks = (
+        ("cityscapes", (source / "gtFine").is_dir()),
+        ("voc", (source / "SegmentationObject").is_dir()),
+        ("cvat", (source / "annotations.xml").is_file()),
+        ("yolo", any(source.glob("*.y*ml"))),
+        ("coco", bool(find_coco_files(source))),
+        ("label-maps", (source / "images").is_dir() and any((source / n).is_dir() for n in ("labels", "masks"))),
+        ("mask-files", any(p.is_dir() for pattern in ("*/masks", "*/*/masks") for p in source.glob(pattern))),
+        ("labelme", any('"shapes"' in _head(path) for path in sorted(source.rglob("*.json"))[:20])),
+    )
+    found = [name for name, present in marks if present]
+    if not found:
+        raise UserError(f"{source} holds no data set in a known format: name it with --from, or see docs/data.md")
+    return found[0]
+
+
+def _head(path: Path) -> str:
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        return handle.read(1 << 16)
+
+
+def read_any(source: Path, source_format: str | None = None) -> tuple[AnnotatedSet, Format]:
+    """Read a data set in the given or the detected format.
+
+    Raises:
+        UserError: as :func:`detect_format` and the format's own reader; or there is not one image.
+    """
+    chosen = detect_format(source) if source_format is None else format_named(source_format)
+    data = contained(chosen.read(source))
+    if not len(data):
+        more = f" ({data.problems[0]})" if data.problems else ""
+        raise UserError(f"{source} holds no usable image in the format {chosen.name}{more}")
+    return data, chosen
+
+
+def convert(source: Path, target: Path, to: str, source_format: str | None = None) -> Conversion:
+    """Read ``source``, write it to the new folder ``target``, read that again and compare.
+
+    Raises:
+        UserError: unknown or undetectable format, or the target is not empty.
+    """
+    wanted = format_named(to)
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise UserError(f"{target} is not empty: choose a new folder")
+    data, found = read_any(source, source_format)
+    notes = _make_names_unique(data)
+    problems = list(data.problems)
+    for _, picture in data.pictures():
+        if not picture.path.is_file():
+            what, remedy = "the image is missing", "put it there; its annotations are kept where the format can"
+            problems.append(Problem(str(picture.path), "", what, remedy, "missing"))
+    target.mkdir(parents=True, exist_ok=True)
+    notes += wanted.write(target, data)
+    again = wanted.read(target)
+    loss, worst = compare(data, again)
+    holes, parts = _count_shapes(data)
+    report = Conversion(
+        str(source), found.name, str(target), wanted.name, loss, holes, parts, notes, problems, worst[:20]
+    )
+    report.write(target / REPORT)
+    return report
+
+
+def _make_names_unique(data: AnnotatedSet) -> list[str]:
+    """a.jpg and a.png would share one label file: the later gets another name. The same for classes."""
+    renamed = 0
+    for split, pictures in data.splits.items():
+        taken: set[str] = set()
+        for i, picture in enumerate(pictures):
+            stem, number = picture.stem, 1
+            while stem.casefold() in taken:
+                number += 1
+                stem = f"{picture.stem}_{number}"
+            taken.add(stem.casefold())
+            if number > 1:
+                pictures[i] = replace(picture, name=f"{stem}{PurePosixPath(picture.name).suffix}")
+                renamed += 1
+        data.splits[split] = pictures
+    names = Counter(c.name for c in data.categories)
+    doubled = [name for name, count in names.items() if count > 1]
+    if doubled:
+        data.categories = tuple(
+            replace(c, name=f"{c.name} {c.id}") if names[c.name] > 1 else c for c in data.categories
+        )
+    notes = [f"{renamed} images had the same name as another but for the suffix and got a number"] if renamed else []
+    return notes + ([f"classes of one name got their ids added: {', '.join(doubled)}"] if doubled else [])
+
+
+def _count_shapes(data: AnnotatedSet) -> tuple[int, int]:
+    """How many objects have holes, and how many several parts."""
+    holes = parts = 0
+    for _, picture in data.pictures():
+        polygons = masks_of(picture.targets).to_polygons()
+        holes += sum(bool(rings) for rings in polygons.holes)
+        parts += sum(len(rings) > 1 for rings in polygons.outers)
+    return holes, parts
+
+
+# Measuring ----------------------------------------------------------------------------------------
+
+
+def compare(before: AnnotatedSet, after: AnnotatedSet) -> tuple[Loss, list[tuple[str, int, float]]]:
+    """What ``after`` holds of ``before``, and the objects that changed most (image, number from 1, IoU)."""
+    written = {_key(split, picture): picture for split, picture in after.pictures()}
+    loss, ious, worst = Loss(), [], []
+    for split, picture in before.pictures():
+        loss.images += 1
+        there = written.get(_key(split, picture))
+        loss.images_missing += there is None
+        same_size = there is not None and there.targets.image_size == picture.targets.image_size
+        other = there.targets if there is not None and same_size else Instances.empty(picture.targets.image_size)
+        own = _compare_picture(picture, other, (before, after), loss)
+        ious.append(own)
+        worst += [(f"{split}/{picture.name}", i + 1, float(v)) for i, v in enumerate(own) if v < 1]
+    joined = np.concatenate([np.zeros(0), *ious])
+    if len(joined):
+        loss.mean_iou, loss.min_iou = float(joined.mean()), float(joined.min())
+    return loss, sorted(worst, key=lambda row: row[2])
+
+
+def _key(split: str, picture: Picture) -> tuple[str, str]:
+    return split.casefold(), picture.stem.replace("/", "__")
+
+
+def _compare_picture(picture: Picture, there: Instances, sets: tuple[AnnotatedSet, AnnotatedSet], loss: Loss) -> Any:
+    """(N,) IoU of each object with its counterpart; adds to ``loss``."""
+    own, other = masks_of(picture.targets), masks_of(there)
+    names = [_class_names(sets[0], picture.targets), _class_names(sets[1], there)]
+    crowds = [crowd_of(picture.targets), crowd_of(there)]
+    area, area_there = own.area(), other.area()
+    overlaps = own.overlaps(other)
+    iou = overlaps.pixels / (area[overlaps.rows] + area_there[overlaps.columns] - overlaps.pixels)
+    # of equal masks the one of the same class, and then of the same place in the list, is the counterpart
+    pairs = list(zip(overlaps.rows.tolist(), overlaps.columns.tolist(), strict=True))
+    alike = [(names[0][i] == names[1][j]) + (crowds[0][i] == crowds[1][j]) for i, j in pairs]
+    order = np.lexsort((np.abs(overlaps.rows - overlaps.columns), -np.array(alike, np.float64), -iou))
+    partner = np.full(len(own), -1)
+    result, common, used = np.zeros(len(own)), np.zeros(len(own), np.int64), set()
+    for k in order:
+        i, j = pairs[k]
+        if partner[i] < 0 and j not in used:
+            partner[i], result[i], common[i] = j, iou[k], overlaps.pixels[k]
+            used.add(j)
+    met = partner >= 0
+    loss.objects += len(own)
+    loss.objects_missing += int((~met).sum())
+    loss.objects_changed += int((met & (result < 1)).sum())
+    loss.objects_added += len(other) - len(used)
+    loss.pixels += int(area.sum())
+    loss.pixels_lost += int((area - common).sum())
+    loss.pixels_added += int((area_there[partner[met]] - common[met]).sum())
+    loss.class_changed += sum(names[0][i] != names[1][partner[i]] for i in np.flatnonzero(met))
+    loss.crowd += sum(crowds[0])
+    loss.crowd_lost += sum(crowds[0][i] and not (met[i] and crowds[1][partner[i]]) for i in range(len(own)))
+    if picture.targets.keypoints is not None and there.keypoints is None:
+        loss.keypoints_lost += int((picture.targets.keypoints[:, :, 2] > 0).any(1).sum())
+    return result
+
+
+def _class_names(data: AnnotatedSet, targets: Instances) -> list[str]:
+    return [data.categories[label].name for label in labels_of(targets)]

@@ -1,0 +1,235 @@
+"""Folders of masks: label maps (one number per pixel), and one file per mask as in the Data Science Bowl 2018.
+
+Neither says what class an object is of, or that it is a crowd region. ``objects.csv`` (ours) beside them does:
+columns split, image, number, category_id, category, crowd. Programs that do not know it lose only that.
+
+* Label maps: ``images/SPLIT/NAME.*`` and ``labels/SPLIT/NAME.png`` (8, 16 or 32 bits; ``masks/`` is read as well).
+* One file per mask: ``SPLIT/ID/images/ID.*`` and ``SPLIT/ID/masks/*.png`` (without SPLIT it is read as well).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.data.annotated import (
+    AnnotatedSet,
+    Picture,
+    Problem,
+    copy_image,
+    crowd_of,
+    image_files,
+    image_size,
+    instances_of,
+    labels_of,
+    masks_of,
+)
+from eachmask.data.label_maps import read_label_map, write_label_map
+from eachmask.structures import RLE, Category, Masks, UserError
+
+_COLUMNS = ("split", "image", "number", "category_id", "category", "crowd")
+_SUFFIXES = (".png", ".tif", ".tiff")
+
+
+def painted(masks: Masks) -> NDArray[np.int32]:
+    """(H, W) label map, i + 1 for mask i; where masks overlap the smaller one is in front, so that none vanishes."""
+    rle = masks.to_rle()
+    order = np.argsort(rle.area(), kind="stable")
+    number = np.concatenate([[0], order + 1]).astype(np.int32)
+    return number[rle[order].to_label_map()]
+
+
+# Label maps ---------------------------------------------------------------------------------------
+
+
+def read_label_map_folder(source: Path) -> AnnotatedSet:
+    """Read images/ and labels/ (or masks/).
+
+    Raises:
+        UserError: there is no such pair of folders.
+    """
+    table = _read_table(source)
+    labels = next((source / n for n in ("labels", "masks") if (source / n).is_dir()), None)
+    images = source / "images"
+    if labels is None or not images.is_dir():
+        raise UserError(f"{source} must hold the folders images and labels (or masks) with equal file names")
+    result = AnnotatedSet(table.categories, {})
+    for path in image_files(images):
+        split, name = _split_of(path.relative_to(images))
+        stem = path.relative_to(images).with_suffix("")
+        file = next((f for s in _SUFFIXES if (f := labels / f"{stem}{s}").is_file()), None)
+        if file is None:
+            result.problems.append(
+                Problem(str(path), "", f"there is no label map {labels / stem}.png", "add one", "image")
+            )
+            continue
+        try:
+            masks = _masks_of_map(file)
+        except UserError as error:
+            result.problems.append(Problem(str(file), "", str(error), "save it anew as 16-bit PNG", "label map"))
+            continue
+        result.splits.setdefault(split, []).append(table.picture(split, name, path, masks))
+    return result
+
+
+def write_label_map_folder(target: Path, data: AnnotatedSet) -> list[str]:
+    """Write images/SPLIT, labels/SPLIT (16-bit PNG; 32-bit TIFF beyond 65,535 objects) and objects.csv."""
+    for split, picture in data.pictures():
+        copy_image(picture, target / "images" / split / picture.name)
+        masks = masks_of(picture.targets)
+        suffix = ".png" if len(masks) <= 65535 else ".tif"
+        path = target / "labels" / split / f"{picture.stem}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".png":
+            path.write_bytes(bytes(cv2.imencode(".png", painted(masks).astype(np.uint16))[1]))
+        else:
+            write_label_map(path, masks)
+    _write_table(target, data)
+    return []
+
+
+def _masks_of_map(file: Path) -> dict[int, RLE]:
+    """Number in the map -> its mask."""
+    masks = read_label_map(file).masks
+    assert isinstance(masks, RLE)
+    values = _values(file)
+    return {value: masks[i] for i, value in enumerate(values)} or {0: masks}
+
+
+def _values(file: Path) -> list[int]:
+    pixels = np.asarray(cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED))
+    if pixels.ndim == 3:
+        pixels = pixels[..., 0]
+    return [int(v) for v in np.unique(pixels) if v > 0]
+
+
+# One file per mask --------------------------------------------------------------------------------
+
+
+def read_mask_files(source: Path) -> AnnotatedSet:
+    """Read folders ID/images and ID/masks, at any depth.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    table = _read_table(source)
+    result = AnnotatedSet(table.categories, {})
+    for folder in sorted(p.parent for p in source.rglob("masks") if p.is_dir()):
+        pictures = image_files(folder / "images") if (folder / "images").is_dir() else []
+        if len(pictures) != 1:
+            what = f"images/ holds {len(pictures)} pictures instead of one"
+            result.problems.append(Problem(str(folder), "", what, "leave the one that the masks belong to", "image"))
+            continue
+        relative = folder.relative_to(source)
+        split = relative.parts[0] if len(relative.parts) > 1 else "all"
+        inner = Path(*relative.parts[1:]) if len(relative.parts) > 1 else relative
+        name = f"{inner.as_posix()}{pictures[0].suffix}"
+        masks = dict(_read_masks(folder / "masks", pictures[0], result.problems))
+        result.splits.setdefault(split, []).append(table.picture(split, name, pictures[0], masks))
+    if not result.splits:
+        raise UserError(f"{source} holds no folders ID/images and ID/masks")
+    return result
+
+
+def write_mask_files(target: Path, data: AnnotatedSet) -> list[str]:
+    """Write SPLIT/ID/images and SPLIT/ID/masks/00001.png ... (8-bit, 0 and 255), and objects.csv."""
+    for split, picture in data.pictures():
+        folder = target / split / picture.stem
+        copy_image(picture, folder / "images" / Path(picture.name).name)
+        (folder / "masks").mkdir(parents=True, exist_ok=True)
+        height, width = picture.targets.image_size
+        bitmaps = masks_of(picture.targets).to_bitmaps()
+        for i, (crop, (x, y)) in enumerate(zip(bitmaps.crops, bitmaps.origins.tolist(), strict=True), start=1):
+            canvas = np.zeros((height, width), np.uint8)
+            canvas[y : y + crop.shape[0], x : x + crop.shape[1]] = crop * np.uint8(255)
+            (folder / "masks" / f"{i:05d}.png").write_bytes(bytes(cv2.imencode(".png", canvas)[1]))
+    _write_table(target, data)
+    return []
+
+
+def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[tuple[int, RLE]]:
+    try:
+        size = image_size(image)
+    except UserError:
+        size = None  # told where the image is looked at
+    for number, file in enumerate(image_files(folder), start=1):
+        pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED) if file.stat().st_size else None
+        if pixels is None:
+            problems.append(Problem(str(file), "", "it cannot be decoded", "draw the mask anew", "truncated"))
+            continue
+        size = size or pixels.shape[:2]
+        if pixels.shape[:2] != size:
+            what = f"it is {pixels.shape[1]} x {pixels.shape[0]}, the image {size[1]} x {size[0]}"
+            problems.append(Problem(str(file), "", what, "export the mask at the size of the image", "size"))
+            continue
+        inside = np.asarray(pixels[..., :3].any(2) if pixels.ndim == 3 else pixels > 0)[None]
+        if not inside.any():
+            problems.append(Problem(str(file), "", "the mask is empty", "delete the file", "empty"))
+            continue
+        yield int(file.stem) if file.stem.isdigit() and len(file.stem) < 7 else number, RLE.from_bitmaps(inside)
+    if size is not None and not any(True for _ in folder.iterdir()):
+        yield 0, RLE.empty((int(size[0]), int(size[1])))
+
+
+# The table of classes -----------------------------------------------------------------------------
+
+
+@dataclass
+class _Table:
+    categories: tuple[Category, ...] = (Category(1, "object"),)
+    rows: dict[tuple[str, str, int], tuple[int, bool]] = field(default_factory=dict)
+    """(split, image, number) -> label, crowd."""
+
+    def picture(self, split: str, name: str, path: Path, masks: dict[int, RLE]) -> Picture:
+        masks = masks or {0: RLE.empty(image_size(path))}
+        joined = RLE.cat(list(masks.values()))
+        known = [self.rows.get((split, name, n), (0, False)) for n, mask in masks.items() for _ in range(len(mask))]
+        targets = instances_of(joined, [k for k, _ in known], [c for _, c in known], self.categories)
+        return Picture(name, path, targets)
+
+
+def _read_table(source: Path) -> _Table:
+    path = source / "objects.csv"
+    if not path.is_file():
+        return _Table()
+    table = _Table(())
+    label_of: dict[Category, int] = {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as handle:
+            for row in csv.DictReader(handle):
+                category = Category(int(row["category_id"]), row["category"])
+                label = label_of.setdefault(category, len(label_of))
+                if row["image"]:  # rows without one only introduce a category
+                    key = (row["split"], row["image"], int(row["number"]))
+                    table.rows[key] = (label, row["crowd"] == "1")
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} must have the columns {', '.join(_COLUMNS)}") from None
+    table.categories = tuple(label_of)
+    return table
+
+
+def _write_table(target: Path, data: AnnotatedSet) -> None:
+    rows: list[Sequence[Any]] = [("", "", "", c.id, c.name, 0) for c in data.categories]
+    for split, picture in data.pictures():
+        pairs = zip(labels_of(picture.targets), crowd_of(picture.targets), strict=True)
+        for number, (label, crowd) in enumerate(pairs, start=1):
+            category = data.categories[label]
+            rows.append((split, picture.name, number, category.id, category.name, int(crowd)))
+    target.mkdir(parents=True, exist_ok=True)
+    with open(target / "objects.csv", "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(rows)
+
+
+def _split_of(relative: Path) -> tuple[str, str]:
+    """train/a/b.png -> (train, a/b.png); b.png -> (all, b.png)."""
+    parts = relative.parts
+    return (parts[0], Path(*parts[1:]).as_posix()) if len(parts) > 1 else ("all", relative.as_posix())

@@ -1,0 +1,271 @@
+"""YOLO segmentation text: data.yaml, and one line per object, ``class x1 y1 x2 y2 ...`` in 0..1 of the image.
+
+A line holds one ring. Objects with holes or several parts become one ring all the same: the rings are
+joined by bridges of no width, walked there and back. Filled by the even-odd rule the bridges vanish and the
+pixels are exact; a program that also paints a ring's border draws the bridges as thin lines.
+Crowd regions do not exist in the format: they go to files of the same make in ``crowd/``, where only this
+reader looks for them, so that no other program takes a crowd for an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.data.annotated import (
+    AnnotatedSet,
+    Picture,
+    Problem,
+    copy_image,
+    crowd_of,
+    image_files,
+    image_size,
+    instances_of,
+    labels_of,
+    masks_of,
+)
+from eachmask.structures import Category, Masks, Polygons, UserError
+
+Ring = NDArray[Any]
+
+
+def read_yolo(source: Path) -> AnnotatedSet:
+    """Read a folder with data.yaml, or the yaml file itself.
+
+    Raises:
+        UserError: there is no data.yaml, or it names no classes or no images.
+    """
+    yaml_path = _yaml_path(source)
+    content = _load_yaml(yaml_path)
+    categories = _categories(content, yaml_path)
+    result = AnnotatedSet(categories, {})
+    for split, folder in _split_folders(content, yaml_path):
+        result.splits[split] = [
+            picture
+            for path in image_files(folder)
+            if (picture := _read_picture(path, folder, categories, result.problems)) is not None
+        ]
+    if not result.splits:
+        raise UserError(f"{yaml_path} names no folder of images: add train: images/train")
+    return result
+
+
+def write_yolo(target: Path, data: AnnotatedSet) -> list[str]:
+    """Write data.yaml, images/SPLIT and labels/SPLIT; returns notes on what the format cannot say."""
+    joined = crowds = 0
+    for split, picture in data.pictures():
+        copy_image(picture, target / "images" / split / picture.name)
+        polygons = masks_of(picture.targets).to_polygons()
+        rings = one_rings(polygons)
+        joined += sum(len(o) + len(h) > 1 for o, h in zip(polygons.outers, polygons.holes, strict=True))
+        crowd, labels = crowd_of(picture.targets), labels_of(picture.targets)
+        crowds += sum(crowd)
+        lines = [_line(k, ring, picture.targets.image_size) for k, ring in zip(labels, rings, strict=True)]
+        objects = [line for line, c in zip(lines, crowd, strict=True) if not c]
+        _write_lines(target / "labels" / split / f"{picture.stem}.txt", objects)
+        if any(crowd):
+            ignored = [line for line, c in zip(lines, crowd, strict=True) if c]
+            _write_lines(target / "crowd" / split / f"{picture.stem}.txt", ignored)
+    _write_yaml(target / "data.yaml", data)
+    notes = []
+    if joined:
+        notes.append(f"{joined} objects with holes or several parts became one bridged ring each")
+    if crowds:
+        notes.append(f"{crowds} crowd regions are in crowd/, which other programs do not read")
+    return notes
+
+
+def one_rings(masks: Masks) -> list[Ring]:
+    """Each mask's outlines, outer rings and holes, joined to one (K, 2) ring of x, y by bridges of no width.
+
+    Holes turn the other way round than outer rings: the non-zero rule fills the same pixels as the even-odd rule.
+    """
+    polygons = masks.to_polygons()
+    pairs = zip(polygons.outers, polygons.holes, strict=True)
+    return [_joined([*(_turned(r, 1) for r in outers), *(_turned(r, -1) for r in holes)]) for outers, holes in pairs]
+
+
+def _turned(ring: Ring, sign: int) -> Ring:
+    """The ring with a shoelace area of that sign."""
+    x, y = ring[:, 0].astype(np.float64), ring[:, 1].astype(np.float64)
+    doubled = float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
+    return ring if doubled * sign > 0 else ring[::-1]
+
+
+def _joined(rings: Sequence[Ring]) -> Ring:
+    """Rings -> one ring: the nearest ring not yet in it is entered and left at the nearest vertices (Prim)."""
+    if not rings:
+        return np.zeros((0, 2))
+    path, *rest = (np.asarray(ring, np.float64) for ring in rings)
+    gaps = [_nearest(path, ring) for ring in rest]
+    while rest:
+        pick = int(np.argmin([gap[0] for gap in gaps]))
+        _, leave, enter = gaps.pop(pick)
+        ring = rest.pop(pick)
+        detour = np.concatenate([np.roll(ring, -enter, axis=0), ring[enter : enter + 1], path[leave : leave + 1]])
+        path = np.concatenate([path[: leave + 1], detour, path[leave + 1 :]])
+        shift = len(detour)
+        for i, other in enumerate(rest):
+            new = _nearest(ring, other)
+            gap = gaps[i]
+            old = (gap[0], gap[1] + shift * (gap[1] > leave), gap[2])
+            begin = leave + 1
+            place = begin + (new[1] - enter) % len(ring)
+            gaps[i] = (new[0], place, new[2]) if new[0] < old[0] else old
+    return path
+
+
+def _nearest(a: Ring, b: Ring) -> tuple[float, int, int]:
+    """(squared distance, index in a, index in b) of the two closest vertices; long rings a block at a time."""
+    best = (np.inf, 0, 0)
+    step = max(1, 1_000_000 // max(1, len(b)))
+    for top in range(0, len(a), step):
+        gap = ((a[top : top + step, None] - b[None]) ** 2).sum(2)
+        i, j = np.unravel_index(int(gap.argmin()), gap.shape)
+        best = min(best, (float(gap[i, j]), top + int(i), int(j)))
+    return best
+
+
+def _line(label: int, ring: Ring, size: tuple[int, int]) -> str:
+    height, width = size
+    share = ring / np.array([width, height])
+    return " ".join([str(label), *(f"{v:.7g}" for v in share.reshape(-1))])
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _write_yaml(path: Path, data: AnnotatedSet) -> None:
+    import yaml
+
+    content: dict[str, Any] = {split: f"images/{split}" for split in data.splits}
+    content["names"] = {i: c.name for i, c in enumerate(data.categories)}
+    content["category_ids"] = {i: c.id for i, c in enumerate(data.categories)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def _yaml_path(source: Path) -> Path:
+    if source.is_file():
+        return source
+    found = [source / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (source / name).is_file()]
+    found = found or sorted(source.glob("*.yaml"))
+    if not found:
+        raise UserError(f"{source} has no data.yaml: write one with train:, val: and names:")
+    return found[0]
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not readable as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must have entries train:, val: and names:")
+    return content
+
+
+def _categories(content: dict[str, Any], path: Path) -> tuple[Category, ...]:
+    names = content.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    try:
+        keys = sorted(int(k) for k in names) if isinstance(names, dict) else []
+        if not keys or keys != list(range(len(keys))):
+            raise ValueError
+        assert isinstance(names, dict)
+        by_number = {int(k): str(v) for k, v in names.items()}
+        ids = content.get("category_ids") or {}
+        return tuple(Category(int(ids.get(k, k + 1)), by_number[k]) for k in keys)
+    except (TypeError, ValueError, AttributeError):
+        raise UserError(f"{path}: names: must number the classes 0, 1, 2 ... without gaps") from None
+
+
+def _split_folders(content: dict[str, Any], yaml_path: Path) -> list[tuple[str, Path]]:
+    base = yaml_path.parent
+    root = base / str(content.get("path") or ".")
+    known = ("names", "category_ids", "path", "nc", "download", "kpt_shape", "flip_idx")
+    found = []
+    for split, value in content.items():
+        if split in known or not isinstance(value, str):
+            continue
+        # exports often say ../train/images, relative to a folder that is not there
+        tries = [root / value, base / value, base / value.removeprefix("../")]
+        folder = next((f for f in tries if f.is_dir()), None)
+        if folder is not None:
+            found.append((str(split), folder))
+    return found
+
+
+def _label_file(image: Path, folder: Path, kind: str) -> Path | None:
+    """images/train/a.jpg -> labels/train/a.txt: the last folder named images changes its name."""
+    parts = list(image.with_suffix(".txt").parts)
+    places = [i for i, part in enumerate(parts[:-1]) if part == "images"]
+    if not places:
+        return folder / image.with_suffix(".txt").name if kind == "labels" else None
+    parts[places[-1]] = kind
+    return Path(*parts)
+
+
+def _read_picture(
+    path: Path, folder: Path, categories: tuple[Category, ...], problems: list[Problem]
+) -> Picture | None:
+    try:
+        size = image_size(path)
+    except UserError as error:
+        problems.append(Problem(str(path), "", f"the size cannot be read ({error})", "replace the image", "image"))
+        return None
+    rings: list[Ring] = []
+    labels: list[int] = []
+    crowd: list[bool] = []
+    for kind in ("labels", "crowd"):
+        file = _label_file(path, folder, kind)
+        if file is None or not file.is_file():
+            continue
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                label, ring = _parse(line, size, len(categories))
+            except ValueError as error:
+                problems.append(Problem(str(file), f"line {number}", str(error), "mend or delete the line"))
+                continue
+            labels.append(label)
+            rings.append(ring)
+            crowd.append(kind == "crowd")
+    masks = Polygons([[ring] for ring in rings], (), size).to_rle()
+    for i in np.flatnonzero(masks.area() == 0):
+        problems.append(Problem(str(path), f"object {i + 1}", "it covers no pixel", "delete its line", "empty"))
+    return Picture(path.relative_to(folder).as_posix(), path, instances_of(masks, labels, crowd, categories))
+
+
+def _parse(line: str, size: tuple[int, int], num_classes: int) -> tuple[int, Ring]:
+    """A line -> label and ring in pixels; four numbers are a box: centre x, y, width, height."""
+    words = line.split()
+    try:
+        label, values = int(float(words[0])), np.array([float(w) for w in words[1:]])
+    except ValueError:
+        raise ValueError("it holds something that is no number") from None
+    if not 0 <= label < num_classes:
+        raise ValueError(f"class {label} is not among the {num_classes} names (they count from 0)")
+    if not np.isfinite(values).all():
+        raise ValueError("it holds a number that is not finite")
+    if len(values) == 4:
+        x, y, w, h = values
+        values = np.array([x - w / 2, y - h / 2, x + w / 2, y - h / 2, x + w / 2, y + h / 2, x - w / 2, y + h / 2])
+    if len(values) < 6 or len(values) % 2:
+        raise ValueError(f"{len(values)} coordinates are no ring (an even number, 6 or more)")
+    if np.abs(values).max() > 2:
+        raise ValueError("its coordinates are pixels, but must be shares of width and height, 0..1")
+    return label, values.reshape(-1, 2) * np.array([size[1], size[0]])

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small_sets import make_set
+
+from eachmask.cli.convert import ConvertOptions
+from eachmask.cli.convert import convert as run_command
+from eachmask.data.annotated import contained
+from eachmask.data.coco import CocoDataset
+from eachmask.data.coco_folder import read_coco_folder, write_coco_folder
+from eachmask.data.convert import FORMATS, REPORT, compare, convert, detect_format, read_any
+from eachmask.structures import UserError
+
+NAMES = [known.name for known in FORMATS]
+WITH_OVERLAPS = {"coco", "yolo", "labelme", "cvat", "mask-files"}
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coco")
+    write_coco_folder(folder / "data", make_set(folder / "images", overlapping=True, crowd=True))
+    return folder / "data"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_format_is_written_recognised_and_measured(coco: Path, tmp_path: Path, name: str) -> None:
+    report = convert(coco, tmp_path / "out", name)
+    assert report.source_format == "coco"
+    assert detect_format(tmp_path / "out").name == name
+    assert report.loss.objects == 6 and report.loss.objects_missing == 0
+    assert (report.loss.crowd, report.loss.crowd_lost, report.loss.class_changed) == (1, 0, 0)
+    assert (report.with_holes, report.with_parts) == (2, 3)
+    assert report.loss.exact == (name in WITH_OVERLAPS)
+    if name not in WITH_OVERLAPS:  # in two pictures objects 2 and 4 share 6 x 16 pixels less those in the hole
+        assert report.loss.objects_changed == 2 and report.loss.pixels_lost > 0 and 0 < report.loss.min_iou < 1
+        assert {row[0] for row in report.worst} == {"train/a.png", "val/c.png"}
+    written = json.loads((tmp_path / "out" / REPORT).read_text())
+    assert written["loss"]["pixels_lost"] == report.loss.pixels_lost
+
+
+@pytest.mark.parametrize("middle", sorted(WITH_OVERLAPS - {"coco"}))
+def test_there_and_back_ids_included(coco: Path, tmp_path: Path, middle: str) -> None:
+    convert(coco, tmp_path / "there", middle)
+    convert(tmp_path / "there", tmp_path / "back", "coco")
+    before, after = read_coco_folder(coco), read_coco_folder(tmp_path / "back")
+    assert compare(before, after)[0].exact
+    assert after.categories == before.categories
+    assert len(CocoDataset(tmp_path / "back/instances_train.json", tmp_path / "back/images/train")) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"segmentation": {"size": [48, 64], "counts": [1, 2]}}, "segmentation"),
+        ({"segmentation": [[1, 2, 3]]}, "segmentation"),
+        ({"segmentation": None, "bbox": None}, "segmentation"),
+        ({"category_id": 8}, "category_id 8"),
+        ({"image_id": 99}, "not in the list of images"),
+        ({"segmentation": [[100, 100, 120, 100, 120, 120]]}, "covers no pixel"),
+    ],
+)
+def test_a_bad_annotation_is_named_and_the_rest_is_done(
+    coco: Path, tmp_path: Path, change: dict[str, object], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((coco / "instances_train.json").read_text())
+    content["annotations"][1] |= change
+    (tmp_path / "images").symlink_to(coco / "images")
+    (tmp_path / "instances_train.json").write_text(json.dumps(content))
+    assert run_command(ConvertOptions(tmp_path, tmp_path / "out", "yolo")) == 1
+    printed = capsys.readouterr().out
+    assert reason in printed and "annotation 2" in printed and "instances_train.json" in printed
+    assert len((tmp_path / "out/labels/train/a.txt").read_text().splitlines()) == 2  # and one in crowd/
+
+
+def test_nothing_is_written_outside_the_target(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "images")
+    data.splits["../../out"] = data.splits.pop("val")
+    first = data.splits["train"][0]
+    data.splits["train"].append(type(first)("../../escaped.png", first.path, first.targets))
+    inside = contained(data)
+    assert [picture.name for _, picture in inside.pictures()] == ["a.png", "b.png", "c.png"]
+    assert all("/" not in split and not split.startswith(".") for split in inside.splits)
+    assert "escaped" in str(inside.problems[0])
+
+
+@pytest.mark.parametrize("field", ["id", "image_id", "category_id", "segmentation", "bbox", "iscrowd"])
+@pytest.mark.parametrize("value", [[], {}, "x", None, -1, 1e300, [None], [["a", 1]], {"counts": "~~", "size": 3}])
+def test_nonsense_in_a_coco_file_never_stops_the_rest(coco: Path, tmp_path: Path, field: str, value: object) -> None:
+    content = json.loads((coco / "instances_train.json").read_text())
+    content["annotations"][0][field] = value
+    (tmp_path / "images").symlink_to(coco / "images")
+    (tmp_path / "instances_train.json").write_text(json.dumps(content))
+    assert len(read_any(tmp_path)[0].splits["train"][0].targets) >= 3
+
+
+def test_polygons_are_no_crowd_and_run_lengths_neither(coco: Path, tmp_path: Path) -> None:
+    data, _ = read_any(coco)
+    crowd = data.splits["train"][0].targets.crowd
+    assert crowd is not None and crowd.tolist() == [False, False, True, False]
+
+
+def test_images_that_differ_only_in_the_suffix_keep_apart(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "images")
+    first = data.splits["train"][0]
+    (tmp_path / "images/a.jpeg").write_bytes(first.path.read_bytes())
+    data.splits["train"][1] = type(first)("a.jpeg", tmp_path / "images/a.jpeg", first.targets[[0]])
+    write_coco_folder(tmp_path / "coco", data)
+    report = convert(tmp_path / "coco", tmp_path / "out", "yolo")
+    assert report.loss.exact
+    assert any("suffix" in note for note in report.notes)
+
+
+def test_missing_images_are_told(coco: Path, tmp_path: Path) -> None:
+    data = make_set(tmp_path / "images")
+    data.splits["val"][0].path.unlink()
+    write_coco_folder(tmp_path / "coco", data)
+    report = convert(tmp_path / "coco", tmp_path / "out", "yolo")
+    assert (report.loss.images_missing, report.loss.objects_missing) == (1, 2)
+    assert any("c.png" in str(problem) and "missing" in str(problem) for problem in report.problems)
+
+
+def test_mistakes_in_the_call_are_explained(coco: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="choose one of coco, yolo"):
+        convert(coco, tmp_path / "out", "coocoo")
+    with pytest.raises(UserError, match="known format"):
+        convert(tmp_path, tmp_path / "out", "coco")
+    with pytest.raises(UserError, match="not empty"):
+        convert(coco, coco, "yolo")
+    with pytest.raises(UserError, match="does not exist"):
+        convert(tmp_path / "nothing", tmp_path / "out", "coco")
+
+
+@pytest.mark.parametrize("middle", ["yolo", "voc", "labelme", "label-maps"])
+def test_round_trips_of_real_pictures(shared: Path, tmp_path: Path, middle: str) -> None:
+    source = shared / "data" / "fruits-nuts"
+    report = convert(source, tmp_path / "there", middle)
+    convert(tmp_path / "there", tmp_path / "back", "coco")
+    loss = compare(read_coco_folder(source), read_coco_folder(tmp_path / "back"))[0]
+    assert loss.objects == 145 and loss.objects_missing == loss.class_changed == 0
+    assert loss == report.loss
+    if middle in WITH_OVERLAPS:
+        assert loss.exact
+    else:  # 12 pairs of neighbours overlap by a few pixels
+        assert loss.pixels_lost == 258 and loss.pixels_added == 0 and loss.min_iou > 0.99

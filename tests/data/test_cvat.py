@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_sets import make_set
+
+from eachmask.data.convert import compare
+from eachmask.data.cvat import crop_of_runs, read_cvat, row_runs, write_cvat
+from eachmask.structures import UserError
+
+
+def test_everything_comes_back(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "images", overlapping=True, crowd=True)
+    write_cvat(tmp_path / "out", data)
+    again = read_cvat(tmp_path / "out")
+    assert compare(data, again)[0].exact
+    assert again.categories == data.categories
+
+
+def test_runs_go_row_by_row_and_begin_with_background() -> None:
+    crop = np.array([[1, 1, 0], [0, 1, 1]], bool)
+    assert row_runs(crop) == [0, 2, 2, 2]
+    assert np.array_equal(crop_of_runs([0, 2, 2, 2], 2, 3), crop)
+    with pytest.raises(ValueError, match="hold 5 pixels"):
+        crop_of_runs([5], 2, 3)
+
+
+def _file(folder: Path, shapes: str) -> Path:
+    path = folder / "annotations.xml"
+    path.write_text(f'<annotations><image id="0" name="a.jpg" width="20" height="10">{shapes}</image></annotations>')
+    return path
+
+
+def test_files_of_others(tmp_path: Path) -> None:
+    shapes = (
+        '<box label="dog" xtl="2" ytl="1" xbr="6" ybr="4"/>'
+        '<mask label="cat" rle="1, 2, 1" left="10" top="3" width="2" height="2"/>'
+        '<polygon label="dog" points="0,0;5,0;5,5;0,5"><attribute name="x">true</attribute></polygon>'
+        '<polyline label="dog" points="0,0;5,0"/>'
+    )
+    data = read_cvat(_file(tmp_path, shapes))
+    targets = data.splits["all"][0].targets
+    assert targets.label_names == ["dog", "cat", "dog"]
+    assert targets.masks is not None
+    assert targets.masks.area().tolist() == [12, 2, 25]
+    assert not targets.crowd.any()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        '<mask label="cat" rle="1, 2" left="1" top="1" width="2" height="2"/>',
+        '<mask label="cat" rle="4" left="1" top="1" width="99999999" height="99999999"/>',
+        '<polygon label="cat" points="0,0;x,1;2,2"/>',
+        '<polygon points="0,0;5,0;5,5"/>',
+    ],
+)
+def test_bad_shapes_are_named(tmp_path: Path, shape: str) -> None:
+    data = read_cvat(_file(tmp_path, shape + '<box label="cat" xtl="2" ytl="1" xbr="6" ybr="4"/>'))
+    assert len(data.splits["all"][0].targets) == 1
+    assert "1 of a.jpg" in str(data.problems[0])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_entity_bombs_are_refused(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "annotations.xml"
+    bomb = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [<!ENTITY a "ha">]><annotations>&a;</annotations>'
+    path.write_bytes(bomb.encode(encoding))
+    with pytest.raises(UserError, match="DOCTYPE"):
+        read_cvat(path)
+
+
+def test_names_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.xml"
+    path.write_text('<annotations><image id="0" name="../../secret.jpg" width="20" height="10"/></annotations>')
+    data = read_cvat(path)
+    assert not len(data)
+    assert "leads out" in str(data.problems[0])

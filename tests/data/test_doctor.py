@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from small_sets import make_set
+
+from eachmask.cli.doctor import DoctorOptions, doctor
+from eachmask.data.annotated import Picture, instances_of
+from eachmask.data.coco_folder import read_coco_folder, write_coco_folder
+from eachmask.data.doctor import examine, repaired, write_repaired
+from eachmask.data.doctor_page import page
+from eachmask.structures import RLE, UserError
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    write_coco_folder(tmp_path / "sound", make_set(tmp_path / "made"))
+    return tmp_path / "sound"
+
+
+def kinds(folder: Path) -> dict[str, str]:
+    return {finding.kind: finding.severity for finding in examine(folder).findings}
+
+
+def test_a_sound_set_has_no_errors(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor(DoctorOptions(sound)) == 0
+    result = examine(sound)
+    assert result.class_balance["train"] == {"cell": 2, "dead cell": 1, "bead": 1}
+    assert sum(result.sizes.values()) == 6
+    assert "3 images, 6 objects" in capsys.readouterr().out
+
+
+def test_missing_and_cut_off_images(sound: Path) -> None:
+    (sound / "images/val/c.png").unlink()
+    whole = (sound / "images/train/a.png").read_bytes()
+    (sound / "images/train/a.png").write_bytes(whole[: len(whole) // 2])
+    result = examine(sound)
+    errors = {f.kind: str(f) for f in result.findings if f.severity == "error"}
+    assert set(errors) == {"missing image", "damaged image"}
+    assert "c.png" in errors["missing image"] and "a.png" in errors["damaged image"]
+    assert len(repaired(result)) == 1
+
+
+def test_the_same_picture_in_two_splits_is_leakage_and_train_loses_it(sound: Path) -> None:
+    Image.open(sound / "images/train/a.png").save(sound / "images/val/c.png", compress_level=0)
+    result = examine(sound)
+    (leak,) = [f for f in result.findings if f.kind == "leakage"]
+    assert leak.severity == "error" and "train" in leak.file and "val" in leak.what
+    left = repaired(result)
+    assert [len(left.splits[s]) for s in ("train", "val")] == [1, 1]
+
+
+def test_the_same_picture_twice_in_a_split(sound: Path) -> None:
+    shutil.copy(sound / "images/train/a.png", sound / "images/train/b.png")
+    assert kinds(sound)["duplicate image"] == "warning"
+
+
+def _with_orientation(path: Path, tag: int) -> None:
+    exif = Image.Exif()
+    exif[274] = tag
+    with Image.open(path) as image:
+        image.load()
+        image.save(path, exif=exif)
+
+
+def test_annotations_that_ignore_exif_are_found_and_the_copy_reads_alike(sound: Path, tmp_path: Path) -> None:
+    _with_orientation(sound / "images/train/a.png", 6)
+    assert kinds(sound)["EXIF"] == "warning"
+    write_repaired(examine(sound), tmp_path / "fixed")
+    with Image.open(tmp_path / "fixed/images/train/a.png") as image:
+        assert image.size == (64, 48) and image.getexif().get(274, 1) == 1
+    assert "EXIF" not in kinds(tmp_path / "fixed")
+
+
+def test_swapped_and_scaled_sizes(sound: Path, tmp_path: Path) -> None:
+    stored = cv2.imread(str(sound / "images/train/a.png"))
+    cv2.imwrite(str(sound / "images/train/a.png"), stored.transpose(1, 0, 2))
+    cv2.imwrite(str(sound / "images/val/c.png"), cv2.resize(cv2.imread(str(sound / "images/val/c.png")), (128, 96)))
+    assert {"swapped size", "wrong size"} <= set(kinds(sound))
+    write_repaired(examine(sound), tmp_path / "fixed")
+    assert examine(tmp_path / "fixed").num_errors == 0
+    assert read_coco_folder(tmp_path / "fixed").splits["val"][0].targets.image_size == (96, 128)
+
+
+def test_specks_and_double_annotations_go(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "made")
+    first = data.splits["train"][0]
+    masks = first.targets.masks
+    assert isinstance(masks, RLE)
+    speck = np.zeros((1, 48, 64), bool)
+    speck[0, 40, 3:5] = True
+    joined = RLE.cat([masks, masks[[0]], RLE.from_bitmaps(speck)])
+    targets = instances_of(joined, [0, 1, 2, 0, 0, 0], [False] * 6, data.categories)
+    data.splits["train"][0] = replace(first, targets=targets)
+    write_coco_folder(tmp_path / "data", data)
+    found = {f.kind: str(f) for f in examine(tmp_path / "data").findings}
+    assert "annotation 5" in found["annotated twice"] and "annotation 1" in found["annotated twice"]
+    assert "annotation 6" in found["speck"] and "2 pixels" in found["speck"]
+    write_repaired(examine(tmp_path / "data"), tmp_path / "fixed")
+    assert [len(p.targets) for p in read_coco_folder(tmp_path / "fixed").splits["train"]] == [4, 0]
+
+
+def test_broken_entries_of_a_coco_file(sound: Path) -> None:
+    path = sound / "instances_train.json"
+    content = json.loads(path.read_text())
+    rows = content["annotations"]
+    rows[0]["bbox"] = [5, 5, 0, 3]
+    rows[1]["id"] = rows[0]["id"]
+    rows[2]["bbox"] = [60, 2, 30, 30]
+    rows[3]["segmentation"] = [[40, 36, 52, 36, 52, 90, 40, 90]]
+    content["images"].append(dict(content["images"][0]))
+    content["categories"].append({"id": 99, "name": "nothing"})
+    path.write_text(json.dumps(content))
+    found = kinds(sound)
+    assert found["degenerate box"] == "error"
+    assert {"duplicate id", "outside", "empty class"} <= set(found)
+    assert found["no objects"] == "note"
+
+
+def test_a_class_that_train_lacks(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "made")
+    data.splits["train"] = data.splits["train"][1:]
+    write_coco_folder(tmp_path / "data", data)
+    assert kinds(tmp_path / "data")["class not in train"] == "warning"
+
+
+def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "made")
+    first = data.splits["train"][0]
+    evil = tmp_path / "made" / "<img src=x onerror=alert(1)>.png"
+    evil.write_bytes(first.path.read_bytes())
+    data.splits["val"][0] = Picture(evil.name, evil, first.targets)
+    write_coco_folder(tmp_path / "data", data)
+    html = page(examine(tmp_path / "data"))
+    assert "<img src=x" not in html and "&lt;img src=x" in html
+    assert "data:image/jpeg;base64," in html
+    assert "http://" not in html and "https://" not in html and "<script" not in html
+
+
+def test_the_command_writes_page_and_copy(sound: Path, tmp_path: Path) -> None:
+    (sound / "images/val/c.png").unlink()
+    options = DoctorOptions(sound, html=tmp_path / "r/page.html", fix=tmp_path / "fixed")
+    assert doctor(options) == 1
+    assert (tmp_path / "r/page.html").read_text().startswith("<!doctype html>")
+    assert doctor(DoctorOptions(tmp_path / "fixed")) == 0
+    with pytest.raises(UserError, match="not empty"):
+        doctor(options)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_sets import make_set
+
+from eachmask.data.convert import compare
+from eachmask.data.labelme import read_labelme, write_labelme
+from eachmask.structures import UserError
+
+
+def test_everything_comes_back(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "images", overlapping=True, crowd=True)
+    assert write_labelme(tmp_path / "out", data) == []
+    again = read_labelme(tmp_path / "out")
+    assert compare(data, again)[0].exact
+    assert again.categories == data.categories
+
+
+def test_simple_objects_stay_editable_polygons(tmp_path: Path) -> None:
+    write_labelme(tmp_path / "out", make_set(tmp_path / "images"))
+    content = json.loads((tmp_path / "out/train/a.json").read_text())
+    assert [shape["shape_type"] for shape in content["shapes"]] == ["polygon", "mask", "mask", "polygon"]
+    assert (
+        content["shapes"][0]["points"] == [[3, 2], [3, 10], [14, 10], [14, 2]]
+        or len(content["shapes"][0]["points"]) == 4
+    )
+    assert content["imagePath"] == "a.png"
+    (x1, y1), (x2, y2) = content["shapes"][1]["points"]
+    assert (x1, y1, x2, y2) == (4, 12, 29, 35)  # both corners inside
+
+
+def _file(folder: Path, shapes: list[dict[str, object]]) -> None:
+    content = {"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 40, "imageWidth": 60}
+    (folder / "a.json").write_text(json.dumps(content))
+
+
+def test_rectangles_circles_and_groups_are_read(tmp_path: Path) -> None:
+    rectangle = {"label": "box", "shape_type": "rectangle", "points": [[20, 30], [10, 10]]}
+    circle = {"label": "disc", "shape_type": "circle", "points": [[40, 20], [50, 20]]}
+    parts = [
+        {"label": "box", "shape_type": "polygon", "points": p, "group_id": 5}
+        for p in ([[0, 0], [5, 0], [5, 5], [0, 5]], [[50, 0], [60, 0], [60, 5], [50, 5]])
+    ]
+    _file(tmp_path, [rectangle, circle, *parts])
+    targets = read_labelme(tmp_path).splits["all"][0].targets
+    assert targets.masks is not None
+    assert targets.label_names == ["box", "disc", "box"]
+    area = targets.masks.area()
+    assert area[0] == 200 and area[2] == 75
+    assert area[1] == pytest.approx(np.pi * 100, rel=0.05)
+
+
+def test_bad_shapes_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    good = {"label": "a", "shape_type": "polygon", "points": [[0, 0], [9, 0], [9, 9]]}
+    bad = [
+        {"label": "a", "shape_type": "line", "points": [[0, 0], [9, 0]]},
+        {"label": "a", "shape_type": "polygon", "points": [[0, 0], [9, 0]]},
+        {"label": "a", "shape_type": "mask", "points": [[0, 0], [1, 1]], "mask": "%%%"},
+        {"shape_type": "polygon", "points": [[0, 0], [9, 0], [9, 9]]},
+    ]
+    _file(tmp_path, [*bad, good])
+    data = read_labelme(tmp_path)
+    assert len(data.splits["all"][0].targets) == 1
+    assert [p.annotation for p in data.problems] == [f"shape {i}" for i in (1, 2, 3, 4)]
+
+
+def test_a_folder_without_files_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no LabelMe files"):
+        read_labelme(tmp_path)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from small_sets import make_set, shapes
+
+from eachmask.data.convert import compare
+from eachmask.data.yolo import one_rings, read_yolo, write_yolo
+from eachmask.structures import RLE, Polygons, UserError
+
+
+def test_everything_comes_back_bridges_holes_and_crowds_included(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "images", overlapping=True, crowd=True)
+    notes = write_yolo(tmp_path / "yolo", data)
+    again = read_yolo(tmp_path / "yolo")
+    assert compare(data, again)[0].exact
+    assert again.categories == data.categories
+    assert len(notes) == 2
+    # other programs must not take the crowd for an object
+    assert len((tmp_path / "yolo/labels/train/a.txt").read_text().splitlines()) == 3
+
+
+def test_one_ring_of_many_random_holes_and_parts_is_exact() -> None:
+    noise = np.random.default_rng(0).random((6, 30, 40)) > np.linspace(0.3, 0.8, 6)[:, None, None]
+    masks = RLE.from_bitmaps(noise)
+    again = Polygons([[ring] for ring in one_rings(masks)], (), masks.size).to_rle()
+    assert np.array_equal(again.decode(), noise)
+
+
+def test_bridges_cover_nothing_and_holes_turn_against_their_surroundings() -> None:
+    masks = RLE.from_bitmaps(shapes())
+    for ring, pixels in zip(one_rings(masks), masks.area(), strict=True):
+        x, y = ring.T
+        area = (np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2  # holes count negative
+        assert area == pixels
+
+
+def _written(tmp_path: Path, line: str) -> Path:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.jpg"), np.zeros((40, 80, 3), np.uint8))
+    (tmp_path / "labels/a.txt").write_text(line)
+    (tmp_path / "data.yaml").write_text("train: ../images\nnc: 2\nnames: [cat, dog]\n")
+    return tmp_path
+
+
+def test_boxes_and_outlines_of_others_are_read(tmp_path: Path) -> None:
+    data = read_yolo(_written(tmp_path, "1 0.5 0.5 0.25 0.5\n0 0 0 0.5 0 0.5 0.5 0 0.5\n"))
+    targets = data.splits["train"][0].targets
+    assert targets.label_names == ["dog", "cat"]
+    assert targets.masks is not None
+    assert targets.masks.area().tolist() == [20 * 20, 40 * 20]
+    assert targets.boxes[0].tolist() == [30, 10, 50, 30]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("2 0.1 0.1 0.2 0.1 0.2 0.2", "class 2"),
+        ("0 0.1 0.1 0.2 0.1 0.2", "5 coordinates"),
+        ("0 10 10 20 10 20 20", "pixels"),
+        ("0 a b c d e f", "no number"),
+        ("0 nan 0.1 0.2 0.1 0.2 0.2", "finite"),
+    ],
+)
+def test_a_bad_line_is_named_and_the_rest_is_read(tmp_path: Path, line: str, reason: str) -> None:
+    data = read_yolo(_written(tmp_path, f"{line}\n0 0 0 0.5 0 0.5 0.5\n"))
+    assert len(data.splits["train"][0].targets) == 1
+    (problem,) = data.problems
+    assert reason in str(problem) and "a.txt, line 1" in str(problem)
+
+
+def test_names_with_gaps_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("train: .\nnames: {0: a, 2: b}\n")
+    with pytest.raises(UserError, match="without gaps"):
+        read_yolo(tmp_path)
