@@ -21,12 +21,12 @@ def test_demo_without_network_or_cache(tmp_path: Path) -> None:
     for name in ("report.html", "overlays", "predictions.json", "labels", "instances.csv"):
         assert str(results / name) in done.stdout and (results / name).exists()
     summary = json.loads((results / "summary.json").read_text())
-    assert summary["failed"] == 0 and summary["done"] == 3
-    per_picture = dict.fromkeys(("coins.png", "ihc.png", "hubble_deep_field.jpg"), 0)
+    assert summary["failed"] == 0 and summary["done"] == 2
+    per_picture = dict.fromkeys(("coins.png", "hubble_deep_field.jpg"), 0)
     found = json.loads((results / "predictions.json").read_text())
     names = {image["id"]: Path(image["file_name"]).name for image in found["images"]}
     for annotation in found["annotations"]:
         per_picture[names[annotation["image_id"]]] += 1
-    assert 22 <= per_picture["coins.png"] <= 40, "the picture shows 24 coins"
-    assert min(per_picture.values()) >= 5, per_picture
+    assert 22 <= per_picture["coins.png"] <= 30, "the picture shows 24 coins"
+    assert per_picture["hubble_deep_field.jpg"] > 100, "the picture shows some hundred galaxies"
     assert "mask_rcnn_r50_fpn_v2" in done.stdout and "make demo FETCH=1" in done.stdout
