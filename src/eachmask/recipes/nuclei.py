@@ -22,7 +22,7 @@ from eachmask.weights.from_efficientnet_lite import load_offline_backbone
 class WindowAndLight:
     """Geometry, then light."""
 
-    crop: AffineCrop = AffineCrop(size=256, scale=(0.6, 1.7))
+    crop: AffineCrop = AffineCrop(size=256, scale=(0.8, 2.1))
     light: MicroscopeLight = MicroscopeLight()
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -69,7 +69,7 @@ def nuclei() -> Recipe:
         variant="panoptic_deeplab_lite0",
         # Only prediction reads these and the magnification; chosen on the val images.
         config={"foreground_threshold": 0.65, "merge_distance": 3.5, "min_area": 16},
-        decode={"score_threshold": 0.7},
+        decode={"score_threshold": 0.65},
         preprocess=Preprocess(
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),

@@ -79,7 +79,8 @@ class MaskHead(nn.Module):
         matrix = self.upsample.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 2 * 2 * C')
         bias = self.upsample.bias.repeat(4)  # type: ignore[union-attr]
         pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
-        quadruples = torch.addmm(bias, pixels, matrix).relu_().view(count, height * width * 4, self.upsample.out_channels)
+        quadruples = torch.addmm(bias, pixels, matrix).relu_()
+        quadruples = quadruples.view(count, height * width * 4, self.upsample.out_channels)
         logits = torch.bmm(quadruples, self.masks.weight[labels].squeeze(-1))
         logits = logits.view(count, height, width, 2, 2) + self.masks.bias[labels].view(-1, 1, 1, 1, 1)  # type: ignore[index]
         return logits.permute(0, 1, 3, 2, 4).reshape(count, 2 * height, 2 * width)
