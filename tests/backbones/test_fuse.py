@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from eachmask.backbones.bodies import ResNet
+from eachmask.backbones.fpn import FPN
+from eachmask.backbones.fuse import optimise_for_inference
+from eachmask.ops import winograd
+
+
+def used(model: nn.Module) -> nn.Module:
+    """With statistics of normalisation that are not the initial ones."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.8, 1.2)
+            nn.init.uniform_(module.weight, 0.3, 0.6)
+    return model.eval()
+
+
+BUILDERS = {
+    "resnet18": lambda: torchvision.models.resnet18(weights=None),
+    "resnet50": lambda: torchvision.models.resnet50(weights=None),
+    "lite0": lambda: timm.create_model("tf_efficientnet_lite0", pretrained=False),
+}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+@torch.inference_mode()
+def test_same_outputs_after_optimising_pickling_and_optimising_again(name):
+    model = used(BUILDERS[name]())
+    image = torch.randn(1, 3, 128, 160)
+    expected = model(image)
+    fast = optimise_for_inference(model)
+    for candidate in (fast, pickle.loads(pickle.dumps(fast)), optimise_for_inference(copy.deepcopy(fast))):
+        assert torch.allclose(candidate(image), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert torch.equal(model(image), expected), "the original is untouched"
+
+
+@torch.inference_mode()
+def test_same_pyramid():
+    model = used(FPN(ResNet("resnet18")))
+    image = torch.randn(2, 3, 96, 160)
+    for ours, plain in zip(optimise_for_inference(model)(image).maps, model(image).maps, strict=True):
+        assert torch.allclose(ours, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 56), (33, 47), (25, 34)])
+@torch.inference_mode()
+def test_winograd_is_the_convolution(height, width):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(64, 96, 3, padding=1)
+    x = torch.randn(2, 64, height, width).contiguous(memory_format=torch.channels_last)
+    expected = conv.double()(x.double()).float()
+    conv = conv.float()
+    found = winograd.conv3x3(x, winograd.transform_weights(conv.weight), conv.bias)
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    clamped = winograd.conv3x3(x, winograd.transform_weights(conv.weight), conv.bias, limits=(0.0, float("inf")))
+    assert (clamped - expected.relu()).abs().max() < 1e-5 * expected.abs().max()
