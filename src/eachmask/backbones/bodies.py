@@ -11,6 +11,7 @@ import timm
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.resnet import Bottleneck
 
 from eachmask.backbones.features import Features
 
@@ -21,9 +22,11 @@ class ResNet(nn.Module):
     Args:
         name: resnet18, resnet34, resnet50, resnet101, resnext101_32x8d, ...
         norm_eps: epsilon of the batch normalisation; torchvision's first COCO weights were trained with 0.
+        stride_first: bottlenecks halve the map in their first (1 x 1) convolution, as in the paper and its Caffe
+            models (Detectron2, MMDetection's ``-caffe``), instead of in their 3 x 3 one, as torchvision does.
     """
 
-    def __init__(self, name: str, norm_eps: float = 1e-5) -> None:
+    def __init__(self, name: str, norm_eps: float = 1e-5, stride_first: bool = False) -> None:
         super().__init__()
         net: Any = getattr(torchvision.models, name)(weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
@@ -34,6 +37,8 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = norm_eps
+            elif stride_first and isinstance(module, Bottleneck):
+                module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
 
     def forward(self, images: Tensor) -> Features:
         """(B, 3, H, W) -> four maps."""
@@ -90,11 +95,31 @@ class Swin(nn.Module):
         return Features(tuple(maps), self.strides, self.channels)
 
 
-def freeze(body: ResNet, trainable_layers: int) -> None:
-    """Fix all batch normalisation and all but the last so many of the five stages: fine-tuning on few images."""
-    stages = [body.layer4, body.layer3, body.layer2, body.layer1, body.conv1]
-    for stage in stages[trainable_layers:]:
-        stage.requires_grad_(False)
-    for module in body.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval().requires_grad_(False)
+class FixedNorm(nn.BatchNorm2d):
+    """Batch normalisation that stays as it is: running statistics even in training, nothing to learn."""
+
+    def train(self, mode: bool = True) -> FixedNorm:
+        """Stays in eval mode, whatever the model around it does."""
+        return super().train(False)
+
+
+def freeze(body: nn.Module, stages: int) -> None:
+    """Fix all batch normalisation of a body, and the weights of its first so many stages: fine-tuning on few images.
+
+    Args:
+        body: a :class:`ResNet`.
+        stages: 0..5, counted from the image: the stem, then layer1 ... layer4. Detectors freeze 2.
+    """
+    in_order = (body.conv1, body.layer1, body.layer2, body.layer3, body.layer4)
+    for stage in in_order[:stages]:
+        stage.requires_grad_(False)  # type: ignore[union-attr]
+    for parent in list(body.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, _fixed(child))
+
+
+def _fixed(norm: nn.BatchNorm2d) -> FixedNorm:
+    fixed = FixedNorm(norm.num_features, eps=norm.eps, affine=norm.affine)
+    fixed.load_state_dict(norm.state_dict())
+    return fixed.to(norm.running_mean.device if norm.running_mean is not None else None).eval().requires_grad_(False)

@@ -7,6 +7,7 @@ to the 1 x 1 projected map below; a 3 x 3 convolution smooths every sum.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,61 +16,96 @@ from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 
+Norm = Callable[[int], nn.Module]
+"""Channels -> a normalisation layer."""
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """What papers vary about a pyramid. Defaults: Faster R-CNN's, five levels of strides 4 ... 64."""
+
+    channels: int = 256
+    """Of every level."""
+    first: int = 0
+    """Leave out so many of the body's finest maps: 1 starts at stride 8 (RetinaNet, FCOS, YOLACT)."""
+    extra: Literal["pool", "convs"] | None = "pool"
+    """``pool`` adds one level by sub-sampling the coarsest (Faster R-CNN, SOLO), ``convs`` adds ``num_convs`` by
+    strided 3 x 3 convolutions (P6, P7 of RetinaNet and FCOS), None adds nothing."""
+    num_convs: int = 2
+    convs_of: Literal["body", "pyramid"] = "pyramid"
+    """Whether the first of these convolutions reads the body's last map (C5) or the pyramid's (P5)."""
+    convs_relu: bool = True
+    """Each following one reads what came before through a ReLU; with ``first_relu`` the first does too."""
+    first_relu: bool = False
+    merge: Literal["sum", "mean"] = "sum"
+    upsample: Literal["nearest", "bilinear"] = "nearest"
+    norm: Norm | None = None
+    """Makes a normalisation layer behind every convolution, which then has no bias."""
+
 
 class FPN(nn.Module):
     """A body with a pyramid on top.
 
     Args:
         body: gives Features; see :mod:`eachmask.backbones.bodies`.
-        channels: of every level.
-        extra: ``pool`` adds one level by sub-sampling the coarsest (Faster R-CNN), ``convs`` two by strided 3 x 3
-            convolutions of the last output (P6, P7 of RetinaNet and FCOS), None adds nothing.
-        norm: makes a normalisation layer behind every convolution, which then has no bias.
+        pyramid: its form.
     """
 
-    def __init__(
-        self,
-        body: nn.Module,
-        channels: int = 256,
-        extra: Literal["pool", "convs"] | None = "pool",
-        norm: Callable[[int], nn.Module] | None = None,
-    ) -> None:
+    def __init__(self, body: nn.Module, pyramid: Pyramid | None = None) -> None:
         super().__init__()
         self.body = body
-        self.lateral = nn.ModuleList(_conv(c, channels, 1, norm) for c in body.channels)
-        self.smooth = nn.ModuleList(_conv(channels, channels, 3, norm) for _ in body.channels)
-        self.extra = extra
-        if extra == "convs":
-            self.p6 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-            self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-        num_extra = {"pool": 1, "convs": 2, None: 0}[extra]
-        strides: tuple[int, ...] = tuple(body.strides)
+        self.pyramid = p = pyramid or Pyramid()
+        inputs, strides = tuple(body.channels)[p.first :], tuple(body.strides)[p.first :]
+        self.lateral = nn.ModuleList(_conv(c, p.channels, 1, p.norm) for c in inputs)
+        self.smooth = nn.ModuleList(_conv(p.channels, p.channels, 3, p.norm) for _ in inputs)
+        num_extra = {"pool": 1, "convs": p.num_convs, None: 0}[p.extra]
+        if p.extra == "convs":
+            sources = [inputs[-1] if p.convs_of == "body" else p.channels, *[p.channels] * num_extra]
+            self.extra = nn.ModuleList(_conv(sources[i], p.channels, 3, None, stride=2) for i in range(num_extra))
         self.strides = strides + tuple(strides[-1] * 2 ** (i + 1) for i in range(num_extra))
-        self.channels = (channels,) * len(self.strides)
+        self.channels = (p.channels,) * len(self.strides)
 
     def forward(self, images: Tensor) -> Features:
-        """(B, 3, H, W) -> levels from the body's finest stride on."""
-        maps = self.body(images).maps
+        """(B, 3, H, W) -> levels from the chosen stride on."""
+        maps = self.body(images).maps[self.pyramid.first :]
         x = self.lateral[-1](maps[-1])
         levels = [self.smooth[-1](x)]
         for i in range(len(maps) - 2, -1, -1):
-            below = self.lateral[i](maps[i])
-            x = below + F.interpolate(x, size=below.shape[-2:], mode="nearest")
+            x = self.merged(i, maps[i], x)
             levels.insert(0, self.smooth[i](x))
-        return self.with_extra(levels)
+        return self.with_extra(levels, maps[-1])
 
-    def with_extra(self, levels: list[Tensor]) -> Features:
-        """The levels and those that ``extra`` makes of the coarsest."""
-        if self.extra == "pool":
+    def merged(self, index: int, below: Tensor, above: Tensor) -> Tensor:
+        """The projected map of a level plus the doubled one above it."""
+        result = self.lateral[index](below) + self.doubled(above, below)
+        return result / 2 if self.pyramid.merge == "mean" else result
+
+    def doubled(self, above: Tensor, below: Tensor) -> Tensor:
+        """The coarser map in the size of the finer one."""
+        mode = self.pyramid.upsample
+        corners = False if mode == "bilinear" else None
+        return F.interpolate(above, size=below.shape[-2:], mode=mode, align_corners=corners)
+
+    def with_extra(self, levels: list[Tensor], coarsest: Tensor) -> Features:
+        """The levels and those made of the coarsest.
+
+        Args:
+            coarsest: the body's last map.
+        """
+        p = self.pyramid
+        if p.extra == "pool":
             levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
-        elif self.extra == "convs":
-            levels.append(self.p6(levels[-1]))
-            levels.append(self.p7(torch.relu(levels[-1])))
+        elif p.extra == "convs":
+            x = coarsest if p.convs_of == "body" else levels[-1]
+            for i, conv in enumerate(self.extra):
+                relu = p.first_relu if i == 0 else p.convs_relu
+                x = conv(torch.relu(x) if relu else x)
+                levels.append(x)
         return Features(tuple(levels), self.strides, self.channels)
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, norm: Callable[[int], nn.Module] | None) -> nn.Module:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=norm is None)
+def _conv(in_channels: int, out_channels: int, kernel: int, norm: Norm | None, stride: int = 1) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=norm is None)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

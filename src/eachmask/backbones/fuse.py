@@ -35,7 +35,6 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.ops import winograd
 
@@ -271,16 +270,12 @@ def _block(block: nn.Module) -> ResidualBlock | None:
 class FastFPN(FPN):
     """A pyramid whose 1x1 convolutions add to the upsampled map in their own write."""
 
-    def forward(self, images: Tensor) -> Features:
-        """As `FPN.forward`."""
-        maps = self.body(images).maps
-        x = self.lateral[-1](maps[-1])
-        levels = [self.smooth[-1](x)]
-        for i in range(len(maps) - 2, -1, -1):
-            lateral: Any = _only_conv(self.lateral[i])
-            x = lateral.add_to(F.interpolate(x, size=maps[i].shape[-2:], mode="nearest"), maps[i])
-            levels.insert(0, self.smooth[i](x))
-        return self.with_extra(levels)
+    def merged(self, index: int, below: Tensor, above: Tensor) -> Tensor:
+        """As `FPN.merged`."""
+        lateral = _only_conv(self.lateral[index])
+        if lateral is None or self.pyramid.merge != "sum":
+            return super().merged(index, below, above)
+        return lateral.add_to(self.doubled(above, below), below)
 
 
 def _only_conv(module: nn.Module) -> FastConv2d | None:

@@ -8,7 +8,7 @@ from its values at 6 x 6 points, and takes 36. All tiles together become 36 matr
 `(T, C) @ (C, K)`, one per point, which is what a processor does best; the way to the values
 (`B^T d B`) and back (`A^T m A`) is additions only.
 
-Three choices make it fast, and exact enough to be the default in float32:
+Five choices make it fast, and exact enough to be the default in float32:
 
 * **The points** are 0, ±1/√2, ±√2 and infinity instead of the paper's 0, ±1, ±2, infinity. The entries of
   the three matrices stay near 1, and the rounding error falls to that of the direct convolution
@@ -19,6 +19,8 @@ Three choices make it fast, and exact enough to be the default in float32:
   transformed form would be 2.25 times the map, and memory, not arithmetic, would set the time.
 * **One direction after the other**: the transforms are a dozen additions of whole planes each way, which share
   their even and odd parts, instead of a product with a 36 x 36 matrix.
+* **One thread per block**, instead of many threads inside each small step: every step would end at a barrier,
+  and where another process holds one core, every barrier costs a time slice (measured: 20 times slower then).
 
 Shapes: `N` images, `C` channels in, `K` channels out, `H`, `W` rows and columns, `R` rows of tiles in a block,
 `S` tiles in a row, `T = N R S` tiles in a block.
@@ -27,8 +29,11 @@ Shapes: `N` images, `C` channels in, `K` channels out, `H`, `W` rows and columns
 from __future__ import annotations
 
 import math
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -44,8 +49,8 @@ _B2 = 2.0  # square of the outer point b = sqrt(2)
 _A = math.sqrt(_A2)
 _B = math.sqrt(_B2)
 
-_BLOCK = 65536
-"""Tiles x channels of one block: its values at the 36 points are then 9 MB, and so are their products."""
+_BLOCK = 32768
+"""Tiles x channels of one block: its values at the 36 points are then 5 MB, and so are their products."""
 
 
 def transform_weights(weight: Tensor) -> Tensor:
@@ -93,16 +98,20 @@ def conv3x3(x: Tensor, weights: Tensor, bias: Tensor | None = None, *, limits: L
         )
     n, c, h, w = x.shape
     out = empty_map((n, h, w, weights.shape[2]))
-    with torch.inference_mode():
-        rows = x.detach().permute(0, 2, 3, 1)
-        for images, top, tile_rows in _blocks(n, h, w, c):
-            values = _values(_padded(rows[images], top, tile_rows))
-            products = _scratch("products", 36, values[0, 0].numel() // c, weights.shape[2])
-            torch.bmm(values.view(36, -1, c), weights, out=products)
-            result = _outputs(products.view(*values.shape[:-1], -1))[:, : h - top, :w]
-            if bias is not None:
-                result.add_(bias)
-            _clamp_into(out[images, top : top + 4 * tile_rows], result, limits)
+    rows = x.detach().permute(0, 2, 3, 1)
+
+    def run(block: Block) -> None:
+        images, first, last = block
+        top = 4 * first
+        values = _values(_padded(rows[images], top, last - first))
+        products = _scratch("products", 36, values[0, 0].numel() // c, weights.shape[2])
+        torch.bmm(values.view(36, -1, c), weights, out=products)
+        result = _outputs(products.view(*values.shape[:-1], -1))[:, : h - top, :w]
+        if bias is not None:
+            result.add_(bias)
+        _clamp_into(out[images, top : 4 * last], result, limits)
+
+    _for_each(list(_blocks(n, h, w, c)), run)
     return out.permute(0, 3, 1, 2)
 
 
@@ -115,17 +124,73 @@ def empty_map(shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.empty(shape, dtype=np.float32))
 
 
-def _blocks(n: int, h: int, w: int, c: int) -> Iterator[tuple[slice, int, int]]:
-    """Cut N images into blocks of about `_BLOCK / C` tiles: (images, first row, rows of tiles), of nearly one size."""
-    rows, columns = -(-h // 4), -(-w // 4)
-    wanted = max(1, _BLOCK // (c * max(columns, 1)))  # rows of tiles in a block
-    if wanted >= 2 * rows:  # small maps: several images in one block
-        step = wanted // max(rows, 1)
-        yield from ((slice(i, i + step), 0, rows) for i in range(0, n, step) if rows)
-        return
-    step = -(-rows // max(1, round(rows / wanted)))
-    for i in range(n):
-        yield from ((slice(i, i + 1), 4 * r, min(step, rows - r)) for r in range(0, rows, step))
+# Cutting and sharing the work ----------------------------------------------------------------------------------------
+
+Block = tuple[slice, int, int]
+"""Images, and their rows of tiles from the first up to (not including) the last."""
+
+
+def _blocks(n: int, h: int, w: int, c: int) -> Iterator[Block]:
+    """Cut N images into blocks of about `_BLOCK / C` tiles, as many for each thread."""
+    rows, columns, threads = -(-h // 4), -(-w // 4), torch.get_num_threads()
+    wanted = max(1, _BLOCK // c)
+    if rows * columns * 2 <= wanted or n >= 4 * threads:  # small maps: whole images
+        for i0, i1 in _parts(n, n * rows * columns / wanted, threads):
+            yield slice(i0, i1), 0, rows
+    else:
+        for i in range(n):
+            for r0, r1 in _parts(rows, rows * columns / wanted, threads):
+                yield slice(i, i + 1), r0, r1
+
+
+def _parts(length: int, count: float, threads: int) -> Iterator[tuple[int, int]]:
+    """Cut `range(length)` into about `count` nearly equal parts, a multiple of `threads` if there is enough."""
+    number = min(length, max(1, round(count / threads)) * threads)
+    edges = [i * length // max(number, 1) for i in range(number + 1)]
+    return zip(edges[:-1], edges[1:], strict=True)
+
+
+def _for_each(blocks: Iterable[Block], run: Callable[[Block], None]) -> None:
+    """Let this thread's share of workers take blocks until none is left; the first error is raised here."""
+    blocks = list(blocks)
+    threads = min(torch.get_num_threads(), len(blocks))
+    todo, lock = iter(blocks), threading.Lock()
+
+    def work() -> None:
+        with torch.inference_mode():
+            while True:
+                with lock:
+                    block = next(todo, None)
+                if block is None:
+                    return
+                run(block)
+
+    if threads <= 1:
+        return work()
+    pool = _pool(torch.get_num_threads(), os.getpid())
+    for job in [pool.submit(work) for _ in range(threads)]:
+        job.result()
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Workers in which torch runs single-threaded. A forked `process` needs its own."""
+    del process
+    ready = threading.Barrier(threads + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)  # holds for this thread, and for later ones until it is set again below
+        ready.wait()
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="winograd")
+    for _ in range(threads):
+        pool.submit(start)
+    ready.wait()
+    torch.set_num_threads(threads)
+    return pool
+
+
+# The steps on one block ----------------------------------------------------------------------------------------------
 
 
 def _padded(rows: Tensor, top: int, tile_rows: int) -> Tensor:

@@ -37,6 +37,8 @@ class Preprocess:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Of RGB in 0..1."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    channels: Literal["rgb", "bgr"] = "rgb"
+    """Order in which the network wants them; weights that come from Caffe want BGR."""
     short_side: int | None = 800
     """Resize so that the shorter side has so many pixels; None keeps the image's own size."""
     long_side: int | None = 1333
@@ -54,6 +56,8 @@ class Preprocess:
     def __post_init__(self) -> None:
         if self.contrast not in ("range", "percentile"):
             raise ValueError(f'contrast must be "range" or "percentile", not {self.contrast!r}')
+        if self.channels not in ("rgb", "bgr"):
+            raise ValueError(f'channels must be "rgb" or "bgr", not {self.channels!r}')
 
     def limits(self, image: NDArray[Any]) -> tuple[float, float]:
         """The (low, high) pixel values that become 0 and 1. Tiles of one image share the image's.
@@ -98,6 +102,8 @@ class Preprocess:
                 raise ValueError(f"an image must be (height, width, 3), not {image.shape}")
         mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))
         prepared = [self._resize(self.to_float(image, limits).sub_(mean).div_(std)) for image in images]
+        if self.channels == "bgr":
+            prepared = [image.flip(0) for image in prepared]
         return ImageBatch.from_tensors(prepared, self.divisor)
 
     def scale(self, height: int, width: int) -> float:

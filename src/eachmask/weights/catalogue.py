@@ -44,6 +44,8 @@ class Entry:
     preprocess: Preprocess = field(default_factory=Preprocess)
     config: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the variant function that these weights want."""
+    converter: str = "from_torchvision"
+    """Module below ``eachmask.weights`` whose ``convert`` renames the source's entries to ours."""
 
     @property
     def host(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import importlib
 import os
 import sys
 import time
@@ -215,14 +216,15 @@ def _convert(entry: Entry, original: Path, digest: str, target: Path) -> None:
 
     from eachmask import models
     from eachmask.weights.file import save_model
-    from eachmask.weights.from_torchvision import convert
+    from eachmask.weights.renaming import fill
 
     try:
         state = torch.load(original, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise UserError(f"{entry.url} holds something else than plain weights, so it was not read") from error
     model = models.variant(entry.name)(num_classes=len(entry.categories), **entry.config)
-    model.load_state_dict(convert(state))
+    state = state.get("state_dict", state)  # MMDetection's files keep the weights beside a record of the training
+    fill(model, importlib.import_module(f"eachmask.weights.{entry.converter}").convert(state))
     save_model(target, model, entry.info(digest))
 
 

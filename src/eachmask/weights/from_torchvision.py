@@ -10,7 +10,10 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from eachmask.structures import UserError
+from eachmask.weights.renaming import fill
 
 RENAMES = (
     (r"^backbone\.body\.", "backbone.body."),
@@ -53,6 +56,29 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = _rename(theirs, deep)
         result[name] = _without_background(name, value)
     return result | _batch_counters(result)
+
+
+def load_detector(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Fill one of our two-stage detectors from torchvision's state dict of the same architecture.
+
+    The first generation's published weights want ``norm_eps=0.0`` in the model's config.
+
+    Raises:
+        UserError: the names or shapes do not fit; the message has the first of each kind.
+    """
+    try:
+        fill(model, convert(state))
+    except ValueError as error:
+        raise UserError(f"these weights are not of torchvision's detectors or of another variant: {error}") from error
+
+
+def load_imagenet_resnet(body: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Fill a :class:`~eachmask.backbones.bodies.ResNet` from torchvision's classifier of the same depth.
+
+    Raises:
+        UserError: the weights are of another network; the message has the first names.
+    """
+    fill(body, {k: v for k, v in state.items() if not k.startswith("fc.")})
 
 
 def _rename(name: str, deep: bool) -> str:

@@ -19,7 +19,7 @@ Shapes: B images, A anchors per place, P proposals of one image, R RoIs of all i
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from eachmask.backbones.bodies import ResNet, Swin, Timm
 from eachmask.backbones.features import Features
-from eachmask.backbones.fpn import FPN
+from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.ops.anchors import base_anchors, grid_anchors
 from eachmask.ops.match import IGNORED, UNMATCHED, match, sample
 from eachmask.ops.nms import nms
@@ -288,7 +288,7 @@ class FasterRCNN(nn.Module):
     def sample_proposals(self, proposals: Tensor, target: Instances) -> Sampled:
         """Proposals and true boxes -> a balanced set with labels (background = K)."""
         truth = target.boxes.to(proposals)
-        boxes = torch.cat([proposals, truth if target.crowd is None else truth[~target.crowd.to(truth.device)]])
+        boxes = torch.cat([proposals, truth[learnable(target, truth.device)[0]]])
         matched = self._match(boxes, target, self.config.roi_iou, self.config.roi_iou, low_quality=False)
         positive, negative = sample(matched, self.config.roi_batch, self.config.roi_positive)
         chosen = torch.nonzero(positive | negative).squeeze(1)
@@ -304,23 +304,22 @@ class FasterRCNN(nn.Module):
         return self.box_predictor(self.box_head(self.pool(features, boxes, self.config.roi_size)))
 
     def pool(self, features: Features, boxes: list[Tensor], size: int) -> Tensor:
-        """RoIAlign from the level that fits each box: (R, C, size, size)."""
+        """RoIAlign from the level that fits each box: (R, C, size, size), in the features' type.
+
+        Cut in float32: in bfloat16 a corner at 800 px would be off by up to two pixels.
+        """
         levels = self.config.roi_levels
-        return roi_align(
-            list(features.maps[:levels]), boxes, size, features.strides[:levels], self.config.roi_sampling
-        )
+        maps = [level.float() for level in features.maps[:levels]]
+        rois = roi_align(maps, boxes, size, features.strides[:levels], self.config.roi_sampling)
+        return rois.to(features.maps[0].dtype)
 
     def _match(self, boxes: Tensor, target: Instances, high: float, low: float, *, low_quality: bool) -> Tensor:
         """Index of each box's object, or UNMATCHED / IGNORED; boxes mostly inside a crowd are ignored."""
         truth = target.boxes.to(boxes)
-        crowd = torch.zeros(len(truth), dtype=torch.bool, device=boxes.device)
-        if target.crowd is not None:
-            crowd = target.crowd.to(boxes.device)
-        single = torch.nonzero(~crowd).squeeze(1)
+        single, crowd = learnable(target, boxes.device)
         matched = match(box_ops.iou(truth[single], boxes), high, low, low_quality)
-        if len(single) < len(truth):
-            found = matched >= 0
-            matched[found] = single[matched[found]]
+        matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched) if len(single) else matched
+        if len(crowd):
             covered = box_ops.coverage(boxes, truth[crowd]).max(dim=1).values > 0.5
             matched[covered & (matched == UNMATCHED)] = IGNORED
         return matched
@@ -348,6 +347,17 @@ class Sampled(NamedTuple):
     labels: Tensor  # (S,) 0..K-1, K is background
     matched: Tensor  # (S,) index of the object, negative for background
     matched_boxes: Tensor  # (S, 4) the object's box (anything for background)
+
+
+def learnable(target: Instances, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Indices of the objects to learn from, and of the crowd regions.
+
+    A box without area is neither: no anchor overlaps it, and its logarithmic size would make the loss infinite.
+    """
+    crowd = torch.zeros(len(target), dtype=torch.bool) if target.crowd is None else target.crowd.cpu()
+    sides = (target.boxes[:, 2:] - target.boxes[:, :2]).cpu()
+    solid = (sides > 0).all(dim=1)
+    return tuple(torch.nonzero(chosen).squeeze(1).to(device) for chosen in (solid & ~crowd, solid & crowd))  # type: ignore[return-value]
 
 
 def box_losses(logits: Tensor, shifts: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
@@ -388,6 +398,24 @@ def _suppress_proposals(
     return boxes[nms(boxes, scores, levels, threshold)[:keep]]
 
 
+def in_groups(boxes: list[Tensor], at_once: int) -> Iterator[list[Tensor]]:
+    """The boxes of all images in runs of so many, for heads that would need too much memory at once.
+
+    Args:
+        boxes: (N_b, 4) of each image.
+
+    Yields:
+        as many lists as images, most of them empty; one group of nothing where there is no box at all.
+    """
+    total = sum(len(b) for b in boxes)
+    for first in range(0, max(total, 1), at_once):
+        group, before = [], 0
+        for b in boxes:
+            group.append(b[max(first - before, 0) : max(first + at_once - before, 0)])
+            before += len(b)
+        yield group
+
+
 def flatten_anchors(level: Tensor, width: int) -> Tensor:
     """(B, A width, H, W) -> (B, H W A, width), the order of the anchors."""
     batch, _, height, columns = level.shape
@@ -414,7 +442,7 @@ V2: dict[str, Any] = {"rpn_depth": 2, "box_convs": 4, "box_layers": 1}
 
 def resnet_fpn(name: str, norm_eps: float = 1e-5, norm: Callable[[int], nn.Module] | None = None) -> FPN:
     """A ResNet with a pyramid of five levels, strides 4 ... 64."""
-    return FPN(ResNet(name, norm_eps), norm=norm)
+    return FPN(ResNet(name, norm_eps), Pyramid(norm=norm))
 
 
 def faster_rcnn_r50_fpn(num_classes: int = 80, **config: Any) -> FasterRCNN:
@@ -436,7 +464,7 @@ LIGHT: dict[str, Any] = {"anchor_sizes": (16, 32, 64, 128, 256), "box_width": 25
 
 def light_fpn(name: str) -> FPN:
     """A timm network with a pyramid of 128 channels."""
-    return FPN(Timm(name), channels=128)
+    return FPN(Timm(name), Pyramid(channels=128))
 
 
 def swin_fpn(name: str) -> FPN:

@@ -20,10 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled, resnet_fpn
+from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled, in_groups, resnet_fpn
 from eachmask.structures import DecodeOptions, Instances
+
+ROIS_AT_ONCE = 256
+"""RoIs are cut out and searched in groups of so many, so that memory stays flat whatever max_detections is."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class KeypointRCNN(FasterRCNN):
         boxes = [s.boxes[p] for s, p in zip(sampled, positive, strict=True)]
         if not sum(len(b) for b in boxes):
             return losses | {"keypoint": sum(p.sum() for p in self.keypoint_head.parameters()) * 0}
-        logits = self.keypoint_head(self.pool(raw.features, boxes, self.config.keypoint_roi_size))
+        logits = self.keypoint_logits(raw.features, boxes)
         points = torch.cat(
             [
                 _keypoints_of(target).to(b)[s.matched[p]]
@@ -87,11 +91,16 @@ class KeypointRCNN(FasterRCNN):
         flat = logits.float().flatten(2)[valid]
         return losses | {"keypoint": F.cross_entropy(flat, place[valid])}
 
+    def keypoint_logits(self, features: Features, boxes: list[Tensor]) -> Tensor:
+        """Boxes of all images -> (R, P, M, M)."""
+        size = self.config.keypoint_roi_size
+        groups = in_groups(boxes, ROIS_AT_ONCE)
+        return torch.cat([self.keypoint_head(self.pool(features, group, size)) for group in groups])
+
     def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
         """Adds each kept box's keypoints."""
         boxes = [i.boxes for i in instances]
-        logits = self.keypoint_head(self.pool(raw.features, boxes, self.config.keypoint_roi_size)).float()
-        parts = logits.split([len(b) for b in boxes])
+        parts = self.keypoint_logits(raw.features, boxes).float().split([len(b) for b in boxes])
         return [replace(i, keypoints=read_keypoints(p, b)) for i, p, b in zip(instances, parts, boxes, strict=True)]
 
 

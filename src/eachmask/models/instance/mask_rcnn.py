@@ -25,12 +25,12 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled, light_fpn, resnet_fpn, swin_fpn
+from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled, in_groups, light_fpn, resnet_fpn, swin_fpn
 from eachmask.ops.roi import roi_align
 from eachmask.structures import Bitmaps, DecodeOptions, Instances, Masks, RoIMasks
 
 ROIS_AT_ONCE = 512
-"""Masks are predicted in groups of so many RoIs, so that memory stays flat whatever max_detections is."""
+"""RoIs are cut out and painted in groups of so many, so that memory stays flat whatever max_detections is."""
 
 UPSAMPLED_AT_ONCE = 16
 """... and when predicting, their last layers run on so few that 16 x 28 x 28 x 256 numbers stay in the cache."""
@@ -127,9 +127,8 @@ class MaskRCNN(FasterRCNN):
 
     def mask_logits(self, features: Features, boxes: list[Tensor], labels: Tensor) -> Tensor:
         """Boxes of all images with a class each -> (R, M, M)."""
-        rois = self.pool(features, boxes, self.config.mask_roi_size)
-        parts = zip(rois.split(ROIS_AT_ONCE), labels.split(ROIS_AT_ONCE), strict=True)
-        return torch.cat([self.mask_head(r, k) for r, k in parts])
+        parts = zip(in_groups(boxes, ROIS_AT_ONCE), labels.split(ROIS_AT_ONCE), strict=True)
+        return torch.cat([self.mask_head(self.pool(features, b, self.config.mask_roi_size), k) for b, k in parts])
 
 
 def mask_targets(masks: Masks, matched: Tensor, boxes: Tensor, size: int) -> Tensor:

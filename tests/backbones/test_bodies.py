@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from eachmask.backbones.bodies import FixedNorm, ResNet, Swin, Timm, freeze
+from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.fuse import optimise_for_inference
+
+BODIES = {
+    "resnet18": lambda: ResNet("resnet18"),
+    "lite0": lambda: Timm("tf_efficientnet_lite0"),
+    "convnext": lambda: Timm("convnext_atto"),
+    "swin": lambda: Swin("swin_t"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+@torch.inference_mode()
+def test_maps_are_as_wide_and_as_fine_as_announced(name):
+    body = BODIES[name]().eval()
+    features = body(torch.zeros(2, 3, 64, 96))
+    assert features.strides == body.strides == (4, 8, 16, 32) and features.channels == body.channels
+    for level, stride, channels in zip(features.maps, features.strides, features.channels, strict=True):
+        assert level.shape == (2, channels, 64 // stride, 96 // stride)
+
+
+@torch.inference_mode()
+def test_resnet_is_torchvisions_with_the_epsilon_asked_for():
+    torch.manual_seed(0)
+    body = ResNet("resnet18", norm_eps=0.1).eval()
+    reference = torchvision.models.resnet18(norm_layer=lambda n: nn.BatchNorm2d(n, eps=0.1)).eval()
+    reference.load_state_dict(body.state_dict(), strict=False)
+    image = torch.rand(1, 3, 64, 64)
+    expected = reference.avgpool(body(image).maps[-1]).flatten(1)
+    assert torch.allclose(reference.fc(expected), reference(image), atol=1e-5)
+
+
+@torch.inference_mode()
+def test_pyramid_equals_torchvisions():
+    torch.manual_seed(0)
+    ours = FPN(ResNet("resnet18"), Pyramid(channels=16)).eval()
+    theirs = FeaturePyramidNetwork([64, 128, 256, 512], 16, LastLevelMaxPool())
+    for mine, inner, layer in zip(range(4), theirs.inner_blocks, theirs.layer_blocks, strict=True):
+        inner[0].load_state_dict(ours.lateral[mine].state_dict())
+        layer[0].load_state_dict(ours.smooth[mine].state_dict())
+    image = torch.rand(1, 3, 64, 96)
+    expected = theirs(dict(zip("0123", ours.body(image).maps, strict=True)))
+    features = ours(image)
+    assert features.strides == (4, 8, 16, 32, 64) and features.channels == (16,) * 5
+    for mine, level in zip(features.maps, expected.values(), strict=True):
+        assert torch.allclose(mine, level, atol=1e-5)
+
+
+def test_a_pyramid_with_strided_convolutions_on_top():
+    features = FPN(ResNet("resnet18"), Pyramid(channels=16, extra="convs"))(torch.zeros(1, 3, 128, 128))
+    assert [level.shape[-1] for level in features.maps] == [32, 16, 8, 4, 2, 1]
+    assert features.strides == (4, 8, 16, 32, 64, 128)
+
+
+def test_freezing_outlives_train_and_can_still_be_folded():
+    torch.manual_seed(0)
+    body = ResNet("resnet18")
+    nn.init.uniform_(body.bn1.running_mean, -0.5, 0.5)
+    image = torch.rand(2, 3, 32, 32)
+    before = body.eval()(image).maps[-1].detach()
+    freeze(body, stages=2)
+    body.train()
+    assert torch.equal(body(image).maps[-1], before), "running statistics, although in training"
+    learnt = {name.split(".")[0] for name, p in body.named_parameters() if p.requires_grad}
+    assert learnt == {"layer2", "layer3", "layer4"}
+    assert all(isinstance(m, FixedNorm) for m in body.modules() if isinstance(m, nn.BatchNorm2d))
+    fast = optimise_for_inference(body)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.modules())
+    assert torch.allclose(fast(image).maps[-1], before, atol=1e-4)

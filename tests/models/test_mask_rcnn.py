@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch.nn import functional as F
+
+from eachmask.models.instance import keypoint_rcnn, mask_rcnn
+from eachmask.models.instance.keypoint_rcnn import keypoint_targets, read_keypoints
+from eachmask.models.instance.mask_rcnn import Config, MaskHead, mask_rcnn_lite0_fpn, mask_targets
+from eachmask.structures import RLE, DecodeOptions, ImageBatch
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_the_head_draws_one_class_as_if_it_had_drawn_all(grad):
+    torch.manual_seed(0)
+    head = MaskHead(8, 5, Config(mask_width=16)).eval()
+    rois, labels = torch.randn(37, 8, 14, 14), torch.arange(37) % 5
+    with torch.set_grad_enabled(grad):
+        found = head(rois, labels)
+        every = head.masks(F.relu(head.upsample(head.convs(rois))))
+    assert found.shape == (37, 28, 28)
+    assert torch.allclose(found, every[torch.arange(37), labels], atol=1e-5)
+
+
+def test_mask_targets_equal_roi_align_of_the_whole_bitmap():
+    rng = np.random.default_rng(0)
+    ys, xs = np.mgrid[:60, :80]
+    bitmaps = np.stack(
+        [
+            (ys - 30) ** 2 + (xs - 40) ** 2 < 300,  # a disc inside
+            (xs < 25) & (ys > 35),  # in the corner
+            (ys < 3) | (xs > 76),  # along two borders
+            rng.random((60, 80)) > 0.5,  # everywhere
+            np.zeros((60, 80), bool),  # no pixel left
+        ]
+    )
+    corner = torch.rand(60, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([75.0, 55.0])
+    size = torch.rand(60, 2, generator=torch.Generator().manual_seed(1)) * 40 + 0.5
+    boxes = torch.cat([corner, corner + size], dim=1).clamp(max=80)
+    boxes[:, 1::2] = boxes[:, 1::2].clamp(max=60)
+    boxes[0] = torch.tensor([0.0, 0, 80, 60])
+    matched = torch.arange(60) % 5
+    rois = torch.cat([matched[:, None].float(), boxes], dim=1)
+    expected = torchvision.ops.roi_align(torch.from_numpy(bitmaps).float()[:, None], rois, (28, 28), 1.0)[:, 0]
+    found = mask_targets(RLE.from_bitmaps(bitmaps), matched, boxes, 28)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_groups_of_regions_change_nothing(monkeypatch):
+    torch.manual_seed(0)
+    model = mask_rcnn_lite0_fpn(num_classes=3, max_detections=20).eval()
+    raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96), torch.rand(3, 80, 50)]))
+    options = DecodeOptions(score_threshold=0.01)
+    together = model.decode(raw, options)
+    monkeypatch.setattr(mask_rcnn, "ROIS_AT_ONCE", 7)
+    for one, other in zip(model.decode(raw, options), together, strict=True):
+        assert len(one) == 20
+        assert torch.allclose(one.masks.probabilities, other.masks.probabilities, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_without_masks_their_head_does_not_run(monkeypatch):
+    model = mask_rcnn_lite0_fpn(num_classes=3).eval()
+    monkeypatch.setattr(model, "mask_logits", None)
+    raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96)]))
+    (found,) = model.decode(raw, DecodeOptions(score_threshold=0.01, with_masks=False))
+    assert found.masks is None and len(found)
+
+
+def test_keypoints_become_places_in_the_box():
+    boxes = torch.tensor([[10.0, 20.0, 66.0, 76.0]])
+    points = torch.tensor([[[10.0, 20, 2], [66, 76, 2], [38.5, 20.5, 1], [38, 20, 0], [9, 30, 2]]])
+    place, valid = keypoint_targets(points, boxes, 56)
+    assert valid.tolist() == [[True, True, True, False, False]]
+    assert place[0, :3].tolist() == [0, 55 * 56 + 55, 28]
+
+
+def test_a_peak_is_read_back_where_it_was_put():
+    boxes = torch.tensor([[10.0, 20.0, 122.0, 76.0], [3.0, 4.0, 3.5, 4.5]])  # the second is smaller than a pixel
+    logits = torch.zeros(2, 1, 56, 56)
+    logits[:, 0, 14, 42] = 5.0
+    found = read_keypoints(logits, boxes)
+    assert found[0, 0, :2].tolist() == pytest.approx([10 + 42.5 * 2, 20 + 14.5], abs=1)
+    assert found[0, 0, 2] > 4
+    assert ((found[1, 0, :2] - boxes[1, :2]).abs() <= 1).all()
+
+
+@torch.inference_mode()
+def test_groups_of_people_change_nothing(monkeypatch):
+    torch.manual_seed(0)
+    model = keypoint_rcnn.keypoint_rcnn_r50_fpn(
+        num_keypoints=3, keypoint_convs=1, keypoint_width=8, proposals=40, rpn_candidates=40, max_detections=9
+    ).eval()
+    raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 64), torch.rand(3, 40, 64)]))
+    together = model.decode(raw, DecodeOptions(score_threshold=0.0))
+    monkeypatch.setattr(keypoint_rcnn, "ROIS_AT_ONCE", 4)
+    for one, other in zip(model.decode(raw, DecodeOptions(score_threshold=0.0)), together, strict=True):
+        assert torch.allclose(one.keypoints, other.keypoints, atol=1e-4)
