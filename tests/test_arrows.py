@@ -22,7 +22,7 @@ BELOW = {
     "draw": FLOOR | {"data"},
     "weights": NETWORKS,
     "predict": NETWORKS | {"data", "weights"},
-    "train": NETWORKS | {"data", "metrics", "weights"},
+    "train": NETWORKS | {"data", "draw", "metrics", "weights"},
     "recipes": NETWORKS | {"data", "metrics", "weights", "train"},
 }
 """Room -> the rooms it may import. Rooms that are not named here stand on top."""

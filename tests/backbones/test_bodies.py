@@ -7,9 +7,8 @@ from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from eachmask.backbones.bodies import FixedNorm, ResNet, Swin, Timm, freeze
+from eachmask.backbones.bodies import ResNet, Swin, Timm, freeze, set_training_mode
 from eachmask.backbones.fpn import FPN, Pyramid
-from eachmask.backbones.fuse import optimise_for_inference
 
 BODIES = {
     "resnet18": lambda: ResNet("resnet18"),
@@ -62,18 +61,22 @@ def test_a_pyramid_with_strided_convolutions_on_top():
     assert features.strides == (4, 8, 16, 32, 64, 128)
 
 
-def test_freezing_outlives_train_and_can_still_be_folded():
+def test_frozen_parts_and_their_statistics_stay_as_they_are_in_training():
     torch.manual_seed(0)
     body = ResNet("resnet18")
     nn.init.uniform_(body.bn1.running_mean, -0.5, 0.5)
     image = torch.rand(2, 3, 32, 32)
     before = body.eval()(image).maps[-1].detach()
-    freeze(body, stages=2)
-    body.train()
-    assert torch.equal(body(image).maps[-1], before), "running statistics, although in training"
+    freeze(body, 2)
+    set_training_mode(body)
+    assert body.training and torch.equal(body(image).maps[-1], before), "running statistics, although in training"
     learnt = {name.split(".")[0] for name, p in body.named_parameters() if p.requires_grad}
     assert learnt == {"layer2", "layer3", "layer4"}
-    assert all(isinstance(m, FixedNorm) for m in body.modules() if isinstance(m, nn.BatchNorm2d))
-    fast = optimise_for_inference(body)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.modules())
-    assert torch.allclose(fast(image).maps[-1], before, atol=1e-4)
+    assert not any(p.requires_grad for name, p in body.named_parameters() if ".bn" in name)
+
+
+def test_timms_stages_are_frozen_from_the_image_on():
+    body = Timm("tf_efficientnet_lite0")
+    freeze(body, 3)
+    learnt = {name.split(".")[2] for name, p in body.named_parameters() if p.requires_grad and "blocks" in name}
+    assert learnt == {"2", "3", "4", "5", "6"} and not body.net.conv_stem.weight.requires_grad

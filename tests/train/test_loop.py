@@ -1,85 +1,34 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from toy_training import Made, Toy, recipe
 
-from eachmask.data.sample import Sample
-from eachmask.structures import RLE, Category, DecodeOptions, ImageBatch, Instances, Preprocess, UserError
+from eachmask import models
+from eachmask.recipes import recipe as recipe_named
+from eachmask.structures import UserError
 from eachmask.train import loop
-from eachmask.train.draws import Draws
+from eachmask.train.draws import Draws, Share
 from eachmask.train.optim import set_learning_rate
-from eachmask.train.recipe import Recipe, Run
+from eachmask.train.recipe import Run
+from eachmask.train.written import recipe_source
 
-
-class Toy(nn.Module):
-    """One convolution with the three verbs: brightness is foreground."""
-
-    def __init__(self, num_classes: int = 1) -> None:
-        super().__init__()
-        self.encoder = nn.Conv2d(3, 1, 3, padding=1)
-
-    def forward(self, images: ImageBatch):
-        return self.encoder(images.tensor), images.sizes
-
-    def losses(self, raw, targets):
-        truth = torch.stack([torch.from_numpy(t.masks.to_label_map() > 0) for t in targets]).float()
-        return {"mask": nn.functional.binary_cross_entropy_with_logits(raw[0][:, 0], truth)}
-
-    def decode(self, raw, options: DecodeOptions):
-        out = []
-        for logits, size in zip(raw[0][:, 0], raw[1], strict=True):
-            label = (logits[: size[0], : size[1]] > 0).int().numpy()
-            masks = RLE.from_label_map(label)
-            out.append(Instances(image_size=size, boxes=torch.from_numpy(masks.boxes()), masks=masks,
-                                 scores=torch.ones(len(masks))))  # fmt: skip
-        return out
-
-
-class Made:
-    categories = (Category(1, "thing"),)
-
-    def __len__(self):
-        return 5
-
-    def __getitem__(self, index):
-        rng = np.random.default_rng(index)
-        label = np.zeros((32, 32), np.int32)
-        y, x = rng.integers(0, 16, 2)
-        label[y : y + 12, x : x + 12] = 1
-        image = rng.integers(0, 40, (32, 32, 3)).astype(np.uint8)
-        image[label > 0] += 180
-        masks = RLE.from_label_map(label)
-        targets = Instances(image_size=(32, 32), boxes=torch.from_numpy(masks.boxes()), masks=masks,
-                            labels=torch.zeros(1, dtype=torch.int64))  # fmt: skip
-        return Sample(image, targets, f"made-{index}.png", index)
-
-
-def flip(sample, rng):
-    if rng.random() < 0.5:
-        sample = Sample(sample.image[:, ::-1].copy(), sample.targets.flip(), sample.path, sample.image_id)
-    return sample
-
-
-def score(predictions, targets):
-    pairs = zip(predictions, targets, strict=True)
-    return {"iou": float(np.mean([p.masks.union().iou(t.masks).max() if len(p) else 0 for p, t in pairs]))}
-
-
-def recipe(**changes) -> Recipe:
-    options = dict(variant="toy", preprocess=Preprocess(short_side=None, long_side=None), augment=flip, score=score,
-                   best="iou", steps=24, batch_size=2, learning_rate=0.05, warmup_steps=4, evaluate_every=8,
-                   ema_decay=0.9)  # fmt: skip
-    return Recipe(**(options | changes))
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
-    monkeypatch.setattr(loop.models, "variant", lambda name: Toy)
+    monkeypatch.setattr(models, "variant", lambda name: Toy)
 
 
 def test_it_learns_logs_and_draws_curves(tmp_path):
@@ -113,18 +62,104 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(tmp_path):
     assert (tmp_path / "whole/log.csv").read_text() == (tmp_path / "parts/log.csv").read_text()
 
 
+def worker(arguments: list[str], *before: str) -> subprocess.CompletedProcess[str]:
+    """Run tests/toy_training.py in a process of its own."""
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *before, str(TESTS / "toy_training.py"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_killed_in_the_middle_of_a_checkpoint_and_resumed(tmp_path):
+    killed = worker([str(tmp_path / "killed"), "--die-writing", "3"])
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list((tmp_path / "killed/checkpoints").glob("*.part")), "the half-written checkpoint lies there"
+    for name in ("killed", "whole"):
+        done = worker([str(tmp_path / name)])
+        assert done.returncode == 0, done.stderr
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    shared = worker([str(tmp_path / "two")], *torchrun)
+    assert shared.returncode == 0, shared.stderr
+    alone = worker([str(tmp_path / "one")])
+    assert alone.returncode == 0, alone.stderr
+    a, b = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
+    rows = [list(csv.DictReader(open(tmp_path / name / "log.csv"))) for name in ("one", "two")]
+    assert float(rows[0][-1]["mask"]) == pytest.approx(float(rows[1][-1]["mask"]), abs=1e-5)
+
+
+def test_a_batch_in_pieces_gives_what_the_whole_gives(tmp_path):
+    whole = loop.train(recipe(), Made(), Made(), Run(out=tmp_path / "whole"))
+    pieces = loop.train(recipe(), Made(), Made(), Run(out=tmp_path / "pieces", accumulate=2))
+    a, b = load_file(whole), load_file(pieces)
+    assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+    with pytest.raises(UserError, match="divides"):
+        loop.train(recipe(), Made(), Made(), Run(out=tmp_path / "odd", accumulate=3))
+
+
+def test_every_process_gets_its_own_part_of_every_step():
+    shares = [Share(rank, world=2, pieces=2).draws(step=3, batch_size=8) for rank in range(2)]
+    assert shares == [[[24, 25], [26, 27]], [[28, 29], [30, 31]]]
+
+
+def test_more_steps_on_resume(tmp_path):
+    loop.train(recipe(steps=8), Made(), Made(), Run(out=tmp_path))
+    loop.train(recipe(steps=16), Made(), Made(), Run(out=tmp_path))
+    assert [row["step"] for row in csv.DictReader(open(tmp_path / "log.csv"))] == ["8.0", "16.0"]
+
+
+def test_it_stops_when_nothing_gets_better(tmp_path):
+    flat = recipe(steps=200, learning_rate=0.0, evaluate_every=4, patience=3)
+    loop.train(flat, Made(), Made(), Run(out=tmp_path))
+    assert [float(row["step"]) for row in csv.DictReader(open(tmp_path / "log.csv"))] == [4, 8, 12, 16]
+
+
+def test_the_run_folder_tells_everything(tmp_path):
+    loop.train(recipe(), Made(), Made(), Run(out=tmp_path, notes={"data": "made"}))
+    page = (tmp_path / "report.html").read_text()
+    assert "<svg" in page and "data:image/jpeg" in page and "made-0.png" in page
+    assert "http" not in page.split("</svg>")[1]
+    assert '"data": "made"' in (tmp_path / "environment.json").read_text()
+    assert len(list((tmp_path / "samples/step-0000024").glob("*.jpg"))) == 4
+    assert list((tmp_path / "tensorboard").iterdir()) and (tmp_path / "last.safetensors").is_file()
+
+
+def test_a_written_recipe_is_the_recipe(tmp_path):
+    nuclei = recipe_named("nuclei")()
+    (tmp_path / "again.py").write_text(recipe_source(nuclei))
+    assert recipe_named(f"{tmp_path / 'again.py'}:recipe")() == nuclei
+    nameless = replace(nuclei, augment=lambda sample, rng: sample)
+    assert "# augment was" in recipe_source(nameless)
+
+
+def test_a_broken_picture_gives_way_to_another_and_is_named(tmp_path):
+    class OneBroken(Made):
+        def __getitem__(self, index):
+            if index == 2:
+                raise UserError("made-2.png is truncated")
+            return super().__getitem__(index)
+
+    loop.train(recipe(), OneBroken(), Made(), Run(out=tmp_path))
+    assert (tmp_path / "skipped.txt").read_text() == "made-2.png is truncated\n"
+
+
 def test_resume_can_be_refused(tmp_path):
     loop.train(recipe(steps=4), Made(), Made(), Run(out=tmp_path))
     with pytest.raises(UserError, match="already holds a run"):
         loop.train(recipe(steps=4), Made(), Made(), Run(out=tmp_path, resume=False))
 
 
-def test_a_loss_that_is_not_a_number_names_the_files(tmp_path):
+def test_a_loss_that_is_not_a_number_names_the_files(tmp_path, monkeypatch):
     class Broken(Toy):
         def losses(self, raw, targets):
             return {"mask": raw[0].sum() * float("nan")}
 
-    loop.models.variant = lambda name: Broken
+    monkeypatch.setattr(models, "variant", lambda name: Broken)
     with pytest.raises(UserError, match=r"made-\d\.png"):
         loop.train(recipe(), Made(), Made(), Run(out=tmp_path))
     assert (tmp_path / "non-finite-loss.json").is_file()
@@ -145,3 +180,10 @@ def test_learning_rate_warms_up_then_falls():
     rates = [set_learning_rate(optimiser, chosen, step) for step in range(100)]
     assert rates[0] < rates[5] < rates[9] and max(rates) == pytest.approx(1, abs=0.05)
     assert rates[-1] == pytest.approx(0.01, abs=0.01) and optimiser.param_groups[0]["lr"] == rates[-1] * 0.5
+
+
+def test_learning_rate_drops_in_steps():
+    optimiser = torch.optim.SGD([{"params": [torch.zeros(1)], "rate": 1.0}], lr=1.0)
+    chosen = recipe(learning_rate=1.0, steps=100, warmup_steps=1, drop_at=(0.5, 0.9))
+    rates = [set_learning_rate(optimiser, chosen, step) for step in (10, 49, 50, 89, 90)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])

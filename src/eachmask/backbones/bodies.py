@@ -14,6 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import Bottleneck
 
 from eachmask.backbones.features import Features
+from eachmask.structures import UserError
 
 
 class ResNet(nn.Module):
@@ -29,6 +30,7 @@ class ResNet(nn.Module):
     def __init__(self, name: str, norm_eps: float = 1e-5, stride_first: bool = False) -> None:
         super().__init__()
         net: Any = getattr(torchvision.models, name)(weights=None)
+        self.name = name
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         width = net.fc.in_features
@@ -81,6 +83,7 @@ class Swin(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         net: Any = getattr(torchvision.models, name)(weights=None)
+        self.name = name
         width = net.head.in_features
         self.channels = (width // 8, width // 4, width // 2, width)
         self.strides = (4, 8, 16, 32)
@@ -95,31 +98,45 @@ class Swin(nn.Module):
         return Features(tuple(maps), self.strides, self.channels)
 
 
-class FixedNorm(nn.BatchNorm2d):
-    """Batch normalisation that stays as it is: running statistics even in training, nothing to learn."""
+def stages(body: nn.Module) -> list[list[nn.Module]]:
+    """A body's parts in the order an image passes them: the stem, then the stages that halve the map or widen it.
 
-    def train(self, mode: bool = True) -> FixedNorm:
-        """Stays in eval mode, whatever the model around it does."""
-        return super().train(False)
+    Raises:
+        UserError: a body of unknown build.
+    """
+    if isinstance(body, ResNet):
+        return [[body.conv1, body.bn1], *([layer] for layer in (body.layer1, body.layer2, body.layer3, body.layer4))]
+    net = getattr(body, "net", body)
+    if isinstance(getattr(net, "blocks", None), nn.Sequential):  # timm's EfficientNet, MobileNet, ...
+        stem = [module for name, module in net.named_children() if name in ("conv_stem", "bn1")]
+        return [stem, *([block] for block in net.blocks)]
+    children = list(net.children())
+    if not children:
+        raise UserError(f"{type(body).__name__} has no stages that could be frozen")
+    return [[child] for child in children]
 
 
-def freeze(body: nn.Module, stages: int) -> None:
-    """Fix all batch normalisation of a body, and the weights of its first so many stages: fine-tuning on few images.
+def freeze(body: nn.Module, num_stages: int) -> None:
+    """Fix the weights of a body's first stages and all of its batch normalisation: fine-tuning on few images.
+
+    What learns nothing is also kept in eval mode by :func:`set_training_mode`, so that the statistics of a few small
+    batches do not replace those of ImageNet.
 
     Args:
-        body: a :class:`ResNet`.
-        stages: 0..5, counted from the image: the stem, then layer1 ... layer4. Detectors freeze 2.
+        num_stages: counted from the image, see :func:`stages`. Detectors freeze 2.
     """
-    in_order = (body.conv1, body.layer1, body.layer2, body.layer3, body.layer4)
-    for stage in in_order[:stages]:
-        stage.requires_grad_(False)  # type: ignore[union-attr]
-    for parent in list(body.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, _fixed(child))
+    for stage in stages(body)[:num_stages]:
+        for module in stage:
+            module.requires_grad_(False)
+    for module in body.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.requires_grad_(False)
 
 
-def _fixed(norm: nn.BatchNorm2d) -> FixedNorm:
-    fixed = FixedNorm(norm.num_features, eps=norm.eps, affine=norm.affine)
-    fixed.load_state_dict(norm.state_dict())
-    return fixed.to(norm.running_mean.device if norm.running_mean is not None else None).eval().requires_grad_(False)
+def set_training_mode(model: nn.Module) -> None:
+    """``model.train()``, except for frozen batch normalisation."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if module.affine and not module.weight.requires_grad:
+                module.eval()

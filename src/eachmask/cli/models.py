@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Mapping
@@ -20,11 +21,14 @@ class ModelsOptions:
 
     Examples:
       eachmask models
+      eachmask models --variants
       eachmask models --json
     """
 
     json: bool = False
     """Print a JSON list for programs instead of a table."""
+    variants: bool = False
+    """List the network variants that `eachmask train` takes, instead of the trained models."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ def list_models(options: ModelsOptions) -> int:
     """Run the command; returns the exit status."""
     from eachmask.weights.fetch import cache_dir
 
+    if options.variants:
+        variants = all_variants()
+        print(json.dumps(variants, indent=2) if options.json else _variants_text(variants))
+        return 0
     rows = all_rows()
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
@@ -57,6 +65,19 @@ def list_models(options: ModelsOptions) -> int:
     _print_table(rows)
     print(f"Downloads are kept in {cache_dir()}. eachmask show NAME prints a model's card.")
     return 0
+
+
+def all_variants() -> dict[str, str]:
+    """Variant function -> the first line of its docstring."""
+    from eachmask.models import VARIANTS, variant
+
+    return {name: (inspect.getdoc(variant(name)) or "").split("\n")[0] for name in VARIANTS}
+
+
+def _variants_text(variants: Mapping[str, str]) -> str:
+    width = max(map(len, variants))
+    lines = [f"{name:<{width}}  {summary}" for name, summary in sorted(variants.items())]
+    return "\n".join([*lines, "Train one on your own pictures: eachmask train NAME --data DATA --out RUN"])
 
 
 def all_rows() -> list[Row]:

@@ -1,73 +1,246 @@
-"""``eachmask train``: a recipe and a folder of annotated images in, one model file out."""
+"""``eachmask train``: annotated images in, one model file out."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from eachmask.structures import UserError
+from eachmask.structures.errors import UserError
+
+if TYPE_CHECKING:
+    from eachmask.data.annotated import Picture
+    from eachmask.data.pictures import PictureSamples
+    from eachmask.structures import Category
+    from eachmask.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a model by a recipe.
+    """Train a model on your own annotated images.
 
-    The data folder holds instances_train.json and instances_val.json (COCO format) and the images in
-    images/train and images/val. The run folder gets model.safetensors (the best on val), log.csv,
-    curves.svg and checkpoints; the same command started again continues where it stopped.
+    MODEL is the name of any model variant (`eachmask models --variants` lists them), whose settings then follow from
+    the data: number of classes and names, image size, length, learning rate, augmentation. Or it is a recipe: the name
+    of a bundled model (nuclei) trains that model again, my.py:function is a recipe of your own.
+
+    The data may be in any format that `eachmask convert` reads: COCO, YOLO, Pascal VOC, Cityscapes, LabelMe, CVAT,
+    label maps, mask files. Without --val, a split called val is used if there is one; else a fifth of the images is
+    held out. Training starts from official or bundled weights of the variant where they can be had, else from a
+    pretrained backbone.
+
+    The run folder gets model.safetensors (the best on val), last.safetensors, report.html, recipe.py (what was done,
+    to be run again), environment.json, log.csv, curves.svg, tensorboard/, samples/ and checkpoints/. The same command
+    started again continues where it stopped; with a larger --steps it goes on from there.
+
+    Several processes share each batch: torchrun --nproc-per-node 2 -m eachmask train ... (docs/training.md has more).
 
     Examples:
+      eachmask train mask_rcnn_lite0_fpn --data my-photos --out runs/mine
+      eachmask train mask_rcnn_r50_fpn_v2 --data train.json --val val.json --out runs/mine --device cuda
+      eachmask train mask_rcnn_lite0_fpn --data cells --start none --steps 500 --out runs/scratch
       eachmask train nuclei --data dsb2018 --out runs/nuclei
-      eachmask train my.py:my_recipe --data my-cells --out runs/mine --steps 500
+      eachmask train my.py:my_recipe --data my-cells --out runs/mine
     """
 
-    recipe: Annotated[str, tyro.conf.Positional]
-    """Name of a recipe (nuclei) or my.py:function."""
+    model: Annotated[str, tyro.conf.Positional]
+    """Model variant, recipe name, or my.py:function."""
     data: Path
-    """Folder with the annotations and images."""
+    """Folder or annotation file with the training images."""
     out: Path
     """Folder of the run; made if missing."""
+    val: Path | None = None
+    """Folder or annotation file of the images that choose the best weights."""
+    format: str | None = None
+    """Of the annotations, where it cannot be told: coco, yolo, voc, cityscapes, labelme, cvat, label-maps or
+    mask-files."""
+    start: str = "auto"
+    """auto, backbone (pretrained backbone only), none (random numbers), or a model's name or file to start from."""
     steps: int | None = None
     """Train for so many steps instead of the recipe's."""
     batch: int | None = None
-    """Images per step instead of the recipe's."""
+    """Images per step, over all processes, instead of the recipe's."""
+    size: int | None = None
+    """Longer side of the images as the network sees them, px; by default from the data."""
+    learning_rate: float | None = None
+    """Instead of the recipe's."""
+    schedule: Literal["cosine", "step"] | None = None
+    """How the learning rate falls: along a cosine, or tenfold at 75% and 92% of the run."""
+    freeze: int | None = None
+    """Fix so many first stages of the backbone and all its batch normalisation; -1 trains everything."""
+    patience: int | None = None
+    """Stop after so many evaluations without a better score."""
+    evaluate_every: int | None = None
+    """Steps between evaluations."""
     seed: int = 0
     """Same seed, same data, same device: same weights."""
     resume: bool = True
     """Continue the run in --out if there is one."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps or auto."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the arithmetic; auto takes bf16 on GPUs that have it."""
+    accumulate: int = 1
+    """Compute each batch in so many pieces, where it does not fit in memory at once."""
     workers: int = 0
     """Processes that prepare batches; worth it where the device is faster than one core."""
 
 
 def train(options: TrainOptions) -> int:
     """Run the command; returns the exit status."""
-    from eachmask.data.coco import CocoDataset
-    from eachmask.recipes import recipe
     from eachmask.train.loop import train as run_training
     from eachmask.train.recipe import Run
 
-    chosen = recipe(options.recipe)()
-    if options.steps is not None:
-        chosen = replace(chosen, steps=options.steps)
-    if options.batch is not None:
-        chosen = replace(chosen, batch_size=options.batch)
-    splits = []
-    for split in ("train", "val"):
-        annotations = options.data / f"instances_{split}.json"
-        if not annotations.is_file():
-            raise UserError(
-                f"{annotations} does not exist: --data must be a folder with instances_train.json, "
-                "instances_val.json and the images in images/train and images/val"
-            )
-        splits.append(CocoDataset(annotations, options.data / "images" / split))
+    _check(options)
+    train_data, val_data, notes, record = _splits(options)
+    recipe, decided = _recipe(options, train_data)
+    for note in [*notes, *decided]:
+        print(note)
     run = Run(
-        out=options.out, seed=options.seed, resume=options.resume, device=options.device, workers=options.workers
+        out=options.out,
+        seed=options.seed,
+        resume=options.resume,
+        device=options.device,
+        precision=options.precision,
+        accumulate=options.accumulate,
+        workers=options.workers,
+        notes=record,
     )
-    path = run_training(chosen, splits[0], splits[1], run)
+    path = run_training(_changed(recipe, options), train_data, val_data, run)
+    if ":" in options.model:  # a recipe of one's own is kept as it was written
+        shutil.copyfile(options.model.rsplit(":", 1)[0], options.out / "recipe.py")
     print(f"The best model is {path}. Use it: eachmask predict IMAGES --model {path} --out results")
     return 0
+
+
+def _check(options: TrainOptions) -> None:
+    """Mistakes that need no data to be seen."""
+    for name in ("steps", "batch", "size", "accumulate", "patience", "evaluate_every", "learning_rate"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise UserError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
+    if options.workers < 0:
+        raise UserError(f"--workers must be 0 or more, not {options.workers}")
+
+
+def _recipe(options: TrainOptions, data: PictureSamples) -> tuple[Recipe, list[str]]:
+    """The recipe of that name, or one made for this variant and this data."""
+    from eachmask.models import VARIANTS
+    from eachmask.recipes import RECIPES, recipe
+
+    if ":" in options.model or options.model in RECIPES:
+        if options.start != "auto" or options.size is not None:
+            raise UserError(f"{options.model} is a recipe, which decides --start and --size itself: leave them out")
+        return recipe(options.model)(), []
+    if options.model not in VARIANTS:
+        known = [*RECIPES, *VARIANTS]
+        raise UserError(f"there is no model or recipe {options.model!r}; did you mean {_near(options.model, known)}?")
+    from eachmask.recipes.own_data import own_data
+
+    return own_data(options.model, data, start=options.start, size=options.size)
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    import difflib
+
+    return " or ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:6])
+
+
+def _changed(recipe: Recipe, options: TrainOptions) -> Recipe:
+    """The recipe with what the command line says."""
+    changes: dict[str, Any] = {
+        "steps": options.steps,
+        "batch_size": options.batch,
+        "learning_rate": options.learning_rate,
+        "patience": options.patience,
+        "evaluate_every": options.evaluate_every,
+        "frozen_stages": options.freeze,
+        "drop_at": {None: None, "cosine": (), "step": (0.75, 0.92)}[options.schedule],
+    }
+    changed = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    return replace(changed, frozen_stages=None) if options.freeze == -1 else changed
+
+
+def _splits(options: TrainOptions) -> tuple[PictureSamples, PictureSamples, list[str], dict[str, Any]]:
+    """Training and val samples, what to say about them, and what to keep in the run's record."""
+    from eachmask.data.convert import read_any
+    from eachmask.data.pictures import PictureSamples
+
+    data, found = read_any(options.data, options.format)
+    problems = list(data.problems)
+    pictures = dict(data.splits)
+    val = pictures.pop("val", [])
+    training = pictures.get("train") or [p for name, split in pictures.items() if name != "test" for p in split]
+    how = "the split val"
+    if options.val is not None:
+        other, _ = read_any(options.val, options.format)
+        problems += other.problems
+        val, how = _relabelled(other, data.categories, options.val), str(options.val)
+    elif not val:
+        training, val = _held_out(training, options.seed)
+        how = "held out of them, by chance"
+    training, val = (_present(split, problems) for split in (training, val))
+    if not training or not val:
+        raise UserError(
+            f"{options.data} has {len(training)} usable training images and {len(val)} to choose the best weights by: "
+            "both must be at least one (eachmask doctor says what is wrong with the others)"
+        )
+    notes = [
+        f"{len(training)} training images and {len(val)} val images ({how}), {found.name}; "
+        f"{len(data.categories)} classes: {', '.join(c.name for c in data.categories[:8])}"
+        f"{' ...' if len(data.categories) > 8 else ''}."
+    ]
+    if problems:
+        options.out.mkdir(parents=True, exist_ok=True)
+        listed = options.out / "data-problems.txt"
+        listed.write_text("\n".join(str(problem) for problem in problems) + "\n", encoding="utf-8")
+        notes.append(f"{len(problems)} problems in the data, all in {listed}; the first: {problems[0]}.")
+    record = {"data": str(options.data), "val": how, "val images": len(val), "problems": len(problems)}
+    return PictureSamples(training, data.categories), PictureSamples(val, data.categories), notes, record
+
+
+def _held_out(pictures: Sequence[Picture], seed: int) -> tuple[list[Picture], list[Picture]]:
+    """A fifth of the pictures, at least one, drawn by the seed."""
+    import numpy as np
+
+    if len(pictures) < 2:
+        raise UserError(f"{len(pictures)} annotated image is too few: at least one to learn from and one to choose by")
+    number = max(1, len(pictures) // 5)
+    chosen = set(np.random.default_rng([seed, 4]).permutation(len(pictures))[:number].tolist())
+    kept = [p for i, p in enumerate(pictures) if i not in chosen]
+    return kept, [p for i, p in enumerate(pictures) if i in chosen]
+
+
+def _relabelled(other: Any, categories: tuple[Category, ...], path: Path) -> list[Picture]:
+    """The pictures of another set with the training set's labels, matched by name."""
+    import torch
+
+    names = {category.name: label for label, category in enumerate(categories)}
+    missing = [c.name for c in other.categories if c.name not in names]
+    if missing:
+        raise UserError(f"{path} has classes that the training data lacks: {', '.join(missing[:5])}")
+    lookup = torch.tensor([names[c.name] for c in other.categories], dtype=torch.int64)
+    splits = other.splits
+    chosen = splits.get("val") or [p for split in splits.values() for p in split]
+    result = []
+    for picture in chosen:
+        labels = picture.targets.labels
+        targets = replace(picture.targets, labels=None if labels is None else lookup[labels], categories=categories)
+        result.append(replace(picture, targets=targets))
+    return result
+
+
+def _present(pictures: Sequence[Picture], problems: list[Any]) -> list[Picture]:
+    """Those whose image file is there; the others become problems."""
+    from eachmask.data.annotated import Problem
+
+    kept = []
+    for picture in pictures:
+        if picture.path.is_file():
+            kept.append(picture)
+        else:
+            problems.append(Problem(str(picture.path), "", "the image is missing", "put it there or remove it", "image"))
+    return kept

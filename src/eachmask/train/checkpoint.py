@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -77,18 +76,3 @@ def _restore(outline: Any, tensors: dict[str, Tensor]) -> Any:
     if "list" in outline:
         return [_restore(item, tensors) for item in outline["list"]]
     return outline["value"]
-
-
-def random_state() -> dict[str, Any]:
-    """State of torch's generators; numpy's are made anew from (seed, draw) and need none."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = list(torch.cuda.get_rng_state_all())
-    return state
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Undo of :func:`random_state`."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])

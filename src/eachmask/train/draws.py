@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from eachmask.structures import ImageBatch, Instances
+from eachmask.data.sample import Sample
+from eachmask.structures import ImageBatch, Instances, UserError
 from eachmask.train.recipe import Recipe, Samples
 
+ATTEMPTS = 20
+"""So many pictures in a row may be unreadable before training stops."""
 
-class Draws(Dataset[tuple[Tensor, Instances, str]]):
+
+class Draws(Dataset["Drawn"]):
     """The endless sequence of training samples of one run; item n is always the same.
 
     Without weights every sample comes once per epoch, in an order of that epoch's own; with weights,
@@ -39,41 +44,104 @@ class Draws(Dataset[tuple[Tensor, Instances, str]]):
         chosen = np.minimum(np.searchsorted(share, points, side="right"), size - 1)
         return int(rng.permutation(chosen)[place])
 
-    def __getitem__(self, draw: int) -> tuple[Tensor, Instances, str]:
-        sample = self.samples[self.index(draw)]
+    def __getitem__(self, draw: int) -> Drawn:
+        rng = np.random.default_rng([self.seed, 2, draw])
+        skipped: list[str] = []
+        sample = self._augmented(self.index(draw), rng, skipped)
+        if self.recipe.mix is not None:
+            sample = self.recipe.mix(sample, rng, lambda: self._augmented(self._any(rng), rng, skipped))
+        tensor = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
+        preprocess = self.recipe.preprocess
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocess.mean, preprocess.std))
+        tensor = (tensor - mean) / std
+        if preprocess.channels == "bgr":
+            tensor = tensor.flip(0)
+        return Drawn(tensor, sample.targets, str(sample.path), skipped)
+
+    def _augmented(self, index: int, rng: np.random.Generator, skipped: list[str]) -> Sample:
+        """One stored sample, stretched to 0..1 and augmented; a broken picture gives way to another one."""
+        sample = self._readable(index, rng, skipped)
         preprocess = self.recipe.preprocess
         # Stretch by the whole image's limits, not by the crop's: prediction does the same.
         image = preprocess.to_float(sample.image, preprocess.limits(sample.image)).permute(1, 2, 0)
-        sample = replace(sample, image=np.ascontiguousarray(image.numpy()))
-        drawn = self.recipe.augment(sample, np.random.default_rng([self.seed, 2, draw]))
-        tensor = torch.from_numpy(drawn.image).permute(2, 0, 1)
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocess.mean, preprocess.std))
-        return (tensor - mean) / std, drawn.targets, str(drawn.path)
+        return self.recipe.augment(replace(sample, image=np.ascontiguousarray(image.numpy())), rng)
+
+    def _readable(self, index: int, rng: np.random.Generator, skipped: list[str]) -> Sample:
+        for _ in range(ATTEMPTS):
+            try:
+                return self.samples[index]
+            except UserError as error:
+                skipped.append(str(error))
+                index = self._any(rng)
+        raise UserError(f"{ATTEMPTS} pictures in a row cannot be read; the last: {skipped[-1]}")
+
+    def _any(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(len(self.samples)))
 
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch_size
 
 
-def batches(
-    draws: Draws, first_step: int, last_step: int, workers: int
-) -> Iterator[tuple[ImageBatch, list[Instances], list[str]]]:
-    """Batches of steps first_step .. last_step - 1: images, targets, file names."""
+class Drawn(NamedTuple):
+    """One training sample, ready for the network."""
+
+    image: Tensor  # (3, H, W), normalised
+    targets: Instances
+    name: str
+    skipped: list[str]  # pictures that could not be read and gave way to this one
+
+
+class Batch(NamedTuple):
+    """What one process computes at once."""
+
+    images: ImageBatch
+    targets: list[Instances]
+    names: list[str]
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of each step's batch that this process computes, in so many pieces."""
+
+    rank: int = 0
+    world: int = 1
+    pieces: int = 1
+
+    def draws(self, step: int, batch_size: int) -> list[list[int]]:
+        """Draw numbers of one step for this process, piece by piece.
+
+        Raises:
+            UserError: the batch cannot be divided evenly.
+        """
+        parts = self.world * self.pieces
+        if batch_size % parts:
+            raise UserError(
+                f"a batch of {batch_size} images cannot be shared evenly by {self.world} processes in {self.pieces} "
+                f"pieces: choose a batch size that {parts} divides"
+            )
+        size = batch_size // parts
+        first = step * batch_size + self.rank * size * self.pieces
+        return [list(range(first + i * size, first + (i + 1) * size)) for i in range(self.pieces)]
+
+
+def batches(draws: Draws, steps: range, share: Share, workers: int) -> Iterator[list[Batch]]:
+    """For every step the pieces of its batch."""
     size = draws.recipe.batch_size
+    pieces = [piece for step in steps for piece in share.draws(step, size)]
+    divisor = draws.recipe.preprocess.divisor
     loader = DataLoader(
         draws,
-        batch_size=size,
-        sampler=range(first_step * size, last_step * size),
+        batch_sampler=pieces,
         num_workers=workers,
-        collate_fn=_collate,
-        persistent_workers=False,
+        collate_fn=list,
+        prefetch_factor=4 if workers else None,
     )
-    divisor = draws.recipe.preprocess.divisor
-    for images, targets, names in loader:
-        yield ImageBatch.from_tensors(images, divisor=divisor), targets, names
-
-
-def _collate(
-    items: list[tuple[Tensor, Instances, str]],
-) -> tuple[list[Tensor], list[Instances], list[str]]:
-    images, targets, names = zip(*items, strict=True)
-    return list(images), list(targets), list(names)
+    step: list[Batch] = []
+    for items in loader:
+        images, targets, names, skipped = zip(*items, strict=True)
+        batch = ImageBatch.from_tensors(list(images), divisor=divisor)
+        step.append(Batch(batch, list(targets), list(names), [note for notes in skipped for note in notes]))
+        if len(step) == share.pieces:
+            yield step
+            step = []

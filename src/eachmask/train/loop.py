@@ -1,35 +1,44 @@
 """The training loop, to be read in one sitting.
 
 It never asks what kind of model it holds: a step is ``losses(model(images), targets)``, an evaluation is
-``decode(model(images))``. Everything random is a function of (seed, step) or stored in the checkpoint, so a
-run that was killed and started again ends with the same weights as one that was not.
+``decode(model(images))``. Everything random is a function of (seed, step), so a run that was killed and started again
+ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import csv
 import json
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
 from eachmask import models
-from eachmask.structures import DecodeOptions, Instances, UserError
-from eachmask.train.checkpoint import latest_checkpoint, random_state, save_checkpoint, set_random_state
-from eachmask.train.curves import write_curves
-from eachmask.train.draws import Draws, batches
+from eachmask.backbones.bodies import freeze, set_training_mode
+from eachmask.data.sample import Sample
+from eachmask.metrics.matching import count_matches
+from eachmask.structures import Category, DecodeOptions, Instances, UserError
+from eachmask.structures import boxes as box_ops
+from eachmask.train.checkpoint import latest_checkpoint, save_checkpoint
+from eachmask.train.devices import Step, make_accelerator, share_of
+from eachmask.train.draws import Batch, Draws, batches
 from eachmask.train.optim import MovingAverage, make_optimiser, set_learning_rate
 from eachmask.train.recipe import Recipe, Run, Samples
-from eachmask.weights.file import ModelInfo, save_model
+from eachmask.train.report import Pages, Shot, write_report
+from eachmask.train.run_folder import SHOWN, RunFolder, picture
+from eachmask.train.screen import Screen
+from eachmask.train.start import body_of
+from eachmask.weights.file import load_model
+
+WORST = 6
+"""Val images with the poorest masks that the report shows."""
 
 
 @dataclass
@@ -38,173 +47,246 @@ class State:
 
     model: nn.Module
     average: MovingAverage
-    optimiser: torch.optim.AdamW
+    step_module: nn.Module
+    """Forward and losses, prepared by accelerate."""
+    optimiser: Any
+    accelerator: Any
     step: int = 0
     best: float = -1.0
+    since_best: int = 0
+    """Evaluations since the best one."""
     history: list[dict[str, float]] = field(default_factory=list)
     total: dict[str, float] = field(default_factory=dict)
     """Sums of the losses since the last evaluation, for the log."""
+    summed: int = 0
+    """Steps in these sums."""
 
     def to_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        scaler = self.accelerator.scaler
         return {
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
             "best": self.best,
+            "since_best": self.since_best,
             "history": self.history,
             "total": self.total,
-            "random": random_state(),
+            "summed": self.summed,
         }
 
     def load(self, step: int, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.best = step, state["best"]
-        self.history, self.total = state["history"], state["total"]
-        set_random_state(state["random"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.best, self.since_best = step, state["best"], state["since_best"]
+        self.history, self.total, self.summed = state["history"], state["total"], state["summed"]
 
 
 def train(recipe: Recipe, train_data: Samples, val_data: Samples, run: Run) -> Path:
     """Train, score on val as it goes, keep the best averaged weights.
 
     Returns:
-        ``run.out/model.safetensors``, the best model; ``log.csv`` and ``curves.svg`` lie beside it.
+        ``run.out/model.safetensors``, the best model. Beside it: last.safetensors, recipe.py, environment.json,
+        log.csv, curves.svg, tensorboard/, samples/, checkpoints/ and report.html.
 
     Raises:
-        UserError: a loss stopped being a number (the message names the batch), or ``run.out`` holds
-            a run and ``run.resume`` is False.
+        UserError: a loss stopped being a number (the message names the batch), ``run.out`` holds a run and
+            ``run.resume`` is False, or the device or data do not allow it.
     """
-    console = Console()
-    device = torch.device(_device(run.device))
-    torch.manual_seed(run.seed)
-    state = _new_state(recipe, train_data, device, console)
+    accelerator = make_accelerator(run)
     checkpoints = run.out / "checkpoints"
     found = latest_checkpoint(checkpoints)
     if found and not run.resume:
         raise UserError(f"{run.out} already holds a run: choose another --out, or leave --resume on to continue it")
+    if not len(train_data):
+        raise UserError("there is not one training image")
+    torch.manual_seed(run.seed)
+    state, start = new_state(recipe, train_data.categories, accelerator, load=not found)
     if found:
         state.load(*found)
-        console.print(f"Resumed at step {state.step} of {recipe.steps}.")
-    run.out.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(run, recipe, train_data) if accelerator.is_main_process else None
+    if folder is not None:
+        folder.begin(str(accelerator.device), accelerator.mixed_precision, accelerator.num_processes)
+    share = share_of(accelerator, run)
     draws = Draws(train_data, recipe, run.seed)
-    with _progress(console) as progress:
-        bar = progress.add_task("training", total=recipe.steps, completed=state.step)
-        for images, targets, names in batches(draws, state.step, recipe.steps, run.workers):
-            losses = train_step(state, recipe, images.to(device), targets)
-            _check_finite(losses, names, state.step, run.out)
+    skipped: dict[str, None] = {}
+    with Screen(recipe.steps, state.step, silent=folder is None) as screen:
+        screen.say(f"Resumed at step {state.step} of {recipe.steps}." if found else start)
+        for pieces in batches(draws, range(state.step, recipe.steps), share, run.workers):
+            _seed(run.seed, state.step, share.rank)
+            skipped |= dict.fromkeys(note for piece in pieces for note in piece.skipped)
+            losses = train_step(state, recipe, pieces)
+            _check_finite(losses, pieces, state.step, run.out)
             state.step += 1
+            state.summed += 1
             for name, value in losses.items():
                 state.total[name] = state.total.get(name, 0.0) + value
-            progress.update(bar, completed=state.step, description=f"loss {sum(losses.values()):.3f}")
+            screen.advance(state.step, sum(losses.values()))
             last = state.step == recipe.steps
+            stop = False
             if state.step % recipe.evaluate_every == 0 or last:
-                passed = (state.step - 1) % recipe.evaluate_every + 1
-                row = {"step": float(state.step)} | {k: v / passed for k, v in state.total.items()}
-                state.total = {}
-                row |= evaluate(state.average.model, recipe, val_data, device)
-                _keep(state, row, recipe, train_data, run, console)
-            if state.step % run.checkpoint_every == 0 or last:
+                stop = _assess(state, recipe, val_data, folder, screen)
+            if folder is not None and (state.step % run.checkpoint_every == 0 or last or stop):
                 save_checkpoint(checkpoints, state.step, state.to_dict())
+            if stop:
+                screen.say(f"Stopped at step {state.step}: {state.since_best} evaluations without a better score.")
+                break
+        if folder is not None:
+            _finish(state, recipe, val_data, folder, skipped, screen)
+    accelerator.wait_for_everyone()
     return run.out / "model.safetensors"
 
 
-def train_step(state: State, recipe: Recipe, images: Any, targets: list[Instances]) -> dict[str, float]:
-    """One update of model and average; returns the losses as numbers."""
-    state.model.train()
+def train_step(state: State, recipe: Recipe, pieces: Sequence[Batch]) -> dict[str, float]:
+    """One update of model and average; returns the losses as numbers (and updates nothing if one is not finite)."""
+    set_training_mode(state.model)
     set_learning_rate(state.optimiser, recipe, state.step)
-    losses = state.model.losses(state.model(images), targets)  # type: ignore[operator]
-    total = torch.stack([value.float() for value in losses.values()]).sum()
-    values = {name: float(value.detach()) for name, value in losses.items()}
-    if math.isfinite(float(total.detach())):
-        state.optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_norm)
-        state.optimiser.step()
-        state.average.update(state.model, state.step)
+    state.optimiser.zero_grad(set_to_none=True)
+    values: dict[str, float] = {}
+    for i, piece in enumerate(pieces):
+        more = i + 1 < len(pieces)
+        waiting = state.accelerator.no_sync(state.step_module) if more else contextlib.nullcontext()
+        with waiting:
+            losses = state.step_module(piece.images.to(state.accelerator.device), piece.targets)
+            total = torch.stack([value.float() for value in losses.values()]).sum() / len(pieces)
+            for name, value in losses.items():
+                values[name] = values.get(name, 0.0) + float(value.detach()) / len(pieces)
+            if not math.isfinite(sum(values.values())):
+                return values
+            state.accelerator.backward(total)
+    state.accelerator.clip_grad_norm_(state.model.parameters(), recipe.clip_norm)
+    state.optimiser.step()
+    state.average.update(state.model, state.step)
     return values
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, recipe: Recipe, data: Samples, device: torch.device) -> dict[str, float]:
-    """Scores of the model on whole images, one at a time, in their own resolution."""
+def predict(model: nn.Module, recipe: Recipe, sample: Sample, device: torch.device) -> Instances:
+    """What the model finds in one whole image, in the image's own pixels, masks packed."""
+    images = recipe.preprocess([sample.image]).to(device)
+    (found,) = model.decode(model(images), DecodeOptions(**recipe.decode))  # type: ignore[operator]
+    found = found.to(torch.device("cpu")).resize((sample.image.shape[0], sample.image.shape[1]))
+    return found if found.masks is None else replace(found, masks=found.masks.to_rle())
+
+
+def evaluate(
+    model: nn.Module, recipe: Recipe, data: Samples, device: torch.device
+) -> tuple[dict[str, float], dict[int, Instances]]:
+    """Scores of the model on whole images, and what it found in each by index; unreadable ones are left out."""
     model.eval()
-    predictions, targets = [], []
-    options = DecodeOptions(**recipe.decode)
+    found: dict[int, Instances] = {}
+    targets = []
     for i in range(len(data)):
-        sample = data[i]
-        images = recipe.preprocess([sample.image]).to(device)
-        (instances,) = model.decode(model(images), options)  # type: ignore[operator]
-        size = (sample.image.shape[0], sample.image.shape[1])
-        predictions.append(instances.to(torch.device("cpu")).resize(size))
-        targets.append(sample.targets)
-    return recipe.score(predictions, targets)
+        with contextlib.suppress(UserError):  # a picture that cannot be read is named at the end of the run
+            sample = data[i]
+            found[i] = predict(model, recipe, sample, device)
+            targets.append(sample.targets)
+    if not targets:
+        raise UserError("there is not one val image that can be read")
+    return recipe.score(list(found.values()), targets), found
 
 
-def _new_state(recipe: Recipe, data: Samples, device: torch.device, console: Console) -> State:
-    num_classes = len(data.categories)
-    model = models.variant(recipe.variant)(num_classes=num_classes, **recipe.config)
-    if recipe.start is not None:
-        console.print(recipe.start(model))
-    model.to(device=device, memory_format=torch.channels_last)
+def new_state(
+    recipe: Recipe, categories: Sequence[Category], accelerator: Any, *, load: bool = True
+) -> tuple[State, str]:
+    """Model, average and optimiser before the first step, and a sentence on what the weights start from.
+
+    Args:
+        load: pretrained weights, where the recipe has a start; a checkpoint makes them unnecessary.
+    """
+    model = models.variant(recipe.variant)(num_classes=len(categories), **recipe.config)
+    start = "The weights start from random numbers."
+    if recipe.start is not None and load:
+        start = recipe.start(model)
+    if recipe.frozen_stages is not None:
+        freeze(body_of(model), recipe.frozen_stages)
+    model.to(device=accelerator.device, memory_format=torch.channels_last)
     average = MovingAverage(model, copy.deepcopy(model), recipe.ema_decay)
-    return State(model, average, make_optimiser(model, recipe))
+    optimiser = make_optimiser(model, recipe)
+    prepared, optimiser = accelerator.prepare(Step(model), optimiser)
+    return State(model, average, prepared, optimiser, accelerator), start
 
 
-def _keep(state: State, row: dict[str, float], recipe: Recipe, data: Samples, run: Run, console: Console) -> None:
-    """Log a row; save the averaged model when it is the best so far."""
-    state.history.append(row)
-    names = [name for name in row if name != "step"]
-    marker = ""
-    if row[recipe.best] > state.best:
-        state.best, marker = row[recipe.best], " (best so far, saved)"
-        info = ModelInfo(
-            variant=recipe.variant,
-            config=recipe.config,
-            preprocess=recipe.preprocess,
-            categories=tuple(data.categories),
-            licence=recipe.licence,
-            training={"steps": state.step, "of_steps": recipe.steps, "seed": run.seed, "batch_size": recipe.batch_size},
-            scores={f"val {name}": row[name] for name in names[names.index(recipe.best) :]},
-            decode=recipe.decode,
-            tile=recipe.tile,
-        )
-        save_model(run.out / "model.safetensors", state.average.model, info)
-    _write_log(run.out / "log.csv", state.history)
-    write_curves(run.out / "curves.svg", state.history, recipe.best)
-    shown = "  ".join(f"{name} {row[name]:.4f}" for name in names)
-    console.print(f"step {state.step}: {shown}{marker}")
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Chance in the losses (sampled proposals, points) depends on the step alone, not on what came before."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, 3, step, rank]).generate_state(1, np.uint64)[0] >> 1))
 
 
-def _write_log(path: Path, history: Sequence[dict[str, float]]) -> None:
-    part = path.with_suffix(".part")
-    with open(part, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(history[-1]), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(history)
-    os.replace(part, path)
+def _assess(state: State, recipe: Recipe, val_data: Samples, folder: RunFolder | None, screen: Screen) -> bool:
+    """Evaluate, log, keep what is best; whether to stop early."""
+    means = {name: value / state.summed for name, value in state.total.items()}
+    if state.accelerator.num_processes > 1:
+        values = torch.tensor(list(means.values()), device=state.accelerator.device)
+        means = dict(zip(means, state.accelerator.reduce(values, "mean").tolist(), strict=True))
+    state.total, state.summed = {}, 0
+    if folder is not None:
+        scores, found = evaluate(state.average.model, recipe, val_data, state.accelerator.device)
+        row = {"step": float(state.step)} | means | scores
+        state.history.append(row)
+        better = row[recipe.best] > state.best
+        state.best = max(state.best, row[recipe.best])
+        state.since_best = 0 if better else state.since_best + 1
+        if better:
+            folder.save("best", state.average.model, row)
+        folder.save("last", state.average.model, row)
+        folder.log(state.history)
+        shown = list(found)[:SHOWN]
+        folder.draw(state.step, [val_data[i] for i in shown], [found[i] for i in shown])
+        screen.evaluated(row, better)
+    stop = recipe.patience is not None and state.since_best >= recipe.patience
+    if state.accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        stop = broadcast_object_list([stop])[0]
+    return stop
 
 
-def _check_finite(losses: dict[str, float], names: list[str], step: int, out: Path) -> None:
+def _finish(
+    state: State, recipe: Recipe, val_data: Samples, folder: RunFolder, skipped: dict[str, None], screen: Screen
+) -> None:
+    """The report, drawn from the best weights; and what had to be left out."""
+    folder.close()
+    if skipped:
+        (folder.out / "skipped.txt").write_text("\n".join(skipped) + "\n", encoding="utf-8")
+        screen.say(f"{len(skipped)} pictures could not be read and were left out: {folder.out / 'skipped.txt'}")
+    if not state.history:
+        return
+    model = load_model(folder.out / "model.safetensors")[0].to(state.accelerator.device)
+    _, found = evaluate(model, recipe, val_data, state.accelerator.device)
+    quality = {i: _quality(instances, val_data[i].targets, recipe) for i, instances in found.items()}
+    worst = sorted(quality, key=lambda i: quality[i])[:WORST]
+    shown = (list(found)[:WORST], worst)
+    shots = [[_shot(val_data[i], found[i], quality[i], recipe) for i in chosen] for chosen in shown]
+    title = f"{recipe.variant} on {len(folder.data)} images"
+    screen.say(f"Report: {write_report(folder.out, Pages(title, recipe.best, state.history, *shots))}")
+
+
+def _quality(found: Instances, targets: Instances, recipe: Recipe) -> float:
+    """TP/(TP+FP+FN) at IoU 0.5 of what is sure enough to be drawn."""
+    sure = found.filter(score=max(0.3, recipe.decode.get("score_threshold") or 0.0))
+    if sure.masks is not None and targets.masks is not None:
+        return count_matches(sure.masks.iou(targets.masks), 0.5).score
+    return count_matches(box_ops.iou(sure.boxes, targets.boxes).numpy(), 0.5).score
+
+
+def _shot(sample: Sample, found: Instances, quality: float, recipe: Recipe) -> Shot:
+    caption = f"{sample.path.name}: TP/(TP+FP+FN) at IoU 0.5 is {quality:.2f}, {len(sample.targets)} annotated"
+    return Shot(picture(sample, found, recipe), caption)
+
+
+def _check_finite(losses: dict[str, float], pieces: Sequence[Batch], step: int, out: Path) -> None:
     """Stop before a broken number reaches the weights, and say where it came from."""
     broken = [name for name, value in losses.items() if not math.isfinite(value)]
     if broken:
+        names = [name for piece in pieces for name in piece.names]
         dump = out / "non-finite-loss.json"
         dump.write_text(json.dumps({"step": step, "losses": {k: str(v) for k, v in losses.items()}, "files": names}))
         raise UserError(
             f"the loss {', '.join(broken)} is not a number at step {step} on {', '.join(names)}: look at these images "
             f"and annotations, or lower the learning rate (details in {dump}; the last checkpoint is intact)"
         )
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), console=console,
-    )  # fmt: skip

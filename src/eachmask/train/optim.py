@@ -33,10 +33,16 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine down to 1% (Loshchilov & Hutter 2017); a function of the step alone."""
+    """A function of the step alone: linear warm-up, then half a cosine down to 1% (Loshchilov & Hutter 2017).
+
+    With ``recipe.drop_at`` it falls tenfold at these shares of the run instead.
+    """
     warm = min(1.0, (step + 1) / max(recipe.warmup_steps, 1))
     progress = min(1.0, step / max(recipe.steps, 1))
-    rate = recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    falling = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+    if recipe.drop_at:
+        falling = 0.1 ** sum(progress >= share for share in recipe.drop_at)
+    rate = recipe.learning_rate * warm * falling
     for group in optimiser.param_groups:
         group["lr"] = rate * group["rate"]
     return rate

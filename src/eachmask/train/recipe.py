@@ -32,6 +32,8 @@ class Samples(Protocol):
 
 
 Augment = Callable[[Sample, np.random.Generator], Sample]
+Mix = Callable[[Sample, np.random.Generator, Callable[[], Sample]], Sample]
+"""(sample, rng, others): makes one training sample of several; ``others()`` draws another augmented one."""
 Score = Callable[[Sequence[Instances], Sequence[Instances]], dict[str, float]]
 
 
@@ -55,14 +57,24 @@ class Recipe:
     """Loads pretrained weights into the new model and says in a sentence what it did."""
     sample_weight: Callable[[Samples], Sequence[float]] | None = None
     """How often each stored sample is drawn, relative to the others; all alike by default."""
+    mix: Mix | None = None
+    """Copy-paste, mosaic ... after ``augment``."""
     steps: int = 3000
     batch_size: int = 8
+    """Images per step, over all processes and accumulated parts."""
     learning_rate: float = 1e-3
     backbone_rate: float = 0.3
     """Learning rate of ``model.encoder`` / ``model.backbone`` relative to the rest."""
     weight_decay: float = 0.01
     """Of convolution and linear weights; never of biases and normalisation."""
     warmup_steps: int = 100
+    drop_at: tuple[float, ...] = ()
+    """Shares of the run at which the learning rate falls tenfold (step schedule); () is half a cosine."""
+    frozen_stages: int | None = None
+    """None trains all of the backbone; a number fixes so many of its first stages and all its batch normalisation
+    (2 is usual in detection). With batches of a few images this is the better choice."""
+    patience: int | None = None
+    """Stop after so many evaluations in a row without a better score; None never."""
     clip_norm: float = 5.0
     ema_decay: float = 0.998
     """Of the averaged weights, which are the ones that are scored and saved."""
@@ -77,7 +89,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Run:
-    """How and where a recipe is run; nothing here should change the result on one device."""
+    """How and where a recipe is run; nothing here should change the result by more than rounding."""
 
     out: Path
     """Folder of the run: checkpoints, log, curves, the model file."""
@@ -85,7 +97,13 @@ class Run:
     resume: bool = True
     """Go on from the newest checkpoint in ``out``; False refuses a folder that has one."""
     device: str = "auto"
+    precision: str = "auto"
+    """fp32, bf16, fp16, or auto: bf16 on GPUs that have it, else fp32."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, where it does not fit in memory at once."""
     workers: int = 0
     """Processes that prepare batches besides the training process."""
     checkpoint_every: int = 200
     """Steps between checkpoints; two are kept."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What else belongs into the run's record: where the data came from, what was left out of it."""

@@ -1,0 +1,90 @@
+"""Devices, precision and processes, over accelerate.
+
+A run is the same whether one process computes a batch, several share it (``torchrun``, ``accelerate launch``, on one
+machine or many), or one computes it in pieces: ``Recipe.batch_size`` counts the images of a step in all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eachmask.structures import ImageBatch, Instances, UserError
+from eachmask.train.draws import Share
+from eachmask.train.recipe import Run
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+class Step(nn.Module):
+    """Forward and losses as one call, which is what distributed data-parallel training has to see."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: ImageBatch, targets: list[Instances]) -> dict[str, Tensor]:
+        """The model's losses on a batch."""
+        losses: dict[str, Tensor] = self.model.losses(self.model(images), targets)  # type: ignore[operator]
+        return losses
+
+
+def make_accelerator(run: Run) -> Any:
+    """accelerate's ``Accelerator`` for the run's device and precision.
+
+    Raises:
+        UserError: accelerate is not installed, or the device or precision does not exist here.
+    """
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+    except ImportError as error:
+        raise UserError("training needs accelerate: pip install 'eachmask[train]'") from error
+    on_cpu = _check_device(run.device)
+    precision = _precision(run.precision, on_cpu)
+    if "WORLD_SIZE" not in os.environ:  # alone: whatever an earlier run of this process chose is forgotten
+        AcceleratorState._reset_state(reset_partial_state=True)
+        os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+        if run.device.startswith("cuda:"):
+            os.environ["ACCELERATE_TORCH_DEVICE"] = run.device
+    return Accelerator(cpu=on_cpu, mixed_precision=PRECISIONS[precision])
+
+
+def share_of(accelerator: Any, run: Run) -> Share:
+    """This process's part of each batch."""
+    return Share(accelerator.process_index, accelerator.num_processes, run.accumulate)
+
+
+def _check_device(name: str) -> bool:
+    """Whether to train on the processor.
+
+    Raises:
+        UserError: the device is not on this machine.
+    """
+    if name == "auto":
+        return not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"there is no device {name!r}: choose auto, cpu, cuda, cuda:1 ... or mps") from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        raise UserError(f"the device {name!r} is not on this machine: choose --device auto or cpu")
+    return device.type == "cpu"
+
+
+def _precision(name: str, on_cpu: bool) -> str:
+    if name == "auto":
+        return "bf16" if not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    if name not in PRECISIONS:
+        raise UserError(f"there is no precision {name!r}: choose auto, {', '.join(PRECISIONS)}")
+    if name == "fp16" and on_cpu:
+        raise UserError("fp16 does not train on a processor: choose --precision bf16 or fp32")
+    return name
