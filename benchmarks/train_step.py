@@ -1,7 +1,7 @@
 """How many images per second does training see: our Mask R-CNN step against torchvision's, same model and batch?
 
-Both train Mask R-CNN R50-FPN from the same random weights on the same made scenes, as many threads, AdamW. torchvision's
-side is its reference step: model.train(), losses summed, backward, step. Our side is ``train.loop.train_step`` as a user
+Both train Mask R-CNN R50-FPN from random weights on the same made scenes, as many threads, AdamW. torchvision's side
+is its reference step: model.train(), losses summed, backward, step. Our side is ``train.loop.train_step`` as a user
 gets it (channels-last, averaged weights and gradient clipping included).
 
 Each side lives in a process of its own; the steps alternate, so that a busy machine slows both alike.
@@ -99,16 +99,22 @@ def eachmask_step(options: argparse.Namespace) -> Any:
 
     from eachmask.recipes.own_data import box_scores
     from eachmask.structures import RLE, Category, ImageBatch, Instances, Preprocess
-    from eachmask.train.draws import Batch
     from eachmask.train.devices import make_accelerator
+    from eachmask.train.draws import Batch
     from eachmask.train.loop import new_state, train_step
     from eachmask.train.recipe import Recipe, Run
 
     categories = tuple(Category(i + 1, f"class {i}") for i in range(NUM_CLASSES))
     recipe = Recipe(
-        "mask_rcnn_r50_fpn", Preprocess(), augment=lambda sample, rng: sample, score=box_scores, best="ap", steps=10_000,
-        learning_rate=1e-4, backbone_rate=1.0,
-    )  # fmt: skip
+        "mask_rcnn_r50_fpn",
+        Preprocess(),
+        augment=lambda sample, rng: sample,
+        score=box_scores,
+        best="ap",
+        steps=10_000,
+        learning_rate=1e-4,
+        backbone_rate=1.0,
+    )
     run = Run(Path(tempfile.mkdtemp()), device=options.device, precision=options.precision)
     state, _ = new_state(recipe, categories, make_accelerator(run))
     images, targets = scenes(options.batch, options.size)

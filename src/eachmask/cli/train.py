@@ -13,7 +13,7 @@ import tyro
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
-    from eachmask.data.annotated import Picture
+    from eachmask.data.annotated import AnnotatedSet, Picture, Problem
     from eachmask.data.pictures import PictureSamples
     from eachmask.structures import Category
     from eachmask.train.recipe import Recipe
@@ -54,6 +54,9 @@ class TrainOptions:
     """Folder of the run; made if missing."""
     val: Path | None = None
     """Folder or annotation file of the images that choose the best weights."""
+    partial: tuple[Path, ...] = ()
+    """More training images, in which only some of the classes are annotated: whatever else is in them counts neither
+    as object nor as background."""
     format: str | None = None
     """Of the annotations, where it cannot be told: coco, yolo, voc, cityscapes, labelme, cvat, label-maps or
     mask-files."""
@@ -95,8 +98,9 @@ def train(options: TrainOptions) -> int:
     from eachmask.train.recipe import Run
 
     _check(options)
-    train_data, val_data, notes, record = _splits(options)
-    recipe, decided = _recipe(options, train_data)
+    named = _named_recipe(options)
+    train_data, val_data, notes, record = _splits(options, named)
+    recipe, decided = (named, []) if named is not None else _recipe_for(options, train_data)
     for note in [*notes, *decided]:
         print(note)
     run = Run(
@@ -126,18 +130,26 @@ def _check(options: TrainOptions) -> None:
         raise UserError(f"--workers must be 0 or more, not {options.workers}")
 
 
-def _recipe(options: TrainOptions, data: PictureSamples) -> tuple[Recipe, list[str]]:
-    """The recipe of that name, or one made for this variant and this data."""
+def _named_recipe(options: TrainOptions) -> Recipe | None:
+    """The recipe of that name; None where it is a variant, whose recipe follows from the data.
+
+    Raises:
+        UserError: it is neither; or the options contradict a recipe.
+    """
     from eachmask.models import VARIANTS
     from eachmask.recipes import RECIPES, recipe
 
     if ":" in options.model or options.model in RECIPES:
         if options.start != "auto" or options.size is not None:
             raise UserError(f"{options.model} is a recipe, which decides --start and --size itself: leave them out")
-        return recipe(options.model)(), []
+        return recipe(options.model)()
     if options.model not in VARIANTS:
         known = [*RECIPES, *VARIANTS]
         raise UserError(f"there is no model or recipe {options.model!r}; did you mean {_near(options.model, known)}?")
+    return None
+
+
+def _recipe_for(options: TrainOptions, data: PictureSamples) -> tuple[Recipe, list[str]]:
     from eachmask.recipes.own_data import own_data
 
     return own_data(options.model, data, start=options.start, size=options.size)
@@ -164,24 +176,35 @@ def _changed(recipe: Recipe, options: TrainOptions) -> Recipe:
     return replace(changed, frozen_stages=None) if options.freeze == -1 else changed
 
 
-def _splits(options: TrainOptions) -> tuple[PictureSamples, PictureSamples, list[str], dict[str, Any]]:
+def _splits(
+    options: TrainOptions, recipe: Recipe | None
+) -> tuple[PictureSamples, PictureSamples, list[str], dict[str, Any]]:
     """Training and val samples, what to say about them, and what to keep in the run's record."""
+    from eachmask.data.annotated import with_the_rest_ignored
     from eachmask.data.convert import read_any
     from eachmask.data.pictures import PictureSamples
 
-    data, found = read_any(options.data, options.format)
+    def read(path: Path) -> tuple[AnnotatedSet, str]:
+        data, found = read_any(path, options.format)
+        return (recipe.prepare(data) if recipe is not None and recipe.prepare is not None else data), found.name
+
+    data, form = read(options.data)
     problems = list(data.problems)
     pictures = dict(data.splits)
     val = pictures.pop("val", [])
     training = pictures.get("train") or [p for name, split in pictures.items() if name != "test" for p in split]
     how = "the split val"
     if options.val is not None:
-        other, _ = read_any(options.val, options.format)
+        other, _ = read(options.val)
         problems += other.problems
-        val, how = _relabelled(other, data.categories, options.val), str(options.val)
+        val, how = _relabelled(other, data.categories, options.val, "val"), str(options.val)
     elif not val:
         training, val = _held_out(training, options.seed)
         how = "held out of them, by chance"
+    for path in options.partial:
+        other, _ = read(path)
+        problems += other.problems
+        training = training + _relabelled(with_the_rest_ignored(other), data.categories, path, "train")
     training, val = (_present(split, problems) for split in (training, val))
     if not training or not val:
         raise UserError(
@@ -189,7 +212,7 @@ def _splits(options: TrainOptions) -> tuple[PictureSamples, PictureSamples, list
             "both must be at least one (eachmask doctor says what is wrong with the others)"
         )
     notes = [
-        f"{len(training)} training images and {len(val)} val images ({how}), {found.name}; "
+        f"{len(training)} training images and {len(val)} val images ({how}), {form}; "
         f"{len(data.categories)} classes: {', '.join(c.name for c in data.categories[:8])}"
         f"{' ...' if len(data.categories) > 8 else ''}."
     ]
@@ -214,8 +237,8 @@ def _held_out(pictures: Sequence[Picture], seed: int) -> tuple[list[Picture], li
     return kept, [p for i, p in enumerate(pictures) if i in chosen]
 
 
-def _relabelled(other: Any, categories: tuple[Category, ...], path: Path) -> list[Picture]:
-    """The pictures of another set with the training set's labels, matched by name."""
+def _relabelled(other: AnnotatedSet, categories: tuple[Category, ...], path: Path, wanted: str) -> list[Picture]:
+    """The pictures of another set's wanted split (or of all) with the training set's labels, matched by name."""
     import torch
 
     names = {category.name: label for label, category in enumerate(categories)}
@@ -223,8 +246,7 @@ def _relabelled(other: Any, categories: tuple[Category, ...], path: Path) -> lis
     if missing:
         raise UserError(f"{path} has classes that the training data lacks: {', '.join(missing[:5])}")
     lookup = torch.tensor([names[c.name] for c in other.categories], dtype=torch.int64)
-    splits = other.splits
-    chosen = splits.get("val") or [p for split in splits.values() for p in split]
+    chosen = other.splits.get(wanted) or [p for split in other.splits.values() for p in split]
     result = []
     for picture in chosen:
         labels = picture.targets.labels
@@ -233,7 +255,7 @@ def _relabelled(other: Any, categories: tuple[Category, ...], path: Path) -> lis
     return result
 
 
-def _present(pictures: Sequence[Picture], problems: list[Any]) -> list[Picture]:
+def _present(pictures: Sequence[Picture], problems: list[Problem]) -> list[Picture]:
     """Those whose image file is there; the others become problems."""
     from eachmask.data.annotated import Problem
 

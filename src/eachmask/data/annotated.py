@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -176,6 +176,48 @@ def safe_name(name: str, file: Path) -> str:
     if plain.is_absolute() or ".." in plain.parts or not plain.name or ":" in plain.parts[0]:
         raise UserError(f"{file}: the image name {name!r} leads out of the data set: make it relative")
     return str(plain)
+
+
+def merged_categories(data: AnnotatedSet, merge: Callable[[Category], str]) -> AnnotatedSet:
+    """The set with classes merged under new names, in the order in which the names first come.
+
+    Args:
+        merge: category -> name of the class it becomes part of.
+    """
+    names = [merge(category) for category in data.categories]
+    categories = named_categories(names)
+    place = {category.name: label for label, category in enumerate(categories)}
+    lookup = torch.tensor([place[name] for name in names], dtype=torch.int64)
+    return with_targets(data, categories, lambda targets: replace(
+        targets, labels=None if targets.labels is None else lookup[targets.labels], categories=categories
+    ))  # fmt: skip
+
+
+def with_the_rest_ignored(data: AnnotatedSet) -> AnnotatedSet:
+    """The set with everything that is not annotated made an ignore region: for sets that name only some classes.
+
+    Each picture gets one more object, a crowd region all over it, so that what lies there counts neither as object
+    nor as background.
+    """
+
+    def ignore(targets: Instances) -> Instances:
+        height, width = targets.image_size
+        all_of_it = instances_of(RLE.from_bitmaps(np.ones((1, height, width), bool)), [0], [True], data.categories)
+        known = instances_of(masks_of(targets), labels_of(targets), crowd_of(targets), data.categories)
+        return Instances.cat([known, all_of_it])
+
+    return with_targets(data, data.categories, ignore)
+
+
+def with_targets(
+    data: AnnotatedSet, categories: tuple[Category, ...], change: Callable[[Instances], Instances]
+) -> AnnotatedSet:
+    """The set with other classes and every picture's objects changed."""
+    splits = {
+        split: [replace(picture, targets=change(picture.targets)) for picture in pictures]
+        for split, pictures in data.splits.items()
+    }
+    return AnnotatedSet(categories, splits, data.problems)
 
 
 def contained(data: AnnotatedSet) -> AnnotatedSet:

@@ -58,9 +58,9 @@ class PictureSamples:
             if stored.shape[:2] != targets.image_size:
                 raise UserError(
                     f"{path} is {image.shape[1]} x {image.shape[0]} px, but its annotations are for "
-                    f"{targets.image_size[1]} x {targets.image_size[0]} px: mend the annotations (eachmask doctor --fix)"
+                    f"{targets.image_size[1]} x {targets.image_size[0]} px: mend them (eachmask doctor --fix)"
                 )
-            image = stored  # annotated on the pixels as stored, before EXIF turns them
+            image = stored  # annotated on the pixels as stored
         return Sample(image, targets, path, index)
 
     def __iter__(self) -> Iterator[Sample]:

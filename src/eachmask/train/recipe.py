@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from eachmask.data.annotated import AnnotatedSet
 from eachmask.data.sample import Sample
 from eachmask.structures import Category, DecodeOptions, ImageBatch, Instances, Preprocess
 
@@ -53,6 +54,8 @@ class Recipe:
     """Which score chooses the best weights."""
     config: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the variant function besides ``num_classes``."""
+    prepare: Callable[[AnnotatedSet], AnnotatedSet] | None = None
+    """Changes each annotated set before anything else, for example merges its classes."""
     start: Callable[[nn.Module], str] | None = None
     """Loads pretrained weights into the new model and says in a sentence what it did."""
     sample_weight: Callable[[Samples], Sequence[float]] | None = None

@@ -1,4 +1,4 @@
-"""Light, contrast, noise and focus of microscope and other scientific images (float, 0..1)."""
+"""Light, contrast, noise and focus: of microscope images, and of photographs (float, 0..1)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import torch
+from torchvision.transforms.v2 import functional as F
 
 from eachmask.data.sample import Sample
 
@@ -51,3 +53,36 @@ class MicroscopeLight:
             shape = (*image.shape[:2], 1) if grey else image.shape
             image = image + rng.normal(0, sigma, shape).astype(np.float32)
         return replace(sample, image=np.ascontiguousarray(np.clip(image, 0, 1)))
+
+
+@dataclass(frozen=True)
+class PhotoLight:
+    """Brightness, contrast, saturation, hue, and now and then grey, as torchvision's v2 transforms have them.
+
+    Works on (H, W, 3) float32 images in 0..1; masks are untouched.
+    """
+
+    brightness: float = 0.3
+    """Largest relative change."""
+    contrast: float = 0.3
+    saturation: float = 0.3
+    hue: float = 0.03
+    """Largest turn, as a share of the colour circle."""
+    grey: float = 0.05
+    """Chance of losing all colour."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Draw one light."""
+        image = torch.from_numpy(np.clip(sample.image.astype(np.float32), 0, 1)).permute(2, 0, 1)
+        for change, most in (
+            (F.adjust_brightness, self.brightness),
+            (F.adjust_contrast, self.contrast),
+            (F.adjust_saturation, self.saturation),
+        ):
+            if most and rng.random() < 0.8:
+                image = change(image, float(1 + rng.uniform(-most, most)))
+        if self.hue and rng.random() < 0.5:
+            image = F.adjust_hue(image, float(rng.uniform(-self.hue, self.hue)))
+        if rng.random() < self.grey:
+            image = F.rgb_to_grayscale(image, num_output_channels=3)
+        return replace(sample, image=np.ascontiguousarray(image.permute(1, 2, 0).numpy()))

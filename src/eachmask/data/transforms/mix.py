@@ -1,0 +1,104 @@
+"""One training sample made of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+
+from eachmask.data.sample import Sample
+from eachmask.data.transforms.crop import LEAST_AREA
+from eachmask.structures import Bitmaps, Instances
+
+
+@dataclass(frozen=True)
+class CopyPaste:
+    """Objects of another sample pasted into this one (Ghiasi et al., CVPR 2021, arXiv 2012.07177).
+
+    A random part of the other sample's objects, crowd regions aside, lands where it stood; it covers what was there,
+    and what is covered nearly wholly is gone.
+    """
+
+    chance: float = 0.5
+    """That anything is pasted at all."""
+    blur: float = 1.0
+    """Sigma of the soft edge, px; 0 pastes hard edges."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, others: Callable[[], Sample]) -> Sample:
+        """Draw what to paste.
+
+        Args:
+            sample: with masks; samples without any pass unchanged.
+            rng: the only source of chance.
+            others: draws another sample, of the same size.
+        """
+        if rng.random() >= self.chance or sample.targets.masks is None:
+            return sample
+        other = others()
+        pasted = self._chosen(other.targets, rng)
+        if other.image.shape != sample.image.shape or not len(pasted) or pasted.masks is None:
+            return sample
+        covered = pasted.masks.union().decode()[0]
+        alpha = covered.astype(np.float32)
+        if self.blur:
+            alpha = cv2.GaussianBlur(alpha, (0, 0), self.blur).astype(np.float32, copy=False)
+        mixed = sample.image + (other.image.astype(np.float32) - sample.image) * alpha[..., None]
+        targets = Instances.cat([_alike(_beneath(sample.targets, covered)), _alike(pasted)])
+        return replace(sample, image=mixed.astype(sample.image.dtype), targets=targets)
+
+    def _chosen(self, targets: Instances, rng: np.random.Generator) -> Instances:
+        """Each object with a chance of one half, at least one."""
+        single = np.ones(len(targets), bool) if targets.crowd is None else ~targets.crowd.numpy()
+        wanted = single & (rng.random(len(targets)) < 0.5)
+        if single.any() and not wanted.any():
+            wanted[rng.choice(np.flatnonzero(single))] = True
+        return targets[torch.from_numpy(wanted)]
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Four samples in the quarters of one, around a random centre (Bochkovskiy et al., arXiv 2004.10934)."""
+
+    chance: float = 0.5
+    reach: float = 0.25
+    """How far the centre may lie from the middle, as a share of the side."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, others: Callable[[], Sample]) -> Sample:
+        """Draw the centre and three other samples of the same size; each gives the quarter that it fills."""
+        if rng.random() >= self.chance:
+            return sample
+        height, width = sample.image.shape[:2]
+        x, y = (round(side * (0.5 + rng.uniform(-self.reach, self.reach))) for side in (width, height))
+        image, parts = np.empty_like(sample.image), []
+        corners = ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height))
+        for corner, part in zip(corners, (sample, others(), others(), others()), strict=True):
+            x1, y1, x2, y2 = corner
+            image[y1:y2, x1:x2] = part.image[y1:y2, x1:x2]
+            inside = part.targets.crop(corner)
+            masks = None if inside.masks is None else inside.masks.to_rle().shift(x1, y1, (height, width))
+            moved = replace(inside, image_size=(height, width), masks=masks,
+                            boxes=inside.boxes + torch.tensor([x1, y1, x1, y1]))  # fmt: skip
+            parts.append(_alike(moved if masks is None else moved.with_boxes_from_masks()))
+        return replace(sample, image=image, targets=Instances.cat(parts))
+
+
+def _beneath(targets: Instances, covered: np.ndarray) -> Instances:
+    """What can still be seen of objects below the covered pixels; what is nearly gone is dropped."""
+    assert targets.masks is not None
+    bitmaps = targets.masks.to_bitmaps()
+    crops = []
+    for crop, (x, y) in zip(bitmaps.crops, bitmaps.origins.tolist(), strict=True):
+        height, width = crop.shape
+        crops.append(crop & ~covered[y : y + height, x : x + width])
+    masks = Bitmaps(crops, bitmaps.origins, bitmaps.size).to_rle()
+    seen = torch.from_numpy(masks.area() >= LEAST_AREA)
+    return replace(targets, masks=masks)[seen].with_boxes_from_masks()
+
+
+def _alike(targets: Instances) -> Instances:
+    """With crowd flags and without keypoints, so that parts of several samples can be joined."""
+    crowd = torch.zeros(len(targets), dtype=torch.bool) if targets.crowd is None else targets.crowd
+    return replace(targets, crowd=crowd, keypoints=None)

@@ -1,0 +1,130 @@
+"""``eachmask train`` as a user calls it: any format in, a model file out that ``eachmask predict`` takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_sets import CATEGORIES, make_set
+
+import eachmask
+from eachmask.cli import main
+from eachmask.cli.train import _held_out
+from eachmask.data.annotated import merged_categories, with_the_rest_ignored
+from eachmask.data.coco_folder import write_coco_folder
+from eachmask.data.labelme import write_labelme
+from eachmask.data.pictures import PictureSamples
+from eachmask.recipes.own_data import own_data
+from eachmask.structures import UserError
+from eachmask.train.start import choose_start
+from eachmask.weights.file import read_info
+
+QUICK = ["--steps", "2", "--batch", "2", "--size", "64", "--start", "none", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coco")
+    write_coco_folder(folder / "set", make_set(folder / "pictures"))
+    return folder / "set"
+
+
+@pytest.fixture(scope="module")
+def run(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "mine"
+    assert main(["train", "mask_rcnn_lite0_fpn", "--data", str(coco), "--out", str(out), *QUICK]) == 0
+    return out
+
+
+def test_the_model_file_is_all_that_prediction_needs(run, coco):
+    info = read_info(run / "model.safetensors")
+    assert [(c.id, c.name) for c in info.categories] == [(c.id, c.name) for c in CATEGORIES], "own ids, with their gaps"
+    assert info.variant == "mask_rcnn_lite0_fpn" and info.training["images"] == 2
+    found = eachmask.load(run / "model.safetensors").predict(np.zeros((48, 64, 3), np.uint8))
+    assert found.image_size == (48, 64)
+
+
+def test_the_written_recipe_trains_again(run, coco, tmp_path):
+    again = [f"{run / 'recipe.py'}:recipe", "--data", str(coco), "--out", str(tmp_path / "again"), "--device", "cpu"]
+    assert main(["train", *again]) == 0
+    first, second = (json.loads((folder / "environment.json").read_text()) for folder in (run, tmp_path / "again"))
+    assert first["categories"] == second["categories"]
+    old, new = (eachmask.load(folder / "model.safetensors").model.state_dict() for folder in (run, tmp_path / "again"))
+    assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_another_format_and_a_val_set_of_its_own(coco, tmp_path, capsys):
+    data = make_set(tmp_path / "pictures")
+    write_labelme(tmp_path / "labelme", data)
+    arguments = ["--data", str(tmp_path / "labelme"), "--val", str(coco), "--out", str(tmp_path / "run"), *QUICK]
+    assert main(["train", "faster_rcnn_lite0_fpn", *arguments]) == 0
+    assert "labelme" in capsys.readouterr().out
+
+
+def test_start_from_ones_own_model(run, coco, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "run"), "--steps", "1", "--batch", "2", "--size", "64", "--device", "cpu"]
+    start = ["--start", str(run / "model.safetensors")]
+    assert main(["train", "mask_rcnn_lite0_fpn", "--data", str(coco), *out, *start]) == 0
+    assert "nothing had to be made anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mask_rcnn_lite1", "--data", "x"], "did you mean"),
+        (["mask_rcnn_lite0_fpn", "--data", "nowhere"], "nowhere"),
+        (["mask_rcnn_lite0_fpn", "--data", "x", "--steps", "0"], "--steps must be more than 0"),
+        (["nuclei", "--data", "x", "--size", "300"], "decides --start and --size itself"),
+        (["mask_rcnn_lite0_fpn", "--data", "x", "--device", "cuda:7"], ""),
+    ],
+)
+def test_mistakes_are_explained_in_a_sentence(arguments, words, tmp_path, capsys):
+    assert main(["train", *arguments, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("eachmask: ") and words in said and "Traceback" not in said
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_fifth_is_held_out_and_always_the_same(tmp_path):
+    pictures = make_set(tmp_path).splits["train"] * 5
+    kept, held = _held_out(pictures, seed=0)
+    assert (len(kept), len(held)) == (8, 2) and _held_out(pictures, seed=0) == (kept, held)
+    with pytest.raises(UserError, match="too few"):
+        _held_out(pictures[:1], seed=0)
+
+
+def test_classes_are_merged_and_the_rest_ignored(tmp_path):
+    data = make_set(tmp_path)
+    merged = merged_categories(data, lambda category: "bead" if category.name == "bead" else "cell")
+    assert [c.name for c in merged.categories] == ["cell", "bead"]
+    assert merged.splits["train"][0].targets.labels.tolist() == [0, 0, 1, 0]
+    partial = with_the_rest_ignored(data).splits["train"][0].targets
+    assert partial.crowd.tolist() == [False] * 4 + [True] and partial.boxes[-1].tolist() == [0, 0, 64, 48]
+
+
+def test_defaults_follow_the_data(tmp_path):
+    data = make_set(tmp_path)
+    samples = PictureSamples(data.splits["train"], data.categories)
+    recipe, notes = own_data("mask_rcnn_lite0_fpn", samples, start="backbone")
+    assert recipe.batch_size == 2 and recipe.preprocess.long_side == 128 and recipe.steps == 400
+    assert recipe.preprocess.mean == pytest.approx((127 / 255,) * 3), "what EfficientNet-Lite was trained with"
+    assert recipe.frozen_stages == (None if torch.cuda.is_available() else 2) and "2 images" in notes[-1]
+    boxes, _ = own_data("faster_rcnn_lite0_fpn", samples, start="none")
+    assert boxes.score.__name__ == "box_scores" and boxes.mix is None and boxes.start is None
+
+
+def test_a_model_of_another_variant_is_no_start(run):
+    with pytest.raises(UserError, match="is a mask_rcnn_lite0_fpn, not a faster_rcnn_lite0_fpn"):
+        choose_start("faster_rcnn_lite0_fpn", str(run / "model.safetensors"))
+
+
+def test_pictures_are_packed(tmp_path):
+    data = make_set(tmp_path)
+    samples = PictureSamples(data.splits["train"], data.categories)
+    for sample, picture in zip(samples, data.splits["train"], strict=True):
+        assert np.array_equal(sample.targets.masks.decode(), picture.targets.masks.decode())
+        assert torch.equal(sample.targets.labels, picture.targets.labels)
+        assert torch.equal(sample.targets.boxes, picture.targets.boxes)
