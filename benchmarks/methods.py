@@ -109,7 +109,6 @@ class _First:
 def recipe(variant: str, options: argparse.Namespace) -> Any:
     """The same for every system; only the variant differs."""
     from eachmask.data.transforms.crop import LargeScaleJitter
-
     from eachmask.recipes.own_data import JitterAndLight, box_scores, is_scored_by_boxes, mask_scores
     from eachmask.structures import Preprocess
     from eachmask.train.recipe import Recipe

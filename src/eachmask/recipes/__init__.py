@@ -14,7 +14,7 @@ from eachmask.structures import UserError
 if TYPE_CHECKING:
     from eachmask.train.recipe import Recipe
 
-RECIPES = {"nuclei": "eachmask.recipes.nuclei"}
+RECIPES = {"nuclei": "eachmask.recipes.nuclei", "objects": "eachmask.recipes.objects"}
 """Recipe function name -> the module it lives in."""
 
 

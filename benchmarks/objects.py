@@ -1,0 +1,166 @@
+"""Scores and speed of the bundled ``objects`` model on photographs.
+
+    python benchmarks/objects.py --data ../shared/data/coco-mini [--split val] [--model objects] [--no-speed]
+
+Every photograph is predicted as a user would: from its file, through ``eachmask.load(...).predict``. Scores are COCO
+mask AP: over all objects as one class, by size, over the 12 supercategories, and of persons alone; calibration is the
+expected error of the score as a probability of IoU >= 0.5. Speed is picture in to RLE out on two threads, against
+torchvision's ``maskrcnn_resnet50_fpn`` (random weights, 20 masks kept) + pycocotools on the same files,
+each in a process of its own.
+
+The last line is JSON: ``ap``, ``ap50``, ``ar100``, ``supercategory_ap``, ``person_ap``, ``ms_per_image``, ``speedup`` and
+more; scores are fractions 0..1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+TIMED = 12
+"""Photographs that are timed."""
+
+
+def scores(model: str, data: Path, split: str) -> dict[str, float]:
+    """Predict the split and measure."""
+    from rich.progress import track
+
+    import eachmask
+    from eachmask.data.convert import read_any
+    from eachmask.data.pictures import PictureSamples
+    from eachmask.metrics.calibration import calibration
+    from eachmask.metrics.coco_ap import coco_ap
+    from eachmask.metrics.coco_matches import match
+    from eachmask.recipes.objects import supercategories
+    from eachmask.structures import DecodeOptions
+
+    annotated = supercategories(read_any(data)[0])
+    samples = PictureSamples(annotated.splits[split], annotated.categories)
+    predictor = eachmask.load(model)
+    names = {category.name: label for label, category in enumerate(samples.categories)}
+    lookup = [names[category.name] for category in predictor.info.categories]
+    found, targets = [], []
+    for index in track(range(len(samples)), description="predicting", disable=not sys.stderr.isatty()):
+        sample = samples[index]
+        instances = predictor.predict(sample.path, options=DecodeOptions(score_threshold=0.02))
+        instances.masks = instances.masks.to_rle()
+        instances.labels = instances.labels.new_tensor([lookup[label] for label in instances.labels.tolist()])
+        found.append(instances)
+        targets.append(sample.targets)
+    anything = coco_ap(found, targets, class_agnostic=True)
+    named = coco_ap(found, targets)
+    person = [i[i.labels == names["person"]] for i in found], [t[t.labels == names["person"]] for t in targets]
+    one = [_one_class(i) for i in found], [_one_class(t) for t in targets]
+    figures = {key: anything[key] for key in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100",
+                                              "ar_small", "ar_medium", "ar_large")}  # fmt: skip
+    figures |= {"supercategory_ap": named["ap"], "supercategory_ap50": named["ap50"]}
+    figures |= {"person_ap": coco_ap(*person)["ap"], "person_ap50": coco_ap(*person)["ap50"]}
+    figures["calibration_error"] = calibration(match(*one, num_classes=1)).ece
+    figures["images"] = len(samples)
+    return figures
+
+
+def _one_class(instances: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(instances, labels=instances.labels * 0)
+
+
+# Speed ----------------------------------------------------------------------------------------------------------------
+
+
+def live(side: str, model: str, threads: int, line: Connection) -> None:
+    """Answer file names with (seconds, peak resident MB) until None comes."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    run = _torchvision() if side == "torchvision" else _eachmask(model)
+    import torch
+
+    torch.set_num_threads(threads)
+    while (name := line.recv()) is not None:
+        begin = time.perf_counter()
+        run(name)
+        line.send((time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def _eachmask(model: str) -> Any:
+    import eachmask
+
+    predictor = eachmask.load(model)
+    return lambda name: predictor.predict(name).masks.to_rle()
+
+
+def _torchvision() -> Any:
+    import numpy as np
+    import torch
+    from PIL import Image
+    from pycocotools.mask import encode
+    from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+    torch.manual_seed(0)
+    model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, box_score_thresh=0.0).eval()
+
+    @torch.inference_mode()
+    def run(name: str) -> Any:
+        image = torch.from_numpy(np.array(Image.open(name).convert("RGB"))).permute(2, 0, 1) / 255
+        masks = model([image])[0]["masks"][:20, 0] > 0.5
+        return encode(np.asfortranarray(masks.permute(1, 2, 0).numpy().astype(np.uint8)))
+
+    return run
+
+
+def speed(model: str, files: list[str], threads: int) -> dict[str, float]:
+    """Median milliseconds of both sides on the same files, taking turns."""
+    context = multiprocessing.get_context("spawn")
+    lines, seconds, memory = {}, {"torchvision": [], "eachmask": []}, {}
+    for side in seconds:
+        ours, theirs = context.Pipe()
+        context.Process(target=live, args=(side, model, threads, theirs), daemon=True).start()
+        lines[side] = ours
+    for i, name in enumerate([files[0], *files]):
+        for side, line in lines.items():
+            line.send(name)
+            taken, memory[side] = line.recv()
+            if i:  # the first one warms up
+                seconds[side].append(taken)
+    for line in lines.values():
+        line.send(None)
+    ms = {side: 1000 * statistics.median(values) for side, values in seconds.items()}
+    return {
+        "ms_per_image": round(ms["eachmask"], 1),
+        "ms_per_image_torchvision": round(ms["torchvision"], 1),
+        "speedup": round(ms["torchvision"] / ms["eachmask"], 2),
+        "peak_mb": round(memory["eachmask"]),
+        "peak_mb_torchvision": round(memory["torchvision"]),
+        "threads": threads,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the coco-mini pack")
+    parser.add_argument("--split", default="val", choices=["train", "val"])
+    parser.add_argument("--model", default="objects", help="name or file")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-speed", action="store_true")
+    options = parser.parse_args()
+    figures: dict[str, float] = scores(options.model, options.data, options.split)
+    if not options.no_speed:
+        files = sorted(str(p) for p in (options.data / "images" / options.split).glob("*.jpg"))[:TIMED]
+        figures |= speed(options.model, files, options.threads)
+    for name, value in figures.items():
+        print(f"{name:<26}{value:.4f}" if isinstance(value, float) else f"{name:<26}{value}")
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

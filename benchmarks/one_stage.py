@@ -1,0 +1,470 @@
+"""How fast is the one-stage family, picture in to RLE out, and how little memory do its masks need?
+
+Three measurements, each part in a process of its own:
+
+- *speed*: YOLACT-550 (ResNet-50 and 101) and SOLOv2-light (ResNet-50) beside our Mask R-CNN and torchvision's, with
+  random weights, on scikit-image's photographs, preprocessing and RLE included. The statistics of the batch
+  normalisation are taken from the photographs, and for each photograph the score threshold is the one at which every
+  system finds 100 objects, as many as it is asked for at most: the usual work after the network. Masks of random
+  weights are more ragged than learnt ones, so their RLE takes longer. On the processor in fp32, and in bf16 where it
+  computes in it; on a GPU, where there is one, in fp32, fp16 and bf16, and in fp16 through ``torch.compile`` with
+  CUDA graphs. Medians of the repeats; the first runs warm up.
+- *suppression*: greedy, Fast and Matrix NMS on the same made detections: time, and AP.
+- *memory*: 500 objects in a picture of 4000 x 4000, peak of the whole process (torch's libraries included).
+
+    python benchmarks/one_stage.py [--repeats 5] [--pictures coffee ...] [--threads N] [--only speed suppression memory]
+
+A system that is not there, or that fails, is reported with the reason and does not end the run. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+PICTURES = ("astronaut", "coffee", "chelsea", "rocket")
+NUM_CLASSES = 80
+OBJECTS = 100
+
+
+@dataclass(frozen=True)
+class System:
+    """A network and the size at which it sees pictures."""
+
+    variant: str
+    preprocess: dict[str, Any] = field(default_factory=dict)
+
+
+SQUARE = {"fixed_size": (550, 550), "divisor": 1}
+SPEED = {
+    "torchvision mask_rcnn": System("torchvision", {"short_side": 800, "long_side": 1333}),
+    "mask_rcnn_r50_fpn": System("mask_rcnn_r50_fpn", {"short_side": 800, "long_side": 1333}),
+    "yolact_r50": System("yolact_r50", SQUARE),
+    "yolact_r101": System("yolact_r101", SQUARE),
+    "solov2_light_r50_fpn": System("solov2_light_r50_fpn", {"short_side": 448, "long_side": 768}),
+}
+"""Sizes are those of the papers: 800, 550 and 448 px."""
+MEMORY = {
+    name: System(name, {"short_side": 448, "long_side": 768} | preprocess)
+    for name, preprocess in {
+        "mask_rcnn_lite0_fpn": {},
+        "yolact_r50": SQUARE,
+        "yolact_lite0": SQUARE,
+        "yolact_plus_r18": SQUARE,
+        "fastsam_lite0": {},
+        **dict.fromkeys(
+            (
+                "solo_lite0", "solov2_lite0", "condinst_lite0_fpn", "blendmask_lite0_fpn", "centermask_lite0_fpn",
+                "polarmask_lite0_fpn", "tensormask_lite0_fpn", "rtmdet_ins_nano",
+            ),
+            {},
+        ),
+    }.items()
+}  # fmt: skip
+"""Small variants: what is made of 500 masks does not depend on the backbone."""
+
+
+# Networks with random weights -----------------------------------------------------------------------------------------
+
+
+def photograph(name: str) -> Any:
+    """One of scikit-image's sample pictures, (H, W, 3) uint8."""
+    import skimage.data
+
+    return getattr(skimage.data, name)()
+
+
+def settle(model: Any, run: Callable[[], Any]) -> None:
+    """Batch normalisation gets the statistics of a picture, so that activations stay in a realistic range."""
+    from torch import nn
+
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    run()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def predictor_of(system: System, device: str, precision: str) -> Any:
+    """Ours, with repeatable random weights."""
+    import torch
+
+    from eachmask import models
+    from eachmask.predict import Predictor
+    from eachmask.structures import Category, Preprocess
+    from eachmask.weights.file import ModelInfo
+
+    torch.manual_seed(0)
+    num_classes = 1 if system.variant.startswith("fastsam") else NUM_CLASSES
+    model = models.variant(system.variant)(num_classes=num_classes).eval()
+    preprocess = Preprocess(**system.preprocess)
+    with torch.no_grad():
+        settle(model, lambda: model(preprocess([photograph("coffee")])))
+    info = ModelInfo(
+        variant=system.variant,
+        preprocess=preprocess,
+        categories=tuple(Category(i + 1, f"class {i}") for i in range(num_classes)),
+    )
+    return Predictor(model, info, device=device, precision=precision)
+
+
+def threshold_for(count: Callable[[float], int], wanted: int) -> float:
+    """The highest score threshold that leaves the wanted number of objects, or 0."""
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if count(middle) >= wanted else (low, middle)
+    return low
+
+
+def ours(system: System, device: str, precision: str, compiled: bool) -> Callable[[Any, str], int]:
+    """(picture, its name) -> number of objects whose RLE was made."""
+    import torch
+
+    from eachmask.structures import DecodeOptions
+
+    predictor = predictor_of(system, device, precision)
+    if compiled:
+        predictor.model.forward = torch.compile(predictor.model.forward, mode="reduce-overhead")
+    thresholds: dict[str, DecodeOptions] = {}
+
+    def run(picture: Any, name: str) -> int:
+        if name not in thresholds:
+            thresholds[name] = options_for(predictor, picture, OBJECTS)
+        found = predictor.predict(picture, options=thresholds[name])
+        return len(found.masks.to_rle().to_coco())
+
+    return run
+
+
+def options_for(predictor: Any, picture: Any, objects: int) -> Any:
+    """Options under which a picture has so many objects, found without masks and with one pass of the network."""
+    import torch
+
+    from eachmask.structures import DecodeOptions
+
+    with torch.inference_mode(), predictor._autocast():
+        raw = predictor.model(predictor.info.preprocess([predictor._reduced(picture)]).to(predictor.device))
+
+        def count(threshold: float) -> int:
+            options = DecodeOptions(score_threshold=threshold, max_detections=objects, with_masks=False)
+            return len(predictor.model.decode(raw, options)[0])
+
+        return DecodeOptions(score_threshold=threshold_for(count, objects), max_detections=objects)
+
+
+def torchvisions(system: System, device: str, precision: str, compiled: bool) -> Callable[[Any, str], int]:
+    """torchvision's Mask R-CNN in the usual loop: model, masks > 0.5, pycocotools."""
+    import numpy as np
+    import torch
+    from pycocotools import mask as coco_mask
+    from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+    if compiled:
+        raise RuntimeError("torchvision's detectors leave the graph in every step; not compiled")
+    torch.manual_seed(0)
+    model: Any = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1, min_size=system.preprocess["short_side"]
+    ).eval()
+
+    def tensor(picture: Any) -> Any:
+        return torch.from_numpy(picture).permute(2, 0, 1).to(device).float() / 255
+
+    with torch.no_grad():
+        model.to(device)
+        settle(model, lambda: model([tensor(photograph("coffee"))]))
+    dtype = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    thresholds: dict[str, float] = {}
+
+    @torch.inference_mode()
+    def run(picture: Any, name: str) -> int:
+        if name not in thresholds:
+
+            def count(threshold: float) -> int:
+                model.roi_heads.score_thresh = threshold
+                return len(model([tensor(picture)])[0]["scores"])
+
+            thresholds[name] = threshold_for(count, OBJECTS)
+        model.roi_heads.score_thresh = thresholds[name]
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+            (found,) = model([tensor(picture)])
+        masks = (found["masks"][:, 0] > 0.5).cpu().numpy().astype(np.uint8)
+        return len(coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0))))
+
+    return run
+
+
+# Speed ----------------------------------------------------------------------------------------------------------------
+
+
+def time_one(name: str, device: str, precision: str, compiled: bool, args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds per picture of one system in one precision; runs in a process of its own."""
+    import torch
+
+    torch.set_num_threads(args.threads)
+    system = SPEED[name]
+    build = torchvisions if system.variant == "torchvision" else ours
+    run = build(system, device, precision, compiled)
+    seconds, objects = {}, {}
+    for name in args.pictures:
+        picture = photograph(name)
+        for _ in range(3 if device == "cuda" else 1):
+            objects[name] = run(picture, name)
+        times = []
+        for _ in range(args.repeats):
+            start = time.perf_counter()
+            run(picture, name)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        seconds[name] = statistics.median(times)
+    return {
+        "images_per_second": round(len(seconds) / sum(seconds.values()), 2),
+        "seconds": {k: round(v, 4) for k, v in seconds.items()},
+        "objects": objects,
+    }
+
+
+def modes() -> list[tuple[str, str, bool]]:
+    """(device, precision, compiled) that this machine can run."""
+    import torch
+
+    from eachmask.predict import cpu_computes_bf16
+
+    result = [("cpu", "fp32", False)] + ([("cpu", "bf16", False)] if cpu_computes_bf16() else [])
+    if torch.cuda.is_available():
+        result += [("cuda", precision, False) for precision in ("fp32", "fp16", "bf16")] + [("cuda", "fp16", True)]
+    return result
+
+
+def speed(args: argparse.Namespace) -> dict[str, Any]:
+    """System -> mode -> images per second and the rest, or why not."""
+    report: dict[str, Any] = {}
+    for name in SPEED:
+        if args.systems and name not in args.systems:
+            continue
+        report[name] = {}
+        for device, precision, compiled in modes():
+            mode = f"{device} {precision}{' compiled' if compiled else ''}"
+            report[name][mode] = one = alone(time_one, name, device, precision, compiled, args)
+            said = one.get("missing") or f"{one['images_per_second']:8.2f} images/s"
+            print(f"{name:24}{mode:22}{said}", flush=True)
+    return report
+
+
+# Suppression ----------------------------------------------------------------------------------------------------------
+
+
+def made_detections(num_images: int, copies: int) -> list[tuple[Any, Any, Any, Any, Any]]:
+    """Pictures of ellipses with several noisy detections of each, and false ones.
+
+    Returns:
+        (targets, boxes, bitmaps (N, 128, 128), scores, labels) of each picture.
+    """
+    import numpy as np
+    import torch
+
+    from eachmask.structures import RLE, Instances
+
+    side, num_classes = 128, 5
+    ys, xs = np.mgrid[:side, :side] + 0.5
+    rng = np.random.default_rng(0)
+    result = []
+    for _ in range(num_images):
+        count = int(rng.integers(8, 25))
+        shapes = np.column_stack([rng.uniform(10, side - 10, (count, 2)), rng.uniform(5, 20, (count, 2))])
+        kinds = rng.integers(0, num_classes, count)
+
+        def drawn(ellipses: Any) -> Any:
+            x, y, rx, ry = (ellipses[:, i, None, None] for i in range(4))
+            return ((xs - x) / rx) ** 2 + ((ys - y) / ry) ** 2 <= 1
+
+        truth = drawn(shapes)
+        masks = RLE.from_bitmaps(truth)
+        targets = Instances((side, side), torch.from_numpy(masks.boxes()), masks, torch.from_numpy(kinds))
+        noisy = np.repeat(shapes, copies, axis=0)
+        spread = rng.exponential(0.12, len(noisy))[:, None]
+        noisy = noisy + rng.normal(size=noisy.shape) * spread * np.repeat(noisy[:, 2:], 2, axis=1)[:, [0, 2, 0, 2]]
+        false = np.column_stack([rng.uniform(0, side, (count, 2)), rng.uniform(3, 25, (count, 2))])
+        noisy = np.concatenate([noisy, false])
+        noisy[:, 2:] = noisy[:, 2:].clip(2)
+        labels = np.concatenate([np.repeat(kinds, copies), rng.integers(0, num_classes, count)])
+        scores = np.concatenate([np.exp(-3 * spread[:, 0]), rng.uniform(0.05, 0.6, count)])
+        scores = (scores + rng.normal(0, 0.05, len(scores))).clip(0.06, 0.999)
+        bitmaps = drawn(noisy)
+        boxes = RLE.from_bitmaps(bitmaps).boxes()
+        result.append((targets, *(torch.from_numpy(v) for v in (boxes, bitmaps, scores.astype(np.float32), labels))))
+    return result
+
+
+def suppression(args: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds and AP of each way to suppress, on the same detections; no more than 100 are kept."""
+    import torch
+
+    torch.set_num_threads(args.threads)
+    from eachmask.metrics.coco_ap import coco_ap
+    from eachmask.ops import nms
+    from eachmask.ops.prototypes import fast_nms
+    from eachmask.structures import RLE, Instances
+
+    def iou_of(bitmaps: Any) -> Any:
+        flat = bitmaps.flatten(1).float()
+        common, area = flat @ flat.T, flat.sum(1)
+        return common / (area[:, None] + area[None] - common).clamp(min=1)
+
+    def greedy_boxes(boxes: Any, iou: Any, scores: Any, labels: Any) -> Any:
+        keep = nms.nms(boxes, scores, labels, 0.5)
+        return keep, scores[keep]
+
+    def fast_boxes(boxes: Any, iou: Any, scores: Any, labels: Any) -> Any:
+        each = scores.new_zeros(len(scores), 5).scatter_(1, labels[:, None], scores[:, None])
+        keep, _ = fast_nms(boxes, each, 0.5, 200, 0.05)
+        keep = keep[scores[keep].argsort(descending=True)]
+        return keep, scores[keep]
+
+    def greedy_masks(boxes: Any, iou: Any, scores: Any, labels: Any) -> Any:
+        keep = nms.mask_nms(iou * (labels[:, None] == labels[None]), scores, 0.5)
+        return keep, scores[keep]
+
+    def matrix_masks(boxes: Any, iou: Any, scores: Any, labels: Any) -> Any:
+        faded = nms.matrix_nms(iou, scores, labels)
+        keep = faded.argsort(descending=True)
+        keep = keep[faded[keep] > 0.05]
+        return keep, faded[keep]
+
+    ways = {"greedy boxes": greedy_boxes, "fast boxes": fast_boxes, "greedy masks": greedy_masks,
+            "matrix masks": matrix_masks}  # fmt: skip
+    pictures = made_detections(num_images=10 * args.repeats, copies=10)
+    report: dict[str, Any] = {"detections_per_image": round(statistics.mean(len(p[3]) for p in pictures))}
+    for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        report[device] = {}
+        for way, function in ways.items():
+            times, predictions = [], []
+            for targets, boxes, bitmaps, scores, labels in pictures:
+                # Mask IoU is the same work for both; box IoU is a part of the suppression.
+                inputs = [v.to(device) for v in (boxes, iou_of(bitmaps), scores, labels)]
+                seconds = []
+                for _ in range(3):
+                    start = time.perf_counter()
+                    keep, kept_scores = (v[:100].cpu() for v in function(*inputs))
+                    seconds.append(time.perf_counter() - start)
+                times.append(min(seconds))
+                masks = RLE.from_bitmaps(bitmaps[keep].numpy())
+                predictions.append(Instances(targets.image_size, boxes[keep], masks, labels[keep], kept_scores))
+            kind = "bbox" if way.endswith("boxes") else "segm"
+            ap = coco_ap(predictions, [p[0] for p in pictures], kind=kind)["ap"]  # type: ignore[arg-type]
+            report[device][way] = {"milliseconds": round(1000 * statistics.median(times), 3), "ap": round(ap, 4)}
+            print(f"{way:24}{device:6}{report[device][way]['milliseconds']:10.3f} ms   AP {ap:.4f}", flush=True)
+        for new, old in (("fast boxes", "greedy boxes"), ("matrix masks", "greedy masks")):
+            report[device][f"{new} less {old}"] = round(report[device][new]["ap"] - report[device][old]["ap"], 4)
+    return report
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def peak_of(name: str, side: int, objects: int) -> dict[str, Any]:
+    """Peak memory of a process that finds so many objects in a large picture; runs in a process of its own."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    picture = cv2.resize(photograph("coffee"), (side, side))
+    predictor = predictor_of(MEMORY[name], "cpu", "fp32")
+    options = options_for(predictor, picture, objects)
+    before = _peak_mb()
+    found = predictor.predict(picture, options=options)
+    rles = found.masks.to_rle().to_coco()
+    return {"peak_mb": round(_peak_mb()), "before_mb": round(before), "objects": len(rles)}
+
+
+def memory(args: argparse.Namespace) -> dict[str, Any]:
+    """System -> peak of its process, or why not."""
+    report: dict[str, Any] = {}
+    for name in MEMORY:
+        if args.systems and name not in args.systems:
+            continue
+        report[name] = one = alone(peak_of, name, args.side, args.objects)
+        said = one.get("missing") or f"{one['peak_mb']:6} MB for {one['objects']} objects"
+        print(f"{name:24}{said}", flush=True)
+    return report
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+# Processes ------------------------------------------------------------------------------------------------------------
+
+
+def alone(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """The function's answer from a fresh process, or ``{"missing": why}``."""
+    context = multiprocessing.get_context("spawn")
+    line, theirs = context.Pipe()
+    process = context.Process(target=_answer, args=(theirs, function, arguments))
+    process.start()
+    theirs.close()
+    try:
+        answer: dict[str, Any] = line.recv()
+    except EOFError:
+        process.join()
+        answer = {"missing": f"the process ended with code {process.exitcode}"}
+    process.join()
+    return answer
+
+
+def _answer(line: Any, function: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> None:
+    try:
+        line.send(function(*arguments))
+    except Exception as error:
+        said = str(error).strip().splitlines()
+        line.send({"missing": f"{type(error).__name__}: {said[0] if said else ''}"[:300]})
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    listed = subprocess.run(["lscpu"], capture_output=True, text=True).stdout if sys.platform == "linux" else ""
+    cpu = next((row.split(":")[1].strip() for row in listed.splitlines() if row.startswith("Model name")), "unknown")
+    return {"cpu": cpu, "gpu": gpu, "torch": torch.__version__, "load": round(os.getloadavg()[0], 1)}
+
+
+PARTS = {"speed": speed, "suppression": suppression, "memory": memory}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--pictures", nargs="+", default=list(PICTURES), help="names in skimage.data")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--systems", nargs="+", default=[], help="only these, of speed and of memory")
+    parser.add_argument("--side", type=int, default=4000, help="of the picture whose memory is measured")
+    parser.add_argument("--objects", type=int, default=500, help="in that picture")
+    args = parser.parse_args()
+    report = {"machine": machine(), "threads": args.threads, "repeats": args.repeats, "pictures": args.pictures}
+    for part in args.only:
+        print(f"-- {part}", flush=True)
+        report[part] = PARTS[part](args)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
