@@ -11,11 +11,13 @@ import pytest
 from made_scenes import CATEGORIES, made, pycocotools, write
 from PIL import Image
 from skimage.measure import label
+from small_sets import make_set
 from tiny_model import Spots, spots_image, spots_info
 
 from eachmask.cli import main
 from eachmask.cli.evaluate import match_categories
 from eachmask.data.coco import CocoDataset
+from eachmask.data.labelme import write_labelme
 from eachmask.evaluate import Settings, evaluate
 from eachmask.evaluation import Evaluation
 from eachmask.evaluation_report import evaluation_html
@@ -145,6 +147,19 @@ def test_mistakes_are_sentences(files, tmp_path, capsys):
     errors = capsys.readouterr().err
     assert "either a model or --predictions" in errors and "none.json does not exist" in errors
     assert "need a score" in errors and "Traceback" not in errors
+
+
+def test_annotations_of_another_format(tmp_path, monkeypatch, capsys):
+    data = make_set(tmp_path / "pictures")
+    write_labelme(tmp_path / "labelme", data)
+    monkeypatch.setattr("eachmask.predict.load", lambda name, device: Predictor(Spots(), spots_info(), device=device))
+    out = ["--out", str(tmp_path / "out"), "--no-boundary"]
+    assert main(["evaluate", "spots", "--data", str(tmp_path / "labelme"), "--split", "test", *out]) == 2
+    assert "--split train or val" in capsys.readouterr().err
+    assert main(["evaluate", "spots", "--data", str(tmp_path / "labelme"), *out]) == 2, "no class in common"
+    written = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert [Path(image["file_name"]).name for image in written["images"]] == ["c.png"]
+    assert len(written["annotations"]) == 2
 
 
 def test_no_predictions_at_all(files, tmp_path):

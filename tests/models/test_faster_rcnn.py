@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from eachmask import models
 from eachmask.backbones.features import Features
+from eachmask.backbones.fuse import optimise_for_inference
+from eachmask.models.detection import faster_rcnn
 from eachmask.models.detection.faster_rcnn import (
     FasterRCNN,
     box_losses,
@@ -15,6 +18,7 @@ from eachmask.models.detection.faster_rcnn import (
     learnable,
     select,
 )
+from eachmask.models.detection.faster_rcnn_c4 import faster_rcnn_r18_c4, faster_rcnn_r50_c4
 from eachmask.ops.match import IGNORED, UNMATCHED
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 
@@ -39,13 +43,13 @@ def target(*boxes: tuple[float, ...], crowd: list[bool] | None = None) -> Instan
 def test_what_lies_in_a_crowd_is_neither_object_nor_background(model):
     truth = target((0, 0, 60, 60), (70, 70, 90, 90), crowd=[True, False])
     boxes = torch.tensor([[5.0, 5, 25, 25], [50, 50, 80, 80], [71, 70, 90, 90], [0, 80, 10, 90], [0, 0, 60, 60]])
-    matched = model._match(boxes, truth, 0.5, 0.5, low_quality=False)
+    matched = model._match(boxes, truth, 0.5, 0.5)
     assert matched.tolist() == [IGNORED, UNMATCHED, 1, UNMATCHED, IGNORED]
 
 
 def test_an_object_inside_a_crowd_is_still_an_object(model):
     truth = target((0, 0, 60, 60), (10, 10, 30, 30), crowd=[True, False])
-    assert model._match(torch.tensor([[10.0, 10, 30, 31]]), truth, 0.5, 0.5, low_quality=False).tolist() == [1]
+    assert model._match(torch.tensor([[10.0, 10, 30, 31]]), truth, 0.5, 0.5).tolist() == [1]
 
 
 def test_boxes_without_area_are_not_learnt_wherever_they_stand():
@@ -139,3 +143,71 @@ def test_boxes_and_scores_are_float32_under_autocast(model):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         (found,) = model.decode(model(batch), DecodeOptions(score_threshold=0.01))
     assert found.boxes.dtype == found.scores.dtype == torch.float32 and len(found)
+
+
+def test_roi_pool_or_roi_align_in_all_heads():
+    features = Features((torch.arange(256.0).view(1, 1, 16, 16),), (4,), (1,))
+    boxes = [torch.tensor([[6.0, 6, 38, 38]])]  # 1.5 to 9.5 of the map's pixels
+    found = {}
+    for pooling in ("align", "pool"):
+        model = faster_rcnn_lite0_fpn(num_classes=3, roi_pooling=pooling, roi_levels=1)
+        found[pooling] = model.pool(features, boxes, 2)[0, 0]
+    # RoIAlign's bin is the mean over 1.5 .. 5.5, RoIPool's the largest of the pixels 2 .. 6, its corners rounded.
+    expected = torch.tensor([[3.5 * 17, 3.5 * 16 + 7.5], [7.5 * 16 + 3.5, 7.5 * 17]])
+    assert torch.allclose(found["align"], expected)
+    assert found["pool"].tolist() == [[6 * 17, 6 * 16 + 10], [10 * 16 + 6, 10 * 17]]
+
+
+def test_jittered_proposals_stay_near_and_within_the_image():
+    torch.manual_seed(0)
+    model = faster_rcnn_lite0_fpn(num_classes=3, proposal_jitter=0.2)
+    boxes = torch.tensor([[10.0, 20, 50, 60], [0.0, 0, 30, 30], [95.0, 63, 96, 64]]).repeat(100, 1)
+    moved = model._jittered(boxes, (64, 96))
+    assert (moved != boxes).any(dim=0).all()
+    assert (moved >= 0).all() and (moved[:, 2] <= 96).all() and (moved[:, 3] <= 64).all()
+    assert (moved[:, 2:] > moved[:, :2]).all()
+    assert (moved - boxes).abs().max() <= 40 * 0.2 + 40 * 0.1 + 1e-4
+    untouched = faster_rcnn_lite0_fpn(num_classes=3)
+    assert untouched._jittered(boxes, (64, 96)) is boxes
+
+
+def test_anchors_that_cross_the_border_are_not_learnt():
+    model = faster_rcnn_lite0_fpn(num_classes=3, rpn_inside=True)
+    anchors = torch.tensor([[-1.0, 0, 20, 20], [2.0, 2, 22, 22], [80.0, 40, 100, 60], [40.0, 30, 60, 50]])
+    truth = Instances(image_size=(64, 96), boxes=torch.tensor([[0.0, 0, 20, 20]]), labels=torch.tensor([1]))
+    usable = faster_rcnn._inside(anchors, (64, 96))
+    assert usable.tolist() == [False, True, False, True]
+    assert model._match(anchors, truth, 0.7, 0.3, rescue=0.0, usable=usable).tolist() == [-2, 0, -2, -1]
+
+
+def test_all_sizes_stand_on_an_only_map():
+    with torch.device("meta"):
+        model = faster_rcnn_r50_c4(num_classes=3)
+    assert model.level_sizes() == [(32, 64, 128, 256, 512)] and model.rpn.objectness.out_channels == 15
+    model = faster_rcnn_r18_c4(num_classes=3).eval()
+    raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96)]))
+    (anchors,) = model.anchors(raw)
+    assert raw.objectness[0].shape == (1, 15, 4, 6) and anchors.shape == (15 * 24, 4)
+    sides = (anchors[:15, 2:] - anchors[:15, :2]).prod(1).sqrt()
+    assert torch.allclose(sides.view(5, 3).mean(1), torch.tensor([16.0, 32, 64, 128, 256]), rtol=0.05)
+
+
+def test_a_body_of_timm_by_name():
+    model = models.variant("faster_rcnn_timm_fpn")(num_classes=2, backbone="mobilenetv3_small_050")
+    assert len(model(ImageBatch.from_tensors([torch.rand(3, 64, 64)])).objectness) == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["cascade_mask_rcnn_lite0_fpn", "mask_scoring_rcnn_lite0_fpn", "panet_lite0_fpn", "faster_rcnn_r18_c4"]
+)
+@torch.inference_mode()
+def test_relatives_are_the_same_when_optimised(name):
+    torch.manual_seed(0)
+    plain = models.variant(name)(num_classes=2, proposals=10, rpn_candidates=20, max_detections=5).eval()
+    batch = ImageBatch.from_tensors([torch.rand(3, 64, 96)])
+    fast = optimise_for_inference(plain)
+    for one, other in zip(plain(batch).objectness, fast(batch).objectness, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+    raw, boxes = plain(batch), [torch.tensor([[4.0, 5, 60, 50], [30.0, 10, 90, 64]])]
+    for one, other in zip(plain.judge(raw, boxes)[0], fast.judge(raw, boxes)[0], strict=True):
+        assert torch.allclose(one, other, atol=1e-3)

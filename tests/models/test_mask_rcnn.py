@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from eachmask.models.instance import keypoint_rcnn, mask_rcnn
 from eachmask.models.instance.keypoint_rcnn import keypoint_targets, read_keypoints
 from eachmask.models.instance.mask_rcnn import Config, MaskHead, mask_rcnn_lite0_fpn, mask_targets
-from eachmask.structures import RLE, DecodeOptions, ImageBatch
+from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -99,3 +99,43 @@ def test_groups_of_people_change_nothing(monkeypatch):
     monkeypatch.setattr(keypoint_rcnn, "ROIS_AT_ONCE", 4)
     for one, other in zip(model.decode(raw, DecodeOptions(score_threshold=0.0)), together, strict=True):
         assert torch.allclose(one.keypoints, other.keypoints, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_one_mask_for_all_classes():
+    torch.manual_seed(0)
+    head = MaskHead(8, 5, Config(mask_width=16, mask_agnostic=True)).eval()
+    rois = torch.randn(4, 8, 14, 14)
+    assert head.masks.out_channels == 1
+    assert torch.equal(head(rois, torch.zeros(4, dtype=torch.int64)), head(rois, torch.arange(4)))
+
+
+def test_class_agnostic_heads_learn():
+    torch.manual_seed(0)
+    model = mask_rcnn_lite0_fpn(num_classes=3, mask_agnostic=True, box_agnostic=True, proposals_training=40).eval()
+    image = torch.rand(3, 64, 64)
+    bitmap = np.zeros((1, 64, 64), bool)
+    bitmap[0, 10:40, 10:40] = True
+    masks = RLE.from_bitmaps(bitmap)
+    target = Instances(
+        image_size=(64, 64), boxes=torch.from_numpy(masks.boxes()), labels=torch.tensor([2]), masks=masks
+    )
+    losses = model.losses(model(ImageBatch.from_tensors([image])), [target])
+    sum(losses.values()).backward()
+    assert model.box_predictor.shifts.weight.grad.abs().sum() > 0
+    assert model.mask_head.masks.weight.grad.abs().sum() > 0
+    with torch.inference_mode():
+        (found,) = model.decode(model(ImageBatch.from_tensors([image])), DecodeOptions(score_threshold=0.01))
+    assert len(found) and set(found.labels.tolist()) <= {0, 1, 2}
+
+
+def test_aligned_targets_are_half_a_pixel_off():
+    bitmap = np.zeros((1, 20, 20), bool)
+    bitmap[0, 4:12, 4:12] = True
+    masks, box = RLE.from_bitmaps(bitmap), torch.tensor([[4.0, 4, 12, 12]])
+    matched = torch.zeros(1, dtype=torch.int64)
+    exact = mask_targets(masks, matched, box, 8, aligned=True)
+    assert torch.equal(exact, torch.ones(1, 8, 8))  # every bin is a pixel
+    shifted = mask_targets(masks, matched, box, 8)
+    assert torch.allclose(shifted, mask_targets(masks, matched, box + 0.5, 8, aligned=True))
+    assert shifted[0, -1, -1] == 0.25

@@ -58,3 +58,17 @@ def test_samples_are_balanced_and_repeatable():
     assert torch.equal(positive, again)
     few, many = sample(matched[:35], 64, 0.5, None)
     assert few.sum() == 30 and many.sum() == 5
+
+
+def test_the_best_of_an_object_may_be_moved_to_it():
+    iou = torch.tensor([[0.6, 0.1, 0.0], [0.5, 0.2, 0.25]])  # object 1's best is object 0's too
+    assert match(iou, 0.7, 0.3, True).tolist() == [0, UNMATCHED, UNMATCHED]
+    assert match(iou, 0.7, 0.3, True, moves=True).tolist() == [1, UNMATCHED, UNMATCHED]
+    assert match(iou, 0.7, 0.3, True, lowest=0.55).tolist() == [0, UNMATCHED, UNMATCHED]
+    assert match(iou, 0.7, 0.3, True, lowest=0.65).tolist() == [IGNORED, UNMATCHED, UNMATCHED]
+
+
+def test_anchors_need_not_be_whole_pixels():
+    exact = base_anchors((32,), (0.5, 1.0), rounded=False)
+    assert torch.allclose((exact[:, 2:] - exact[:, :2]).prod(1), torch.tensor([1024.0, 1024.0]))
+    assert torch.equal(exact.round(), base_anchors((32,), (0.5, 1.0)))

@@ -21,10 +21,13 @@ THEIRS = {
 }
 SCORES = {"box_map": "box AP", "mask_map": "mask AP", "kp_map": "keypoint AP"}
 
+torchvision_entry = pytest.mark.parametrize(
+    "entry", [entry for entry in CATALOGUE if entry.converter == "from_torchvision"], ids=lambda entry: entry.name
+)
 each_entry = pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
 
 
-@each_entry
+@torchvision_entry
 def test_entry_says_what_torchvision_says(entry: Entry) -> None:
     weights = THEIRS[entry.name]
     assert entry.url == weights.url
@@ -41,9 +44,14 @@ def test_categories_are_torchvisions_without_background() -> None:
     assert {c.supercategory for c in COCO_CATEGORIES if c.name == "N/A"} == {""}
 
 
-@each_entry
+@torchvision_entry
 def test_preprocessing_is_torchvisions(entry: Entry) -> None:
     assert entry.preprocess == Preprocess(short_side=800, long_side=1333, divisor=32)
+
+
+@each_entry
+def test_file_name_carries_the_first_digits_of_its_digest(entry: Entry) -> None:
+    assert re.search(rf"-{entry.sha256[:8]}\.pth$", entry.url)
 
 
 @each_entry

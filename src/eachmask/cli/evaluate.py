@@ -32,7 +32,8 @@ class EvaluateOptions:
     Exit status: 0 measured; 1 a measure is below --fail-under (it says which); 2 a mistake in the call or in a file.
 
     Examples:
-      eachmask evaluate nuclei --data dsb2018 --out results
+      eachmask evaluate nuclei --data dsb2018 --split test --out results
+      eachmask evaluate runs/mine/model.safetensors --data my-labelme-folder --out results
       eachmask evaluate mask_rcnn_r50_fpn --data instances.json --images photos --out results
       eachmask evaluate --predictions results.json --data instances.json --fail-under ap=0.3 bbox.ap50=0.5
       eachmask evaluate --predictions new.json --compare old.json --data instances.json
@@ -41,7 +42,9 @@ class EvaluateOptions:
     model: Annotated[str | None, tyro.conf.Positional] = None
     """Name of a model (`eachmask models` lists them) or a .safetensors file; not with --predictions."""
     data: Path = Path(".")
-    """COCO annotations (.json), or a folder with instances_val.json and the images in images/val."""
+    """Annotations in any format that `eachmask convert` reads: a COCO file (.json), or a folder."""
+    split: str = "val"
+    """Part of a folder to measure on; all of it where it has no parts."""
     images: Path | None = None
     """Folder of the images, where --data is a file; by default the one the file lies in."""
     predictions: Path | None = None
@@ -116,14 +119,38 @@ def _dataset(options: EvaluateOptions) -> CocoDataset:
 
     annotations, images = options.data, options.images
     if annotations.is_dir():
-        images = images or annotations / "images" / "val"
-        annotations = annotations / "instances_val.json"
+        ready = annotations / f"instances_{options.split}.json"
+        if not ready.is_file():
+            return _as_coco(options)
+        annotations, images = ready, images or annotations / "images" / options.split
     if not annotations.is_file():
-        raise UserError(
-            f"{annotations} does not exist: --data must be a COCO annotations file, or a folder with "
-            "instances_val.json and the images in images/val"
-        )
+        raise UserError(f"{annotations} does not exist: --data must be a COCO annotations file or a data set's folder")
+    if annotations.suffix.lower() != ".json":
+        return _as_coco(options)
     return CocoDataset(annotations, images or annotations.parent)
+
+
+def _as_coco(options: EvaluateOptions) -> CocoDataset:
+    """A data set of another format, written as COCO beside the report."""
+    from eachmask.data.coco import CocoDataset, write_coco
+    from eachmask.data.convert import read_any
+
+    data, form = read_any(options.data)
+    if options.split in data.splits:
+        pictures = data.splits[options.split]
+    elif set(data.splits) <= {"all"}:
+        pictures = data.splits.get("all", [])
+    else:
+        raise UserError(f"{options.data} has no split {options.split!r}: choose --split {' or '.join(data.splits)}")
+    for problem in data.problems[:5]:
+        print(f"left out: {problem}")
+    if len(data.problems) > 5:
+        print(f"... and {len(data.problems) - 5} more; eachmask doctor {options.data} names them all")
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "annotations.json"
+    rows = [(str(p.path.resolve()), replace(p.targets, categories=data.categories)) for p in pictures]
+    write_coco(path, rows, info={"description": f"{options.data}, {form.name}"})
+    return CocoDataset(path, options.out)
 
 
 def _predict(options: EvaluateOptions, dataset: CocoDataset) -> tuple[Path, list[str], dict[str, float]]:

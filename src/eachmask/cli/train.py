@@ -264,5 +264,6 @@ def _present(pictures: Sequence[Picture], problems: list[Problem]) -> list[Pictu
         if picture.path.is_file():
             kept.append(picture)
         else:
-            problems.append(Problem(str(picture.path), "", "the image is missing", "put it there or remove it", "image"))
+            remedy = "put it there or remove it"
+            problems.append(Problem(str(picture.path), "", "the image is missing", remedy, "image"))
     return kept

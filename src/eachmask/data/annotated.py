@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -55,6 +55,8 @@ class Picture:
     """With ``masks`` (RLE), ``labels`` and ``crowd``."""
     object_ids: tuple[str, ...] = ()
     """What the source calls each object, for messages; () where it has no names."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """What else a COCO file says of the image: LVIS's lists of absent and not exhaustively annotated classes ..."""
 
     def object_name(self, index: int) -> str:
         """``annotation 17``, or ``object 3`` by the place in the picture."""
@@ -73,6 +75,8 @@ class AnnotatedSet:
     categories: tuple[Category, ...]
     splits: dict[str, list[Picture]]
     problems: list[Problem] = field(default_factory=list)
+    category_fields: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """By category id, what else a COCO file says of it: LVIS's ``frequency``, the names of keypoints ..."""
 
     def __len__(self) -> int:
         return sum(len(pictures) for pictures in self.splits.values())

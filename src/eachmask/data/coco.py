@@ -8,10 +8,11 @@ in ``categories``, which keeps the file's order, and are mapped back on writing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from eachmask.data.images import read_image
 from eachmask.data.sample import Sample
 from eachmask.structures import RLE, Category, Instances, Polygons, UserError
+from eachmask.structures.rle_codec import offsets_of
 
 
 class CocoDataset:
@@ -40,10 +42,11 @@ class CocoDataset:
         self.path, self.folder = Path(annotations), Path(images)
         content = read_json(self.path, ("images", "annotations", "categories"))
         self.categories = read_categories(content["categories"], self.path)
-        self.records: list[dict[str, Any]] = content["images"]
+        self.category_fields = read_category_fields(content["categories"])
         self.dropped: list[str] = []
-        rows = _in_image_order(content["annotations"], self.records, self.path)
-        self._pack(rows)
+        records = [with_file_name(record) for record in content["images"]]
+        self._pack(records, _in_image_order(content["annotations"], records, self.path))
+        self.records = Records(records)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -52,15 +55,25 @@ class CocoDataset:
         record = self.records[index]
         path = self.folder / record["file_name"]
         image = _read_as_annotated(path, record)
-        return Sample(image, self.targets(index), path, int(record["id"]))
+        return Sample(image, self._targets(index, record), path, int(record["id"]))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
 
     def targets(self, index: int) -> Instances:
         """What is annotated in image ``index``, without reading the image."""
-        record = self.records[index]
-        chosen = slice(*self._first[index : index + 2])
+        return self._targets(index, self.records[index])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the annotations take, bytes, whatever the number of worker processes."""
+        arrays = (self._counts, self._offsets, self._first, self._labels, self._crowd, self._boxes)
+        points = 0 if self._keypoints is None else self._keypoints.nbytes
+        return sum(int(array.nbytes) for array in arrays) + int(points) + self.records.nbytes
+
+    def _targets(self, index: int, record: Mapping[str, Any]) -> Instances:
+        index = range(len(self))[index]
+        chosen = slice(int(self._first[index]), int(self._first[index + 1]))
         runs = self._offsets[chosen.start : chosen.stop + 1]
         size = (int(record["height"]), int(record["width"]))
         return Instances(
@@ -73,11 +86,11 @@ class CocoDataset:
             categories=self.categories,
         )
 
-    def _pack(self, rows: Sequence[Sequence[dict[str, Any]]]) -> None:
+    def _pack(self, records: Sequence[dict[str, Any]], rows: Sequence[Sequence[dict[str, Any]]]) -> None:
         """Annotations per image -> the packed arrays."""
         label_of = {category.id: label for label, category in enumerate(self.categories)}
         counts, lengths, kept, per_image = [], [], [], []
-        for record, group in zip(self.records, rows, strict=True):
+        for record, group in zip(records, rows, strict=True):
             masks = _masks(group, record, self.path)
             area = masks.area()
             for row, pixels in zip(group, area, strict=True):
@@ -96,33 +109,73 @@ class CocoDataset:
             per_image.append(len(masks))
         self._counts = np.concatenate([np.zeros(0, np.uint32), *counts])
         self._offsets = np.cumsum(np.concatenate([[0], *lengths])).astype(np.int64)
-        self._first = [0, *np.cumsum(per_image).tolist()]
+        self._first = offsets_of(np.array(per_image, np.int64))
         self._labels = np.array([label_of[a["category_id"]] for a in kept], np.int64)
         self._crowd = np.array([bool(a.get("iscrowd", 0)) for a in kept], bool)
-        self._boxes = self._packed_boxes(kept)
-        self._keypoints = _packed_keypoints(kept)
+        self._boxes = self._packed_boxes(kept, records)
+        self._keypoints = packed_keypoints(kept)
 
-    def _packed_boxes(self, kept: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
+    def _packed_boxes(
+        self, kept: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]]
+    ) -> NDArray[np.float32]:
         boxes = np.zeros((len(kept), 4), np.float32)
         for i, annotation in enumerate(kept):
             box = annotation.get("bbox")
             if box is None or len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
-                box = _box_of_runs(self, i)
+                box = self._box_of_runs(i, records)
             boxes[i] = box[0], box[1], box[0] + box[2], box[1] + box[3]
         return boxes
 
+    def _box_of_runs(self, index: int, records: Sequence[dict[str, Any]]) -> list[float]:
+        """xywh of a mask whose annotation has no usable box."""
+        image = int(np.searchsorted(self._first, index, side="right")) - 1
+        record, runs = records[image], self._offsets[index : index + 2]
+        size = (int(record["height"]), int(record["width"]))
+        x1, y1, x2, y2 = RLE(self._counts[runs[0] : runs[1]], runs - runs[0], size).boxes()[0].tolist()
+        return [x1, y1, x2 - x1, y2 - y1]
 
-def _box_of_runs(dataset: CocoDataset, index: int) -> list[float]:
-    """xywh of a mask whose annotation has no usable box."""
-    image = int(np.searchsorted(dataset._first, index, side="right")) - 1
-    record, runs = dataset.records[image], dataset._offsets[index : index + 2]
-    size = (int(record["height"]), int(record["width"]))
-    x1, y1, x2, y2 = RLE(dataset._counts[runs[0] : runs[1]], runs - runs[0], size).boxes()[0].tolist()
-    return [x1, y1, x2 - x1, y2 - y1]
+
+class Records(Sequence[dict[str, Any]]):
+    """The ``images`` block with all its fields, packed: one buffer of JSON, parsed entry by entry on use.
+
+    Data-loader processes share it untouched, which they cannot a list of dicts: every look at an object of Python's
+    writes its reference count, and the page it lies on is copied.
+    """
+
+    def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
+        rows = [json.dumps(record, separators=(",", ":")).encode() for record in records]
+        self._text = np.frombuffer(b"".join(rows), np.uint8)
+        self._offsets = offsets_of(np.array([len(row) for row in rows], np.int64))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """A copy of the entry; changing it changes nothing here."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        place = range(len(self))[index]
+        found: dict[str, Any] = json.loads(self._text[self._offsets[place] : self._offsets[place + 1]].tobytes())
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, bytes."""
+        return int(self._text.nbytes + self._offsets.nbytes)
+
 
 
 def write_coco(
-    path: str | Path, samples: Sequence[tuple[str, Instances]], *, info: Mapping[str, Any] | None = None
+    path: str | Path,
+    samples: Sequence[tuple[str, Instances]],
+    *,
+    info: Mapping[str, Any] | None = None,
+    image_fields: Sequence[Mapping[str, Any]] = (),
+    category_fields: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write a data set, or predictions (then annotations carry ``score``); :class:`CocoDataset` reads it.
 
@@ -130,19 +183,28 @@ def write_coco(
         path: the JSON file; written whole or not at all.
         samples: (file name, instances) per image; image ids are 1, 2, ... All must share their categories.
         info: the ``info`` block.
+        image_fields: further fields of each image's entry, such as LVIS's (:func:`read_image_fields`).
+        category_fields: by category id, further fields of its entry (:func:`read_category_fields`).
+
+    Raises:
+        ValueError: ``image_fields`` are given, but not for each image.
     """
+    if len(image_fields) not in (0, len(samples)):
+        raise ValueError(f"fields of {len(image_fields)} images for {len(samples)} samples")
+    more = category_fields or {}
     categories = next((instances.categories for _, instances in samples if instances.categories), ())
     images: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for number, (name, instances) in enumerate(samples, start=1):
         height, width = instances.image_size
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        own = image_fields[number - 1] if image_fields else {}
+        images.append({**own, "id": number, "file_name": name, "width": width, "height": height})
         for row in to_annotations(instances):
             rows.append({"id": len(rows) + 1, "image_id": number, **row})
     content = {
         "info": dict(info or {}),
         "images": images,
-        "categories": [category_to_dict(c) for c in categories],
+        "categories": [{**more.get(c.id, {}), **category_to_dict(c)} for c in categories],
         "annotations": rows,
     }
     part = Path(f"{path}.part")
@@ -233,6 +295,45 @@ def read_categories(rows: Any, path: Path) -> tuple[Category, ...]:
     return found
 
 
+def read_category_fields(rows: Any) -> dict[int, dict[str, Any]]:
+    """What categories say besides id, name and supercategory, by id: LVIS's ``frequency`` and ``synset``, the names
+    and the skeleton of keypoints."""
+    known = ("id", "name", "supercategory")
+    return {int(row["id"]): {k: v for k, v in row.items() if k not in known} for row in rows}
+
+
+def read_image_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an image's entry says besides its id, name and size: LVIS's ``neg_category_ids`` (classes that are known to
+    be absent) and ``not_exhaustive_category_ids`` (classes of which not every object is annotated), licences, dates.
+
+    In LVIS every class that is in neither list and not annotated is simply unknown in that image.
+    """
+    return {k: v for k, v in record.items() if k not in ("id", "file_name", "width", "height")}
+
+
+def with_file_name(record: Any) -> Any:
+    """An ``images`` entry that has a ``file_name``: LVIS v1 gives only ``coco_url``, whose end is folder and file."""
+    if isinstance(record, dict) and "file_name" not in record and isinstance(record.get("coco_url"), str):
+        return {**record, "file_name": "/".join(record["coco_url"].split("/")[-2:])}
+    return record
+
+
+def keypoint_pairs(fields: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Indices of keypoints that change their names in a mirror, by the names of a category's keypoints: ``left_eye``
+    and ``right_eye``, ``L_F_paw`` and ``R_F_paw``.
+
+    Args:
+        fields: of one category (:func:`read_category_fields`); without ``keypoints`` there are no pairs.
+    """
+    place = {str(name).lower(): i for i, name in enumerate(fields.get("keypoints") or ())}
+    mirrored = {name: re.sub(r"(?<![a-z])(left|l)(?![a-z])", _right, name) for name in place}
+    return tuple((place[name], place[other]) for name, other in mirrored.items() if other != name and other in place)
+
+
+def _right(left: re.Match[str]) -> str:
+    return "right" if left.group() == "left" else "r"
+
+
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """A JSON object that has ``keys``; anything else is a UserError."""
     try:
@@ -282,11 +383,11 @@ def _masks(annotations: Sequence[dict[str, Any]], record: Mapping[str, Any], pat
     """Segmentations of one image (polygon lists, compressed or plain run lengths; else the box) -> RLE."""
     size = (int(record["height"]), int(record["width"]))
     try:
-        return _masks_at_once(annotations, size)
+        return masks_at_once(annotations, size)
     except (KeyError, TypeError, ValueError):
         for annotation in annotations:  # find out which one it was
             try:
-                _masks_at_once([annotation], size)
+                masks_at_once([annotation], size)
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(
                     f"{path}: the segmentation of annotation {annotation.get('id')} of {record['file_name']} "
@@ -295,7 +396,12 @@ def _masks(annotations: Sequence[dict[str, Any]], record: Mapping[str, Any], pat
         raise
 
 
-def _masks_at_once(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> RLE:
+def masks_at_once(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> RLE:
+    """Segmentations of one image of ``size`` = (height, width) -> RLE, in their order; without one, the box.
+
+    Raises:
+        KeyError, TypeError, ValueError: one of them is broken.
+    """
     runs: list[dict[str, Any]] = []
     outlines: list[Any] = []
     order = np.zeros(len(annotations), np.int64)
@@ -317,7 +423,7 @@ def _corners(box: Sequence[float]) -> list[float]:
     return [x, y, x + w, y, x + w, y + h, x, y + h]
 
 
-def _packed_keypoints(kept: Sequence[dict[str, Any]]) -> NDArray[np.float32] | None:
+def packed_keypoints(kept: Sequence[dict[str, Any]]) -> NDArray[np.float32] | None:
     """(N, K, 3), zeros where an annotation has none; None where no annotation has keypoints."""
     num = max((len(a.get("keypoints") or ()) // 3 for a in kept), default=0)
     if not num:

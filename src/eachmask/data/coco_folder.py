@@ -51,6 +51,9 @@ def read_coco_folder(source: Path) -> AnnotatedSet:
     result = AnnotatedSet((), {})
     contents = {path: coco.read_json(path, ("images", "annotations", "categories")) for path in files}
     result.categories = _joined_categories(contents)
+    for content in contents.values():
+        for key, fields in coco.read_category_fields(content["categories"]).items():
+            result.category_fields.setdefault(key, fields)
     for path, content in contents.items():
         split = _split_name(path)
         reader = _Reader(path, _image_folder(path, split), result.categories, result.problems)
@@ -66,7 +69,12 @@ def write_coco_folder(target: Path, data: AnnotatedSet) -> list[str]:
             copy_image(picture, target / "images" / split / picture.name)
         rows = [(p.name, replace(p.targets, categories=data.categories)) for p in pictures]
         if rows:
-            coco.write_coco(target / f"instances_{split}.json", rows)
+            coco.write_coco(
+                target / f"instances_{split}.json",
+                rows,
+                image_fields=[p.fields for p in pictures],
+                category_fields=data.category_fields,
+            )
     return []
 
 
@@ -125,7 +133,7 @@ class _Reader:
     def _records(self, rows: Sequence[Any]) -> Iterator[dict[str, Any]]:
         ids: set[Any] = set()
         names: set[str] = set()
-        for number, row in enumerate(rows, start=1):
+        for number, row in enumerate(map(coco.with_file_name, rows), start=1):
             try:
                 name = safe_name(str(row["file_name"]), self.file)
                 key, height, width = row["id"], int(row["height"]), int(row["width"])
@@ -156,13 +164,14 @@ class _Reader:
         rows_left = [row for row, some in zip(kept, keep, strict=True) if some]
         self._check_boxes(rows_left, targets.boxes.numpy(), record)
         try:
-            points = coco._packed_keypoints(rows_left)
+            points = coco.packed_keypoints(rows_left)
         except (TypeError, ValueError):
             points = None
         if points is not None:
             targets = replace(targets, keypoints=torch.from_numpy(points))
         ids = tuple(str(row.get("id")) for row in rows_left)
-        return Picture(record["file_name"], self.folder / record["file_name"], targets, ids)
+        fields = coco.read_image_fields(record)
+        return Picture(record["file_name"], self.folder / record["file_name"], targets, ids, fields)
 
     def _usable(
         self, rows: list[dict[str, Any]], record: dict[str, Any], label_of: dict[int, int]
@@ -176,13 +185,13 @@ class _Reader:
                 what = f"category_id {row.get('category_id')} is not among the categories"
                 self._problem(row, what, "add the category or mend the id", "category")
         try:
-            return known, coco._masks_at_once(known, size)
+            return known, coco.masks_at_once(known, size)
         except (KeyError, TypeError, ValueError, AttributeError):
             pass
         kept, parts = [], [RLE.empty(size)]
         for row in known:  # find out which one it was
             try:
-                parts.append(coco._masks_at_once([row], size))
+                parts.append(coco.masks_at_once([row], size))
                 kept.append(row)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 reason = "it has neither segmentation nor box" if isinstance(error, KeyError) else str(error)

@@ -8,18 +8,20 @@ import torch
 from torch import Tensor
 
 
-def base_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """Anchors around the origin, whole pixels: (ratios x sizes, 4) xyxy, ratio by ratio.
+def base_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool = True) -> Tensor:
+    """Anchors around the origin: (ratios x sizes, 4) xyxy, ratio by ratio.
 
     Args:
         sizes: square roots of the areas, px.
         ratios: height over width.
+        rounded: to whole pixels.
     """
     heights = torch.sqrt(torch.tensor(ratios, dtype=torch.float32))
     scales = torch.tensor(sizes, dtype=torch.float32)
     h = (heights[:, None] * scales[None]).reshape(-1)
     w = ((1 / heights)[:, None] * scales[None]).reshape(-1)
-    return (torch.stack([-w, -h, w, h], dim=1) / 2).round()
+    base = torch.stack([-w, -h, w, h], dim=1) / 2
+    return base.round() if rounded else base
 
 
 def grid_anchors(base: Tensor, grid: tuple[int, int], stride: tuple[int, int]) -> Tensor:

@@ -11,14 +11,23 @@ IGNORED = -2
 """Neither an object nor background: not learnt from."""
 
 
-def match(iou: Tensor, high: float, low: float, allow_low_quality: bool = False) -> Tensor:
+def match(
+    iou: Tensor,
+    high: float,
+    low: float,
+    allow_low_quality: bool = False,
+    lowest: float = 0.0,
+    moves: bool = False,
+) -> Tensor:
     """The best object of each prediction, where it is good enough.
 
     Args:
         iou: (num_objects, num_predictions).
         high: from here on matched; below ``low`` UNMATCHED; between them IGNORED.
         allow_low_quality: every object also gets the predictions that overlap it most, ties included, however
-            little that is (Ren et al., section 3.1.2, condition i).
+            little that is (Ren et al., section 3.1.2, condition i) ...
+        lowest: ... provided that it is this much.
+        moves: they then stand for that object (the last of several) even if they overlap another one more.
 
     Returns:
         (num_predictions,) int64: index of the object, UNMATCHED or IGNORED.
@@ -32,8 +41,11 @@ def match(iou: Tensor, high: float, low: float, allow_low_quality: bool = False)
     matched[(best >= low) & (best < high)] = IGNORED
     if allow_low_quality:
         highest = iou.max(dim=1, keepdim=True).values
-        favourite = (iou == highest).any(dim=0)
-        matched[favourite] = index[favourite]
+        favourite = (iou == highest) & (highest >= lowest)
+        if moves:
+            index = num_objects - 1 - favourite.flip(0).to(torch.uint8).argmax(dim=0)
+        chosen = favourite.any(dim=0)
+        matched[chosen] = index[chosen]
     return matched
 
 

@@ -31,6 +31,32 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tens
     return keep
 
 
+def mask_iou(masks: Tensor, labels: Tensor, pixels_at_once: int = 1 << 22) -> Tensor:
+    """IoU of masks of the same label, for the suppressions below; 0 for all other pairs.
+
+    One matrix product per label, in which masks become float only a group of columns at a time.
+
+    Args:
+        masks: (N, H, W) bool; labels: (N,).
+        pixels_at_once: so many are float together.
+
+    Returns:
+        (N, N) float32, 0 also where both masks are empty.
+    """
+    flat = masks.flatten(1)
+    result = torch.zeros(len(masks), len(masks), device=masks.device)
+    for label in labels.unique():  # type: ignore[no-untyped-call]
+        rows = torch.nonzero(labels == label).squeeze(1)
+        common = torch.zeros(len(rows), len(rows), device=masks.device)
+        for part in flat.split(max(1, pixels_at_once // len(rows)), dim=1):  # type: ignore[no-untyped-call]
+            values = part[rows].float()
+            common += values @ values.T
+        area = common.diagonal()
+        union = area[:, None] + area[None] - common
+        result[rows[:, None], rows] = common / union.clamp(min=1)
+    return result
+
+
 def mask_nms(iou: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """Greedy suppression by any IoU, such as that of masks.
 

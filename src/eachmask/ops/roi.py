@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torchvision
 from torch import Tensor
+from torch.nn import functional as F
 
 from eachmask.ops import roi_cpu
 
@@ -78,6 +79,46 @@ def roi_pool(features: Sequence[Tensor], boxes: Sequence[Tensor], size: int, str
 
     level = _level_of_each(features, boxes, strides)
     return _per_level(features, _rois(features[0], boxes), level, strides, pool)
+
+
+def roi_warp(features: Sequence[Tensor], boxes: Sequence[Tensor], size: int, strides: Sequence[int]) -> Tensor:
+    """RoI warping (Dai, He, Sun, arXiv 1512.04412, eq. 4 - 6): bilinear samples on a grid over the box.
+
+    RoIAlign with one point per bin, but differentiable in the box as well: a later stage can tell the one that
+    proposed the box where it should have been. Pixel centres are at .5, as everywhere here.
+
+    Args:
+        boxes: for each image (N_b, 4) px, with or without a gradient.
+
+    Other arguments and result as for :func:`roi_align`; beyond the map its border goes on.
+    """
+    level = _level_of_each(features, [b.detach() for b in boxes], strides)
+    counts = [len(b) for b in boxes]
+    place = (torch.arange(size, device=features[0].device, dtype=features[0].dtype) + 0.5) / size
+    parts, rows = [], []
+    first = 0
+    for i, (image_boxes, count) in enumerate(zip(boxes, counts, strict=True)):
+        for j, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+            chosen = torch.nonzero(level[first : first + count] == j).squeeze(1)
+            x1, y1, x2, y2 = image_boxes[chosen].to(feature.dtype).unbind(1)
+            height, width = feature.shape[-2:]
+            x = (x1[:, None] + (x2 - x1)[:, None] * place) * (2 / (stride * width)) - 1
+            y = (y1[:, None] + (y2 - y1)[:, None] * place) * (2 / (stride * height)) - 1
+            grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
+            parts.append(_sampled(feature[i], grid))
+            rows.append(chosen + first)
+        first += count
+    return torch.cat(parts)[torch.argsort(torch.cat(rows))]
+
+
+def _sampled(feature: Tensor, grid: Tensor) -> Tensor:
+    """(C, H, W) read at (N, size, size, 2) places from -1 to 1 -> (N, C, size, size)."""
+    num, size = grid.shape[:2]
+    if not num:
+        return feature.new_zeros((0, len(feature), size, size)) + feature.sum() * 0
+    flat = grid.reshape(1, num * size, size, 2)
+    read = F.grid_sample(feature[None], flat, padding_mode="border", align_corners=False)
+    return read[0].view(len(feature), num, size, size).transpose(0, 1)
 
 
 def _rois(feature: Tensor, boxes: Sequence[Tensor]) -> Tensor:

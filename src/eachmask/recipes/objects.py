@@ -37,7 +37,7 @@ def objects() -> Recipe:
     tells the supercategories apart.
     """
     return Recipe(
-        variant="mask_rcnn_lite0_fpn",
+        variant="mask_rcnn_lite0_p3",
         config={
             "box_agnostic": True,
             "mask_agnostic": True,
@@ -55,13 +55,13 @@ def objects() -> Recipe:
         score=score,
         best="ap",
         start=FromBackbone(),
-        steps=4000,
+        steps=3000,
         batch_size=4,
         learning_rate=5e-4,
         backbone_rate=0.3,
         weight_decay=0.05,
         warmup_steps=150,
-        frozen_stages=2,
+        frozen_stages=4,
         ema_decay=0.998,
         evaluate_every=500,
         licence="Apache-2.0 (weights); trained on COCO 2017: annotations CC BY 4.0, photographs under their Flickr terms",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from eachmask.structures.preprocess import Preprocess
     from eachmask.structures.rle import RLE
     from eachmask.structures.roi_masks import RoIMasks
+    from eachmask.structures.soft_masks import SoftMasks
 
 __all__ = [
     "RLE",
@@ -44,6 +45,7 @@ __all__ = [
     "Polygons",
     "Preprocess",
     "RoIMasks",
+    "SoftMasks",
     "UserError",
 ]
 
@@ -59,6 +61,7 @@ _HOMES = {
     "Polygons": "polygons",
     "Preprocess": "preprocess",
     "RoIMasks": "roi_masks",
+    "SoftMasks": "soft_masks",
     "UserError": "errors",
 }
 """Name -> the module that defines it."""

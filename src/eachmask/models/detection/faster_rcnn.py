@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,10 @@ from eachmask.backbones.bodies import ResNet, Swin, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.ops.anchors import base_anchors, grid_anchors
+from eachmask.ops.losses import smooth_l1
 from eachmask.ops.match import IGNORED, UNMATCHED, match, sample
 from eachmask.ops.nms import nms
-from eachmask.ops.roi import roi_align
+from eachmask.ops.roi import roi_align, roi_pool
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
 
@@ -55,17 +56,30 @@ class Config:
     """What a variant may change. Defaults are those of the papers, as torchvision has them."""
 
     anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
-    """Side of the square anchor on each level, px."""
+    """Side of the square anchor on each level, px; all of them on a backbone's only map."""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width."""
+    exact_anchors: bool = False
+    """Anchors are as large and as far apart as the level's stride says (Detectron2, MMDetection); torchvision rounds
+    their corners to whole pixels and divides the image's side by the map's."""
     rpn_depth: int = 1
     """3 x 3 convolutions of the proposal head."""
     rpn_high: float = 0.7
     """An anchor with this IoU to an object is positive ..."""
     rpn_low: float = 0.3
     """... below this it is negative; between them it is not used."""
+    rpn_rescue: float = 0.0
+    """The anchors that overlap an object most are positive whatever their IoU, from this one on."""
+    rescue_moves: bool = False
+    """They then stand for this object even if they overlap another one more (MMDetection)."""
+    rpn_inside: bool = False
+    """Only anchors that lie within the image are learnt from (paper, section 3.1.3)."""
     rpn_batch: int = 256
     """Anchors per image in the loss, half of them positive if there are as many."""
+    rpn_divisor: Literal["sampled", "batch"] = "sampled"
+    """The losses are divided by the anchors drawn, or by ``rpn_batch`` times images even if fewer were drawn."""
+    rpn_beta: float = 1 / 9
+    """Where smooth L1 turns from a parabola to a line; 0 is L1."""
     rpn_nms: float = 0.7
     rpn_candidates: int = 1000
     """Best anchors of each level that go into suppression when predicting."""
@@ -76,9 +90,18 @@ class Config:
     roi_levels: int = 4
     """So many of the finest levels are pooled from."""
     roi_size: int = 7
+    roi_pooling: Literal["align", "pool"] = "align"
+    """RoIAlign, or RoIPool with its two roundings, in all heads: the ablation of Mask R-CNN's table 2."""
     roi_sampling: int = 2
+    """RoIAlign's points per bin and side; 0 takes as many as the bin has pixels."""
+    roi_aligned: bool = False
+    """RoIAlign with pixel centres at .5, as Detectron2 corrected it."""
+    proposal_jitter: float = 0.0
+    """When training, each proposal moves by up to this share of its sides, which also change by up to that share."""
     roi_iou: float = 0.5
     """A proposal with this IoU to an object is taken for it."""
+    roi_rescue: bool = False
+    """An object's best proposal, if above ``roi_iou``, stands for it whatever else it overlaps (MMDetection)."""
     roi_batch: int = 512
     """Proposals per image in the loss ..."""
     roi_positive: float = 0.25
@@ -88,6 +111,17 @@ class Config:
     box_layers: int = 2
     box_width: int = 1024
     box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
+    box_agnostic: bool = False
+    """One box for all classes instead of one for each."""
+    box_beta: float = 1 / 9
+    """Where smooth L1 turns from a parabola to a line; 0 is L1."""
+    symmetric_clip: bool = False
+    """Boxes shrink no more in one step than they may grow: by 1000 / 16 (MMDetection)."""
+    min_side: float = 1e-2
+    """Detections narrower than this, px, are dropped."""
+    one_label: bool = False
+    """Each box gets its likeliest class alone and the score that it is anything at all (1 - background), and boxes of
+    different classes suppress one another: for data too small to tell classes apart as well as objects."""
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     max_detections: int = 100
@@ -151,15 +185,15 @@ class BoxHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Class logits, background last, and a box per class."""
+    """Class logits, background last, and a box per class (or one for all)."""
 
-    def __init__(self, in_features: int, num_classes: int) -> None:
+    def __init__(self, in_features: int, num_classes: int, agnostic: bool = False) -> None:
         super().__init__()
         self.classes = nn.Linear(in_features, num_classes + 1)
-        self.shifts = nn.Linear(in_features, num_classes * 4)
+        self.shifts = nn.Linear(in_features, 4 if agnostic else num_classes * 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, D) -> (R, K + 1) logits, (R, K, 4) shifts."""
+        """(R, D) -> (R, K + 1) logits, (R, K or 1, 4) shifts."""
         return self.classes(x), self.shifts(x).unflatten(1, (-1, 4))
 
 
@@ -180,9 +214,10 @@ class FasterRCNN(nn.Module):
         self.num_classes = num_classes
         self.backbone = backbone
         channels = backbone.channels[0]
-        self.rpn = RPNHead(channels, len(config.anchor_ratios), config.rpn_depth)
+        num_anchors = len(config.anchor_ratios) * len(self.level_sizes()[0])
+        self.rpn = RPNHead(channels, num_anchors, config.rpn_depth)
         self.box_head = BoxHead(channels, config)
-        self.box_predictor = BoxPredictor(self.box_head.out_features, num_classes)
+        self.box_predictor = BoxPredictor(self.box_head.out_features, num_classes, config.box_agnostic)
 
     def forward(self, images: ImageBatch) -> Raw:
         """(B, 3, H, W) -> the pyramid, and the proposal network's answer on it."""
@@ -201,7 +236,8 @@ class FasterRCNN(nn.Module):
         with torch.no_grad():
             proposals = self.propose(raw, self.config.rpn_candidates_training, self.config.proposals_training)
             sampled = [
-                self.sample_proposals(boxes, target) for boxes, target in zip(proposals, targets, strict=True)
+                self.sample_proposals(self._jittered(boxes, size), target)
+                for boxes, size, target in zip(proposals, raw.sizes, targets, strict=True)
             ]
         return losses | self.head_losses(raw, sampled, targets)
 
@@ -209,21 +245,29 @@ class FasterRCNN(nn.Module):
         """Losses of what stands on the proposals; subclasses add theirs."""
         logits, shifts = self.run_box_head(raw.features, [s.boxes for s in sampled])
         labels = torch.cat([s.labels for s in sampled])
-        return box_losses(logits, shifts, labels, torch.cat([self._box_targets(s) for s in sampled]))
+        wanted = torch.cat([self._box_targets(s) for s in sampled])
+        return box_losses(logits, shifts, labels, wanted, self.config.box_beta)
 
     def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
         """Proposals through the box head, suppression per class; the best first."""
         boxes = self.propose(raw, self.config.rpn_candidates, self.config.proposals)
+        results = [
+            select(mended, probabilities, size, self._filled(options), self.config)
+            for (mended, probabilities), size in zip(self.judge(raw, boxes), raw.sizes, strict=True)
+        ]
+        return self.decode_heads(raw, results, options)
+
+    def judge(self, raw: Raw, boxes: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """What the second stage makes of proposals (P, 4): boxes (P, K or 1, 4) within the image, scores (P, K)."""
         logits, shifts = self.run_box_head(raw.features, boxes)
         counts = [len(b) for b in boxes]
         results = []
         for image_boxes, image_logits, image_shifts, size in zip(
             boxes, logits.split(counts), shifts.split(counts), raw.sizes, strict=True
         ):
-            decoded = box_ops.decode(image_shifts.float(), image_boxes[:, None], self.config.box_weights)
-            probabilities = image_logits.float().softmax(dim=-1)[:, :-1]
-            results.append(select(box_ops.clip(decoded, size), probabilities, size, self._filled(options)))
-        return self.decode_heads(raw, results, options)
+            mended = self.shifted(image_boxes[:, None], image_shifts.float(), self.config.box_weights)
+            results.append((box_ops.clip(mended, size), image_logits.float().softmax(dim=-1)[:, :-1]))
+        return results
 
     def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
         """What subclasses add to the kept boxes."""
@@ -239,7 +283,7 @@ class FasterRCNN(nn.Module):
             logits = flatten_anchors(logits, 1).squeeze(-1).float()  # (B, H W A)
             best, index = logits.topk(min(candidates, logits.shape[1]), dim=1)
             chosen = flatten_anchors(shifts, 4).float().gather(1, index[..., None].expand(-1, -1, 4))
-            boxes.append(box_ops.decode(chosen, level_anchors[index], (1.0, 1.0, 1.0, 1.0)))
+            boxes.append(self.shifted(level_anchors[index], chosen, (1.0, 1.0, 1.0, 1.0)))
             scores.append(best.sigmoid())
             levels.append(torch.full_like(index, i))
         columns = zip(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1), raw.sizes, strict=True)
@@ -247,82 +291,139 @@ class FasterRCNN(nn.Module):
             _suppress_proposals(*column, threshold=self.config.rpn_nms, keep=keep).detach() for column in columns
         ]
 
+    def shifted(self, boxes: Tensor, shifts: Tensor, weights: Weights) -> Tensor:
+        """Boxes (..., 4) moved and scaled by what a head said of them; not clipped."""
+        if self.config.symmetric_clip:
+            low = shifts.new_tensor([-box_ops.MAX_LOG_SCALE * weight for weight in weights[2:]])
+            shifts = torch.cat([shifts[..., :2], torch.maximum(shifts[..., 2:], low)], dim=-1)
+        return box_ops.decode(shifts, boxes, weights)
+
     def anchors(self, raw: Raw) -> list[Tensor]:
         """(H W A, 4) of every level, on the batch's device."""
         height, width = raw.batch_size
         device = raw.objectness[0].device
+        exact = self.config.exact_anchors
         result = []
-        for level, size in zip(raw.objectness, self.config.anchor_sizes, strict=True):
+        for level, sizes, stride in zip(raw.objectness, self.level_sizes(), raw.features.strides, strict=True):
             rows, columns = level.shape[-2:]
-            base = base_anchors((size,), self.config.anchor_ratios)
-            result.append(grid_anchors(base, (rows, columns), (height // rows, width // columns)).to(device))
+            base = torch.cat([base_anchors((s,), self.config.anchor_ratios, rounded=not exact) for s in sizes])
+            step = (stride, stride) if exact else (height // rows, width // columns)
+            result.append(grid_anchors(base, (rows, columns), step).to(device))
         return result
+
+    def level_sizes(self) -> list[tuple[int, ...]]:
+        """The sides of each level's anchors, px."""
+        sizes = self.config.anchor_sizes
+        return [(size,) for size in sizes] if len(self.backbone.strides) > 1 else [sizes]
 
     def rpn_losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """Binary cross-entropy on sampled anchors, smooth L1 on the positive ones' shifts."""
         anchors = torch.cat(self.anchors(raw))
         logits = torch.cat([flatten_anchors(x, 1) for x in raw.objectness], 1).squeeze(-1).float()
         shifts = torch.cat([flatten_anchors(x, 4) for x in raw.shifts], 1).float()
+        c = self.config
         truth, wanted, weight = [], [], []
-        for target in targets:
-            matched = self._match(anchors, target, self.config.rpn_high, self.config.rpn_low, low_quality=True)
-            positive, negative = sample(matched, self.config.rpn_batch, 0.5)
+        for target, size in zip(targets, raw.sizes, strict=True):
+            usable = _inside(anchors, size) if c.rpn_inside else None
+            matched = self._match(anchors, target, c.rpn_high, c.rpn_low, rescue=c.rpn_rescue, usable=usable)
+            positive, negative = sample(matched, c.rpn_batch, 0.5)
             truth.append((matched >= 0).float())
             weight.append(positive.float() + 2 * negative.float())  # 1 positive, 2 negative, 0 unused
             boxes = target.boxes.to(anchors)
             wanted.append(_encode_matched(boxes, anchors, matched, (1.0, 1.0, 1.0, 1.0)))
         used, positives = torch.stack(weight) > 0, torch.stack(weight) == 1
-        objectness = F.binary_cross_entropy_with_logits(logits[used], torch.stack(truth)[used])
-        boxes_loss = F.smooth_l1_loss(
-            shifts[positives], torch.stack(wanted)[positives], beta=1 / 9, reduction="sum"
-        )
-        # Without any anchor the mean over nothing would not be a number.
-        num_used = int(used.sum())
-        return {
-            "rpn_objectness": objectness if num_used else logits.sum() * 0,
-            "rpn_box": boxes_loss / max(num_used, 1),
-        }
+        objectness = F.binary_cross_entropy_with_logits(logits[used], torch.stack(truth)[used], reduction="sum")
+        boxes_loss = smooth_l1(shifts[positives], torch.stack(wanted)[positives], c.rpn_beta)
+        divisor = c.rpn_batch * len(targets) if c.rpn_divisor == "batch" else max(int(used.sum()), 1)
+        return {"rpn_objectness": objectness / divisor, "rpn_box": boxes_loss / divisor}
 
     # Second stage
 
-    def sample_proposals(self, proposals: Tensor, target: Instances) -> Sampled:
-        """Proposals and true boxes -> a balanced set with labels (background = K)."""
+    def sample_proposals(
+        self, proposals: Tensor, target: Instances, iou: float | None = None, with_truth: bool = True
+    ) -> Sampled:
+        """Proposals and true boxes -> a balanced set with labels (background = K).
+
+        Args:
+            iou: from here on a proposal stands for an object; the model's own by default.
+            with_truth: the true boxes are proposals too.
+        """
+        c = self.config
+        iou = c.roi_iou if iou is None else iou
         truth = target.boxes.to(proposals)
-        boxes = torch.cat([proposals, truth[learnable(target, truth.device)[0]]])
-        matched = self._match(boxes, target, self.config.roi_iou, self.config.roi_iou, low_quality=False)
-        positive, negative = sample(matched, self.config.roi_batch, self.config.roi_positive)
+        matched = self._match(proposals, target, iou, iou, rescue=iou if c.roi_rescue else None)
+        boxes = proposals
+        if with_truth:
+            own = learnable(target, truth.device)[0]
+            boxes, matched = torch.cat([proposals, truth[own]]), torch.cat([matched, own])
+        positive, negative = sample(matched, c.roi_batch, c.roi_positive)
         chosen = torch.nonzero(positive | negative).squeeze(1)
         matched = matched[chosen]
         labels = torch.full_like(matched, self.num_classes)
         assert target.labels is not None
         labels[matched >= 0] = target.labels.to(labels.device)[matched[matched >= 0]]
         matched_boxes = truth[matched.clamp(min=0)] if len(truth) else boxes[chosen]
-        return Sampled(boxes[chosen], labels, matched, matched_boxes)
+        return Sampled(boxes[chosen], labels, matched, matched_boxes, chosen >= len(proposals))
 
     def run_box_head(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """RoIs of all images in one go -> (R, K + 1) logits, (R, K, 4) shifts."""
+        """RoIs of all images in one go -> (R, K + 1) logits, (R, K or 1, 4) shifts."""
         return self.box_predictor(self.box_head(self.pool(features, boxes, self.config.roi_size)))
 
     def pool(self, features: Features, boxes: list[Tensor], size: int) -> Tensor:
-        """RoIAlign from the level that fits each box: (R, C, size, size), in the features' type.
+        """RoIAlign (or RoIPool) from the level that fits each box: (R, C, size, size), in the features' type.
 
         Cut in float32: in bfloat16 a corner at 800 px would be off by up to two pixels.
         """
-        levels = self.config.roi_levels
-        maps = [level.float() for level in features.maps[:levels]]
-        rois = roi_align(maps, boxes, size, features.strides[:levels], self.config.roi_sampling)
+        c = self.config
+        maps = [level.float() for level in features.maps[: c.roi_levels]]
+        strides = features.strides[: c.roi_levels]
+        if c.roi_pooling == "pool":
+            rois = roi_pool(maps, boxes, size, strides)
+        else:
+            rois = roi_align(maps, boxes, size, strides, c.roi_sampling, c.roi_aligned)
         return rois.to(features.maps[0].dtype)
 
-    def _match(self, boxes: Tensor, target: Instances, high: float, low: float, *, low_quality: bool) -> Tensor:
-        """Index of each box's object, or UNMATCHED / IGNORED; boxes mostly inside a crowd are ignored."""
+    def _match(
+        self,
+        boxes: Tensor,
+        target: Instances,
+        high: float,
+        low: float,
+        *,
+        rescue: float | None = None,
+        usable: Tensor | None = None,
+    ) -> Tensor:
+        """Index of each box's object, or UNMATCHED / IGNORED; boxes mostly inside a crowd are ignored.
+
+        Args:
+            rescue: an object's best boxes stand for it from this IoU on; None leaves them where they are.
+            usable: (P,) False for boxes that are ignored.
+        """
         truth = target.boxes.to(boxes)
         single, crowd = learnable(target, boxes.device)
-        matched = match(box_ops.iou(truth[single], boxes), high, low, low_quality)
+        iou = box_ops.iou(truth[single], boxes)
+        if usable is not None:
+            iou = torch.where(usable, iou, -1.0)
+        matched = match(iou, high, low, rescue is not None, rescue or 0.0, self.config.rescue_moves)
         matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched) if len(single) else matched
         if len(crowd):
             covered = box_ops.coverage(boxes, truth[crowd]).max(dim=1).values > 0.5
             matched[covered & (matched == UNMATCHED)] = IGNORED
+        if usable is not None:
+            matched[~usable] = IGNORED
         return matched
+
+    def _jittered(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Proposals (P, 4) moved and scaled at random, so that the heads see more than the same few boxes."""
+        share = self.config.proposal_jitter
+        if not share:
+            return boxes
+        x, y, w, h = box_ops.convert(boxes, "xyxy", "cxcywh").unbind(-1)
+        dx, dy, dw, dh = ((torch.rand_like(boxes) * 2 - 1) * share).unbind(-1)
+        moved = torch.stack([x + dx * w, y + dy * h, w * (1 + dw), h * (1 + dh)], dim=-1)
+        clipped = box_ops.clip(box_ops.convert(moved, "cxcywh", "xyxy"), size)
+        solid = (clipped[:, 2:] - clipped[:, :2] >= 1e-3).all(dim=1)
+        return torch.where(solid[:, None], clipped, boxes)
 
     def _box_targets(self, sampled: Sampled) -> Tensor:
         return box_ops.encode(sampled.matched_boxes, sampled.boxes, self.config.box_weights)
@@ -347,6 +448,7 @@ class Sampled(NamedTuple):
     labels: Tensor  # (S,) 0..K-1, K is background
     matched: Tensor  # (S,) index of the object, negative for background
     matched_boxes: Tensor  # (S, 4) the object's box (anything for background)
+    is_truth: Tensor | None = None  # (S,) bool, is a true box that was added to the proposals
 
 
 def learnable(target: Instances, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -360,31 +462,47 @@ def learnable(target: Instances, device: torch.device) -> tuple[Tensor, Tensor]:
     return tuple(torch.nonzero(chosen).squeeze(1).to(device) for chosen in (solid & ~crowd, solid & crowd))  # type: ignore[return-value]
 
 
-def box_losses(logits: Tensor, shifts: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+def box_losses(
+    logits: Tensor, shifts: Tensor, labels: Tensor, wanted: Tensor, beta: float = 1 / 9
+) -> dict[str, Tensor]:
     """Cross-entropy over K + 1 classes; smooth L1 on the true class's shifts, per RoI (Fast R-CNN, eq. 1 - 3).
 
     Args:
-        logits: (R, K + 1); shifts: (R, K, 4); labels: (R,), K is background; wanted: (R, 4).
+        logits: (R, K + 1); shifts: (R, K or 1, 4); labels: (R,), K is background; wanted: (R, 4).
+        beta: of smooth L1, 0 is L1.
     """
     logits, shifts = logits.float(), shifts.float()
     if not len(labels):
         return {"class": logits.sum() * 0, "box": shifts.sum() * 0}
     positive = torch.nonzero(labels < logits.shape[1] - 1).squeeze(1)
-    error = F.smooth_l1_loss(shifts[positive, labels[positive]], wanted[positive], beta=1 / 9, reduction="sum")
+    of_class = labels[positive] if shifts.shape[1] > 1 else torch.zeros_like(positive)
+    error = smooth_l1(shifts[positive, of_class], wanted[positive], beta)
     return {"class": F.cross_entropy(logits, labels), "box": error / len(labels)}
 
 
 def select(
-    boxes: Tensor, probabilities: Tensor, size: tuple[int, int], limits: tuple[float, float, int]
+    boxes: Tensor,
+    probabilities: Tensor,
+    size: tuple[int, int],
+    limits: tuple[float, float, int],
+    config: Config | None = None,
 ) -> Instances:
-    """(P, K, 4) boxes and (P, K) probabilities -> the instances of one image, best first."""
+    """(P, K or 1, 4) boxes and (P, K) probabilities -> the instances of one image, best first."""
+    config = config or Config()
     score_threshold, nms_threshold, max_detections = limits
-    proposal, label = torch.nonzero(probabilities > score_threshold, as_tuple=True)
-    scores, boxes = probabilities[proposal, label], boxes[proposal, label]
+    if config.one_label:
+        something, likeliest = probabilities.sum(dim=1), probabilities.argmax(dim=1)
+        proposal = torch.nonzero(something > score_threshold).squeeze(1)
+        label, scores = likeliest[proposal], something[proposal].clamp(max=1.0)
+    else:
+        proposal, label = torch.nonzero(probabilities > score_threshold, as_tuple=True)
+        scores = probabilities[proposal, label]
+    boxes = boxes[proposal, label if boxes.shape[1] > 1 else 0]
     sides = boxes[:, 2:] - boxes[:, :2]
-    solid = torch.nonzero((sides >= 1e-2).all(1)).squeeze(1)
+    solid = torch.nonzero((sides >= config.min_side).all(1)).squeeze(1)
     boxes, scores, label = boxes[solid], scores[solid], label[solid]
-    keep = nms(boxes, scores, label, nms_threshold)[:max_detections]
+    rivals = torch.zeros_like(label) if config.one_label else label
+    keep = nms(boxes, scores, rivals, nms_threshold)[:max_detections]
     return Instances(image_size=size, boxes=boxes[keep], labels=label[keep], scores=scores[keep])
 
 
@@ -396,6 +514,13 @@ def _suppress_proposals(
     solid = torch.nonzero((sides >= 1e-3).all(1)).squeeze(1)
     boxes, scores, levels = boxes[solid], scores[solid], levels[solid]
     return boxes[nms(boxes, scores, levels, threshold)[:keep]]
+
+
+def _inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which boxes (P, 4) do not cross the border of an image (height, width): (P,) bool."""
+    height, width = size
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return (x1 >= 0) & (y1 >= 0) & (x2 < width) & (y2 < height)
 
 
 def in_groups(boxes: list[Tensor], at_once: int) -> Iterator[list[Tensor]]:
@@ -440,9 +565,22 @@ V2: dict[str, Any] = {"rpn_depth": 2, "box_convs": 4, "box_layers": 1}
 """Changes of the second generation; its pyramid has batch normalisation too."""
 
 
-def resnet_fpn(name: str, norm_eps: float = 1e-5, norm: Callable[[int], nn.Module] | None = None) -> FPN:
+_BOTH: dict[str, Any] = {"exact_anchors": True, "roi_aligned": True, "roi_sampling": 0, "rpn_beta": 0.0,
+                         "box_beta": 0.0, "proposals_training": 1000}  # fmt: skip
+DETECTRON2 = _BOTH | {"rpn_divisor": "batch", "min_side": 1e-6}
+"""What Detectron2's two-stage models do otherwise; their bodies are built with ``stride_first=True``."""
+MMDET = _BOTH | {"rpn_rescue": 0.3, "rescue_moves": True, "symmetric_clip": True, "min_side": 0.0}
+"""What MMDetection's do otherwise."""
+
+
+def resnet_fpn(
+    name: str,
+    norm_eps: float = 1e-5,
+    norm: Callable[[int], nn.Module] | None = None,
+    stride_first: bool = False,
+) -> FPN:
     """A ResNet with a pyramid of five levels, strides 4 ... 64."""
-    return FPN(ResNet(name, norm_eps), Pyramid(norm=norm))
+    return FPN(ResNet(name, norm_eps, stride_first), Pyramid(norm=norm))
 
 
 def faster_rcnn_r50_fpn(num_classes: int = 80, **config: Any) -> FasterRCNN:
@@ -462,14 +600,24 @@ LIGHT: dict[str, Any] = {"anchor_sizes": (16, 32, 64, 128, 256), "box_width": 25
 """For small networks on small images."""
 
 
-def light_fpn(name: str) -> FPN:
-    """A timm network with a pyramid of 128 channels."""
-    return FPN(Timm(name), Pyramid(channels=128))
+def light_fpn(name: str, first: int = 0) -> FPN:
+    """A timm network with a pyramid of 128 channels, from stride 4 on (8 with ``first=1``)."""
+    return FPN(Timm(name), Pyramid(channels=128, first=first))
 
 
 def swin_fpn(name: str) -> FPN:
     """A Swin transformer with a pyramid of 256 channels."""
     return FPN(Swin(name))
+
+
+def faster_rcnn_r50_fpn_mmdet(num_classes: int = 80, **config: Any) -> FasterRCNN:
+    """ResNet-50: MMDetection's ``faster-rcnn_r50_fpn_1x_coco``."""
+    return faster_rcnn_r50_fpn(num_classes, **(MMDET | config))
+
+
+def faster_rcnn_timm_fpn(num_classes: int = 80, backbone: str = "convnext_tiny", **config: Any) -> FasterRCNN:
+    """Any network of timm's that lists its features, named by ``backbone``; full-size heads."""
+    return FasterRCNN(FPN(Timm(backbone)), num_classes, Config(**config))
 
 
 def faster_rcnn_lite0_fpn(num_classes: int = 80, **config: Any) -> FasterRCNN:

@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
-from eachmask.backbones.fpn import FPN
+from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.pafpn import PAFPN, PLAIN
 from eachmask.models.detection import faster_rcnn
 from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled, in_groups, light_fpn, resnet_fpn, swin_fpn
 from eachmask.ops.roi import roi_align
@@ -45,6 +47,10 @@ class Config(faster_rcnn.Config):
     mask_width: int = 256
     mask_norm: bool = False
     """Batch normalisation in the mask head (v2)."""
+    mask_agnostic: bool = False
+    """One mask for all classes instead of one for each (section 4.1, class-specific against class-agnostic)."""
+    mask_binary: bool = False
+    """True masks at the head's size are 0 or 1 instead of shares of pixels (Detectron2, MMDetection)."""
 
 
 class MaskHead(nn.Module):
@@ -57,14 +63,19 @@ class MaskHead(nn.Module):
             *(_conv_relu(a, b, config.mask_norm) for a, b in zip(widths[:-1], widths[1:], strict=True))
         )
         self.upsample = nn.ConvTranspose2d(widths[-1], config.mask_width, 2, stride=2)
-        self.masks = nn.Conv2d(config.mask_width, num_classes, 1)
+        self.masks = nn.Conv2d(config.mask_width, 1 if config.mask_agnostic else num_classes, 1)
         for layer in (self.upsample, self.masks):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        if config.mask_agnostic:  # one output alone would start with weights of size 1
+            nn.init.normal_(self.masks.weight, std=0.01)
 
     def forward(self, rois: Tensor, labels: Tensor) -> Tensor:
         """(R, C, 14, 14) and the class of each (R,) -> (R, M, M) logits of that class alone."""
-        x = self.convs(rois)
+        return self.draw(self.convs(rois), labels)
+
+    def draw(self, x: Tensor, labels: Tensor) -> Tensor:
+        """What the convolutions made of the RoIs (R, C', m, m), as the mask of one class each: (R, 2 m, 2 m)."""
         at_once = max(1, len(x) if torch.is_grad_enabled() else UPSAMPLED_AT_ONCE)
         parts = zip(x.split(at_once), labels.split(at_once), strict=True)
         return torch.cat([self._draw(part, chosen) for part, chosen in parts])
@@ -80,6 +91,7 @@ class MaskHead(nn.Module):
         bias = self.upsample.bias.repeat(4)  # type: ignore[union-attr]
         pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
         quadruples = torch.addmm(bias, pixels, matrix).relu_()
+        labels = labels if self.masks.out_channels > 1 else torch.zeros_like(labels)
         quadruples = quadruples.view(count, height * width * 4, self.upsample.out_channels)
         logits = torch.bmm(quadruples, self.masks.weight[labels].squeeze(-1))
         logits = logits.view(count, height, width, 2, 2) + self.masks.bias[labels].view(-1, 1, 1, 1, 1)  # type: ignore[index]
@@ -99,18 +111,10 @@ class MaskRCNN(FasterRCNN):
     def head_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
         """Adds the mask loss: mean binary cross-entropy of the true class's mask on positive RoIs (section 3)."""
         losses = super().head_losses(raw, sampled, targets)
-        positive = [s.labels < self.num_classes for s in sampled]
-        boxes = [s.boxes[p] for s, p in zip(sampled, positive, strict=True)]
-        labels = torch.cat([s.labels[p] for s, p in zip(sampled, positive, strict=True)])
+        boxes, labels, wanted = sampled_mask_targets(sampled, targets, self.num_classes, self.config)
         if not len(labels):
-            return losses | {"mask": sum(p.sum() for p in self.mask_head.parameters()) * 0}
+            return losses | {"mask": torch.stack([p.sum() for p in self.mask_head.parameters()]).sum() * 0}
         logits = self.mask_logits(raw.features, boxes, labels)
-        wanted = torch.cat(
-            [
-                mask_targets(_masks_of(target), s.matched[p], b, logits.shape[-1])
-                for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True)
-            ]
-        )
         return losses | {"mask": F.binary_cross_entropy_with_logits(logits.float(), wanted)}
 
     def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
@@ -131,7 +135,33 @@ class MaskRCNN(FasterRCNN):
         return torch.cat([self.mask_head(self.pool(features, b, self.config.mask_roi_size), k) for b, k in parts])
 
 
-def mask_targets(masks: Masks, matched: Tensor, boxes: Tensor, size: int) -> Tensor:
+def sampled_mask_targets(
+    sampled: list[Sampled], targets: list[Instances], num_classes: int, config: Config
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """What a mask head learns from.
+
+    Returns:
+        the positive RoIs of each image (N_b, 4) px, the class of each (R,), and the mask that each should show
+        (R, M, M), 0..1.
+
+    Raises:
+        ValueError: an image with positive RoIs has no masks.
+    """
+    positive = [s.labels < num_classes for s in sampled]
+    boxes = [s.boxes[p] for s, p in zip(sampled, positive, strict=True)]
+    labels = torch.cat([s.labels[p] for s, p in zip(sampled, positive, strict=True)])
+    side = 2 * config.mask_roi_size
+    wanted = [
+        mask_targets(_masks_of(target), s.matched[p], b, side, config.roi_aligned)
+        if len(b)
+        else b.new_zeros((0, side, side))
+        for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True)
+    ]
+    masks = torch.cat(wanted)
+    return boxes, labels, (masks >= 0.5).to(masks) if config.mask_binary else masks
+
+
+def mask_targets(masks: Masks, matched: Tensor, boxes: Tensor, size: int, aligned: bool = False) -> Tensor:
     """The true mask of each RoI as the head should draw it: RoIAlign of the bitmap (R, size, size), 0..1.
 
     Each object is looked at in a window of its own, so the cost does not grow with the image.
@@ -140,6 +170,7 @@ def mask_targets(masks: Masks, matched: Tensor, boxes: Tensor, size: int) -> Ten
         masks: of the image's objects.
         matched: (R,) which object each RoI stands for.
         boxes: (R, 4) px.
+        aligned: as in :func:`~eachmask.ops.roi.roi_align`.
     """
     result = boxes.new_zeros((len(boxes), size, size))
     for index in matched.unique().tolist():
@@ -147,7 +178,7 @@ def mask_targets(masks: Masks, matched: Tensor, boxes: Tensor, size: int) -> Ten
         crop, x, y = _window(masks[index].to_bitmaps())
         shifted = boxes[rows] - boxes.new_tensor([x, y, x, y])
         bitmap = torch.from_numpy(crop).to(boxes)[None, None]
-        result[rows] = roi_align([bitmap], [shifted], size, [1], sampling=0)[:, 0]
+        result[rows] = roi_align([bitmap], [shifted], size, [1], sampling=0, aligned=aligned)[:, 0]
     return result
 
 
@@ -194,6 +225,34 @@ def mask_rcnn_r50_fpn_v2(num_classes: int = 80, **config: Any) -> MaskRCNN:
     return MaskRCNN(resnet_fpn("resnet50", chosen.norm_eps, nn.BatchNorm2d), num_classes, chosen)
 
 
+MMDET: dict[str, Any] = faster_rcnn.MMDET | {"roi_rescue": True, "mask_binary": True}
+DETECTRON2: dict[str, Any] = faster_rcnn.DETECTRON2 | {"mask_binary": True}
+"""What MMDetection's and Detectron2's models do otherwise; also for the models built on them."""
+
+
+def mask_rcnn_r50_fpn_mmdet(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """ResNet-50: MMDetection's ``mask-rcnn_r50_fpn_1x_coco``."""
+    return mask_rcnn_r50_fpn(num_classes, **(MMDET | config))
+
+
+def mask_rcnn_r50_fpn_detectron2(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """ResNet-50 that halves maps first: Detectron2's ``mask_rcnn_R_50_FPN_1x``; wants BGR."""
+    chosen = Config(**(DETECTRON2 | config))
+    return MaskRCNN(resnet_fpn("resnet50", chosen.norm_eps, stride_first=True), num_classes, chosen)
+
+
+def mask_rcnn_r50_pafpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """ResNet-50 with path aggregation in the pyramid alone: MMDetection's ``PAFPN``."""
+    chosen = Config(**(MMDET | config))
+    return MaskRCNN(PAFPN(ResNet("resnet50", chosen.norm_eps), bottom_up=PLAIN), num_classes, chosen)
+
+
+def mask_rcnn_lite0_pafpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """EfficientNet-Lite0 with narrow heads and path aggregation."""
+    backbone = PAFPN(Timm("tf_efficientnet_lite0"), Pyramid(channels=128), PLAIN)
+    return MaskRCNN(backbone, num_classes, Config(**(faster_rcnn.LIGHT | {"mask_width": 128} | config)))
+
+
 def mask_rcnn_r18_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
     """ResNet-18, full-size heads."""
     chosen = Config(**config)
@@ -207,6 +266,45 @@ def mask_rcnn_lite0_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
     )
 
 
+def mask_rcnn_lite0_p3(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """EfficientNet-Lite0 with narrow heads on strides 8 ... 64: half the work, for objects of 16 px and more."""
+    light = faster_rcnn.LIGHT | {"anchor_sizes": (24, 48, 96, 192), "roi_levels": 3, "mask_width": 128}
+    return MaskRCNN(light_fpn("tf_efficientnet_lite0", first=1), num_classes, Config(**(light | config)))
+
+
+def mask_rcnn_r34_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """ResNet-34, full-size heads."""
+    chosen = Config(**config)
+    return MaskRCNN(resnet_fpn("resnet34", chosen.norm_eps), num_classes, chosen)
+
+
+def mask_rcnn_r101_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """ResNet-101: MMDetection's ``mask-rcnn_r101_fpn_1x_coco``."""
+    chosen = Config(**(MMDET | config))
+    return MaskRCNN(resnet_fpn("resnet101", chosen.norm_eps), num_classes, chosen)
+
+
+def mask_rcnn_x101_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """ResNeXt-101, 32 groups of 8 (arXiv 1611.05431): MMDetection's ``mask-rcnn_x101-32x8d_fpn``."""
+    chosen = Config(**(MMDET | config))
+    return MaskRCNN(resnet_fpn("resnext101_32x8d", chosen.norm_eps), num_classes, chosen)
+
+
 def mask_rcnn_swin_t_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
     """Swin-T (torchvision's), full-size heads."""
     return MaskRCNN(swin_fpn("swin_t"), num_classes, Config(**config))
+
+
+def mask_rcnn_swin_s_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """Swin-S (torchvision's), full-size heads."""
+    return MaskRCNN(swin_fpn("swin_s"), num_classes, Config(**config))
+
+
+def mask_rcnn_swin_b_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """Swin-B (torchvision's), full-size heads."""
+    return MaskRCNN(swin_fpn("swin_b"), num_classes, Config(**config))
+
+
+def mask_rcnn_timm_fpn(num_classes: int = 80, backbone: str = "convnext_tiny", **config: Any) -> MaskRCNN:
+    """Any network of timm's that lists its features, named by ``backbone``; full-size heads."""
+    return MaskRCNN(FPN(Timm(backbone)), num_classes, Config(**config))

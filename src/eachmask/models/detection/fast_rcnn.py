@@ -1,0 +1,273 @@
+"""Fast R-CNN: one pass over the picture, then a small head on every proposal.
+
+Girshick: "Fast R-CNN", ICCV 2015, arXiv 1504.08083.
+
+The idea: R-CNN runs a network on every proposal, so two thousand times per picture; here the network runs once on the
+whole picture, and RoIPool cuts a small grid of fixed size out of its features for each proposal. A head of fully
+connected layers then gives class and box together, and one multi-task loss trains everything at once, instead of a
+network, support vector machines and box regressors one after the other.
+
+Where we differ: pooled from the pyramid level that fits the proposal (Lin et al., arXiv 1612.03144), not from VGG16's
+last map; background that overlaps no object by ``roi_low`` is used where there is too little of the harder kind; the
+fully connected layers are not compressed (section 3.1). Proposals come from selective search inside ``forward``.
+
+Shapes: B images, P proposals of one image, R RoIs of all images, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from eachmask.backbones.bodies import ResNet, Timm
+from eachmask.backbones.features import Features
+from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.models.detection.faster_rcnn import Sampled, Weights, box_losses, learnable, select
+from eachmask.ops.roi import roi_pool
+from eachmask.ops.selective_search import FAST, SINGLE, Proposals, Search, search_batch
+from eachmask.structures import DecodeOptions, ImageBatch, Instances
+from eachmask.structures import boxes as box_ops
+
+
+class Raw(NamedTuple):
+    """The pyramid, and where selective search says that something might be."""
+
+    features: Features
+    proposals: tuple[Proposals, ...]  # of each image, boxes in px of the batch
+    sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change. Defaults are those of the paper (sections 2.3 and 3) with a pyramid."""
+
+    strategies: Literal["fast", "single"] = "fast"
+    """Of selective search: the eight of its paper's "fast" set, or one."""
+    search_side: int = 500
+    """Larger images are searched at this longer side, px."""
+    proposals: int = 2000
+    """Per image, at most."""
+    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of the preprocessing, which selective search has to undo ..."""
+    pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    roi_size: int = 7
+    """Side of the pooled grid."""
+    roi_iou: float = 0.5
+    """A proposal with this IoU to an object is taken for it."""
+    roi_low: float = 0.1
+    """Background between this IoU and ``roi_iou`` is learnt from first: it is the harder kind."""
+    roi_batch: int = 64
+    """Proposals per image in the loss ..."""
+    roi_positive: float = 0.25
+    """... and the largest share of objects among them."""
+    box_width: int = 1024
+    """Of the two fully connected layers; VGG16 has 4096."""
+    box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
+    box_beta: float = 1.0
+    """Where smooth L1 turns from a parabola to a line."""
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.3
+    max_detections: int = 100
+
+    @property
+    def search(self) -> Search:
+        """Where the proposals come from."""
+        strategies = FAST if self.strategies == "fast" else SINGLE
+        return Search(strategies, self.search_side, most=self.proposals, mean=self.pixel_mean, std=self.pixel_std)
+
+
+# Blocks, in the order of the data -------------------------------------------------------------------------------------
+
+
+class Head(nn.Module):
+    """Two fully connected layers, then class and box beside each other (paper, figure 1)."""
+
+    def __init__(self, in_features: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(in_features, width), nn.ReLU(inplace=True), nn.Linear(width, width), nn.ReLU(inplace=True)
+        )
+        self.classes = nn.Linear(width, num_classes + 1)
+        self.shifts = nn.Linear(width, 4 * num_classes)
+        for layer, std in ((self.classes, 0.01), (self.shifts, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, ...) -> (R, K + 1) logits, background last, and (R, K, 4) shifts of the box."""
+        x = self.layers(rois.flatten(1))
+        return self.classes(x), self.shifts(x).unflatten(1, (-1, 4))
+
+
+# The model ------------------------------------------------------------------------------------------------------------
+
+
+class FastRCNN(nn.Module):
+    """Detection on given proposals with three verbs; masks are added by subclasses' heads.
+
+    Args:
+        backbone: gives Features of equal channels on every level.
+        num_classes: K, without background.
+    """
+
+    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or Config()
+        self.num_classes = num_classes
+        self.backbone = backbone
+        self.head = Head(backbone.channels[0] * config.roi_size**2, config.box_width, num_classes)
+
+    def forward(self, images: ImageBatch) -> Raw:
+        """(B, 3, H, W) -> the pyramid; and proposals, which no weight has a part in."""
+        return Raw(self.backbone(images.tensor), tuple(search_batch(images, self.config.search)), images.sizes)
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """Log loss of the class and smooth L1 of the box, on sampled proposals (paper, eq. 1).
+
+        Args:
+            targets: one per image, in pixels of the batch, with labels.
+        """
+        with torch.no_grad():
+            sampled = [
+                sample_boxes(p.boxes, target, self.num_classes, self.config)
+                for p, target in zip(raw.proposals, targets, strict=True)
+            ]
+        logits, shifts = self.head(self.pool(raw.features, [s.boxes for s in sampled]))
+        labels = torch.cat([s.labels for s in sampled])
+        wanted = [box_ops.encode(s.matched_boxes, s.boxes, self.config.box_weights) for s in sampled]
+        losses = box_losses(logits, shifts, labels, torch.cat(wanted), self.config.box_beta)
+        return losses | self.more_losses(raw, sampled, targets)
+
+    def more_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
+        """Losses of what subclasses have on the same proposals."""
+        return {}
+
+    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+        """All proposals through the head, suppression per class; the best first."""
+        boxes = [p.boxes for p in raw.proposals]
+        counts = [len(b) for b in boxes]
+        logits, shifts = self.head(self.pool(raw.features, boxes))
+        results = []
+        for image_boxes, image_logits, image_shifts, size in zip(
+            boxes, logits.split(counts), shifts.split(counts), raw.sizes, strict=True
+        ):
+            moved = box_ops.decode(image_shifts.float(), image_boxes[:, None], self.config.box_weights)
+            probabilities = image_logits.float().softmax(dim=-1)[:, :-1]
+            results.append(select(box_ops.clip(moved, size), probabilities, size, limits(self.config, options)))
+        return self.decode_more(raw, results, options)
+
+    def decode_more(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
+        """What subclasses add to the kept boxes."""
+        return instances
+
+    def pool(self, features: Features, boxes: list[Tensor]) -> Tensor:
+        """RoIPool in float32, whatever the features are in: (R, C, 7, 7)."""
+        maps = [level.float() for level in features.maps]
+        return roi_pool(maps, boxes, self.config.roi_size, features.strides).to(features.maps[0].dtype)
+
+
+# Target assignment ----------------------------------------------------------------------------------------------------
+
+
+def limits(config: Any, options: DecodeOptions) -> tuple[float, float, int]:
+    """Score threshold, NMS threshold and largest number: the user's, or else the model's."""
+    return (
+        config.score_threshold if options.score_threshold is None else options.score_threshold,
+        config.nms_threshold if options.nms_threshold is None else options.nms_threshold,
+        config.max_detections if options.max_detections is None else options.max_detections,
+    )
+
+
+def sample_boxes(boxes: Tensor, target: Instances, num_classes: int, config: Config) -> Sampled:
+    """Proposals (P, 4) and the objects' own boxes -> a balanced set with labels (background = K)."""
+    truth = target.boxes.to(boxes)
+    single, crowd = learnable(target, boxes.device)
+    boxes = torch.cat([boxes, truth[single]])
+    in_crowd = (box_ops.coverage(boxes, truth[crowd]) > 0.5).any(dim=1)
+    chosen, matched = draw(box_ops.iou(truth[single], boxes), in_crowd, config)
+    return labelled(boxes[chosen], single, matched, target, num_classes)
+
+
+def draw(overlap: Tensor, in_crowd: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    """Which proposals to learn from (paper, section 2.3, "mini-batch sampling").
+
+    Args:
+        overlap: (N, P) IoU of the objects to learn with the proposals.
+        in_crowd: (P,) True: no background, whatever it overlaps.
+
+    Returns:
+        (S,) index of the proposal, objects first, and (S,) of its object, -1 for background.
+    """
+    num, share = config.roi_batch, config.roi_positive
+    num_proposals = overlap.shape[1]
+    if len(overlap):
+        best, index = overlap.max(dim=0)
+    else:
+        best, index = overlap.new_zeros(num_proposals), in_crowd.new_zeros(num_proposals, dtype=torch.int64)
+    chance = torch.rand(num_proposals, device=overlap.device)
+    is_object = best >= config.roi_iou
+    positive = _first(chance, is_object, int(num * share))
+    hard = (best >= config.roi_low).to(chance)
+    negative = _first(chance + hard, ~is_object & ~in_crowd, num - len(positive))
+    matched = torch.cat([index[positive], torch.full_like(negative, -1)])
+    return torch.cat([positive, negative]), matched
+
+
+def labelled(boxes: Tensor, single: Tensor, matched: Tensor, target: Instances, num_classes: int) -> Sampled:
+    """Drawn proposals with the label and box of their object.
+
+    Args:
+        boxes: (S, 4).
+        single: numbers of the objects to learn among the target's.
+        matched: (S,) index into ``single``, -1 for background.
+    """
+    assert target.labels is not None
+    positive = matched >= 0
+    objects = matched.clone()
+    objects[positive] = single[matched[positive]]
+    labels = torch.full_like(matched, num_classes)
+    labels[positive] = target.labels.to(labels.device)[objects[positive]]
+    matched_boxes = boxes.clone()
+    matched_boxes[positive] = target.boxes.to(boxes)[objects[positive]]
+    return Sampled(boxes, labels, objects, matched_boxes)
+
+
+def _first(value: Tensor, among: Tensor, num: int) -> Tensor:
+    """Indices of the largest values among those marked, at most so many."""
+    index = torch.nonzero(among).squeeze(1)
+    return index[value[index].argsort(descending=True)[:num]]
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+LIGHT: dict[str, Any] = {"strategies": "single", "search_side": 160, "proposals": 300, "box_width": 256,
+                         "nms_threshold": 0.5}  # fmt: skip
+"""For small networks on small images."""
+
+
+def light_pyramid(name: str = "tf_efficientnet_lite0") -> FPN:
+    """A timm network with a pyramid of 128 channels, strides 4 ... 32."""
+    return FPN(Timm(name), Pyramid(channels=128, extra=None))
+
+
+def resnet_pyramid(name: str) -> FPN:
+    """A ResNet with a pyramid of 256 channels, strides 4 ... 32."""
+    return FPN(ResNet(name), Pyramid(extra=None))
+
+
+def fast_rcnn_r50_fpn(num_classes: int = 80, **config: Any) -> FastRCNN:
+    """ResNet-50 and the eight strategies of fast selective search."""
+    return FastRCNN(resnet_pyramid("resnet50"), num_classes, Config(**config))
+
+
+def fast_rcnn_r18_fpn(num_classes: int = 80, **config: Any) -> FastRCNN:
+    """ResNet-18 and the eight strategies of fast selective search."""
+    return FastRCNN(resnet_pyramid("resnet18"), num_classes, Config(**config))
+
+
+def fast_rcnn_lite0(num_classes: int = 80, **config: Any) -> FastRCNN:
+    """EfficientNet-Lite0 and one strategy, for processors without a GPU."""
+    return FastRCNN(light_pyramid(), num_classes, Config(**(LIGHT | config)))

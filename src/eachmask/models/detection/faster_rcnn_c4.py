@@ -1,0 +1,81 @@
+"""Faster R-CNN on one map: the ResNet's fourth stage proposes, its fifth is the box head ("C4").
+
+He, Zhang, Ren, Sun: "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385, appendix A, after Ren
+et al., arXiv 1506.01497; the baseline that feature pyramids were measured against.
+
+The idea: a network trained on whole pictures is cut in two. All images share everything up to stride 16; each proposal
+is cut out there at 14 x 14 and goes through the last stage alone, as if it were a picture. That makes the head very
+heavy: most of the time per image is spent in it, and it grows with the number of proposals.
+
+All anchor sizes stand on the one map, so there are fifteen anchors per place.
+
+Shapes: B images, R RoIs of all images, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from eachmask.backbones.bodies import ResNet
+from eachmask.backbones.features import Features
+from eachmask.models.detection import faster_rcnn
+from eachmask.models.detection.faster_rcnn import BoxPredictor, Config, FasterRCNN
+
+PAPER: dict[str, Any] = {"roi_size": 14, "box_layers": 0, "rpn_candidates": 6000, "rpn_candidates_training": 12000}
+"""Settings of the one-map models, as in Detectron2."""
+
+
+class C4(nn.Module):
+    """A ResNet read after its fourth stage: one map at stride 16.
+
+    The body keeps its last stage, so that ImageNet's weights fit the whole of it; the box head runs it.
+    """
+
+    def __init__(self, body: ResNet) -> None:
+        super().__init__()
+        self.body = body
+        self.channels = (body.channels[2],)
+        self.strides = (body.strides[2],)
+
+    def forward(self, images: Tensor) -> Features:
+        """(B, 3, H, W) -> (B, C4, H / 16, W / 16)."""
+        body = self.body
+        x = body.maxpool(body.relu(body.bn1(body.conv1(images))))
+        for layer in (body.layer1, body.layer2, body.layer3):
+            x = layer(x)
+        return Features((x,), self.strides, self.channels)
+
+
+class FasterRCNNC4(FasterRCNN):
+    """Faster R-CNN whose box head is the body's last stage; see there for the three verbs."""
+
+    def __init__(self, backbone: C4, num_classes: int, config: Config | None = None) -> None:
+        super().__init__(backbone, num_classes, config or Config(**PAPER))  # type: ignore[arg-type]
+        del self.box_head  # nothing but the body's last stage stands before the predictor
+        self.box_predictor = BoxPredictor(backbone.body.channels[3], num_classes, self.config.box_agnostic)
+
+    def run_box_head(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """RoIs of all images in one go -> (R, K + 1) logits, (R, K or 1, 4) shifts."""
+        rois = self.pool(features, boxes, self.config.roi_size)
+        last: Any = self.backbone.body.layer4
+        x = last(rois).mean(dim=(2, 3)) if len(rois) else rois.new_zeros(0, self.box_predictor.classes.in_features)
+        result: tuple[Tensor, Tensor] = self.box_predictor(x)
+        return result
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def faster_rcnn_r50_c4(num_classes: int = 80, **config: Any) -> FasterRCNNC4:
+    """ResNet-50 that halves maps first, as in the paper: Detectron2's ``faster_rcnn_R_50_C4``."""
+    chosen = Config(**(faster_rcnn.DETECTRON2 | PAPER | {"proposals_training": 2000} | config))
+    return FasterRCNNC4(C4(ResNet("resnet50", chosen.norm_eps, stride_first=True)), num_classes, chosen)
+
+
+def faster_rcnn_r18_c4(num_classes: int = 80, **config: Any) -> FasterRCNNC4:
+    """ResNet-18, smaller regions and fewer of them."""
+    small = {"roi_size": 8, "anchor_sizes": faster_rcnn.LIGHT["anchor_sizes"], "proposals": 300}
+    chosen = Config(**(PAPER | small | config))
+    return FasterRCNNC4(C4(ResNet("resnet18", chosen.norm_eps)), num_classes, chosen)

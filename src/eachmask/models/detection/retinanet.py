@@ -1,0 +1,233 @@
+"""RetinaNet: dense anchors on a pyramid, and a loss that is not drowned by the easy ones.
+
+Lin, Goyal, Girshick, He, Dollar: "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002.
+
+The idea: a one-stage detector asks a hundred thousand anchors of each image, nearly all of them background. The focal
+loss multiplies the cross-entropy by (1 - p_t)^gamma, so that what the network is sure of hardly counts, and no
+sampling is needed: eq. 5, in :func:`eachmask.ops.losses.sigmoid_focal`.
+
+The same numbers as MMDetection's ``retinanet_r50_fpn_1x_coco`` and torchvision's ``retinanet_resnet50_fpn`` (see
+``tests/parity``). Where we differ: crowd regions are ignored.
+
+Shapes: B images, A anchors per place, P anchors of all levels of one image (fine to coarse, row by row), K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from eachmask.backbones.bodies import ResNet, Timm
+from eachmask.backbones.features import Features
+from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.models.detection.faster_rcnn import flatten_anchors, learnable
+from eachmask.models.detection.fcos import Kept, best_pairs, matched_boxes, matched_labels, output, suppress, tower
+from eachmask.ops.anchors import base_anchors, grid_anchors
+from eachmask.ops.losses import sigmoid_focal, smooth_l1
+from eachmask.ops.match import IGNORED, UNMATCHED, match
+from eachmask.structures import DecodeOptions, ImageBatch, Instances
+from eachmask.structures import boxes as box_ops
+
+UNWEIGHTED = (1.0, 1.0, 1.0, 1.0)
+
+
+class Raw(NamedTuple):
+    """What the head said of every anchor of every level."""
+
+    features: Features
+    logits: tuple[Tensor, ...]  # per level (B, A K, H, W), anchor by anchor
+    shifts: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the anchors
+    sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+    batch_size: tuple[int, int]  # padded (height, width)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change. Defaults are the paper's, with MMDetection's L1 loss of the boxes."""
+
+    depth: int = 4
+    """Convolutions of each tower."""
+    base_scale: float = 4.0
+    """Side of the smallest square anchor of a level, in strides ..."""
+    octave_scales: int = 3
+    """... of so many that divide an octave (section 4)."""
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height over width."""
+    whole_anchors: bool = False
+    """Anchors end on whole pixels, and their step is the tensor's size by the level's, as torchvision has them."""
+    high: float = 0.5
+    """An anchor with this IoU to an object stands for it ..."""
+    low: float = 0.4
+    """... below this it is background; between them it is not used."""
+    alpha: float = 0.25
+    gamma: float = 2.0
+    """Of the focal loss."""
+    beta: float = 0.0
+    """Of smooth L1; 0 is L1."""
+    symmetric_clip: bool = True
+    """A predicted box shrinks by no more than it may grow."""
+    norm_eps: float = 1e-5
+    """Of the backbone's batch normalisation; torchvision's weights want 0."""
+    candidates: int = 1000
+    """Best (anchor, class) pairs of each level that go into suppression."""
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+
+
+# Blocks ---------------------------------------------------------------------------------------------------------------
+
+
+class RetinaHead(nn.Module):
+    """Two towers, the same for every level: classes and shifts of every anchor (section 4).
+
+    Args:
+        channels: of the levels and the towers.
+    """
+
+    def __init__(self, channels: int, num_anchors: int, num_classes: int, depth: int) -> None:
+        super().__init__()
+        self.class_tower = tower(channels, channels, depth)
+        self.box_tower = tower(channels, channels, depth)
+        self.classes = output(channels, num_anchors * num_classes, prior=0.01)
+        self.shifts = output(channels, num_anchors * 4)
+
+    def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> logits (B, A K, H, W), shifts (B, 4 A, H, W)."""
+        return self.classes(self.class_tower(level)), self.shifts(self.box_tower(level))
+
+
+# The model ------------------------------------------------------------------------------------------------------------
+
+
+class RetinaNet(nn.Module):
+    """One-stage detection on anchors, with three verbs.
+
+    Args:
+        backbone: gives Features of equal channels on every level, see :class:`~eachmask.backbones.fpn.FPN`.
+        num_classes: K.
+    """
+
+    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or Config()
+        self.num_classes = num_classes
+        self.backbone = backbone
+        num_anchors = config.octave_scales * len(config.anchor_ratios)
+        self.head = RetinaHead(backbone.channels[0], num_anchors, num_classes, config.depth)
+
+    def forward(self, images: ImageBatch) -> Raw:
+        """(B, 3, H, W) -> what the head says of every anchor."""
+        features = self.backbone(images.tensor)
+        logits, shifts = zip(*(self.head(level) for level in features.maps), strict=True)
+        height, width = images.tensor.shape[-2:]
+        return Raw(features, logits, shifts, images.sizes, (height, width))
+
+    def anchors(self, raw: Raw) -> list[Tensor]:
+        """(H W A, 4) of every level, on the batch's device; centred on multiples of the stride."""
+        c, result = self.config, []
+        for level, stride in zip(raw.logits, raw.features.strides, strict=True):
+            sides = [stride * c.base_scale * 2 ** (i / c.octave_scales) for i in range(c.octave_scales)]
+            rows, columns = level.shape[-2:]
+            step = (stride, stride)
+            if c.whole_anchors:
+                sides = [float(int(side)) for side in sides]
+                step = (raw.batch_size[0] // rows, raw.batch_size[1] // columns)
+            base = base_anchors(sides, c.anchor_ratios, rounded=c.whole_anchors).to(level.device)
+            result.append(grid_anchors(base, (rows, columns), step))
+        return result
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """Focal loss of all anchors, L1 of the shifts of those that stand for an object, both per such anchor.
+
+        Args:
+            targets: one per image, in pixels of the batch, with labels.
+        """
+        c = self.config
+        anchors = torch.cat(self.anchors(raw))
+        matched = [self.assign(anchors, target) for target in targets]
+        index = torch.cat(matched)
+        places = torch.nonzero(index >= 0).squeeze(1)
+        logits = torch.cat([flatten_anchors(x, self.num_classes) for x in raw.logits], 1).flatten(0, 1).float()
+        shifts = torch.cat([flatten_anchors(x, 4) for x in raw.shifts], 1).flatten(0, 1).float()
+        wanted = torch.zeros_like(logits)
+        wanted[places, matched_labels(targets, matched)] = 1
+        used = (index != IGNORED).float()[:, None]
+        focal = sigmoid_focal(logits, wanted, c.alpha, c.gamma, weight=used)
+        boxes = matched_boxes(targets, matched, anchors)
+        offsets = box_ops.encode(boxes, anchors.repeat(len(targets), 1)[places], UNWEIGHTED)
+        num_positive = max(len(places), 1)
+        return {"class": focal / num_positive, "box": smooth_l1(shifts[places], offsets, c.beta) / num_positive}
+
+    @torch.no_grad()
+    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+        """The best anchors of each level, suppression per class; the best first."""
+        anchors = self.anchors(raw)
+        return [self._decode(raw, image, anchors, options) for image in range(len(raw.sizes))]
+
+    # Target assignment, selection
+
+    def assign(self, anchors: Tensor, target: Instances) -> Tensor:
+        """Which object every anchor (P, 4) stands for: (P,) index, UNMATCHED or IGNORED.
+
+        Every object gets its best anchors, however little they overlap; anchors mostly within a crowd are ignored.
+        """
+        truth = target.boxes.to(anchors)
+        single, crowd = learnable(target, anchors.device)
+        iou = box_ops.iou(truth[single], anchors)
+        tiny = torch.finfo(torch.float32).tiny  # an object that no anchor meets gets none, instead of all
+        matched = match(iou, self.config.high, self.config.low, True, lowest=tiny, moves=True)
+        if len(single):
+            matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched)
+        if len(crowd):
+            covered = box_ops.coverage(anchors, truth[crowd]).max(dim=1).values > 0.5
+            matched[covered & (matched == UNMATCHED)] = IGNORED
+        return matched
+
+    def _decode(self, raw: Raw, image: int, anchors: list[Tensor], options: DecodeOptions) -> Instances:
+        c, size = self.config, raw.sizes[image]
+        threshold = c.score_threshold if options.score_threshold is None else options.score_threshold
+        boxes, scores, labels, before, places = [], [], [], 0, []
+        for logits, shifts, level in zip(raw.logits, raw.shifts, anchors, strict=True):
+            probability = flatten_anchors(logits[image : image + 1], self.num_classes)[0].float().sigmoid()
+            value, label, place = best_pairs(probability.T, threshold, c.candidates)
+            offsets = flatten_anchors(shifts[image : image + 1], 4)[0, place].float()
+            if c.symmetric_clip:
+                smallest = offsets.new_tensor([-torch.inf, -torch.inf, -box_ops.MAX_LOG_SCALE, -box_ops.MAX_LOG_SCALE])
+                offsets = torch.maximum(offsets, smallest)
+            boxes.append(box_ops.decode(offsets, level[place], UNWEIGHTED))
+            scores.append(value)
+            labels.append(label)
+            places.append(place + before)
+            before += len(level)
+        found = Instances(
+            size, box_ops.clip(torch.cat(boxes), size), labels=torch.cat(labels), scores=torch.cat(scores)
+        )
+        return suppress(Kept(found, torch.cat(places)), options, c.nms_threshold, c.max_detections).instances
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def retinanet_r50_fpn(num_classes: int = 80, **config: Any) -> RetinaNet:
+    """ResNet-50: MMDetection's ``retinanet_r50_fpn``, whose P6 comes from C5 and P7 from P6 as it is."""
+    pyramid = Pyramid(first=1, extra="convs", convs_of="body", convs_relu=False)
+    chosen = Config(**config)
+    return RetinaNet(FPN(ResNet("resnet50", chosen.norm_eps), pyramid), num_classes, chosen)
+
+
+def retinanet_r50_fpn_torchvision(num_classes: int = 80, **config: Any) -> RetinaNet:
+    """ResNet-50: torchvision's ``retinanet_resnet50_fpn``, whose P6 comes from P5 and P7 from ReLU(P6)."""
+    chosen = Config(**({"whole_anchors": True, "symmetric_clip": False} | config))
+    pyramid = Pyramid(first=1, extra="convs")
+    return RetinaNet(FPN(ResNet("resnet50", chosen.norm_eps), pyramid), num_classes, chosen)
+
+
+def retinanet_lite0_fpn(num_classes: int = 80, **config: Any) -> RetinaNet:
+    """EfficientNet-Lite0, narrow towers of two convolutions and anchors of half the size, for small images."""
+    light: dict[str, Any] = {"depth": 2, "base_scale": 2.0} | config
+    pyramid = Pyramid(channels=128, first=1, extra="convs", convs_of="body", convs_relu=False)
+    return RetinaNet(FPN(Timm("tf_efficientnet_lite0"), pyramid), num_classes, Config(**light))

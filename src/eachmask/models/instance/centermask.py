@@ -1,0 +1,297 @@
+"""CenterMask: FCOS that also paints each object, with attention to where in the box it is.
+
+Lee, Park: "CenterMask: Real-Time Anchor-Free Instance Segmentation", CVPR 2020, arXiv 1911.06667; version 2, which this
+is, adds mask scoring (Huang et al., arXiv 1903.00241).
+
+The idea: Mask R-CNN's mask head on the boxes of a one-stage detector. Before it paints, the head looks at mean and
+maximum over channels and weighs every place of the RoI by what it sees there: objects up, background down. A RoI is
+cut from the level that fits its share of *this* image, not a size in pixels; and as class scores say little about
+masks, a second head predicts each mask's IoU, which lowers the score.
+
+Written from the papers; the same numbers as the authors' second version (see ``tests/parity``). Where we differ:
+besides what :mod:`~eachmask.models.detection.fcos` says, detections are sorted by the lowered score, which is kept
+within 0..1; true masks that are not polygons are cut out by RoIAlign. As theirs, a mask painted for a box that reaches
+beyond the image is pasted into the clipped box.
+
+Shapes: R RoIs of all images, K classes, M = 28 the side of a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eachmask.backbones.bodies import ResNet, Timm
+from eachmask.backbones.features import Features
+from eachmask.backbones.vovnet import VoVNet
+from eachmask.models.detection import fcos
+from eachmask.models.detection.faster_rcnn import in_groups, learnable
+from eachmask.models.detection.fcos import FCOS, Raw, p3_to_p7
+from eachmask.models.instance.condinst import masks_of
+from eachmask.models.instance.mask_rcnn import MaskHead, mask_targets
+from eachmask.models.instance.mask_scoring import MaskIoUHead, mask_iou_targets, share_inside
+from eachmask.ops.match import match
+from eachmask.ops.roi import roi_align
+from eachmask.structures import DecodeOptions, Instances, Masks, Polygons, RoIMasks
+from eachmask.structures import boxes as box_ops
+
+ROIS_AT_ONCE = 256
+"""RoIs painted together when predicting."""
+
+
+@dataclass(frozen=True)
+class Config(fcos.Config):
+    """FCOS's choices, in which the authors' differ from MMDetection's, and those of both heads of the RoIs."""
+
+    score: fcos.Score = "root"
+    clip_first: bool = False
+    box_loss: fcos.BoxLoss = "smoothed"
+    max_detections: int = 50
+    roi_levels: int = 3
+    """So many of the finest levels are pooled from."""
+    mask_roi_size: int = 14
+    mask_convs: int = 4
+    mask_width: int = 256
+    mask_norm: bool = False
+    mask_agnostic: bool = False
+    iou_convs: int = 4
+    """Of the MaskIoU head; the last has stride 2."""
+    iou_width: int = 256
+    iou_layers: int = 2
+    iou_layer_width: int = 1024
+    iou_weight: float = 1.0
+    proposals_training: int = 100
+    """Detections per image that the heads learn from, beside the true boxes ..."""
+    roi_iou: float = 0.5
+    """... where they overlap an object so much ..."""
+    drawn: int = 128
+    """... and at most so many, drawn at random."""
+
+
+# Blocks, in the order of the data -------------------------------------------------------------------------------------
+
+
+class SpatialAttention(nn.Module):
+    """Every place weighted by a function of its mean and its largest channel (paper, eq. 2 and 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, C, H, W) -> the same shape."""
+        seen = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        weight: Tensor = self.conv(seen).sigmoid()
+        return x * weight
+
+
+class SpatialAttentionMaskHead(MaskHead):
+    """Mask R-CNN's head with spatial attention behind its convolutions (section 3.2, figure 2)."""
+
+    def __init__(self, channels: int, num_classes: int, config: Config) -> None:
+        super().__init__(channels, num_classes, config)  # type: ignore[arg-type]
+        self.convs.append(SpatialAttention())
+
+
+def share_levels(boxes: Tensor, size: tuple[int, int], num_levels: int) -> Tensor:
+    """Which level each box is cut from (section 3.2, eq. 1): the coarsest from half of the image's area on.
+
+    Args:
+        boxes: (N, 4) px; size: valid (height, width) of their image.
+
+    Returns:
+        (N,) int64 in 0..num_levels - 1; each step finer halves the share of the area.
+    """
+    share = size[0] * size[1] / box_ops.area(boxes).clamp(min=1e-6)
+    return (num_levels - 1 - torch.log2(share)).ceil().clamp(0, num_levels - 1).to(torch.int64)
+
+
+# The model ------------------------------------------------------------------------------------------------------------
+
+
+class CenterMask(FCOS):
+    """FCOS with a mask head and a MaskIoU head on its boxes; see there for the three verbs."""
+
+    config: Config
+
+    def __init__(self, backbone: nn.Module, num_classes: int, config: Config | None = None) -> None:
+        config = config or Config()
+        super().__init__(backbone, num_classes, config)
+        channels: Any = backbone.channels
+        self.mask_head = SpatialAttentionMaskHead(channels[0], num_classes, config)
+        self.mask_iou_head = MaskIoUHead(channels[0], num_classes, config)  # type: ignore[arg-type]
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """FCOS's losses, and those of both heads on its own detections and the true boxes."""
+        losses = super().losses(raw, targets)
+        options = DecodeOptions(max_detections=self.config.proposals_training)
+        proposals = [kept.instances.boxes for kept in self.keep(raw, options)]
+        return losses | self.roi_losses(raw, proposals, targets)
+
+    def roi_losses(self, raw: Raw, proposals: list[Tensor], targets: list[Instances]) -> dict[str, Tensor]:
+        """Cross-entropy of the true class's mask, and half the squared error of its IoU.
+
+        Args:
+            proposals: (N, 4) px of each image; the true boxes join them.
+        """
+        sampled = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        boxes = [chosen for chosen, _ in sampled]
+        if not sum(len(chosen) for chosen in boxes):
+            parts = [p.sum() * 0 for head in (self.mask_head, self.mask_iou_head) for p in head.parameters()]
+            return {"mask": torch.stack(parts).sum(), "mask_iou": torch.stack(parts).sum()}
+        labels, wanted, inside = [], [], []
+        for target, (chosen, matched) in zip(targets, sampled, strict=True):
+            if len(chosen):
+                assert target.labels is not None
+                labels.append(target.labels.to(matched.device)[matched])
+                wanted.append(true_masks(masks_of(target), matched, chosen, 2 * self.config.mask_roi_size))
+                inside.append(true_shares(masks_of(target), matched, chosen))
+        label, truth = torch.cat(labels), torch.cat(wanted)
+        rois = self.pool(raw.features, boxes, raw.sizes)
+        logits = self.mask_head(rois, label).float()
+        iou = self.mask_iou_head(rois, logits).float().gather(1, label[:, None]).squeeze(1)
+        true_iou = mask_iou_targets(logits.detach() > 0, truth, torch.cat(inside))
+        learnt = true_iou > 0
+        error = 0.5 * F.mse_loss(iou[learnt], true_iou[learnt]) if learnt.any() else iou.sum() * 0
+        return {
+            "mask": F.binary_cross_entropy_with_logits(logits, truth),
+            "mask_iou": self.config.iou_weight * error,
+        }
+
+    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+        """FCOS's detections painted, and sorted anew by class score times predicted IoU.
+
+        As many are painted as the model would report by itself, even if the user wants fewer of them.
+        """
+        most = self.config.max_detections if options.max_detections is None else options.max_detections
+        results = []
+        for found, scores in self.detect(raw, replace(options, max_detections=max(most, self.config.max_detections))):
+            scores, order = scores.clamp(0, 1).sort(descending=True, stable=True)
+            if options.score_threshold is not None:
+                order = order[scores >= options.score_threshold]
+            order = order[:most]
+            results.append(replace(found[order], scores=scores[: len(order)]))
+        return results
+
+    def detect(self, raw: Raw, options: DecodeOptions) -> list[tuple[Instances, Tensor]]:
+        """Detections with FCOS's scores, in their order; and these times the predicted IoU of each mask (N,)."""
+        all_kept = self.keep(raw, options)
+        boxes = [one.instances.boxes for one in all_kept]
+        kept = [one.clipped() for one in all_kept]
+        labels = torch.cat([found.labels for found in kept if found.labels is not None])
+        probabilities, ious = [], []
+        for group, label in zip(in_groups(boxes, ROIS_AT_ONCE), labels.split(ROIS_AT_ONCE), strict=True):
+            rois = self.pool(raw.features, group, raw.sizes)
+            logits = self.mask_head(rois, label).float()
+            probabilities.append(logits.sigmoid())
+            ious.append(self.mask_iou_head(rois, logits).float().gather(1, label[:, None]).squeeze(1))
+        counts = [len(b) for b in boxes]
+        grids, factors = torch.cat(probabilities).split(counts), torch.cat(ious).split(counts)
+        results = []
+        for found, p, iou in zip(kept, grids, factors, strict=True):
+            masks = RoIMasks(p, found.boxes, found.image_size, options.mask_threshold, options.paste)
+            assert found.scores is not None
+            results.append((replace(found, masks=masks if options.with_masks else None), found.scores * iou))
+        return results
+
+    def pool(self, features: Features, boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """RoIAlign from the level that fits each box's share of its image: (R, C, 14, 14), images in order."""
+        count, size = self.config.roi_levels, self.config.mask_roi_size
+        levels = [share_levels(b, valid, count) for b, valid in zip(boxes, sizes, strict=True)]
+        chosen = torch.cat(levels)
+        rows, parts = [], []
+        for i in range(count):
+            some = [b[level == i] for b, level in zip(boxes, levels, strict=True)]
+            rows.append(torch.nonzero(chosen == i).squeeze(1))
+            level, stride = features.maps[i].float(), features.strides[i]
+            parts.append(roi_align([level], some, size, [stride], sampling=0, aligned=True))
+        return torch.cat(parts)[torch.argsort(torch.cat(rows))].to(features.maps[0].dtype)
+
+    def _sample(self, proposals: Tensor, target: Instances) -> tuple[Tensor, Tensor]:
+        """The boxes to learn from (N, 4), and the object of each (N,)."""
+        truth = target.boxes.to(proposals)
+        single, _ = learnable(target, truth.device)
+        boxes = torch.cat([proposals, truth[single]])
+        matched = match(box_ops.iou(truth[single], boxes), self.config.roi_iou, self.config.roi_iou)
+        positive = torch.nonzero(matched >= 0).squeeze(1)
+        if len(positive) > self.config.drawn:
+            positive = positive[torch.randperm(len(positive), device=positive.device)[: self.config.drawn]]
+        return boxes[positive], single[matched[positive]]
+
+
+# Target assignment ----------------------------------------------------------------------------------------------------
+
+
+def true_masks(masks: Masks, matched: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """The true mask of each RoI (R, size, size), 0 or 1: polygons are filled at that size, other masks cut out.
+
+    Args:
+        masks: of the image's objects.
+        matched: (R,) which object each RoI stands for.
+        boxes: (R, 4) px.
+    """
+    if not isinstance(masks, Polygons):
+        return (mask_targets(masks, matched, boxes, size, aligned=True) >= 0.5).to(boxes)
+    outers, holes = [], []
+    for index, box in zip(matched.tolist(), boxes.double().cpu().numpy(), strict=True):
+        scale = size / np.maximum(box[2:] - box[:2], 0.1)
+        outers.append([(ring - box[:2]) * scale for ring in masks.outers[index]])
+        holes.append([(ring - box[:2]) * scale for ring in masks.holes[index]])
+    return torch.from_numpy(Polygons(outers, holes, (size, size)).to_rle().decode()).to(boxes)
+
+
+def true_shares(masks: Masks, matched: Tensor, boxes: Tensor) -> Tensor:
+    """How much of its object lies in each RoI: (R,) 0..1; a polygon's part in whole pixels, the whole as it is.
+
+    Args and shapes as for :func:`true_masks`.
+    """
+    if not isinstance(masks, Polygons):
+        return share_inside(masks, matched, boxes)
+    result = boxes.new_zeros(len(boxes))
+    for row, (index, box) in enumerate(zip(matched.tolist(), boxes.double().cpu().numpy(), strict=True)):
+        width, height = np.maximum((box[2:] - box[:2]).astype(int), 1).tolist()
+        outers, holes = ([ring - box[:2] for ring in rings[index]] for rings in (masks.outers, masks.holes))
+        part = Polygons([outers], [holes], (height, width)).area()[0]
+        whole = sum(map(_ring_area, outers)) - sum(map(_ring_area, holes))
+        result[row] = min(float(part) / max(whole, 1e-7), 1.0)
+    return result
+
+
+def _ring_area(ring: NDArray[Any]) -> float:
+    x, y = ring.T
+    return 0.5 * abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1)))
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+LITE: dict[str, Any] = {"depth": 2, "mask_convs": 2, "mask_width": 128, "iou_convs": 2, "iou_width": 128}
+"""Narrow heads on a pyramid of 128 channels (section 4.3)."""
+
+
+def centermask_r50_fpn(num_classes: int = 80, **config: Any) -> CenterMask:
+    """ResNet-50 with strides where Caffe's models have them: the authors' ``centermask_R_50_FPN_ms_3x``."""
+    return CenterMask(p3_to_p7(ResNet("resnet50", stride_first=True)), num_classes, Config(**config))
+
+
+def centermask_v39_fpn(num_classes: int = 80, **config: Any) -> CenterMask:
+    """VoVNetV2-39: the authors' ``centermask_V_39_eSE_FPN_ms_3x``."""
+    return CenterMask(p3_to_p7(VoVNet("ese_vovnet39b")), num_classes, Config(**config))
+
+
+def centermask_lite_v39_fpn(num_classes: int = 80, **config: Any) -> CenterMask:
+    """VoVNetV2-39 and narrow heads: the authors' ``centermask_lite_V_39_eSE_FPN_ms_4x``."""
+    return CenterMask(p3_to_p7(VoVNet("ese_vovnet39b"), 128), num_classes, Config(**(LITE | config)))
+
+
+def centermask_lite0_fpn(num_classes: int = 80, **config: Any) -> CenterMask:
+    """EfficientNet-Lite0 and narrower heads still, for processors without a GPU."""
+    light = LITE | {"groups": 16, "mask_width": 64, "iou_width": 64, "iou_layer_width": 256} | config
+    return CenterMask(p3_to_p7(Timm("tf_efficientnet_lite0"), 128), num_classes, Config(**light))

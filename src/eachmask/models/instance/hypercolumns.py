@@ -1,0 +1,181 @@
+"""Hypercolumns: every pixel of a box is classified by what all layers say above it.
+
+Hariharan, Arbelaez, Girshick, Malik: "Hypercolumns for Object Segmentation and Fine-grained Localization", CVPR 2015,
+arXiv 1411.5752.
+
+The idea: late layers know what an object is and early ones where its edges are, so a pixel is described by the column
+of all layers' values at its place. Whether it belongs to the object depends on where in the box it is: the box has a
+K x K grid of linear classifiers, and each pixel asks the nearest ones, interpolated.
+
+A linear classifier of a column is a sum of 1 x 1 convolutions, one per layer, so each runs at its layer's own pace and
+only the answers are enlarged (section 4). Where we differ: boxes come from Fast R-CNN, trained together; the columns
+are the body's maps cut out by RoIAlign.
+
+Shapes: B images, R RoIs of all images, K classes, g x g classifiers, M = 28 the side of a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eachmask.backbones.features import Features
+from eachmask.backbones.fpn import FPN
+from eachmask.models.detection import fast_rcnn
+from eachmask.models.detection.fast_rcnn import FastRCNN, light_pyramid, resnet_pyramid
+from eachmask.models.detection.faster_rcnn import Sampled, in_groups
+from eachmask.models.instance.mask_rcnn import mask_targets
+from eachmask.ops.roi import roi_align
+from eachmask.ops.selective_search import Proposals, search_batch
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, RoIMasks
+
+ROIS_AT_ONCE = 64
+"""RoIs are painted in groups of so many when predicting."""
+
+
+class Raw(NamedTuple):
+    """The pyramid for boxes, the body's own maps for columns, and proposals."""
+
+    features: Features
+    proposals: tuple[Proposals, ...]
+    sizes: tuple[tuple[int, int], ...]
+    columns: Features
+
+
+@dataclass(frozen=True)
+class Config(fast_rcnn.Config):
+    """Fast R-CNN's choices and those of the columns."""
+
+    classifiers: int = 10
+    """g: so many classifiers on each side of the box (section 3.1)."""
+    mask_side: int = 28
+    """M; the paper has 50."""
+    column_levels: int = 3
+    """So many of the body's coarsest maps make a column."""
+
+
+# Blocks, in the order of the data -------------------------------------------------------------------------------------
+
+
+def interpolation(classifiers: int, side: int) -> Tensor:
+    """How much each pixel listens to each classifier: (g g, M, M), summing to 1 over the classifiers.
+
+    Classifiers stand in the middle of their cells of the box; between them weights are bilinear (section 3.1).
+    """
+    place = (torch.arange(side) + 0.5) * (classifiers / side) - 0.5
+    place = place.clamp(0, classifiers - 1)
+    weight = (1 - (place[None] - torch.arange(classifiers)[:, None]).abs()).clamp(min=0)  # (g, M)
+    return torch.einsum("iy,jx->ijyx", weight, weight).flatten(0, 1)
+
+
+class ColumnHead(nn.Module):
+    """A grid of classifiers per class, as one 1 x 1 convolution per layer."""
+
+    def __init__(self, channels: tuple[int, ...], num_classes: int, config: Config) -> None:
+        super().__init__()
+        num = config.classifiers**2
+        self.weights = nn.ParameterList(torch.randn(num_classes, num, c) * 0.01 for c in channels)
+        self.biases = nn.Parameter(torch.zeros(num_classes, num))
+        self.register_buffer("listening", interpolation(config.classifiers, config.mask_side), persistent=False)
+
+    def forward(self, columns: list[Tensor], labels: Tensor) -> Tensor:
+        """Each layer's RoIs (R, C_l, n_l, n_l) and the class of each -> (R, M, M) probabilities, above 0 and below 1.
+
+        As in the paper it is the classifiers' probabilities that are interpolated.
+        """
+        side = self.listening.shape[-2:]  # type: ignore[union-attr, index]
+        total = self.biases[labels][:, :, None, None].float()
+        for weight, layer in zip(self.weights, columns, strict=True):
+            answers = torch.bmm(weight[labels], layer.flatten(2)).unflatten(2, layer.shape[-2:])
+            total = total + F.interpolate(answers.float(), side, mode="bilinear", align_corners=False)
+        probabilities = (total.sigmoid() * self.listening).sum(dim=1)
+        return probabilities.clamp(1e-6, 1 - 1e-6)
+
+
+# The model ------------------------------------------------------------------------------------------------------------
+
+
+class Hypercolumns(FastRCNN):
+    """Fast R-CNN with a mask from hypercolumns; see there for the three verbs."""
+
+    config: Config
+
+    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
+        config = config or Config()
+        super().__init__(backbone, num_classes, config)
+        channels = tuple(backbone.body.channels)[-config.column_levels :]  # type: ignore[arg-type]
+        self.mask_head = ColumnHead(channels, num_classes, config)
+
+    def forward(self, images: ImageBatch) -> Raw:  # type: ignore[override]
+        """(B, 3, H, W) -> the pyramid, the body's maps under it, and proposals."""
+        body: Features = self.backbone.body(images.tensor)
+        levels = self.config.column_levels
+        columns = Features(body.maps[-levels:], body.strides[-levels:], body.channels[-levels:])
+        proposals = tuple(search_batch(images, self.config.search))
+        return Raw(_pyramid(self.backbone, body.maps), proposals, images.sizes, columns)
+
+    def more_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:  # type: ignore[override]
+        """Mean log loss of the pixels of positive RoIs."""
+        positive = [s.labels < self.num_classes for s in sampled]
+        boxes = [s.boxes[p] for s, p in zip(sampled, positive, strict=True)]
+        labels = torch.cat([s.labels[p] for s, p in zip(sampled, positive, strict=True)])
+        if not len(labels):
+            return {"mask": sum(p.sum() for p in self.mask_head.parameters()) * 0}
+        wanted = []
+        for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True):
+            if target.masks is None:
+                raise ValueError("hypercolumns learn from masks, but a target has none")
+            wanted.append(mask_targets(target.masks, s.matched[p], b, self.config.mask_side))
+        inside, share = self.probabilities(raw.columns, boxes, labels), torch.cat(wanted)
+        return {"mask": -(share * inside.log() + (1 - share) * (1 - inside).log()).mean()}
+
+    def decode_more(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:  # type: ignore[override]
+        """Adds each kept box's mask."""
+        if not options.with_masks:
+            return instances
+        labels = torch.cat([i.labels for i in instances if i.labels is not None])
+        groups = zip(in_groups([i.boxes for i in instances], ROIS_AT_ONCE), labels.split(ROIS_AT_ONCE), strict=True)
+        drawn = torch.cat([self.probabilities(raw.columns, b, k) for b, k in groups])
+        return [
+            replace(i, masks=RoIMasks(p, i.boxes, i.image_size, options.mask_threshold, options.paste))
+            for i, p in zip(instances, drawn.split([len(i) for i in instances]), strict=True)
+        ]
+
+    def probabilities(self, columns: Features, boxes: list[Tensor], labels: Tensor) -> Tensor:
+        """Boxes of all images with a class each -> (R, M, M).
+
+        The finest layer is cut at half the mask's side, each coarser one at half of that: no finer than it is.
+        """
+        rois = []
+        for i, (level, stride) in enumerate(zip(columns.maps, columns.strides, strict=True)):
+            side = max(2, self.config.mask_side // 2 ** (i + 1))
+            rois.append(roi_align([level.float()], boxes, side, (stride,), aligned=True).to(level.dtype))
+        return self.mask_head(rois, labels)
+
+
+def _pyramid(fpn: FPN, maps: tuple[Tensor, ...]) -> Features:
+    """The pyramid over maps that are already there."""
+    maps = maps[fpn.pyramid.first :]
+    x = fpn.lateral[-1](maps[-1])
+    levels = [fpn.smooth[-1](x)]
+    for i in range(len(maps) - 2, -1, -1):
+        x = fpn.merged(i, maps[i], x)
+        levels.insert(0, fpn.smooth[i](x))
+    return fpn.with_extra(levels, maps[-1])
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def hypercolumns_r50_fpn(num_classes: int = 80, **config: Any) -> Hypercolumns:
+    """ResNet-50 with 10 x 10 classifiers per class."""
+    return Hypercolumns(resnet_pyramid("resnet50"), num_classes, Config(**config))
+
+
+def hypercolumns_lite0(num_classes: int = 80, **config: Any) -> Hypercolumns:
+    """EfficientNet-Lite0 with 5 x 5 classifiers per class, for processors without a GPU."""
+    return Hypercolumns(light_pyramid(), num_classes, Config(**(fast_rcnn.LIGHT | {"classifiers": 5} | config)))

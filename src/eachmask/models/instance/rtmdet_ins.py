@@ -1,0 +1,408 @@
+"""RTMDet-Ins: a real-time detector whose every detection brings the network that draws its mask.
+
+Lyu, Zhang, Huang, Zhou, Wang, Liu, Zhang, Chen: "RTMDet: An Empirical Study of Designing Real-Time Object Detectors",
+2022, arXiv 2212.07784; masks as in CondInst, arXiv 2003.05664.
+
+The idea: large-kernel depth-wise convolutions in backbone and neck alike see far for little time, and heads share
+their convolutions between levels but not their batch statistics. Which places learn an object is decided anew in
+every step: those whose present prediction costs least, with the IoU they reach as the class score they should give.
+
+The layout and constants of MMDetection's ``rtmdet-ins``, whose box and class branch are one tower. Where we differ:
+crowd regions are neither positive nor negative; masks are drawn at most ``drawn`` at a time in training; each mask is
+cropped to the image before it is stretched to the original size.
+
+Shapes: B images, K classes, P places of all levels, N objects, 8 mask features at stride 8, 169 kernel weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eachmask.backbones.cspnext import ConvNorm, CSPNeXt, CSPNeXtPAFPN, Neck
+from eachmask.models.detection.faster_rcnn import learnable
+from eachmask.ops.dynamic import DrawnMasks, Places, draw, every_fourth, num_kernel_weights
+from eachmask.ops.losses import dice, giou, quality_focal
+from eachmask.ops.nms import nms
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks
+from eachmask.structures import boxes as box_ops
+
+
+class Raw(NamedTuple):
+    """What the heads say of every place, and the features that masks are drawn from."""
+
+    classes: tuple[Tensor, ...]  # per level (B, K, H, W) logits
+    distances: tuple[Tensor, ...]  # per level (B, 4, H, W) px to left, top, right and bottom, not negative
+    kernels: tuple[Tensor, ...]  # per level (B, 169, H, W)
+    mask_features: Tensor  # (B, 8, H, W) of the finest level
+    sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+    batch_size: tuple[int, int]  # padded (height, width)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change. Defaults are the paper's."""
+
+    convs: int = 2
+    """Of each tower."""
+    mask_convs: int = 4
+    prototypes: int = 8
+    """Channels of the mask features."""
+    candidates: int = 1000
+    """Best pairs of place and class of each level that go into suppression."""
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.6
+    max_detections: int = 100
+    topk: int = 13
+    """So many best IoUs of an object are added up to the number of its places."""
+    iou_weight: float = 3.0
+    centre_radius: float = 3.0
+    """beta of the soft centre prior, in strides."""
+    box_weight: float = 2.0
+    mask_weight: float = 2.0
+    drawn: int = 300
+    """Positive places per image whose masks are learnt; where there are more, a random choice."""
+
+
+# Blocks, in the order of the data -------------------------------------------------------------------------------------
+
+
+class SepBNTower(nn.Module):
+    """3 x 3 convolutions shared by the levels, each level with batch normalisation of its own (section 3.1)."""
+
+    def __init__(self, channels: int, depth: int, num_levels: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(depth))
+        self.norms = nn.ModuleList(
+            nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(depth)) for _ in range(num_levels)
+        )
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        """(B, C, H, W) of one level -> the same shape."""
+        for conv, norm in zip(self.convs, self.norms[level], strict=True):  # type: ignore[call-overload]
+            x = F.silu(norm(conv(x)), inplace=True)
+        return x
+
+
+class MaskFeatures(nn.Module):
+    """All levels at the size of the finest, mixed, and reduced to a few prototypes (section 3.4)."""
+
+    def __init__(self, channels: int, num_levels: int, config: Config) -> None:
+        super().__init__()
+        self.fuse = nn.Conv2d(num_levels * channels, channels, 1)
+        self.convs = nn.Sequential(*(ConvNorm(channels, channels, 3) for _ in range(config.mask_convs)))
+        self.project = nn.Conv2d(channels, config.prototypes, 1)
+
+    def forward(self, levels: tuple[Tensor, ...]) -> Tensor:
+        """Fine to coarse -> (B, 8, H, W)."""
+        size = levels[0].shape[-2:]
+        others = (F.interpolate(level, size=size, mode="bilinear", align_corners=False) for level in levels[1:])
+        result: Tensor = self.project(self.convs(self.fuse(torch.cat([levels[0], *others], dim=1))))
+        return result
+
+
+class Heads(nn.Module):
+    """Classes, distances and kernels of every place. Classes and distances read the same tower."""
+
+    def __init__(self, channels: int, num_levels: int, num_classes: int, config: Config) -> None:
+        super().__init__()
+        levels = range(num_levels)
+        self.tower = SepBNTower(channels, config.convs, num_levels)
+        self.kernel_towers = nn.ModuleList(
+            nn.Sequential(*(ConvNorm(channels, channels, 3) for _ in range(config.convs))) for _ in levels
+        )
+        self.classes = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for _ in levels)
+        self.distances = nn.ModuleList(nn.Conv2d(channels, 4, 1) for _ in levels)
+        self.kernels = nn.ModuleList(nn.Conv2d(channels, num_kernel_weights(config.prototypes), 1) for _ in levels)
+        self.mask_features = MaskFeatures(channels, num_levels, config)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for classes, distances in zip(self.classes, self.distances, strict=True):
+            # A score of 0.01 everywhere, as focal losses want.
+            nn.init.constant_(classes.bias, -math.log(99))  # type: ignore[arg-type]
+            nn.init.ones_(distances.bias)  # type: ignore[arg-type]
+
+    def forward(self, level: Tensor, index: int, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, C, H, W) -> (B, K, H, W) logits, (B, 4, H, W) px, (B, 169, H, W)."""
+        x = self.tower(level, index)
+        distances = F.relu(self.distances[index](x)) * stride
+        return self.classes[index](x), distances, self.kernels[index](self.kernel_towers[index](level))
+
+
+# The model ------------------------------------------------------------------------------------------------------------
+
+
+class RTMDetIns(nn.Module):
+    """One-stage instance segmentation with three verbs.
+
+    Args:
+        backbone: gives Features of equal channels on every level.
+        num_classes: K.
+    """
+
+    def __init__(self, backbone: CSPNeXtPAFPN, num_classes: int, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or Config()
+        self.num_classes = num_classes
+        self.backbone = backbone
+        self.heads = Heads(backbone.channels[0], len(backbone.channels), num_classes, config)
+
+    def forward(self, images: ImageBatch) -> Raw:
+        """(B, 3, H, W) -> what the heads say."""
+        features = self.backbone(images.tensor)
+        said = [self.heads(level, i, features.strides[i]) for i, level in enumerate(features.maps)]
+        classes, distances, kernels = zip(*said, strict=True)
+        height, width = images.tensor.shape[-2:]
+        mask_features = self.heads.mask_features(features.maps)
+        return Raw(classes, distances, kernels, mask_features, images.sizes, (height, width))
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """Quality focal loss, GIoU and Dice (section 3.3) on the places that the assignment chose.
+
+        Args:
+            targets: one per image, in pixels of the batch, with labels and masks.
+        """
+        points, strides = self.places(raw)
+        logits = torch.cat([_flat(level) for level in raw.classes], 1).float()  # (B, P, K)
+        boxes = _boxes(points, torch.cat([_flat(level) for level in raw.distances], 1).float())  # (B, P, 4)
+        kernels = torch.cat([_flat(level) for level in raw.kernels], 1)  # (B, P, 169)
+        class_loss, box_loss, weight, num_masks = logits.sum() * 0, boxes.sum() * 0, 0.0, 0
+        mask_loss = kernels.sum() * 0 + raw.mask_features.sum() * 0  # so that all learn, if only nothing
+        for i, target in enumerate(targets):
+            with torch.no_grad():
+                a = self.assign(points, strides, logits[i], boxes[i], target)
+            quality = torch.zeros_like(logits[i])
+            quality[a.positive, a.labels] = a.iou
+            class_loss = class_loss + quality_focal(logits[i], quality, weight=(~a.ignored)[:, None].float())
+            truth = target.boxes.to(boxes)[a.objects]
+            box_loss = box_loss + (giou(boxes[i, a.positive], truth) * a.iou).sum()
+            weight += float(a.iou.sum())
+            if len(a.positive):
+                chosen = a.only(self.config.drawn)
+                places = Places(points[chosen.positive], 8 * strides[chosen.positive], self.strides[0], 0.0)
+                mask_loss = mask_loss + self._mask_loss(raw, i, kernels[i, chosen.positive], places, chosen, target)
+                num_masks += len(chosen.positive)
+        weight = max(weight, 1.0)
+        return {
+            "class": class_loss / weight,
+            "box": self.config.box_weight * box_loss / weight,
+            "mask": self.config.mask_weight * mask_loss / max(num_masks, 1),
+        }
+
+    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+        """Suppression per class of the best places, then a mask for each one kept."""
+        score_threshold, nms_threshold, max_detections = self._filled(options)
+        results = []
+        for i, size in enumerate(raw.sizes):
+            boxes, scores, labels, kernels, points, reach = self._candidates(raw, i, score_threshold)
+            boxes = box_ops.clip(boxes, size)
+            keep = nms(boxes, scores, labels, nms_threshold)[:max_detections]
+            masks = None
+            if options.with_masks:
+                places = Places(points[keep], reach[keep], self.strides[0], 0.0)
+                chosen = raw.mask_features[i].detach(), kernels[keep].detach(), places
+                masks = DrawnMasks(*chosen, raw.batch_size, valid=size, size=size, threshold=options.mask_threshold)
+            results.append(
+                Instances(image_size=size, boxes=boxes[keep], labels=labels[keep], scores=scores[keep], masks=masks)
+            )
+        return results
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the levels."""
+        return self.backbone.strides
+
+    def places(self, raw: Raw) -> tuple[Tensor, Tensor]:
+        """Points (P, 2) and strides (P,) of all levels, px: a place lies at the upper left corner of its cell."""
+        points, strides = [], []
+        for level, stride in zip(raw.classes, self.strides, strict=True):
+            points.append(_grid(level, stride))
+            strides.append(torch.full((len(points[-1]),), float(stride), device=level.device))
+        return torch.cat(points), torch.cat(strides)
+
+    def _candidates(self, raw: Raw, index: int, threshold: float) -> tuple[Tensor, ...]:
+        """Boxes, scores, labels, kernels, points and reach of the best pairs of place and class."""
+        found = []
+        for level, stride in enumerate(self.strides):
+            scores = _flat(raw.classes[level][index : index + 1])[0].float().sigmoid()
+            place, label = torch.nonzero(scores > threshold, as_tuple=True)
+            best, order = scores[place, label].topk(min(self.config.candidates, len(place)))
+            place, label = place[order], label[order]
+            distances = raw.distances[level][index].flatten(1)[:, place].T.float()
+            points = _grid(raw.classes[level], stride)[place]
+            kernels = raw.kernels[level][index].flatten(1)[:, place].T
+            reach = torch.full_like(best, 8.0 * stride)
+            found.append((_boxes(points, distances), best, label, kernels, points, reach))
+        return tuple(torch.cat(column) for column in zip(*found, strict=True))
+
+    def _mask_loss(
+        self, raw: Raw, index: int, kernels: Tensor, places: Places, assigned: Assigned, target: Instances
+    ) -> Tensor:
+        """Sum of the Dice losses at a quarter of the image's size."""
+        logits = draw(raw.mask_features[index], kernels, places)[None]
+        logits = F.interpolate(logits, scale_factor=self.strides[0] // 4, mode="bilinear", align_corners=False)[0]
+        objects, row = assigned.objects.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        truth = every_fourth(_masks_of(target)[objects], (logits.shape[1], logits.shape[2])).to(logits)
+        return dice(logits.sigmoid(), truth[row], eps=5e-6).sum()
+
+    def _filled(self, options: DecodeOptions) -> tuple[float, float, int]:
+        c, o = self.config, options
+        return (
+            c.score_threshold if o.score_threshold is None else o.score_threshold,
+            c.nms_threshold if o.nms_threshold is None else o.nms_threshold,
+            c.max_detections if o.max_detections is None else o.max_detections,
+        )
+
+    # Target assignment
+
+    def assign(self, points: Tensor, strides: Tensor, logits: Tensor, boxes: Tensor, target: Instances) -> Assigned:
+        """Dynamic soft labels (section 3.2): each object takes the places that cost it least.
+
+        cost = CE(score, soft) (soft - score)^2 - 3 log IoU + 10^(distance - 3), soft = the IoU at the object's class,
+        distance in strides; among places inside any box. How many: the sum of the object's 13 best IoUs.
+
+        Args:
+            points: (P, 2); strides: (P,); logits: (P, K); boxes: (P, 4) as predicted.
+        """
+        single, crowd = learnable(target, points.device)
+        truth = target.boxes.to(boxes)
+        inside = _inside(points, truth[single]).any(dim=1)
+        rows = torch.nonzero(inside).squeeze(1)
+        assert target.labels is not None
+        labels = target.labels.to(points.device)
+        ignored = _inside(points, truth[crowd]).any(dim=1)
+        if not len(rows):
+            nothing = rows.new_zeros(0)
+            return Assigned(nothing, nothing, nothing, boxes.new_zeros(0), ignored)
+        iou = box_ops.iou(boxes[rows], truth[single])
+        cost = self.cost(logits[rows][:, labels[single]], iou, logits[rows])
+        centre = (truth[single, :2] + truth[single, 2:]) / 2
+        distance = (points[rows][:, None] - centre).norm(dim=-1) / strides[rows, None]
+        chosen = dynamic_top(cost + 10.0 ** (distance - self.config.centre_radius), iou, self.config.topk)
+        place, column = torch.nonzero(chosen, as_tuple=True)
+        ignored[rows[place]] = False
+        objects = single[column]
+        return Assigned(rows[place], objects, labels[objects], iou[place, column], ignored)
+
+    def cost(self, own: Tensor, iou: Tensor, logits: Tensor) -> Tensor:
+        """Class and box terms of the assignment's cost (eq. 1 - 3): (R, N).
+
+        Args:
+            own: (R, N) logits of the objects' classes; iou: (R, N); logits: (R, K), for all other classes' share.
+        """
+        others = quality_focal(logits, torch.zeros_like(logits), reduction="none").sum(dim=1, keepdim=True)
+        as_background = quality_focal(own, torch.zeros_like(own), reduction="none")
+        classes = others - as_background + quality_focal(own, iou, reduction="none")
+        return classes - self.config.iou_weight * torch.log(iou + 1e-7)
+
+
+# Target assignment ----------------------------------------------------------------------------------------------------
+
+
+class Assigned(NamedTuple):
+    """The places of one image that learn an object."""
+
+    positive: Tensor  # (M,) index of the place
+    objects: Tensor  # (M,) index into the targets
+    labels: Tensor  # (M,)
+    iou: Tensor  # (M,) of the predicted box: the score to learn, and the weight of the box
+    ignored: Tensor  # (P,) bool: in a crowd region and not positive
+
+    def only(self, num: int) -> Assigned:
+        """At most num of them, drawn at random."""
+        if len(self.positive) <= num:
+            return self
+        rows = torch.randperm(len(self.positive), device=self.positive.device)[:num]
+        return Assigned(self.positive[rows], self.objects[rows], self.labels[rows], self.iou[rows], self.ignored)
+
+
+def dynamic_top(cost: Tensor, iou: Tensor, topk: int) -> Tensor:
+    """Each object's cheapest places, as many as its topk best IoUs add up to (at least 1); a place takes one object.
+
+    Args:
+        cost, iou: (R, N).
+
+    Returns:
+        (R, N) bool.
+    """
+    counts = iou.topk(min(topk, len(iou)), dim=0).values.sum(0).int().clamp(min=1)
+    rank = cost.argsort(dim=0, stable=True).argsort(dim=0, stable=True)
+    chosen = rank < counts
+    several = chosen.sum(dim=1, keepdim=True) > 1
+    cheapest = F.one_hot(cost.argmin(dim=1), cost.shape[1]).bool()
+    return torch.where(several, cheapest, chosen)
+
+
+def _inside(points: Tensor, boxes: Tensor) -> Tensor:
+    """(P, 2), (N, 4) -> (P, N) bool: strictly inside."""
+    low = points[:, None] - boxes[None, :, :2]
+    high = boxes[None, :, 2:] - points[:, None]
+    return (torch.minimum(low, high) > 0).all(dim=-1)
+
+
+def _flat(level: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H W, C)."""
+    return level.flatten(2).transpose(1, 2)
+
+
+def _grid(level: Tensor, stride: int) -> Tensor:
+    """(H W, 2) as (x, y), px."""
+    height, width = level.shape[-2:]
+    ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return (torch.stack([xs, ys], dim=-1).reshape(-1, 2) * float(stride)).to(level.device)
+
+
+def _boxes(points: Tensor, distances: Tensor) -> Tensor:
+    """(..., 2), (..., 4) left, top, right, bottom -> (..., 4)."""
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def _masks_of(target: Instances) -> Masks:
+    if target.masks is None:
+        raise ValueError("RTMDet-Ins learns from masks, but a target has none")
+    return target.masks
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def _build(deepen: float, widen: float, neck: Neck, num_classes: int, config: dict[str, Any]) -> RTMDetIns:
+    return RTMDetIns(CSPNeXtPAFPN(CSPNeXt(deepen, widen), neck), num_classes, Config(**config))
+
+
+def rtmdet_ins_tiny(num_classes: int = 80, **config: Any) -> RTMDetIns:
+    """5.6 M parameters: MMDetection's ``rtmdet-ins_tiny``."""
+    return _build(0.167, 0.375, Neck(96, 1), num_classes, config)
+
+
+def rtmdet_ins_s(num_classes: int = 80, **config: Any) -> RTMDetIns:
+    """10.2 M parameters."""
+    return _build(0.33, 0.5, Neck(128, 1), num_classes, config)
+
+
+def rtmdet_ins_m(num_classes: int = 80, **config: Any) -> RTMDetIns:
+    """27.6 M parameters."""
+    return _build(0.67, 0.75, Neck(192, 2), num_classes, config)
+
+
+def rtmdet_ins_l(num_classes: int = 80, **config: Any) -> RTMDetIns:
+    """57.4 M parameters: both factors 1."""
+    return _build(1.0, 1.0, Neck(256, 3), num_classes, config)
+
+
+def rtmdet_ins_x(num_classes: int = 80, **config: Any) -> RTMDetIns:
+    """102.7 M parameters."""
+    return _build(1.33, 1.25, Neck(320, 4), num_classes, config)
+
+
+def rtmdet_ins_nano(num_classes: int = 80, **config: Any) -> RTMDetIns:
+    """Ours, two thirds as wide as the tiny one, for processors without a GPU."""
+    return _build(0.167, 0.25, Neck(64, 1), num_classes, config)

@@ -1,0 +1,504 @@
+"""YOLACT: masks as sums of a few drawings that the whole image shares.
+
+Bolya, Zhou, Xiao, Lee: "YOLACT: Real-time Instance Segmentation", ICCV 2019, arXiv 1904.02689.
+
+The idea: one branch draws 32 *prototypes* of the whole image; the other, a detector on anchors, predicts beside class
+and box 32 *coefficients* per object. An object's mask is the sigmoid of the prototypes weighted by its coefficients,
+cropped to its box: one matrix product, with nothing cut out of the features and pooled again.
+
+The same numbers as the authors' release and as MMDetection's version, which differ: :data:`RELEASE`,
+:data:`MMDETECTION`. Where we differ: background is the *last* class; crowd regions are neither object nor background
+in any loss; a score threshold that the user asks for holds for every detection; a mask's loss is divided by its box's
+area, but by one cell at least; images may be padded instead of stretched to a square. Two objects that have the same
+best anchor get two different ones, as in the release.
+
+Shapes: B images, A anchors per place, N anchors of all levels, P prototypes, K classes, (h, w) cells of a prototype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eachmask.backbones.bodies import ResNet, Timm
+from eachmask.backbones.features import Features
+from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.models.detection.faster_rcnn import flatten_anchors, learnable
+from eachmask.ops.coarse_masks import coarse_masks
+from eachmask.ops.match import IGNORED, UNMATCHED, match
+from eachmask.ops.prototypes import Crops, assemble, fast_nms, on_grid, windows_of
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks, SoftMasks
+from eachmask.structures import boxes as box_ops
+from eachmask.structures.soft_masks import Canvas
+
+
+class Raw(NamedTuple):
+    """What the network says; the first level is the finest."""
+
+    features: Features
+    logits: tuple[Tensor, ...]  # per level (B, A (K + 1), H, W), background last
+    shifts: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the anchors
+    coefficients: tuple[Tensor, ...]  # per level (B, A P, H, W), -1..1
+    prototypes: Tensor  # (B, P, h, w)
+    sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+    batch_size: tuple[int, int]  # padded (height, width)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change. Defaults are those of the authors' release."""
+
+    anchor_scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))
+    """Square roots of the anchors' areas on each level, px."""
+    anchor_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
+    """Height over width."""
+    square_anchors: bool = True
+    """Anchors are as high as they are wide, whatever their ratio: a slip in the authors' code that their published
+    weights were trained with."""
+    head_relu: bool = True
+    """The levels that come from the body pass a ReLU before anything reads them."""
+    coarse_from_body: bool = False
+    """The two coarsest levels are made of the body's last map instead of the pyramid's."""
+    num_prototypes: int = 32
+    prototype_convs: int = 3
+    """3 x 3 convolutions before the doubling in size; one more follows it."""
+    prototype_width: int = 256
+    match_high: float = 0.5
+    """An anchor with this IoU to an object is positive ..."""
+    match_low: float = 0.4
+    """... below this it is negative; between them it is not used."""
+    crowd_overlap: float = 0.7
+    """An anchor that lies in a crowd region by this share is not negative."""
+    negatives: int = 3
+    """So many times the positives, those that look least like background."""
+    box_weight: float = 1.5
+    mask_weight: float = 6.125
+    semantic_weight: float = 1.0
+    semantic_off_by_one: bool = False
+    """The semantic map of each class learns the class after it: a slip in MMDetection's code, of no consequence for
+    predictions, which do not use these maps."""
+    masks_per_image: int = 100
+    """Positives whose masks are learnt from, drawn at random where there are more."""
+    candidates_per_level: int | None = None
+    """Best anchors of each level that go into suppression; None: all."""
+    candidates_per_class: int = 200
+    clip_first: bool = False
+    """Boxes are cut at the image's border before suppression instead of after it."""
+    threshold_each: bool = True
+    """The class that is reported must itself pass the score threshold. False: it is enough that any class of the
+    same anchor passes, so that nearly always ``max_detections`` come out (the release, for a better AP)."""
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+
+
+RELEASE: dict[str, Any] = {"threshold_each": False}
+"""The authors' release to the letter; only what is reported differs from the defaults."""
+MMDETECTION: dict[str, Any] = {
+    "anchor_scales": ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
+    "anchor_ratios": (0.5, 1.0, 2.0),
+    "square_anchors": False,
+    "head_relu": False,
+    "coarse_from_body": True,
+    "candidates_per_level": 1000,
+    "clip_first": True,
+    "semantic_off_by_one": True,
+}
+"""MMDetection's version of it."""
+
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+"""Inverse of the standard deviations 0.1, 0.1, 0.2, 0.2 of the encoded boxes."""
+
+
+# Blocks, in the order of the data -------------------------------------------------------------------------------------
+
+
+class Head(nn.Module):
+    """Classes, boxes and mask coefficients of every anchor, shared by all levels (figure 4)."""
+
+    def __init__(self, channels: int, num_anchors: int, num_classes: int, num_prototypes: int) -> None:
+        super().__init__()
+        self.shared = nn.Sequential(_conv(channels, channels, 3), nn.ReLU(inplace=True))
+        self.classes = _conv(channels, num_anchors * (num_classes + 1), 3)
+        self.shifts = _conv(channels, num_anchors * 4, 3)
+        self.coefficients = _conv(channels, num_anchors * num_prototypes, 3)
+
+    def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, C, H, W) -> logits (B, A (K + 1), H, W), shifts (B, 4 A, H, W), coefficients (B, A P, H, W)."""
+        x = self.shared(level)
+        return self.classes(x), self.shifts(x), self.coefficients(x).tanh()
+
+
+class Protonet(nn.Sequential):
+    """Prototypes from the finest level, at twice its size (figure 3): (B, C, H, W) -> (B, P, 2 H, 2 W), none negative.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int, config: Config) -> None:
+        width = config.prototype_width
+        layers: list[nn.Module] = []
+        for i in range(config.prototype_convs):
+            layers += [_conv(channels if i == 0 else width, width, 3), nn.ReLU(inplace=True)]
+        layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
+        layers += [_conv(width, width, 3), nn.ReLU(inplace=True)]
+        layers += [_conv(width, config.num_prototypes, 1), nn.ReLU(inplace=True)]
+        super().__init__(*layers)
+
+
+# The model ------------------------------------------------------------------------------------------------------------
+
+
+class YOLACT(nn.Module):
+    """A detector on anchors with mask coefficients, and prototypes to weight with them.
+
+    Args:
+        backbone: a pyramid of equal channels on every level; as many levels as ``config.anchor_scales`` has.
+        num_classes: K, without background.
+    """
+
+    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or Config()
+        self.num_classes = num_classes
+        self.backbone = backbone
+        channels = backbone.channels[0]
+        num_anchors = len(config.anchor_ratios) * len(config.anchor_scales[0])
+        self.protonet = Protonet(channels, config)
+        self.head = Head(channels, num_anchors, num_classes, config.num_prototypes)
+        self.semantic = _conv(channels, num_classes, 1)
+
+    def forward(self, images: ImageBatch) -> Raw:
+        """(B, 3, H, W) -> the pyramid and both branches' answers."""
+        features = self.backbone(images.tensor)
+        if self.config.head_relu:
+            from_body = len(self.backbone.lateral)
+            maps = (*(m.relu() for m in features.maps[:from_body]), *features.maps[from_body:])
+            features = features._replace(maps=maps)
+        logits, shifts, coefficients = zip(*(self.head(level) for level in features.maps), strict=True)
+        height, width = images.tensor.shape[-2:]
+        prototypes = self.protonet(features.maps[0])
+        return Raw(features, logits, shifts, coefficients, prototypes, images.sizes, (height, width))
+
+    def anchors(self, raw: Raw) -> Tensor:
+        """(N, 4) px: rows, columns, then the anchors of the place (scales outside, ratios inside)."""
+        height, width = raw.batch_size
+        ratios = torch.tensor(self.config.anchor_ratios)
+        result = []
+        for level, scales in zip(raw.logits, self.config.anchor_scales, strict=True):
+            rows, columns = level.shape[-2:]
+            w = (torch.tensor(scales)[:, None] / ratios.sqrt()).reshape(-1)
+            h = w if self.config.square_anchors else (torch.tensor(scales)[:, None] * ratios.sqrt()).reshape(-1)
+            y, x = torch.meshgrid(_centres(rows, height), _centres(columns, width), indexing="ij")
+            centres = torch.stack([x, y], dim=-1)[:, :, None].expand(-1, -1, len(w), -1)
+            sizes = torch.stack([w, h], dim=-1).expand(rows, columns, -1, -1)
+            result.append(box_ops.convert(torch.cat([centres, sizes], -1).reshape(-1, 4), "cxcywh", "xyxy"))
+        return torch.cat(result).to(raw.prototypes.device)
+
+    # Learning
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """Class, box, mask and semantic loss (sections 3.2, 3.4 and 4), each per positive but the last.
+
+        Args:
+            targets: one per image, in pixels of the batch, with labels and masks.
+        """
+        logits, shifts, coefficients = self._flat(raw)
+        anchors = self.anchors(raw)
+        matched = torch.stack([self.assign(anchors, target) for target in targets])
+        num_positive = max(int((matched >= 0).sum()), 1)
+        with torch.autocast(raw.prototypes.device.type, enabled=False):
+            mask, drawn = self.mask_loss(raw, coefficients, matched, targets)
+            losses = {
+                "class": self.class_loss(logits, matched, targets) / num_positive,
+                "box": self.box_loss(shifts, anchors, matched, targets) / num_positive * self.config.box_weight,
+                "mask": mask / num_positive * self.config.mask_weight,
+                "semantic": self.semantic_loss(raw, targets) / len(targets) * self.config.semantic_weight,
+            }
+            return losses | self.judging_losses(raw, drawn, num_positive)
+
+    def judging_losses(self, raw: Raw, drawn: list[Drawn], num_positive: int) -> dict[str, Tensor]:
+        """What subclasses add that judge the masks."""
+        return {}
+
+    def assign(self, anchors: Tensor, target: Instances) -> Tensor:
+        """(N,) index of each anchor's object, UNMATCHED or IGNORED (section 4)."""
+        truth = target.boxes.to(anchors)
+        single, crowd = learnable(target, anchors.device)
+        iou = box_ops.iou(truth[single], anchors)
+        matched = match(iou, self.config.match_high, self.config.match_low)
+        for anchor, index in _favourites(iou):
+            matched[anchor] = index
+        matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched) if len(single) else matched
+        if len(crowd):
+            covered = box_ops.coverage(anchors, truth[crowd]).max(dim=1).values > self.config.crowd_overlap
+            matched[covered & (matched == UNMATCHED)] = IGNORED
+        return matched
+
+    def class_loss(self, logits: Tensor, matched: Tensor, targets: list[Instances]) -> Tensor:
+        """Summed cross-entropy of positives and of the hardest negatives, per image three to one."""
+        labels = torch.full_like(matched, self.num_classes)
+        for row, index, target in zip(labels, matched, targets, strict=True):
+            assert target.labels is not None
+            positive = index >= 0
+            row[positive] = target.labels.to(row.device)[index[positive]]
+        error = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(matched)
+        used = matched >= 0
+        # A negative's error is how little it looks like background.
+        hardness = torch.where(matched == UNMATCHED, error.detach(), -1.0)
+        for image, ranked in enumerate(hardness):
+            num = min(self.config.negatives * int(used[image].sum()), int((ranked >= 0).sum()))
+            used[image, ranked.topk(num).indices] = True
+        return error[used].sum() + logits.sum() * 0
+
+    def box_loss(self, shifts: Tensor, anchors: Tensor, matched: Tensor, targets: list[Instances]) -> Tensor:
+        """Summed smooth L1 of the positives' boxes."""
+        total = shifts.sum() * 0
+        for found, index, target in zip(shifts, matched, targets, strict=True):
+            positive = torch.nonzero(index >= 0).squeeze(1)
+            wanted = box_ops.encode(target.boxes.to(anchors)[index[positive]], anchors[positive], BOX_WEIGHTS)
+            total = total + F.smooth_l1_loss(found[positive], wanted, reduction="sum")
+        return total
+
+    def mask_loss(
+        self, raw: Raw, coefficients: Tensor, matched: Tensor, targets: list[Instances]
+    ) -> tuple[Tensor, list[Drawn]]:
+        """Summed cross-entropy of the positives' masks, each cropped to its object's box and divided by its area.
+
+        Returns:
+            the loss, and what was compared, object by object, for those who want to judge the masks.
+        """
+        total = (raw.prototypes.sum() + coefficients.sum()) * 0
+        drawn = []
+        for image, (index, target) in enumerate(zip(matched, targets, strict=True)):
+            positive = torch.nonzero(index >= 0).squeeze(1)
+            limit = self.config.masks_per_image
+            scale = max(len(positive) / limit, 1.0)
+            if scale > 1:
+                positive = positive[torch.randperm(len(positive), device=positive.device)[:limit]]
+            for one in self._drawn(raw, image, coefficients[image, positive], index[positive], target):
+                error = mask_error(one.probabilities, one.wanted) / one.area
+                total = total + error.sum() * scale
+                drawn.append(one)
+        return total, drawn
+
+    def _drawn(self, raw: Raw, image: int, coefficients: Tensor, index: Tensor, target: Instances) -> Iterator[Drawn]:
+        """Predicted and wanted masks of an image's positives, object by object, in the object's window."""
+        objects = index.unique()
+        assert target.labels is not None
+        prototypes = raw.prototypes[image].float()
+        grid = (int(prototypes.shape[1]), int(prototypes.shape[2]))
+        boxes = on_grid(target.boxes.to(prototypes)[objects], raw.batch_size, grid)
+        areas = box_ops.area(boxes).clamp(min=1.0).tolist()
+        wanted = coarse_masks(_masks_of(target)[objects], raw.batch_size, grid)
+        windows = windows_of(boxes, grid).tolist()
+        for i, coarse, window, area in zip(objects.tolist(), wanted, windows, areas, strict=True):
+            x1, y1, x2, y2 = window
+            cells = prototypes[:, y1:y2, x1:x2]
+            logits = torch.tensordot(coefficients[index == i], cells, dims=1)
+            truth = torch.from_numpy(coarse.within(window)).to(logits)
+            yield Drawn(logits.sigmoid(), truth, (x1, y1), area, coarse.area, int(target.labels[i]))
+
+    def semantic_loss(self, raw: Raw, targets: list[Instances]) -> Tensor:
+        """Cross-entropy of a map per class, on the finest level, in training only (section 3.4): summed over images.
+
+        Cells in a crowd region do not count.
+        """
+        logits = self.semantic(raw.features.maps[0].float())
+        grid = (int(logits.shape[2]), int(logits.shape[3]))
+        total = logits.sum() * 0
+        for found, target in zip(logits, targets, strict=True):
+            wanted = np.zeros((self.num_classes, *grid), np.float32)
+            weight = np.ones(grid, np.float32)
+            assert target.labels is not None
+            crowd = [False] * len(target) if target.crowd is None else target.crowd.tolist()
+            coarse = coarse_masks(_masks_of(target), raw.batch_size, grid)
+            for one, label, is_crowd in zip(coarse, target.labels.tolist(), crowd, strict=True):
+                canvas = weight if is_crowd else wanted[label - self.config.semantic_off_by_one]
+                view = canvas[one.row : one.row + one.cells.shape[0], one.column : one.column + one.cells.shape[1]]
+                view[one.cells] = 0 if is_crowd else 1
+            error = F.binary_cross_entropy_with_logits(found, torch.from_numpy(wanted).to(found), reduction="none")
+            total = total + (error * torch.from_numpy(weight).to(found)).sum() / weight.size
+        return total
+
+    # Predicting
+
+    @torch.no_grad()
+    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+        """Fast NMS per class; masks from the prototypes, pixels only when asked for. The best first."""
+        logits, shifts, coefficients = self._flat(raw)
+        anchors = self.anchors(raw)
+        counts = [level[0].numel() // (self.num_classes + 1) for level in raw.logits]
+        results = []
+        for image, size in enumerate(raw.sizes):
+            probabilities = logits[image].softmax(dim=-1)[:, :-1]
+            chosen = self._candidates(probabilities, counts, options)
+            boxes = box_ops.decode(shifts[image, chosen], anchors[chosen], BOX_WEIGHTS)
+            if self.config.clip_first:
+                boxes = box_ops.clip(boxes, size)
+            row, label, scores = self._suppressed(boxes, probabilities[chosen], options)
+            found = Instances(size, box_ops.clip(boxes[row], size), labels=label, scores=scores)
+            drawings = coefficients[image, chosen[row]]
+            results.append(self.decode_masks(raw, image, found, boxes[row], drawings, options))
+        return results
+
+    def decode_masks(
+        self, raw: Raw, image: int, found: Instances, boxes: Tensor, coefficients: Tensor, options: DecodeOptions
+    ) -> Instances:
+        """The detections of one image with their masks.
+
+        Args:
+            boxes: (N, 4) px as suppression saw them, perhaps beyond the border.
+            coefficients: (N, P).
+        """
+        if options.with_masks:
+            crops = assemble(raw.prototypes[image], coefficients, boxes, raw.batch_size)
+            found.masks = soft_masks(crops, raw, image, options.mask_threshold)
+        return found
+
+    def _candidates(self, probabilities: Tensor, counts: list[int], options: DecodeOptions) -> Tensor:
+        """Indices of the anchors that go into suppression."""
+        best = probabilities.max(dim=1).values
+        limit = self.config.candidates_per_level
+        if limit is not None:
+            starts = np.cumsum([0, *counts[:-1]]).tolist()
+            parts = zip(best.split(counts), starts, strict=True)
+            index = torch.cat([part.topk(min(limit, len(part))).indices + start for part, start in parts])
+        else:
+            index = torch.arange(len(best), device=best.device)
+        return index[best[index] > self._filled(options)[0]]
+
+    def _suppressed(self, boxes: Tensor, scores: Tensor, options: DecodeOptions) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, labels and scores of the detections that stay, the best first."""
+        score_threshold, nms_threshold, max_detections = self._filled(options)
+        each = self.config.threshold_each or options.score_threshold is not None
+        row, label = fast_nms(
+            boxes, scores, nms_threshold, self.config.candidates_per_class, score_threshold if each else None
+        )
+        scores = scores[row, label]
+        order = torch.argsort(scores, descending=True, stable=True)[:max_detections]
+        return row[order], label[order], scores[order]
+
+    def _flat(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, K + 1) logits, (B, N, 4) shifts and (B, N, P) coefficients, all float32."""
+        widths = (self.num_classes + 1, 4, self.config.num_prototypes)
+        parts = zip((raw.logits, raw.shifts, raw.coefficients), widths, strict=True)
+        return tuple(torch.cat([flatten_anchors(x, width) for x in p], 1).float() for p, width in parts)  # type: ignore[return-value]
+
+    def _filled(self, options: DecodeOptions) -> tuple[float, float, int]:
+        """Score threshold, NMS threshold and limit: the user's, or else the model's."""
+        c, o = self.config, options
+        return (
+            c.score_threshold if o.score_threshold is None else o.score_threshold,
+            c.nms_threshold if o.nms_threshold is None else o.nms_threshold,
+            c.max_detections if o.max_detections is None else o.max_detections,
+        )
+
+
+# Masks ----------------------------------------------------------------------------------------------------------------
+
+
+def soft_masks(crops: Crops, raw: Raw, image: int, threshold: float) -> SoftMasks:
+    """Masks of one image that are made bigger and cut at the threshold when somebody needs their pixels.
+
+    Of an image that fills the batch the grid is resized at once to whatever size is wanted, as the reference does.
+    """
+    grid = (int(raw.prototypes.shape[2]), int(raw.prototypes.shape[3]))
+    size = raw.sizes[image]
+    padded, valid = (grid, grid) if size == raw.batch_size else (raw.batch_size, size)
+    return SoftMasks(crops.values, crops.origins, Canvas(grid, padded, valid, size), threshold)
+
+
+# Target assignment ----------------------------------------------------------------------------------------------------
+
+
+class Drawn(NamedTuple):
+    """One object's masks as its M positives draw them and as they should be, in a window of the grid."""
+
+    probabilities: Tensor  # (M, h, w)
+    wanted: Tensor  # (h, w) 0 or 1
+    origin: tuple[int, int]  # x and y of the window's first cell
+    area: float  # of the object's box, in cells
+    wanted_area: int  # of the object's mask, in cells, also outside of the window
+    label: int
+
+
+def mask_error(probabilities: Tensor, wanted: Tensor) -> Tensor:
+    """(M, h, w), (h, w) -> (M,) summed binary cross-entropy."""
+    target = wanted.expand_as(probabilities)
+    return F.binary_cross_entropy(probabilities, target, reduction="none").flatten(1).sum(1)
+
+
+def _favourites(iou: Tensor) -> Iterator[tuple[int, int]]:
+    """(anchor, object) pairs: every object its own anchor, those that fit best choosing first."""
+    left = iou.clone()
+    for _ in range(min(left.shape)):
+        index = int(left.max(dim=1).values.argmax())
+        anchor = int(left[index].argmax())
+        yield anchor, index
+        left[index], left[:, anchor] = -1, -1
+
+
+def _centres(num: int, length: int) -> Tensor:
+    return (torch.arange(num, dtype=torch.float32) + 0.5) * (length / num)
+
+
+def _masks_of(target: Instances) -> Masks:
+    if target.masks is None:
+        raise ValueError("YOLACT learns from masks, but a target has none")
+    return target.masks
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    nn.init.xavier_uniform_(conv.weight)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def yolact_fpn(body: nn.Module, config: Config, channels: int = 256) -> FPN:
+    """Five levels, strides 8 ... 128, doubled bilinearly (section 3.4)."""
+    pyramid = Pyramid(
+        channels=channels,
+        first=1,
+        extra="convs",
+        convs_of="body" if config.coarse_from_body else "pyramid",
+        convs_relu=False,
+        first_relu=config.head_relu and not config.coarse_from_body,
+        upsample="bilinear",
+    )
+    return FPN(body, pyramid)
+
+
+def yolact_r50(num_classes: int = 80, **config: Any) -> YOLACT:
+    """ResNet-50, for images of 550 x 550."""
+    chosen = Config(**config)
+    return YOLACT(yolact_fpn(ResNet("resnet50"), chosen), num_classes, chosen)
+
+
+def yolact_r101(num_classes: int = 80, **config: Any) -> YOLACT:
+    """ResNet-101, for images of 550 x 550: the paper's base model."""
+    chosen = Config(**config)
+    return YOLACT(yolact_fpn(ResNet("resnet101"), chosen), num_classes, chosen)
+
+
+LIGHT: dict[str, Any] = {"anchor_scales": ((16,), (32,), (64,), (128,), (256,)), "square_anchors": False,
+                         "prototype_convs": 1, "prototype_width": 96}  # fmt: skip
+"""For small networks on images of any size."""
+
+
+def yolact_lite0(num_classes: int = 80, **config: Any) -> YOLACT:
+    """EfficientNet-Lite0 with narrow branches, for processors without a GPU."""
+    chosen = Config(**(LIGHT | config))
+    return YOLACT(yolact_fpn(Timm("tf_efficientnet_lite0"), chosen, channels=96), num_classes, chosen)

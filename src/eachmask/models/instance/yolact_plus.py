@@ -1,0 +1,231 @@
+"""YOLACT++: YOLACT that looks where it needs to, tries more anchors, and judges its own masks.
+
+Bolya, Zhou, Xiao, Lee: "YOLACT++: Better Real-time Instance Segmentation", TPAMI 2020, arXiv 1912.06218.
+
+The idea: in the deeper stages of the backbone every 3 x 3 convolution first predicts where its nine samples lie and
+how much each counts (deformable convolution, version 2), so that its view fits the object; and six small convolutions
+look at each finished mask alone, without the image, and predict its overlap with the truth, which a class score knows
+nothing about.
+
+The same numbers as the authors' release. Where we differ: an instance has one score, which is the product of class
+score and predicted overlap (the release keeps the class score for its boxes; ``rescore=False`` gives those), at most 1,
+and the instances are sorted by it; where the prototypes' grid is too small for the judging network's strides it is
+padded with background.
+
+Shapes: as in :mod:`eachmask.models.instance.yolact`; D detections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eachmask.backbones.bodies import ResNet
+from eachmask.backbones.fpn import FPN
+from eachmask.models.instance import yolact
+from eachmask.models.instance.yolact import YOLACT, Drawn, Raw, yolact_fpn
+from eachmask.structures import DecodeOptions, Instances, SoftMasks
+
+
+def _octave(size: float) -> tuple[float, ...]:
+    """Three sizes to a doubling."""
+    return tuple(size * 2 ** (third / 3) for third in range(3))
+
+
+@dataclass(frozen=True)
+class Config(yolact.Config):
+    """What a variant may change. Defaults are those of the authors' release."""
+
+    anchor_scales: tuple[tuple[float, ...], ...] = tuple(_octave(size) for size in (24, 48, 96, 192, 384))
+    square_anchors: bool = False
+    deformable_every: int = 1
+    """Of each stage's blocks every so many are deformable, the first one always; the first stage has none."""
+    rescore: bool = True
+    """Scores are multiplied by the predicted overlap of the mask."""
+    iou_weight: float = 25.0
+    iou_min_area: int = 25
+    """True masks of so many cells or fewer teach the judging network nothing."""
+
+
+# Blocks, in the order of the data -------------------------------------------------------------------------------------
+
+
+class DeformableConv(nn.Module):
+    """Convolution whose samples are moved and weighted (Zhu et al., Deformable ConvNets v2, arXiv 1811.11168).
+
+    Args:
+        stride: 1 or 2.
+        kernel: its side, an odd number.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, kernel // 2
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.offsets = nn.Conv2d(in_channels, 3 * kernel**2, kernel, stride, self.padding)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        nn.init.zeros_(self.offsets.weight)  # at first nothing is moved
+        assert self.offsets.bias is not None
+        nn.init.zeros_(self.offsets.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
+        said = self.offsets(x)
+        samples = said.shape[1] // 3
+        moves, weights = said.split([2 * samples, samples], dim=1)
+        return torchvision.ops.deform_conv2d(
+            x, moves.to(x.dtype), self.weight.to(x.dtype), self.bias.to(x.dtype), self.stride, self.padding,
+            mask=weights.sigmoid().to(x.dtype),
+        )  # fmt: skip
+
+
+class MaskIoU(nn.Sequential):
+    """Predicted overlap of masks with the truth, class by class (section 6.3): (D, 1, h, w) -> (D, K), not negative.
+
+    Convolutions without padding halve the map five times; what each class likes best in the rest counts.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        layers: list[nn.Module] = []
+        widths = (1, 8, 16, 32, 64, 128)
+        for before, after in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Conv2d(before, after, 3, stride=2), nn.ReLU(inplace=True)]
+        last = nn.Conv2d(widths[-1], num_classes, 1)
+        super().__init__(*layers, last, nn.ReLU(inplace=True), nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.xavier_uniform_(layer.weight)
+        assert last.bias is not None
+        nn.init.constant_(last.bias, 0.5)  # a class that the ReLU holds at 0 from the start would never learn
+
+
+SMALLEST_GRID = 63
+"""Rows and columns that are just enough for five unpadded strides."""
+_CELLS_AT_ONCE = 1 << 22
+"""Cells of masks judged at a time."""
+
+
+# The model ------------------------------------------------------------------------------------------------------------
+
+
+class YOLACTPlus(YOLACT):
+    """YOLACT with a network that judges the masks; the backbone's deformable convolutions are the variants' affair."""
+
+    config: Config
+
+    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
+        super().__init__(backbone, num_classes, config or Config())
+        self.mask_iou = MaskIoU(num_classes)
+
+    def judging_losses(self, raw: Raw, drawn: list[Drawn], num_positive: int) -> dict[str, Tensor]:
+        """Smooth L1 of the predicted overlap of the positives' masks, where the object is large enough to tell."""
+        grid = raw.prototypes.shape[-2:]
+        drawn = [one for one in drawn if one.wanted_area > self.config.iou_min_area]
+        if not drawn:
+            return {"mask_iou": sum(p.sum() for p in self.mask_iou.parameters()) * 0}  # type: ignore[dict-item]
+        inputs = torch.cat([_on_canvas(one.probabilities, one.origin, grid) for one in drawn])
+        wanted = torch.cat([_iou_of(one) for one in drawn])
+        labels = torch.cat([torch.full((len(one.probabilities),), one.label) for one in drawn]).to(inputs.device)
+        found = self.mask_iou(_large_enough(inputs)).gather(1, labels[:, None]).squeeze(1)
+        error = F.smooth_l1_loss(found, wanted, reduction="sum")
+        return {"mask_iou": error / num_positive * self.config.iou_weight}
+
+    def decode_masks(
+        self, raw: Raw, image: int, found: Instances, boxes: Tensor, coefficients: Tensor, options: DecodeOptions
+    ) -> Instances:
+        """Adds masks, and makes of each class score the product with the predicted overlap of the mask."""
+        found = super().decode_masks(raw, image, found, boxes, coefficients, options)
+        if not self._rescores(options):
+            return found
+        assert found.scores is not None
+        scores = (found.scores * self.predicted_iou(found, raw)).clamp(max=1)
+        order = torch.argsort(scores, descending=True, stable=True)
+        if options.score_threshold is not None:
+            order = order[scores[order] > options.score_threshold]
+        return replace(found, scores=scores)[order[: self._filled(options)[2]]]
+
+    def predicted_iou(self, found: Instances, raw: Raw) -> Tensor:
+        """(D,) predicted overlap of each mask with the truth, given its class."""
+        assert isinstance(found.masks, SoftMasks) and found.labels is not None
+        grid = raw.prototypes.shape[-2:]
+        at_once = max(1, _CELLS_AT_ONCE // max(grid[0] * grid[1], 1))
+        places = list(zip(found.masks.crops, found.masks.origins.tolist(), strict=True))
+        result = [raw.prototypes.new_zeros(0, self.num_classes).float()]
+        with torch.autocast(raw.prototypes.device.type, enabled=False):
+            for first in range(0, len(places), at_once):
+                group = [_on_canvas(crop[None], tuple(at), grid) for crop, at in places[first : first + at_once]]
+                result.append(self.mask_iou(_large_enough(torch.cat(group).to(raw.prototypes.device))))
+        return torch.cat(result).gather(1, found.labels[:, None]).squeeze(1)
+
+    def _suppressed(self, boxes: Tensor, scores: Tensor, options: DecodeOptions) -> tuple[Tensor, Tensor, Tensor]:
+        """As many as the model would judge: the user's limit is for those that score best afterwards."""
+        if self._rescores(options) and options.max_detections is not None:
+            options = replace(options, max_detections=max(options.max_detections, self.config.max_detections))
+        return super()._suppressed(boxes, scores, options)
+
+    def _rescores(self, options: DecodeOptions) -> bool:
+        return self.config.rescore and options.with_masks
+
+
+def _on_canvas(crops: Tensor, origin: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """(M, h, w) with the corner (x, y) -> (M, 1, rows, columns) with zeros around."""
+    x, y = origin
+    height, width = crops.shape[1:]
+    return F.pad(crops[:, None], (x, grid[1] - x - width, y, grid[0] - y - height))
+
+
+def _large_enough(masks: Tensor) -> Tensor:
+    """(D, 1, h, w) padded with background to at least ``SMALLEST_GRID``."""
+    missing = [max(0, SMALLEST_GRID - int(side)) for side in masks.shape[-2:]]
+    return F.pad(masks, (0, missing[1], 0, missing[0])) if any(missing) else masks
+
+
+def _iou_of(one: Drawn) -> Tensor:
+    """(M,) overlap of each positive's mask, cut at one half, with the true one."""
+    masks = (one.probabilities.detach() > 0.5).float()
+    common = (masks * one.wanted).sum((1, 2))
+    return common / (masks.sum((1, 2)) + one.wanted_area - common)
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def deform(body: ResNet, every: int) -> ResNet:
+    """The body, changed in place: every so many blocks of its last three stages get deformable 3 x 3 convolutions."""
+    for stage in (body.layer2, body.layer3, body.layer4):
+        for block in list(stage.children())[::every]:
+            conv: Any = block.conv2
+            block.conv2 = DeformableConv(conv.in_channels, conv.out_channels, conv.stride[0])
+    return body
+
+
+def yolact_plus_r50(num_classes: int = 80, **config: Any) -> YOLACTPlus:
+    """ResNet-50, every block of the last three stages deformable; for images of 550 x 550."""
+    chosen = Config(**config)
+    body = deform(ResNet("resnet50"), chosen.deformable_every)
+    return YOLACTPlus(yolact_fpn(body, chosen), num_classes, chosen)
+
+
+def yolact_plus_r101(num_classes: int = 80, **config: Any) -> YOLACTPlus:
+    """ResNet-101, every third block deformable; for images of 550 x 550."""
+    chosen = Config(**({"deformable_every": 3} | config))
+    body = deform(ResNet("resnet101"), chosen.deformable_every)
+    return YOLACTPlus(yolact_fpn(body, chosen), num_classes, chosen)
+
+
+LIGHT: dict[str, Any] = {"anchor_scales": tuple(_octave(size) for size in (16, 32, 64, 128, 256)),
+                         "prototype_convs": 1, "prototype_width": 96, "iou_min_area": 4}  # fmt: skip
+"""For small networks on images of any size."""
+
+
+def yolact_plus_r18(num_classes: int = 80, **config: Any) -> YOLACTPlus:
+    """ResNet-18, the first block of each of the last three stages deformable, with narrow branches."""
+    chosen = Config(**(LIGHT | {"deformable_every": 2} | config))
+    body = deform(ResNet("resnet18"), chosen.deformable_every)
+    return YOLACTPlus(yolact_fpn(body, chosen, channels=96), num_classes, chosen)

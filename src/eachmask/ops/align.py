@@ -1,0 +1,63 @@
+"""From masks stored pixel by pixel to masks stored window by window (Chen et al., TensorMask, arXiv 1903.12174).
+
+In the *aligned* representation the channel (v, u) of a place holds what the window standing around ANOTHER place says
+of this one, so that neighbouring channels of one place belong to neighbouring windows and the pixels below agree. A
+window's mask (its *natural* representation) is therefore read along a diagonal of the four axes (section 3.2).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def aligned_to_natural(aligned: Tensor, cells: Tensor, factor: int, outside: float = -6.0) -> Tensor:
+    """The masks of some windows, enlarged and moved to their places in one go (swap_align2nat of the paper).
+
+    out[n, v, u] is the aligned tensor at row y factor + v - V' / 2 + 1/2 and window row (v + 1/2) / factor - 1/2, and
+    likewise along x, with V' = factor V: linear between neighbours along all four axes.
+
+    Args:
+        aligned: (V, V, H, W) at the finest stride: window row, window column, row, column.
+        cells: (N, 2) int row and column of the windows' places on a map ``factor`` times coarser.
+        outside: value of everything beyond the tensor; it blends in at the borders of windows and image.
+
+    Returns:
+        (N, V', V').
+    """
+    window, _, height, width = aligned.shape
+    size = factor * window
+    padded = F.pad(aligned, (1,) * 8, value=outside).reshape(-1)
+    step = torch.arange(size, device=aligned.device)
+    inner = (step + 0.5) / factor - 0.5
+    outer = cells[..., None] * factor + (step - size / 2 + 0.5)  # (N, 2, V')
+    strides = ((window + 2) * (height + 2) * (width + 2), (height + 2) * (width + 2), width + 2, 1)
+    rows = _corners(inner, window, strides[0], outer[:, 0], height, strides[2])
+    columns = _corners(inner, window, strides[1], outer[:, 1], width, strides[3])
+    result = aligned.new_zeros(len(cells), size, size)
+    for row, row_weight in rows:
+        for column, column_weight in columns:
+            values = padded[row[:, :, None] + column[:, None, :]]
+            result = result + values * (row_weight[:, :, None] * column_weight[:, None, :]).to(values)
+    return result
+
+
+def _corners(
+    inner: Tensor, num_inner: int, inner_stride: int, outer: Tensor, num_outer: int, outer_stride: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Neighbours along a pair of axes: offsets (N, V') into the padded tensor and weights, those that count."""
+    result = []
+    for a, a_weight in _neighbours(inner, num_inner):
+        for b, b_weight in _neighbours(outer, num_outer):
+            result.append((a * inner_stride + b * outer_stride, a_weight * b_weight))
+    return result
+
+
+def _neighbours(place: Tensor, num: int) -> list[tuple[Tensor, Tensor]]:
+    """The whole numbers below and above, in the padded tensor's count, and their weights."""
+    low = place.floor()
+    share = place - low
+    index = low.long()
+    below, above = (i.clamp(-1, num) + 1 for i in (index, index + 1))
+    return [(below, 1 - share), (above, share)] if bool(share.any()) else [(below, 1 - share)]

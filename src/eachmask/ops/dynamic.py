@@ -1,0 +1,190 @@
+"""Masks drawn by networks that were predicted: three layers of 1 x 1 convolutions for each object.
+
+The dynamic mask head of CondInst (Tian, Shen, Chen, arXiv 2003.05664, section 3.1), also RTMDet-Ins's. All objects of
+an image share its mask features; what differs is the kernels, and where the object says that it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eachmask.structures import RLE, Masks, SoftMasks
+from eachmask.structures.masks import Index, as_index
+
+WIDTH = 8
+"""Channels of the two hidden layers (section 4.1 of the paper: more brings nothing)."""
+
+AT_ONCE = 1 << 20
+"""Pixels of masks that are drawn together without gradients: memory stays flat whatever the number of objects."""
+
+
+class Places(NamedTuple):
+    """Where objects are, for the two channels of relative coordinates."""
+
+    points: Tensor  # (N, 2) as (x, y), px
+    reach: Tensor  # (N,) px that count as 1
+    stride: int  # px of a cell of the mask features
+    first: float  # px, x and y of the first cell
+
+
+def num_kernel_weights(channels: int) -> int:
+    """Parameters of one object's network: 169 for 8 channels of mask features."""
+    return (channels + 2) * WIDTH + WIDTH * WIDTH + WIDTH + WIDTH + WIDTH + 1
+
+
+def draw(features: Tensor, kernels: Tensor, places: Places) -> Tensor:
+    """Logits of N masks: kernels * [relative coordinates, features] (equation before section 3.2).
+
+    A relative coordinate, (point - place of the cell) / reach, is linear in the cell's place, and so is the first
+    layer: the object's point and reach go into its weights, and all objects read one map of places.
+
+    Args:
+        features: (C, H, W) of one image.
+        kernels: (N, P): the three layers' weights, then their biases; P = :func:`num_kernel_weights`.
+
+    Returns:
+        (N, H, W), in float32.
+    """
+    channels, height, width = features.shape
+    count, inputs = len(kernels), channels + 2
+    shares = (inputs * WIDTH, WIDTH * WIDTH, WIDTH, WIDTH, WIDTH, 1)
+    w1, w2, w3, b1, b2, b3 = kernels.float().split(shares, dim=1)  # type: ignore[no-untyped-call]
+    w1 = w1.view(count, WIDTH, inputs)
+    scaled = w1[:, :, :2] / places.reach.to(w1)[:, None, None]
+    constant = b1 + (scaled * places.points.to(w1)[:, None]).sum(-1)
+    first = torch.cat([-scaled, w1[:, :, 2:], constant[..., None]], dim=-1).flatten(0, 1)  # (8 N, C + 3)
+    x = (first @ _plane(features.float(), places)).relu_().view(count, WIDTH, height * width)
+    x = torch.baddbmm(b2[..., None], w2.view(count, WIDTH, WIDTH), x).relu_()
+    x = torch.baddbmm(b3[..., None], w3.view(count, 1, WIDTH), x)
+    return x.view(count, height, width)
+
+
+def draw_in_groups(features: Tensor, kernels: Tensor, places: Places) -> Iterator[Tensor]:
+    """Logits of a few masks at a time, for prediction; (0, H, W) once where there is no object.
+
+    Args and shapes as for :func:`draw`.
+    """
+    at_once = max(1, AT_ONCE // max(features[0].numel(), 1))
+    for first in range(0, max(len(kernels), 1), at_once):
+        rows = slice(first, first + at_once)
+        some = places._replace(points=places.points[rows], reach=places.reach[rows])
+        yield draw(features, kernels[rows], some)
+
+
+@dataclass(eq=False, repr=False)
+class DrawnMasks(Masks):
+    """N masks as the networks that draw them: a few hundred numbers each, until somebody needs the pixels.
+
+    However many objects there are and however large the image, only one group of maps exists at a time.
+    """
+
+    features: Tensor
+    """(C, H, W) of the image."""
+    kernels: Tensor
+    """(N, P), see :func:`draw`."""
+    places: Places
+    padded: tuple[int, int]
+    """(height, width) that the maps are first resized to; see :class:`~eachmask.structures.soft_masks.Canvas`."""
+    valid: tuple[int, int]
+    """(height, width) of the image in there."""
+    size: tuple[int, int]
+    """(height, width) of the canvas: what the image is resized to."""
+    threshold: float
+    """A pixel belongs to the object from this probability on."""
+    aligned: bool = False
+    """CondInst doubles the logits and resizes probabilities, cells where their places are (:func:`aligned_upsample`);
+    RTMDet-Ins resizes the logits."""
+    _rle: RLE | None = field(default=None, init=False)
+
+    def __len__(self) -> int:
+        return len(self.kernels)
+
+    def __getitem__(self, index: Index) -> DrawnMasks:
+        rows = torch.from_numpy(as_index(index, len(self))).to(self.kernels.device)
+        places = self.places._replace(points=self.places.points[rows], reach=self.places.reach[rows])
+        return replace(self, kernels=self.kernels[rows], places=places)
+
+    def to(self, device: torch.device | str) -> DrawnMasks:
+        """Features and kernels on another device, where the masks will be drawn."""
+        places = self.places._replace(points=self.places.points.to(device), reach=self.places.reach.to(device))
+        return replace(self, features=self.features.to(device), kernels=self.kernels.to(device), places=places)
+
+    def resize(self, size: tuple[int, int]) -> DrawnMasks:
+        """Only the last size changes: pixels are never resized twice."""
+        return replace(self, size=(int(size[0]), int(size[1])))
+
+    def to_rle(self) -> RLE:
+        if self._rle is None:
+            self._rle = Masks.cat([maps.resize(self.size).to_rle() for maps in self._maps()])
+        return self._rle
+
+    @torch.no_grad()
+    def _maps(self) -> Iterator[SoftMasks]:
+        """A few masks at a time, cropped."""
+        probability = min(max(self.threshold, 1e-6), 1 - 1e-6)
+        level = float(np.log(probability / (1 - probability)))
+        for logits in draw_in_groups(self.features, self.kernels, self.places):
+            if self.aligned:
+                maps = aligned_upsample(logits[:, None], 2)[:, 0].sigmoid()
+                yield SoftMasks.from_maps(maps, self.padded, self.valid, probability, "corners")
+            else:
+                yield SoftMasks.from_maps(logits, self.padded, self.valid, level)
+
+
+def aligned_upsample(x: Tensor, factor: int) -> Tensor:
+    """Bilinear magnification that puts cell i at pixel (i + 1/2) * factor instead of half a pixel before it.
+
+    So a cell of every level keeps to the image coordinates of its FCOS place. Borders are repeated.
+
+    Args:
+        x: (B, C, H, W).
+
+    Returns:
+        (B, C, factor H, factor W).
+    """
+    if factor == 1:
+        return x
+    height, width = x.shape[-2:]
+    x = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    x = F.interpolate(x, size=(factor * height + 1, factor * width + 1), mode="bilinear", align_corners=True)
+    x = F.pad(x, (factor // 2, 0, factor // 2, 0), mode="replicate")
+    return x[..., : factor * height, : factor * width]
+
+
+def every_fourth(masks: Masks, shape: tuple[int, int], step: int = 4, first: int | None = None) -> Tensor:
+    """True masks as the mask loss wants them: of each 4 x 4 px the one in the third row and column.
+
+    Args:
+        masks: of N objects.
+        shape: (rows, columns) of the result; cells outside the image are 0.
+        first: row and column of the first pixel taken; by default half a step.
+
+    Returns:
+        (N, rows, columns) float, 0 or 1.
+    """
+    result = np.zeros((len(masks), *shape), np.float32)
+    bitmaps = masks.to_bitmaps()
+    first = step // 2 if first is None else first
+    for target, crop, (x, y) in zip(result, bitmaps.crops, bitmaps.origins.tolist(), strict=True):
+        top, left = (first - y) % step, (first - x) % step
+        part = crop[top::step, left::step]
+        row, column = (y + top) // step, (x + left) // step
+        window = target[row : row + part.shape[0], column : column + part.shape[1]]
+        window[:] = part[: window.shape[0], : window.shape[1]]
+    return torch.from_numpy(result)
+
+
+def _plane(features: Tensor, places: Places) -> Tensor:
+    """What the folded first layer reads: x, y, the features and 1 of every cell, (C + 3, H W)."""
+    _, height, width = features.shape
+    xs = places.first + places.stride * torch.arange(width, dtype=torch.float32, device=features.device)
+    ys = places.first + places.stride * torch.arange(height, dtype=torch.float32, device=features.device)
+    grid = torch.stack([xs.expand(height, width), ys[:, None].expand(height, width)])
+    return torch.cat([grid, features, torch.ones_like(features[:1])]).flatten(1)

@@ -1,0 +1,151 @@
+"""Candidates that draw their own masks: from cells of grids to the instances of one image.
+
+The last steps of SOLO and SOLOv2 (Wang et al., arXiv 2003.10152, section 3.3): local maxima of the class scores; scores
+times *maskness*, the mean probability within the mask; Matrix NMS. Candidates may be thousands on an image of any
+size, so their maps are made in groups, and made again for the few that remain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eachmask.ops.nms import mask_iou, mask_nms, matrix_nms
+from eachmask.structures import Instances, SoftMasks
+
+NUMBERS_AT_ONCE = 1 << 23
+"""Maps are made in groups of so many numbers."""
+
+FREE = -1.0
+"""Score of a slot that holds no candidate."""
+
+
+class Candidates(NamedTuple):
+    """Cells of one image that may be objects, by level."""
+
+    levels: Tensor  # (N,)
+    cells: Tensor  # (N,) row * S + column
+    labels: Tensor  # (N,)
+    scores: Tensor  # (N,) of the class
+    min_areas: Tensor  # (N,) cells of a map; a mask must have more
+
+
+def find_candidates(logits: list[Tensor], threshold: float, min_areas: Sequence[int]) -> Candidates:
+    """Cells above the threshold that are not below their left, upper and upper left neighbours' scores.
+
+    Args:
+        logits: per level (K, S, S) of one image; min_areas: per level.
+    """
+    parts = []
+    for index, level in enumerate(logits):
+        scores = level.float().sigmoid()
+        best = F.max_pool2d(scores[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
+        scores = torch.where(scores == best, scores, 0).flatten(1).T  # (S S, K)
+        cells, labels = torch.nonzero(scores > threshold, as_tuple=True)
+        level_of, area = torch.full_like(cells, index), torch.full_like(cells, min_areas[index])
+        parts.append((level_of, cells, labels, scores[cells, labels], area))
+    return Candidates(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+class Frame(NamedTuple):
+    """Where maps lie in the image; all sizes are (height, width)."""
+
+    maps: tuple[int, int]  # cells
+    padded: tuple[int, int]  # px that the maps span
+    valid: tuple[int, int]  # px of the image in them
+
+
+class Limits(NamedTuple):
+    """What is kept."""
+
+    candidate: float  # scores of classes above this are looked at
+    candidates: int  # so many of the best go into suppression
+    sigma: float  # of Matrix NMS
+    greedy: float | None  # IoU from which the lower-scoring goes, if suppression shall be greedy
+    score: float  # at least, after suppression
+    most: int  # instances
+
+
+def select(
+    found: Candidates, draw: Callable[[Tensor], Tensor], frame: Frame, limits: Limits, mask_threshold: float
+) -> Instances:
+    """Candidates -> the instances of one image, best first.
+
+    Args:
+        draw: indices of candidates (n,) -> their maps (n, *frame.maps), probabilities.
+    """
+    index, scores, inside = score_masks(found, draw, frame, limits.candidates, mask_threshold)
+    labels = found.labels[index]
+    chosen, scores = suppress(inside, scores, labels, limits)
+    groups = (draw(group) for group in index[chosen].split(at_once(frame)))  # type: ignore[no-untyped-call]
+    masks = SoftMasks.join([SoftMasks.from_maps(m, frame.padded, frame.valid, mask_threshold) for m in groups])
+    return Instances(
+        image_size=frame.valid,
+        boxes=masks.rough_boxes().to(scores.device),
+        masks=masks,
+        labels=labels[chosen],
+        scores=scores,
+    )
+
+
+def score_masks(
+    found: Candidates, draw: Callable[[Tensor], Tensor], frame: Frame, most: int, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores times maskness, the mean probability within the mask; masks too small for their level are dropped.
+
+    Maps are made in groups, and of these the bits of the best masks so far are kept, in as many slots.
+
+    Args:
+        most: so many candidates are kept.
+        threshold: of the maps' probabilities.
+
+    Returns:
+        index (n,) of the best candidates, in no order, their scores (n,) and masks (n, H, W) bool.
+    """
+    num = min(most, len(found.cells))
+    index, scores = torch.zeros_like(found.cells[:num]), torch.full_like(found.scores[:num], FREE)
+    masks = torch.empty((num, *frame.maps), dtype=torch.bool, device=index.device)
+    for group in torch.arange(len(found.cells), device=index.device).split(at_once(frame)):  # type: ignore[no-untyped-call]
+        maps = draw(group)
+        inside = maps >= threshold
+        area = inside.flatten(1).sum(1)
+        maskness = (maps * inside).flatten(1).sum(1) / area.clamp(min=1)
+        new = torch.where(area > found.min_areas[group], found.scores[group] * maskness, FREE)
+        best = torch.cat([scores, new]).topk(num).indices
+        enter = best[best >= num] - num
+        enter = enter[new[enter] != FREE]
+        stays = torch.zeros_like(scores, dtype=torch.bool)
+        stays[best[best < num]] = True
+        # Nobody leaves before all slots are filled, and these are filled from the first on.
+        slots = torch.nonzero(~stays | (scores == FREE)).squeeze(1)[: len(enter)]
+        index[slots], scores[slots], masks[slots] = group[enter], new[enter], inside[enter]
+    filled = int((scores != FREE).sum())
+    return index[:filled], scores[:filled], masks[:filled]
+
+
+def at_once(frame: Frame) -> int:
+    """How many maps to make together."""
+    return max(1, NUMBERS_AT_ONCE // (frame.maps[0] * frame.maps[1]))
+
+
+def suppress(masks: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
+    """Matrix NMS, or greedy suppression.
+
+    Args:
+        masks: (N, H, W) bool; scores: (N,); labels: (N,).
+
+    Returns:
+        index of the kept, best first, and their new scores.
+    """
+    iou = mask_iou(masks, labels)
+    if limits.greedy is None:
+        scores = matrix_nms(iou, scores, labels, limits.sigma)
+        order = scores.argsort(descending=True, stable=True)
+    else:
+        order = mask_nms(iou, scores, limits.greedy)
+    order = order[scores[order] >= limits.score][: limits.most]
+    return order, scores[order]

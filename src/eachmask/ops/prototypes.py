@@ -1,0 +1,104 @@
+"""Masks as weighted sums of prototypes, and the suppression of all classes in one go that comes before them.
+
+Both are of Bolya et al., "YOLACT: Real-time Instance Segmentation", ICCV 2019, arXiv 1904.02689.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from eachmask.structures import boxes as box_ops
+
+_CELLS_AT_ONCE = 1 << 24
+"""Cells of masks held in float32 at a time."""
+
+
+def fast_nms(
+    boxes: Tensor, scores: Tensor, threshold: float, per_class: int, score_threshold: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Suppression of all classes in one go (section 3.3): what overlaps any better box of its class goes.
+
+    Args:
+        boxes: (N, 4), shared by all classes; scores: (N, K).
+        threshold: IoU from above which the worse one goes.
+        per_class: best boxes of each class that take part.
+        score_threshold: what scores this or less is not returned; None: everything that survives is.
+
+    Returns:
+        rows and labels of the survivors, class by class.
+    """
+    classes = torch.arange(scores.shape[1], device=scores.device)
+    per_class = min(per_class, len(scores))
+    if score_threshold is not None:  # what is too weak to be returned suppresses only what is weaker still
+        strong = scores > score_threshold
+        classes = torch.nonzero(strong.any(dim=0)).squeeze(1)
+        per_class = min(per_class, int(strong.sum(dim=0).max())) if len(classes) and len(scores) else 0
+    if not per_class:
+        return classes.new_zeros(0), classes.new_zeros(0)
+    best, index = scores[:, classes].t().topk(per_class, dim=1)  # (K', n), sorted
+    candidates = boxes[index]
+    low = torch.maximum(candidates[:, :, None, :2], candidates[:, None, :, :2])
+    high = torch.minimum(candidates[:, :, None, 2:], candidates[:, None, :, 2:])
+    common = (high - low).clamp_(min=0).prod(-1)
+    area = box_ops.area(candidates)
+    union = area[:, :, None] + area[:, None] - common
+    iou = torch.where(union > 0, common / union, 0.0)
+    kept = iou.triu_(diagonal=1).max(dim=1).values <= threshold
+    if score_threshold is not None:
+        kept &= best > score_threshold
+    row, column = torch.nonzero(kept, as_tuple=True)
+    return index[row, column], classes[row]
+
+
+def on_grid(boxes: Tensor, frame: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Boxes in pixels of a frame (height, width) -> in cells of the (rows, columns) grid that spans it."""
+    return boxes * boxes.new_tensor([grid[1] / frame[1], grid[0] / frame[0]]).repeat(2)
+
+
+def windows_of(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(N, 4) whole cells x1, y1, x2, y2 that a mask may cover: its box with a cell more on each side.
+
+    Args:
+        boxes: (N, 4) in cells.
+    """
+    rows, columns = grid
+    limit = boxes.new_tensor([columns, rows])
+    low = (boxes[:, :2] - 1).ceil().clamp(min=0)
+    low = torch.minimum(low, limit)
+    high = torch.minimum((boxes[:, 2:] + 1).ceil(), limit)
+    return torch.cat([low, torch.maximum(high, low)], dim=1).long()
+
+
+class Crops(NamedTuple):
+    """Probabilities of N masks, each in its own window of the prototypes' grid."""
+
+    values: list[Tensor]  # N of (h, w), 0..1
+    origins: Tensor  # (N, 2) x and y of the windows' first cells
+
+
+def assemble(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, frame: tuple[int, int]) -> Crops:
+    """Prototypes weighted by coefficients (eq. 1), inside the boxes only.
+
+    Args:
+        prototypes: (P, h, w); coefficients: (N, P); boxes: (N, 4) px.
+        frame: (height, width) in px that the grid spans.
+    """
+    prototypes = prototypes.float()
+    grid = (int(prototypes.shape[1]), int(prototypes.shape[2]))
+    windows = windows_of(on_grid(boxes, frame, grid), grid).cpu()
+    values: list[Tensor] = []
+    with torch.autocast(prototypes.device.type, enabled=False):
+        if prototypes.device.type == "cpu":  # nothing is computed outside of the windows
+            for one, (x1, y1, x2, y2) in zip(coefficients.float(), windows.tolist(), strict=True):
+                values.append(torch.tensordot(one, prototypes[:, y1:y2, x1:x2], dims=1).sigmoid_())
+            return Crops(values, windows[:, :2])
+        at_once = max(1, _CELLS_AT_ONCE // max(grid[0] * grid[1], 1))
+        for first in range(0, len(windows), at_once):  # a product and a journey for many are faster than one for each
+            part = coefficients[first : first + at_once].float()
+            whole = (part @ prototypes.flatten(1)).sigmoid_().cpu().view(-1, *grid)
+            for mask, (x1, y1, x2, y2) in zip(whole, windows[first : first + at_once].tolist(), strict=True):
+                values.append(mask[y1:y2, x1:x2].clone())
+    return Crops(values, windows[:, :2])

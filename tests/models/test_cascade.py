@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eachmask.models.detection import cascade_rcnn
+from eachmask.models.detection.cascade_rcnn import Config, cascade_rcnn_lite0_fpn
+from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled
+from eachmask.models.instance.cascade_mask_rcnn import cascade_mask_rcnn_lite0_fpn
+from eachmask.structures import DecodeOptions, ImageBatch, Instances
+from eachmask.structures import boxes as box_ops
+
+FEW = {"rpn_candidates": 60, "proposals": 20, "rpn_candidates_training": 60, "proposals_training": 20, "roi_batch": 16}
+
+
+@pytest.fixture(scope="module")
+def model() -> FasterRCNN:
+    torch.manual_seed(0)
+    return cascade_rcnn_lite0_fpn(num_classes=3, **FEW).eval()
+
+
+def target(*boxes: list[float]) -> Instances:
+    labels = torch.arange(len(boxes)) % 3
+    return Instances(image_size=(64, 96), boxes=torch.tensor(boxes).reshape(-1, 4), labels=labels)
+
+
+def test_the_same_slip_weighs_more_at_later_stages():
+    """A tenth of the side off is 1, 2, 3 of what the head is asked for: little errors are worth mending."""
+    truth, near = torch.tensor([[10.0, 10, 50, 50]]), torch.tensor([[6.0, 10, 46, 50]])
+    shifts = [box_ops.encode(truth, near, weights) for weights in Config().stage_box_weights]
+    assert torch.allclose(torch.cat(shifts)[:, 0], torch.tensor([1.0, 2.0, 3.0]))
+    wider = torch.tensor([[10.0, 10, 10 + 40 / torch.e, 50]])
+    shifts = [box_ops.encode(truth, wider, weights) for weights in Config().stage_box_weights]
+    assert torch.allclose(torch.cat(shifts)[:, 2], torch.tensor([5.0, 10.0, 15.0]))
+
+
+def test_a_stage_that_is_right_mends_boxes_onto_the_truth(model):
+    truth = torch.tensor([[10.0, 12, 50, 40], [60.0, 5, 90, 60]])
+    boxes = torch.tensor([[5.0, 14, 45, 50], [50.0, 0, 96, 50]])
+    for stage, weights in enumerate(model.config.stage_box_weights):
+        shifts = box_ops.encode(truth, boxes, weights)[:, None]
+        (mended,) = model.mended(stage, [boxes], shifts, ((64, 96),))
+        assert torch.allclose(mended, truth, atol=1e-4)
+        (clipped,) = model.mended(stage, [boxes], shifts, ((30, 80),))
+        assert torch.allclose(clipped, box_ops.clip(truth, (30, 80)), atol=1e-4)
+
+
+def test_thresholds_rise_from_stage_to_stage(model):
+    """A box at IoU 0.65 is an object to the first two stages and background to the third."""
+    truth = target([0.0, 0, 40, 40])
+    boxes = torch.tensor([[0.0, 0, 40, 26]])  # IoU 0.65
+    labels = [model.sample_proposals(boxes, truth, iou, with_truth=False).labels for iou in model.config.stage_ious]
+    assert [int(label) for label in labels] == [0, 0, 3]
+
+
+@pytest.mark.parametrize("resample", [True, False])
+def test_later_stages_learn_from_mended_boxes(resample):
+    torch.manual_seed(0)
+    model = cascade_rcnn_lite0_fpn(num_classes=3, resample=resample, **FEW)
+    truth = target([0.0, 0, 40, 40], [50.0, 10, 90, 60])
+    proposals = torch.tensor([[2.0, 0, 42, 40], [70.0, 30, 96, 64]])
+    before = model.sample_proposals(proposals, truth)
+    assert int(before.is_truth.sum()) == 2
+    mended = before.boxes + 1
+    mended[0] = torch.tensor([5.0, 5, 5, 9])  # nothing left of it
+    after: Sampled = model._next(1, mended, before, truth)
+    if resample:  # the true ones are put aside and added again as they are
+        assert len(after.boxes) == 4 and int(after.is_truth.sum()) == 2
+        assert torch.equal(after.boxes[after.is_truth], truth.boxes)
+    else:
+        assert torch.equal(after.boxes, mended[1:])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("average", ["scores", "logits"])
+def test_scores_are_the_mean_over_the_stages(average):
+    torch.manual_seed(0)
+    model = cascade_rcnn_lite0_fpn(num_classes=3, average=average, **FEW).eval()
+    raw: Raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96)]))
+    boxes = [torch.tensor([[5.0, 5, 40, 40], [30.0, 20, 90, 60]])]
+    ((found, scores),) = model.judge(raw, boxes)
+    logits = []
+    for stage in range(3):
+        answer, shifts = model.run_stage(stage, raw.features, boxes)
+        logits.append(answer)
+        boxes = model.mended(stage, boxes, shifts, raw.sizes)
+    stack = torch.stack(logits)
+    mean = stack.mean(0).softmax(1) if average == "logits" else stack.softmax(2).mean(0)
+    assert torch.allclose(scores, mean[:, :3], atol=1e-6) and torch.equal(found[:, 0], boxes[0])
+
+
+def test_share_of_the_gradient_that_reaches_the_pyramid():
+    gradients = []
+    for share in (1.0, 0.25):
+        torch.manual_seed(0)
+        model = cascade_rcnn_lite0_fpn(num_classes=3, stage_gradient=share, **FEW).eval()
+        raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0))]))
+        level = raw.features.maps[0]
+        logits, _ = model.run_stage(0, raw.features, [torch.tensor([[5.0, 5, 40, 40]])])
+        gradients.append(torch.autograd.grad(logits.sum(), level)[0])
+    assert gradients[0].abs().max() > 0 and torch.allclose(gradients[1], gradients[0] / 4, atol=1e-7)
+
+
+def test_config_is_checked():
+    with pytest.raises(ValueError, match="per stage"):
+        cascade_rcnn_lite0_fpn(stage_ious=(0.5, 0.6))
+    with pytest.raises(ValueError, match="a box for all classes"):
+        cascade_rcnn_lite0_fpn(box_agnostic=False)
+    assert len(cascade_rcnn.MMDET["stage_box_weights"]) == 3
+
+
+@torch.inference_mode()
+def test_masks_are_the_mean_of_all_heads():
+    torch.manual_seed(0)
+    model = cascade_mask_rcnn_lite0_fpn(num_classes=3, max_detections=5, **FEW).eval()
+    raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96)]))
+    (found,) = model.decode(raw, DecodeOptions(score_threshold=0.01))
+    rois = model.pool(raw.features, [found.boxes], 14)
+    mean = sum(head(rois, found.labels).sigmoid() for head in model.mask_heads) / 3
+    assert torch.allclose(found.masks.probabilities, mean, atol=1e-6)

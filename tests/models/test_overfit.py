@@ -1,0 +1,70 @@
+"""Every small model that makes masks learns eight real photographs by heart through the real loop: mask AP >= 0.8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models.test_contract import CASES, Case
+
+from eachmask.data.annotated import AnnotatedSet, Picture, merged_categories
+from eachmask.data.convert import read_any
+from eachmask.data.pictures import PictureSamples
+from eachmask.data.sample import Sample
+from eachmask.data.transforms.crop import LargeScaleJitter
+from eachmask.recipes.own_data import mask_scores
+from eachmask.structures import Preprocess
+from eachmask.train.loop import train
+from eachmask.train.recipe import Recipe, Run
+from eachmask.train.start import FromBackbone
+from eachmask.weights.file import read_info
+from eachmask.weights.from_efficientnet_lite import MEAN, STD
+
+SIDE = 256
+LEARNERS = [case for case in CASES if case.masks and case.learning_rate and not case.num_keypoints]
+
+
+def eight(shared: Path) -> AnnotatedSet:
+    """The first eight photographs of one to five objects, none of them a crowd or tiny at the size they are learnt."""
+    data = merged_categories(read_any(shared / "data" / "coco-mini")[0], lambda category: "object")
+
+    def plain(picture: Picture) -> bool:
+        targets = picture.targets
+        least = (24 * max(targets.image_size) / SIDE) ** 2
+        crowded = targets.crowd is not None and bool(targets.crowd.any())
+        return 1 <= len(targets) <= 5 and not crowded and bool((targets.masks.area() > least).all())
+
+    return AnnotatedSet(data.categories, {"train": [p for p in data.splits["train"] if plain(p)][:8]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LEARNERS, ids=[case.variant for case in LEARNERS])
+def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path):
+    data = eight(shared)
+    samples = PictureSamples(data.splits["train"], data.categories)
+    assert len(samples) == 8
+    jitter = LargeScaleJitter(size=(SIDE, SIDE), scale=(0.999, 1.001))
+
+    def augment(sample: Sample, rng: np.random.Generator) -> Sample:
+        return jitter(sample, rng)
+
+    recipe = Recipe(
+        variant=case.variant,
+        preprocess=Preprocess(mean=MEAN, std=STD, short_side=SIDE, long_side=SIDE),
+        augment=augment,
+        score=mask_scores,
+        best="ap",
+        start=FromBackbone(),
+        steps=400,
+        batch_size=4,
+        learning_rate=case.learning_rate,
+        backbone_rate=1.0,
+        weight_decay=0.0,
+        warmup_steps=30,
+        frozen_stages=0,
+        ema_decay=0.95,
+        evaluate_every=100,
+    )
+    path = train(recipe, samples, samples, Run(tmp_path, device="cpu"))
+    assert read_info(path).scores["val ap"] >= 0.8

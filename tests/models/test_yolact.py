@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from eachmask.models.instance.yolact import YOLACT, Config, Protonet, yolact_lite0
+from eachmask.models.instance.yolact_plus import DeformableConv, MaskIoU, yolact_plus_r18
+from eachmask.ops.match import IGNORED, UNMATCHED
+from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
+
+
+@pytest.fixture(scope="module")
+def model() -> YOLACT:
+    torch.manual_seed(0)
+    return yolact_lite0(num_classes=3).eval()
+
+
+def objects(size: tuple[int, int], boxes: list[list[int]]) -> Instances:
+    bitmaps = np.zeros((len(boxes), *size), bool)
+    for bitmap, (x1, y1, x2, y2) in zip(bitmaps, boxes, strict=True):
+        bitmap[y1:y2, x1:x2] = True
+    masks = RLE.from_bitmaps(bitmaps)
+    return Instances(size, torch.from_numpy(masks.boxes()), masks, torch.zeros(len(boxes), dtype=torch.int64))
+
+
+def test_prototypes_are_twice_as_fine_and_never_negative():
+    prototypes = Protonet(8, Config(prototype_width=16, num_prototypes=5))(torch.randn(2, 8, 6, 9))
+    assert prototypes.shape == (2, 5, 12, 18) and float(prototypes.detach().min()) == 0
+
+
+@torch.inference_mode()
+def test_anchors_are_centred_on_cells(model):
+    raw = model(ImageBatch.from_tensors([torch.zeros(3, 64, 96)]))
+    anchors = model.anchors(raw)
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert centres[0].tolist() == [4, 4] and centres[3].tolist() == [12, 4]
+    sides = anchors[:, 2:] - anchors[:, :2]
+    assert torch.allclose(sides[:3].prod(1), torch.tensor(16.0**2))
+    assert torch.allclose(sides[:3, 1] / sides[:3, 0], torch.tensor([1.0, 2.0, 0.5]))
+    slip = replace(model.config, square_anchors=True)
+    square = yolact_lite0(num_classes=3, square_anchors=slip.square_anchors).anchors(raw)
+    sides = square[:, 2:] - square[:, :2]
+    assert torch.allclose(sides[:, 0], sides[:, 1])
+
+
+@torch.inference_mode()
+def test_two_objects_in_one_place_get_an_anchor_each(model):
+    raw = model(ImageBatch.from_tensors([torch.zeros(3, 64, 96)]))
+    target = objects((64, 96), [[41, 41, 44, 44], [41, 41, 44, 44], [40, 40, 44, 43]])
+    matched = model.assign(model.anchors(raw), target)
+    assert {0, 1, 2} <= set(matched.tolist())
+
+
+@torch.inference_mode()
+def test_anchors_in_a_crowd_are_not_background(model):
+    raw = model(ImageBatch.from_tensors([torch.zeros(3, 64, 96)]))
+    target = objects((64, 96), [[0, 0, 40, 40], [60, 30, 76, 46]])
+    target.crowd = torch.tensor([True, False])
+    anchors = model.anchors(raw)
+    matched = model.assign(anchors, target)
+    inside = ((anchors >= 0) & (anchors <= 40)).all(dim=1)
+    assert inside.any() and (matched[inside] == IGNORED).all()
+    assert (matched == UNMATCHED).any() and (matched == 1).any() and not (matched == 0).any()
+
+
+@torch.inference_mode()
+def test_padding_hardly_changes_the_masks(model):
+    """The chain through the padded size and the direct one are the same to a pixel at the outlines."""
+    image = torch.rand(3, 64, 96)
+    (tight,) = model.decode(model(ImageBatch.from_tensors([image])), DecodeOptions(score_threshold=0.01))
+    raw = model(ImageBatch.from_tensors([image]))
+    shorter = raw._replace(sizes=((64, 95),))
+    (padded,) = model.decode(shorter, DecodeOptions(score_threshold=0.01))
+    assert padded.masks.size == (64, 95) and len(padded) == len(tight)
+    one, other = tight.masks.to_rle().decode()[..., :95], padded.masks.to_rle().decode()
+    assert np.mean(one != other) < 0.01
+
+
+def test_more_positives_than_the_limit_are_drawn_and_weigh_the_same(model):
+    torch.manual_seed(0)
+    batch = ImageBatch.from_tensors([torch.rand(3, 96, 96)])
+    target = objects((96, 96), [[10, 10, 60, 70], [30, 40, 90, 90], [5, 50, 40, 90]])
+    with torch.no_grad():
+        raw = model(batch)
+        coefficients = model._flat(raw)[2]
+        matched = model.assign(model.anchors(raw), target)[None]
+        (all_of_them, _), config = model.mask_loss(raw, coefficients, matched, [target]), model.config
+        model.config = replace(config, masks_per_image=2)
+        drawn = [float(model.mask_loss(raw, coefficients, matched, [target])[0]) for _ in range(300)]
+        model.config = config
+    assert (matched >= 0).sum() > 2
+    assert np.mean(drawn) == pytest.approx(float(all_of_them), rel=0.1) and np.std(drawn) > 0
+
+
+def test_deformable_convolution_begins_as_a_plain_one_of_half_the_weight():
+    torch.manual_seed(0)
+    conv, x = DeformableConv(4, 6, stride=2), torch.randn(2, 4, 9, 11)
+    expected = torch.nn.functional.conv2d(x, conv.weight, stride=2, padding=1) / 2
+    assert torch.allclose(conv(x), expected, atol=1e-5)
+    conv.offsets.bias.data[0:18:2] = 1  # every sample one row further down
+    moved = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 1, 0, 2)), conv.weight, stride=2) / 2
+    assert torch.allclose(conv(x), moved, atol=1e-5)
+
+
+def test_every_cell_of_a_grid_is_judged():
+    assert MaskIoU(7)(torch.zeros(2, 1, 63, 63)).shape == (2, 7)
+    assert MaskIoU(7)(torch.zeros(2, 1, 138, 138)).shape == (2, 7)
+
+
+@torch.inference_mode()
+def test_rescored_are_the_same_objects_in_another_order():
+    torch.manual_seed(0)
+    model = yolact_plus_r18(num_classes=3).eval()
+    model.mask_iou[-4].bias.fill_(0.5)
+    raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96)]))
+    (found,) = model.decode(raw, DecodeOptions())
+    model.config = replace(model.config, rescore=False)
+    (plain,) = model.decode(raw, DecodeOptions())
+    assert len(found) == len(plain) > 0
+    assert sorted(found.boxes.tolist()) == sorted(plain.boxes.tolist())
+    assert float(found.scores.max()) <= float(plain.scores.max())
+
+
+def test_the_catalogue_builds_mmdetections_version():
+    from eachmask.models.instance.yolact import MMDETECTION
+    from eachmask.weights.catalogue import find
+
+    for name in ("yolact_r50", "yolact_r101"):
+        assert find(name).config == MMDETECTION
+        assert find(name).preprocess.target_size(480, 640) == (550, 550)
+
+
+MANY = """
+import resource, torch
+from eachmask.models.instance.yolact import assemble, soft_masks, Raw
+torch.manual_seed(0)
+side, num = 4000, 500
+corner = torch.rand(num, 2) * 3500
+boxes = torch.cat([corner, corner + 50 + torch.rand(num, 2) * 450], 1)
+prototypes = torch.rand(32, side // 4, side // 4)
+crops = assemble(prototypes, torch.randn(num, 32), boxes, (side, side))
+raw = Raw(None, (), (), (), prototypes[None], ((side, side),), (side, side))
+masks = soft_masks(crops, raw, 0, 0.5).to_rle()
+assert len(masks) == num and masks.area().sum() > 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_500_objects_on_16_megapixels_stay_small():
+    """The whole process, with torch in it, below 1.5 GB."""
+    printed = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True).stdout
+    assert int(printed) < 1500
