@@ -48,7 +48,7 @@ CASES = [
     Case("mask_rcnn_r18_fpn", config=FEW, learning_rate=3e-4),
     Case("mask_rcnn_r50_fpn", config=FEW, learning_rate=0),
     Case("keypoint_rcnn_r50_fpn", 1, FEW | {"num_keypoints": 4}, num_keypoints=4, masks=False, learning_rate=3e-4),
-    Case("boundaryformer_lite0_fpn", config=FEW),
+    Case("boundaryformer_lite0_fpn", config=FEW | {"roi_batch": 48, "roi_positive": 0.5}),
     Case("pointrend_lite0_fpn", config=FEW),
     Case("implicit_pointrend_lite0_fpn", config=FEW),
     Case("rtmdet_ins_nano", score=0.005),
@@ -68,7 +68,8 @@ CASES = [
     Case("decoupled_solo_lite0", score=0.001),
     Case("solov2_lite0", score=0.001),
     Case("tensormask_lite0_fpn", score=0.005),
-    Case("yolo_v1_lite0", masks=False),
+    # In 7 x 7 cells two objects of the pictures to memorise would have one cell between them.
+    Case("yolo_v1_lite0", config={"grid": 9}, masks=False, learning_rate=3e-4),
     Case("panoptic_deeplab_lite0", 1, {"heat_threshold": 0.01}),
     Case("yolact_lite0"),
     Case("fastsam_lite0", 1),

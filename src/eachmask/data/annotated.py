@@ -185,6 +185,8 @@ def safe_name(name: str, file: Path) -> str:
 def merged_categories(data: AnnotatedSet, merge: Callable[[Category], str]) -> AnnotatedSet:
     """The set with classes merged under new names, in the order in which the names first come.
 
+    Further fields of the old classes (LVIS's frequency, keypoint names) are left behind: they say nothing of the new.
+
     Args:
         merge: category -> name of the class it becomes part of.
     """
@@ -235,7 +237,7 @@ def contained(data: AnnotatedSet) -> AnnotatedSet:
                 kept.append(picture)
             except UserError as error:
                 data.problems.append(Problem(str(picture.path), "", str(error), "rename it", "image"))
-    return AnnotatedSet(data.categories, splits, data.problems)
+    return AnnotatedSet(data.categories, splits, data.problems, data.category_fields)
 
 
 def copy_image(picture: Picture, target: Path) -> bool:

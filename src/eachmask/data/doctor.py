@@ -247,7 +247,7 @@ def _split_findings(result: Examination) -> Iterator[Problem]:
 def repaired(result: Examination) -> AnnotatedSet:
     """The data set without what is broken or double, annotations scaled to their images where needed."""
     splits = {split: list(_repaired_split(result, split)) for split in result.data.splits}
-    return AnnotatedSet(result.data.categories, splits)
+    return AnnotatedSet(result.data.categories, splits, category_fields=result.data.category_fields)
 
 
 def write_repaired(result: Examination, target: Path) -> list[str]:

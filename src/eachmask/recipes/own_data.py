@@ -72,7 +72,10 @@ def own_data(variant: str, data: Samples, *, start: str = "auto", size: int | No
         variant=variant,
         config=config,
         preprocess=replace(base, short_side=side, long_side=side, fixed_size=None),
-        augment=JitterAndLight(LargeScaleJitter(size=(side, side), scale=(0.5, 2.0) if whole else (0.4, 2.0))),
+        augment=JitterAndLight(
+            LargeScaleJitter(size=(side, side), scale=(0.5, 2.0) if whole else (0.4, 2.0)),
+            Flip(keypoint_pairs=getattr(data, "keypoint_pairs", ())),
+        ),
         mix=CopyPaste() if kind is mask_scores and len(data) > 1 else None,
         score=kind,
         best="ap",

@@ -429,6 +429,18 @@ _DETECTORS = (
         categories=EIGHTY,
         converter="from_mmdet.retinanet",
     ),
+    Entry(
+        "retinanet_r50_fpn_torchvision",
+        "Everyday objects, boxes only, one stage: RetinaNet of torchvision, ResNet-50 with FPN",
+        _FILES + "retinanet_resnet50_fpn_coco-eeacb38b.pth",
+        sha256="eeacb38b",
+        size_mb=136.6,
+        published={"box AP": 36.4},
+        licence=_LICENCE,
+        source=_TORCHVISION,
+        config=_FIRST,
+        converter="from_torchvision_retinanet",
+    ),
 )
 
 # torchvision puts the first eight digits of the file's SHA-256 into its name and publishes no longer digest.

@@ -122,7 +122,7 @@ class RCNN(nn.Module):
         super().__init__()
         self.config = config or Config()
         self.num_classes = num_classes
-        self.backbone = body
+        self.backbone = nn.ModuleDict({"body": body})  # where training looks for what is to be frozen
         features = body.channels[-1]  # type: ignore[index]
         self.classes = nn.Linear(features, num_classes + 1)  # only for fine-tuning
         self.svms = nn.Linear(features, num_classes)
@@ -205,7 +205,7 @@ class RCNN(nn.Module):
 
     def _crops_described(self, pixels: Tensor, boxes: list[Tensor]) -> Tensor:
         crops = warp(pixels.float(), boxes, self.config.crop_side, self.config.context)
-        return describe(self.backbone, crops.to(pixels.dtype))
+        return describe(self.backbone["body"], crops.to(pixels.dtype))
 
     def _box_loss(self, features: Tensor, boxes: Tensor, matched: Tensor, labels: Tensor) -> Tensor:
         shifts = self.shifts(features).unflatten(1, (-1, 4)).float()

@@ -293,5 +293,5 @@ def centermask_lite_v39_fpn(num_classes: int = 80, **config: Any) -> CenterMask:
 
 def centermask_lite0_fpn(num_classes: int = 80, **config: Any) -> CenterMask:
     """EfficientNet-Lite0 and narrower heads still, for processors without a GPU."""
-    light = LITE | {"groups": 16, "mask_width": 64, "iou_width": 64, "iou_layer_width": 256} | config
+    light = LITE | {"groups": 16, "iou_width": 64, "iou_layer_width": 256} | config
     return CenterMask(p3_to_p7(Timm("tf_efficientnet_lite0"), 128), num_classes, Config(**light))
