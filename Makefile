@@ -44,8 +44,9 @@ $(DEVELOPER_READY): $(USER_READY)
 demo: $(USER_READY)
 	@$(BIN)/python examples/demo.py $(if $(FETCH),--fetch)
 
+# As many processes as cores, each with one thread: small tensors gain nothing from more.
 test: $(DEVELOPER_READY)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 test-slow: $(DEVELOPER_READY)
 	@$(BIN)/python -m pytest -m slow

@@ -168,8 +168,8 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         "# Every method under one small budget",
         "",
         "Written by `python benchmarks/methods.py --packs FOLDER --write` from its measurements. The same light",
-        "backbone (EfficientNet-Lite0, ImageNet weights), images, steps, batch and seed for all; one class. The papers'",
-        "budgets are about a thousand times larger: this says how fast a method learns and runs, not how far it goes.",
+        "backbone (EfficientNet-Lite0, ImageNet weights), images, steps, batch and seed for all; one class. The",
+        "papers' budgets are about a thousand times larger: this says how fast a method learns, not how far it goes.",
         "",
     ]
     for pack, table in found.items():

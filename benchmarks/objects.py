@@ -8,8 +8,8 @@ expected error of the score as a probability of IoU >= 0.5. Speed is picture in 
 torchvision's ``maskrcnn_resnet50_fpn`` (random weights, 20 masks kept) + pycocotools on the same files,
 each in a process of its own.
 
-The last line is JSON: ``ap``, ``ap50``, ``ar100``, ``supercategory_ap``, ``person_ap``, ``ms_per_image``, ``speedup`` and
-more; scores are fractions 0..1.
+The last line is JSON: ``ap``, ``ap50``, ``ar100``, ``supercategory_ap``, ``person_ap``, ``ms_per_image``, ``speedup``
+and more; scores are fractions 0..1.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    torch.set_num_threads(1 if several else min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(scope="session")

@@ -71,6 +71,12 @@ def test_start_from_ones_own_model(run, coco, tmp_path, capsys):
     assert "nothing had to be made anew" in capsys.readouterr().out
 
 
+def test_classes_are_merged_for_a_model_of_one_class(coco, tmp_path):
+    out = tmp_path / "run"
+    assert main(["train", "panoptic_deeplab_lite0", "--data", str(coco), "--out", str(out), *QUICK]) == 0
+    assert [c.name for c in read_info(out / "model.safetensors").categories] == ["object"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -180,14 +180,21 @@ def _splits(
     options: TrainOptions, recipe: Recipe | None
 ) -> tuple[PictureSamples, PictureSamples, list[str], dict[str, Any]]:
     """Training and val samples, what to say about them, and what to keep in the run's record."""
-    from eachmask.data.annotated import with_the_rest_ignored
+    from eachmask.data.annotated import merged_categories, with_the_rest_ignored
     from eachmask.data.coco import keypoint_pairs
     from eachmask.data.convert import read_any
     from eachmask.data.pictures import PictureSamples
+    from eachmask.models import ONE_CLASS
+
+    variant = options.model if recipe is None else recipe.variant
 
     def read(path: Path) -> tuple[AnnotatedSet, str]:
         data, found = read_any(path, options.format)
-        return (recipe.prepare(data) if recipe is not None and recipe.prepare is not None else data), found.name
+        if recipe is not None and recipe.prepare is not None:
+            data = recipe.prepare(data)
+        if variant in ONE_CLASS and len(data.categories) > 1:
+            data = merged_categories(data, lambda category: "object")
+        return data, found.name
 
     data, form = read(options.data)
     problems = list(data.problems)

@@ -123,6 +123,9 @@ VARIANTS = {
 }
 """Variant function -> the module below ``eachmask.models`` that defines it."""
 
+ONE_CLASS = frozenset({"panoptic_deeplab_lite0", "fastsam_r50", "fastsam_lite0"})
+"""Variants that tell things from background and not from one another: training merges several classes for them."""
+
 
 def variant(name: str) -> Callable[..., Any]:
     """The variant function of that name.

@@ -64,5 +64,5 @@ def objects() -> Recipe:
         frozen_stages=4,
         ema_decay=0.998,
         evaluate_every=500,
-        licence="Apache-2.0 (weights); trained on COCO 2017: annotations CC BY 4.0, photographs under their Flickr terms",
+        licence="Apache-2.0 (weights); trained on COCO 2017: annotations CC BY 4.0, photographs under Flickr terms",
     )

@@ -162,7 +162,7 @@ def _from_torchvision(body: ResNet | Swin) -> str:
     try:
         state = chosen.get_state_dict(progress=True, check_hash=True)
     except Exception as error:  # the downloader has many ways to fail without a network
-        raise UserError(f"torchvision's ImageNet weights of {body.name} cannot be fetched: {_first_line(error)}") from error
+        raise UserError(f"torchvision's weights of {body.name} cannot be fetched: {_first_line(error)}") from error
     if isinstance(body, ResNet):
         load_imagenet_resnet(body, state)
     else:
