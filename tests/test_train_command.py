@@ -11,6 +11,8 @@ import torch
 from small_sets import CATEGORIES, make_set
 
 import eachmask
+from eachmask import models
+from eachmask.backbones.bodies import freeze
 from eachmask.cli import main
 from eachmask.cli.train import _held_out
 from eachmask.data.annotated import merged_categories, with_the_rest_ignored
@@ -19,7 +21,7 @@ from eachmask.data.labelme import write_labelme
 from eachmask.data.pictures import PictureSamples
 from eachmask.recipes.own_data import own_data
 from eachmask.structures import UserError
-from eachmask.train.start import choose_start
+from eachmask.train.start import FromBackbone, body_of, choose_start
 from eachmask.weights.file import read_info
 
 QUICK = ["--steps", "2", "--batch", "2", "--size", "64", "--start", "none", "--device", "cpu"]
@@ -115,11 +117,20 @@ def test_defaults_follow_the_data(tmp_path):
     data = make_set(tmp_path)
     samples = PictureSamples(data.splits["train"], data.categories)
     recipe, notes = own_data("mask_rcnn_lite0_fpn", samples, start="backbone")
-    assert recipe.batch_size == 2 and recipe.preprocess.long_side == 128 and recipe.steps == 400
+    assert recipe.batch_size == 2 and recipe.preprocess.long_side == 128 and recipe.steps == 300
     assert recipe.preprocess.mean == pytest.approx((127 / 255,) * 3), "what EfficientNet-Lite was trained with"
-    assert recipe.frozen_stages == (None if torch.cuda.is_available() else 2) and "2 images" in notes[-1]
+    assert recipe.frozen_stages == (None if torch.cuda.is_available() else 3) and "2 images" in notes[-1]
     boxes, _ = own_data("faster_rcnn_lite0_fpn", samples, start="none")
     assert boxes.score.__name__ == "box_scores" and boxes.mix is None and boxes.start is None
+
+
+def test_all_bodies_of_a_model_start_from_imagenet():
+    model = models.sds_lite0(num_classes=2)
+    said = FromBackbone()(model)
+    assert "tf_efficientnet_lite0" in said and "random" not in said
+    freeze(body_of(model), 2)
+    learnt = [name for name, p in model.backbone.named_parameters() if p.requires_grad]
+    assert any(".blocks.6" in name for name in learnt) and not any(".blocks.0." in name for name in learnt)
 
 
 def test_a_model_of_another_variant_is_no_start(run):

@@ -104,6 +104,9 @@ def stages(body: nn.Module) -> list[list[nn.Module]]:
     Raises:
         UserError: a body of unknown build.
     """
+    if isinstance(body, nn.ModuleDict):  # several bodies side by side, as SDS has
+        together = zip(*(stages(part) for part in body.values()), strict=True)
+        return [[module for part in stage for module in part] for stage in together]
     if isinstance(body, ResNet):
         return [[body.conv1, body.bn1], *([layer] for layer in (body.layer1, body.layer2, body.layer3, body.layer4))]
     net = getattr(body, "net", body)

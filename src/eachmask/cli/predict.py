@@ -35,6 +35,7 @@ class PredictOptions:
     call. Other files in a searched folder are skipped and do not count as failed.
 
     Examples:
+      eachmask predict cells/ --out results
       eachmask predict photos/ --model mask_rcnn_r50_fpn_v2 --out results
       eachmask predict 'slides/**/*.tif' --model nuclei --save labels geojson --out results
       eachmask predict huge.tif --model nuclei --tile 1024 --overlap 0.25 --out results
@@ -45,8 +46,9 @@ class PredictOptions:
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT ...")]
     """Files, folders (with their sub-folders), 'patterns*', a list of names (names.txt or @names), or - for
     names on standard input. PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, every page), grey, colour, palette, CMYK."""
-    model: str
-    """Name of a model (`eachmask models` lists them) or a .safetensors file."""
+    model: str = "auto"
+    """Name of a model (`eachmask models` lists them) or a .safetensors file. auto looks at the first pictures: nuclei
+    for microscope images, else the best model for photographs that is at hand."""
     out: Path = Path("results")
     """Results folder; made if missing."""
     score: float | None = None
@@ -82,13 +84,18 @@ def predict(options: PredictOptions) -> int:
     from rich.console import Console
 
     from eachmask.batch import run
+    from eachmask.choose import choose_model
     from eachmask.data.inputs import find_inputs
     from eachmask.predict import load
 
     console = Console(stderr=True, highlight=False)
     inputs = find_inputs(options.inputs, exclude=options.out)
     batch_options = _batch_options(options)
-    predictor = load(options.model, device=options.device, precision=options.precision)
+    model = options.model
+    if model == "auto":
+        model = choose_model([source.path for source in inputs.sources])
+        console.print(f"Chosen for these pictures: {model} (--model takes another).")
+    predictor = load(model, device=options.device, precision=options.precision)
     with _said_plainly(console), _progress(console, len(inputs.sources)) as listener:
         summary = run(predictor, inputs, options.out, batch_options, overwrite=options.overwrite, listener=listener)
     _say(summary, options.out)

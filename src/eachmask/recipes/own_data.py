@@ -21,7 +21,7 @@ from eachmask.data.transforms.mix import CopyPaste
 from eachmask.metrics.coco_ap import coco_ap
 from eachmask.structures import Instances
 from eachmask.train.recipe import Recipe, Samples
-from eachmask.train.start import FromBackbone, FromModel, backbone_preprocess, choose_start
+from eachmask.train.start import FromModel, backbone_preprocess, choose_start
 
 LOOKED_AT = 500
 """So many samples' annotations decide the defaults."""
@@ -60,7 +60,7 @@ def own_data(variant: str, data: Samples, *, start: str = "auto", size: int | No
     with torch.device("meta"):
         model = build(num_classes=len(data.categories), **config)
     on_gpu, heavy = torch.cuda.is_available(), any(part in variant.split("_") for part in HEAVY)
-    side = size or _side(data, 1024 if heavy and on_gpu else 800 if on_gpu else 512)
+    side = size or _side(data, 1024 if heavy and on_gpu else 800 if on_gpu else 384)
     base = chosen.preprocess or backbone_preprocess(model)
     batch = min(_power_of_two(len(data)), 16 if on_gpu else 4)
     steps = _steps(len(data), batch)
@@ -87,7 +87,7 @@ def own_data(variant: str, data: Samples, *, start: str = "auto", size: int | No
         backbone_rate=0.3,
         weight_decay=0.05,
         warmup_steps=min(200, steps // 10 + 1),
-        frozen_stages=2 if isinstance(chosen.load, FromModel | FromBackbone) and not on_gpu else None,
+        frozen_stages=3 if chosen.load is not None and not on_gpu else None,
         ema_decay=0.998 if steps > 1500 else 0.99,
         evaluate_every=max(50, steps // 10),
     )
@@ -141,6 +141,6 @@ def _power_of_two(number: int) -> int:
 
 
 def _steps(num_images: int, batch: int) -> int:
-    """Passes over the data fall from 150 for ten images to 12 for a hundred thousand; never under 400 steps."""
-    epochs = float(np.clip(150 * (10 / max(num_images, 1)) ** 0.275, 12, 200))
-    return max(400, round(num_images * epochs / batch))
+    """Passes over the data fall from 60 for ten images to 12 for a hundred thousand; never under 300 steps."""
+    epochs = float(np.clip(60 * (10 / max(num_images, 1)) ** 0.175, 12, 60))
+    return max(300, round(num_images * epochs / batch))

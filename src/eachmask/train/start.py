@@ -114,6 +114,8 @@ def load_backbone(body: nn.Module) -> str:
     Raises:
         UserError: none are known for it, or they cannot be had here.
     """
+    if isinstance(body, nn.ModuleDict):
+        return " and ".join(dict.fromkeys(load_backbone(part) for part in body.values()))
     if isinstance(body, ResNet | Swin):
         return _from_torchvision(body)
     net = getattr(body, "net", body)
@@ -136,6 +138,8 @@ def load_backbone(body: nn.Module) -> str:
 def backbone_preprocess(model: nn.Module) -> Preprocess:
     """Mean and deviation that the pretrained backbone wants: EfficientNet-Lite's, or ImageNet's."""
     body = body_of(model)
+    if isinstance(body, nn.ModuleDict):
+        body = next(iter(body.values()))
     return Preprocess(mean=MEAN, std=STD) if _timm_name(getattr(body, "net", body)) in LITES else Preprocess()
 
 
