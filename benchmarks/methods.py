@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from peak_memory import peak_mb
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "methods"
@@ -82,7 +83,7 @@ def measure(variant: str, pack: Path, options: argparse.Namespace) -> dict[str, 
         "parameters (M)": sum(p.numel() for p in predictor.model.parameters()) / 1e6,
         "train images/s": options.steps * BATCH / seconds,
         "predict ms/image": milliseconds,
-        "memory (MB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory (MB)": peak_mb(),
         "steps": options.steps, "size": options.size, "batch": BATCH, "threads": torch.get_num_threads(),
     }  # fmt: skip
     from PIL import Image

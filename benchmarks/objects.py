@@ -18,13 +18,14 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from peak_memory import peak_mb
 
 TIMED = 12
 """Photographs that are timed."""
@@ -88,7 +89,7 @@ def live(side: str, model: str, threads: int, line: Connection) -> None:
     while (name := line.recv()) is not None:
         begin = time.perf_counter()
         run(name)
-        line.send((time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        line.send((time.perf_counter() - begin, peak_mb()))
 
 
 def _eachmask(model: str) -> Any:

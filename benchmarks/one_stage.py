@@ -23,7 +23,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from peak_memory import peak_mb
 
 PICTURES = ("astronaut", "coffee", "chelsea", "rocket")
 NUM_CLASSES = 80
@@ -386,10 +387,10 @@ def peak_of(name: str, side: int, objects: int) -> dict[str, Any]:
     picture = cv2.resize(photograph("coffee"), (side, side))
     predictor = predictor_of(MEMORY[name], "cpu", "fp32")
     options = options_for(predictor, picture, objects)
-    before = _peak_mb()
+    before = peak_mb()
     found = predictor.predict(picture, options=options)
     rles = found.masks.to_rle().to_coco()
-    return {"peak_mb": round(_peak_mb()), "before_mb": round(before), "objects": len(rles)}
+    return {"peak_mb": round(peak_mb()), "before_mb": round(before), "objects": len(rles)}
 
 
 def memory(args: argparse.Namespace) -> dict[str, Any]:
@@ -402,11 +403,6 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
         said = one.get("missing") or f"{one['peak_mb']:6} MB for {one['objects']} objects"
         print(f"{name:24}{said}", flush=True)
     return report
-
-
-def _peak_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 # Processes ------------------------------------------------------------------------------------------------------------

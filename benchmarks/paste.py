@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import time
 
 import numpy as np
 import torch
+from peak_memory import peak_mb
 
 
 def scene(num: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,13 +56,13 @@ def measure(which: str, num: int, size: tuple[int, int], repeats: int, pipe) -> 
         theirs(*small, (64, 64))  # imports and warms up
     else:
         ours(*small, (64, 64), which)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
         result = theirs(masks, boxes, size) if which == "theirs" else ours(masks, boxes, size, which)
         seconds.append(time.perf_counter() - started)
-    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    extra = peak_mb() - before
     text = [{"size": list(r["size"]), "counts": r["counts"] if isinstance(r["counts"], str) else r["counts"].decode()}
             for r in result]  # fmt: skip
     pipe.send((statistics.median(seconds), extra, text))

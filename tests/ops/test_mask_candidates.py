@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from processes import WITH_BENCHMARKS
 
 from eachmask.ops import mask_candidates
 from eachmask.ops.mask_candidates import Candidates, Frame, Limits, find_candidates, score_masks, select, suppress
@@ -91,7 +92,6 @@ def test_instances_are_sorted_limited_and_on_the_valid_part():
 def test_memory_of_500_objects_in_a_large_image():
     """In a process of its own: 700 candidates, 500 instances, their pixels on 4000 x 4000."""
     code = """
-        import resource
         import torch
         from eachmask.ops.mask_candidates import Candidates, Frame, Limits, select
 
@@ -109,7 +109,9 @@ def test_memory_of_500_objects_in_a_large_image():
         frame = Frame((320, 320), (1280, 1280), (1280, 1280))
         masks = select(found, draw, frame, limits, 0.5).resize((4000, 4000)).masks
         assert len(masks) == 500 and (masks.area() > 0).all()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+        from peak_memory import peak_mb
+        print(peak_mb() / 1000)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=WITH_BENCHMARKS)
     assert float(done.stdout) < 1.5, f"{done.stdout} GB"

@@ -1,0 +1,21 @@
+"""The most memory that this process ever held."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process, in units of 2^20 bytes.
+
+    Linux's ``ru_maxrss`` counts the parent's memory too, where a large parent started this process; the kernel's own
+    high-water mark does not.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
