@@ -41,6 +41,7 @@ def scores(model: str, data: Path, split: str) -> dict[str, float]:
     from eachmask.metrics.calibration import calibration
     from eachmask.metrics.coco_ap import coco_ap
     from eachmask.metrics.coco_matches import match
+    from eachmask.metrics.sweep import sweep
     from eachmask.recipes.objects import supercategories
     from eachmask.structures import DecodeOptions
 
@@ -65,7 +66,11 @@ def scores(model: str, data: Path, split: str) -> dict[str, float]:
                                               "ar_small", "ar_medium", "ar_large")}  # fmt: skip
     figures |= {"supercategory_ap": named["ap"], "supercategory_ap50": named["ap50"]}
     figures |= {"person_ap": coco_ap(*person)["ap"], "person_ap50": coco_ap(*person)["ap50"]}
-    figures["calibration_error"] = calibration(match(*one, num_classes=1)).ece
+    matches = match(*one, num_classes=1)
+    figures["calibration_error"] = calibration(matches).ece
+    best = sweep(matches)
+    assert best is not None
+    figures |= {"best_f1": best.best_f1, "best_threshold": best.best_threshold}
     figures["images"] = len(samples)
     return figures
 

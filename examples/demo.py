@@ -22,6 +22,7 @@ from eachmask.weights.fetch import cached
 
 FITTING = {
     "nuclei": ("coins.png", "hubble_deep_field.jpg"),
+    "objects": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png"),
     "mask_rcnn_r50_fpn_v2": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"),
 }
 """Model -> pictures that it fits. Nuclei are compact and stand out from what is around; so do coins and galaxies.

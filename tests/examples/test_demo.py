@@ -29,4 +29,9 @@ def test_demo_without_network_or_cache(tmp_path: Path) -> None:
         per_picture[names[annotation["image_id"]]] += 1
     assert 22 <= per_picture["coins.png"] <= 30, "the picture shows 24 coins"
     assert per_picture["hubble_deep_field.jpg"] > 100, "the picture shows some hundred galaxies"
+    photographs = json.loads((tmp_path / "out" / "objects" / "predictions.json").read_text())
+    kinds = {category["id"]: category["name"] for category in photographs["categories"]}
+    pictures = {image["id"]: Path(image["file_name"]).name for image in photographs["images"]}
+    seen = {(pictures[a["image_id"]], kinds[a["category_id"]]) for a in photographs["annotations"]}
+    assert {("astronaut.png", "person"), ("chelsea.png", "animal"), ("coffee.png", "kitchen")} <= seen
     assert "mask_rcnn_r50_fpn_v2" in done.stdout and "make demo FETCH=1" in done.stdout

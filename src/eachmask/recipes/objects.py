@@ -55,7 +55,7 @@ def objects() -> Recipe:
         score=score,
         best="ap",
         start=FromBackbone(),
-        steps=3000,
+        steps=1800,
         batch_size=4,
         learning_rate=5e-4,
         backbone_rate=0.3,
@@ -63,6 +63,6 @@ def objects() -> Recipe:
         warmup_steps=150,
         frozen_stages=4,
         ema_decay=0.998,
-        evaluate_every=500,
+        evaluate_every=450,
         licence="Apache-2.0 (weights); trained on COCO 2017: annotations CC BY 4.0, photographs under Flickr terms",
     )
