@@ -51,12 +51,13 @@ def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path):
 
     recipe = Recipe(
         variant=case.variant,
+        config=case.config | ({"roi_batch": 128} if "roi_batch" in case.config else {}),
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=SIDE, long_side=SIDE),
         augment=augment,
         score=mask_scores,
         best="ap",
         start=FromBackbone(),
-        steps=400,
+        steps=300,
         batch_size=4,
         learning_rate=case.learning_rate,
         backbone_rate=1.0,
