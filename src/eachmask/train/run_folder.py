@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def picture(sample: Sample, instances: Instances, recipe: Recipe) -> Any:
     """(H, W, 3) uint8 of at most ``SIDE`` px: the image with the objects that are sure enough."""
     least = max(DRAWN_SCORE, recipe.decode.get("score_threshold") or 0.0)
     sure = instances if instances.scores is None else instances.filter(score=least)
+    sure = replace(sure, categories=sample.targets.categories)  # so that classes are written by name
     image, sure = shrink(sample.image, sure, SIDE)
     return overlay(image, sure)
 
