@@ -115,7 +115,9 @@ def train(options: TrainOptions) -> int:
     )
     path = run_training(_changed(recipe, options), train_data, val_data, run)
     if ":" in options.model:  # a recipe of one's own is kept as it was written
-        shutil.copyfile(options.model.rsplit(":", 1)[0], options.out / "recipe.py")
+        source, kept = Path(options.model.rsplit(":", 1)[0]), options.out / "recipe.py"
+        if source.resolve() != kept.resolve():
+            shutil.copyfile(source, kept)
     print(f"The best model is {path}. Use it: eachmask predict IMAGES --model {path} --out results")
     return 0
 

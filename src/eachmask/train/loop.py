@@ -32,7 +32,7 @@ from eachmask.train.draws import Batch, Draws, batches
 from eachmask.train.optim import MovingAverage, make_optimiser, set_learning_rate
 from eachmask.train.recipe import Recipe, Run, Samples
 from eachmask.train.report import Pages, Shot, write_report
-from eachmask.train.run_folder import SHOWN, RunFolder, picture
+from eachmask.train.run_folder import SHOWN, RunFolder, picture, sure_enough
 from eachmask.train.screen import Screen
 from eachmask.train.start import body_of
 from eachmask.weights.file import load_model
@@ -268,7 +268,7 @@ def _finish(
 
 def _quality(found: Instances, targets: Instances, recipe: Recipe) -> float:
     """TP/(TP+FP+FN) at IoU 0.5 of what is sure enough to be drawn."""
-    sure = found.filter(score=max(0.3, recipe.decode.get("score_threshold") or 0.0))
+    sure = sure_enough(found, recipe)
     if sure.masks is not None and targets.masks is not None:
         return count_matches(sure.masks.iou(targets.masks), 0.5).score
     return count_matches(box_ops.iou(sure.boxes, targets.boxes).numpy(), 0.5).score

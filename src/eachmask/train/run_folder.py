@@ -112,11 +112,16 @@ class RunFolder:
 
 def picture(sample: Sample, instances: Instances, recipe: Recipe) -> Any:
     """(H, W, 3) uint8 of at most ``SIDE`` px: the image with the objects that are sure enough."""
-    least = max(DRAWN_SCORE, recipe.decode.get("score_threshold") or 0.0)
-    sure = instances if instances.scores is None else instances.filter(score=least)
+    sure = sure_enough(instances, recipe)
     sure = replace(sure, categories=sample.targets.categories)  # so that classes are written by name
     image, sure = shrink(sample.image, sure, SIDE)
     return overlay(image, sure)
+
+
+def sure_enough(instances: Instances, recipe: Recipe) -> Instances:
+    """The objects that a user of the model would be shown."""
+    least = max(DRAWN_SCORE, recipe.decode.get("score_threshold") or 0.0)
+    return instances if instances.scores is None else instances.filter(score=least)
 
 
 def environment() -> dict[str, Any]:

@@ -6,14 +6,13 @@ neither a box nor a mask for background.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from eachmask.structures import UserError
-from eachmask.weights.renaming import fill
+from eachmask.weights.renaming import fill, rename
 
 RENAMES = (
     (r"^backbone\.body\.", "backbone.body."),
@@ -48,13 +47,13 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """torchvision's state dict of a detection model, of either generation -> that of our variant.
 
     Raises:
-        ValueError: an entry that no rule knows.
+        UserError: an entry that no rule knows.
     """
     deep = "backbone.fpn.inner_blocks.0.1.weight" in state  # v2's pyramid: convolution and normalisation
-    result: dict[str, Tensor] = {}
-    for theirs, value in state.items():
-        name = _rename(theirs, deep)
-        result[name] = _without_background(name, value)
+    # There .0 is the convolution of a pair, not the whole block.
+    rules = [(p, r) for p, r in RENAMES if not (deep and r"\.fpn\." in p and p.endswith(r"(\d)\.0\."))]
+    renamed = rename(state, rules, "torchvision")
+    result = {name: _without_background(name, value) for name, value in renamed.items()}
     return result | _batch_counters(result)
 
 
@@ -79,16 +78,6 @@ def load_imagenet_resnet(body: nn.Module, state: Mapping[str, Tensor]) -> None:
         UserError: the weights are of another network; the message has the first names.
     """
     fill(body, {k: v for k, v in state.items() if not k.startswith("fc.")})
-
-
-def _rename(name: str, deep: bool) -> str:
-    for pattern, replacement in RENAMES:
-        if deep and pattern.endswith(r"(\d)\.0\.") and ".fpn." in name:
-            continue  # here .0 is the convolution of a pair, not the whole block
-        renamed, found = re.subn(pattern, replacement, name)
-        if found:
-            return renamed
-    raise ValueError(f"torchvision's {name} has no counterpart in our models")
 
 
 def _without_background(name: str, value: Tensor) -> Tensor:
