@@ -16,6 +16,7 @@ from torch import nn
 
 from eachmask import models
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
+from eachmask.structures import boxes as box_ops
 
 FEW = {"rpn_candidates": 60, "proposals": 40, "rpn_candidates_training": 60, "proposals_training": 40, "roi_batch": 24}
 """Two-stage models look at few proposals here: the promises are the same and the tests quick."""
@@ -341,8 +342,8 @@ def test_memorises_a_few_images(case):
     model = case.build()
     batch, targets = scenes(case, (96, 128), (128, 96), (128, 128))
     optimiser = torch.optim.Adam(model.parameters(), lr=case.learning_rate)
-    first = None
-    for step in range(150):
+    first, worst = None, 0.0
+    for step in range(450):  # most need 150
         model.train()
         torch.manual_seed(step)
         losses = model.losses(model(batch), targets)
@@ -352,13 +353,18 @@ def test_memorises_a_few_images(case):
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
-    assert float(total.detach()) < 0.3 * first
-    for found, target in zip(predict(model.eval(), batch, score_threshold=0.5), targets, strict=True):
-        if case.masks:
-            iou = found.masks.iou(target.masks)
-        else:
-            from eachmask.structures import boxes
+        if step % 75 == 74:
+            worst = least_overlap(case, predict(model.eval(), batch, score_threshold=0.5), targets)
+            if worst > 0.6 and float(total.detach()) < 0.3 * first:
+                return
+    pytest.fail(f"an object's best IoU is {worst}, the loss {float(total.detach())} of {first} at first")
 
-            iou = boxes.iou(found.boxes, target.boxes).numpy()
-        same = found.labels[:, None] == target.labels[None]
-        assert np.all((iou * same.numpy()).max(axis=0) > 0.6), iou
+
+def least_overlap(case: Case, found: list[Instances], targets: list[Instances]) -> float:
+    """Of all objects, the smallest best IoU with something found that has their class."""
+    least = 1.0
+    for some, target in zip(found, targets, strict=True):
+        iou = some.masks.iou(target.masks) if case.masks else box_ops.iou(some.boxes, target.boxes).numpy()
+        same = (some.labels[:, None] == target.labels[None]).numpy()
+        least = min(least, float((iou * same).max(axis=0, initial=0.0).min()))
+    return least
