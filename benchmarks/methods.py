@@ -89,7 +89,7 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     from eachmask.metrics.boundary_ap import boundary_ap
     from eachmask.metrics.calibration import calibration
     from eachmask.metrics.coco_ap import coco_ap
-    from eachmask.metrics.coco_matches import mask_overlap, match
+    from eachmask.metrics.coco_matches import match
     from eachmask.metrics.sweep import sweep
     from eachmask.predict import load
     from eachmask.train.loop import train
@@ -118,20 +118,20 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     milliseconds = 1000 * (time.perf_counter() - begin) / len(samples)
     targets = [sample.targets for sample in samples]
     row: dict[str, Any] = {"box AP": coco_ap(found, targets, kind="bbox")["ap"]}
-    matches = match(found, targets, num_classes=1, overlap=mask_overlap if with_masks else _box_overlap)
-    error = calibration(matches).ece
-    row["calibration error"] = error if np.isfinite(error) else None  # nothing was found
+    row["threshold"] = 0.3
     if with_masks:
+        matches = match(found, targets, num_classes=1)
+        error, best = calibration(matches).ece, sweep(matches)
+        row["calibration error"] = error if np.isfinite(error) else None  # nothing was found
+        row["threshold"] = best.best_threshold if best else 1.0
         masks = coco_ap(found, targets)
         row |= {"mask AP": masks["ap"], "AP50": masks["ap50"], "AP75": masks["ap75"]}
         row["boundary AP"] = boundary_ap(found, targets, 1)["ap"]
-    best = sweep(matches)
     row |= {
         "parameters (M)": sum(p.numel() for p in predictor.model.parameters()) / 1e6,
         "train images/s": options.steps * BATCH / seconds,
         "predict ms/image": milliseconds,
         "memory (MB)": peak_mb(),
-        "threshold": best.best_threshold if best else 1.0,
         "steps": options.steps, "size": options.size, "batch": BATCH, "threads": torch.get_num_threads(),
         "jobs": options.jobs, "images": len(samples),
     }  # fmt: skip
@@ -139,13 +139,6 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
         RESULTS / f"{name}-{pack.name}.jpg", quality=80
     )
     return row
-
-
-def _box_overlap(found: Any, targets: Any) -> Any:
-    """(N, M) IoU of boxes, for systems without masks."""
-    from eachmask.structures import boxes
-
-    return boxes.iou(found.boxes, targets.boxes).double().numpy()
 
 
 def _drawn(predictor: Any, name: str, threshold: float) -> Any:

@@ -48,7 +48,7 @@ CASES = [
     Case("mask_rcnn_lite0_fpn", config=FEW),
     Case("mask_rcnn_r18_fpn", config=FEW, learning_rate=3e-4),
     Case("mask_rcnn_r50_fpn", config=FEW, learning_rate=0),
-    Case("keypoint_rcnn_r50_fpn", 1, FEW | {"num_keypoints": 4}, num_keypoints=4, masks=False, learning_rate=3e-4),
+    Case("keypoint_rcnn_lite0_fpn", 1, FEW | {"num_keypoints": 4}, num_keypoints=4, masks=False, learning_rate=3e-4),
     Case("boundaryformer_lite0_fpn", config=FEW | {"roi_batch": 48, "roi_positive": 0.5}),
     Case("pointrend_lite0_fpn", config=FEW),
     Case("implicit_pointrend_lite0_fpn", config=FEW),
@@ -101,6 +101,7 @@ SIBLINGS = {
     "retinanet_r50_fpn_torchvision": "retinanet_lite0_fpn",
     "fcos_r50_fpn": "fcos_lite0_fpn",
     "faster_rcnn_r50_fpn_v2": "faster_rcnn_lite0_fpn",
+    "keypoint_rcnn_r50_fpn": "keypoint_rcnn_lite0_fpn",
     "mask_rcnn_swin_t_fpn": "mask_rcnn_lite0_fpn",
     "solo_r50_fpn": "solo_lite0",
     "decoupled_solo_r50_fpn": "decoupled_solo_lite0",
@@ -239,6 +240,7 @@ def check_valid(found: Instances, size: tuple[int, int], case: Case) -> None:
     if case.num_keypoints:
         assert found.keypoints.shape == (len(found), case.num_keypoints, 3)
         assert torch.isfinite(found.keypoints).all()
+        assert ((found.keypoints[..., 2] >= 0) & (found.keypoints[..., 2] <= 1)).all(), "scores, not logits"
 
 
 def test_has_a_config_and_a_number_of_classes(case, model):
@@ -355,7 +357,7 @@ def test_memorises_a_few_images(case):
         optimiser.step()
         if step % 75 == 74:
             worst = least_overlap(case, predict(model.eval(), batch, score_threshold=0.5), targets)
-            if worst > 0.6 and float(total.detach()) < 0.3 * first:
+            if worst > 0.5 and float(total.detach()) < 0.3 * first:
                 return
     pytest.fail(f"an object's best IoU is {worst}, the loss {float(total.detach())} of {first} at first")
 

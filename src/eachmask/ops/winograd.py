@@ -34,6 +34,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,10 +45,9 @@ Limits = tuple[float, float]
 
 NO_LIMITS: Limits = (-math.inf, math.inf)
 
-_A2 = 0.5  # square of the inner point a = 1/sqrt(2)
-_B2 = 2.0  # square of the outer point b = sqrt(2)
-_A = math.sqrt(_A2)
-_B = math.sqrt(_B2)
+INNER, OUTER = math.sqrt(0.5), math.sqrt(2.0)
+"""The points besides 0 and infinity, a and b, each with both signs."""
+_A2, _B2 = 0.5, 2.0  # their squares, exactly
 
 _BLOCK = 32768
 """Tiles x channels of one block: its values at the 36 points are then 5 MB, and so are their products."""
@@ -61,14 +61,14 @@ def transform_weights(weight: Tensor) -> Tensor:
     """
     if weight.shape[2:] != (3, 3):
         raise ValueError(f"expected 3x3 kernels, got {tuple(weight.shape)}")
-    g = torch.tensor(_kernel_matrix(), dtype=torch.float64)
+    g = torch.tensor(kernel_matrix(), dtype=torch.float64)
     values = torch.einsum("ai,kcij,bj->abck", g, weight.detach().double().cpu(), g)
     return values.reshape(36, weight.shape[1], weight.shape[0]).float().contiguous()
 
 
-def _kernel_matrix() -> list[list[float]]:
+def kernel_matrix() -> list[list[float]]:
     """`G` (6, 3): the values of a quadratic at the six points, each divided by its Lagrange denominator."""
-    points = [0.0, _A, -_A, _B, -_B]
+    points = [0.0, INNER, -INNER, OUTER, -OUTER]
     rows = []
     for p in points:
         scale = math.prod(p - q for q in points if q != p)
@@ -103,15 +103,15 @@ def conv3x3(x: Tensor, weights: Tensor, bias: Tensor | None = None, *, limits: L
     def run(block: Block) -> None:
         images, first, last = block
         top = 4 * first
-        values = _values(_padded(rows[images], top, last - first))
-        products = _scratch("products", 36, values[0, 0].numel() // c, weights.shape[2])
+        values = tile_values(padded_rows(rows[images], top, last - first))
+        products = scratch("products", 36, values[0, 0].numel() // c, weights.shape[2])
         torch.bmm(values.view(36, -1, c), weights, out=products)
         result = _outputs(products.view(*values.shape[:-1], -1))[:, : h - top, :w]
         if bias is not None:
             result.add_(bias)
         _clamp_into(out[images, top : 4 * last], result, limits)
 
-    _for_each(list(_blocks(n, h, w, c)), run)
+    for_each(list(blocks_of(n, h, w, c)), run)
     return out.permute(0, 3, 1, 2)
 
 
@@ -130,7 +130,7 @@ Block = tuple[slice, int, int]
 """Images, and their rows of tiles from the first up to (not including) the last."""
 
 
-def _blocks(n: int, h: int, w: int, c: int) -> Iterator[Block]:
+def blocks_of(n: int, h: int, w: int, c: int) -> Iterator[Block]:
     """Cut N images into blocks of about `_BLOCK / C` tiles, as many for each thread."""
     rows, columns, threads = -(-h // 4), -(-w // 4), torch.get_num_threads()
     wanted = max(1, _BLOCK // c)
@@ -150,20 +150,20 @@ def _parts(length: int, count: float, threads: int) -> Iterator[tuple[int, int]]
     return zip(edges[:-1], edges[1:], strict=True)
 
 
-def _for_each(blocks: Iterable[Block], run: Callable[[Block], None]) -> None:
-    """Let this thread's share of workers take blocks until none is left; the first error is raised here."""
-    blocks = list(blocks)
-    threads = min(torch.get_num_threads(), len(blocks))
-    todo, lock = iter(blocks), threading.Lock()
+def for_each(parts: Iterable[Any], run: Callable[[Any], None]) -> None:
+    """Let this thread's share of workers take parts until none is left; the first error is raised here."""
+    parts = list(parts)
+    threads = min(torch.get_num_threads(), len(parts))
+    todo, lock = iter(parts), threading.Lock()
 
     def work() -> None:
         with torch.inference_mode():
             while True:
                 with lock:
-                    block = next(todo, None)
-                if block is None:
+                    part = next(todo, None)
+                if part is None:
                     return
-                run(block)
+                run(part)
 
     if threads <= 1:
         return work()
@@ -193,10 +193,10 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 # The steps on one block ----------------------------------------------------------------------------------------------
 
 
-def _padded(rows: Tensor, top: int, tile_rows: int) -> Tensor:
+def padded_rows(rows: Tensor, top: int, tile_rows: int) -> Tensor:
     """Rows `top - 1` to `top + 4 R` of `(N, H, W, C)` with zeros around the map: `(N, 4 R + 2, 4 S + 2, C)`."""
     n, h, w, c = rows.shape
-    padded = _scratch("padded", n, 4 * tile_rows + 2, -(-w // 4) * 4 + 2, c)
+    padded = scratch("padded", n, 4 * tile_rows + 2, -(-w // 4) * 4 + 2, c)
     start, stop = max(0, top - 1), min(h, top + 4 * tile_rows + 1)
     above, below = start - (top - 1), stop - (top - 1)
     padded[:, :above].zero_()
@@ -207,13 +207,13 @@ def _padded(rows: Tensor, top: int, tile_rows: int) -> Tensor:
     return padded
 
 
-def _values(padded: Tensor) -> Tensor:
+def tile_values(padded: Tensor) -> Tensor:
     """Input `(N, 4 R + 2, 4 S + 2, C)` to the values of its tiles at the points, `(6, 6, N, R, S, C)`."""
     n, height, width, c = padded.shape
     r, s = height // 4, width // 4
-    down = _scratch("down", 6, n, r, width, c)
+    down = scratch("down", 6, n, r, width, c)
     _evaluate([padded[:, i : i + 4 * r - 3 : 4] for i in range(6)], down.unbind(0))
-    values = _scratch("values", 6, 6, n, r, s, c)
+    values = scratch("values", 6, 6, n, r, s, c)
     _evaluate([down[:, :, :, j : j + 4 * s - 3 : 4] for j in range(6)], values.unbind(1))
     return values
 
@@ -221,9 +221,9 @@ def _values(padded: Tensor) -> Tensor:
 def _outputs(products: Tensor) -> Tensor:
     """Products at the points, `(6, 6, N, R, S, K)`, to outputs `(N, 4 R, 4 S, K)`."""
     _, _, n, r, s, k = products.shape
-    down = _scratch("down", 4, 6, n, r, s, k)
+    down = scratch("down", 4, 6, n, r, s, k)
     _interpolate(products.unbind(0), down.unbind(0))
-    outputs = _scratch("values", n, r, 4, s, 4, k)  # the values have done their part
+    outputs = scratch("values", n, r, 4, s, 4, k)  # the values have done their part
     _interpolate(down.unbind(1), outputs.permute(2, 4, 0, 1, 3, 5).unbind(1))
     return outputs.view(n, 4 * r, 4 * s, k)
 
@@ -234,19 +234,19 @@ def _evaluate(d: Sequence[Tensor], v: Sequence[Tensor]) -> None:
     Row `±a` of `B^T` is the polynomial `x (x ± a) (x² - b²)`, so its even part `d4 - b² d2` and its odd
     part `d3 - b² d1` serve both signs; rows 0 and infinity reuse them: 12 additions instead of 18.
     """
-    even, odd = _scratch("even", *v[0].shape), _scratch("odd", *v[0].shape)
+    even, odd = scratch("even", *v[0].shape), scratch("odd", *v[0].shape)
     torch.add(d[4], d[2], alpha=-_B2, out=even)
     torch.add(d[3], d[1], alpha=-_B2, out=odd)
-    torch.add(even, odd, alpha=_A, out=v[1])
-    torch.add(even, odd, alpha=-_A, out=v[2])
+    torch.add(even, odd, alpha=INNER, out=v[1])
+    torch.add(even, odd, alpha=-INNER, out=v[2])
     torch.add(d[2], d[0], alpha=-_B2, out=v[0])
     torch.add(even, v[0], alpha=-_A2, out=v[0])
     torch.add(d[5], d[3], alpha=-_B2, out=v[5])
     torch.add(v[5], odd, alpha=-_A2, out=v[5])
     torch.add(d[4], d[2], alpha=-_A2, out=even)
     torch.add(d[3], d[1], alpha=-_A2, out=odd)
-    torch.add(even, odd, alpha=_B, out=v[3])
-    torch.add(even, odd, alpha=-_B, out=v[4])
+    torch.add(even, odd, alpha=OUTER, out=v[3])
+    torch.add(even, odd, alpha=-OUTER, out=v[4])
 
 
 def _interpolate(m: Sequence[Tensor], y: Sequence[Tensor]) -> None:
@@ -254,7 +254,7 @@ def _interpolate(m: Sequence[Tensor], y: Sequence[Tensor]) -> None:
 
     Even `j` need the sums, odd `j` the differences of the products at opposite points.
     """
-    inner, outer = _scratch("even", *m[0].shape), _scratch("odd", *m[0].shape)
+    inner, outer = scratch("even", *m[0].shape), scratch("odd", *m[0].shape)
     torch.add(m[1], m[2], out=inner)
     torch.add(m[3], m[4], out=outer)
     torch.add(inner, outer, out=y[0])
@@ -263,10 +263,10 @@ def _interpolate(m: Sequence[Tensor], y: Sequence[Tensor]) -> None:
     torch.add(outer, inner, alpha=_A2, out=y[2])
     torch.sub(m[1], m[2], out=inner)
     torch.sub(m[3], m[4], out=outer)
-    torch.mul(inner, _A, out=inner)
-    torch.add(inner, outer, alpha=_B, out=y[1])
+    torch.mul(inner, INNER, out=inner)
+    torch.add(inner, outer, alpha=OUTER, out=y[1])
     torch.add(m[5], inner, alpha=_A2, out=y[3])
-    torch.add(y[3], outer, alpha=_B * _B2, out=y[3])
+    torch.add(y[3], outer, alpha=OUTER * _B2, out=y[3])
 
 
 def _clamp_into(target: Tensor, result: Tensor, limits: Limits) -> None:
@@ -282,7 +282,7 @@ def _clamp_into(target: Tensor, result: Tensor, limits: Limits) -> None:
 _memory = threading.local()
 
 
-def _scratch(name: str, *shape: int) -> Tensor:
+def scratch(name: str, *shape: int) -> Tensor:
     """This thread's buffer of that name, grown when needed: fresh memory for each block would cost page faults."""
     size = math.prod(shape)
     buffers: dict[str, Tensor] = _memory.__dict__

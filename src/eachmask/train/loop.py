@@ -22,8 +22,10 @@ from torch import nn
 
 from eachmask import models
 from eachmask.backbones.bodies import freeze, set_training_mode
+from eachmask.backbones.fuse import optimise_for_inference
 from eachmask.data.sample import Sample
 from eachmask.metrics.matching import count_matches
+from eachmask.ops.winograd_training import FastConvolutions
 from eachmask.structures import Category, DecodeOptions, Instances, UserError
 from eachmask.structures import boxes as box_ops
 from eachmask.train.checkpoint import latest_checkpoint, save_checkpoint
@@ -152,7 +154,8 @@ def train_step(state: State, recipe: Recipe, pieces: Sequence[Batch]) -> dict[st
         more = i + 1 < len(pieces)
         waiting = state.accelerator.no_sync(state.step_module) if more else contextlib.nullcontext()
         with waiting:
-            losses = state.step_module(piece.images.to(state.accelerator.device), piece.targets)
+            with FastConvolutions():
+                losses = state.step_module(piece.images.to(state.accelerator.device), piece.targets)
             total = torch.stack([value.float() for value in losses.values()]).sum() / len(pieces)
             for name, value in losses.items():
                 values[name] = values.get(name, 0.0) + float(value.detach()) / len(pieces)
@@ -179,6 +182,8 @@ def evaluate(
 ) -> tuple[dict[str, float], dict[int, Instances]]:
     """Scores of the model on whole images, and what it found in each by index; unreadable ones are left out."""
     model.eval()
+    if device.type == "cpu":
+        model = optimise_for_inference(model)
     found: dict[int, Instances] = {}
     targets = []
     for i in range(len(data)):
