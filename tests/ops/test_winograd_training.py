@@ -75,6 +75,17 @@ def test_modules_take_the_fast_way_while_it_is_entered(monkeypatch):
     assert torch.allclose(fast, net(x), atol=1e-5) and len(seen) == 2
 
 
+def test_what_follows_may_overwrite_the_output():
+    net = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(inplace=True))
+    x = torch.randn(1, 64, 64, 64)
+    net(x).sum().backward()
+    expected = net[0].weight.grad.clone()
+    net.zero_grad()
+    with FastConvolutions():
+        net(x).sum().backward()
+    assert torch.allclose(net[0].weight.grad, expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "other",
     [
