@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 
+from eachmask.ops import roi_cpu
 from eachmask.ops.roi import roi_align, roi_levels, roi_pool
 
 
@@ -72,3 +73,36 @@ def test_roi_pool_from_several_levels():
     each = [torchvision.ops.roi_pool(m, boxes, (7, 7), 1 / s) for m, s in zip(maps, (4, 8, 16, 32), strict=True)]
     expected = torch.stack(each)
     assert torch.equal(roi_pool(maps, boxes, 7, (4, 8, 16, 32)), expected[levels, torch.arange(24)])
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("sampling", [1, 2])
+def test_gradients_on_the_processor_are_torchvisions(aligned, sampling):
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn((2, 8, side, side + 3), generator=generator) for side in (64, 32)]
+    maps = [m.contiguous(memory_format=torch.channels_last).requires_grad_() for m in maps]
+    corners = torch.rand((2, 12, 2), generator=generator) * 200 - 10  # some reach over the edge
+    boxes = list(torch.cat([corners, corners + torch.rand((2, 12, 2), generator=generator) * 300], dim=2))
+    assert set(roi_levels(torch.cat(boxes), 2).tolist()) == {0, 1}
+    rois = torch.zeros(1, 5)
+    assert roi_cpu.applies(maps, rois, sampling)
+
+    def gradients() -> list[torch.Tensor]:
+        pooled = roi_align(maps, boxes, 5, (4, 8), sampling, aligned)
+        above = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(1))
+        return list(torch.autograd.grad(pooled, maps, above))
+
+    ours, again = gradients(), gradients()
+    assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(roi_cpu, "applies", lambda *_: False)
+        theirs = gradients()
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
+    assert all(float(b.abs().sum()) > 0 for b in theirs)
+
+
+def test_gradients_without_regions_are_zero():
+    maps = [torch.randn(1, 4, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()]
+    pooled = roi_align(maps, [torch.zeros(0, 4)], 7, (4,))
+    pooled.sum().backward()
+    assert pooled.shape == (0, 4, 7, 7) and float(maps[0].grad.abs().sum()) == 0
