@@ -67,6 +67,8 @@ class Config(faster_rcnn.Config):
     proposals_training: int = 300
     roi_batch: int = 64
     nms_threshold: float = 0.3
+    box_gradient: float = 1.0
+    """Share of a later stage's gradient that goes on to the box it looked at; the paper passes all of it."""
 
 
 class Answer(NamedTuple):
@@ -185,6 +187,7 @@ class MNC(FasterRCNN):
     def answer(self, features: Features, boxes: list[Tensor]) -> Answer:
         """Second and third stage on boxes (P, 4) of each image."""
         maps = [level.float() for level in features.maps[: self.config.roi_levels]]
+        boxes = [_damped(b, self.config.box_gradient) for b in boxes]
         warped = roi_warp(maps, boxes, 4 * self.config.roi_size, features.strides[: self.config.roi_levels])
         fine = F.max_pool2d(warped, 2).to(features.maps[0].dtype)
         masks = self.mask_stage(fine)
@@ -215,6 +218,12 @@ class MNC(FasterRCNN):
         return losses | {"mask": F.binary_cross_entropy_with_logits(logits, torch.cat(drawn))}
 
 
+def _damped(boxes: Tensor, share: float) -> Tensor:
+    """(P, 4) the same boxes, with a share of the gradient."""
+    still = boxes.detach()
+    return still + share * (boxes - still)
+
+
 def _solid(boxes: Tensor) -> Tensor:
     """(P,) whether a box has an area worth speaking of."""
     return (boxes[:, 2:] - boxes[:, :2] >= 1e-3).all(dim=1)
@@ -230,6 +239,10 @@ def mnc_r50_fpn(num_classes: int = 80, **config: Any) -> MNC:
 
 
 def mnc_lite0(num_classes: int = 80, **config: Any) -> MNC:
-    """EfficientNet-Lite0 with narrow heads, five stages, for processors without a GPU."""
-    light = faster_rcnn.LIGHT | {"mask_width": 64, "nms_threshold": 0.5}
+    """EfficientNet-Lite0 with narrow heads, five stages, for processors without a GPU.
+
+    In short training the whole gradient drags the proposals to where masks and classes are easy, away from the objects
+    (120 steps on nuclei: the first stage's box loss was 0.26 instead of 0.10, and next to nothing was found).
+    """
+    light = faster_rcnn.LIGHT | {"mask_width": 64, "nms_threshold": 0.5, "box_gradient": 0.02}
     return MNC(light_fpn("tf_efficientnet_lite0"), num_classes, Config(**(light | config)))
