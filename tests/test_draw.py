@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,32 @@ def test_save(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), draw.overlay(image, instances))
     with pytest.raises(UserError, match="out.xyz"):
         draw.save(tmp_path / "out.xyz", image, instances)
+
+
+def _stick(*sure: float) -> Instances:
+    """Three keypoints on a line, two limbs; each as sure or visible as said."""
+    points = torch.tensor([[[20.5, 50.5, sure[0]], [60.5, 50.5, sure[1]], [100.5, 50.5, sure[2]]]])
+    person = Category(1, "person", keypoints=("a", "b", "c"), skeleton=((0, 1), (1, 2)))
+    box, label = torch.tensor([[10.0, 10, 150, 90]]), torch.zeros(1, dtype=torch.int64)
+    return Instances((100, 160), box, labels=label, keypoints=points, categories=(person,))
+
+
+def test_skeletons_join_the_keypoints_that_are_sure_enough() -> None:
+    image = np.full((100, 160, 3), 128, np.uint8)
+    found = _stick(0.9, 0.5, 0.01)
+    drawn = draw.overlay(image, found, draw.DrawOptions(names=False))
+    tint = np.array(draw.colour(0))
+    assert (drawn[50, [20, 60]] > 240).all(), "joints are white"
+    assert np.array_equal(drawn[50, 40], tint), "a limb has the colour of its object"
+    assert (drawn[50, 70:148] == 128).all(), "no limb ends in a keypoint that is not sure"
+    everything = draw.overlay(image, found, draw.DrawOptions(names=False, keypoint_score=0))
+    assert np.array_equal(everything[50, 80], tint) and (everything[50, 100] > 240).all()
+
+
+def test_annotated_keypoints_are_drawn_and_missing_ones_are_not() -> None:
+    image = np.full((100, 160, 3), 128, np.uint8)
+    targets = _stick(2, 1, 0)
+    drawn = draw.overlay(image, targets, draw.DrawOptions(names=False, keypoint_score=0))
+    assert (drawn[50, [20, 60]] > 240).all() and (drawn[50, 70:148] == 128).all()
+    without = draw.overlay(image, replace(targets, categories=()), draw.DrawOptions(names=False))
+    assert (without[50, 60] > 240).all() and (without[50, 40] == 128).all(), "points alone where no skeleton is known"

@@ -1,4 +1,4 @@
-"""Pictures of instances: masks, outlines and names on the image they belong to.
+"""Pictures of instances: masks, outlines, skeletons and names on the image they belong to.
 
 Every mask costs its own box, or, where objects are many, all of them together cost one label map; nothing
 here grows with objects times pixels.
@@ -38,6 +38,9 @@ class DrawOptions:
     """Thickness, px; 0 is none."""
     names: bool | None = None
     """Write class and score beside each object."""
+    keypoint_score: float = 0.05
+    """Keypoints that score less are not drawn, nor are limbs that end in them; a score is the chance of the very place,
+    so a good one is far from 1."""
     crowded: int = 50
     """More objects than this make a crowd."""
     stretch: bool | None = None
@@ -50,7 +53,8 @@ def overlay(image: NDArray[Any], instances: Instances, options: DrawOptions | No
 
     Args:
         image: (H, W, 3) uint8, uint16 or float32 RGB.
-        instances: of that image; without masks their boxes are drawn.
+        instances: of that image; without masks their boxes are drawn, and keypoints with the limbs that their
+            category's skeleton has.
 
     Returns:
         (H, W, 3) uint8 RGB, a new array.
@@ -71,6 +75,8 @@ def overlay(image: NDArray[Any], instances: Instances, options: DrawOptions | No
         _draw_crowd(canvas, instances, colours, 0.22 if options.fill is None else options.fill, thickness)
     else:
         _draw_masks(canvas, instances, colours, 0.45 if options.fill is None else options.fill, thickness)
+    if instances.keypoints is not None:
+        _draw_keypoints(canvas, instances, colours, options.keypoint_score)
     named = (not crowd) if options.names is None else options.names
     return write_names(canvas, instances, options) if named else canvas
 
@@ -224,6 +230,26 @@ def _edges(labels: NDArray[np.int32], thickness: int) -> NDArray[np.bool_]:
 def _draw_boxes(canvas: Picture, instances: Instances, colours: list[Colour], thickness: int) -> None:
     for box, tint in zip(instances.boxes.round().int().tolist(), colours, strict=True):
         cv2.rectangle(canvas, (box[0], box[1]), (box[2] - 1, box[3] - 1), tint, thickness)
+
+
+def _draw_keypoints(canvas: Picture, instances: Instances, colours: list[Colour], least: float) -> None:
+    """Limbs in the object's colour, with a dark rim to be seen on anything, and white joints over them."""
+    assert instances.keypoints is not None
+    radius = max(2, _thickness(canvas.shape, False))
+    labels = [0] * len(instances) if instances.labels is None else instances.labels.tolist()
+    for points, label, tint in zip(instances.keypoints.tolist(), labels, colours, strict=True):
+        # cv2 counts from pixel centres, and in sixteenths for smooth lines
+        places = [(round((x - 0.5) * 16), round((y - 0.5) * 16)) for x, y, _ in points]
+        shown = [score >= least and score > 0 for *_, score in points]
+        known = instances.categories[label].skeleton if label < len(instances.categories) else ()
+        limbs = [(places[a], places[b]) for a, b in known if max(a, b) < len(points) and shown[a] and shown[b]]
+        for colour, width in (((20, 20, 20), radius + 2), (tint, radius)):
+            for start, end in limbs:
+                cv2.line(canvas, start, end, colour, width, cv2.LINE_AA, 4)
+        for place, seen in zip(places, shown, strict=True):
+            if seen:
+                cv2.circle(canvas, place, (radius + 1) * 16, (20, 20, 20), -1, cv2.LINE_AA, 4)
+                cv2.circle(canvas, place, radius * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
 
 
 def write_names(canvas: Picture, instances: Instances, options: DrawOptions | None = None) -> Picture:

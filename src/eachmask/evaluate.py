@@ -138,6 +138,8 @@ def coco_numbers(
         plain = [{key: value for key, value in row.items() if key not in others} for row in rows]
         if kind == "bbox" and any("bbox" not in row for row in rows):
             plain = rows  # the box of each mask, as pycocotools takes it
+        if kind == "keypoints":
+            plain = [row for row in plain if row.get("keypoints")]
         evaluation = coco_evaluation(annotations, plain, kind)
         values = numbers(evaluation, kind)
         if kind != "keypoints" or not all(math.isnan(value) for value in values.values()):
@@ -221,7 +223,7 @@ def _complete(dataset: CocoDataset) -> tuple[Path | dict[str, Any], list[str]]:
     needed = ("id", "area", "bbox", "iscrowd")
     missing = [name for name in needed if any(row.get(name) is None for row in content["annotations"])]
     if not missing:
-        return dataset.path, []
+        return (content if _count_keypoints(content["annotations"]) else dataset.path), []
     rows = [
         {"image_id": record["id"], **row}
         for i, record in enumerate(dataset.records)
@@ -229,3 +231,14 @@ def _complete(dataset: CocoDataset) -> tuple[Path | dict[str, Any], list[str]]:
     ]
     content["annotations"] = [{**row, "id": number} for number, row in enumerate(rows, start=1)]
     return content, [f"some annotations have no {' and no '.join(missing)}: taken from the masks (iscrowd: no)"]
+
+
+def _count_keypoints(rows: list[dict[str, Any]]) -> bool:
+    """Say of each annotation how many keypoints it shows, where COCO's protocol would want that; whether any had to be
+    counted. An object that shows none is no miss."""
+    uncounted = [row for row in rows if row.get("num_keypoints") is None]
+    if not uncounted or not any(row.get("keypoints") for row in rows):
+        return False
+    for row in uncounted:
+        row["num_keypoints"] = sum(v > 0 for v in (row.get("keypoints") or ())[2::3])
+    return True

@@ -76,7 +76,10 @@ where there was nothing to measure.</p></footer></body></html>
 def _figures(found: Evaluation) -> str:
     main = found.coco.get("segm") or found.coco["bbox"]
     kind = "masks" if "segm" in found.coco else "boxes"
+    points = found.coco.get("keypoints")
     shown = [(f"AP of {kind}{_range(found.intervals.get('ap'))}", main["ap"]), ("AP50", main["ap50"])]
+    if points is not None:
+        shown = [("AP of keypoints", points["ap"]), ("their AP50", points["ap50"]), *shown]
     if found.boundary:
         shown.append(("boundary AP", found.boundary["ap"]))
     shown += [("PQ", found.quality["pq"]), ("Dice", found.quality["dice"])]
@@ -91,8 +94,9 @@ def _range(interval: Interval | None) -> str:
 
 def _coco(found: Evaluation) -> str:
     groups = {**found.coco, **({"boundary": found.boundary} if found.boundary else {})}
-    rows = [[_WORDS[kind], *(_number(group.get(name)) for name in _COLUMNS)] for kind, group in groups.items()]
-    heads = ["Average precision of", *(name.replace("_", " ") for name in _COLUMNS)]
+    columns = (*_COLUMNS, "ar") if "keypoints" in groups else _COLUMNS  # of keypoints there is one AR
+    rows = [[_WORDS[kind], *(_number(group.get(name)) for name in columns)] for kind, group in groups.items()]
+    heads = ["Average precision of", *(name.replace("_", " ") for name in columns)]
     ranges = ", ".join(
         f"{name} {i.value:.3f} ({i.low:.3f} to {i.high:.3f})" for name, i in found.intervals.items() if isfinite(i.low)
     )

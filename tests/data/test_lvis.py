@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eachmask.data.coco import CocoDataset, Records, keypoint_pairs, read_image_fields, write_coco
+from eachmask.data.coco import CocoDataset, Records, read_image_fields, write_coco
 from eachmask.data.convert import convert
 
 CATEGORIES = [
@@ -83,10 +83,3 @@ def test_annotations_are_a_few_arrays(lvis: Path, tmp_path: Path) -> None:
     assert data.targets(-1).image_size == (20, 30)
     with pytest.raises(IndexError):
         data.targets(2)
-
-
-def test_pairs_that_a_mirror_swaps() -> None:
-    person = {"keypoints": ["nose", "left_eye", "right_eye", "left_hip", "right_hip", "cleft"]}
-    assert keypoint_pairs(person) == ((1, 2), (3, 4))
-    assert keypoint_pairs({"keypoints": ["R_F_paw", "L_F_paw", "tail"]}) == ((1, 0),)
-    assert keypoint_pairs({}) == ()

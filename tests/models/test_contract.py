@@ -102,6 +102,7 @@ SIBLINGS = {
     "fcos_r50_fpn": "fcos_lite0_fpn",
     "faster_rcnn_r50_fpn_v2": "faster_rcnn_lite0_fpn",
     "keypoint_rcnn_r50_fpn": "keypoint_rcnn_lite0_fpn",
+    "keypoint_rcnn_lite0_p3": "keypoint_rcnn_lite0_fpn",
     "mask_rcnn_swin_t_fpn": "mask_rcnn_lite0_fpn",
     "solo_r50_fpn": "solo_lite0",
     "decoupled_solo_r50_fpn": "decoupled_solo_lite0",

@@ -7,7 +7,7 @@ import torchvision
 from torch.nn import functional as F
 
 from eachmask.models.instance import keypoint_rcnn, mask_rcnn
-from eachmask.models.instance.keypoint_rcnn import keypoint_targets, read_keypoints
+from eachmask.models.instance.keypoint_rcnn import find_peaks, keypoint_targets, read_keypoints
 from eachmask.models.instance.mask_rcnn import Config, MaskHead, mask_rcnn_lite0_fpn, mask_targets
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
@@ -84,7 +84,10 @@ def test_a_peak_is_read_back_where_it_was_put():
     logits[:, 0, 14, 42] = 5.0
     found = read_keypoints(logits, boxes)
     assert found[0, 0, :2].tolist() == pytest.approx([10 + 42.5 * 2, 20 + 14.5], abs=1)
-    assert found[0, 0, 2] > 4
+    height = find_peaks(logits, boxes)[0, 0, 2].item()
+    assert 4 < height < 5.5
+    assert found[0, 0, 2] == pytest.approx(np.exp(height) / (np.exp(5) + 56 * 56 - 1), rel=1e-4), "its softmax"
+    assert read_keypoints(logits * 20, boxes)[0, 0, 2] <= 1
     assert ((found[1, 0, :2] - boxes[1, :2]).abs() <= 1).all()
 
 

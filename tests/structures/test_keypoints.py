@@ -25,3 +25,10 @@ def test_resize_leaves_visibility():
 def test_no_objects():
     none = torch.zeros(0, 17, 3)
     assert ops.flip(none, 5).shape == ops.crop(none, (0, 0, 2, 2)).shape == ops.resize(none, (2, 2), (4, 4)).shape
+
+
+def test_pairs_that_a_mirror_swaps() -> None:
+    person = ["nose", "left_eye", "right_eye", "left_hip", "right_hip", "cleft"]
+    assert ops.mirror_pairs(person) == ((1, 2), (3, 4))
+    assert ops.mirror_pairs(["R_F_paw", "L_F_paw", "tail"]) == ((1, 0),)
+    assert ops.mirror_pairs(()) == ()

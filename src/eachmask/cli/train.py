@@ -183,7 +183,6 @@ def _splits(
 ) -> tuple[PictureSamples, PictureSamples, list[str], dict[str, Any]]:
     """Training and val samples, what to say about them, and what to keep in the run's record."""
     from eachmask.data.annotated import merged_categories, with_the_rest_ignored
-    from eachmask.data.coco import keypoint_pairs
     from eachmask.data.convert import read_any
     from eachmask.data.pictures import PictureSamples
     from eachmask.models import ONE_CLASS
@@ -232,9 +231,7 @@ def _splits(
         listed.write_text("\n".join(str(problem) for problem in problems) + "\n", encoding="utf-8")
         notes.append(f"{len(problems)} problems in the data, all in {listed}; the first: {problems[0]}.")
     record = {"data": str(options.data), "val": how, "val images": len(val), "problems": len(problems)}
-    pairs = next((found for f in data.category_fields.values() if (found := keypoint_pairs(f))), ())
-    samples = (PictureSamples(split, data.categories, pairs) for split in (training, val))
-    return next(samples), next(samples), notes, record
+    return PictureSamples(training, data.categories), PictureSamples(val, data.categories), notes, record
 
 
 def _held_out(pictures: Sequence[Picture], seed: int) -> tuple[list[Picture], list[Picture]]:

@@ -76,7 +76,7 @@ class AnnotatedSet:
     splits: dict[str, list[Picture]]
     problems: list[Problem] = field(default_factory=list)
     category_fields: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """By category id, what else a COCO file says of it: LVIS's ``frequency``, the names of keypoints ..."""
+    """By category id, what else a COCO file says of it: LVIS's ``frequency``, ``synset`` ..."""
 
     def __len__(self) -> int:
         return sum(len(pictures) for pictures in self.splits.values())
@@ -185,7 +185,7 @@ def safe_name(name: str, file: Path) -> str:
 def merged_categories(data: AnnotatedSet, merge: Callable[[Category], str]) -> AnnotatedSet:
     """The set with classes merged under new names, in the order in which the names first come.
 
-    Further fields of the old classes (LVIS's frequency, keypoint names) are left behind: they say nothing of the new.
+    Further fields of the old classes (LVIS's frequency) are left behind: they say nothing of the new.
 
     Args:
         merge: category -> name of the class it becomes part of.

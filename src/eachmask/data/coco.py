@@ -8,7 +8,6 @@ in ``categories``, which keeps the file's order, and are mapped back on writing.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -280,14 +279,19 @@ def category_ids(instances: Instances) -> list[int]:
 
 def category_to_dict(category: Category) -> dict[str, Any]:
     """One entry of the ``categories`` block."""
-    entry = {"id": category.id, "name": category.name}
-    return entry | ({"supercategory": category.supercategory} if category.supercategory else {})
+    entry: dict[str, Any] = {"id": category.id, "name": category.name}
+    if category.supercategory:
+        entry["supercategory"] = category.supercategory
+    if category.keypoints:
+        skeleton = [[a + 1, b + 1] for a, b in category.skeleton]  # COCO counts from 1
+        entry |= {"keypoints": list(category.keypoints), "skeleton": skeleton}
+    return entry
 
 
 def read_categories(rows: Any, path: Path) -> tuple[Category, ...]:
     """The ``categories`` block, in the file's order; ids must differ."""
     try:
-        found = tuple(Category(int(c["id"]), str(c["name"]), str(c.get("supercategory") or "")) for c in rows)
+        found = tuple(_category(row) for row in rows)
     except (TypeError, KeyError, ValueError):
         raise UserError(f"{path}: each category needs an id and a name") from None
     if len({c.id for c in found}) != len(found):
@@ -295,10 +299,26 @@ def read_categories(rows: Any, path: Path) -> tuple[Category, ...]:
     return found
 
 
+def _category(row: Mapping[str, Any]) -> Category:
+    number, name, group = int(row["id"]), str(row["name"]), str(row.get("supercategory") or "")
+    names = row.get("keypoints")
+    keypoints = tuple(str(point) for point in names) if isinstance(names, list) else ()
+    return Category(number, name, group, keypoints, _skeleton(row.get("skeleton"), len(keypoints)))
+
+
+def _skeleton(pairs: Any, num_keypoints: int) -> tuple[tuple[int, int], ...]:
+    """COCO's pairs, counted from 1, as ours; a 0 says that a tool counted from 0. What is no pair is left out."""
+    if not isinstance(pairs, list):
+        return ()
+    limbs = [p for p in pairs if isinstance(p, list) and len(p) == 2 and all(isinstance(i, int) for i in p)]
+    first = 0 if any(0 in limb for limb in limbs) else 1
+    known = range(first, num_keypoints + first)
+    return tuple((a - first, b - first) for a, b in limbs if a in known and b in known)
+
+
 def read_category_fields(rows: Any) -> dict[int, dict[str, Any]]:
-    """What categories say besides id, name and supercategory, by id: LVIS's ``frequency`` and ``synset``, the names
-    and the skeleton of keypoints."""
-    known = ("id", "name", "supercategory")
+    """What categories say besides what a :class:`Category` holds, by id: LVIS's ``frequency`` and ``synset`` ..."""
+    known = Category.__dataclass_fields__
     return {int(row["id"]): {k: v for k, v in row.items() if k not in known} for row in rows}
 
 
@@ -316,22 +336,6 @@ def with_file_name(record: Any) -> Any:
     if isinstance(record, dict) and "file_name" not in record and isinstance(record.get("coco_url"), str):
         return {**record, "file_name": "/".join(record["coco_url"].split("/")[-2:])}
     return record
-
-
-def keypoint_pairs(fields: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
-    """Indices of keypoints that change their names in a mirror, by the names of a category's keypoints: ``left_eye``
-    and ``right_eye``, ``L_F_paw`` and ``R_F_paw``.
-
-    Args:
-        fields: of one category (:func:`read_category_fields`); without ``keypoints`` there are no pairs.
-    """
-    place = {str(name).lower(): i for i, name in enumerate(fields.get("keypoints") or ())}
-    mirrored = {name: re.sub(r"(?<![a-z])(left|l)(?![a-z])", _right, name) for name in place}
-    return tuple((place[name], place[other]) for name, other in mirrored.items() if other != name and other in place)
-
-
-def _right(left: re.Match[str]) -> str:
-    return "right" if left.group() == "left" else "r"
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
@@ -436,7 +440,8 @@ def packed_keypoints(kept: Sequence[dict[str, Any]]) -> NDArray[np.float32] | No
 
 
 def _keypoint_fields(points: NDArray[np.float32]) -> dict[str, Any]:
-    flat = [round(float(v), 2) for v in points.reshape(-1)]
+    """Places to 1/100 px, visibility or score to six digits."""
+    flat = [v for x, y, s in points.tolist() for v in (round(x, 2), round(y, 2), float(f"{s:.6g}"))]
     return {"keypoints": flat, "num_keypoints": int((points[:, 2] > 0).sum())}
 
 

@@ -26,17 +26,10 @@ class PictureSamples:
     Args:
         pictures: of one split.
         categories: of the data set.
-        keypoint_pairs: indices of keypoints that change their names in a mirror, see
-            :func:`eachmask.data.coco.keypoint_pairs`.
     """
 
-    def __init__(
-        self,
-        pictures: Sequence[Picture],
-        categories: tuple[Category, ...],
-        keypoint_pairs: tuple[tuple[int, int], ...] = (),
-    ) -> None:
-        self.categories, self.keypoint_pairs = categories, keypoint_pairs
+    def __init__(self, pictures: Sequence[Picture], categories: tuple[Category, ...]) -> None:
+        self.categories = categories
         masks = [masks_of(picture.targets) for picture in pictures]
         self._paths = np.array([str(picture.path) for picture in pictures], dtype=np.str_)
         self._sizes = np.array([m.size for m in masks], np.int64).reshape(-1, 2)

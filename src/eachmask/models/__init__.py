@@ -36,6 +36,8 @@ VARIANTS = {
     "fcos_r50_fpn": "detection.fcos",
     "fcos_lite0_fpn": "detection.fcos",
     "keypoint_rcnn_r50_fpn": "instance.keypoint_rcnn",
+    "keypoint_rcnn_lite0_fpn": "instance.keypoint_rcnn",
+    "keypoint_rcnn_lite0_p3": "instance.keypoint_rcnn",
     "mask_rcnn_r50_fpn": "instance.mask_rcnn",
     "mask_rcnn_r50_fpn_v2": "instance.mask_rcnn",
     "mask_rcnn_r50_fpn_mmdet": "instance.mask_rcnn",

@@ -19,9 +19,10 @@ from eachmask.data.transforms.colour import PhotoLight
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste
 from eachmask.metrics.coco_ap import coco_ap
-from eachmask.structures import Instances
+from eachmask.structures import Instances, UserError
+from eachmask.structures.keypoints import mirror_pairs
 from eachmask.train.recipe import Recipe, Samples
-from eachmask.train.start import FromModel, backbone_preprocess, choose_start
+from eachmask.train.start import backbone_preprocess, choose_start
 
 LOOKED_AT = 500
 """So many samples' annotations decide the defaults."""
@@ -64,9 +65,10 @@ def own_data(variant: str, data: Samples, *, start: str = "auto", size: int | No
     base = chosen.preprocess or backbone_preprocess(model)
     batch = min(_power_of_two(len(data)), 16 if on_gpu else 4)
     steps = _steps(len(data), batch)
-    whole = isinstance(chosen.load, FromModel)
-    kind = box_scores if is_scored_by_boxes(variant) else mask_scores
-    notes = [chosen.note] if chosen.note else []
+    whole = chosen.whole
+    kind = keypoint_scores if "keypoint" in variant else box_scores if is_scored_by_boxes(variant) else mask_scores
+    flip, about_flip = _flip(data)
+    notes = [note for note in (chosen.note, about_flip) if note]
     notes.append(f"{len(data)} images: {steps} steps of {batch}, longer side {side} px, scored by {kind.__name__}.")
     recipe = Recipe(
         variant=variant,
@@ -74,7 +76,7 @@ def own_data(variant: str, data: Samples, *, start: str = "auto", size: int | No
         preprocess=replace(base, short_side=side, long_side=side, fixed_size=None),
         augment=JitterAndLight(
             LargeScaleJitter(size=(side, side), scale=(0.5, 2.0) if whole else (0.4, 2.0)),
-            Flip(keypoint_pairs=getattr(data, "keypoint_pairs", ())),
+            flip,
         ),
         mix=CopyPaste() if kind is mask_scores and len(data) > 1 else None,
         score=kind,
@@ -104,9 +106,17 @@ def box_scores(predictions: Sequence[Instances], targets: Sequence[Instances]) -
     return _some(coco_ap(predictions, targets, kind="bbox"))
 
 
-def _some(numbers: dict[str, float]) -> dict[str, float]:
+def keypoint_scores(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
+    """COCO's average precision of keypoints, by their similarity (OKS) instead of IoU, and that of boxes beside it."""
+    found = _some(coco_ap(predictions, targets, kind="keypoints"), ("ap", "ap50", "ap75", "ar"))
+    return found | {"box_ap": box_scores(predictions, targets)["ap"]}
+
+
+def _some(
+    numbers: dict[str, float], names: Sequence[str] = ("ap", "ap50", "ap75", "ar100")
+) -> dict[str, float]:
     """The numbers that decide; sizes without an object are no number."""
-    return {name: 0.0 if np.isnan(numbers[name]) else numbers[name] for name in ("ap", "ap50", "ap75", "ar100")}
+    return {name: 0.0 if np.isnan(numbers[name]) else numbers[name] for name in names}
 
 
 def is_scored_by_boxes(variant: str) -> bool:
@@ -115,11 +125,25 @@ def is_scored_by_boxes(variant: str) -> bool:
 
 
 def _config(variant: str, data: Samples) -> dict[str, int]:
-    """What a variant has to know of the data besides the number of classes."""
+    """What a variant has to know of the data besides the number of classes.
+
+    Raises:
+        UserError: it is about keypoints, and the data have none.
+    """
     if "keypoint" not in variant:
         return {}
     points = _targets(data, 0).keypoints
-    return {} if points is None else {"num_keypoints": int(points.shape[1])}
+    if points is None:
+        raise UserError(f"{variant} learns from keypoints, and the data have none: take a variant for boxes or masks")
+    return {"num_keypoints": int(points.shape[1])}
+
+
+def _flip(data: Samples) -> tuple[Flip, str]:
+    """Mirroring, with the keypoints that change their names in it; what is to be said of it."""
+    names = next((category.keypoints for category in data.categories if category.keypoints), ())
+    if names or not len(data) or _targets(data, 0).keypoints is None:
+        return Flip(keypoint_pairs=mirror_pairs(names)), ""
+    return Flip(chance=0.0), "The keypoints have no names to tell left from right by: pictures are not mirrored."
 
 
 def _targets(data: Samples, index: int) -> Instances:

@@ -30,6 +30,10 @@ class Category:
     """The data set's own number (COCO's go from 1 to 90 with gaps)."""
     name: str
     supercategory: str = ""
+    keypoints: tuple[str, ...] = ()
+    """Names of its keypoints, in their order; () where it has none or they have no names."""
+    skeleton: tuple[tuple[int, int], ...] = ()
+    """Pairs of keypoints, counted from 0, with a limb between them, for drawing."""
 
 
 @dataclass(eq=False, repr=False)

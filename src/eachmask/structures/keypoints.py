@@ -5,6 +5,7 @@ A keypoint that is not labelled is (0, 0, 0), as COCO writes it, and so it stays
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -33,6 +34,18 @@ def flip(keypoints: Tensor, width: int, pairs: Sequence[tuple[int, int]] = ()) -
     for left, right in pairs:
         order[left], order[right] = right, left
     return torch.where(labelled(keypoints)[..., None], mirrored, keypoints)[:, order]
+
+
+def mirror_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Indices of keypoints that change their names in a mirror: ``left_eye`` and ``right_eye``, ``L_F_paw`` and
+    ``R_F_paw``."""
+    place = {name.lower(): i for i, name in enumerate(names)}
+    mirrored = {name: re.sub(r"(?<![a-z])(left|l)(?![a-z])", _right, name) for name in place}
+    return tuple((place[name], place[other]) for name, other in mirrored.items() if other != name and other in place)
+
+
+def _right(left: re.Match[str]) -> str:
+    return "right" if left.group() == "left" else "r"
 
 
 def crop(keypoints: Tensor, box: Sequence[int]) -> Tensor:

@@ -20,10 +20,13 @@ from eachmask.weights.file import load_model, read_info
 from eachmask.weights.from_efficientnet_lite import LITES, MEAN, STD, read_offline_weights
 from eachmask.weights.from_torchvision import load_imagenet_resnet
 
+RELATIVES = {"keypoint_rcnn_lite0_p3": "mask_rcnn_lite0_p3"}
+"""Variant -> another one that has the same body, pyramid and box head, and whose bundled model it starts from."""
+
 
 @dataclass(frozen=True)
 class FromModel:
-    """Start from a whole model file of the same variant; layers of another shape stay new."""
+    """Start from a whole model file of the same variant or a relative; layers it lacks or has otherwise stay new."""
 
     path: str
 
@@ -72,6 +75,8 @@ class Start:
     """Keyword arguments of the variant function that the weights want."""
     note: str = ""
     """Why something better was not possible."""
+    whole: bool = False
+    """What is loaded is a model of the same variant, all but its last layers."""
 
 
 def choose_start(variant: str, wanted: str = "auto") -> Start:
@@ -91,8 +96,11 @@ def choose_start(variant: str, wanted: str = "auto") -> Start:
     if wanted != "auto":
         return _from_file(locate(wanted), variant)
     for path in bundled().values():
-        if read_info(path).variant == variant:
+        info = read_info(path)
+        if info.variant == variant:
             return _from_file(path, variant)
+        if info.variant == RELATIVES.get(variant):
+            return Start(FromModel(str(path)), info.preprocess)
     if not any(entry.name == variant for entry in CATALOGUE):
         return Start(FromBackbone())
     try:
@@ -155,7 +163,7 @@ def _from_file(path: Path, variant: str) -> Start:
         raise UserError(
             f"{path.name} is a {info.variant}, not a {variant}: train that variant, or choose another --start"
         )
-    return Start(FromModel(str(path)), info.preprocess, dict(info.config))
+    return Start(FromModel(str(path)), info.preprocess, dict(info.config), whole=True)
 
 
 def _from_torchvision(body: ResNet | Swin) -> str:

@@ -6,6 +6,8 @@ categories named "N/A": label index = id - 1 everywhere, and the ids in written 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from eachmask.structures import Category
 
 _NAMES: dict[str, dict[int, str]] = {
@@ -43,5 +45,15 @@ _USED = {id_: Category(id_, name, group) for group, names in _NAMES.items() for 
 COCO_CATEGORIES = tuple(_USED.get(id_, Category(id_, "N/A")) for id_ in range(1, 91))
 """90 categories; ``COCO_CATEGORIES[label].id == label + 1``."""
 
-PERSON = COCO_CATEGORIES[:1]
+_KEYPOINTS = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
+_SKELETON = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
+    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
+
+PERSON = (replace(COCO_CATEGORIES[0], keypoints=_KEYPOINTS, skeleton=_SKELETON),)
 """The one category of the keypoint models."""

@@ -53,8 +53,14 @@ class ModelInfo:
         values = json.loads(text)
         known = {k: v for k, v in values.items() if k in ModelInfo.__dataclass_fields__}
         known["preprocess"] = Preprocess.from_dict(known["preprocess"])
-        known["categories"] = tuple(Category(**category) for category in known["categories"])
+        known["categories"] = tuple(_category(row) for row in known["categories"])
         return ModelInfo(**known)
+
+
+def _category(row: dict[str, Any]) -> Category:
+    """JSON knows lists only."""
+    skeleton = tuple((int(a), int(b)) for a, b in row.get("skeleton", ()))
+    return Category(**(row | {"keypoints": tuple(row.get("keypoints", ())), "skeleton": skeleton}))
 
 
 def save_model(path: str | Path, model: nn.Module, info: ModelInfo, *, half: bool = False) -> Path:

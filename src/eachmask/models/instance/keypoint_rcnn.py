@@ -5,8 +5,8 @@ He, Gkioxari, Dollar, Girshick: "Mask R-CNN", ICCV 2017, arXiv 1703.06870, secti
 The idea: for each person box a head draws one 56 x 56 map per keypoint; a softmax over all places of a map says where
 that keypoint is. The maps are enlarged to the box and their highest place is read off.
 
-The same numbers as torchvision's ``keypointrcnn_resnet50_fpn`` (see ``tests/parity``). Every kept box gets all
-keypoints; a keypoint's score is the height of its peak (a logit, as torchvision reports it).
+The same places as torchvision's ``keypointrcnn_resnet50_fpn`` (see ``tests/parity``). Every kept box gets all
+keypoints; a keypoint's score is the softmax at its peak, 0..1, as Detectron2 reports it (torchvision: the logit).
 
 Shapes: R RoIs of all images, P keypoints, M = 56 the side of a map.
 """
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled, in_groups, resnet_fpn
+from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled, in_groups, light_fpn, resnet_fpn
 from eachmask.structures import DecodeOptions, Instances
 
 ROIS_AT_ONCE = 256
@@ -124,13 +124,27 @@ def keypoint_targets(points: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, 
 
 
 def read_keypoints(logits: Tensor, boxes: Tensor) -> Tensor:
+    """The highest place of each map and its probability.
+
+    Args:
+        logits: (R, P, M, M); boxes: (R, 4).
+
+    Returns:
+        (R, P, 3): x, y in pixels and the probability, 0..1.
+    """
+    found = find_peaks(logits, boxes)
+    likely = (found[..., 2] - logits.flatten(2).logsumexp(-1)).exp()
+    return torch.cat([found[..., :2], likely.clamp(max=1)[..., None]], dim=-1)  # bicubic enlargement overshoots
+
+
+def find_peaks(logits: Tensor, boxes: Tensor) -> Tensor:
     """The highest place of each map, after bicubic enlargement to the box (Detectron's way).
 
     Args:
         logits: (R, P, M, M); boxes: (R, 4).
 
     Returns:
-        (R, P, 3): x, y in pixels and the height of the peak.
+        (R, P, 3): x, y in pixels and the height of the peak, a logit.
     """
     result = logits.new_zeros((len(logits), logits.shape[1], 3))
     for i, (maps, box) in enumerate(zip(logits, boxes, strict=True)):
@@ -155,3 +169,20 @@ def keypoint_rcnn_r50_fpn(num_classes: int = 1, **config: Any) -> KeypointRCNN:
     """ResNet-50, 17 keypoints of a person: torchvision's ``keypointrcnn_resnet50_fpn``."""
     chosen = Config(**config)
     return KeypointRCNN(resnet_fpn("resnet50", chosen.norm_eps), num_classes, chosen)
+
+
+def keypoint_rcnn_lite0_fpn(num_classes: int = 1, **config: Any) -> KeypointRCNN:
+    """EfficientNet-Lite0 with narrow heads, for processors without a GPU."""
+    light = faster_rcnn.LIGHT | {"keypoint_convs": 4, "keypoint_width": 128}
+    return KeypointRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, Config(**(light | config)))
+
+
+def keypoint_rcnn_lite0_p3(num_classes: int = 1, **config: Any) -> KeypointRCNN:
+    """EfficientNet-Lite0 with narrow heads on strides 8 ... 64: half the work, for people of 16 px and more.
+
+    Body, pyramid, proposals and box head are those of the bundled ``objects``, from which training starts.
+    """
+    light = {"anchor_sizes": (24, 48, 96, 192), "roi_levels": 3, "keypoint_convs": 4, "keypoint_width": 128}
+    few = {"box_agnostic": True, "roi_batch": 128, "rpn_candidates_training": 600, "proposals_training": 300}
+    backbone = light_fpn("tf_efficientnet_lite0", first=1)
+    return KeypointRCNN(backbone, num_classes, Config(**(faster_rcnn.LIGHT | light | few | config)))
