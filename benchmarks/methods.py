@@ -24,6 +24,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ PACKS = ("dsb2018", "coco-mini")
 BATCH = 4
 SEED = 0
 VAL_IMAGES = 60
+TIMED = 5
+"""Training steps that are timed, and half as many as pictures."""
 LARGEST = 400
 """Pictures of the packs with a longer side, px, are left out of ``dsb2018``: at 256 px their nuclei are dots."""
 FEW: dict[str, Any] = {"roi_batch": 32, "rpn_candidates_training": 300, "proposals_training": 100}
@@ -79,13 +82,9 @@ def systems() -> list[str]:
 
 
 def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Train, score, time; returns the row."""
-    import torch
+    """Train and score; returns the row."""
     from PIL import Image
 
-    from eachmask.data.annotated import merged_categories
-    from eachmask.data.convert import read_any
-    from eachmask.data.pictures import PictureSamples
     from eachmask.metrics.boundary_ap import boundary_ap
     from eachmask.metrics.calibration import calibration
     from eachmask.metrics.coco_ap import coco_ap
@@ -95,27 +94,16 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     from eachmask.train.loop import train
     from eachmask.train.recipe import Run
 
-    data, _ = read_any(pack)
-    if pack.name == "dsb2018":
-        data = replace(data, splits={name: [p for p in split if max(p.targets.image_size) <= LARGEST]
-                                     for name, split in data.splits.items()})  # fmt: skip
-    if len(data.categories) > 1:  # localisation is what is compared: one class for all
-        data = merged_categories(data, lambda category: "object")
-    train_data, val_data = (PictureSamples(data.splits[split], data.categories) for split in ("train", "val"))
+    train_data, val_data = _samples(pack)
     out = RESULTS / pack.name / name
-    begin = time.perf_counter()
     path = train(recipe(name, options), train_data, _First(val_data, 0), Run(out, seed=SEED, device=options.device))
-    seconds = time.perf_counter() - begin
     predictor = load(path, device=options.device, precision="fp32")
     samples = [val_data[i] for i in range(min(VAL_IMAGES, len(val_data)))]
-    predictor.predict(samples[0].image)
-    begin = time.perf_counter()
     found = [predictor.predict(sample.image) for sample in samples]
     with_masks = found[0].masks is not None
     for instances in found:
         if instances.masks is not None:
             instances.masks = instances.masks.to_rle()
-    milliseconds = 1000 * (time.perf_counter() - begin) / len(samples)
     targets = [sample.targets for sample in samples]
     row: dict[str, Any] = {"box AP": coco_ap(found, targets, kind="bbox")["ap"]}
     row["threshold"] = 0.3
@@ -129,16 +117,59 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
         row["boundary AP"] = boundary_ap(found, targets, 1)["ap"]
     row |= {
         "parameters (M)": sum(p.numel() for p in predictor.model.parameters()) / 1e6,
-        "train images/s": options.steps * BATCH / seconds,
-        "predict ms/image": milliseconds,
         "memory (MB)": peak_mb(),
-        "steps": options.steps, "size": options.size, "batch": BATCH, "threads": torch.get_num_threads(),
-        "jobs": options.jobs, "images": len(samples),
+        "steps": options.steps, "size": options.size, "batch": BATCH, "images": len(samples),
     }  # fmt: skip
     Image.fromarray(_drawn(predictor, SHOWN[pack.name], row["threshold"])).save(
         RESULTS / f"{name}-{pack.name}.jpg", quality=80
     )
     return row
+
+
+def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Of a trained system: images per second of a training step, milliseconds from picture to RLE (medians)."""
+    from eachmask.predict import load
+    from eachmask.train.devices import make_accelerator
+    from eachmask.train.draws import Draws, Share, batches
+    from eachmask.train.loop import new_state, train_step
+    from eachmask.train.recipe import Run
+
+    train_data, val_data = _samples(pack)
+    out = RESULTS / pack.name / name
+    chosen = recipe(name, options)
+    state, _ = new_state(chosen, train_data.categories, make_accelerator(Run(out, device=options.device)), load=False)
+    steps, pictures = [], []
+    begin = time.perf_counter()
+    for pieces in batches(Draws(train_data, chosen, SEED), range(TIMED + 1), Share(), workers=0):
+        train_step(state, chosen, pieces)
+        steps.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+    predictor = load(out / "model.safetensors", device=options.device, precision="fp32")
+    for i in range(2 * TIMED + 1):
+        pixels = val_data[i].image
+        begin = time.perf_counter()
+        found = predictor.predict(pixels)
+        if found.masks is not None:
+            found.masks.to_rle()
+        pictures.append(time.perf_counter() - begin)
+    # The first of each warms up.
+    return {"train images/s": BATCH / median(steps[1:]), "predict ms/image": 1000 * median(pictures[1:])}
+
+
+def _samples(pack: Path) -> tuple[Any, Any]:
+    """The pack's training and val pictures, all objects of one class: localisation is what is compared."""
+    from eachmask.data.annotated import merged_categories
+    from eachmask.data.convert import read_any
+    from eachmask.data.pictures import PictureSamples
+
+    data, _ = read_any(pack)
+    if pack.name == "dsb2018":
+        data = replace(data, splits={name: [p for p in split if max(p.targets.image_size) <= LARGEST]
+                                     for name, split in data.splits.items()})  # fmt: skip
+    if len(data.categories) > 1:
+        data = merged_categories(data, lambda category: "object")
+    train_data, val_data = (PictureSamples(data.splits[split], data.categories) for split in ("train", "val"))
+    return train_data, val_data
 
 
 def _drawn(predictor: Any, name: str, threshold: float) -> Any:
@@ -208,23 +239,44 @@ def recipe(name: str, options: argparse.Namespace) -> Any:
 
 
 def run_all(options: argparse.Namespace) -> None:
-    """Train what is not done yet, a process for each; a failure is noted and does not stop the rest."""
+    """Train what is not done yet, a process for each, then time alone what is not timed yet.
+
+    A failure is noted and does not stop the rest.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for pack in PACKS:
-            for name in options.only or systems():
-                if not (RESULTS / f"{name}-{pack}.json").is_file():
-                    pool.submit(_run_one, name, pack, options)
+    for task, jobs in (("train", options.jobs), ("time", 1)):
+        with ThreadPoolExecutor(jobs) as pool:
+            for pack in options.on:
+                for name in options.only or systems():
+                    row = _row(name, pack)
+                    if not row if task == "train" else row and "predict ms/image" not in row:
+                        pool.submit(_run_one, task, name, pack, options)
 
 
-def _run_one(name: str, pack: str, options: argparse.Namespace) -> None:
-    command = [sys.executable, __file__, "--packs", str(options.packs), "--one", name, pack]
-    for option in ("steps", "size", "device", "jobs"):
+def _row(name: str, pack: str) -> dict[str, Any]:
+    """What is known of a system; nothing if it is not trained."""
+    path = RESULTS / f"{name}-{pack}.json"
+    row: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return row
+
+
+def _run_one(task: str, name: str, pack: str, options: argparse.Namespace) -> None:
+    command = [sys.executable, __file__, "--packs", str(options.packs), "--one", task, name, pack]
+    for option in ("steps", "size", "device"):
         command += [f"--{option}", str(getattr(options, option))]
     begin = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     how = f"failed: {done.stderr[-2000:]}" if done.returncode else f"done in {time.perf_counter() - begin:.0f} s"
-    print(f"{name} on {pack} {how}", file=sys.stderr, flush=True)
+    print(f"{task} {name} on {pack} {how}", file=sys.stderr, flush=True)
+
+
+def one(task: str, name: str, pack: str, options: argparse.Namespace) -> None:
+    """Do a task in this process and write the row."""
+    work = measure if task == "train" else speeds
+    row = _row(name, pack) | work(name, options.packs / pack, options)
+    part = RESULTS / f"{name}-{pack}.part"
+    part.write_text(json.dumps(row, indent=1))
+    os.replace(part, RESULTS / f"{name}-{pack}.json")
 
 
 def rows() -> dict[str, dict[str, Any]]:
@@ -258,8 +310,8 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         "rate and seed for all; one class; at most 32 proposals per image where a system has proposals. The papers'",
         "budgets are a thousand times larger: this says how fast a method learns, not how far it goes. One run each,",
         "so differences of a few hundredths of AP are the seed's. `rtmdet_ins_nano` and `yolact_plus_r18` have bodies",
-        "of their own, which start from random numbers: their rows say less. Speeds are of one thread while another",
-        "system trained beside it.",
+        "of their own, which start from random numbers: their rows say less. Speeds are those of one thread, memory",
+        "is the peak of the process that trained and predicted.",
         "",
     ]
     for pack, table in found.items():
@@ -279,8 +331,7 @@ def _table(pack: str, table: dict[str, Any]) -> list[str]:
     first = next(iter(table.values()))
     budget = (
         f"{first['steps']} steps of {first['batch']} windows of {first['size'] * 3 // 4} px from images of "
-        f"{first['size']} px, {first['threads']} thread, {first['jobs']} systems at a time; "
-        f"{first['images']} val images."
+        f"{first['size']} px; {first['images']} val images."
     )
     lines = [f"## {pack}", "", budget, ""]
     lines += ["| system | " + " | ".join(COLUMNS) + " | |", "|---|" + "---|" * (len(COLUMNS) + 1)]
@@ -339,18 +390,17 @@ def main() -> int:
     parser.add_argument("--packs", type=Path, required=True, help="folder with the packs")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--size", type=int, default=256, help="longer side of the pictures, px; windows of 3/4 of it")
-    parser.add_argument("--jobs", type=int, default=2, help="systems trained at a time, with one thread each")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="systems trained at a time, with one thread each; timed alone"
+    )
+    parser.add_argument("--on", nargs="*", default=list(PACKS), choices=PACKS, help="packs")
     parser.add_argument("--only", nargs="*", default=[], help="variants; all light ones by default")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--write", action="store_true", help="write docs/methods.md of what is done")
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "PACK"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, metavar=("TASK", "NAME", "PACK"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        name, pack = options.one
-        row = measure(name, options.packs / pack, options)
-        part = RESULTS / f"{name}-{pack}.part"
-        part.write_text(json.dumps(row, indent=1))
-        os.replace(part, RESULTS / f"{name}-{pack}.json")
+        one(*options.one, options)
         return 0
     run_all(options)
     found = rows()
