@@ -55,7 +55,9 @@ def test_there_and_back_ids_included(coco: Path, tmp_path: Path, middle: str) ->
     ("change", "reason"),
     [
         ({"segmentation": {"size": [48, 64], "counts": [1, 2]}}, "segmentation"),
-        ({"segmentation": [[1, 2, 3]]}, "segmentation"),
+        ({"segmentation": [[1, 2, 3]]}, "an outline of 3 numbers, but x and y come in pairs"),
+        ({"segmentation": [["a", "b", 3, 4, 5, 6]]}, "lists of numbers"),
+        ({"segmentation": [[1, 2, 9, 12]]}, "fewer than three points"),
         ({"segmentation": None, "bbox": None}, "segmentation"),
         ({"category_id": 8}, "category_id 8"),
         ({"image_id": 99}, "not in the list of images"),
@@ -86,8 +88,57 @@ def test_nothing_is_written_outside_the_target(tmp_path: Path) -> None:
     assert "escaped" in str(inside.problems[0])
 
 
+def test_keypoints_that_cannot_be_read_are_named_and_their_object_is_kept(coco: Path, tmp_path: Path) -> None:
+    content = json.loads((coco / "instances_train.json").read_text())
+    content["annotations"][0]["keypoints"] = [1, 2, 2]
+    content["annotations"][1]["keypoints"] = "abc"
+    (tmp_path / "images").symlink_to(coco / "images")
+    (tmp_path / "instances_train.json").write_text(json.dumps(content))
+    data, _ = read_any(tmp_path)
+    assert "annotation 2 of image 1: its keypoints cannot be read" in str(data.problems[0])
+    points = data.splits["train"][0].targets.keypoints
+    assert points is not None and points.tolist() == [[[1, 2, 2]], [[0, 0, 0]], [[0, 0, 0]], [[0, 0, 0]]]
+
+
+def test_a_file_that_was_cut_off_is_named_and_the_others_are_converted(
+    coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").symlink_to(coco / "images")
+    for name in ("train", "val"):
+        text = (coco / f"instances_{name}.json").read_text()
+        (tmp_path / f"instances_{name}.json").write_text(text[:500] if name == "train" else text)
+    assert run_command(ConvertOptions(tmp_path, tmp_path / "out", "yolo")) == 1
+    printed = capsys.readouterr().out
+    assert "1 of 1" in printed and "instances_train.json" in printed and "copy or export it again" in printed
+    with pytest.raises(UserError, match="instances_train.json.*copy or export it again"):
+        read_any(tmp_path / "instances_train.json")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "7 coordinates"),
+        ("0 0.1 0.1", "2 coordinates"),
+        ("9 0.1 0.1 0.2 0.2 0.3 0.3", "class 9"),
+        ("inf 0.1 0.1 0.2 0.2 0.3 0.3", "no number"),
+        ("car 0.1 0.1 0.2 0.2 0.3 0.3", "no number"),
+    ],
+)
+def test_a_bad_line_of_yolo_is_named_and_the_rest_is_done(
+    coco: Path, tmp_path: Path, line: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert(coco, tmp_path / "yolo", "yolo")
+    file = tmp_path / "yolo/labels/train/a.txt"
+    file.write_text(f"{line}\n{file.read_text()}")
+    assert run_command(ConvertOptions(tmp_path / "yolo", tmp_path / "out", "coco")) == 1
+    printed = capsys.readouterr().out
+    assert reason in printed and "a.txt, line 1" in printed and "6 of 6" in printed
+
+
 @pytest.mark.parametrize("field", ["id", "image_id", "category_id", "segmentation", "bbox", "iscrowd"])
-@pytest.mark.parametrize("value", [[], {}, "x", None, -1, 1e300, [None], [["a", 1]], {"counts": "~~", "size": 3}])
+@pytest.mark.parametrize(
+    "value", [[], {}, "x", None, -1, 1e300, [10**400] * 4, [None], [["a", 1]], {"counts": "~~", "size": 3}]
+)
 def test_nonsense_in_a_coco_file_never_stops_the_rest(coco: Path, tmp_path: Path, field: str, value: object) -> None:
     content = json.loads((coco / "instances_train.json").read_text())
     content["annotations"][0][field] = value

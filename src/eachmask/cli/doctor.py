@@ -37,10 +37,12 @@ class DoctorOptions:
 
 def doctor(options: DoctorOptions) -> int:
     """Run the command; returns the exit status."""
+    from eachmask.cli.bar import bar_after_a_while
     from eachmask.data.doctor import examine, write_repaired
     from eachmask.data.doctor_page import page
 
-    result = examine(options.data, options.from_)
+    with bar_after_a_while() as watch:
+        result = examine(options.data, options.from_, watch)
     for finding in result.findings[: options.show]:
         print(f"{finding.severity}: {finding}")
     if len(result.findings) > options.show:
@@ -57,7 +59,9 @@ def doctor(options: DoctorOptions) -> int:
         options.html.write_text(page(result), encoding="utf-8")
         print(f"The report is {options.html}")
     if options.fix is not None:
-        for note in write_repaired(result, options.fix):
+        with bar_after_a_while() as watch:
+            notes = write_repaired(result, options.fix, watch)
+        for note in notes:
             print(f"note: {note}")
         print(f"The repaired copy is {options.fix}")
     return 1 if result.num_errors else 0

@@ -92,11 +92,10 @@ def instances_of(
 ) -> Instances:
     """Targets of one image from its masks; boxes are tight. Masks without a pixel are left out."""
     keep = masks.area() > 0
-    masks = masks[keep]
     return Instances(
         image_size=masks.size,
-        boxes=torch.from_numpy(masks.boxes()),
-        masks=masks,
+        boxes=torch.from_numpy(masks.boxes()[keep]),
+        masks=masks[keep],
         labels=torch.from_numpy(np.asarray(labels, np.int64).reshape(-1)[keep]),
         crowd=torch.from_numpy(np.asarray(crowd, bool).reshape(-1)[keep]),
         categories=categories,
@@ -104,9 +103,14 @@ def instances_of(
 
 
 def masks_of(targets: Instances) -> RLE:
-    """The masks; an object without one gets its box, rounded to whole pixels."""
+    """The masks; an object without one gets its box, rounded to whole pixels.
+
+    They are new each time, over the same packed arrays: what a mask works out about itself and keeps, several times
+    its own size, goes with them and does not pile up over a data set.
+    """
     if targets.masks is not None:
-        return targets.masks.to_rle()
+        masks = targets.masks.to_rle()
+        return RLE(masks.counts, masks.offsets, masks.size)
     height, width = targets.image_size
     boxes = np.rint(targets.boxes.numpy()).astype(np.int64)
     return RLE.from_pieces(_box_pieces(boxes), len(boxes), (height, width))

@@ -28,6 +28,7 @@ from eachmask.data.annotated import (
     masks_of,
 )
 from eachmask.data.label_maps import _labels
+from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import RLE, Category, Polygons, UserError
 
 CLASSES = (
@@ -41,7 +42,7 @@ _MOST_OBJECTS = 999
 _CITY = "city"
 
 
-def read_cityscapes(source: Path) -> AnnotatedSet:
+def read_cityscapes(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     """Read gtFine and leftImg8bit.
 
     Raises:
@@ -54,7 +55,7 @@ def read_cityscapes(source: Path) -> AnnotatedSet:
     for ending in ("instanceIds.png", "instanceIds.tif", "polygons.json"):
         for path in sorted((source / "gtFine").rglob(f"*_gtFine_{ending}")):
             files.setdefault(str(path).removesuffix(f"_gtFine_{ending}"), path)
-    for base, path in sorted(files.items()):
+    for base, path in watch("reading", sorted(files.items())):
         relative = Path(base).relative_to(source / "gtFine")
         split = relative.parts[0] if len(relative.parts) > 1 else "all"
         try:
@@ -72,7 +73,7 @@ def read_cityscapes(source: Path) -> AnnotatedSet:
     return result
 
 
-def write_cityscapes(target: Path, data: AnnotatedSet) -> list[str]:
+def write_cityscapes(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
     """Write leftImg8bit, and gtFine with instanceIds (16-bit PNG), labelIds and polygons.
 
     Class ids that leave no room for three digits of objects (above 64) are numbered anew from 1; with more than
@@ -81,7 +82,7 @@ def write_cityscapes(target: Path, data: AnnotatedSet) -> list[str]:
     ids, notes = _class_ids(data.categories)
     wide = max(ids, default=0) > 64
     lost = 0
-    for split, picture in data.pictures():
+    for split, picture in watch("writing", list(data.pictures())):
         name = picture.stem if "/" in picture.stem else f"{_CITY}/{picture.stem}"
         suffix = Path(picture.name).suffix
         copy_image(picture, target / "leftImg8bit" / split / f"{name}_leftImg8bit{suffix}")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import compress, count, groupby
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -19,8 +19,12 @@ from numpy.typing import NDArray
 
 from eachmask.data.images import read_image
 from eachmask.data.sample import Sample
-from eachmask.structures import RLE, Category, Instances, Polygons, UserError
+from eachmask.data.segmentations import BROKEN, Drawn, draw, draw_one, reason
+from eachmask.structures import RLE, Category, Instances, UserError
 from eachmask.structures.rle_codec import offsets_of
+
+_ABSURD = 1e15
+"""No coordinate is as large as this, px; whole numbers of JSON may be too large for arithmetic."""
 
 
 class CocoDataset:
@@ -88,50 +92,42 @@ class CocoDataset:
     def _pack(self, records: Sequence[dict[str, Any]], rows: Sequence[Sequence[dict[str, Any]]]) -> None:
         """Annotations per image -> the packed arrays."""
         label_of = {category.id: label for label, category in enumerate(self.categories)}
-        counts, lengths, kept, per_image = [], [], [], []
-        for record, group in zip(records, rows, strict=True):
-            masks = _masks(group, record, self.path)
-            area = masks.area()
-            for row, pixels in zip(group, area, strict=True):
-                name = f"annotation {row.get('id')} of {record['file_name']}"
-                if not pixels:
-                    self.dropped.append(f"{name} covers no pixel")
-                if row.get("category_id") not in label_of:
-                    raise UserError(
-                        f"{self.path}: {name} has category_id {row.get('category_id')}, which is not in the "
-                        "file's categories: add it or mend the id"
-                    )
-            masks = masks[area > 0]
-            kept += [row for row, pixels in zip(group, area, strict=True) if pixels]
+        counts, lengths, boxes, per_image = [], [], [], []
+        kept: list[dict[str, Any]] = []
+        for record, group, drawn in zip(records, rows, _drawn(rows, records, self.path), strict=True):
+            self._check(group, drawn.area, record, label_of)
+            some = drawn.area > 0
+            masks = drawn.masks if some.all() else drawn.masks[some]
+            kept += compress(group, some.tolist())
             counts.append(masks.counts)
             lengths.append(np.diff(masks.offsets))
+            boxes.append(drawn.boxes[some])
             per_image.append(len(masks))
         self._counts = np.concatenate([np.zeros(0, np.uint32), *counts])
         self._offsets = np.cumsum(np.concatenate([[0], *lengths])).astype(np.int64)
         self._first = offsets_of(np.array(per_image, np.int64))
         self._labels = np.array([label_of[a["category_id"]] for a in kept], np.int64)
         self._crowd = np.array([bool(a.get("iscrowd", 0)) for a in kept], bool)
-        self._boxes = self._packed_boxes(kept, records)
+        self._boxes = _packed_boxes(kept, np.concatenate([np.zeros((0, 4), np.float32), *boxes]))
         self._keypoints = packed_keypoints(kept)
 
-    def _packed_boxes(
-        self, kept: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]]
-    ) -> NDArray[np.float32]:
-        boxes = np.zeros((len(kept), 4), np.float32)
-        for i, annotation in enumerate(kept):
-            box = annotation.get("bbox")
-            if box is None or len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
-                box = self._box_of_runs(i, records)
-            boxes[i] = box[0], box[1], box[0] + box[2], box[1] + box[3]
-        return boxes
-
-    def _box_of_runs(self, index: int, records: Sequence[dict[str, Any]]) -> list[float]:
-        """xywh of a mask whose annotation has no usable box."""
-        image = int(np.searchsorted(self._first, index, side="right")) - 1
-        record, runs = records[image], self._offsets[index : index + 2]
-        size = (int(record["height"]), int(record["width"]))
-        x1, y1, x2, y2 = RLE(self._counts[runs[0] : runs[1]], runs - runs[0], size).boxes()[0].tolist()
-        return [x1, y1, x2 - x1, y2 - y1]
+    def _check(
+        self,
+        group: Sequence[dict[str, Any]],
+        area: NDArray[np.int64],
+        record: Mapping[str, Any],
+        label_of: Mapping[int, int],
+    ) -> None:
+        """Every annotation must be of a known class; those without a pixel are written down."""
+        for row, pixels in zip(group, area.tolist(), strict=True):
+            name = f"annotation {row.get('id')} of {record['file_name']}"
+            if not pixels:
+                self.dropped.append(f"{name} covers no pixel")
+            if row.get("category_id") not in label_of:
+                raise UserError(
+                    f"{self.path}: {name} has category_id {row.get('category_id')}, which is not in the "
+                    "file's categories: add it or mend the id"
+                )
 
 
 class Records(Sequence[dict[str, Any]]):
@@ -167,7 +163,6 @@ class Records(Sequence[dict[str, Any]]):
         return int(self._text.nbytes + self._offsets.nbytes)
 
 
-
 def write_coco(
     path: str | Path,
     samples: Sequence[tuple[str, Instances]],
@@ -193,21 +188,24 @@ def write_coco(
     more = category_fields or {}
     categories = next((instances.categories for _, instances in samples if instances.categories), ())
     images: list[dict[str, Any]] = []
-    rows: list[dict[str, Any]] = []
     for number, (name, instances) in enumerate(samples, start=1):
         height, width = instances.image_size
         own = image_fields[number - 1] if image_fields else {}
         images.append({**own, "id": number, "file_name": name, "width": width, "height": height})
-        for row in to_annotations(instances):
-            rows.append({"id": len(rows) + 1, "image_id": number, **row})
     content = {
         "info": dict(info or {}),
         "images": images,
         "categories": [{**more.get(c.id, {}), **category_to_dict(c)} for c in categories],
-        "annotations": rows,
     }
     part = Path(f"{path}.part")
-    part.write_text(json.dumps(content), encoding="utf-8")
+    with open(part, "w", encoding="utf-8") as file:  # annotation by annotation: they are never all in memory as text
+        file.write(json.dumps(content)[:-1] + ', "annotations": [')
+        ids = count(1)
+        for number, (_, instances) in enumerate(samples, start=1):
+            for row in to_annotations(instances):
+                key = next(ids)
+                file.write((", " if key > 1 else "") + json.dumps({"id": key, "image_id": number, **row}))
+        file.write("]}")
     part.replace(path)
 
 
@@ -218,7 +216,8 @@ def to_annotations(instances: Instances) -> list[dict[str, Any]]:
     six digits.
     """
     boxes = instances.boxes.detach().cpu().double().numpy()
-    masks = None if instances.masks is None else instances.masks.to_rle()
+    # a copy, with which goes what it works out about itself: a whole data set passes through here
+    masks = None if instances.masks is None else instances.masks.to_rle()[:]
     segmentations = None if masks is None else masks.to_coco()
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) if masks is None else masks.area()
     ids = category_ids(instances)
@@ -251,15 +250,17 @@ def read_results(path: str | Path, dataset: CocoDataset) -> list[Instances]:
         raise UserError(f"{path} is no COCO results file: it must hold a list, or an object with annotations")
     label_of = {category.id: label for label, category in enumerate(dataset.categories)}
     found = []
-    for record, group in zip(dataset.records, _in_image_order(rows, dataset.records, path), strict=True):
+    records = list(dataset.records)
+    groups = _in_image_order(rows, records, path)
+    for group, drawn in zip(groups, _drawn(groups, records, path), strict=True):
         unknown = next((a for a in group if a.get("category_id") not in label_of), None)
         if unknown is not None:
             raise UserError(f"{path}: category_id {unknown.get('category_id')} is not in {dataset.path}")
-        masks = _masks(group, record, path)
+        masks = drawn.masks
         found.append(
             Instances(
                 image_size=masks.size,
-                boxes=torch.from_numpy(masks.boxes()),
+                boxes=torch.from_numpy(drawn.boxes),
                 masks=masks,
                 labels=torch.tensor([label_of[a["category_id"]] for a in group], dtype=torch.int64),
                 scores=torch.tensor([float(a.get("score", 1.0)) for a in group], dtype=torch.float32),
@@ -343,7 +344,7 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     try:
         content = json.loads(_text(path))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from None
+        raise UserError(f"{path} is not valid JSON ({error}): if it was cut off, copy or export it again") from None
     missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
         raise UserError(f"{path} is no COCO instances file: it has no list named {missing[0]!r}")
@@ -367,7 +368,7 @@ def _in_image_order(
         place = {record["id"]: i for i, record in enumerate(records)}
         for record in records:
             record["file_name"], int(record["height"]), int(record["width"])
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         raise UserError(f"{path}: each image needs an id, file_name, width and height") from None
     if len(place) != len(records):
         raise UserError(f"{path}: two images have the same id")
@@ -383,48 +384,45 @@ def _in_image_order(
     return groups
 
 
-def _masks(annotations: Sequence[dict[str, Any]], record: Mapping[str, Any], path: Path) -> RLE:
-    """Segmentations of one image (polygon lists, compressed or plain run lengths; else the box) -> RLE."""
-    size = (int(record["height"]), int(record["width"]))
-    try:
-        return masks_at_once(annotations, size)
-    except (KeyError, TypeError, ValueError):
-        for annotation in annotations:  # find out which one it was
-            try:
-                masks_at_once([annotation], size)
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{path}: the segmentation of annotation {annotation.get('id')} of {record['file_name']} "
-                    f"cannot be read ({error}): mend or remove it"
-                ) from None
-        raise
+def _drawn(
+    groups: Sequence[Sequence[dict[str, Any]]], records: Sequence[Mapping[str, Any]], path: Path
+) -> Iterator[Drawn]:
+    """The masks of each image; the first segmentation that cannot be read is named in a UserError."""
+    sizes = [(int(record["height"]), int(record["width"])) for record in records]
+    for group, record, size, found in zip(groups, records, sizes, draw(zip(groups, sizes, strict=True)), strict=True):
+        if found is None:
+            raise _broken(group, record, size, path)
+        yield found
 
 
-def masks_at_once(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> RLE:
-    """Segmentations of one image of ``size`` = (height, width) -> RLE, in their order; without one, the box.
-
-    Raises:
-        KeyError, TypeError, ValueError: one of them is broken.
-    """
-    runs: list[dict[str, Any]] = []
-    outlines: list[Any] = []
-    order = np.zeros(len(annotations), np.int64)
-    for i, annotation in enumerate(annotations):
-        segmentation = annotation.get("segmentation")
-        if isinstance(segmentation, dict):
-            order[i] = -1 - len(runs)
-            runs.append({"size": size, **segmentation})
-        else:
-            order[i] = len(outlines)
-            outlines.append(segmentation or [_corners(annotation["bbox"])])
-    joined = RLE.cat([RLE.from_coco(runs, size), Polygons.from_coco(outlines, size).to_rle()])
-    return joined[np.where(order < 0, -1 - order, order + len(runs))]
+def _broken(group: Sequence[dict[str, Any]], record: Mapping[str, Any], size: tuple[int, int], path: Path) -> UserError:
+    for row in group:
+        try:
+            draw_one([row], size)
+        except BROKEN as error:
+            return UserError(
+                f"{path}: the segmentation of annotation {row.get('id')} of {record['file_name']} cannot be read "
+                f"({reason(error)}): mend or remove it"
+            )
+    return UserError(f"{path}: the segmentations of {record['file_name']} cannot be read: mend or remove them")
 
 
-def _corners(box: Sequence[float]) -> list[float]:
-    """xywh -> the ring of its corners."""
-    x, y, w, h = box
-    return [x, y, x + w, y, x + w, y + h, x, y + h]
+def _packed_boxes(kept: Sequence[dict[str, Any]], tight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 4) xyxy of the annotations' own boxes; an annotation without a usable one gets the box of its mask."""
+    boxes = np.array([box_of(row) for row in kept], np.float64).reshape(-1, 4)
+    unusable = ~(np.isfinite(boxes) & (boxes > [-np.inf, -np.inf, 0, 0])).all(1)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[unusable] = tight[unusable]
+    return boxes.astype(np.float32)
+
+
+def box_of(row: Mapping[str, Any]) -> Sequence[float]:
+    """An annotation's ``bbox``, x y w h; four NaN where it is not four numbers."""
+    box = row.get("bbox")
+    numbers = isinstance(box, list) and len(box) == 4 and {*map(type, box)} <= {float, int}
+    if not numbers or not all(abs(v) < _ABSURD for v in cast(list[float], box)):
+        return (np.nan,) * 4
+    return cast(list[float], box)
 
 
 def packed_keypoints(kept: Sequence[dict[str, Any]]) -> NDArray[np.float32] | None:

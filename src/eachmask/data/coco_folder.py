@@ -9,15 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from eachmask.data import coco
-from eachmask.data.annotated import AnnotatedSet, Picture, Problem, copy_image, instances_of, safe_name
-from eachmask.structures import RLE, Category, UserError
+from eachmask.data.annotated import AnnotatedSet, Picture, Problem, copy_image, safe_name
+from eachmask.data.segmentations import BROKEN, Drawn, draw, draw_one, reason
+from eachmask.data.watch import Watch, unwatched
+from eachmask.structures import Category, Instances, UserError
 
 _SPLITS = ("train", "val", "valid", "test")
 
@@ -39,34 +43,43 @@ def _is_coco(path: Path) -> bool:
     return '"images"' in text and '"annotations"' in text and '"file_name"' in text
 
 
-def read_coco_folder(source: Path) -> AnnotatedSet:
+def read_coco_folder(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     """Read all instances files; each is a split, named after its file.
 
     Raises:
-        UserError: there is no instances file, or one of them is no JSON of the known make.
+        UserError: there is no instances file, or none of them is JSON of the known make.
     """
     files = find_coco_files(source)
     if not files:
         raise UserError(f"{source} holds no COCO instances file: name it instances_train.json")
     result = AnnotatedSet((), {})
-    contents = {path: coco.read_json(path, ("images", "annotations", "categories")) for path in files}
+    contents = {}
+    for path in watch("parsing", files):
+        try:
+            contents[path] = coco.read_json(path, ("images", "annotations", "categories"))
+        except UserError as error:
+            if len(files) == 1:
+                raise
+            result.problems.append(Problem(str(path), "", str(error), "the other files are read", "file"))
+    if not contents:
+        raise UserError(result.problems[0].what)
     result.categories = _joined_categories(contents)
     for content in contents.values():
         for key, fields in coco.read_category_fields(content["categories"]).items():
             result.category_fields.setdefault(key, fields)
-    for path, content in contents.items():
-        split = _split_name(path)
+    for path in list(contents):
+        split, content = _split_name(path), contents.pop(path)  # what is done with is let go
         reader = _Reader(path, _image_folder(path, split), result.categories, result.problems)
-        result.splits.setdefault(split, []).extend(reader.pictures(content))
+        result.splits.setdefault(split, []).extend(reader.pictures(content, watch))
     return result
 
 
-def write_coco_folder(target: Path, data: AnnotatedSet) -> list[str]:
+def write_coco_folder(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
     """Write instances_SPLIT.json and images/SPLIT; the format holds everything."""
     target.mkdir(parents=True, exist_ok=True)
+    for split, picture in watch("writing", list(data.pictures())):
+        copy_image(picture, target / "images" / split / picture.name)
     for split, pictures in data.splits.items():
-        for picture in pictures:
-            copy_image(picture, target / "images" / split / picture.name)
         rows = [(p.name, replace(p.targets, categories=data.categories)) for p in pictures]
         if rows:
             coco.write_coco(
@@ -112,7 +125,7 @@ class _Reader:
     categories: tuple[Category, ...]
     problems: list[Problem]
 
-    def pictures(self, content: dict[str, Any]) -> Iterator[Picture]:
+    def pictures(self, content: dict[str, Any], watch: Watch) -> Iterator[Picture]:
         records = list(self._records(content["images"]))
         groups: dict[Any, list[dict[str, Any]]] = {record["id"]: [] for record in records}
         seen: set[Any] = set()
@@ -127,8 +140,13 @@ class _Reader:
                 self._problem(row, "another annotation has the same id", "number them anew", "duplicate id", "warning")
             seen.add(row.get("id"))
             groups[row["image_id"]].append(row)
-        for record in records:
-            yield self._picture(record, groups[record["id"]])
+        label_of = {category.id: label for label, category in enumerate(self.categories)}
+        known = [list(self._of_known_class(groups[record["id"]], label_of)) for record in records]
+        sizes = [(record["height"], record["width"]) for record in records]
+        drawn = draw(zip(known, sizes, strict=True))
+        for record, rows, found in zip(watch("reading", records), known, drawn, strict=True):
+            usable = self._one_by_one(rows, record) if found is None else (rows, found)
+            yield self._picture(record, *usable, label_of)
 
     def _records(self, rows: Sequence[Any]) -> Iterator[dict[str, Any]]:
         ids: set[Any] = set()
@@ -138,7 +156,7 @@ class _Reader:
                 name = safe_name(str(row["file_name"]), self.file)
                 key, height, width = row["id"], int(row["height"]), int(row["width"])
                 hash(key)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 reason = str(error) if isinstance(error, UserError) else "id, file_name, width or height is missing"
                 self.problems.append(Problem(str(self.file), f"image {number}", reason, "mend its entry", "image"))
                 continue
@@ -150,71 +168,87 @@ class _Reader:
             names.add(name)
             yield {**row, "file_name": name, "height": height, "width": width}
 
-    def _picture(self, record: dict[str, Any], rows: list[dict[str, Any]]) -> Picture:
-        label_of = {c.id: i for i, c in enumerate(self.categories)}
-        kept, masks = self._usable(rows, record, label_of)
-        labels = [label_of[row["category_id"]] for row in kept]
-        targets = instances_of(
-            masks, labels, [str(r.get("iscrowd", 0)) in ("1", "1.0", "True") for r in kept], self.categories
+    def _picture(
+        self, record: dict[str, Any], rows: list[dict[str, Any]], drawn: Drawn, label_of: dict[int, int]
+    ) -> Picture:
+        some = drawn.area > 0
+        for row in compress(rows, (~some).tolist()):
+            few = all(len(ring) < 6 for ring in row["segmentation"]) if isinstance(row.get("segmentation"), list) else 0
+            what = "its outline has fewer than three points" if few else "it covers no pixel of the image"
+            self._problem(row, what, "delete it or draw it anew", "empty")
+        rows = list(compress(rows, some.tolist()))
+        self._check_boxes(rows, drawn.boxes[some], record)
+        points = self._keypoints(rows)
+        targets = Instances(
+            image_size=drawn.masks.size,
+            boxes=torch.from_numpy(drawn.boxes[some]),
+            masks=drawn.masks if some.all() else drawn.masks[some],
+            labels=torch.tensor([label_of[row["category_id"]] for row in rows], dtype=torch.int64),
+            crowd=torch.tensor([str(r.get("iscrowd", 0)) in ("1", "1.0", "True") for r in rows], dtype=torch.bool),
+            keypoints=None if points is None else torch.from_numpy(points),
+            categories=self.categories,
         )
-        keep = masks.area() > 0
-        for row, some in zip(kept, keep, strict=True):
-            if not some:
-                self._problem(row, "it covers no pixel of the image", "delete it or draw it anew", "empty")
-        rows_left = [row for row, some in zip(kept, keep, strict=True) if some]
-        self._check_boxes(rows_left, targets.boxes.numpy(), record)
-        try:
-            points = coco.packed_keypoints(rows_left)
-        except (TypeError, ValueError):
-            points = None
-        if points is not None:
-            targets = replace(targets, keypoints=torch.from_numpy(points))
-        ids = tuple(str(row.get("id")) for row in rows_left)
+        ids = tuple(str(row.get("id")) for row in rows)
         fields = coco.read_image_fields(record)
         return Picture(record["file_name"], self.folder / record["file_name"], targets, ids, fields)
 
-    def _usable(
-        self, rows: list[dict[str, Any]], record: dict[str, Any], label_of: dict[int, int]
-    ) -> tuple[list[dict[str, Any]], RLE]:
-        size = (record["height"], record["width"])
-        known = []
+    def _of_known_class(self, rows: list[dict[str, Any]], label_of: dict[int, int]) -> Iterator[dict[str, Any]]:
         for row in rows:
             if isinstance(row.get("category_id"), int) and row["category_id"] in label_of:
-                known.append(row)
+                yield row
             else:
                 what = f"category_id {row.get('category_id')} is not among the categories"
                 self._problem(row, what, "add the category or mend the id", "category")
-        try:
-            return known, coco.masks_at_once(known, size)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            pass
-        kept, parts = [], [RLE.empty(size)]
-        for row in known:  # find out which one it was
+
+    def _one_by_one(self, rows: list[dict[str, Any]], record: dict[str, Any]) -> tuple[list[dict[str, Any]], Drawn]:
+        """The annotations of an image that can be read; the others are named."""
+        size = (record["height"], record["width"])
+        kept = []
+        for row in rows:
             try:
-                parts.append(coco.masks_at_once([row], size))
+                draw_one([row], size)
                 kept.append(row)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                reason = "it has neither segmentation nor box" if isinstance(error, KeyError) else str(error)
-                self._problem(row, f"its segmentation cannot be read ({reason})", "draw it anew or delete it")
-        return kept, RLE.cat(parts)
+            except BROKEN as error:
+                what = f"its segmentation cannot be read ({reason(error)})"
+                self._problem(row, what, "draw it anew or delete it")
+        return kept, draw_one(kept, size)
+
+    def _keypoints(self, rows: list[dict[str, Any]]) -> NDArray[np.float32] | None:
+        """Those that can be read; the others are named."""
+        try:
+            return coco.packed_keypoints(rows)
+        except (TypeError, ValueError):
+            pass
+        readable = []
+        for row in rows:
+            try:
+                coco.packed_keypoints([row])
+                readable.append(row)
+            except (TypeError, ValueError):
+                what, remedy = "its keypoints cannot be read", "write x, y and visibility of each, or none"
+                self._problem(row, what, remedy, "keypoints")
+                readable.append({**row, "keypoints": None})
+        return coco.packed_keypoints(readable)
 
     def _check_boxes(self, rows: list[dict[str, Any]], tight: Any, record: dict[str, Any]) -> None:
         height, width = record["height"], record["width"]
-        for row, own in zip(rows, tight, strict=True):
-            box = row.get("bbox")
-            try:
-                x, y, w, h = (float(v) for v in box or ())
-            except (TypeError, ValueError):
-                what = "it has no box of four numbers"
-                self._problem(row, what, "the box of its mask is taken", "degenerate box", "warning")
-                continue
-            if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
-                what = f"its box {w:g} x {h:g} is degenerate"
-                self._problem(row, what, "the box of its mask is taken", "degenerate box")
-            elif x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:
-                self._problem(row, "its box leaves the image", "the box of its mask is taken", "outside", "warning")
-            elif np.abs(own - [x, y, x + w, y + h]).max() > max(5, 0.1 * max(w, h)):
-                self._problem(row, "its box does not fit its mask", "the mask's is taken", "box and mask", "warning")
+        box = np.array([coco.box_of(row) for row in rows], np.float64).reshape(-1, 4)
+        (x, y, w, h), remedy = box.T, "the box of its mask is taken"
+        given = np.isfinite(box).all(1)
+        flat = given & ((w <= 0) | (h <= 0))
+        outside = given & ~flat & ((x < -1) | (y < -1) | (x + w > width + 1) | (y + h > height + 1))
+        gap = np.abs(tight - np.stack([x, y, x + w, y + h], 1)).max(1, initial=0)
+        another = given & ~flat & ~outside & (gap > np.maximum(5, 0.1 * np.maximum(w, h)))
+        for i in np.flatnonzero(~given | flat | outside | another):
+            if flat[i]:
+                self._problem(rows[i], f"its box {w[i]:g} x {h[i]:g} is degenerate", remedy, "degenerate box")
+            elif outside[i]:
+                self._problem(rows[i], "its box leaves the image", remedy, "outside", "warning")
+            elif another[i]:
+                self._problem(rows[i], "its box does not fit its mask", remedy, "box and mask", "warning")
+            else:
+                self._problem(rows[i], "it has no box of four numbers", remedy, "degenerate box", "warning")
+        for row in rows:
             if _leaves(row.get("segmentation"), width, height):
                 self._problem(row, "its outline leaves the image", "it is cut at the border", "outside", "warning")
 
@@ -227,10 +261,11 @@ class _Reader:
 
 def _leaves(rings: Any, width: int, height: int, slack: float = 1.0) -> bool:
     """Whether a polygon has a vertex more than ``slack`` pixels outside the image."""
-    if not isinstance(rings, list):
+    try:
+        return isinstance(rings, list) and any(
+            min(ring) < -slack or max(ring[::2]) > width + slack or max(ring[1::2]) > height + slack
+            for ring in rings
+            if len(ring) > 1
+        )
+    except TypeError:  # another spelling than COCO's, read all the same
         return False
-    for ring in rings:
-        points = np.asarray(ring, np.float64).reshape(-1, 2)
-        if len(points) and ((points < -slack).any() or (points > np.array([width, height]) + slack).any()):
-            return True
-    return False

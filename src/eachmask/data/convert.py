@@ -21,6 +21,7 @@ from eachmask.data.cvat import read_cvat, write_cvat
 from eachmask.data.folder import read_label_map_folder, read_mask_files, write_label_map_folder, write_mask_files
 from eachmask.data.labelme import read_labelme, write_labelme
 from eachmask.data.voc import read_voc, write_voc
+from eachmask.data.watch import Watch, unwatched
 from eachmask.data.yolo import read_yolo, write_yolo
 from eachmask.structures import Instances, UserError
 
@@ -32,8 +33,8 @@ class Format:
     """One annotation format: how to read and to write it."""
 
     name: str
-    read: Callable[[Path], AnnotatedSet]
-    write: Callable[[Path, AnnotatedSet], list[str]]
+    read: Callable[[Path, Watch], AnnotatedSet]
+    write: Callable[[Path, AnnotatedSet, Watch], list[str]]
 
 
 FORMATS = (
@@ -156,22 +157,26 @@ def _head(path: Path) -> str:
         return handle.read(1 << 16)
 
 
-def read_any(source: Path, source_format: str | None = None) -> tuple[AnnotatedSet, Format]:
+def read_any(source: Path, source_format: str | None = None, watch: Watch = unwatched) -> tuple[AnnotatedSet, Format]:
     """Read a data set in the given or the detected format.
 
     Raises:
         UserError: as :func:`detect_format` and the format's own reader; or there is not one image.
     """
     chosen = detect_format(source) if source_format is None else format_named(source_format)
-    data = contained(chosen.read(source))
+    data = contained(chosen.read(source, watch))
     if not len(data):
         more = f" ({data.problems[0]})" if data.problems else ""
         raise UserError(f"{source} holds no usable image in the format {chosen.name}{more}")
     return data, chosen
 
 
-def convert(source: Path, target: Path, to: str, source_format: str | None = None) -> Conversion:
+def convert(
+    source: Path, target: Path, to: str, source_format: str | None = None, watch: Watch = unwatched
+) -> Conversion:
     """Read ``source``, write it to the new folder ``target``, read that again and compare.
+
+    Both sets are held as packed runs; pixels are looked at one picture at a time.
 
     Raises:
         UserError: unknown or undetectable format, or the target is not empty.
@@ -179,7 +184,7 @@ def convert(source: Path, target: Path, to: str, source_format: str | None = Non
     wanted = format_named(to)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(f"{target} is not empty: choose a new folder")
-    data, found = read_any(source, source_format)
+    data, found = read_any(source, source_format, watch)
     notes = _make_names_unique(data)
     problems = list(data.problems)
     for _, picture in data.pictures():
@@ -187,10 +192,10 @@ def convert(source: Path, target: Path, to: str, source_format: str | None = Non
             what, remedy = "the image is missing", "put it there; its annotations are kept where the format can"
             problems.append(Problem(str(picture.path), "", what, remedy, "missing"))
     target.mkdir(parents=True, exist_ok=True)
-    notes += wanted.write(target, data)
-    again = wanted.read(target)
-    loss, worst = compare(data, again)
-    holes, parts = _count_shapes(data)
+    notes += wanted.write(target, data, watch)
+    again = wanted.read(target, lambda what, items: watch(f"{what} back", items))
+    loss, worst = compare(data, again, watch)
+    holes, parts = _count_shapes(data, watch)
     report = Conversion(
         str(source), found.name, str(target), wanted.name, loss, holes, parts, notes, problems, worst[:20]
     )
@@ -223,10 +228,10 @@ def _make_names_unique(data: AnnotatedSet) -> list[str]:
     return notes + ([f"classes of one name got their ids added: {', '.join(doubled)}"] if doubled else [])
 
 
-def _count_shapes(data: AnnotatedSet) -> tuple[int, int]:
+def _count_shapes(data: AnnotatedSet, watch: Watch) -> tuple[int, int]:
     """How many objects have holes, and how many several parts."""
     holes = parts = 0
-    for _, picture in data.pictures():
+    for _, picture in watch("counting", list(data.pictures())):
         polygons = masks_of(picture.targets).to_polygons()
         holes += sum(bool(rings) for rings in polygons.holes)
         parts += sum(len(rings) > 1 for rings in polygons.outers)
@@ -236,11 +241,13 @@ def _count_shapes(data: AnnotatedSet) -> tuple[int, int]:
 # Measuring ----------------------------------------------------------------------------------------
 
 
-def compare(before: AnnotatedSet, after: AnnotatedSet) -> tuple[Loss, list[tuple[str, int, float]]]:
+def compare(
+    before: AnnotatedSet, after: AnnotatedSet, watch: Watch = unwatched
+) -> tuple[Loss, list[tuple[str, int, float]]]:
     """What ``after`` holds of ``before``, and the objects that changed most (image, number from 1, IoU)."""
     written = {_key(split, picture): picture for split, picture in after.pictures()}
     loss, ious, worst = Loss(), [], []
-    for split, picture in before.pictures():
+    for split, picture in watch("comparing", list(before.pictures())):
         loss.images += 1
         there = written.get(_key(split, picture))
         loss.images_missing += there is None

@@ -24,13 +24,14 @@ from eachmask.data.annotated import (
     named_categories,
     safe_name,
 )
+from eachmask.data.watch import Watch, unwatched
 from eachmask.data.xml_safe import parse_xml, write_xml
 from eachmask.structures import RLE, Category, Polygons, UserError
 
 _SHAPES = ("polygon", "box", "mask")
 
 
-def read_cvat(source: Path) -> AnnotatedSet:
+def read_cvat(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     """Read a folder with annotations.xml, or the file itself.
 
     Raises:
@@ -46,7 +47,7 @@ def read_cvat(source: Path) -> AnnotatedSet:
     ids = {str(label.findtext("name")): label.get("category_id") for label in declared}
     categories = tuple(_with_id(c, ids.get(c.name)) for c in named_categories(names))
     result = AnnotatedSet(categories, {})
-    for image in root.findall("image"):
+    for image in watch("reading", root.findall("image")):
         split = image.get("subset") or "all"
         picture = _read_image(image, path, split, result)
         if picture is not None:
@@ -54,7 +55,7 @@ def read_cvat(source: Path) -> AnnotatedSet:
     return result
 
 
-def write_cvat(target: Path, data: AnnotatedSet) -> list[str]:
+def write_cvat(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
     """Write annotations.xml and images/SPLIT; the format holds holes, parts, overlaps."""
     root = Element("annotations")
     SubElement(root, "version").text = "1.1"
@@ -66,7 +67,7 @@ def write_cvat(target: Path, data: AnnotatedSet) -> list[str]:
         attribute = SubElement(attributes, "attribute")
         for tag, text in (("name", "crowd"), ("input_type", "checkbox"), ("default_value", "false")):
             SubElement(attribute, tag).text = text
-    for number, (split, picture) in enumerate(data.pictures()):
+    for number, (split, picture) in enumerate(watch("writing", list(data.pictures()))):
         copy_image(picture, target / "images" / split / picture.name)
         height, width = picture.targets.image_size
         image = SubElement(root, "image", id=str(number), name=picture.name, subset=split)

@@ -7,7 +7,7 @@ picture is found again under another name, also in another split, where it would
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from eachmask.data.annotated import AnnotatedSet, Picture, Problem, crowd_of, image_size, labels_of, masks_of
 from eachmask.data.convert import Format, read_any
 from eachmask.data.images import read_image
+from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import Instances, UserError
 
 _SAME = 0.95
@@ -64,25 +65,21 @@ class Examination:
             self.suspects.append((split, picture, number, problem.what))
 
 
-def examine(
-    source: Path, source_format: str | None = None, progress: Callable[[str], None] | None = None
-) -> Examination:
+def examine(source: Path, source_format: str | None = None, watch: Watch = unwatched) -> Examination:
     """Look at a whole data set.
 
     Args:
         source: as for ``convert``.
         source_format: found out if None.
-        progress: called with each image's name.
+        watch: sees the pictures go by.
 
     Raises:
         UserError: there is no data set to look at.
     """
-    data, found = read_any(source, source_format)
+    data, found = read_any(source, source_format, watch)
     result = Examination(source, found, data, list(data.problems))
     hashes: dict[str, list[tuple[str, Picture]]] = {}
-    for split, picture in data.pictures():
-        if progress is not None:
-            progress(f"{split}/{picture.name}")
+    for split, picture in watch("examining", list(data.pictures())):
         digest = _look_at_image(result, split, picture)
         if digest:
             hashes.setdefault(digest, []).append((split, picture))
@@ -250,7 +247,7 @@ def repaired(result: Examination) -> AnnotatedSet:
     return AnnotatedSet(result.data.categories, splits, category_fields=result.data.category_fields)
 
 
-def write_repaired(result: Examination, target: Path) -> list[str]:
+def write_repaired(result: Examination, target: Path, watch: Watch = unwatched) -> list[str]:
     """Write :func:`repaired` in the source's own format to a new folder; returns the format's notes.
 
     Raises:
@@ -262,7 +259,7 @@ def write_repaired(result: Examination, target: Path) -> list[str]:
     if not len(data):
         raise UserError(f"not one image of {result.source} can be used: restore the images first")
     target.mkdir(parents=True, exist_ok=True)
-    return result.source_format.write(target, data)
+    return result.source_format.write(target, data, watch)
 
 
 def _repaired_split(result: Examination, split: str) -> Iterator[Picture]:

@@ -32,6 +32,7 @@ from eachmask.data.annotated import (
     masks_of,
 )
 from eachmask.data.label_maps import read_label_map, write_label_map
+from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import RLE, Category, Masks, UserError
 
 _COLUMNS = ("split", "image", "number", "category_id", "category", "crowd")
@@ -49,7 +50,7 @@ def painted(masks: Masks) -> NDArray[np.int32]:
 # Label maps ---------------------------------------------------------------------------------------
 
 
-def read_label_map_folder(source: Path) -> AnnotatedSet:
+def read_label_map_folder(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     """Read images/ and labels/ (or masks/).
 
     Raises:
@@ -61,7 +62,7 @@ def read_label_map_folder(source: Path) -> AnnotatedSet:
     if labels is None or not images.is_dir():
         raise UserError(f"{source} must hold the folders images and labels (or masks) with equal file names")
     result = AnnotatedSet(table.categories, {})
-    for path in image_files(images):
+    for path in watch("reading", image_files(images)):
         split, name = _split_of(path.relative_to(images))
         stem = path.relative_to(images).with_suffix("")
         file = next((f for s in _SUFFIXES if (f := labels / f"{stem}{s}").is_file()), None)
@@ -79,9 +80,9 @@ def read_label_map_folder(source: Path) -> AnnotatedSet:
     return result
 
 
-def write_label_map_folder(target: Path, data: AnnotatedSet) -> list[str]:
+def write_label_map_folder(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
     """Write images/SPLIT, labels/SPLIT (16-bit PNG; 32-bit TIFF beyond 65,535 objects) and objects.csv."""
-    for split, picture in data.pictures():
+    for split, picture in watch("writing", list(data.pictures())):
         copy_image(picture, target / "images" / split / picture.name)
         masks = masks_of(picture.targets)
         suffix = ".png" if len(masks) <= 65535 else ".tif"
@@ -113,7 +114,7 @@ def _values(file: Path) -> list[int]:
 # One file per mask --------------------------------------------------------------------------------
 
 
-def read_mask_files(source: Path) -> AnnotatedSet:
+def read_mask_files(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     """Read folders ID/images and ID/masks, at any depth.
 
     Raises:
@@ -121,7 +122,7 @@ def read_mask_files(source: Path) -> AnnotatedSet:
     """
     table = _read_table(source)
     result = AnnotatedSet(table.categories, {})
-    for folder in sorted(p.parent for p in source.rglob("masks") if p.is_dir()):
+    for folder in watch("reading", sorted(p.parent for p in source.rglob("masks") if p.is_dir())):
         pictures = image_files(folder / "images") if (folder / "images").is_dir() else []
         if len(pictures) != 1:
             what = f"images/ holds {len(pictures)} pictures instead of one"
@@ -138,9 +139,9 @@ def read_mask_files(source: Path) -> AnnotatedSet:
     return result
 
 
-def write_mask_files(target: Path, data: AnnotatedSet) -> list[str]:
+def write_mask_files(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
     """Write SPLIT/ID/images and SPLIT/ID/masks/00001.png ... (8-bit, 0 and 255), and objects.csv."""
-    for split, picture in data.pictures():
+    for split, picture in watch("writing", list(data.pictures())):
         folder = target / split / picture.stem
         copy_image(picture, folder / "images" / Path(picture.name).name)
         (folder / "masks").mkdir(parents=True, exist_ok=True)

@@ -28,12 +28,13 @@ from eachmask.data.annotated import (
     labels_of,
     masks_of,
 )
+from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import RLE, Category, Polygons, UserError
 
 _CLASSES = "classes.json"
 
 
-def read_labelme(source: Path) -> AnnotatedSet:
+def read_labelme(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     """Read all LabelMe files below a folder; its own folders are the splits.
 
     Raises:
@@ -41,7 +42,7 @@ def read_labelme(source: Path) -> AnnotatedSet:
     """
     contents: dict[Path, dict[str, Any]] = {}
     result = AnnotatedSet((), {})
-    for path in sorted(source.rglob("*.json")):
+    for path in watch("parsing", sorted(source.rglob("*.json"))):
         if path.parent == source and path.name in (_CLASSES, "convert-report.json"):
             continue
         try:
@@ -54,7 +55,7 @@ def read_labelme(source: Path) -> AnnotatedSet:
     if not contents:
         raise UserError(f"{source} holds no LabelMe files (JSON with a list named shapes)")
     result.categories = _categories(source, contents)
-    for path, content in contents.items():
+    for path, content in watch("reading", contents.items()):
         relative = path.relative_to(source)
         split = relative.parts[0] if len(relative.parts) > 1 else "all"
         picture = _read_picture(path, content, source / split if split != "all" else source, result)
@@ -63,12 +64,12 @@ def read_labelme(source: Path) -> AnnotatedSet:
     return result
 
 
-def write_labelme(target: Path, data: AnnotatedSet) -> list[str]:
+def write_labelme(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
     """Write SPLIT/NAME.json beside the images, and classes.json with the data set's ids."""
     target.mkdir(parents=True, exist_ok=True)
     ids = [{"id": c.id, "name": c.name} for c in data.categories]
     (target / _CLASSES).write_text(json.dumps(ids), encoding="utf-8")
-    for split, picture in data.pictures():
+    for split, picture in watch("writing", list(data.pictures())):
         copy_image(picture, target / split / picture.name)
         height, width = picture.targets.image_size
         content: dict[str, Any] = {
@@ -142,6 +143,8 @@ def _read_picture(path: Path, content: dict[str, Any], base: Path, result: Annot
     for number, shape in enumerate(content["shapes"], start=1):
         try:
             mask = _read_shape(shape, size)
+            if not shape.get("label"):
+                raise ValueError("it has no label")
             if not mask.area()[0]:
                 raise ValueError("it covers no pixel")
             key = number if shape.get("group_id") is None else ("group", str(shape["group_id"]), str(shape["label"]))

@@ -30,6 +30,7 @@ from eachmask.data.annotated import (
     named_categories,
 )
 from eachmask.data.folder import painted
+from eachmask.data.watch import Watch, unwatched
 from eachmask.data.xml_safe import parse_xml, write_xml
 from eachmask.structures import RLE, Category, UserError
 
@@ -40,7 +41,7 @@ CLASSES = (
 """VOC's own twenty, ids 1..20."""
 
 
-def read_voc(source: Path) -> AnnotatedSet:
+def read_voc(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     """Read a folder with JPEGImages, SegmentationObject, SegmentationClass and Annotations.
 
     Raises:
@@ -49,19 +50,19 @@ def read_voc(source: Path) -> AnnotatedSet:
     if not (source / "SegmentationObject").is_dir():
         raise UserError(f"{source} has no folder SegmentationObject: boxes alone are no masks")
     result = AnnotatedSet(_read_categories(source), {})
-    for split, name in _names(source):
+    for split, name in watch("reading", _names(source)):
         picture = _read_picture(source, name, split, result)
         if picture is not None:
             result.splits.setdefault(split, []).append(picture)
     return result
 
 
-def write_voc(target: Path, data: AnnotatedSet) -> list[str]:
+def write_voc(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
     """Write the five folders; where objects overlap the smaller keeps the pixel."""
     wide = 0
     names: dict[str, list[str]] = {split: [] for split in data.splits}
     stems = Counter(picture.stem for _, picture in data.pictures())  # VOC keeps all splits in one folder
-    for split, picture in data.pictures():
+    for split, picture in watch("writing", list(data.pictures())):
         stem = picture.stem.replace("/", "__")
         name = f"{split}__{stem}" if stems[picture.stem] > 1 else stem
         names[split].append(name)

@@ -28,12 +28,13 @@ from eachmask.data.annotated import (
     labels_of,
     masks_of,
 )
+from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import Category, Masks, Polygons, UserError
 
 Ring = NDArray[Any]
 
 
-def read_yolo(source: Path) -> AnnotatedSet:
+def read_yolo(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     """Read a folder with data.yaml, or the yaml file itself.
 
     Raises:
@@ -46,7 +47,7 @@ def read_yolo(source: Path) -> AnnotatedSet:
     for split, folder in _split_folders(content, yaml_path):
         result.splits[split] = [
             picture
-            for path in image_files(folder)
+            for path in watch("reading", image_files(folder))
             if (picture := _read_picture(path, folder, categories, result.problems)) is not None
         ]
     if not result.splits:
@@ -54,10 +55,10 @@ def read_yolo(source: Path) -> AnnotatedSet:
     return result
 
 
-def write_yolo(target: Path, data: AnnotatedSet) -> list[str]:
+def write_yolo(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
     """Write data.yaml, images/SPLIT and labels/SPLIT; returns notes on what the format cannot say."""
     joined = crowds = 0
-    for split, picture in data.pictures():
+    for split, picture in watch("writing", list(data.pictures())):
         copy_image(picture, target / "images" / split / picture.name)
         polygons = masks_of(picture.targets).to_polygons()
         rings = one_rings(polygons)
@@ -255,7 +256,7 @@ def _parse(line: str, size: tuple[int, int], num_classes: int) -> tuple[int, Rin
     words = line.split()
     try:
         label, values = int(float(words[0])), np.array([float(w) for w in words[1:]])
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError("it holds something that is no number") from None
     if not 0 <= label < num_classes:
         raise ValueError(f"class {label} is not among the {num_classes} names (they count from 0)")
@@ -265,7 +266,7 @@ def _parse(line: str, size: tuple[int, int], num_classes: int) -> tuple[int, Rin
         x, y, w, h = values
         values = np.array([x - w / 2, y - h / 2, x + w / 2, y - h / 2, x + w / 2, y + h / 2, x - w / 2, y + h / 2])
     if len(values) < 6 or len(values) % 2:
-        raise ValueError(f"{len(values)} coordinates are no ring (an even number, 6 or more)")
+        raise ValueError(f"its {len(values)} coordinates are no outline: x and y come in pairs, three or more")
     if np.abs(values).max() > 2:
         raise ValueError("its coordinates are pixels, but must be shares of width and height, 0..1")
     return label, values.reshape(-1, 2) * np.array([size[1], size[0]])

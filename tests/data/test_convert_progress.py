@@ -1,0 +1,91 @@
+"""Converting a large set: one sees it go on, and memory does not follow the pictures' pixels."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import pytest
+from small_sets import CATEGORIES, make_set
+
+from eachmask.cli.bar import bar_after_a_while
+from eachmask.data.annotated import AnnotatedSet, Picture, instances_of, masks_of
+from eachmask.data.coco_folder import read_coco_folder, write_coco_folder
+from eachmask.data.convert import FORMATS, compare, convert
+from eachmask.structures import RLE
+
+T = TypeVar("T")
+
+
+@pytest.mark.parametrize("name", [known.name for known in FORMATS])
+def test_every_picture_is_seen_to_be_written_read_and_compared(tmp_path: Path, name: str) -> None:
+    write_coco_folder(tmp_path / "coco", make_set(tmp_path / "images"))
+    seen: dict[str, int] = {}
+
+    def watch(what: str, items: Collection[T], /) -> Iterable[T]:
+        for item in items:
+            seen[what] = seen.get(what, 0) + 1
+            yield item
+
+    convert(tmp_path / "coco", tmp_path / "out", name, watch=watch)
+    for what in ("reading", "writing", "reading back", "comparing", "counting"):
+        assert seen[what] == 3, what
+
+
+def test_a_bar_comes_after_a_while(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar_after_a_while(seconds=0.05) as watch:
+        for split in ("ab", "cde"):  # two splits, one bar
+            for _ in watch("reading", split):
+                time.sleep(0.05)
+    shown = capsys.readouterr().err
+    assert shown.count("reading") == 1 and "5/5" in shown and "left" in shown
+
+
+def test_what_is_soon_done_has_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar_after_a_while(seconds=60) as watch:
+        assert list(watch("reading", "ab")) == ["a", "b"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_does_not_swallow_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="mistake"), bar_after_a_while(seconds=60) as watch:
+        for _ in watch("reading", "ab"):
+            raise ValueError("mistake")
+
+
+def test_masks_do_not_keep_what_they_work_out(tmp_path: Path) -> None:
+    write_coco_folder(tmp_path / "coco", make_set(tmp_path / "images"))
+    data, again = read_coco_folder(tmp_path / "coco"), read_coco_folder(tmp_path / "coco")
+    assert compare(data, again)[0].exact
+    write_coco_folder(tmp_path / "copy", data)
+    for _, picture in [*data.pictures(), *again.pictures()]:
+        assert picture.targets.masks is not None and "runs" not in vars(picture.targets.masks)
+    first = data.splits["train"][0].targets
+    masks_of(first).area()
+    assert "runs" not in vars(first.masks)
+
+
+@pytest.mark.parametrize("name", ["coco", "yolo", "label-maps"])
+def test_memory_is_that_of_a_few_pictures(tmp_path: Path, name: str) -> None:
+    """30 pictures of 1000 x 1000: their label maps or bitmaps together would be 30 to 240 MB."""
+    side, number = 1000, 30
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/0.png"), np.zeros((side, side), np.uint8))
+    bitmaps = np.zeros((2, side, side), bool)
+    bitmaps[0, 20:900, 30:400] = bitmaps[1, 100:800, 500:950] = True
+    targets = instances_of(RLE.from_bitmaps(bitmaps), [0, 1], [False, False], CATEGORIES)
+    pictures = [Picture(f"{i}.png", tmp_path / "images/0.png", targets) for i in range(number)]
+    write_coco_folder(tmp_path / "coco", AnnotatedSet(CATEGORIES, {"train": pictures}))
+    convert(tmp_path / "coco", tmp_path / "warm", name)  # what is imported on first use does not count
+    tracemalloc.start()
+    try:
+        assert convert(tmp_path / "coco", tmp_path / "out", name).loss.exact
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (25e6 if name == "label-maps" else 5e6)
