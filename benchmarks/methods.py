@@ -67,7 +67,6 @@ PAGES = {
     "mask_rcnn": "mask_rcnn" if (ROOT / "docs" / "methods" / "mask_rcnn.md").is_file() else "faster_rcnn",
 }  # fmt: skip
 """Pages whose names are not how their variants' names begin."""
-DISCUSSION = """"""
 
 
 def systems() -> list[str]:
@@ -301,7 +300,7 @@ def relations(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def page(found: dict[str, dict[str, Any]]) -> str:
-    """docs/methods.md."""
+    """The measured part of docs/methods.md; what is said about it below is written by hand."""
     lines = [
         "# Every method under one small budget",
         "",
@@ -324,7 +323,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         for words, result in checked.items():
             lines.append(f"| {words} | {measures[words]} | {pack} | {result['better']:.3f} | {result['other']:.3f} | "
                          f"{'yes' if result['held'] else 'no'} |")  # fmt: skip
-    return "\n".join([*lines, "", DISCUSSION])
+    return "\n".join([START, *lines, END])
 
 
 def _table(pack: str, table: dict[str, Any]) -> list[str]:
@@ -376,13 +375,17 @@ def write(found: dict[str, dict[str, Any]]) -> None:
     (docs / "pictures").mkdir(exist_ok=True)
     for picture in RESULTS.glob("*.jpg"):
         shutil.copyfile(picture, docs / "pictures" / picture.name)
-    (docs / "methods.md").write_text(page(found), encoding="utf-8")
+    _replace(docs / "methods.md", page(found))
     for path in (docs / "methods").glob("*.md"):
-        text, rows_of_it = path.read_text(encoding="utf-8"), block(path.stem, found)
-        before, _, rest = text.partition(START)
-        if rows_of_it and path.stem != "README":
-            after = rest.partition(END)[2] if rest else "\n"
-            path.write_text(f"{before.rstrip()}\n\n{rows_of_it}{after}", encoding="utf-8")
+        if path.stem != "README" and (rows_of_it := block(path.stem, found)):
+            _replace(path, rows_of_it)
+
+
+def _replace(path: Path, written: str) -> None:
+    """Exchange what is between the marks, or add it at the end."""
+    before, _, rest = (path.read_text(encoding="utf-8") if path.is_file() else "").partition(START)
+    after = rest.partition(END)[2] or "\n"
+    path.write_text(f"{before.rstrip()}\n\n{written}{after}".lstrip("\n"), encoding="utf-8")
 
 
 def main() -> int:
