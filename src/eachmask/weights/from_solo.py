@@ -1,6 +1,8 @@
 """The SOLO authors' checkpoints, renamed to ours.
 
-They are for academic use only: convert files that you have the right to use; the catalogue names none.
+Their code is built on an early MMDetection, whose later SOLO has the same modules under other names: entries get those
+names first, and from there on are MMDetection's. They are for academic use only: convert files that you have the right
+to use; the catalogue names none.
 """
 
 from __future__ import annotations
@@ -9,35 +11,23 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from eachmask.weights.from_mmdet.backbone import fpn
+from eachmask.weights.from_mmdet import solo
 from eachmask.weights.renaming import Rule, rename
 
-_CONV = {"conv": 0, "gn": 1}
-"""Their convolution modules are our sequences."""
+PROJECT = "SOLO's repository"
 
-
-def _tower(theirs: str, ours: str) -> tuple[Rule, ...]:
-    return tuple((rf"^bbox_head\.{theirs}\.(\d)\.{part}\.", rf"{ours}.\1.{i}.") for part, i in _CONV.items())
-
-
-RULES: tuple[Rule, ...] = (
-    *fpn(4),
-    *_tower("cate_convs", "categories.convs"),
-    (r"^bbox_head\.d?solo_cate\.", "categories.output."),
-    # SOLO
-    *_tower("ins_convs", "mask_branch.convs"),
-    *_tower("ins_convs_x", "mask_branch.x_convs"),
-    *_tower("ins_convs_y", "mask_branch.y_convs"),
-    (r"^bbox_head\.solo_ins_list\.(\d)\.", r"mask_branch.masks.\1."),
-    (r"^bbox_head\.dsolo_ins_list_(x|y)\.(\d)\.", r"mask_branch.\1_masks.\2."),
+TO_MMDETECTION: tuple[Rule, ...] = (
+    (r"^(backbone|neck)\.", r"\1."),
+    (r"^bbox_head\.cate_convs\.", "mask_head.cls_convs."),
+    (r"^bbox_head\.d?solo_cate\.", "mask_head.conv_cls."),
+    # SOLO, plain and decoupled
+    (r"^bbox_head\.ins_convs(_x|_y|)\.", r"mask_head.mask_convs\1."),
+    (r"^bbox_head\.d?solo_ins_list(_x|_y|)\.", r"mask_head.conv_mask_list\1."),
     # SOLOv2
-    *_tower("kernel_convs", "kernels.convs"),
-    (r"^bbox_head\.solo_kernel\.", "kernels.output."),
-    *(
-        (rf"^mask_feat_head\.convs_all_levels\.(\d)\.conv(\d)\.{part}\.", rf"mask_branch.levels.\1.\2.{i}.")
-        for part, i in _CONV.items()
-    ),
-    *((rf"^mask_feat_head\.conv_pred\.0\.{part}\.", f"mask_branch.output.{i}.") for part, i in _CONV.items()),
+    (r"^bbox_head\.kernel_convs\.", "mask_head.kernel_convs."),
+    (r"^bbox_head\.solo_kernel\.", "mask_head.conv_kernel."),
+    (r"^mask_feat_head\.conv_pred\.0\.", "mask_head.mask_feature_head.conv_pred."),
+    (r"^mask_feat_head\.convs_all_levels\.", "mask_head.mask_feature_head.convs_all_levels."),
 )
 
 
@@ -47,4 +37,4 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: an entry that no rule knows.
     """
-    return rename(state, RULES, "SOLO's repository")
+    return solo.convert(rename(state, TO_MMDETECTION, PROJECT), PROJECT)
