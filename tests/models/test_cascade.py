@@ -5,7 +5,9 @@ import torch
 
 from eachmask.models.detection import cascade_rcnn
 from eachmask.models.detection.cascade_rcnn import Config, cascade_rcnn_lite0_fpn
-from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled
+from eachmask.models.detection.fast_rcnn import Sampled
+from eachmask.models.detection.faster_rcnn import FasterRCNN
+from eachmask.models.detection.rpn import Raw
 from eachmask.models.instance.cascade_mask_rcnn import cascade_mask_rcnn_lite0_fpn
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops

@@ -110,7 +110,7 @@ def cascade():
 
 def test_boxes_with_a_gradient_are_the_same_boxes(cascade):
     raw = cascade(ImageBatch.from_tensors([torch.randn(3, 60, 90)]))
-    for mine, theirs in zip(cascade.proposed(raw, 30, 20), cascade.propose(raw, 30, 20), strict=True):
+    for mine, theirs in zip(cascade.rpn.propose(raw, 30, 20), cascade.propose(raw, 30, 20), strict=True):
         assert mine.requires_grad and not theirs.requires_grad and torch.equal(mine, theirs)
 
 

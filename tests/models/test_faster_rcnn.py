@@ -8,17 +8,10 @@ import torch
 from eachmask import models
 from eachmask.backbones.features import Features
 from eachmask.backbones.fuse import optimise_for_inference
-from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import (
-    FasterRCNN,
-    box_losses,
-    faster_rcnn_lite0_fpn,
-    flatten_anchors,
-    in_groups,
-    learnable,
-    select,
-)
+from eachmask.models.detection.fast_rcnn import box_losses, select
+from eachmask.models.detection.faster_rcnn import FasterRCNN, faster_rcnn_lite0_fpn
 from eachmask.models.detection.faster_rcnn_c4 import faster_rcnn_r18_c4, faster_rcnn_r50_c4
+from eachmask.models.detection.rpn import inside
 from eachmask.ops.match import IGNORED, UNMATCHED
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 
@@ -31,31 +24,12 @@ def model() -> FasterRCNN:
     return faster_rcnn_lite0_fpn(num_classes=3).eval()
 
 
-def target(*boxes: tuple[float, ...], crowd: list[bool] | None = None) -> Instances:
+def target(*boxes: tuple[float, ...]) -> Instances:
     return Instances(
         image_size=(100, 100),
         boxes=torch.tensor(boxes).reshape(-1, 4),
         labels=torch.arange(len(boxes)) % 3,
-        crowd=None if crowd is None else torch.tensor(crowd),
     )
-
-
-def test_what_lies_in_a_crowd_is_neither_object_nor_background(model):
-    truth = target((0, 0, 60, 60), (70, 70, 90, 90), crowd=[True, False])
-    boxes = torch.tensor([[5.0, 5, 25, 25], [50, 50, 80, 80], [71, 70, 90, 90], [0, 80, 10, 90], [0, 0, 60, 60]])
-    matched = model._match(boxes, truth, 0.5, 0.5)
-    assert matched.tolist() == [IGNORED, UNMATCHED, 1, UNMATCHED, IGNORED]
-
-
-def test_an_object_inside_a_crowd_is_still_an_object(model):
-    truth = target((0, 0, 60, 60), (10, 10, 30, 30), crowd=[True, False])
-    assert model._match(torch.tensor([[10.0, 10, 30, 31]]), truth, 0.5, 0.5).tolist() == [1]
-
-
-def test_boxes_without_area_are_not_learnt_wherever_they_stand():
-    truth = target(NOTHING, (10, 10, 30, 30), (5, 5, 5, 20), (0, 0, 9, 9), crowd=[False, False, False, True])
-    objects, crowd = learnable(truth, torch.device("cpu"))
-    assert objects.tolist() == [1] and crowd.tolist() == [3]
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
@@ -105,26 +79,6 @@ def test_selection_keeps_one_of_each_class_and_drops_specks():
     assert len(select(boxes, probabilities, (100, 100), (0.05, 0.5, 1))) == 1
 
 
-def test_flattened_maps_have_the_order_of_the_anchors():
-    anchors, width, rows, columns = 3, 4, 2, 5
-    level = torch.arange(anchors * width * rows * columns).reshape(1, anchors * width, rows, columns)
-    flat = flatten_anchors(level, width)
-    place = (1 * columns + 2) * anchors + 2  # row 1, column 2, anchor 2
-    assert flat[0, place].tolist() == level[0, 2 * width : 3 * width, 1, 2].tolist()
-    strided = level.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(flatten_anchors(strided, width), flat)
-
-
-@pytest.mark.parametrize("at_once", [1, 3, 100])
-def test_groups_together_are_all_boxes_in_order(at_once):
-    boxes = [torch.arange(8.0).reshape(2, 4), torch.zeros(0, 4), torch.arange(20.0).reshape(5, 4)]
-    groups = list(in_groups(boxes, at_once))
-    assert all(sum(len(b) for b in group) <= at_once for group in groups)
-    joined = torch.cat([torch.cat(group) for group in groups])
-    assert torch.equal(joined, torch.cat(boxes))
-    assert [len(group) for group in in_groups([torch.zeros(0, 4)], 2)] == [1]
-
-
 def test_regions_are_cut_at_their_exact_place_in_half_precision(model):
     torch.manual_seed(0)
     level = torch.rand(1, 4, 200, 272).bfloat16()
@@ -172,21 +126,20 @@ def test_jittered_proposals_stay_near_and_within_the_image():
 
 
 def test_anchors_that_cross_the_border_are_not_learnt():
-    model = faster_rcnn_lite0_fpn(num_classes=3, rpn_inside=True)
+    rpn = faster_rcnn_lite0_fpn(num_classes=3, rpn_inside=True).rpn
     anchors = torch.tensor([[-1.0, 0, 20, 20], [2.0, 2, 22, 22], [80.0, 40, 100, 60], [40.0, 30, 60, 50]])
     truth = Instances(image_size=(64, 96), boxes=torch.tensor([[0.0, 0, 20, 20]]), labels=torch.tensor([1]))
-    usable = faster_rcnn._inside(anchors, (64, 96))
-    assert usable.tolist() == [False, True, False, True]
-    assert model._match(anchors, truth, 0.7, 0.3, rescue=0.0, usable=usable).tolist() == [-2, 0, -2, -1]
+    assert inside(anchors, (64, 96)).tolist() == [False, True, False, True]
+    assert rpn.assign(anchors, truth, (64, 96)).tolist() == [IGNORED, 0, IGNORED, UNMATCHED]
 
 
 def test_all_sizes_stand_on_an_only_map():
     with torch.device("meta"):
         model = faster_rcnn_r50_c4(num_classes=3)
-    assert model.level_sizes() == [(32, 64, 128, 256, 512)] and model.rpn.objectness.out_channels == 15
+    assert model.rpn.level_sizes == [(32, 64, 128, 256, 512)] and model.rpn.objectness.out_channels == 15
     model = faster_rcnn_r18_c4(num_classes=3).eval()
     raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96)]))
-    (anchors,) = model.anchors(raw)
+    (anchors,) = model.rpn.anchors(raw)
     assert raw.objectness[0].shape == (1, 15, 4, 6) and anchors.shape == (15 * 24, 4)
     sides = (anchors[:15, 2:] - anchors[:15, :2]).prod(1).sqrt()
     assert torch.allclose(sides.view(5, 3).mean(1), torch.tensor([16.0, 32, 64, 128, 256]), rtol=0.05)

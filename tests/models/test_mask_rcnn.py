@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from eachmask.models.instance import keypoint_rcnn, mask_rcnn
 from eachmask.models.instance.keypoint_rcnn import find_peaks, keypoint_targets, read_keypoints
-from eachmask.models.instance.mask_rcnn import Config, MaskHead, mask_rcnn_lite0_fpn, mask_targets
+from eachmask.models.instance.mask_rcnn import Config, MaskHead, mask_rcnn_lite0_fpn
+from eachmask.ops.mask_targets import mask_targets
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
 

@@ -6,8 +6,9 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from eachmask.ops.anchors import base_anchors, grid_anchors
-from eachmask.ops.match import IGNORED, UNMATCHED, match, sample
+from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors
+from eachmask.ops.match import IGNORED, UNMATCHED, learnable, match, match_objects, sample
+from eachmask.structures import Instances
 from eachmask.structures import boxes as box_ops
 
 
@@ -72,3 +73,40 @@ def test_anchors_need_not_be_whole_pixels():
     exact = base_anchors((32,), (0.5, 1.0), rounded=False)
     assert torch.allclose((exact[:, 2:] - exact[:, :2]).prod(1), torch.tensor([1024.0, 1024.0]))
     assert torch.equal(exact.round(), base_anchors((32,), (0.5, 1.0)))
+
+
+def target(*boxes: tuple[float, ...], crowd: list[bool] | None = None) -> Instances:
+    return Instances(
+        image_size=(100, 100),
+        boxes=torch.tensor(boxes).reshape(-1, 4),
+        labels=torch.arange(len(boxes)) % 3,
+        crowd=None if crowd is None else torch.tensor(crowd),
+    )
+
+
+def test_what_lies_in_a_crowd_is_neither_object_nor_background():
+    truth = target((0, 0, 60, 60), (70, 70, 90, 90), crowd=[True, False])
+    boxes = torch.tensor([[5.0, 5, 25, 25], [50, 50, 80, 80], [71, 70, 90, 90], [0, 80, 10, 90], [0, 0, 60, 60]])
+    matched = match_objects(boxes, truth, 0.5, 0.5)
+    assert matched.tolist() == [IGNORED, UNMATCHED, 1, UNMATCHED, IGNORED]
+
+
+def test_an_object_inside_a_crowd_is_still_an_object():
+    truth = target((0, 0, 60, 60), (10, 10, 30, 30), crowd=[True, False])
+    assert match_objects(torch.tensor([[10.0, 10, 30, 31]]), truth, 0.5, 0.5).tolist() == [1]
+
+
+def test_boxes_without_area_are_not_learnt_wherever_they_stand():
+    truth = target((0, 0, 0, 0), (10, 10, 30, 30), (5, 5, 5, 20), (0, 0, 9, 9), crowd=[False, False, False, True])
+    objects, crowd = learnable(truth, torch.device("cpu"))
+    assert objects.tolist() == [1] and crowd.tolist() == [3]
+
+
+def test_flattened_maps_have_the_order_of_the_anchors():
+    anchors, width, rows, columns = 3, 4, 2, 5
+    level = torch.arange(anchors * width * rows * columns).reshape(1, anchors * width, rows, columns)
+    flat = flatten_anchors(level, width)
+    place = (1 * columns + 2) * anchors + 2  # row 1, column 2, anchor 2
+    assert flat[0, place].tolist() == level[0, 2 * width : 3 * width, 1, 2].tolist()
+    strided = level.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(flatten_anchors(strided, width), flat)

@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from eachmask.ops import roi_cpu
-from eachmask.ops.roi import roi_align, roi_levels, roi_pool
+from eachmask.ops.roi import in_groups, roi_align, roi_levels, roi_pool
 
 
 def pyramid(channels: int = 8) -> list[torch.Tensor]:
@@ -106,3 +106,13 @@ def test_gradients_without_regions_are_zero():
     pooled = roi_align(maps, [torch.zeros(0, 4)], 7, (4,))
     pooled.sum().backward()
     assert pooled.shape == (0, 4, 7, 7) and float(maps[0].grad.abs().sum()) == 0
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_groups_together_are_all_boxes_in_order(at_once):
+    boxes = [torch.arange(8.0).reshape(2, 4), torch.zeros(0, 4), torch.arange(20.0).reshape(5, 4)]
+    groups = list(in_groups(boxes, at_once))
+    assert all(sum(len(b) for b in group) <= at_once for group in groups)
+    joined = torch.cat([torch.cat(group) for group in groups])
+    assert torch.equal(joined, torch.cat(boxes))
+    assert [len(group) for group in in_groups([torch.zeros(0, 4)], 2)] == [1]

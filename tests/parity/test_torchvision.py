@@ -12,8 +12,10 @@ import torchvision
 from torchvision.models import detection as theirs
 
 from eachmask import models
+from eachmask.models.detection import faster_rcnn, rpn
 from eachmask.models.detection.faster_rcnn import FasterRCNN
 from eachmask.models.instance.keypoint_rcnn import find_peaks
+from eachmask.ops.match import UNMATCHED
 from eachmask.structures import RLE, DecodeOptions, Instances, Preprocess
 from eachmask.weights.from_torchvision import convert
 
@@ -157,10 +159,8 @@ def test_same_losses_on_the_same_proposals(name, monkeypatch):
         _, head_losses = reference.roi_heads(features, proposals, transformed.image_sizes, resized)
     expected = rpn_losses | head_losses
 
-    from eachmask.models.detection import faster_rcnn
-    from eachmask.ops.match import UNMATCHED
-
-    monkeypatch.setattr(faster_rcnn, "sample", lambda matched, *_: (matched >= 0, matched == UNMATCHED))
+    for stage in (rpn, faster_rcnn):
+        monkeypatch.setattr(stage, "sample", lambda matched, *_: (matched >= 0, matched == UNMATCHED))
     batch = Preprocess(short_side=SHORT, long_side=LONG)(pictures)
     mine = []
     for target, size in zip(resized, batch.sizes, strict=True):

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eachmask import models
-from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, _inside, flatten_anchors
+from eachmask.models.detection.faster_rcnn import FasterRCNN
+from eachmask.models.detection.rpn import Raw
+from eachmask.ops.anchors import flatten_anchors
 from eachmask.ops.match import UNMATCHED
 from eachmask.structures import RLE, DecodeOptions, Instances
 from eachmask.weights.renaming import fill
@@ -188,10 +190,8 @@ def of_other_classes(ran: Ran, truth: Instances) -> Tensor:
     itself, with the true classes, and there any other class is background: the cross-entropy of those positive anchors
     has the wrong sign, which adds exactly their logits.
     """
-    model, raw, c = ran.model, ran.raw, ran.model.config
-    anchors = torch.cat(model.anchors(raw))
-    usable = _inside(anchors, raw.sizes[0]) if c.rpn_inside else None
-    matched = model._match(anchors, truth, c.rpn_high, c.rpn_low, rescue=c.rpn_rescue, usable=usable)
+    model, raw = ran.model, ran.raw
+    matched = model.rpn.assign(torch.cat(model.rpn.anchors(raw)), truth, raw.sizes[0])
     logits = torch.cat([flatten_anchors(level, 1) for level in raw.objectness], 1).flatten()
     of_other = (matched >= 0) & (truth.labels[matched.clamp(min=0)] > 0)
     return logits[of_other].sum() / (matched >= UNMATCHED).sum()

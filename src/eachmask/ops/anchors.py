@@ -24,14 +24,23 @@ def base_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool 
     return base.round() if rounded else base
 
 
-def grid_anchors(base: Tensor, grid: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+def grid_anchors(
+    base: Tensor, grid: tuple[int, int], stride: tuple[float, float], first: float = 0.0
+) -> Tensor:
     """The base anchors at every place of a (rows, columns) grid: (rows columns A, 4), row by row.
 
     Args:
         base: (A, 4) around the origin.
-        stride: (vertical, horizontal) pixels between places; the first place is at (0, 0).
+        stride: (vertical, horizontal) pixels between places.
+        first: where the first place is, in strides: 0 in the corner of its cell, 0.5 in the middle.
     """
-    y = torch.arange(grid[0], dtype=torch.float32, device=base.device) * stride[0]
-    x = torch.arange(grid[1], dtype=torch.float32, device=base.device) * stride[1]
+    y = (torch.arange(grid[0], dtype=torch.float32, device=base.device) + first) * stride[0]
+    x = (torch.arange(grid[1], dtype=torch.float32, device=base.device) + first) * stride[1]
     y, x = (v.reshape(-1) for v in torch.meshgrid(y, x, indexing="ij"))
     return (torch.stack([x, y, x, y], dim=1)[:, None] + base[None]).reshape(-1, 4)
+
+
+def flatten_anchors(level: Tensor, width: int) -> Tensor:
+    """What a head says of a level, (B, A width, H, W) -> (B, H W A, width), the order of the anchors."""
+    batch, _, height, columns = level.shape
+    return level.view(batch, -1, width, height, columns).permute(0, 3, 4, 1, 2).reshape(batch, -1, width)

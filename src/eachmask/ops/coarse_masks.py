@@ -22,6 +22,11 @@ class Coarse(NamedTuple):
         """Cells that belong to the object."""
         return int(self.cells.sum())
 
+    def paint(self, canvas: NDArray[np.float32], value: float) -> None:
+        """Fill the object's cells of the whole grid."""
+        height, width = self.cells.shape
+        canvas[self.row : self.row + height, self.column : self.column + width][self.cells] = value
+
     def within(self, window: list[int]) -> NDArray[np.float32]:
         """The part in a window (x1, y1, x2, y2), as float."""
         x1, y1, x2, y2 = window

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+from eachmask.structures import Instances
+from eachmask.structures import boxes as box_ops
 
 UNMATCHED = -1
 """Background: no object is near."""
@@ -46,6 +51,66 @@ def match(
             index = num_objects - 1 - favourite.flip(0).to(torch.uint8).argmax(dim=0)
         chosen = favourite.any(dim=0)
         matched[chosen] = index[chosen]
+    return matched
+
+
+def one_each(iou: Tensor) -> Iterator[tuple[int, int]]:
+    """Every object a prediction of its own, those that fit best choosing first: pairs of object and prediction.
+
+    Args:
+        iou: (num_objects, num_predictions), not negative.
+    """
+    left = iou.clone()
+    for _ in range(min(left.shape)):
+        index = int(left.max(dim=1).values.argmax())
+        prediction = int(left[index].argmax())
+        yield index, prediction
+        left[index], left[:, prediction] = -1, -1
+
+
+def learnable(target: Instances, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Indices of the objects to learn from, and of the crowd regions.
+
+    A box without area is neither: no anchor overlaps it, and its logarithmic size would make the loss infinite.
+    """
+    crowd = torch.zeros(len(target), dtype=torch.bool) if target.crowd is None else target.crowd.cpu()
+    solid = (target.boxes[:, 2:] > target.boxes[:, :2]).all(dim=1).cpu()
+    objects, crowds = (torch.nonzero(chosen).squeeze(1).to(device) for chosen in (solid & ~crowd, solid & crowd))
+    return objects, crowds
+
+
+def match_objects(
+    boxes: Tensor,
+    target: Instances,
+    high: float,
+    low: float,
+    *,
+    rescue: float | None = None,
+    moves: bool = False,
+    usable: Tensor | None = None,
+) -> Tensor:
+    """:func:`match` of boxes (P, 4) with an image's objects; boxes mostly inside a crowd are ignored.
+
+    Args:
+        rescue: an object's best boxes stand for it from this IoU on; None leaves them where they are.
+        moves: they then stand for this object even if they overlap another one more.
+        usable: (P,) False for boxes that are ignored.
+
+    Returns:
+        (P,) int64: index of the object in the target, UNMATCHED or IGNORED.
+    """
+    truth = target.boxes.to(boxes)
+    single, crowd = learnable(target, boxes.device)
+    iou = box_ops.iou(truth[single], boxes)
+    if usable is not None:
+        iou = torch.where(usable, iou, -1.0)
+    matched = match(iou, high, low, rescue is not None, rescue or 0.0, moves)
+    matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched) if len(single) else matched
+    if len(crowd):
+        covered = box_ops.coverage(boxes, truth[crowd]).max(dim=1).values > 0.5
+        matched[covered & (matched == UNMATCHED)] = IGNORED
+    if usable is not None:
+        matched[~usable] = IGNORED
     return matched
 
 

@@ -1,15 +1,18 @@
-"""Masks as weighted sums of prototypes, and the suppression of all classes in one go that comes before them.
+"""Masks as weighted sums of prototypes, to learn and to predict, and the suppression that comes before them.
 
-Both are of Bolya et al., "YOLACT: Real-time Instance Segmentation", ICCV 2019, arXiv 1904.02689.
+All are of Bolya et al., "YOLACT: Real-time Instance Segmentation", ICCV 2019, arXiv 1904.02689.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from eachmask.ops.coarse_masks import coarse_masks
+from eachmask.structures import Instances
 from eachmask.structures import boxes as box_ops
 
 _CELLS_AT_ONCE = 1 << 24
@@ -102,3 +105,45 @@ def assemble(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, frame: tup
             for mask, (x1, y1, x2, y2) in zip(whole, windows[first : first + at_once].tolist(), strict=True):
                 values.append(mask[y1:y2, x1:x2].clone())
     return Crops(values, windows[:, :2])
+
+
+class Drawn(NamedTuple):
+    """One object's masks as its M predictions draw them and as they should be, in a window of the grid."""
+
+    probabilities: Tensor  # (M, h, w)
+    wanted: Tensor  # (h, w) 0 or 1
+    origin: tuple[int, int]  # x and y of the window's first cell
+    area: float  # of the object's box, in cells
+    wanted_area: int  # of the object's mask, in cells, also outside of the window
+    label: int
+
+
+def draw_objects(
+    prototypes: Tensor, coefficients: Tensor, index: Tensor, target: Instances, frame: tuple[int, int]
+) -> Iterator[Drawn]:
+    """Predicted and wanted masks (eq. 1), object by object, each in the window of its true box.
+
+    Args:
+        prototypes: (P, h, w); coefficients: (M, P).
+        index: (M,) which of the target's objects each prediction stands for.
+        target: with labels and masks.
+        frame: (height, width) in px that the grid spans.
+
+    Raises:
+        ValueError: the target has no masks.
+    """
+    if target.masks is None:
+        raise ValueError("prototypes are learnt from masks, but a target has none")
+    assert target.labels is not None
+    prototypes = prototypes.float()
+    objects = index.unique()  # type: ignore[no-untyped-call]
+    grid = (int(prototypes.shape[1]), int(prototypes.shape[2]))
+    boxes = on_grid(target.boxes.to(prototypes)[objects], frame, grid)
+    areas = box_ops.area(boxes).clamp(min=1.0).tolist()
+    wanted = coarse_masks(target.masks[objects], frame, grid)
+    windows = windows_of(boxes, grid).tolist()
+    for i, coarse, window, area in zip(objects.tolist(), wanted, windows, areas, strict=True):
+        x1, y1, x2, y2 = window
+        logits = torch.tensordot(coefficients[index == i], prototypes[:, y1:y2, x1:x2], dims=1)
+        truth = torch.from_numpy(coarse.within(window)).to(logits)
+        yield Drawn(logits.sigmoid(), truth, (x1, y1), area, coarse.area, int(target.labels[i]))

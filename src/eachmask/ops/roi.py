@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torchvision
@@ -14,6 +14,24 @@ from eachmask.ops import roi_cpu
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4
 """A box of 224 x 224 px is pooled from P4 (stride 16), as an ImageNet picture was."""
+
+
+def in_groups(boxes: list[Tensor], at_once: int) -> Iterator[list[Tensor]]:
+    """The boxes of all images in runs of so many, for heads that would need too much memory at once.
+
+    Args:
+        boxes: (N_b, 4) of each image.
+
+    Yields:
+        as many lists as images, most of them empty; one group of nothing where there is no box at all.
+    """
+    total = sum(len(b) for b in boxes)
+    for first in range(0, max(total, 1), at_once):
+        group, before = [], 0
+        for b in boxes:
+            group.append(b[max(first - before, 0) : max(first + at_once - before, 0)])
+            before += len(b)
+        yield group
 
 
 def roi_levels(boxes: Tensor, num_levels: int, finest: int = 2) -> Tensor:

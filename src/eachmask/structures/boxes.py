@@ -10,6 +10,9 @@ from torch import Tensor
 
 Format = Literal["xyxy", "xywh", "cxcywh"]
 
+Weights = tuple[float, float, float, float]
+"""What encoded offsets are multiplied by, so that they are about as large as 1."""
+
 MAX_LOG_SCALE = math.log(1000 / 16)
 """Largest predicted log magnification: a 16 px anchor grows to 1000 px at most (Detectron's clip)."""
 
@@ -84,7 +87,7 @@ def convert(boxes: Tensor, source: Format, target: Format) -> Tensor:
     return torch.stack([a, b, c, d], dim=-1)
 
 
-def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
+def encode(boxes: Tensor, anchors: Tensor, weights: Weights) -> Tensor:
     """Offsets from anchors to boxes (Girshick et al., R-CNN, appendix C): (N, 4), (N, 4) -> (N, 4)."""
     x, y, w, h = convert(boxes, "xyxy", "cxcywh").unbind(-1)
     ax, ay, aw, ah = convert(anchors, "xyxy", "cxcywh").unbind(-1)
@@ -92,13 +95,16 @@ def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, f
     return torch.stack([wx * (x - ax) / aw, wy * (y - ay) / ah, ww * torch.log(w / aw), wh * torch.log(h / ah)], dim=-1)
 
 
-def decode(
-    deltas: Tensor, anchors: Tensor, weights: tuple[float, float, float, float], max_log_scale: float = MAX_LOG_SCALE
-) -> Tensor:
-    """Undo of :func:`encode`: (..., 4) offsets and anchors that broadcast -> (..., 4) xyxy."""
+def decode(deltas: Tensor, anchors: Tensor, weights: Weights, symmetric: bool = False) -> Tensor:
+    """Undo of :func:`encode`: (..., 4) offsets and anchors that broadcast -> (..., 4) xyxy.
+
+    Args:
+        symmetric: boxes shrink no more than they may grow.
+    """
     ax, ay, aw, ah = convert(anchors, "xyxy", "cxcywh").unbind(-1)
     dx, dy, dw, dh = (delta / weight for delta, weight in zip(deltas.unbind(-1), weights, strict=True))
     x, y = dx * aw + ax, dy * ah + ay
-    w = torch.exp(dw.clamp(max=max_log_scale)) * aw
-    h = torch.exp(dh.clamp(max=max_log_scale)) * ah
+    low = -MAX_LOG_SCALE if symmetric else -math.inf
+    w = torch.exp(dw.clamp(low, MAX_LOG_SCALE)) * aw
+    h = torch.exp(dh.clamp(low, MAX_LOG_SCALE)) * ah
     return torch.stack([x - 0.5 * w, y - 0.5 * h, x + 0.5 * w, y + 0.5 * h], dim=-1)

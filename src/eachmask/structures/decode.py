@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+
+class Defaults(Protocol):
+    """A model's own choices, usually its ``Config``."""
+
+    @property
+    def score_threshold(self) -> float: ...
+    @property
+    def nms_threshold(self) -> float: ...
+    @property
+    def max_detections(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -22,3 +33,11 @@ class DecodeOptions:
     """False: boxes only, and the mask head does not run."""
     paste: Literal["accurate", "compatible"] = "accurate"
     """How box-sized masks reach the image: at their exact boxes, or at torchvision's whole-pixel boxes."""
+
+    def limits(self, model: Defaults) -> tuple[float, float, int]:
+        """Score threshold, NMS threshold and largest number: the user's, or else the model's."""
+        return (
+            model.score_threshold if self.score_threshold is None else self.score_threshold,
+            model.nms_threshold if self.nms_threshold is None else self.nms_threshold,
+            model.max_detections if self.max_detections is None else self.max_detections,
+        )

@@ -24,18 +24,10 @@ from torch import Tensor, nn
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import (
-    BoxHead,
-    BoxPredictor,
-    FasterRCNN,
-    Raw,
-    Sampled,
-    Weights,
-    box_losses,
-    light_fpn,
-    resnet_fpn,
-)
-from eachmask.ops.match import UNMATCHED
+from eachmask.models.detection.fast_rcnn import Sampled, box_losses
+from eachmask.models.detection.faster_rcnn import BoxHead, BoxPredictor, FasterRCNN, light_fpn, resnet_fpn
+from eachmask.models.detection.rpn import Raw
+from eachmask.ops.match import UNMATCHED, match_objects
 from eachmask.structures import Instances
 from eachmask.structures import boxes as box_ops
 
@@ -47,7 +39,7 @@ class Config(faster_rcnn.Config):
     box_agnostic: bool = True
     stage_ious: tuple[float, ...] = (0.5, 0.6, 0.7)
     """From here on a box stands for an object (section 4.2); the first replaces ``roi_iou``."""
-    stage_box_weights: tuple[Weights, ...] = (
+    stage_box_weights: tuple[box_ops.Weights, ...] = (
         (10.0, 10.0, 5.0, 5.0),
         (20.0, 20.0, 10.0, 10.0),
         (30.0, 30.0, 15.0, 15.0),
@@ -165,7 +157,7 @@ class CascadeRCNN(FasterRCNN):
 
     def _all_of(self, boxes: Tensor, target: Instances, iou: float) -> Sampled:
         """All boxes (P, 4) that are not ignored, with labels."""
-        matched = self._match(boxes, target, iou, iou)
+        matched = match_objects(boxes, target, iou, iou)
         used = matched >= UNMATCHED
         boxes, matched = boxes[used], matched[used]
         assert target.labels is not None

@@ -21,11 +21,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
-from eachmask.models.detection.faster_rcnn import Sampled, Weights, box_losses, learnable, select
+from eachmask.ops.losses import smooth_l1
+from eachmask.ops.match import learnable
+from eachmask.ops.nms import nms
 from eachmask.ops.roi import roi_pool
 from eachmask.ops.selective_search import FAST, SINGLE, Proposals, Search, search_batch
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
@@ -51,7 +54,7 @@ class Config:
     proposals: int = 2000
     """Per image, at most."""
     pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Of the preprocessing, which selective search has to undo ..."""
+    """Of the preprocessing, which selective search has to undo; it looks at the picture's own colours."""
     pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     roi_size: int = 7
     """Side of the pooled grid."""
@@ -65,7 +68,7 @@ class Config:
     """... and the largest share of objects among them."""
     box_width: int = 1024
     """Of the two fully connected layers; VGG16 has 4096."""
-    box_weights: Weights = (10.0, 10.0, 5.0, 5.0)
+    box_weights: box_ops.Weights = (10.0, 10.0, 5.0, 5.0)
     box_beta: float = 1.0
     """Where smooth L1 turns from a parabola to a line."""
     score_threshold: float = 0.05
@@ -156,7 +159,7 @@ class FastRCNN(nn.Module):
         ):
             moved = box_ops.decode(image_shifts.float(), image_boxes[:, None], self.config.box_weights)
             probabilities = image_logits.float().softmax(dim=-1)[:, :-1]
-            results.append(select(box_ops.clip(moved, size), probabilities, size, limits(self.config, options)))
+            results.append(select(box_ops.clip(moved, size), probabilities, size, options.limits(self.config)))
         return self.decode_more(raw, results, options)
 
     def decode_more(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
@@ -169,16 +172,70 @@ class FastRCNN(nn.Module):
         return roi_pool(maps, boxes, self.config.roi_size, features.strides).to(features.maps[0].dtype)
 
 
+# Losses, selection ----------------------------------------------------------------------------------------------------
+
+
+def box_losses(
+    logits: Tensor, shifts: Tensor, labels: Tensor, wanted: Tensor, beta: float = 1 / 9
+) -> dict[str, Tensor]:
+    """Cross-entropy over K + 1 classes; smooth L1 on the true class's shifts, per RoI (paper, eq. 1 - 3).
+
+    Args:
+        logits: (R, K + 1); shifts: (R, K or 1, 4); labels: (R,), K is background; wanted: (R, 4).
+        beta: of smooth L1, 0 is L1.
+    """
+    logits, shifts = logits.float(), shifts.float()
+    if not len(labels):
+        return {"class": logits.sum() * 0, "box": shifts.sum() * 0}
+    positive = torch.nonzero(labels < logits.shape[1] - 1).squeeze(1)
+    of_class = labels[positive] if shifts.shape[1] > 1 else torch.zeros_like(positive)
+    error = smooth_l1(shifts[positive, of_class], wanted[positive], beta)
+    return {"class": F.cross_entropy(logits, labels), "box": error / len(labels)}
+
+
+def select(
+    boxes: Tensor,
+    probabilities: Tensor,
+    size: tuple[int, int],
+    limits: tuple[float, float, int],
+    min_side: float = 1e-2,
+    one_label: bool = False,
+) -> Instances:
+    """(P, K or 1, 4) boxes and (P, K) probabilities -> the instances of one image, best first.
+
+    Args:
+        limits: score threshold, NMS threshold and largest number.
+        min_side: boxes narrower than this, px, are dropped.
+        one_label: each box gets its likeliest class alone and the sum of its probabilities as score, and boxes of
+            different classes suppress one another.
+    """
+    score_threshold, nms_threshold, max_detections = limits
+    if one_label:
+        something, likeliest = probabilities.sum(dim=1), probabilities.argmax(dim=1)
+        proposal = torch.nonzero(something > score_threshold).squeeze(1)
+        label, scores = likeliest[proposal], something[proposal].clamp(max=1.0)
+    else:
+        proposal, label = torch.nonzero(probabilities > score_threshold, as_tuple=True)
+        scores = probabilities[proposal, label]
+    boxes = boxes[proposal, label if boxes.shape[1] > 1 else 0]
+    solid = torch.nonzero((boxes[:, 2:] - boxes[:, :2] >= min_side).all(dim=1)).squeeze(1)
+    boxes, scores, label = boxes[solid], scores[solid], label[solid]
+    rivals = torch.zeros_like(label) if one_label else label
+    keep = nms(boxes, scores, rivals, nms_threshold)[:max_detections]
+    return Instances(image_size=size, boxes=boxes[keep], labels=label[keep], scores=scores[keep])
+
+
 # Target assignment ----------------------------------------------------------------------------------------------------
 
 
-def limits(config: Any, options: DecodeOptions) -> tuple[float, float, int]:
-    """Score threshold, NMS threshold and largest number: the user's, or else the model's."""
-    return (
-        config.score_threshold if options.score_threshold is None else options.score_threshold,
-        config.nms_threshold if options.nms_threshold is None else options.nms_threshold,
-        config.max_detections if options.max_detections is None else options.max_detections,
-    )
+class Sampled(NamedTuple):
+    """Proposals of one image that the heads learn from."""
+
+    boxes: Tensor  # (S, 4)
+    labels: Tensor  # (S,) 0..K-1, K is background
+    matched: Tensor  # (S,) index of the object, negative for background
+    matched_boxes: Tensor  # (S, 4) the object's box (anything for background)
+    is_truth: Tensor | None = None  # (S,) bool, is a true box that was added to the proposals
 
 
 def sample_boxes(boxes: Tensor, target: Instances, num_classes: int, config: Config) -> Sampled:

@@ -27,9 +27,9 @@ from torch.nn import functional as F
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
-from eachmask.models.detection.faster_rcnn import flatten_anchors, learnable
+from eachmask.ops.anchors import flatten_anchors
 from eachmask.ops.losses import giou, sigmoid_focal
-from eachmask.ops.match import IGNORED, UNMATCHED
+from eachmask.ops.match import IGNORED, UNMATCHED, learnable
 from eachmask.ops.nms import nms
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops

@@ -34,8 +34,8 @@ from torch.nn import functional as F
 
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.models.detection import fast_rcnn
-from eachmask.models.detection.fast_rcnn import limits, sample_boxes
-from eachmask.models.detection.faster_rcnn import Weights, learnable, select
+from eachmask.models.detection.fast_rcnn import sample_boxes, select
+from eachmask.ops.match import learnable
 from eachmask.ops.roi import roi_align
 from eachmask.ops.selective_search import Proposals, search_batch
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
@@ -45,7 +45,7 @@ CROPS_AT_ONCE = 64
 """So many crops go through the network together when predicting."""
 LENGTH = 20.0
 """Of a description."""
-NO_WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)
+NO_WEIGHTS: box_ops.Weights = (1.0, 1.0, 1.0, 1.0)
 SOLVER: dict[str, Any] = {"method": "L-BFGS-B", "jac": True, "options": {"maxiter": 1000, "ftol": 1e-13, "gtol": 1e-9}}
 """scipy's, for the support vector machines."""
 
@@ -174,7 +174,7 @@ class RCNN(nn.Module):
             shifts = self.shifts(features).unflatten(1, (-1, 4)).float()
             moved = box_ops.clip(box_ops.decode(shifts, proposals.boxes[:, None], NO_WEIGHTS), size)
             scores = (self.config.slope * self.svms(features).float()).sigmoid()
-            results.append(select(moved, scores, size, limits(self.config, options)))
+            results.append(select(moved, scores, size, options.limits(self.config)))
         return results
 
     @torch.no_grad()

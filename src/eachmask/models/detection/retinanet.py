@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
-from eachmask.models.detection.faster_rcnn import flatten_anchors, learnable
 from eachmask.models.detection.fcos import Kept, best_pairs, matched_boxes, matched_labels, output, suppress, tower
-from eachmask.ops.anchors import base_anchors, grid_anchors
+from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors
 from eachmask.ops.losses import sigmoid_focal, smooth_l1
-from eachmask.ops.match import IGNORED, UNMATCHED, match
+from eachmask.ops.match import IGNORED, match_objects
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
 
@@ -175,17 +174,8 @@ class RetinaNet(nn.Module):
 
         Every object gets its best anchors, however little they overlap; anchors mostly within a crowd are ignored.
         """
-        truth = target.boxes.to(anchors)
-        single, crowd = learnable(target, anchors.device)
-        iou = box_ops.iou(truth[single], anchors)
         tiny = torch.finfo(torch.float32).tiny  # an object that no anchor meets gets none, instead of all
-        matched = match(iou, self.config.high, self.config.low, True, lowest=tiny, moves=True)
-        if len(single):
-            matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched)
-        if len(crowd):
-            covered = box_ops.coverage(anchors, truth[crowd]).max(dim=1).values > 0.5
-            matched[covered & (matched == UNMATCHED)] = IGNORED
-        return matched
+        return match_objects(anchors, target, self.config.high, self.config.low, rescue=tiny, moves=True)
 
     def _decode(self, raw: Raw, image: int, anchors: list[Tensor], options: DecodeOptions) -> Instances:
         c, size = self.config, raw.sizes[image]
@@ -195,10 +185,7 @@ class RetinaNet(nn.Module):
             probability = flatten_anchors(logits[image : image + 1], self.num_classes)[0].float().sigmoid()
             value, label, place = best_pairs(probability.T, threshold, c.candidates)
             offsets = flatten_anchors(shifts[image : image + 1], 4)[0, place].float()
-            if c.symmetric_clip:
-                smallest = offsets.new_tensor([-torch.inf, -torch.inf, -box_ops.MAX_LOG_SCALE, -box_ops.MAX_LOG_SCALE])
-                offsets = torch.maximum(offsets, smallest)
-            boxes.append(box_ops.decode(offsets, level[place], UNWEIGHTED))
+            boxes.append(box_ops.decode(offsets, level[place], UNWEIGHTED, c.symmetric_clip))
             scores.append(value)
             labels.append(label)
             places.append(place + before)

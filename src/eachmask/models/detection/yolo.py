@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.backbones.bodies import ResNet, Timm
-from eachmask.models.detection.faster_rcnn import learnable, select
+from eachmask.models.detection.fast_rcnn import select
+from eachmask.ops.match import learnable
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
 

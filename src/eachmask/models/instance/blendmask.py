@@ -26,12 +26,11 @@ from torch.nn import functional as F
 
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.models.detection import fcos
-from eachmask.models.detection.faster_rcnn import in_groups
 from eachmask.models.detection.fcos import FCOS, distances_to, flat, output, p3_to_p7
 from eachmask.models.instance.condinst import conv_norm_relu, masks_of
-from eachmask.models.instance.mask_rcnn import mask_targets
 from eachmask.ops.dynamic import every_fourth
-from eachmask.ops.roi import roi_align
+from eachmask.ops.mask_targets import mask_targets
+from eachmask.ops.roi import in_groups, roi_align
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, RoIMasks
 
 ROIS_AT_ONCE = 128

@@ -26,9 +26,12 @@ from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import cascade_rcnn, faster_rcnn
 from eachmask.models.detection.cascade_rcnn import CascadeRCNN
-from eachmask.models.detection.faster_rcnn import Raw, Sampled, in_groups, light_fpn, resnet_fpn
+from eachmask.models.detection.fast_rcnn import Sampled
+from eachmask.models.detection.faster_rcnn import light_fpn, resnet_fpn
+from eachmask.models.detection.rpn import Raw
 from eachmask.models.instance import mask_rcnn
 from eachmask.models.instance.mask_rcnn import ROIS_AT_ONCE, MaskHead, sampled_mask_targets
+from eachmask.ops.roi import in_groups
 from eachmask.structures import DecodeOptions, Instances, RoIMasks
 
 

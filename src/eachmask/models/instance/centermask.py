@@ -32,13 +32,13 @@ from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.vovnet import VoVNet
 from eachmask.models.detection import fcos
-from eachmask.models.detection.faster_rcnn import in_groups, learnable
 from eachmask.models.detection.fcos import FCOS, Raw, p3_to_p7
 from eachmask.models.instance.condinst import masks_of
-from eachmask.models.instance.mask_rcnn import MaskHead, mask_targets
+from eachmask.models.instance.mask_rcnn import MaskHead
 from eachmask.models.instance.mask_scoring import MaskIoUHead, mask_iou_targets, share_inside
-from eachmask.ops.match import match
-from eachmask.ops.roi import roi_align
+from eachmask.ops.mask_targets import mask_targets
+from eachmask.ops.match import learnable, match
+from eachmask.ops.roi import in_groups, roi_align
 from eachmask.structures import DecodeOptions, Instances, Masks, Polygons, RoIMasks
 from eachmask.structures import boxes as box_ops
 

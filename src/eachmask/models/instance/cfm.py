@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import fast_rcnn
-from eachmask.models.detection.fast_rcnn import Raw, light_pyramid, limits, resnet_pyramid
+from eachmask.models.detection.fast_rcnn import Raw, light_pyramid, resnet_pyramid
 from eachmask.models.instance.sds import region_grids, sample_regions, select_regions
 from eachmask.ops.roi import roi_align
 from eachmask.ops.selective_search import search_batch
@@ -37,7 +37,10 @@ REGIONS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Config(fast_rcnn.Config):
-    """Fast R-CNN's choices on proposals; ``roi_size`` is the side of the pooled grid."""
+    """Fast R-CNN's choices on proposals, but for those of box regression, which there is none of.
+
+    ``roi_size`` is the side of the grid that the head is given; it is pooled twice as fine.
+    """
 
     mask_side: int = 28
     """Side of the grid on which a region is kept."""
@@ -124,7 +127,7 @@ class CFM(nn.Module):
             parts = zip(proposals.boxes.split(REGIONS_AT_ONCE), shapes.split(REGIONS_AT_ONCE), strict=True)
             logits = torch.cat([self.head(self.pool(features, [b]), s) for b, s in parts])
             probabilities = logits.float().softmax(dim=1)[:, :-1]
-            found, kept = select_regions(proposals.boxes, probabilities, size, limits(self.config, options))
+            found, kept = select_regions(proposals.boxes, probabilities, size, options.limits(self.config))
             if options.with_masks:
                 found.masks = RoIMasks(shapes[kept], found.boxes, size, options.mask_threshold, options.paste)
             results.append(found)

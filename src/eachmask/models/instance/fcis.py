@@ -27,8 +27,10 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import FasterRCNN, Sampled, box_losses, in_groups, light_fpn, resnet_fpn
-from eachmask.models.instance.mask_rcnn import mask_targets
+from eachmask.models.detection.fast_rcnn import Sampled, box_losses
+from eachmask.models.detection.faster_rcnn import FasterRCNN, light_fpn, resnet_fpn
+from eachmask.ops.mask_targets import mask_targets
+from eachmask.ops.roi import in_groups
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, RoIMasks
 from eachmask.structures import boxes as box_ops
 

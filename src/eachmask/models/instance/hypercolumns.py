@@ -26,10 +26,9 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import fast_rcnn
-from eachmask.models.detection.fast_rcnn import FastRCNN, light_pyramid, resnet_pyramid
-from eachmask.models.detection.faster_rcnn import Sampled, in_groups
-from eachmask.models.instance.mask_rcnn import mask_targets
-from eachmask.ops.roi import roi_align
+from eachmask.models.detection.fast_rcnn import FastRCNN, Sampled, light_pyramid, resnet_pyramid
+from eachmask.ops.mask_targets import mask_targets
+from eachmask.ops.roi import in_groups, roi_align
 from eachmask.ops.selective_search import Proposals, search_batch
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, RoIMasks
 

@@ -23,7 +23,10 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled, in_groups, light_fpn, resnet_fpn
+from eachmask.models.detection.fast_rcnn import Sampled
+from eachmask.models.detection.faster_rcnn import FasterRCNN, light_fpn, resnet_fpn
+from eachmask.models.detection.rpn import Raw
+from eachmask.ops.roi import in_groups
 from eachmask.structures import DecodeOptions, Instances
 
 ROIS_AT_ONCE = 256

@@ -25,9 +25,12 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import Raw, Sampled, in_groups, light_fpn, resnet_fpn
+from eachmask.models.detection.fast_rcnn import Sampled
+from eachmask.models.detection.faster_rcnn import light_fpn, resnet_fpn
+from eachmask.models.detection.rpn import Raw
 from eachmask.models.instance import mask_rcnn
 from eachmask.models.instance.mask_rcnn import ROIS_AT_ONCE, MaskRCNN, sampled_mask_targets
+from eachmask.ops.roi import in_groups
 from eachmask.structures import DecodeOptions, Instances, Masks, RoIMasks
 
 
@@ -136,9 +139,9 @@ class MaskScoringRCNN(MaskRCNN):
             results.append(scored if self.config.free_scores else _best(scored, options))
         return results
 
-    def _filled(self, options: DecodeOptions) -> tuple[float, float, int]:
+    def limits(self, options: DecodeOptions) -> tuple[float, float, int]:
         """As many candidates as usual even if fewer detections are wanted: which are best is known after scoring."""
-        score, overlap, wanted = super()._filled(options)
+        score, overlap, wanted = super().limits(options)
         return score, overlap, max(wanted, self.config.max_detections)
 
     def scored_masks(self, features: Features, boxes: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:

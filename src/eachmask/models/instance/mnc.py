@@ -27,24 +27,13 @@ from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import faster_rcnn
 from eachmask.models.detection.fast_rcnn import Config as Sampling
-from eachmask.models.detection.fast_rcnn import draw, labelled
-from eachmask.models.detection.faster_rcnn import (
-    BoxHead,
-    BoxPredictor,
-    FasterRCNN,
-    Raw,
-    Sampled,
-    box_losses,
-    flatten_anchors,
-    in_groups,
-    learnable,
-    light_fpn,
-    resnet_fpn,
-)
-from eachmask.models.instance.mask_rcnn import mask_targets
+from eachmask.models.detection.fast_rcnn import Sampled, box_losses, draw, labelled
+from eachmask.models.detection.faster_rcnn import BoxHead, BoxPredictor, FasterRCNN, light_fpn, resnet_fpn
+from eachmask.models.detection.rpn import Raw
 from eachmask.models.instance.sds import select_regions
-from eachmask.ops.nms import nms
-from eachmask.ops.roi import roi_warp
+from eachmask.ops.mask_targets import mask_targets
+from eachmask.ops.match import learnable
+from eachmask.ops.roi import in_groups, roi_warp
 from eachmask.structures import DecodeOptions, Instances, RoIMasks
 from eachmask.structures import boxes as box_ops
 
@@ -120,8 +109,8 @@ class MNC(FasterRCNN):
         Args:
             targets: one per image, in pixels of the batch, with labels and masks.
         """
-        losses = self.rpn_losses(raw, targets)
-        boxes = self.proposed(raw, self.config.rpn_candidates_training, self.config.proposals_training)
+        losses = self.rpn.losses(raw, targets)
+        boxes = self.rpn.propose(raw, self.config.rpn_candidates_training, self.config.proposals_training)
         with_truth = True
         for i in range(self.config.rounds):
             sampled = [self.sampled(b, target, with_truth) for b, target in zip(boxes, targets, strict=True)]
@@ -144,31 +133,11 @@ class MNC(FasterRCNN):
         for i, size in enumerate(raw.sizes):
             rounds = [(b[i], *(x.split([len(y) for y in b])[i] for x in others)) for b, *others in every]
             places, scores, masks = (torch.cat(column) for column in zip(*rounds, strict=True))
-            found, kept = select_regions(places, scores, size, self._filled(options))
+            found, kept = select_regions(places, scores, size, self.limits(options))
             if options.with_masks:
                 inside = masks[kept].float().sigmoid()
                 found.masks = RoIMasks(inside, found.boxes, size, options.mask_threshold, options.paste)
             results.append(found)
-        return results
-
-    def proposed(self, raw: Raw, candidates: int, keep: int) -> list[Tensor]:
-        """As ``propose``, but the boxes (P, 4) keep their gradient in what the first stage said."""
-        boxes, scores, levels = [], [], []
-        for i, (logits, shifts, anchors) in enumerate(zip(raw.objectness, raw.shifts, self.anchors(raw), strict=True)):
-            logits = flatten_anchors(logits.detach(), 1).squeeze(-1).float()
-            best, index = logits.topk(min(candidates, logits.shape[1]), dim=1)
-            chosen = flatten_anchors(shifts, 4).float().gather(1, index[..., None].expand(-1, -1, 4))
-            boxes.append(self.shifted(anchors[index], chosen, (1.0, 1.0, 1.0, 1.0)))
-            scores.append(best)
-            levels.append(torch.full_like(index, i))
-        results = []
-        columns = zip(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1), raw.sizes, strict=True)
-        for image_boxes, image_scores, image_levels, size in columns:
-            image_boxes = box_ops.clip(image_boxes, size)
-            solid = torch.nonzero(_solid(image_boxes)).squeeze(1)
-            detached = image_boxes.detach()[solid]
-            kept = solid[nms(detached, image_scores[solid], image_levels[solid], self.config.rpn_nms)[:keep]]
-            results.append(image_boxes[kept])
         return results
 
     def sampled(self, boxes: Tensor, target: Instances, with_truth: bool) -> Sampled:

@@ -27,10 +27,12 @@ from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.backbones.pafpn import PAFPN, BottomUp
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import BoxHead, Raw, Sampled, in_groups
+from eachmask.models.detection.fast_rcnn import Sampled
+from eachmask.models.detection.faster_rcnn import BoxHead
+from eachmask.models.detection.rpn import Raw
 from eachmask.models.instance import mask_rcnn
 from eachmask.models.instance.mask_rcnn import ROIS_AT_ONCE, MaskHead, MaskRCNN
-from eachmask.ops.roi import roi_align, roi_pool
+from eachmask.ops.roi import in_groups, roi_align, roi_pool
 from eachmask.structures import Instances
 
 

@@ -30,9 +30,12 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import FasterRCNN, Raw, Sampled, in_groups, light_fpn, resnet_fpn
-from eachmask.models.instance.mask_rcnn import mask_targets
+from eachmask.models.detection.fast_rcnn import Sampled
+from eachmask.models.detection.faster_rcnn import FasterRCNN, light_fpn, resnet_fpn
+from eachmask.models.detection.rpn import Raw
+from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.points import most_uncertain_cells, point_sample, sample_uncertain_points, uncertainty
+from eachmask.ops.roi import in_groups
 from eachmask.structures import DecodeOptions, Instances, Masks, RoIMasks
 
 ROIS_AT_ONCE = 32

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.backbones.cspnext import ConvNorm, CSPNeXt, CSPNeXtPAFPN, Neck
-from eachmask.models.detection.faster_rcnn import learnable
 from eachmask.ops.dynamic import DrawnMasks, Places, draw, every_fourth, num_kernel_weights
 from eachmask.ops.losses import dice, giou, quality_focal
+from eachmask.ops.match import learnable
 from eachmask.ops.nms import nms
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks
 from eachmask.structures import boxes as box_ops
@@ -199,7 +199,7 @@ class RTMDetIns(nn.Module):
 
     def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
         """Suppression per class of the best places, then a mask for each one kept."""
-        score_threshold, nms_threshold, max_detections = self._filled(options)
+        score_threshold, nms_threshold, max_detections = options.limits(self.config)
         results = []
         for i, size in enumerate(raw.sizes):
             boxes, scores, labels, kernels, points, reach = self._candidates(raw, i, score_threshold)
@@ -252,14 +252,6 @@ class RTMDetIns(nn.Module):
         objects, row = assigned.objects.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         truth = every_fourth(_masks_of(target)[objects], (logits.shape[1], logits.shape[2])).to(logits)
         return dice(logits.sigmoid(), truth[row], eps=5e-6).sum()
-
-    def _filled(self, options: DecodeOptions) -> tuple[float, float, int]:
-        c, o = self.config, options
-        return (
-            c.score_threshold if o.score_threshold is None else o.score_threshold,
-            c.nms_threshold if o.nms_threshold is None else o.nms_threshold,
-            c.max_detections if o.max_detections is None else o.max_detections,
-        )
 
     # Target assignment
 

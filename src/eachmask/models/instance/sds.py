@@ -26,10 +26,10 @@ from torch.nn import functional as F
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.models.detection import rcnn
 from eachmask.models.detection.fast_rcnn import Config as Proposing
-from eachmask.models.detection.fast_rcnn import draw, labelled, limits
-from eachmask.models.detection.faster_rcnn import Sampled, learnable
+from eachmask.models.detection.fast_rcnn import Sampled, draw, labelled
 from eachmask.models.detection.rcnn import CROPS_AT_ONCE, Raw, describe, hinge_loss, of_length, signs_of, warp
-from eachmask.models.instance.mask_rcnn import mask_targets
+from eachmask.ops.mask_targets import mask_targets
+from eachmask.ops.match import learnable
 from eachmask.ops.nms import nms
 from eachmask.ops.selective_search import Proposals, search_batch
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks, RoIMasks
@@ -145,7 +145,7 @@ class SDS(nn.Module):
             parts = zip(proposals.boxes.split(CROPS_AT_ONCE), shapes.split(CROPS_AT_ONCE), strict=True)
             features = torch.cat([self._crops_described(raw.pixels[i : i + 1], [b], s) for b, s in parts])
             scores = (self.config.slope * self.svms(of_length(features.float())).float()).sigmoid()
-            found, kept = select_regions(proposals.boxes, scores, size, limits(self.config, options))
+            found, kept = select_regions(proposals.boxes, scores, size, options.limits(self.config))
             if options.with_masks:
                 assert found.labels is not None
                 logits = self.refinement(features[kept], found.labels, shapes[kept])[1]

@@ -32,10 +32,11 @@ from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
-from eachmask.models.detection.faster_rcnn import learnable, light_fpn, resnet_fpn
+from eachmask.models.detection.faster_rcnn import light_fpn, resnet_fpn
 from eachmask.ops.grid_cells import cell_centres_within, centre_of_mass, every_cell
 from eachmask.ops.losses import dice, sigmoid_focal
 from eachmask.ops.mask_candidates import Frame, Limits, find_candidates, select
+from eachmask.ops.match import learnable
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks
 
 STRIDES = (8, 8, 16, 32, 32)

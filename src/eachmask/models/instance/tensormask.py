@@ -29,13 +29,12 @@ from torch.nn import functional as F
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
-from eachmask.models.detection.faster_rcnn import Weights, flatten_anchors, learnable
 from eachmask.models.detection.fcos import Kept, best_pairs, matched_boxes, matched_labels, output, suppress, tower
-from eachmask.models.instance.mask_rcnn import mask_targets
 from eachmask.ops.align import aligned_to_natural
-from eachmask.ops.anchors import base_anchors, grid_anchors
+from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors
 from eachmask.ops.losses import reduce, smooth_l1
-from eachmask.ops.match import IGNORED, UNMATCHED
+from eachmask.ops.mask_targets import mask_targets
+from eachmask.ops.match import IGNORED, UNMATCHED, learnable
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, Masks, RoIMasks
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.masks import Index, as_index
@@ -68,7 +67,7 @@ class Config:
     alpha: float = 0.3
     gamma: float = 3.0
     """Of the focal loss."""
-    box_weights: Weights = (1.5, 1.5, 0.75, 0.75)
+    box_weights: box_ops.Weights = (1.5, 1.5, 0.75, 0.75)
     mask_weight: float = 2.0
     positive_weight: float = 1.5
     """Of the foreground in the mask loss."""

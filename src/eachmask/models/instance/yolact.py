@@ -17,7 +17,6 @@ Shapes: B images, A anchors per place, N anchors of all levels, P prototypes, K 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,10 +28,10 @@ from torch.nn import functional as F
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
-from eachmask.models.detection.faster_rcnn import flatten_anchors, learnable
+from eachmask.ops.anchors import flatten_anchors, grid_anchors
 from eachmask.ops.coarse_masks import coarse_masks
-from eachmask.ops.match import IGNORED, UNMATCHED, match
-from eachmask.ops.prototypes import Crops, assemble, fast_nms, on_grid, windows_of
+from eachmask.ops.match import IGNORED, UNMATCHED, learnable, match, one_each
+from eachmask.ops.prototypes import Crops, Drawn, assemble, draw_objects, fast_nms
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks, SoftMasks
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.soft_masks import Canvas
@@ -194,12 +193,11 @@ class YOLACT(nn.Module):
         result = []
         for level, scales in zip(raw.logits, self.config.anchor_scales, strict=True):
             rows, columns = level.shape[-2:]
-            w = (torch.tensor(scales)[:, None] / ratios.sqrt()).reshape(-1)
-            h = w if self.config.square_anchors else (torch.tensor(scales)[:, None] * ratios.sqrt()).reshape(-1)
-            y, x = torch.meshgrid(_centres(rows, height), _centres(columns, width), indexing="ij")
-            centres = torch.stack([x, y], dim=-1)[:, :, None].expand(-1, -1, len(w), -1)
-            sizes = torch.stack([w, h], dim=-1).expand(rows, columns, -1, -1)
-            result.append(box_ops.convert(torch.cat([centres, sizes], -1).reshape(-1, 4), "cxcywh", "xyxy"))
+            scale = torch.tensor(scales)[:, None]
+            w = (scale / ratios.sqrt()).reshape(-1)
+            h = w if self.config.square_anchors else (scale * ratios.sqrt()).reshape(-1)
+            base = torch.stack([-w, -h, w, h], dim=1) / 2
+            result.append(grid_anchors(base, (rows, columns), (height / rows, width / columns), first=0.5))
         return torch.cat(result).to(raw.prototypes.device)
 
     # Learning
@@ -234,7 +232,7 @@ class YOLACT(nn.Module):
         single, crowd = learnable(target, anchors.device)
         iou = box_ops.iou(truth[single], anchors)
         matched = match(iou, self.config.match_high, self.config.match_low)
-        for anchor, index in _favourites(iou):
+        for index, anchor in one_each(iou):
             matched[anchor] = index
         matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched) if len(single) else matched
         if len(crowd):
@@ -283,28 +281,13 @@ class YOLACT(nn.Module):
             scale = max(len(positive) / limit, 1.0)
             if scale > 1:
                 positive = positive[torch.randperm(len(positive), device=positive.device)[:limit]]
-            for one in self._drawn(raw, image, coefficients[image, positive], index[positive], target):
-                error = mask_error(one.probabilities, one.wanted) / one.area
-                total = total + error.sum() * scale
+            parts = raw.prototypes[image], coefficients[image, positive], index[positive]
+            for one in draw_objects(*parts, target, raw.batch_size):
+                wanted = one.wanted.expand_as(one.probabilities)
+                error = F.binary_cross_entropy(one.probabilities, wanted, reduction="sum")
+                total = total + error * (scale / one.area)
                 drawn.append(one)
         return total, drawn
-
-    def _drawn(self, raw: Raw, image: int, coefficients: Tensor, index: Tensor, target: Instances) -> Iterator[Drawn]:
-        """Predicted and wanted masks of an image's positives, object by object, in the object's window."""
-        objects = index.unique()
-        assert target.labels is not None
-        prototypes = raw.prototypes[image].float()
-        grid = (int(prototypes.shape[1]), int(prototypes.shape[2]))
-        boxes = on_grid(target.boxes.to(prototypes)[objects], raw.batch_size, grid)
-        areas = box_ops.area(boxes).clamp(min=1.0).tolist()
-        wanted = coarse_masks(_masks_of(target)[objects], raw.batch_size, grid)
-        windows = windows_of(boxes, grid).tolist()
-        for i, coarse, window, area in zip(objects.tolist(), wanted, windows, areas, strict=True):
-            x1, y1, x2, y2 = window
-            cells = prototypes[:, y1:y2, x1:x2]
-            logits = torch.tensordot(coefficients[index == i], cells, dims=1)
-            truth = torch.from_numpy(coarse.within(window)).to(logits)
-            yield Drawn(logits.sigmoid(), truth, (x1, y1), area, coarse.area, int(target.labels[i]))
 
     def semantic_loss(self, raw: Raw, targets: list[Instances]) -> Tensor:
         """Cross-entropy of a map per class, on the finest level, in training only (section 3.4): summed over images.
@@ -321,9 +304,10 @@ class YOLACT(nn.Module):
             crowd = [False] * len(target) if target.crowd is None else target.crowd.tolist()
             coarse = coarse_masks(_masks_of(target), raw.batch_size, grid)
             for one, label, is_crowd in zip(coarse, target.labels.tolist(), crowd, strict=True):
-                canvas = weight if is_crowd else wanted[label - self.config.semantic_off_by_one]
-                view = canvas[one.row : one.row + one.cells.shape[0], one.column : one.column + one.cells.shape[1]]
-                view[one.cells] = 0 if is_crowd else 1
+                if is_crowd:
+                    one.paint(weight, 0)
+                else:
+                    one.paint(wanted[label - self.config.semantic_off_by_one], 1)
             error = F.binary_cross_entropy_with_logits(found, torch.from_numpy(wanted).to(found), reduction="none")
             total = total + (error * torch.from_numpy(weight).to(found)).sum() / weight.size
         return total
@@ -373,11 +357,11 @@ class YOLACT(nn.Module):
             index = torch.cat([part.topk(min(limit, len(part))).indices + start for part, start in parts])
         else:
             index = torch.arange(len(best), device=best.device)
-        return index[best[index] > self._filled(options)[0]]
+        return index[best[index] > options.limits(self.config)[0]]
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, options: DecodeOptions) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, labels and scores of the detections that stay, the best first."""
-        score_threshold, nms_threshold, max_detections = self._filled(options)
+        score_threshold, nms_threshold, max_detections = options.limits(self.config)
         each = self.config.threshold_each or options.score_threshold is not None
         row, label = fast_nms(
             boxes, scores, nms_threshold, self.config.candidates_per_class, score_threshold if each else None
@@ -392,15 +376,6 @@ class YOLACT(nn.Module):
         parts = zip((raw.logits, raw.shifts, raw.coefficients), widths, strict=True)
         return tuple(torch.cat([flatten_anchors(x, width) for x in p], 1).float() for p, width in parts)  # type: ignore[return-value]
 
-    def _filled(self, options: DecodeOptions) -> tuple[float, float, int]:
-        """Score threshold, NMS threshold and limit: the user's, or else the model's."""
-        c, o = self.config, options
-        return (
-            c.score_threshold if o.score_threshold is None else o.score_threshold,
-            c.nms_threshold if o.nms_threshold is None else o.nms_threshold,
-            c.max_detections if o.max_detections is None else o.max_detections,
-        )
-
 
 # Masks ----------------------------------------------------------------------------------------------------------------
 
@@ -414,40 +389,6 @@ def soft_masks(crops: Crops, raw: Raw, image: int, threshold: float) -> SoftMask
     size = raw.sizes[image]
     padded, valid = (grid, grid) if size == raw.batch_size else (raw.batch_size, size)
     return SoftMasks(crops.values, crops.origins, Canvas(grid, padded, valid, size), threshold)
-
-
-# Target assignment ----------------------------------------------------------------------------------------------------
-
-
-class Drawn(NamedTuple):
-    """One object's masks as its M positives draw them and as they should be, in a window of the grid."""
-
-    probabilities: Tensor  # (M, h, w)
-    wanted: Tensor  # (h, w) 0 or 1
-    origin: tuple[int, int]  # x and y of the window's first cell
-    area: float  # of the object's box, in cells
-    wanted_area: int  # of the object's mask, in cells, also outside of the window
-    label: int
-
-
-def mask_error(probabilities: Tensor, wanted: Tensor) -> Tensor:
-    """(M, h, w), (h, w) -> (M,) summed binary cross-entropy."""
-    target = wanted.expand_as(probabilities)
-    return F.binary_cross_entropy(probabilities, target, reduction="none").flatten(1).sum(1)
-
-
-def _favourites(iou: Tensor) -> Iterator[tuple[int, int]]:
-    """(anchor, object) pairs: every object its own anchor, those that fit best choosing first."""
-    left = iou.clone()
-    for _ in range(min(left.shape)):
-        index = int(left.max(dim=1).values.argmax())
-        anchor = int(left[index].argmax())
-        yield anchor, index
-        left[index], left[:, anchor] = -1, -1
-
-
-def _centres(num: int, length: int) -> Tensor:
-    return (torch.arange(num, dtype=torch.float32) + 0.5) * (length / num)
 
 
 def _masks_of(target: Instances) -> Masks:

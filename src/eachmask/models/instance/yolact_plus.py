@@ -28,7 +28,8 @@ from torch.nn import functional as F
 from eachmask.backbones.bodies import ResNet
 from eachmask.backbones.fpn import FPN
 from eachmask.models.instance import yolact
-from eachmask.models.instance.yolact import YOLACT, Drawn, Raw, yolact_fpn
+from eachmask.models.instance.yolact import YOLACT, Raw, yolact_fpn
+from eachmask.ops.prototypes import Drawn
 from eachmask.structures import DecodeOptions, Instances, SoftMasks
 
 
@@ -148,7 +149,7 @@ class YOLACTPlus(YOLACT):
         order = torch.argsort(scores, descending=True, stable=True)
         if options.score_threshold is not None:
             order = order[scores[order] > options.score_threshold]
-        return replace(found, scores=scores)[order[: self._filled(options)[2]]]
+        return replace(found, scores=scores)[order[: options.limits(self.config)[2]]]
 
     def predicted_iou(self, found: Instances, raw: Raw) -> Tensor:
         """(D,) predicted overlap of each mask with the truth, given its class."""

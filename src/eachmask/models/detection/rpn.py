@@ -1,0 +1,195 @@
+"""The region proposal network: a small head on every level of a pyramid says where something is.
+
+Ren, He, Girshick, Sun: "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", NeurIPS 2015,
+arXiv 1506.01497, section 3.1; on a feature pyramid as in Lin et al., arXiv 1612.03144, section 4.1.
+
+The idea: at every place of the map stand *anchors*, boxes of a few sizes and shapes. One small convolutional head says
+of each whether it holds *something*, of whatever class, and how to shift it; the best few hundred survive suppression.
+It is the first stage of :mod:`~eachmask.models.detection.faster_rcnn`, and shares its features.
+
+Where we differ: crowd regions are neither something nor nothing; nothing depends on ``self.training``.
+
+Shapes: B images, A anchors per place, P proposals of one image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eachmask.backbones.features import Features
+from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors
+from eachmask.ops.losses import smooth_l1
+from eachmask.ops.match import match_objects, sample
+from eachmask.ops.nms import nms
+from eachmask.structures import Instances
+from eachmask.structures import boxes as box_ops
+
+UNWEIGHTED = (1.0, 1.0, 1.0, 1.0)
+"""The shifts of anchors are learnt as they are encoded."""
+
+
+class Raw(NamedTuple):
+    """Features and what the proposal network said of them."""
+
+    features: Features
+    objectness: tuple[Tensor, ...]  # per level (B, A, H, W) logits
+    shifts: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the anchors
+    sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+    batch_size: tuple[int, int]  # padded (height, width)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change. Defaults are those of the papers, as torchvision has them."""
+
+    anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
+    """Side of the square anchor on each level, px; all of them on a backbone's only map."""
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height over width."""
+    exact_anchors: bool = False
+    """Anchors are as large and as far apart as the level's stride says (Detectron2, MMDetection); torchvision rounds
+    their corners to whole pixels and divides the image's side by the map's."""
+    rpn_depth: int = 1
+    """3 x 3 convolutions of the proposal head."""
+    rpn_high: float = 0.7
+    """An anchor with this IoU to an object is positive ..."""
+    rpn_low: float = 0.3
+    """... below this it is negative; between them it is not used."""
+    rpn_rescue: float = 0.0
+    """The anchors that overlap an object most are positive whatever their IoU, from this one on."""
+    rescue_moves: bool = False
+    """They then stand for this object even if they overlap another one more (MMDetection); in both stages."""
+    rpn_inside: bool = False
+    """Only anchors that lie within the image are learnt from (paper, section 3.1.3)."""
+    rpn_batch: int = 256
+    """Anchors per image in the loss, half of them positive if there are as many."""
+    rpn_divisor: Literal["sampled", "batch"] = "sampled"
+    """The losses are divided by the anchors drawn, or by ``rpn_batch`` times images even if fewer were drawn."""
+    rpn_beta: float = 1 / 9
+    """Where smooth L1 turns from a parabola to a line; 0 is L1."""
+    rpn_nms: float = 0.7
+    rpn_candidates: int = 1000
+    """Best anchors of each level that go into suppression when predicting."""
+    proposals: int = 1000
+    """Proposals per image that survive it, when predicting."""
+    rpn_candidates_training: int = 2000
+    proposals_training: int = 2000
+    symmetric_clip: bool = False
+    """Boxes shrink no more in one step than they may grow: by 1000 / 16 (MMDetection); in both stages."""
+
+
+class RPN(nn.Module):
+    """Objectness and box shifts of every anchor from shared convolutions, and what follows from them.
+
+    Args:
+        channels: of each level.
+        num_levels: of the features.
+    """
+
+    def __init__(self, channels: int, num_levels: int, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        sizes = config.anchor_sizes
+        self.level_sizes = [(size,) for size in sizes] if num_levels > 1 else [sizes]  # sides of each level's anchors
+        num_anchors = len(config.anchor_ratios) * len(self.level_sizes[0])
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(config.rpn_depth))
+        self.relus = nn.ModuleList(nn.ReLU(inplace=True) for _ in range(config.rpn_depth))
+        self.objectness = nn.Conv2d(channels, num_anchors, 1)
+        self.shifts = nn.Conv2d(channels, 4 * num_anchors, 1)
+        for layer in (*self.convs, self.objectness, self.shifts):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> (B, A, H, W) logits, (B, 4 A, H, W) shifts."""
+        for conv, relu in zip(self.convs, self.relus, strict=True):
+            level = relu(conv(level))
+        return self.objectness(level), self.shifts(level)
+
+    def anchors(self, raw: Raw) -> list[Tensor]:
+        """(H W A, 4) of every level, on the batch's device."""
+        height, width = raw.batch_size
+        device = raw.objectness[0].device
+        exact = self.config.exact_anchors
+        result = []
+        for level, sizes, stride in zip(raw.objectness, self.level_sizes, raw.features.strides, strict=True):
+            rows, columns = level.shape[-2:]
+            base = torch.cat([base_anchors((s,), self.config.anchor_ratios, rounded=not exact) for s in sizes])
+            step = (stride, stride) if exact else (height // rows, width // columns)
+            result.append(grid_anchors(base, (rows, columns), step).to(device))
+        return result
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """Binary cross-entropy on sampled anchors, smooth L1 on the positive ones' shifts (section 3.1.2, eq. 1)."""
+        anchors = torch.cat(self.anchors(raw))
+        logits = torch.cat([flatten_anchors(x, 1) for x in raw.objectness], 1).squeeze(-1).float()
+        shifts = torch.cat([flatten_anchors(x, 4) for x in raw.shifts], 1).float()
+        matched = [self.assign(anchors, target, size) for target, size in zip(targets, raw.sizes, strict=True)]
+        drawn = [sample(m, self.config.rpn_batch, 0.5) for m in matched]
+        positive, negative = (torch.stack(column) for column in zip(*drawn, strict=True))
+        used = positive | negative
+        wanted = torch.stack([_encoded(t, anchors, m) for t, m in zip(targets, matched, strict=True)])
+        objectness = F.binary_cross_entropy_with_logits(logits[used], positive[used].float(), reduction="sum")
+        boxes = smooth_l1(shifts[positive], wanted[positive], self.config.rpn_beta)
+        every = self.config.rpn_batch * len(targets)
+        divisor = every if self.config.rpn_divisor == "batch" else max(int(used.sum()), 1)
+        return {"rpn_objectness": objectness / divisor, "rpn_box": boxes / divisor}
+
+    def assign(self, anchors: Tensor, target: Instances, size: tuple[int, int]) -> Tensor:
+        """(P,) index of each anchor's object, UNMATCHED or IGNORED (section 3.1.2).
+
+        Args:
+            size: valid (height, width) of the image.
+        """
+        c = self.config
+        usable = inside(anchors, size) if c.rpn_inside else None
+        return match_objects(
+            anchors, target, c.rpn_high, c.rpn_low, rescue=c.rpn_rescue, moves=c.rescue_moves, usable=usable
+        )
+
+    def propose(self, raw: Raw, candidates: int, keep: int) -> list[Tensor]:
+        """The most object-like anchors of each image, shifted, clipped and suppressed per level: (P, 4) each.
+
+        Gradients of the boxes pass to the shifts.
+
+        Args:
+            candidates: so many of each level go into suppression ...
+            keep: ... and so many of each image come out.
+        """
+        boxes, scores, levels = [], [], []
+        for i, (logits, shifts, anchors) in enumerate(zip(raw.objectness, raw.shifts, self.anchors(raw), strict=True)):
+            logits = flatten_anchors(logits.detach(), 1).squeeze(-1).float()  # (B, H W A)
+            best, index = logits.topk(min(candidates, logits.shape[1]), dim=1)
+            chosen = flatten_anchors(shifts, 4).float().gather(1, index[..., None].expand(-1, -1, 4))
+            boxes.append(box_ops.decode(chosen, anchors[index], UNWEIGHTED, self.config.symmetric_clip))
+            scores.append(best.sigmoid())
+            levels.append(torch.full_like(index, i))
+        columns = zip(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1), raw.sizes, strict=True)
+        return [_suppress(*column, threshold=self.config.rpn_nms, keep=keep) for column in columns]
+
+
+def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which boxes (P, 4) do not cross the border of an image (height, width): (P,) bool."""
+    height, width = size
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return (x1 >= 0) & (y1 >= 0) & (x2 < width) & (y2 < height)
+
+
+def _encoded(target: Instances, anchors: Tensor, matched: Tensor) -> Tensor:
+    """(P, 4) shifts from each anchor to its object (to any where it has none)."""
+    truth = target.boxes.to(anchors)
+    return box_ops.encode(truth[matched.clamp(min=0)], anchors, UNWEIGHTED) if len(truth) else torch.zeros_like(anchors)
+
+
+def _suppress(
+    boxes: Tensor, scores: Tensor, levels: Tensor, size: tuple[int, int], *, threshold: float, keep: int
+) -> Tensor:
+    boxes = box_ops.clip(boxes, size)
+    solid = (boxes[:, 2:] - boxes[:, :2] >= 1e-3).all(dim=1)
+    boxes, scores, levels = boxes[solid], scores[solid], levels[solid]
+    return boxes[nms(boxes.detach(), scores, levels, threshold)[:keep]]
