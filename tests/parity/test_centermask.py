@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from parity.recorded import batch, check_detections, check_losses, check_raw, open_fixture, recorded, weights
+from parity.recorded import (
+    CASES,
+    Ran,
+    check_detections,
+    check_levels,
+    check_losses,
+    check_pyramid,
+    check_raw,
+    in_strides,
+    open_fixture,
+    recorded,
+    run,
+)
 
-from eachmask.models.detection.fcos import Raw
-from eachmask.models.instance.centermask import CenterMask, centermask_lite_v39_fpn, centermask_r50_fpn
-from eachmask.structures import DecodeOptions, Instances, Polygons
+from eachmask.models.instance.centermask import centermask_lite_v39_fpn, centermask_r50_fpn
+from eachmask.structures import DecodeOptions, Polygons
 from eachmask.weights.from_detectron2 import centermask as from_detectron2
-from eachmask.weights.renaming import fill
-
-SYSTEMS = recorded("centermask2")
 
 
-@lru_cache(maxsize=1)
-def ran(stem: str) -> tuple[Any, CenterMask, Raw]:
-    """The fixture, our model with its weights, and what it says of its input."""
-    fixture = open_fixture(stem)
+@pytest.fixture(scope="module", params=recorded("centermask2"))
+def ran(request: pytest.FixtureRequest) -> Ran:
+    fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
     config = {
         "ranges": tuple(said["sizes_of_interest"]),
@@ -33,33 +39,23 @@ def ran(stem: str) -> tuple[Any, CenterMask, Raw]:
         "max_detections": said["post_nms_topk"],
         "iou_weight": said["maskiou_loss_weight"],
     }
-    state = weights(fixture)
+    variant = centermask_r50_fpn
     if "lite" in fixture.manifest["system"]:
-        towers = [name for name in state if "cls_tower" in name and name.endswith("weight")]
-        model = centermask_lite_v39_fpn(said["num_classes"], **config, depth=len(towers) // 2)
-    else:
-        model = centermask_r50_fpn(said["num_classes"], **config)
-    fill(model.eval(), from_detectron2.convert(state))
-    with torch.no_grad():
-        return fixture, model, model(batch(fixture))
+        towers = [name for name in fixture.weights() if "cls_tower" in name and name.endswith("weight")]
+        variant, config["depth"] = centermask_lite_v39_fpn, len(towers) // 2
+    return run(fixture, variant, from_detectron2.convert, config)
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_raw_outputs(stem):
-    fixture, model, raw = ran(stem)
-    assert list(raw.features.strides) == fixture.manifest["config"]["strides"]
-    for i, (level, stride) in enumerate(zip(raw.features.maps, raw.features.strides, strict=True)):
-        check_raw(fixture, f"neck.p{i + 3}", level)
-        check_raw(fixture, f"cls.{i}", raw.logits[i])
-        check_raw(fixture, f"box.{i}", raw.distances[i] / stride)
-        check_raw(fixture, f"centerness.{i}", raw.centerness[i])
+def test_raw_outputs(ran):
+    raw = ran.raw
+    assert list(raw.features.strides) == ran.said["strides"]
+    check_pyramid(ran.fixture, raw.features.maps)
+    check_levels(ran.fixture, cls=raw.logits, box=in_strides(raw), centerness=raw.centerness)
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-@torch.no_grad()
-def test_heads_of_rois(stem):
-    fixture, model, raw = ran(stem)
-    boxes = torch.from_numpy(fixture.arrays["aux/rois"])
+def test_heads_of_rois(ran):
+    fixture, model, raw = ran
+    boxes = ran.array("aux/rois")
     rois = model.pool(raw.features, [boxes], raw.sizes)
     check_raw(fixture, "roi_feats", rois)
     check_raw(fixture, "maskiou_input_feats", rois)
@@ -72,33 +68,22 @@ def test_heads_of_rois(stem):
     check_raw(fixture, "maskiou", model.mask_iou_head(rois, logits))
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-@torch.no_grad()
-def test_detections(stem):
-    fixture, model, raw = ran(stem)
-    for name, case in fixture.manifest["detections"].items():
-        seen = raw._replace(sizes=(tuple(case["img_shape"]),))
-        ((found, scores),) = model.detect(seen, DecodeOptions())
-        check_detections(fixture, name, found.resize(case["ori_shape"]))
-        reference = fixture.detections(name)["mask_scores"]
-        assert np.abs(np.sort(scores.numpy()) - np.sort(reference)).max() < 1e-3
-        (sorted_ones,) = model.decode(seen, DecodeOptions())
-        assert np.allclose(sorted_ones.scores.numpy(), -np.sort(-reference), atol=1e-3)
+@pytest.mark.parametrize("case", CASES)
+def test_detections(ran, case):
+    seen = ran.seen(case)
+    ((found, scores),) = ran.model.detect(seen, DecodeOptions())
+    check_detections(ran.fixture, case, found)
+    reference = ran.fixture.detections(case)["mask_scores"]
+    assert np.abs(np.sort(scores.numpy()) - np.sort(reference)).max() < 1e-3
+    (sorted_ones,) = ran.model.decode(seen, DecodeOptions())
+    assert np.allclose(sorted_ones.scores.numpy(), -np.sort(-reference), atol=1e-3)
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-@torch.no_grad()
-def test_losses(stem):
-    fixture, model, raw = ran(stem)
-    target = fixture.target()
-    rings = fixture.arrays["aux/polygons"].reshape(len(target["boxes"]), -1, 2).astype(np.float64)
-    truth = Instances(
-        raw.sizes[0],
-        torch.from_numpy(target["boxes"]),
-        masks=Polygons([[ring] for ring in rings], (), raw.sizes[0]),
-        labels=torch.from_numpy(target["labels"]),
-    )
+def test_losses(ran):
+    target = ran.target()
+    rings = ran.fixture.arrays["aux/polygons"].reshape(len(target), -1, 2).astype(np.float64)
+    target = replace(target, masks=Polygons([[ring] for ring in rings], (), target.image_size))
     names = {"class": "loss_fcos_cls", "box": "loss_fcos_loc", "centerness": "loss_fcos_ctr"}
-    check_losses(fixture, model.losses(raw, [truth]), names)
-    rois = torch.from_numpy(fixture.arrays["aux/train_rois"])
-    check_losses(fixture, model.roi_losses(raw, [rois], [truth]), {"mask": "loss_mask", "mask_iou": "loss_maskiou"})
+    check_losses(ran.fixture, ran.model.losses(ran.raw, [target]), names)
+    of_rois = ran.model.roi_losses(ran.raw, [ran.array("aux/train_rois")], [target])
+    check_losses(ran.fixture, of_rois, {"mask": "loss_mask", "mask_iou": "loss_maskiou"})

@@ -2,103 +2,82 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from parity.recorded import batch, check_detections, check_losses, check_raw, open_fixture, recorded, weights
+from parity.recorded import (
+    CASES,
+    Ran,
+    check_decoded,
+    check_levels,
+    check_losses,
+    check_pyramid,
+    check_raw,
+    in_strides,
+    on,
+    open_fixture,
+    project_of,
+    run,
+)
 
-from eachmask.models.instance.condinst import CondInst, Raw, condinst_r50_fpn, condinst_r50_fpn_adelaidet
-from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
+from eachmask.models.instance.condinst import condinst_r50_fpn, condinst_r50_fpn_adelaidet
 from eachmask.weights.from_detectron2 import condinst as from_detectron2
 from eachmask.weights.from_mmdet import condinst as from_mmdet
-from eachmask.weights.renaming import fill
 
-MMDET, ADELAIDET = recorded("mmdet_condinst_r50"), recorded("adelaidet_condinst_r50")
-SYSTEMS = [*MMDET, *ADELAIDET]
+MMDET, ADELAIDET = "mmdet_condinst_r50", "adelaidet_condinst_r50"
+LOSSES = {
+    "mmdet": {"class": "loss_cls", "box": "loss_bbox", "centerness": "loss_centerness", "mask": "loss_mask"},
+    "adelaidet": {"class": "loss_fcos_cls", "box": "loss_fcos_loc", "centerness": "loss_fcos_ctr", "mask": "loss_mask"},
+}
 
 
-@lru_cache(maxsize=1)
-def ran(stem: str) -> tuple[Any, CondInst, Raw]:
-    """The fixture, our model with its weights, and what it says of its input."""
-    fixture = open_fixture(stem)
+@pytest.fixture(scope="module")
+def ran(request: pytest.FixtureRequest) -> Ran:
+    fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
-    ours = fixture.manifest["system"].startswith("mmdet")
-    config = {"nms_threshold": said["nms"], "score_threshold": said["score_thr" if ours else "pre_nms_thresh"]}
-    if ours:
-        config |= {"max_detections": said["max_per_img"], "candidates": said["nms_pre"]}
-    else:
-        config |= {
-            "ranges": tuple(said["sizes_of_interest"]),
-            "max_detections": said["post_nms_topk"],
-            "threshold_on": "product" if said["thresh_with_ctr"] else "class",
+    if project_of(fixture) == "mmdet":
+        config = {
+            "candidates": said["nms_pre"],
+            "score_threshold": said["score_thr"],
+            "nms_threshold": said["nms"],
+            "max_detections": said["max_per_img"],
         }
-    build, converter = (condinst_r50_fpn, from_mmdet) if ours else (condinst_r50_fpn_adelaidet, from_detectron2)
-    model = build(num_classes=said["num_classes"], **config).eval()
-    fill(model, converter.convert(weights(fixture)))
-    with torch.no_grad():
-        return fixture, model, model(batch(fixture))
+        return run(fixture, condinst_r50_fpn, from_mmdet.convert, config)
+    config = {
+        "ranges": tuple(said["sizes_of_interest"]),
+        "threshold_on": "product" if said["thresh_with_ctr"] else "class",
+        "score_threshold": said["pre_nms_thresh"],
+        "nms_threshold": said["nms"],
+        "max_detections": said["post_nms_topk"],
+    }
+    return run(fixture, condinst_r50_fpn_adelaidet, from_detectron2.convert, config)
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_raw_outputs(stem):
-    fixture, model, raw = ran(stem)
-    found = raw.detection
-    said = fixture.manifest
-    assert list(found.features.strides) == said["config"]["strides"]
-    in_strides = "adelaidet" in said["system"]
-    for i, level in enumerate(found.features.maps):
-        for name in (f"neck.{i}", f"neck.p{i + 3}"):
-            if name in said["raw"]:
-                check_raw(fixture, name, level)
-        check_raw(fixture, f"cls.{i}", found.logits[i])
-        check_raw(fixture, f"box.{i}", found.distances[i] / (found.features.strides[i] if in_strides else 1))
-        check_raw(fixture, f"centerness.{i}", found.centerness[i])
-        check_raw(fixture, f"params.{i}", raw.kernels[i])
-    check_raw(fixture, "mask_feat", raw.mask_features)
+@on(MMDET, ADELAIDET)
+def test_raw_outputs(ran):
+    found = ran.raw.detection
+    assert list(found.features.strides) == ran.said["strides"]
+    check_pyramid(ran.fixture, found.features.maps)
+    distances = in_strides(found) if ran.project == "adelaidet" else found.distances
+    check_levels(ran.fixture, cls=found.logits, box=distances, centerness=found.centerness, params=ran.raw.kernels)
+    check_raw(ran.fixture, "mask_feat", ran.raw.mask_features)
 
 
-@pytest.mark.parametrize("stem", MMDET)
-def test_drawn_masks(stem):
-    fixture, model, raw = ran(stem)
-    level = raw.kernels[1]
+@on(MMDET)
+def test_drawn_masks(ran):
+    level = ran.raw.kernels[1]
     rows, columns = level.shape[-2:]
     cells = torch.from_numpy(np.random.RandomState(9).randint(0, rows * columns, 8))
-    places = model.places(raw, cells + raw.kernels[0][0, 0].numel())
-    with torch.no_grad():
-        check_raw(fixture, "dynamic_mask", model.draw(raw, 0, level[0].flatten(1).T[cells], places))
+    places = ran.model.places(ran.raw, cells + ran.raw.kernels[0][0, 0].numel())
+    check_raw(ran.fixture, "dynamic_mask", ran.model.draw(ran.raw, 0, level[0].flatten(1).T[cells], places))
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_detections(stem):
-    fixture, model, raw = ran(stem)
-    for name, case in fixture.manifest["detections"].items():
-        valid = tuple(case["img_shape"])
-        if "zero-padded" in case["meaning"] and valid != raw.detection.sizes[0]:
-            tensor = batch(fixture).tensor.clone()
-            tensor[..., valid[0] :, :], tensor[..., valid[1] :] = 0, 0
-            with torch.no_grad():
-                seen = model(ImageBatch(tensor, (valid,)))
-        else:
-            seen = raw._replace(detection=raw.detection._replace(sizes=(valid,)))
-        (found,) = model.decode(seen, DecodeOptions())
-        check_detections(fixture, name, found.resize(case["ori_shape"]))
+@pytest.mark.parametrize("case", CASES)
+@on(MMDET, ADELAIDET)
+def test_detections(ran, case):
+    check_decoded(ran, case)
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_losses(stem):
-    fixture, model, raw = ran(stem)
-    target = fixture.target()
-    truth = Instances(
-        raw.detection.sizes[0],
-        torch.from_numpy(target["boxes"]),
-        masks=RLE.from_bitmaps(target["masks"]),
-        labels=torch.from_numpy(target["labels"]),
-    )
-    names = {"class": "loss_cls", "box": "loss_bbox", "centerness": "loss_centerness", "mask": "loss_mask"}
-    if "loss_cls" not in fixture.manifest["losses"]:
-        names |= {"class": "loss_fcos_cls", "box": "loss_fcos_loc", "centerness": "loss_fcos_ctr"}
-    with torch.no_grad():
-        check_losses(fixture, model.losses(raw, [truth]), names)
+@on(MMDET, ADELAIDET)
+def test_losses(ran):
+    check_losses(ran.fixture, ran.model.losses(ran.raw, [ran.target()]), LOSSES[ran.project])

@@ -2,110 +2,89 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from parity.recorded import batch, check_detections, check_losses, check_raw, open_fixture, recorded, weights
+from parity.recorded import (
+    CASES,
+    Ran,
+    check_detections,
+    check_levels,
+    check_losses,
+    check_pyramid,
+    open_fixture,
+    recorded,
+    run,
+)
 
-from eachmask.models.instance.polarmask import PolarMask, Raw, polarmask_r50_fpn, rays_to
-from eachmask.structures import RLE, DecodeOptions, Instances
+from eachmask.models.instance.polarmask import polarmask_r50_fpn, rays_to
+from eachmask.structures import DecodeOptions, Instances
 from eachmask.weights import from_polarmask
-from eachmask.weights.renaming import fill
 
-SYSTEMS = recorded("polarmask_r50")
 NAMES = {"class": "loss_cls", "box": "loss_bbox", "mask": "loss_mask", "centerness": "loss_centerness"}
 
 
-@lru_cache(maxsize=1)
-def ran(stem: str) -> tuple[Any, PolarMask, Raw]:
-    """The fixture, our model with its weights, and what it says of its input."""
-    fixture = open_fixture(stem)
+@pytest.fixture(scope="module", params=recorded("polarmask_r50"))
+def ran(request: pytest.FixtureRequest) -> Ran:
+    fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
-    model = polarmask_r50_fpn(
-        num_classes=said["num_classes"],
-        num_rays=said["rays"],
-        bonus=said["centerness_factor"],
-        ranges=tuple(high for _, high in said["regress_ranges"][:-1]),
-        candidates=said["nms_pre"],
-        score_threshold=said["score_thr"],
-        nms_threshold=said["nms"],
-        max_detections=said["max_per_img"],
-    ).eval()
-    fill(model, from_polarmask.convert(weights(fixture)))
-    with torch.no_grad():
-        return fixture, model, model(batch(fixture))
+    config = {
+        "num_rays": said["rays"],
+        "bonus": said["centerness_factor"],
+        "ranges": tuple(high for _, high in said["regress_ranges"][:-1]),
+        "candidates": said["nms_pre"],
+        "score_threshold": said["score_thr"],
+        "nms_threshold": said["nms"],
+        "max_detections": said["max_per_img"],
+    }
+    return run(fixture, polarmask_r50_fpn, from_polarmask.convert, config)
 
 
-def truth(fixture: Any, raw: Raw) -> Instances:
-    target = fixture.target()
-    masks = RLE.from_bitmaps(target["masks"])
-    boxes, labels = torch.from_numpy(target["boxes"]), torch.from_numpy(target["labels"])
-    return Instances(raw.detection.sizes[0], boxes, masks=masks, labels=labels)
+def test_raw_outputs(ran):
+    found = ran.raw.detection
+    assert list(found.features.strides) == ran.said["strides"]
+    check_pyramid(ran.fixture, found.features.maps)
+    check_levels(ran.fixture, cls=found.logits, box=found.distances, centerness=found.centerness, rays=ran.raw.rays)
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_raw_outputs(stem):
-    fixture, _, raw = ran(stem)
-    assert list(raw.detection.features.strides) == fixture.manifest["config"]["strides"]
-    for i, rays in enumerate(raw.rays):
-        check_raw(fixture, f"neck.{i}", raw.detection.features.maps[i])
-        check_raw(fixture, f"cls.{i}", raw.detection.logits[i])
-        check_raw(fixture, f"box.{i}", raw.detection.distances[i])
-        check_raw(fixture, f"centerness.{i}", raw.detection.centerness[i])
-        check_raw(fixture, f"rays.{i}", rays)
+@pytest.mark.parametrize("case", CASES)
+def test_detections(ran, case):
+    seen = ran.seen(case)
+    (found,) = ran.model.decode(seen, DecodeOptions())
+    (kept,) = ran.model.keep(seen.detection, DecodeOptions())  # its scores are not cut at 1
+    check_detections(ran.fixture, case, found, scores=kept.instances.scores)
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_detections(stem):
-    fixture, model, raw = ran(stem)
-    for name, case in fixture.manifest["detections"].items():
-        here = raw._replace(detection=raw.detection._replace(sizes=(tuple(case["img_shape"]),)))
-        (found,) = model.decode(here, DecodeOptions())
-        (kept,) = model.keep(here.detection, DecodeOptions())  # its scores are not cut at 1
-        check_detections(fixture, name, found.resize(case["ori_shape"]), scores=kept.instances.scores)
-
-
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_places_and_rays_are_the_authors(stem):
+def test_places_and_rays_are_the_authors(ran, monkeypatch):
     """Which places learn which object; their rays but for rounding to whole pixels and degrees."""
-    fixture, model, raw = ran(stem)
-    target, labels = truth(fixture, raw), fixture.arrays["aux/target_labels"]
+    target, labels = ran.target(), ran.fixture.arrays["aux/target_labels"]
     seen: dict[str, torch.Tensor] = {}
 
     def remember(raw, targets, matched, wanted_rays):
         seen.update(matched=matched[0], rays=wanted_rays)
         return {}
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "losses_of", remember)
-        model.losses(raw, [target])
+    monkeypatch.setattr(ran.model, "losses_of", remember)
+    ran.model.losses(ran.raw, [target])
     ours = np.where(seen["matched"] >= 0, target.labels.numpy()[seen["matched"].clamp(min=0)] + 1, 0)
     assert np.array_equal(ours, labels)
-    difference = np.abs(seen["rays"].numpy() - fixture.arrays["aux/target_rays"])
+    difference = np.abs(seen["rays"].numpy() - ran.fixture.arrays["aux/target_rays"])
     # Where a ray grazes the outline, a degree more or less is many pixels.
     assert difference.mean() < 0.5 and np.quantile(difference, 0.98) < 2
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_losses(stem):
+def test_losses(ran):
     """With the authors' own targets; with ours, nearly."""
-    fixture, model, raw = ran(stem)
-    target, place = truth(fixture, raw), torch.from_numpy(fixture.arrays["aux/target_pos"])
-    boxes = torch.from_numpy(fixture.arrays["aux/target_boxes"])  # distances from the places
-    labels = torch.from_numpy(fixture.arrays["aux/target_labels"])[place] - 1
+    fixture, model, raw = ran
+    target, place = ran.target(), ran.array("aux/target_pos")
+    boxes = ran.array("aux/target_boxes")  # distances from the places
+    labels = ran.array("aux/target_labels")[place] - 1
     points = torch.cat(model.points(raw.detection))
     matched = torch.full((len(points),), -1)
     matched[place] = torch.arange(len(place))
-    one_each = Instances(
-        target.image_size,
-        torch.cat([points[place] - boxes[:, :2], points[place] + boxes[:, 2:]], dim=1),
-        labels=labels,
-    )
-    rays = torch.from_numpy(fixture.arrays["aux/target_rays"])
-    check_losses(fixture, model.losses_of(raw, [one_each], [matched], rays), NAMES)
+    corners = torch.cat([points[place] - boxes[:, :2], points[place] + boxes[:, 2:]], dim=1)
+    one_each = Instances(target.image_size, corners, labels=labels)
+    check_losses(fixture, model.losses_of(raw, [one_each], [matched], ran.array("aux/target_rays")), NAMES)
     for name, value in model.losses(raw, [target]).items():
         assert float(value) == pytest.approx(fixture.manifest["losses"][NAMES[name]], rel=0.1)
 

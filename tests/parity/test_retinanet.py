@@ -2,71 +2,60 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 import pytest
 import torch
 import torchvision
-from parity.recorded import batch, check_detections, check_losses, check_raw, open_fixture, recorded, weights
+from parity.recorded import (
+    CASES,
+    Ran,
+    check_decoded,
+    check_levels,
+    check_losses,
+    check_pyramid,
+    open_fixture,
+    recorded,
+    run,
+)
 
-from eachmask.models.detection.retinanet import Raw, RetinaNet, retinanet_r50_fpn, retinanet_r50_fpn_torchvision
-from eachmask.structures import DecodeOptions, ImageBatch, Instances
+from eachmask.models.detection.retinanet import retinanet_r50_fpn, retinanet_r50_fpn_torchvision
+from eachmask.structures import DecodeOptions, ImageBatch
 from eachmask.weights import from_torchvision_retinanet as from_torchvision
 from eachmask.weights.from_mmdet import retinanet as from_mmdet
 from eachmask.weights.renaming import fill
 
-SYSTEMS = recorded("mmdet_retinanet_r50")
 
-
-@lru_cache(maxsize=1)
-def ran(stem: str) -> tuple[Any, RetinaNet, Raw]:
-    """The fixture, our model with its weights, and what it says of its input."""
-    fixture = open_fixture(stem)
+@pytest.fixture(scope="module", params=recorded("mmdet_retinanet_r50"))
+def ran(request: pytest.FixtureRequest) -> Ran:
+    fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
-    model = retinanet_r50_fpn(
-        num_classes=said["num_classes"],
-        base_scale=said["octave_base_scale"],
-        octave_scales=said["scales_per_octave"],
-        anchor_ratios=tuple(said["ratios"]),
-        candidates=said["nms_pre"],
-        score_threshold=said["score_thr"],
-        nms_threshold=said["nms"],
-        max_detections=said["max_per_img"],
-    ).eval()
-    fill(model, from_mmdet.convert(weights(fixture)))
-    with torch.no_grad():
-        return fixture, model, model(batch(fixture))
+    config = {
+        "base_scale": said["octave_base_scale"],
+        "octave_scales": said["scales_per_octave"],
+        "anchor_ratios": tuple(said["ratios"]),
+        "candidates": said["nms_pre"],
+        "score_threshold": said["score_thr"],
+        "nms_threshold": said["nms"],
+        "max_detections": said["max_per_img"],
+    }
+    return run(fixture, retinanet_r50_fpn, from_mmdet.convert, config)
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_raw_outputs(stem):
-    fixture, model, raw = ran(stem)
-    assert list(raw.features.strides) == fixture.manifest["config"]["strides"]
-    for i, anchors in enumerate(model.anchors(raw)):
-        check_raw(fixture, f"neck.{i}", raw.features.maps[i])
-        check_raw(fixture, f"cls.{i}", raw.logits[i])
-        check_raw(fixture, f"box.{i}", raw.shifts[i])
-        check_raw(fixture, f"anchors.{i}", anchors)
+def test_raw_outputs(ran):
+    raw = ran.raw
+    assert list(raw.features.strides) == ran.said["strides"]
+    check_pyramid(ran.fixture, raw.features.maps)
+    check_levels(ran.fixture, cls=raw.logits, box=raw.shifts, anchors=ran.model.anchors(raw))
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_detections(stem):
-    fixture, model, raw = ran(stem)
-    for name, case in fixture.manifest["detections"].items():
-        (found,) = model.decode(raw._replace(sizes=(tuple(case["img_shape"]),)), DecodeOptions())
-        check_detections(fixture, name, found.resize(case["ori_shape"]))
+@pytest.mark.parametrize("case", CASES)
+def test_detections(ran, case):
+    check_decoded(ran, case)
 
 
-@pytest.mark.parametrize("stem", SYSTEMS)
-def test_losses(stem):
-    fixture, model, raw = ran(stem)
-    target = fixture.target()
-    truth = Instances(raw.sizes[0], torch.from_numpy(target["boxes"]), labels=torch.from_numpy(target["labels"]))
-    check_losses(fixture, model.losses(raw, [truth]), {"class": "loss_cls", "box": "loss_bbox"})
+def test_losses(ran):
+    check_losses(ran.fixture, ran.model.losses(ran.raw, [ran.target()]), {"class": "loss_cls", "box": "loss_bbox"})
 
 
-@torch.inference_mode()
 def test_computes_what_torchvisions_does():
     """On random weights and two images of different sizes, boxes in the network's own coordinates."""
     generator = torch.Generator().manual_seed(0)
@@ -103,7 +92,6 @@ def test_computes_what_torchvisions_does():
         assert torch.allclose(mine.scores[order], reference["scores"][their_order], atol=1e-5)
         assert torch.allclose(mine.boxes[order], reference["boxes"][their_order], atol=0.05)
         assert torch.equal(mine.labels[order], reference["labels"][their_order] - 1)
-
 
 
 def test_older_names_are_known():
