@@ -38,7 +38,7 @@ class DrawOptions:
     """Thickness, px; 0 is none."""
     names: bool | None = None
     """Write class and score beside each object."""
-    keypoint_score: float = 0.05
+    keypoint_score: float = 0.02
     """Keypoints that score less are not drawn, nor are limbs that end in them; a score is the chance of the very place,
     so a good one is far from 1."""
     crowded: int = 50

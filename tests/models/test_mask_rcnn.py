@@ -93,6 +93,15 @@ def test_a_peak_is_read_back_where_it_was_put():
 
 
 @torch.inference_mode()
+def test_every_place_starts_about_equally_likely():
+    torch.manual_seed(0)
+    head = keypoint_rcnn.KeypointHead(16, keypoint_rcnn.Config(keypoint_width=64, keypoint_convs=4))
+    logits = head(torch.randn(5, 16, 14, 14)).flatten(2)
+    place = torch.randint(56 * 56, logits.shape[:2])
+    assert F.cross_entropy(logits.flatten(0, 1), place.flatten()).item() == pytest.approx(np.log(56 * 56), abs=0.1)
+
+
+@torch.inference_mode()
 def test_groups_of_people_change_nothing(monkeypatch):
     torch.manual_seed(0)
     model = keypoint_rcnn.keypoint_rcnn_r50_fpn(

@@ -58,6 +58,8 @@ class KeypointHead(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        # So that all places start about equally likely; peaks by chance would first have to be unlearnt.
+        nn.init.normal_(self.upsample.weight, std=0.01)
 
     def forward(self, rois: Tensor) -> Tensor:
         """(R, C, 14, 14) -> (R, P, 56, 56) logits."""
