@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import zlib
 
 import numpy as np
@@ -153,10 +152,9 @@ def test_same_losses_on_the_same_proposals(name, monkeypatch):
     for module in (reference, reference.rpn, reference.roi_heads):
         module.training = True
     transformed, resized = reference.transform(tensors(pictures), targets)
-    with contextlib.nullcontext():
-        features = reference.backbone(transformed.tensors)
-        proposals, rpn_losses = reference.rpn(transformed, features, resized)
-        _, head_losses = reference.roi_heads(features, proposals, transformed.image_sizes, resized)
+    features = reference.backbone(transformed.tensors)
+    proposals, rpn_losses = reference.rpn(transformed, features, resized)
+    _, head_losses = reference.roi_heads(features, proposals, transformed.image_sizes, resized)
     expected = rpn_losses | head_losses
 
     for stage in (rpn, faster_rcnn):
