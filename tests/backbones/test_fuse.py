@@ -8,10 +8,12 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
 
+from eachmask.backbones import fuse
 from eachmask.backbones.bodies import ResNet
 from eachmask.backbones.fpn import FPN
-from eachmask.backbones.fuse import optimise_for_inference
+from eachmask.backbones.fuse import FastConv2d, optimise_for_inference
 from eachmask.ops import winograd
 
 
@@ -65,3 +67,18 @@ def test_winograd_is_the_convolution(height, width):
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
     clamped = winograd.conv3x3(x, winograd.transform_weights(conv.weight), conv.bias, limits=(0.0, float("inf")))
     assert (clamped - expected.relu()).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_weights_are_laid_out_once_for_each_of_onednns_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map of another size may want another layout: then both are kept, instead of changing to and fro."""
+    conv = FastConv2d.fold(nn.Conv2d(96, 192, 1)).eval()
+    maps = [torch.randn(count, 96, *size) for size in ((7, 10), (8, 10), (13, 10), (32, 40)) for count in (1, 20, 21)]
+    made = []
+    layout_of = fuse._layout_of
+    monkeypatch.setattr(fuse, "_layout_of", lambda weights: made.append(weights) or layout_of(weights))
+    with torch.inference_mode():
+        for x in maps + maps:
+            torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias), atol=1e-5, rtol=1e-4)
+    assert len(made) == 8  # four sizes, one map or many
+    assert len({id(weights) for weights in conv._by_shape.values()}) == len(conv._by_layout) <= 4
+    assert not pickle.loads(pickle.dumps(conv))._by_layout

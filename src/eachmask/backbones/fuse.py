@@ -44,6 +44,8 @@ Limits = tuple[float, float]
 NO_LIMITS: Limits = (-math.inf, math.inf)
 _MIN_WINOGRAD_CHANNELS = 64  # below, the additions of the transforms outweigh the saved multiplications
 _MIN_WINOGRAD_TILES = 32  # below, reading 36/9 times the weights takes longer than multiplying by them
+_MANY_MAPS = 9  # from here on, one more or less does not change how oneDNN wants the weights
+_MANY_SHAPES = 256  # of inputs whose layout is remembered, so that a service's memory has an end
 
 
 def optimise_for_inference(model: nn.Module) -> nn.Module:
@@ -91,7 +93,7 @@ class FastConv2d(nn.Conv2d):
         fused.weight = nn.Parameter(weight.detach(), requires_grad=False)
         fused.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
         fused.limits = limits
-        fused._layouts = {}
+        fused._forget_layouts()
         return fused
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,10 +101,10 @@ class FastConv2d(nn.Conv2d):
         if self._plain(x):
             return _clamp(super().forward(x), self.limits)
         if self._winograd_pays(x):
-            return winograd.conv3x3(x, self._layout("winograd", x), self.bias, limits=self.limits)
+            return winograd.conv3x3(x, self._winograd_weights(), self.bias, limits=self.limits)
         attribute, scalars = _onednn_activation(self.limits)
         return torch.ops.mkldnn._convolution_pointwise(
-            x, self._layout("onednn", x), *self._geometry(), attribute, scalars, ""
+            x, self._onednn_weights(x), *self._geometry(), attribute, scalars, ""
         )
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
@@ -112,7 +114,7 @@ class FastConv2d(nn.Conv2d):
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             residual,
             x,
-            self._layout("onednn", x),
+            self._onednn_weights(x),
             *self._geometry(),
             "add",
             1.0,
@@ -123,7 +125,7 @@ class FastConv2d(nn.Conv2d):
 
     def _unclamped(self, x: Tensor) -> Tensor:
         if self._winograd_pays(x) and not self._plain(x):
-            return winograd.conv3x3(x, self._layout("winograd", x), self.bias)
+            return winograd.conv3x3(x, self._winograd_weights(), self.bias)
         return super().forward(x)
 
     def _geometry(self) -> tuple[Any, ...]:
@@ -158,27 +160,52 @@ class FastConv2d(nn.Conv2d):
             and x.shape[0] * -(-x.shape[2] // 4) * -(-x.shape[3] // 4) >= _MIN_WINOGRAD_TILES
         )
 
-    def _layout(self, kind: str, x: Tensor) -> Tensor:
-        """The weights as `kind` of algorithm wants them."""
-        if kind not in self._layouts:
-            if kind == "winograd":
-                self._layouts[kind] = winograd.transform_weights(self.weight)
-            else:
-                self._layouts[kind] = torch.ops.mkldnn._reorder_convolution_weight(
-                    self.weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
-                )
-        return self._layouts[kind]
+    def _winograd_weights(self) -> Tensor:
+        if self._winograd is None:
+            self._winograd = winograd.transform_weights(self.weight)
+        return self._winograd
+
+    def _onednn_weights(self, x: Tensor) -> Tensor:
+        """The weights as oneDNN wants them for such an input.
+
+        Its blocks of channels depend on the size of the map: weights that were laid out for another map are laid out
+        anew in every call, which takes many times as long as a small map's convolution. So every layout that is met
+        is kept; there are two or three.
+        """
+        shape = (min(len(x), _MANY_MAPS), *x.shape[2:], torch.get_num_threads())
+        weights = self._by_shape.get(shape)
+        if weights is None:
+            laid_out = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
+            )
+            weights = self._by_layout.setdefault(_layout_of(laid_out), laid_out)
+            if len(self._by_shape) >= _MANY_SHAPES:
+                self._by_shape.clear()
+            self._by_shape[shape] = weights
+        return weights
+
+    def _forget_layouts(self) -> None:
+        self._winograd: Tensor | None = None
+        self._by_shape: dict[tuple[int, ...], Tensor] = {}
+        self._by_layout: dict[bytes, Tensor] = {}
 
     def _apply(self, fn: Any, recurse: bool = True) -> FastConv2d:
-        self._layouts = {}  # the weights move or change type: so must their copies
+        self._forget_layouts()  # the weights move or change type: so must their copies
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._layouts = {}
+        self._forget_layouts()
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_layouts": {}}
+        return {**self.__dict__, "_winograd": None, "_by_shape": {}, "_by_layout": {}}
+
+
+def _layout_of(weights: Tensor) -> bytes:
+    """What tells two of oneDNN's layouts apart; the same for all where torch does not say."""
+    if not hasattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md"):
+        return b""
+    return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(weights).numpy())
 
 
 def _has_onednn() -> bool:

@@ -70,6 +70,7 @@ VARIANTS = {
     "cascade_mask_rcnn_r50_fpn_mmdet": "instance.cascade_mask_rcnn",
     "cascade_mask_rcnn_r50_fpn_detectron2": "instance.cascade_mask_rcnn",
     "cascade_mask_rcnn_lite0_fpn": "instance.cascade_mask_rcnn",
+    "cascade_mask_rcnn_lite0_p3": "instance.cascade_mask_rcnn",
     "panoptic_deeplab_lite0": "instance.panoptic_deeplab",
     "solo_r50_fpn": "instance.solo",
     "decoupled_solo_r50_fpn": "instance.solo",

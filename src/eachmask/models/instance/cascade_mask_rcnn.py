@@ -113,3 +113,9 @@ def cascade_mask_rcnn_lite0_fpn(num_classes: int = 80, **config: Any) -> Cascade
     """EfficientNet-Lite0 with narrow heads, for processors without a GPU."""
     chosen = Config(**(faster_rcnn.LIGHT | {"mask_width": 128} | config))
     return CascadeMaskRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, chosen)
+
+
+def cascade_mask_rcnn_lite0_p3(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
+    """EfficientNet-Lite0 with narrow heads on strides 8 ... 64, one mask head: for photographs on a processor."""
+    light = mask_rcnn.LIGHT_P3 | {"mask_every_stage": False}
+    return CascadeMaskRCNN(light_fpn("tf_efficientnet_lite0", first=1), num_classes, Config(**(light | config)))

@@ -235,10 +235,13 @@ def mask_rcnn_lite0_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
     )
 
 
+LIGHT_P3: dict[str, Any] = faster_rcnn.LIGHT | {"anchor_sizes": (24, 48, 96, 192), "roi_levels": 3, "mask_width": 128}
+"""For small networks whose pyramid starts at stride 8."""
+
+
 def mask_rcnn_lite0_p3(num_classes: int = 80, **config: Any) -> MaskRCNN:
     """EfficientNet-Lite0 with narrow heads on strides 8 ... 64: half the work, for objects of 16 px and more."""
-    light = faster_rcnn.LIGHT | {"anchor_sizes": (24, 48, 96, 192), "roi_levels": 3, "mask_width": 128}
-    return MaskRCNN(light_fpn("tf_efficientnet_lite0", first=1), num_classes, Config(**(light | config)))
+    return MaskRCNN(light_fpn("tf_efficientnet_lite0", first=1), num_classes, Config(**(LIGHT_P3 | config)))
 
 
 def mask_rcnn_r34_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
