@@ -61,6 +61,20 @@ def test_polygons_where_there_are_no_numbers_later_ones_in_front(tmp_path: Path)
     assert "object 4" in str(data.problems[0])
 
 
+def test_outlines_that_cannot_be_read_hide_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "gtFine/val/lund"
+    folder.mkdir(parents=True)
+    car = {"label": "car", "polygon": [[2, 2], [12, 2], [12, 8], [2, 8]]}
+    bad = [{"polygon": car["polygon"]}, {"label": "person", "polygon": [[0, 0], [20, 0], [20, 1e9]]}]
+    for name, objects in (("a", [car, *bad]), ("b", [])):
+        content = {"imgHeight": 10, "imgWidth": 20, "objects": objects}
+        (folder / f"{name}_gtFine_polygons.json").write_text(json.dumps(content))
+    data = read_cityscapes(tmp_path)
+    first, second = (picture.targets for picture in data.splits["val"])
+    assert first.masks is not None and first.masks.area().tolist() == [60] and not len(second)
+    assert [problem.annotation for problem in data.problems] == ["object 2", "object 3"]
+
+
 def test_objects_beyond_the_thousandth_are_told(tmp_path: Path) -> None:
     numbers = np.arange(1, 1021).reshape(30, 34)
     categories = (Category(90, "pixel"),)

@@ -55,12 +55,17 @@ def test_files_of_others(tmp_path: Path) -> None:
         '<mask label="cat" rle="4" left="1" top="1" width="99999999" height="99999999"/>',
         '<polygon label="cat" points="0,0;x,1;2,2"/>',
         '<polygon points="0,0;5,0;5,5"/>',
+        '<polygon label="dog" points="0,0;5;5,5"/>',
+        '<polygon label="dog" points="0,0;5,0;5,1e9"/>',
+        '<polygon label="dog" points="0,0;5,0;nan,5"/>',
+        '<polygon label="dog" points="0,0;5,0"/>',
     ],
 )
 def test_bad_shapes_are_named(tmp_path: Path, shape: str) -> None:
     data = read_cvat(_file(tmp_path, shape + '<box label="cat" xtl="2" ytl="1" xbr="6" ybr="4"/>'))
-    assert len(data.splits["all"][0].targets) == 1
-    assert "1 of a.jpg" in str(data.problems[0])
+    assert data.splits["all"][0].targets.label_names == ["cat"]
+    (problem,) = data.problems
+    assert "annotations.xml" in str(problem) and "1 of a.jpg" in str(problem)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -78,3 +83,20 @@ def test_names_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     data = read_cvat(path)
     assert not len(data)
     assert "leads out" in str(data.problems[0])
+
+
+def test_a_file_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    path = _file(tmp_path, '<box label="cat" xtl="2" ytl="1" xbr="6" ybr="4"/>')
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(UserError, match=r"annotations\.xml is not valid XML .* if it was cut off"):
+        read_cvat(path)
+
+
+def test_classes_that_are_declared_come_first_wherever_they_stand(tmp_path: Path) -> None:
+    labels = "<task><labels><label><name>dog</name></label><label><name>ant</name></label></labels></task>"
+    shapes = "".join(f'<box label="{name}" xtl="2" ytl="1" xbr="6" ybr="4"/>' for name in ("cat", "dog"))
+    image = f'<image id="0" name="a.jpg" width="20" height="10">{shapes}</image>'
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{image}<meta>{labels}</meta></annotations>")
+    data = read_cvat(tmp_path)
+    assert [category.name for category in data.categories] == ["dog", "ant", "cat"]
+    assert data.splits["all"][0].targets.label_names == ["cat", "dog"]

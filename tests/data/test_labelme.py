@@ -61,11 +61,33 @@ def test_bad_shapes_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
         {"label": "a", "shape_type": "polygon", "points": [[0, 0], [9, 0]]},
         {"label": "a", "shape_type": "mask", "points": [[0, 0], [1, 1]], "mask": "%%%"},
         {"shape_type": "polygon", "points": [[0, 0], [9, 0], [9, 9]]},
+        {"label": "b", "shape_type": "polygon", "points": [[0, 0], [9, 0], [9, 1e9]]},
     ]
     _file(tmp_path, [*bad, good])
     data = read_labelme(tmp_path)
-    assert len(data.splits["all"][0].targets) == 1
-    assert [p.annotation for p in data.problems] == [f"shape {i}" for i in (1, 2, 3, 4)]
+    assert data.splits["all"][0].targets.label_names == ["a"]
+    assert [p.annotation for p in data.problems] == [f"shape {i}" for i in (1, 2, 3, 4, 5)]
+    assert "cannot belong to an image" in str(data.problems[4])
+
+
+def test_new_labels_are_in_alphabetical_order_after_the_known(tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text(json.dumps([{"id": 7, "name": "m"}]))
+    names = ["z", "m", "a", "z"]
+    square = [[0, 0], [9, 0], [9, 9], [0, 9]]
+    _file(tmp_path, [{"label": name, "shape_type": "polygon", "points": square} for name in names])
+    data = read_labelme(tmp_path)
+    assert [(c.id, c.name) for c in data.categories] == [(7, "m"), (8, "a"), (9, "z")]
+    assert data.splits["all"][0].targets.label_names == names
+
+
+def test_parts_that_cannot_be_used_do_not_spoil_their_group(tmp_path: Path) -> None:
+    places = ([[0, 0], [5, 0], [5, 5], [0, 5]], [[0, 0], [9, 0]], [[50, 0], [60, 0], [60, 5], [50, 5]])
+    parts = [{"label": "box", "shape_type": "polygon", "points": p, "group_id": 5} for p in places]
+    _file(tmp_path, [{**parts[0], "group_id": None}, *parts])
+    data = read_labelme(tmp_path)
+    masks = data.splits["all"][0].targets.masks
+    assert masks is not None and masks.area().tolist() == [25, 75]
+    assert [p.annotation for p in data.problems] == ["shape 3"]
 
 
 def test_a_folder_without_files_says_so(tmp_path: Path) -> None:

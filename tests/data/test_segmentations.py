@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eachmask.data.segmentations import draw, draw_one
-from eachmask.structures import RLE
+from eachmask.data.segmentations import draw, draw_one, draw_readable
+from eachmask.structures import RLE, Polygons
 
 SIZES = [(1, 1), (20, 30), (64, 48), (7, 90)]
 
@@ -72,3 +72,50 @@ def test_mistakes_are_named_and_other_images_are_read(segmentation: Any, what: s
 
 def test_an_absurdly_large_number_is_a_mistake_like_any_other() -> None:
     assert list(draw([([{"segmentation": [[10**400, 1, 2, 3, 4, 5]]}], (20, 30))])) == [None]
+
+
+def _odd_rings(rng: np.random.Generator, size: tuple[int, int]) -> list[list[float]]:
+    """Rings that enclose nothing, themselves twice, or the whole image; and ordinary ones."""
+    height, width = size
+    x, y = rng.uniform(0, 1, 2) * [width, height]
+    line = np.stack([np.linspace(0, width, 5), np.linspace(0, height, 5)], 1).ravel().tolist()
+    return [
+        [],
+        [x, y, x + 1, y + 1],
+        [x, y] * 3,
+        line,
+        line + line[::-1],
+        [0, 0, width, 0, width, height, 0, height],
+        [-width, -height, 2 * width, -height, 2 * width, 2 * height, -width, 2 * height],
+        [-5, -5, -1, -5, -1, -1],
+        [x, y, x, height, x, y, width, y, x, y],
+        _ring(rng, size, 3),
+        _ring(rng, size, 4),
+        _ring(rng, size, 40) * 2,
+    ]
+
+
+def test_the_fast_path_gives_the_runs_that_polygons_give() -> None:
+    rng = np.random.default_rng(1)
+    images = [(i, [{"segmentation": [r]} for r in _odd_rings(rng, size)], size) for i, size in enumerate(SIZES * 10)]
+    for number, (i, drawn, wrong) in enumerate(draw_readable(images)):
+        _, rows, size = images[number]
+        slow = Polygons.from_coco([row["segmentation"] for row in rows], size).to_rle()
+        assert i == number and not wrong
+        assert drawn.masks.size == size
+        assert np.array_equal(drawn.masks.counts, slow.counts) and np.array_equal(drawn.masks.offsets, slow.offsets)
+        assert np.array_equal(drawn.area, slow.area()) and np.array_equal(drawn.boxes, slow.boxes())
+
+
+def test_annotations_keep_their_places_beside_mistakes_and_images_their_own() -> None:
+    good = {"segmentation": [[2, 3, 6, 3, 6, 5, 2, 5]]}
+    odd, far = {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, {"segmentation": [[1, 2, 3, 4, 1e9, 6]]}
+    # several batches, a mistake here and there
+    images = [(f"{i}", [good] * (i % 5) + [odd, good, far] * (i % 7 == 3), (9, 20 + i)) for i in range(400)]
+    found = list(draw_readable(iter(images)))
+    assert [known for known, _, _ in found] == [name for name, _, _ in images]
+    for (_, rows, size), (_, drawn, wrong) in zip(images, found, strict=True):
+        assert drawn.masks.size == size
+        assert drawn.area.tolist() == [8 if row is good else 0 for row in rows]
+        assert sorted(wrong) == [i for i, row in enumerate(rows) if row is not good]
+        assert all("pairs" in why or "cannot belong" in why for why in wrong.values())

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from small_sets import make_set, shapes
 
 from eachmask.data.convert import compare
@@ -71,6 +72,19 @@ def test_a_bad_line_is_named_and_the_rest_is_read(tmp_path: Path, line: str, rea
     assert len(data.splits["train"][0].targets) == 1
     (problem,) = data.problems
     assert reason in str(problem) and "a.txt, line 1" in str(problem)
+
+
+def test_the_size_of_a_png_is_found_without_decoding_it(tmp_path: Path) -> None:
+    folder = _written(tmp_path, "0 0 0 0.5 0 0.5 0.5\n")
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (30, 20)).save(folder / "images/turned.png", exif=exif)
+    Image.new("RGB", (300, 200)).save(folder / "images/plain.png")
+    whole = (folder / "images/plain.png").read_bytes()
+    (folder / "images/plain.png").write_bytes(whole[: len(whole) // 2])  # whoever decodes it sees that it is cut off
+    data = read_yolo(folder)
+    sizes = {picture.name: picture.targets.image_size for picture in data.splits["train"]}
+    assert sizes == {"a.jpg": (40, 80), "plain.png": (200, 300), "turned.png": (30, 20)}
 
 
 def test_names_with_gaps_are_refused(tmp_path: Path) -> None:

@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eachmask.data.images import SUFFIXES, open_with_pillow
+from eachmask.data.segmentations import Drawn
 from eachmask.structures import RLE, Category, Instances, UserError
 
 _ORIENTATION = 274
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""One of these is in every PNG that has an orientation, in plain letters."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,15 @@ class AnnotatedSet:
 
 
 def instances_of(
-    masks: RLE, labels: Sequence[int], crowd: Sequence[bool], categories: tuple[Category, ...]
+    masks: RLE | Drawn, labels: Sequence[int], crowd: Sequence[bool], categories: tuple[Category, ...]
 ) -> Instances:
     """Targets of one image from its masks; boxes are tight. Masks without a pixel are left out."""
-    keep = masks.area() > 0
+    drawn = masks if isinstance(masks, Drawn) else Drawn(masks, masks.area(), masks.boxes())
+    keep = drawn.area > 0
     return Instances(
-        image_size=masks.size,
-        boxes=torch.from_numpy(masks.boxes()[keep]),
-        masks=masks[keep],
+        image_size=drawn.masks.size,
+        boxes=torch.from_numpy(drawn.boxes[keep]),
+        masks=drawn.masks[keep],  # a copy: what the masks have worked out about themselves stays behind
         labels=torch.from_numpy(np.asarray(labels, np.int64).reshape(-1)[keep]),
         crowd=torch.from_numpy(np.asarray(crowd, bool).reshape(-1)[keep]),
         categories=categories,
@@ -163,7 +167,7 @@ def image_size(path: Path, upright: bool = True) -> tuple[int, int]:
     try:
         with open_with_pillow(path) as image:
             width, height = image.size
-            turned = upright and image.getexif().get(_ORIENTATION, 1) >= 5
+            turned = upright and _may_be_turned(image, path) and image.getexif().get(_ORIENTATION, 1) >= 5
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: put the image there or remove its annotations") from None
     except Exception:
@@ -172,6 +176,11 @@ def image_size(path: Path, upright: bool = True) -> tuple[int, int]:
         height, width = read_image(path, upright=upright).shape[:2]
         turned = False
     return (width, height) if turned else (height, width)
+
+
+def _may_be_turned(image: Image.Image, path: Path) -> bool:
+    """Whether the EXIF orientation is worth asking for: Pillow decodes all of a PNG to find that there is none."""
+    return image.format != "PNG" or any(mark in path.read_bytes() for mark in _PNG_EXIF)
 
 
 def safe_name(name: str, file: Path) -> str:

@@ -28,8 +28,9 @@ from eachmask.data.annotated import (
     masks_of,
 )
 from eachmask.data.label_maps import _labels
+from eachmask.data.segmentations import draw_readable
 from eachmask.data.watch import Watch, unwatched
-from eachmask.structures import RLE, Category, Polygons, UserError
+from eachmask.structures import RLE, Category, UserError
 
 CLASSES = (
     Category(24, "person", "human"), Category(25, "rider", "human"), Category(26, "car", "vehicle"),
@@ -180,23 +181,26 @@ def _read_polygons(path: Path, result: AnnotatedSet) -> tuple[RLE, list[int], li
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is no Cityscapes polygon file") from None
     label_of = {category.name: i for i, category in enumerate(result.categories)}
-    rings, labels, crowd = [], [], []
+    outlines, labels, crowd = [], [], []
+    bad: dict[int, str] = {}
     for number, row in enumerate(rows, start=1):
         try:
-            ring = np.asarray(row["polygon"], np.float64).reshape(-1, 2)
-            Polygons([[ring]], (), size).to_rle()
-            name = str(row["label"])
+            outline, name = np.asarray(row["polygon"], np.float64).ravel().tolist(), str(row["label"])
         except (KeyError, TypeError, ValueError) as error:
-            what = f"its outline cannot be read ({error})"
-            result.problems.append(Problem(str(path), f"object {number}", what, "draw it anew"))
-            continue
+            outline, name = [], ""
+            bad[number] = str(error)
         plain = name.removesuffix("group")
-        rings.append(ring)
+        outlines.append({"segmentation": [outline]})
         labels.append(label_of.get(name, label_of.get(plain, -1)))
         crowd.append(name not in label_of and plain in label_of)
-    masks = Polygons([[ring] for ring in rings], (), size).to_rle()
-    seen = RLE.from_label_map(_front(masks)) if len(masks) else masks
-    numbers = [int(v) - 1 for v in np.unique(_front(masks)) if v > 0] if len(masks) else []
+    ((_, drawn, wrong),) = draw_readable([(path, outlines, size)])
+    bad |= {i + 1: why for i, why in wrong.items()}
+    for number, why in sorted(bad.items()):
+        what = f"its outline cannot be read ({why})"
+        result.problems.append(Problem(str(path), f"object {number}", what, "draw it anew"))
+    front = _front(drawn.masks)
+    seen = RLE.from_label_map(front)
+    numbers = np.flatnonzero(np.bincount(front.ravel(), minlength=1)[1:]).tolist()  # of those that are seen
     keep = [i for i, n in enumerate(numbers) if labels[n] >= 0]
     return seen[keep], [labels[numbers[i]] for i in keep], [crowd[numbers[i]] for i in keep]
 

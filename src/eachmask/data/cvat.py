@@ -6,7 +6,9 @@ holes or several parts are written so; all others as polygons. Crowd regions car
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
@@ -24,42 +26,76 @@ from eachmask.data.annotated import (
     named_categories,
     safe_name,
 )
+from eachmask.data.segmentations import Rows, Size, draw_readable
 from eachmask.data.watch import Watch, unwatched
-from eachmask.data.xml_safe import parse_xml, write_xml
-from eachmask.structures import RLE, Category, Polygons, UserError
+from eachmask.data.xml_safe import children_of_root, write_children
+from eachmask.structures import RLE, Category, UserError
 
+_ROOT = "annotations"
 _SHAPES = ("polygon", "box", "mask")
 
 
+class _Page(NamedTuple):
+    """What the file says of an image besides its outlines."""
+
+    name: str
+    split: str
+    shapes: list[str]
+    """What each is called in messages."""
+    labels: list[int]
+    crowd: list[bool]
+
+
 def read_cvat(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
-    """Read a folder with annotations.xml, or the file itself.
+    """Read a folder with annotations.xml, or the file itself: twice, image by image, since the classes come first.
 
     Raises:
-        UserError: the file is missing, refused (DOCTYPE) or no CVAT export.
+        UserError: the file is missing, cut off, refused (DOCTYPE) or no CVAT export.
     """
     path = source / "annotations.xml" if source.is_dir() else source
-    root = parse_xml(path)
-    if root.tag != "annotations":
-        raise UserError(f"{path} is no CVAT export: its root must be <annotations>, not <{root.tag}>")
-    declared = [label for label in root.findall("./meta//labels/label") if label.findtext("name")]
-    names = [str(label.findtext("name")) for label in declared]
-    names += [s.get("label", "") for s in root.iter() if s.tag in _SHAPES and s.get("label")]
-    ids = {str(label.findtext("name")): label.get("category_id") for label in declared}
-    categories = tuple(_with_id(c, ids.get(c.name)) for c in named_categories(names))
+    categories, num_images = _survey(path)
     result = AnnotatedSet(categories, {})
-    for image in watch("reading", root.findall("image")):
-        split = image.get("subset") or "all"
-        picture = _read_image(image, path, split, result)
-        if picture is not None:
-            result.splits.setdefault(split, []).append(picture)
+    images = (element for element in children_of_root(path, _ROOT) if element.tag == "image")
+    counted = (image for _, image in zip(watch("reading", range(num_images)), images, strict=True))
+    for page, drawn, wrong in draw_readable(_pages(counted, path, result)):
+        for i in np.flatnonzero(drawn.area == 0).tolist():
+            why, remedy, kind = "it covers no pixel", "delete it", "empty"
+            if i in wrong:
+                why, remedy, kind = f"it cannot be read ({wrong[i]})", "draw it anew", "annotation"
+            result.problems.append(Problem(str(path), page.shapes[i], why, remedy, kind))
+        targets = instances_of(drawn, page.labels, page.crowd, categories)
+        picture = Picture(page.name, _find(path.parent, page.split, page.name), targets)
+        result.splits.setdefault(page.split, []).append(picture)
     return result
+
+
+def _survey(path: Path) -> tuple[tuple[Category, ...], int]:
+    """The classes, declared ones first, and the number of images."""
+    ids: dict[str, str | None] = {}
+    used: dict[str, None] = {}
+    num_images = 0
+    for element in children_of_root(path, _ROOT):
+        num_images += element.tag == "image"
+        if element.tag == "meta":
+            declared = [label for label in element.findall(".//labels/label") if label.findtext("name")]
+            ids |= {str(label.findtext("name")): label.get("category_id") for label in declared}
+        used |= {str(s.get("label")): None for s in element.iter() if s.tag in _SHAPES and s.get("label")}
+    return tuple(_with_id(c, ids.get(c.name)) for c in named_categories([*ids, *used])), num_images
 
 
 def write_cvat(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
     """Write annotations.xml and images/SPLIT; the format holds holes, parts, overlaps."""
-    root = Element("annotations")
-    SubElement(root, "version").text = "1.1"
-    labels = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")
+    write_children(target / "annotations.xml", _ROOT, _elements(target, data, watch))
+    return []
+
+
+def _elements(target: Path, data: AnnotatedSet, watch: Watch) -> Iterator[Element]:
+    """The head of the file, and each image when it is copied."""
+    version = Element("version")
+    version.text = "1.1"
+    yield version
+    meta = Element("meta")
+    labels = SubElement(SubElement(meta, "task"), "labels")
     for category in data.categories:
         label = SubElement(labels, "label", category_id=str(category.id))
         SubElement(label, "name").text = category.name
@@ -67,15 +103,15 @@ def write_cvat(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> li
         attribute = SubElement(attributes, "attribute")
         for tag, text in (("name", "crowd"), ("input_type", "checkbox"), ("default_value", "false")):
             SubElement(attribute, tag).text = text
+    yield meta
     for number, (split, picture) in enumerate(watch("writing", list(data.pictures()))):
         copy_image(picture, target / "images" / split / picture.name)
         height, width = picture.targets.image_size
-        image = SubElement(root, "image", id=str(number), name=picture.name, subset=split)
+        image = Element("image", id=str(number), name=picture.name, subset=split)
         image.set("width", str(width))
         image.set("height", str(height))
         _write_objects(image, picture, data.categories)
-    write_xml(target / "annotations.xml", root)
-    return []
+        yield image
 
 
 def row_runs(crop: NDArray[np.bool_]) -> list[int]:
@@ -118,51 +154,49 @@ def _write_objects(image: Element, picture: Picture, categories: tuple[Category,
         SubElement(shape, "attribute", name="crowd").text = "true" if crowd else "false"
 
 
-def _read_image(image: Element, path: Path, split: str, result: AnnotatedSet) -> Picture | None:
-    try:
-        name = safe_name(image.get("name", ""), path)
-        size = (int(image.get("height", "")), int(image.get("width", "")))
-        if min(size) < 1:
-            raise ValueError("its size is no size")
-    except ValueError as error:
-        what = str(error) if isinstance(error, UserError) else "width and height must be whole numbers above 0"
-        result.problems.append(Problem(str(path), f"image {image.get('id')}", what, "export it again", "image"))
-        return None
+def _pages(images: Iterable[Element], path: Path, result: AnnotatedSet) -> Iterator[tuple[_Page, Rows, Size]]:
+    """Each image with the outlines of its objects, not yet filled."""
     label_of = {category.name: i for i, category in enumerate(result.categories)}
-    parts, labels, crowd = [RLE.empty(size)], [], []
-    for number, shape in enumerate((s for s in image if s.tag in _SHAPES), start=1):
-        where = f"{shape.tag} {number} of {name}"
+    for image in images:
         try:
-            mask = _read_shape(shape, size)
-            label = label_of[shape.get("label", "")]
-        except KeyError:
-            result.problems.append(Problem(str(path), where, "it has no label", "give it one", "category"))
+            page = _Page(safe_name(image.get("name", ""), path), image.get("subset") or "all", [], [], [])
+            size = (int(image.get("height", "")), int(image.get("width", "")))
+            if min(size) < 1:
+                raise ValueError("its size is no size")
+        except ValueError as error:
+            what = str(error) if isinstance(error, UserError) else "width and height must be whole numbers above 0"
+            result.problems.append(Problem(str(path), f"image {image.get('id')}", what, "export it again", "image"))
             continue
-        except (ValueError, TypeError) as error:
-            result.problems.append(Problem(str(path), where, f"it cannot be read ({error})", "draw it anew"))
-            continue
-        if not mask.area()[0]:
-            result.problems.append(Problem(str(path), where, "it covers no pixel", "delete it", "empty"))
-        parts.append(mask)
-        labels.append(label)
-        crowd.append(any(a.get("name") == "crowd" and a.text == "true" for a in shape.findall("attribute")))
-    targets = instances_of(RLE.cat(parts), labels, crowd, result.categories)
-    return Picture(name, _find(path.parent, split, name), targets)
+        rows = []
+        for number, shape in enumerate((s for s in image if s.tag in _SHAPES), start=1):
+            where = f"{shape.tag} {number} of {page.name}"
+            try:
+                row = {"segmentation": _segmentation(shape, size)}
+                page.labels.append(label_of[shape.get("label", "")])
+            except KeyError:
+                result.problems.append(Problem(str(path), where, "it has no label", "give it one", "category"))
+                continue
+            except (ValueError, TypeError) as error:
+                result.problems.append(Problem(str(path), where, f"it cannot be read ({error})", "draw it anew"))
+                continue
+            rows.append(row)
+            page.shapes.append(where)
+            page.crowd.append(any(a.get("name") == "crowd" and a.text == "true" for a in shape.findall("attribute")))
+        yield page, rows, size
 
 
-def _read_shape(shape: Element, size: tuple[int, int]) -> RLE:
+def _segmentation(shape: Element, size: Size) -> Any:
+    """A shape as COCO writes it: its ring, or its run lengths."""
     if shape.tag == "polygon":
-        points = [[float(v) for v in pair.split(",")] for pair in shape.get("points", "").split(";")]
-        return Polygons([[np.array(points).reshape(-1, 2)]], (), size).to_rle()
+        return [[float(v) for v in shape.get("points", "").replace(";", ",").split(",")]]
     if shape.tag == "box":
         x1, y1, x2, y2 = (float(shape.get(k, "")) for k in ("xtl", "ytl", "xbr", "ybr"))
-        ring = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
-        return Polygons([[ring]], (), size).to_rle()
+        return [[x1, y1, x2, y1, x2, y2, x1, y2]]
     left, top, width, height = (int(shape.get(k, "")) for k in ("left", "top", "width", "height"))
     if not (0 < width <= size[1] and 0 < height <= size[0]):
         raise ValueError(f"its window of {width} x {height} is larger than the image, or empty")
     runs = [int(word) for word in shape.get("rle", "").split(",")]
-    return RLE.from_bitmaps(crop_of_runs(runs, height, width)[None]).shift(left, top, size)
+    return RLE.from_bitmaps(crop_of_runs(runs, height, width)[None]).shift(left, top, size).to_coco()[0]
 
 
 def _find(base: Path, split: str, name: str) -> Path:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eachmask.data.annotated import (
@@ -27,11 +29,30 @@ from eachmask.data.annotated import (
     instances_of,
     labels_of,
     masks_of,
+    with_targets,
 )
+from eachmask.data.segmentations import Drawn, Rows, Size, draw_readable
 from eachmask.data.watch import Watch, unwatched
-from eachmask.structures import RLE, Category, Polygons, UserError
+from eachmask.structures import RLE, Category, Instances, UserError
 
 _CLASSES = "classes.json"
+
+
+class _Page(NamedTuple):
+    """What a file says besides the outlines; the lists have an entry for each shape that has one."""
+
+    file: Path
+    split: str
+    name: str
+    image: Path
+    numbers: list[int]
+    """The shape's place in the file, from 1."""
+    objects: list[Hashable]
+    """Which object it is a part of."""
+    labels: list[int]
+    crowd: list[bool]
+    refused: dict[int, str]
+    """What is wrong with each shape that cannot be used, by its place in the file."""
 
 
 def read_labelme(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
@@ -40,28 +61,22 @@ def read_labelme(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     Raises:
         UserError: there is none.
     """
-    contents: dict[Path, dict[str, Any]] = {}
     result = AnnotatedSet((), {})
-    for path in watch("parsing", sorted(source.rglob("*.json"))):
-        if path.parent == source and path.name in (_CLASSES, "convert-report.json"):
-            continue
-        try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-            if not isinstance(content.get("shapes"), list):
-                raise ValueError("it has no list of shapes")
-            contents[path] = content
-        except (OSError, ValueError, AttributeError) as error:
-            result.problems.append(Problem(str(path), "", f"no LabelMe file ({error})", "mend or remove it", "file"))
-    if not contents:
+    known = _known_categories(source / _CLASSES)
+    label_of = {name: i for i, name in enumerate(known)}
+    ours = (source / _CLASSES, source / "convert-report.json")
+    files = [path for path in sorted(source.rglob("*.json")) if path not in ours]
+    for page, drawn, wrong in draw_readable(_pages(watch("reading", files), source, label_of, result.problems)):
+        bad = dict(page.refused)
+        for i in np.flatnonzero(drawn.area == 0).tolist():
+            bad[page.numbers[i]] = f"it cannot be read ({wrong[i]})" if i in wrong else "it covers no pixel"
+        for number, what in sorted(bad.items()):
+            result.problems.append(Problem(str(page.file), f"shape {number}", what, "draw it anew or delete it"))
+        picture = Picture(page.name, page.image, instances_of(*_objects(page, drawn), ()))
+        result.splits.setdefault(page.split, []).append(picture)
+    if not len(result) and all(problem.kind == "file" for problem in result.problems):
         raise UserError(f"{source} holds no LabelMe files (JSON with a list named shapes)")
-    result.categories = _categories(source, contents)
-    for path, content in watch("reading", contents.items()):
-        relative = path.relative_to(source)
-        split = relative.parts[0] if len(relative.parts) > 1 else "all"
-        picture = _read_picture(path, content, source / split if split != "all" else source, result)
-        if picture is not None:
-            result.splits.setdefault(split, []).append(picture)
-    return result
+    return _with_categories(result, known, label_of)
 
 
 def write_labelme(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
@@ -114,52 +129,90 @@ def _mask_shape(crop: NDArray[np.bool_], x: int, y: int) -> dict[str, Any]:
 # Reading ------------------------------------------------------------------------------------------
 
 
-def _categories(source: Path, contents: dict[Path, dict[str, Any]]) -> tuple[Category, ...]:
-    """classes.json where there is one; further labels in alphabetical order, numbered on."""
-    known: dict[str, Category] = {}
+def _known_categories(path: Path) -> dict[str, Category]:
+    """Those of classes.json, by name; none where there is no such file."""
     try:
-        for row in json.loads((source / _CLASSES).read_text(encoding="utf-8")):
-            known[str(row["name"])] = Category(int(row["id"]), str(row["name"]))
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {str(row["name"]): Category(int(row["id"]), str(row["name"])) for row in rows}
     except FileNotFoundError:
-        pass
+        return {}
     except (ValueError, TypeError, KeyError):
-        raise UserError(f"{source / _CLASSES} must be a list of objects with id and name") from None
-    shapes = [s for content in contents.values() for s in content["shapes"] if isinstance(s, dict)]
-    for name in sorted({str(s["label"]) for s in shapes if s.get("label")} - set(known)):
-        known[name] = Category(max((c.id for c in known.values()), default=0) + 1, name)
-    return tuple(known.values())
+        raise UserError(f"{path} must be a list of objects with id and name") from None
 
 
-def _read_picture(path: Path, content: dict[str, Any], base: Path, result: AnnotatedSet) -> Picture | None:
-    try:
-        size = (int(content["imageHeight"]), int(content["imageWidth"]))
-        if min(size) < 1:
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
-        what = "imageHeight and imageWidth must be whole numbers above 0"
-        result.problems.append(Problem(str(path), "", what, "save it anew in LabelMe", "image"))
-        return None
-    objects: dict[Any, tuple[list[RLE], str, bool]] = {}
-    for number, shape in enumerate(content["shapes"], start=1):
+def _with_categories(data: AnnotatedSet, known: dict[str, Category], label_of: dict[str, int]) -> AnnotatedSet:
+    """Labels were numbered as they came; now further ones follow the known in alphabetical order, numbered on."""
+    first = max((category.id for category in known.values()), default=0) + 1
+    further = sorted(set(label_of) - set(known))
+    categories = (*known.values(), *(Category(i, name) for i, name in enumerate(further, start=first)))
+    place = {category.name: i for i, category in enumerate(categories)}
+    lookup = torch.tensor([place[name] for name in label_of], dtype=torch.int64)
+
+    def named(targets: Instances) -> Instances:
+        targets.labels, targets.categories = lookup[torch.as_tensor(targets.labels)], categories
+        return targets
+
+    return with_targets(data, categories, named)
+
+
+def _pages(
+    files: Iterable[Path], source: Path, label_of: dict[str, int], problems: list[Problem]
+) -> Iterator[tuple[_Page, Rows, Size]]:
+    """Each file with the outlines of its shapes, not yet filled; names that are new get the next label."""
+    for path in files:
         try:
-            mask = _read_shape(shape, size)
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            if not isinstance(content.get("shapes"), list):
+                raise ValueError("it has no list of shapes")
+        except (OSError, ValueError, AttributeError) as error:
+            problems.append(Problem(str(path), "", f"no LabelMe file ({error})", "mend or remove it", "file"))
+            continue
+        for shape in content["shapes"]:
+            if isinstance(shape, dict) and shape.get("label"):
+                label_of.setdefault(str(shape["label"]), len(label_of))
+        try:
+            size = (int(content["imageHeight"]), int(content["imageWidth"]))
+            if min(size) < 1:
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            what = "imageHeight and imageWidth must be whole numbers above 0"
+            problems.append(Problem(str(path), "", what, "save it anew in LabelMe", "image"))
+            continue
+        inner, image = path.relative_to(source), _image(path, content)
+        split = inner.parts[0] if len(inner.parts) > 1 else "all"
+        name = path.with_suffix(image.suffix).relative_to(source / split if len(inner.parts) > 1 else source)
+        page = _Page(path, split, name.as_posix(), image, [], [], [], [], {})
+        yield page, list(_rows(content["shapes"], page, size, label_of)), size
+
+
+def _rows(shapes: Sequence[Any], page: _Page, size: Size, label_of: dict[str, int]) -> Iterator[dict[str, Any]]:
+    for number, shape in enumerate(shapes, start=1):
+        try:
+            row = {"segmentation": _segmentation(shape, size)}
             if not shape.get("label"):
                 raise ValueError("it has no label")
-            if not mask.area()[0]:
-                raise ValueError("it covers no pixel")
-            key = number if shape.get("group_id") is None else ("group", str(shape["group_id"]), str(shape["label"]))
-            flags = shape.get("flags") or {}
-            objects.setdefault(key, ([], str(shape["label"]), bool(flags.get("crowd"))))[0].append(mask)
+            label, group, flags = str(shape["label"]), shape.get("group_id"), shape.get("flags") or {}
+            crowd = bool(flags.get("crowd"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"it cannot be read ({error})"
-            result.problems.append(Problem(str(path), f"shape {number}", what, "draw it anew or delete it"))
-    label_of = {category.name: i for i, category in enumerate(result.categories)}
-    masks = RLE.cat([RLE.empty(size), *(RLE.cat(parts).union() for parts, _, _ in objects.values())])
-    labels = [label_of[name] for _, name, _ in objects.values()]
-    targets = instances_of(masks, labels, [crowd for _, _, crowd in objects.values()], result.categories)
-    image = _image(path, content)
-    name = path.with_suffix(image.suffix).relative_to(base).as_posix()
-    return Picture(name, image, targets)
+            page.refused[number] = f"it cannot be read ({error})"
+            continue
+        page.numbers.append(number)
+        page.objects.append(number if group is None else ("group", str(group), label))
+        page.labels.append(label_of[label])
+        page.crowd.append(crowd)
+        yield row
+
+
+def _objects(page: _Page, drawn: Drawn) -> tuple[Drawn | RLE, list[int], list[bool]]:
+    """Masks, labels and crowd flags, shapes of one group united."""
+    if len(set(page.objects)) == len(page.objects):
+        return drawn, page.labels, page.crowd
+    members: dict[Hashable, list[int]] = {}
+    for i in np.flatnonzero(drawn.area).tolist():
+        members.setdefault(page.objects[i], []).append(i)
+    masks = RLE.cat([RLE.empty(drawn.masks.size), *(drawn.masks[own].union() for own in members.values())])
+    first = [own[0] for own in members.values()]
+    return masks, [page.labels[i] for i in first], [page.crowd[i] for i in first]
 
 
 def _image(path: Path, content: dict[str, Any]) -> Path:
@@ -170,11 +223,12 @@ def _image(path: Path, content: dict[str, Any]) -> Path:
     return find_image(path.parent, path.stem) or path.parent / (named or f"{path.stem}.jpg")
 
 
-def _read_shape(shape: dict[str, Any], size: tuple[int, int]) -> RLE:
+def _segmentation(shape: dict[str, Any], size: Size) -> Any:
+    """A shape as COCO writes it: its ring, or its run lengths."""
     kind = shape.get("shape_type", "polygon")
     points = np.asarray(shape["points"], np.float64).reshape(-1, 2)
     if kind == "mask":
-        return _read_mask(shape, points, size)
+        return _read_mask(shape, points, size).to_coco()[0]
     if kind == "rectangle":
         (x1, y1), (x2, y2) = points.min(0), points.max(0)
         points = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
@@ -184,7 +238,7 @@ def _read_shape(shape: dict[str, Any], size: tuple[int, int]) -> RLE:
         points = points[0] + radius * np.stack([np.cos(angle), np.sin(angle)], 1)
     elif kind != "polygon":
         raise ValueError(f"a {kind} has no area")
-    return Polygons([[points]], (), size).to_rle()
+    return [points.ravel().tolist()]
 
 
 def _read_mask(shape: dict[str, Any], points: NDArray[np.float64], size: tuple[int, int]) -> RLE:

@@ -1,4 +1,4 @@
-"""COCO's ``segmentation`` entries, polygon lists and run lengths, to packed runs.
+"""COCO's ``segmentation`` entries, polygon lists and run lengths, to packed runs: what every format's outlines become.
 
 Everything becomes COCO's own run-length string first, by compiled calls for all outlines of an image together; the
 strings, areas and boxes of many images are then read at once. A polygon costs a few microseconds that way, where one
@@ -8,8 +8,8 @@ image at a time would pay for dozens of small array operations.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from itertools import chain, tee
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,15 @@ from eachmask.structures.runs import Runs
 
 Rows = Sequence[Mapping[str, Any]]
 Size = tuple[int, int]
+Known = TypeVar("Known")
 
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """What a segmentation that cannot be read raises."""
-_AT_ONCE = 2000
+_AT_ONCE = 250
 """Annotations and images read together, so that memory stays flat however many there are."""
 _FEWEST = 6
 """Numbers of a ring that encloses something: three points."""
+_NOTHING: Mapping[str, Any] = {"segmentation": [[]]}
 
 
 class Drawn(NamedTuple):
@@ -54,6 +56,35 @@ def draw(images: Iterable[tuple[Rows, Size]]) -> Iterator[Drawn | None]:
                     yield draw_one(rows, size)
                 except BROKEN:
                     yield None
+
+
+def draw_readable(images: Iterable[tuple[Known, Rows, Size]]) -> Iterator[tuple[Known, Drawn, dict[int, str]]]:
+    """The same for readers that go on after a mistake; annotations keep their places.
+
+    Args:
+        images: for each what its reader knows of it, its annotations and its (height, width).
+
+    Returns:
+        for each what its reader knows of it, its masks, and why annotations could not be read, by their places: their
+        masks are empty.
+    """
+    known, to_draw = tee(images)  # they are drawn many together: what is known of them waits
+    found = draw((rows, size) for _, rows, size in to_draw)
+    for (own, rows, size), drawn in zip(known, found, strict=True):
+        if drawn is not None:
+            yield own, drawn, {}
+            continue
+        wrong = {i: why for i, row in enumerate(rows) if (why := _mistake(row, size))}
+        yield own, draw_one([_NOTHING if i in wrong else row for i, row in enumerate(rows)], size), wrong
+
+
+def _mistake(row: Mapping[str, Any], size: Size) -> str:
+    """Why an annotation cannot be read; "" where it can."""
+    try:
+        draw_one([row], size)
+    except BROKEN as error:
+        return reason(error)
+    return ""
 
 
 def draw_one(rows: Rows, size: Size) -> Drawn:

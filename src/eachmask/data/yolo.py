@@ -9,7 +9,7 @@ reader looks for them, so that no other program takes a crowd for an object.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,13 @@ from eachmask.data.annotated import (
     labels_of,
     masks_of,
 )
+from eachmask.data.segmentations import Rows, Size, draw_readable
 from eachmask.data.watch import Watch, unwatched
-from eachmask.structures import Category, Masks, Polygons, UserError
+from eachmask.structures import Category, Masks, UserError
 
 Ring = NDArray[Any]
+Labelled = tuple[Path, list[int], list[bool]]
+"""A picture's file, and each object's label and whether it is a crowd."""
 
 
 def read_yolo(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
@@ -45,11 +48,8 @@ def read_yolo(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     categories = _categories(content, yaml_path)
     result = AnnotatedSet(categories, {})
     for split, folder in _split_folders(content, yaml_path):
-        result.splits[split] = [
-            picture
-            for path in watch("reading", image_files(folder))
-            if (picture := _read_picture(path, folder, categories, result.problems)) is not None
-        ]
+        pages = _pages(watch("reading", image_files(folder)), folder, len(categories), result.problems)
+        result.splits[split] = list(_pictures(pages, folder, categories, result.problems))
     if not result.splits:
         raise UserError(f"{yaml_path} names no folder of images: add train: images/train")
     return result
@@ -219,40 +219,52 @@ def _label_file(image: Path, folder: Path, kind: str) -> Path | None:
     return Path(*parts)
 
 
-def _read_picture(
-    path: Path, folder: Path, categories: tuple[Category, ...], problems: list[Problem]
-) -> Picture | None:
-    try:
-        size = image_size(path)
-    except UserError as error:
-        problems.append(Problem(str(path), "", f"the size cannot be read ({error})", "replace the image", "image"))
-        return None
-    rings: list[Ring] = []
-    labels: list[int] = []
-    crowd: list[bool] = []
-    for kind in ("labels", "crowd"):
-        file = _label_file(path, folder, kind)
-        if file is None or not file.is_file():
+def _pages(
+    paths: Iterable[Path], folder: Path, num_classes: int, problems: list[Problem]
+) -> Iterator[tuple[Labelled, Rows, Size]]:
+    """Each picture with the outlines of its objects, not yet filled."""
+    for path in paths:
+        try:
+            size = image_size(path)
+        except UserError as error:
+            problems.append(Problem(str(path), "", f"the size cannot be read ({error})", "replace the image", "image"))
             continue
-        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-            if not line.strip():
+        rows: list[dict[str, Any]] = []
+        labels: list[int] = []
+        crowd: list[bool] = []
+        for kind in ("labels", "crowd"):
+            file = _label_file(path, folder, kind)
+            if file is None or not file.is_file():
                 continue
-            try:
-                label, ring = _parse(line, size, len(categories))
-            except ValueError as error:
-                problems.append(Problem(str(file), f"line {number}", str(error), "mend or delete the line"))
-                continue
-            labels.append(label)
-            rings.append(ring)
-            crowd.append(kind == "crowd")
-    masks = Polygons([[ring] for ring in rings], (), size).to_rle()
-    for i in np.flatnonzero(masks.area() == 0):
-        problems.append(Problem(str(path), f"object {i + 1}", "it covers no pixel", "delete its line", "empty"))
-    return Picture(path.relative_to(folder).as_posix(), path, instances_of(masks, labels, crowd, categories))
+            for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+                if not line.strip():
+                    continue
+                try:
+                    label, ring = _parse(line, size, num_classes)
+                except ValueError as error:
+                    problems.append(Problem(str(file), f"line {number}", str(error), "mend or delete the line"))
+                    continue
+                labels.append(label)
+                rows.append({"segmentation": [ring]})
+                crowd.append(kind == "crowd")
+        yield (path, labels, crowd), rows, size
 
 
-def _parse(line: str, size: tuple[int, int], num_classes: int) -> tuple[int, Ring]:
-    """A line -> label and ring in pixels; four numbers are a box: centre x, y, width, height."""
+def _pictures(
+    pages: Iterable[tuple[Labelled, Rows, Size]],
+    folder: Path,
+    categories: tuple[Category, ...],
+    problems: list[Problem],
+) -> Iterator[Picture]:
+    for (path, labels, crowd), drawn, _ in draw_readable(pages):
+        for i in np.flatnonzero(drawn.area == 0):
+            problems.append(Problem(str(path), f"object {i + 1}", "it covers no pixel", "delete its line", "empty"))
+        targets = instances_of(drawn, labels, crowd, categories)
+        yield Picture(path.relative_to(folder).as_posix(), path, targets)
+
+
+def _parse(line: str, size: Size, num_classes: int) -> tuple[int, list[float]]:
+    """A line -> label and ring x1, y1, x2, y2 ... in pixels; four numbers are a box: centre x, y, width, height."""
     words = line.split()
     try:
         label, values = int(float(words[0])), np.array([float(w) for w in words[1:]])
@@ -269,4 +281,5 @@ def _parse(line: str, size: tuple[int, int], num_classes: int) -> tuple[int, Rin
         raise ValueError(f"its {len(values)} coordinates are no outline: x and y come in pairs, three or more")
     if np.abs(values).max() > 2:
         raise ValueError("its coordinates are pixels, but must be shares of width and height, 0..1")
-    return label, values.reshape(-1, 2) * np.array([size[1], size[0]])
+    pixels: list[float] = (values.reshape(-1, 2) * np.array([size[1], size[0]])).ravel().tolist()
+    return label, pixels
