@@ -28,7 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peak_memory import peak_mb
@@ -44,35 +44,55 @@ class System:
 
     variant: str
     preprocess: dict[str, Any] = field(default_factory=dict)
+    num_classes: int = NUM_CLASSES
 
 
 SQUARE = {"fixed_size": (550, 550), "divisor": 1}
+USUAL = {"short_side": 800, "long_side": 1333}
+SMALL = {"short_side": 448, "long_side": 768}
 SPEED = {
-    "torchvision mask_rcnn": System("torchvision", {"short_side": 800, "long_side": 1333}),
-    "mask_rcnn_r50_fpn": System("mask_rcnn_r50_fpn", {"short_side": 800, "long_side": 1333}),
+    "torchvision mask_rcnn": System("torchvision", USUAL),
+    "mask_rcnn_r50_fpn": System("mask_rcnn_r50_fpn", USUAL),
     "yolact_r50": System("yolact_r50", SQUARE),
     "yolact_r101": System("yolact_r101", SQUARE),
-    "solov2_light_r50_fpn": System("solov2_light_r50_fpn", {"short_side": 448, "long_side": 768}),
+    "solov2_light_r50_fpn": System("solov2_light_r50_fpn", SMALL),
 }
 """Sizes are those of the papers: 800, 550 and 448 px."""
 MEMORY = {
-    name: System(name, {"short_side": 448, "long_side": 768} | preprocess)
-    for name, preprocess in {
-        "mask_rcnn_lite0_fpn": {},
-        "yolact_r50": SQUARE,
-        "yolact_lite0": SQUARE,
-        "yolact_plus_r18": SQUARE,
-        "fastsam_lite0": {},
-        **dict.fromkeys(
+    name: System(name, preprocess, 1 if name.startswith(("fastsam", "solo", "decoupled_solo")) else NUM_CLASSES)
+    for names, preprocess in (
+        (
             (
-                "solo_lite0", "solov2_lite0", "condinst_lite0_fpn", "blendmask_lite0_fpn", "centermask_lite0_fpn",
-                "polarmask_lite0_fpn", "tensormask_lite0_fpn", "rtmdet_ins_nano",
+                "yolact_lite0", "yolact_r50", "yolact_r101", "yolact_plus_r18", "yolact_plus_r50", "yolact_plus_r101",
             ),
-            {},
+            SQUARE,
         ),
-    }.items()
+        (
+            (
+                "mask_rcnn_lite0_fpn", "solo_lite0", "decoupled_solo_lite0", "decoupled_solo_light_r50_fpn",
+                "solov2_lite0", "solov2_light_r18_fpn", "solov2_light_r50_fpn", "condinst_lite0_fpn",
+                "blendmask_lite0_fpn", "centermask_lite0_fpn", "polarmask_lite0_fpn", "tensormask_lite0_fpn",
+                "fastsam_lite0", "fcos_lite0_fpn", "retinanet_lite0_fpn", "yolo_v1_lite0", "yolo_v1_r18",
+            ),
+            SMALL,
+        ),
+        (("rtmdet_ins_nano", "rtmdet_ins_m", "rtmdet_ins_x"), {"short_side": 640, "long_side": 640}),
+        (
+            (
+                "solo_r50_fpn", "decoupled_solo_r50_fpn", "solov2_r50_fpn", "solov2_r101_fpn", "condinst_r50_fpn",
+                "blendmask_r50_fpn", "centermask_r50_fpn", "centermask_v39_fpn", "polarmask_r50_fpn",
+                "tensormask_r50_fpn", "fcos_r50_fpn", "retinanet_r50_fpn",
+            ),
+            USUAL,
+        ),
+        (("fastsam_r50",), {"short_side": 1024, "long_side": 1024}),
+    )
+    for name in names
 }  # fmt: skip
-"""Small variants: what is made of 500 masks does not depend on the backbone."""
+"""Each system's small and large variants at the sizes they are made for. SOLO's have one class: with random weights
+nearly every cell is a candidate, for each class."""
+COVERED = 0.01
+"""Share of the picture that a mask may have on average: 500 objects do not cover more than the picture five times."""
 
 
 # Networks with random weights -----------------------------------------------------------------------------------------
@@ -100,8 +120,12 @@ def settle(model: Any, run: Callable[[], Any]) -> None:
         norm.eval()
 
 
-def predictor_of(system: System, device: str, precision: str) -> Any:
-    """Ours, with repeatable random weights."""
+def predictor_of(system: System, device: str, precision: str, usual: Any = None) -> Any:
+    """Ours, with repeatable random weights.
+
+    Args:
+        usual: the photograph (H, W, 3) whose statistics batch normalisation gets; None: scikit-image's coffee.
+    """
     import torch
 
     from eachmask import models
@@ -110,15 +134,15 @@ def predictor_of(system: System, device: str, precision: str) -> Any:
     from eachmask.weights.file import ModelInfo
 
     torch.manual_seed(0)
-    num_classes = 1 if system.variant.startswith("fastsam") else NUM_CLASSES
-    model = models.variant(system.variant)(num_classes=num_classes).eval()
+    usual = photograph("coffee") if usual is None else usual
+    model = models.variant(system.variant)(num_classes=system.num_classes).eval()
     preprocess = Preprocess(**system.preprocess)
     with torch.no_grad():
-        settle(model, lambda: model(preprocess([photograph("coffee")])))
+        settle(model, lambda: model(preprocess([usual])))
     info = ModelInfo(
         variant=system.variant,
         preprocess=preprocess,
-        categories=tuple(Category(i + 1, f"class {i}") for i in range(num_classes)),
+        categories=tuple(Category(i + 1, f"class {i}") for i in range(system.num_classes)),
     )
     return Predictor(model, info, device=device, precision=precision)
 
@@ -152,20 +176,40 @@ def ours(system: System, device: str, precision: str, compiled: bool) -> Callabl
     return run
 
 
-def options_for(predictor: Any, picture: Any, objects: int) -> Any:
-    """Options under which a picture has so many objects, found without masks and with one pass of the network."""
+def options_for(predictor: Any, picture: Any, objects: int, with_masks: bool = False) -> Any:
+    """Options under which a picture has so many objects, found with one pass of the network.
+
+    Args:
+        with_masks: also choose the masks' threshold, such that they cover no more than ``COVERED``, where that leaves
+            enough objects; and see the masks in every trial, since they change the scores of some systems.
+    """
     import torch
 
+    from eachmask.predict import preprocessed
     from eachmask.structures import DecodeOptions
 
+    preprocess = predictor.info.preprocess
+    options = DecodeOptions(score_threshold=0.0, max_detections=objects, with_masks=with_masks)
     with torch.inference_mode(), predictor._autocast():
-        raw = predictor.model(predictor.info.preprocess([predictor._reduced(picture)]).to(predictor.device))
+        raw = predictor.model(preprocessed(preprocess, picture, preprocess.limits(picture)).to(predictor.device))
+
+        def found(options: Any) -> Any:
+            return predictor.model.decode(raw, options)[0]
+
+        for threshold in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98) if with_masks else ():
+            trial = replace(options, mask_threshold=threshold)
+            instances = found(trial)
+            if instances.masks is None or len(instances) < objects:
+                break
+            options = trial
+            height, width = instances.image_size
+            if instances.masks.area().mean() <= COVERED * height * width:
+                break
 
         def count(threshold: float) -> int:
-            options = DecodeOptions(score_threshold=threshold, max_detections=objects, with_masks=False)
-            return len(predictor.model.decode(raw, options)[0])
+            return len(found(replace(options, score_threshold=threshold)))
 
-        return DecodeOptions(score_threshold=threshold_for(count, objects), max_detections=objects)
+        return replace(options, score_threshold=threshold_for(count, objects), with_masks=True)
 
 
 def torchvisions(system: System, device: str, precision: str, compiled: bool) -> Callable[[Any, str], int]:
@@ -378,19 +422,29 @@ def suppression(args: argparse.Namespace) -> dict[str, Any]:
 # Memory ---------------------------------------------------------------------------------------------------------------
 
 
-def peak_of(name: str, side: int, objects: int) -> dict[str, Any]:
-    """Peak memory of a process that finds so many objects in a large picture; runs in a process of its own."""
+def peak_of(name: str, usual: Any, side: int, objects: int) -> dict[str, Any]:
+    """Peak memory of a process that finds so many objects in a large picture; runs in a process of its own.
+
+    Args:
+        usual: a photograph (H, W, 3), made larger here; read elsewhere, since scikit-image needs memory too.
+    """
     import cv2
     import torch
 
     torch.set_num_threads(1)
-    picture = cv2.resize(photograph("coffee"), (side, side))
-    predictor = predictor_of(MEMORY[name], "cpu", "fp32")
-    options = options_for(predictor, picture, objects)
+    picture = cv2.resize(usual, (side, side))
+    predictor = predictor_of(MEMORY[name], "cpu", "fp32", usual)
+    options = options_for(predictor, picture, objects, with_masks=True)
     before = peak_mb()
     found = predictor.predict(picture, options=options)
-    rles = found.masks.to_rle().to_coco()
-    return {"peak_mb": round(peak_mb()), "before_mb": round(before), "objects": len(rles)}
+    result = {"before_mb": round(before), "objects": len(found)}
+    if found.masks is not None:  # detectors have boxes only
+        rle = found.masks.to_rle()
+        strings = rle.to_coco()
+        result["covered"] = round(float(rle.area().mean()) / side**2, 4)
+        result["mb_of_rle"] = round(sum(len(one["counts"]) for one in strings) / (1 << 20), 1)
+        result["mask_threshold"] = options.mask_threshold
+    return {"peak_mb": round(peak_mb())} | result
 
 
 def memory(args: argparse.Namespace) -> dict[str, Any]:
@@ -399,9 +453,9 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
     for name in MEMORY:
         if args.systems and name not in args.systems:
             continue
-        report[name] = one = alone(peak_of, name, args.side, args.objects)
+        report[name] = one = alone(peak_of, name, photograph("coffee"), args.side, args.objects)
         said = one.get("missing") or f"{one['peak_mb']:6} MB for {one['objects']} objects"
-        print(f"{name:24}{said}", flush=True)
+        print(f"{name:28}{said}", flush=True)
     return report
 
 

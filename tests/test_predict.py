@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pickle
 import warnings
 from dataclasses import replace
@@ -12,7 +13,7 @@ from PIL import Image
 from tiny_model import Spots, spots_image, spots_info
 from torch import nn
 
-from eachmask.predict import Predictor, find_device, find_precision, load, place
+from eachmask.predict import Predictor, find_device, find_precision, load, place, preprocessed
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, Preprocess, UserError
 
 
@@ -144,6 +145,48 @@ def test_large_pictures_are_reduced_before_they_become_floats(monkeypatch: pytes
     reduced = model.predict(image)
     assert seen == [(128, 192)]
     assert reduced.image_size == (600, 900) and usual.masks.iou(reduced.masks)[0, 0] > 0.9
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        Preprocess(short_side=64, long_side=400),
+        Preprocess(fixed_size=(55, 57), divisor=1, channels="bgr"),
+        Preprocess(short_side=None, magnification=0.07, contrast="percentile"),
+    ],
+    ids=["short-side", "fixed-bgr", "percentile"],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_large_picture_is_read_only_where_resizing_reads_it(
+    preprocess: Preprocess, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = (np.random.default_rng(0).random((613, 4001, 3)) * (1 if dtype == np.float32 else 255)).astype(dtype)
+    limits = preprocess.limits(image)
+    wanted = preprocess([image], limits=limits)
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(Preprocess, "to_float", _spy(Preprocess.to_float, seen))
+    found = preprocessed(preprocess, image, limits)
+    height, width = preprocess.target_size(613, 4001)
+    assert seen == [(2 * height, 2 * width)]
+    assert found.sizes == wanted.sizes
+    torch.testing.assert_close(found.tensor, wanted.tensor, rtol=0, atol=2e-6)
+
+
+def test_a_picture_that_is_read_nearly_everywhere_becomes_floats_as_a_whole() -> None:
+    image = spots_image(3, 100, 120)
+    preprocess = Preprocess(short_side=48, long_side=200)
+    found = preprocessed(preprocess, image, (0.0, 255.0))
+    assert torch.equal(found.tensor, preprocess([image]).tensor)
+
+
+def test_a_model_can_be_trained_after_it_has_predicted() -> None:
+    model = Spots().train()
+    before = copy.deepcopy(model.state_dict())
+    Predictor(model, spots_info(), device="cpu", precision="fp32").predict(spots_image(0))
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model.mix(torch.ones(1, 3, 4, 4)).sum().backward()
+    assert model.mix.weight.grad is not None
 
 
 def _spy(function: object, seen: list) -> object:

@@ -19,8 +19,10 @@ def crowd(num: int, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     return boxes, torch.rand(num, num_classes, generator=generator)
 
 
+@pytest.mark.parametrize("pairs_at_once", [1, 2 * 50**2, 1 << 20])
 @pytest.mark.parametrize("score_threshold", [None, 0.6, 2.0])
-def test_all_classes_at_once_equal_one_after_the_other(score_threshold):
+def test_all_classes_at_once_equal_one_after_the_other(score_threshold, pairs_at_once, monkeypatch):
+    monkeypatch.setattr("eachmask.ops.prototypes._PAIRS_AT_ONCE", pairs_at_once)
     boxes, scores = crowd(80, 3)
     found = set()
     for row, label in zip(*fast_nms(boxes, scores, 0.4, 50, score_threshold), strict=True):

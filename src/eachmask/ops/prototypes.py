@@ -17,6 +17,8 @@ from eachmask.structures import boxes as box_ops
 
 _CELLS_AT_ONCE = 1 << 24
 """Cells of masks held in float32 at a time."""
+_PAIRS_AT_ONCE = 1 << 20
+"""Pairs of boxes compared at a time, in some 40 bytes each."""
 
 
 def fast_nms(
@@ -42,18 +44,24 @@ def fast_nms(
     if not per_class:
         return classes.new_zeros(0), classes.new_zeros(0)
     best, index = scores[:, classes].t().topk(per_class, dim=1)  # (K', n), sorted
-    candidates = boxes[index]
-    low = torch.maximum(candidates[:, :, None, :2], candidates[:, None, :, :2])
-    high = torch.minimum(candidates[:, :, None, 2:], candidates[:, None, :, 2:])
-    common = (high - low).clamp_(min=0).prod(-1)
-    area = box_ops.area(candidates)
-    union = area[:, :, None] + area[:, None] - common
-    iou = torch.where(union > 0, common / union, 0.0)
-    kept = iou.triu_(diagonal=1).max(dim=1).values <= threshold
+    at_once = max(1, _PAIRS_AT_ONCE // per_class**2)
+    overlaps = [_largest_overlap(boxes[rows]) for rows in index.split(at_once)]  # type: ignore[no-untyped-call]
+    kept = torch.cat(overlaps) <= threshold
     if score_threshold is not None:
         kept &= best > score_threshold
     row, column = torch.nonzero(kept, as_tuple=True)
     return index[row, column], classes[row]
+
+
+def _largest_overlap(boxes: Tensor) -> Tensor:
+    """(K, n, 4) boxes of K classes, best first -> (K, n) largest IoU of each with a better one of its class."""
+    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    common = (high - low).clamp_(min=0).prod(-1)
+    area = box_ops.area(boxes)
+    union = area[:, :, None] + area[:, None] - common
+    iou = torch.where(union > 0, common / union, 0.0)
+    return iou.triu_(diagonal=1).max(dim=1).values
 
 
 def on_grid(boxes: Tensor, frame: tuple[int, int], grid: tuple[int, int]) -> Tensor:

@@ -50,6 +50,9 @@ INNER, OUTER = math.sqrt(0.5), math.sqrt(2.0)
 """The points besides 0 and infinity, a and b, each with both signs."""
 _A2, _B2 = 0.5, 2.0  # their squares, exactly
 
+_KERNELS_AT_ONCE = 16
+"""Output channels whose weights are transformed together: the float64 values of a whole layer leave the cache, and
+holes in memory that are seldom filled again."""
 _BLOCK = 32768
 """Tiles x channels of one block: its values at the 36 points are then 5 MB, and so are their products."""
 
@@ -62,9 +65,13 @@ def transform_weights(weight: Tensor) -> Tensor:
     """
     if weight.shape[2:] != (3, 3):
         raise ValueError(f"expected 3x3 kernels, got {tuple(weight.shape)}")
+    channels_out, channels_in = weight.shape[:2]
     g = torch.tensor(kernel_matrix(), dtype=torch.float64)
-    values = torch.einsum("ai,kcij,bj->abck", g, weight.detach().double().cpu(), g)
-    return values.reshape(36, weight.shape[1], weight.shape[0]).float().contiguous()
+    values = empty_map((6, 6, channels_in, channels_out))
+    for first in range(0, channels_out, _KERNELS_AT_ONCE):
+        part = slice(first, first + _KERNELS_AT_ONCE)
+        values[..., part] = torch.einsum("ai,kcij,bj->abck", g, weight[part].detach().double().cpu(), g)
+    return values.view(36, channels_in, channels_out)
 
 
 def kernel_matrix() -> list[list[float]]:

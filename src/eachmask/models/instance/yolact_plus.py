@@ -108,7 +108,7 @@ class MaskIoU(nn.Sequential):
 
 SMALLEST_GRID = 63
 """Rows and columns that are just enough for five unpadded strides."""
-_CELLS_AT_ONCE = 1 << 22
+_CELLS_AT_ONCE = 1 << 20
 """Cells of masks judged at a time."""
 
 
