@@ -98,7 +98,7 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     path = train(recipe(name, options), train_data, _First(val_data, 0), Run(out, seed=SEED, device=options.device))
     predictor = load(path, device=options.device, precision="fp32")
     samples = [val_data[i] for i in range(min(VAL_IMAGES, len(val_data)))]
-    found = [predictor.predict(sample.image) for sample in samples]
+    found = [predictor.predict(sample.image, options=predictor.ranked_options()) for sample in samples]
     with_masks = found[0].masks is not None
     for instances in found:
         if instances.masks is not None:

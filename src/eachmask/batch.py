@@ -290,10 +290,12 @@ def _checked(options: BatchOptions, predictor: Predictor) -> BatchOptions:
     predictor.decode_options(options.decode)
     if options.batch is not None and options.batch < 1:
         raise UserError(f"a batch needs at least one picture, not {options.batch}")
-    known = {category.name.casefold(): category.name for category in predictor.info.categories}
+    classes_known = [category.name for category in predictor.info.categories]
+    fine = [] if predictor.namer is None else predictor.namer.config.names
+    known = {name.casefold(): name for name in (*fine, *classes_known)}
     for name in options.classes:
         if name.casefold() not in known:
-            shown = ", ".join(sorted(known.values())[:20]) + (" ..." if len(known) > 20 else "")
+            shown = ", ".join(sorted(classes_known)[:20]) + (" ..." if len(known) > 20 else "")
             raise UserError(f"the model knows no class {name!r}; its classes are {shown or 'not named'}")
     classes = tuple(sorted({known[name.casefold()] for name in options.classes}))
     batch = options.batch or (1 if predictor.device.type == "cpu" else 4)

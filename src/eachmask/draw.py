@@ -279,10 +279,11 @@ def write_names(canvas: Picture, instances: Instances, options: DrawOptions | No
 
 
 def _captions(instances: Instances) -> list[str]:
-    """Class and score; of a single class the score alone."""
+    """Narrowest name and score; of a single class the score alone."""
+    names = [fine or name for fine, name in zip(instances.fine_label_names, instances.label_names, strict=True)]
     if instances.scores is None:
-        return instances.label_names
-    names = instances.label_names if len(instances.categories) != 1 else [""] * len(instances)
+        return names
+    names = names if len(instances.categories) != 1 else [""] * len(instances)
     pairs = zip(names, instances.scores.tolist(), strict=True)
     return [f"{name} {score:.2f}".strip() for name, score in pairs]
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from eachmask.structures import DecodeOptions, ImageBatch, Instances, Preprocess
 if TYPE_CHECKING:
     from PIL import Image
 
+    from eachmask.models.naming import Namer
     from eachmask.weights.file import ModelInfo
 
     Picture = str | Path | NDArray[Any] | torch.Tensor | Image.Image
@@ -48,10 +49,11 @@ def load(name_or_path: str | Path, *, device: str = "auto", precision: str = "au
         UserError: no such model, weights out of reach, or a device that is not there.
     """
     from eachmask.weights.fetch import locate
-    from eachmask.weights.file import load_model
+    from eachmask.weights.file import load_model, load_namer
 
-    model, info = load_model(locate(name_or_path))
-    return Predictor(model, info, device=device, precision=precision)
+    path = locate(name_or_path)
+    model, info = load_model(path)
+    return Predictor(model, info, device=device, precision=precision, namer=load_namer(path))
 
 
 class Predictor:
@@ -62,6 +64,7 @@ class Predictor:
         info: its preprocessing, categories, default tile size and decoding.
         device, precision: see :func:`load`.
         optimise: fuse normalisation and order memory for speed; the results stay equal up to rounding.
+        namer: gives the objects narrower names than their classes'.
 
     Raises:
         UserError: unknown or absent device, unknown precision.
@@ -75,17 +78,20 @@ class Predictor:
         device: str = "auto",
         precision: str = "auto",
         optimise: bool = True,
+        namer: Namer | None = None,
     ) -> None:
         self.info = info
         self.requested_device = device
         self.device = find_device(device)
         self.dtype = find_precision(precision, self.device)
-        self.fingerprint = _fingerprint(model, info)
+        self.fingerprint = _fingerprint(model, info, namer)
         if optimise:
             from eachmask.backbones.fuse import optimise_for_inference
 
             model = optimise_for_inference(model)
+            namer = None if namer is None else cast("Namer", optimise_for_inference(namer))
         self.model = model.eval().to(self.device)
+        self.namer = None if namer is None else namer.eval().requires_grad_(False).to(self.device)
         self._warned = False
         _give_back_freed_memory()
 
@@ -156,7 +162,8 @@ class Predictor:
         predicted = self._predict_grouped([self._reduced(images[i]) for i in whole], limits, options)
         for i, instances in zip(whole, predicted, strict=True):
             found[i] = instances.resize(_size(images[i]))
-        return [self._named(instances) for instances in found if instances is not None]
+        pairs = zip(images, found, strict=True)
+        return [self._named(image, instances) for image, instances in pairs if instances is not None]
 
     def prepare(self, image: Picture) -> NDArray[Any]:
         """Anything that :meth:`predict` takes -> (H, W, 3)."""
@@ -183,6 +190,14 @@ class Predictor:
             raise UserError(f"max_detections must be at least 1, not {options.max_detections}")
         missing = {k: getattr(saved, k) for k, v in asdict(options).items() if v is None}
         return replace(options, **missing)
+
+    def ranked_options(self) -> DecodeOptions:
+        """For measuring: the network's own score threshold instead of the higher one from which objects are shown.
+
+        Average precision goes down the list of all detections by score; without its end it comes out too small.
+        """
+        own = getattr(getattr(self.model, "config", None), "score_threshold", 0.0)
+        return self.decode_options(DecodeOptions(score_threshold=own))
 
     def tile_size(self, tile: int | None = None, overlap: float = 0.2) -> int:
         """The tile side that a request means: 0 is no tiles."""
@@ -250,8 +265,11 @@ class Predictor:
             return image
         return cv2.resize(image, wanted[::-1], interpolation=cv2.INTER_AREA)
 
-    def _named(self, instances: Instances) -> Instances:
-        return replace(instances, categories=tuple(self.info.categories))
+    def _named(self, image: NDArray[Any], instances: Instances) -> Instances:
+        instances = replace(instances, categories=tuple(self.info.categories))
+        if self.namer is None:
+            return instances
+        return self.namer.name(image, instances, self.info.preprocess.limits(image))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype == torch.float32:
@@ -275,7 +293,7 @@ class Predictor:
         """Weights travel in main memory, so that a process without this GPU can take them."""
         state = self.__dict__.copy()
         if self.device.type != "cpu":
-            state["model"] = copy.deepcopy(self.model).cpu()
+            state |= {name: copy.deepcopy(state[name]).cpu() for name in ("model", "namer") if state[name] is not None}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -284,6 +302,8 @@ class Predictor:
         if self.dtype != torch.float32 and self.device.type == "cpu":
             self.dtype = find_precision("auto", self.device)
         self.model.to(self.device)
+        if self.namer is not None:
+            self.namer.to(self.device)
 
     def __repr__(self) -> str:
         precision = next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
@@ -391,7 +411,7 @@ def cpu_computes_bf16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def _fingerprint(model: nn.Module, info: ModelInfo) -> str:
+def _fingerprint(model: nn.Module, info: ModelInfo, namer: Namer | None) -> str:
     """SHA-256 of weights and settings: equal exactly where the predictions are."""
     digest = hashlib.sha256()
     settings = {
@@ -400,9 +420,11 @@ def _fingerprint(model: nn.Module, info: ModelInfo) -> str:
         "preprocess": info.preprocess.to_dict(),
         "categories": [[c.id, c.name] for c in info.categories],
         "decode": info.decode,
+        "naming": None if namer is None else namer.config.to_dict(),
     }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    tensors = model.state_dict() | ({} if namer is None else {f"namer.{k}": v for k, v in namer.state_dict().items()})
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

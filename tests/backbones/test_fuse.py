@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import pytest
@@ -59,7 +60,7 @@ def test_same_pyramid():
 @torch.inference_mode()
 def test_winograd_is_the_convolution(height, width):
     torch.manual_seed(0)
-    conv = nn.Conv2d(64, 96, 3, padding=1)
+    conv = nn.Conv2d(64, 90, 3, padding=1)
     x = torch.randn(2, 64, height, width).contiguous(memory_format=torch.channels_last)
     expected = conv.double()(x.double()).float()
     conv = conv.float()
@@ -71,14 +72,31 @@ def test_winograd_is_the_convolution(height, width):
 
 def test_weights_are_laid_out_once_for_each_of_onednns_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A map of another size may want another layout: then both are kept, instead of changing to and fro."""
-    conv = FastConv2d.fold(nn.Conv2d(96, 192, 1)).eval()
-    maps = [torch.randn(count, 96, *size) for size in ((7, 10), (8, 10), (13, 10), (32, 40)) for count in (1, 20, 21)]
+    conv = FastConv2d.fold(nn.Conv2d(32, 48, 3, stride=2)).eval()
+    maps = [torch.randn(count, 32, *size) for size in ((7, 10), (8, 10), (13, 10), (32, 40)) for count in (1, 20, 21)]
     made = []
     layout_of = fuse._layout_of
     monkeypatch.setattr(fuse, "_layout_of", lambda weights: made.append(weights) or layout_of(weights))
     with torch.inference_mode():
         for x in maps + maps:
-            torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, 2), atol=1e-5, rtol=1e-4)
     assert len(made) == 8  # four sizes, one map or many
     assert len({id(weights) for weights in conv._by_shape.values()}) == len(conv._by_layout) <= 4
     assert not pickle.loads(pickle.dumps(conv))._by_layout
+
+
+@pytest.mark.parametrize("limits", [(-math.inf, math.inf), (0.0, math.inf), (0.0, 6.0)])
+@pytest.mark.parametrize("size", [(5, 7), (60, 60)])
+def test_1x1_convolutions_on_small_and_large_maps(limits: tuple[float, float], size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    conv = FastConv2d.fold(nn.Conv2d(64, 96, 1), limits=limits).eval()
+    x = 4 * torch.randn(2, 64, *size).to(memory_format=torch.channels_last)
+    residual = torch.randn(2, 96, *size).to(memory_format=torch.channels_last)
+    plain = F.conv2d(x, conv.weight, conv.bias)
+    with torch.inference_mode():
+        result = conv(x)
+        torch.testing.assert_close(result, plain.clamp(*limits), atol=1e-5, rtol=1e-5)
+        assert result.is_contiguous(memory_format=torch.channels_last)
+        added = conv.add_to(residual.clone(), x)
+        torch.testing.assert_close(added, (plain + residual).clamp(*limits), atol=1e-5, rtol=1e-5)
+    assert bool(conv._by_layout) == (size == (60, 60))  # small maps need no second copy of the weights

@@ -56,9 +56,9 @@ def test_without_masks_and_with_an_empty_one() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     boxes = torch.tensor([[1.0, 2.0, 4.0, 6.0]])
     (row,) = table.rows("a", Instances((20, 30), boxes), image)
-    assert row[3:5] == ("", 12.0) and row[9:] == ("",) * 5
+    assert row[3:5] == ("", 12.0) and row[9:] == ("",) * 6
     empty = RLE.from_bitmaps(np.zeros((1, 20, 30), bool))
     (row,) = table.rows("a", Instances((20, 30), boxes, empty), image)
-    assert row[4] == 0 and row[9:] == ("",) * 5
+    assert row[4] == 0 and row[9:] == ("",) * 6
     with pytest.raises(ValueError, match="for instances on"):
         table.rows("a", Instances((20, 30), boxes), image[:9])

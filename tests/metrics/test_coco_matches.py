@@ -13,7 +13,8 @@ from made_scenes import CATEGORIES, ellipse, jittered, made, of_bitmaps, pycocot
 from eachmask.data.coco import CocoDataset, to_annotations
 from eachmask.metrics.average_precision import NAMES, per_class, summary
 from eachmask.metrics.coco_ap import KEYPOINT_NAMES, coco_evaluation, numbers
-from eachmask.metrics.coco_matches import assign, match
+from eachmask.metrics.coco_matches import assign, box_overlap, match
+from eachmask.structures import Instances
 
 
 def without(rows: list[dict], *fields: str) -> list[dict]:
@@ -137,3 +138,19 @@ def test_nothing_at_all():
     assert summary(match([empty], [one], 3))["ap"] == 0
     with pytest.raises(ValueError, match="1 predictions for 2"):
         match([empty], [empty, empty], 3)
+
+
+def test_boxes_without_masks_are_matched_by_their_overlap() -> None:
+    def boxes(rows: list[list[float]], scores: list[float], crowd: list[bool] | None = None) -> Instances:
+        count = len(rows)
+        return Instances(
+            (60, 60), torch.tensor(rows), labels=torch.zeros(count, dtype=torch.int64), scores=torch.tensor(scores),
+            crowd=None if crowd is None else torch.tensor(crowd),
+        )  # fmt: skip
+
+    found = boxes([[0, 0, 10, 10], [0, 0, 9, 10], [40, 40, 50, 50]], [0.9, 0.8, 0.7])
+    true = boxes([[0, 0, 10, 10], [30, 30, 60, 60]], [1.0, 1.0], [False, True])
+    matches = match([found], [true], 1, overlap=box_overlap)
+    assert matches.matched[0, 0].tolist() == [True, False, True]
+    assert matches.ignored[0, 0].tolist() == [False, False, True]  # wholly in the crowd region: neither right nor wrong
+    assert box_overlap(found, true)[2].tolist() == [0.0, 1.0]

@@ -129,6 +129,7 @@ SIBLINGS = {
     "mask_rcnn_swin_s_fpn": "mask_rcnn_lite0_fpn",
     "mask_rcnn_swin_b_fpn": "mask_rcnn_lite0_fpn",
     "mask_rcnn_timm_fpn": "mask_rcnn_lite0_fpn",
+    "cascade_mask_rcnn_lite0_p3": "cascade_mask_rcnn_lite0_fpn",
     "cascade_mask_rcnn_r101_fpn": "cascade_mask_rcnn_lite0_fpn",
     "mask_scoring_rcnn_r50_caffe_fpn": "mask_scoring_rcnn_lite0_fpn",
     "mask_scoring_rcnn_r101_caffe_fpn": "mask_scoring_rcnn_lite0_fpn",

@@ -57,7 +57,7 @@ def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path):
         score=mask_scores,
         best="ap",
         start=FromBackbone(),
-        steps=300,
+        steps=450,
         batch_size=4,
         learning_rate=case.learning_rate,
         backbone_rate=1.0,
@@ -65,7 +65,7 @@ def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path):
         warmup_steps=30,
         frozen_stages=0,
         ema_decay=0.95,
-        evaluate_every=100,
+        evaluate_every=150,
     )
     path = train(recipe, samples, samples, Run(tmp_path, device="cpu"))
     assert read_info(path).scores["val ap"] >= 0.8

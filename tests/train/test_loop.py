@@ -16,12 +16,13 @@ from toy_training import Made, Toy, recipe
 
 from eachmask import models
 from eachmask.recipes import recipe as recipe_named
-from eachmask.structures import UserError
+from eachmask.structures import Instances, UserError
 from eachmask.train import loop
 from eachmask.train.draws import Draws, Share
 from eachmask.train.optim import set_learning_rate
 from eachmask.train.recipe import Run
 from eachmask.train.written import recipe_source
+from eachmask.weights.file import read_info
 
 TESTS = Path(__file__).parents[1]
 
@@ -187,3 +188,23 @@ def test_learning_rate_drops_in_steps():
     chosen = recipe(learning_rate=1.0, steps=100, warmup_steps=1, drop_at=(0.5, 0.9))
     rates = [set_learning_rate(optimiser, chosen, step) for step in (10, 49, 50, 89, 90)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_the_model_shows_objects_from_the_score_of_the_best_f1_on(tmp_path, monkeypatch):
+    def found(boxes, scores):
+        boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        labels = torch.zeros(len(boxes), dtype=torch.int64)
+        return Instances((40, 40), boxes, labels=labels, scores=torch.tensor(scores))
+
+    truth = [found([[0, 0, 9, 9], [20, 20, 30, 30]], [1.0, 1.0]), found([[5, 5, 15, 15]], [1.0])]
+    seen = [
+        found([[0, 0, 9, 9], [20, 20, 30, 30], [0, 30, 9, 39]], [0.9, 0.7, 0.2]),
+        found([[25, 0, 35, 9], [5, 5, 15, 15]], [0.3, 0.6]),
+    ]
+    assert loop.best_threshold(seen, truth, 1) == pytest.approx(0.6)
+    assert loop.best_threshold([found([[25, 0, 35, 9]], [0.5])], truth[1:], 1) is None  # nothing is right
+    monkeypatch.setattr(loop, "best_threshold", lambda *_: 0.25)
+    path = loop.train(recipe(steps=8), Made(), Made(), Run(out=tmp_path / "own"))
+    assert read_info(path).decode == {"score_threshold": 0.25}
+    path = loop.train(recipe(steps=8, decode={"score_threshold": 0.6}), Made(), Made(), Run(out=tmp_path / "said"))
+    assert read_info(path).decode == {"score_threshold": 0.6}

@@ -44,6 +44,7 @@ Limits = tuple[float, float]
 NO_LIMITS: Limits = (-math.inf, math.inf)
 _MIN_WINOGRAD_CHANNELS = 64  # below, the additions of the transforms outweigh the saved multiplications
 _MIN_WINOGRAD_TILES = 32  # below, reading 36/9 times the weights takes longer than multiplying by them
+_MOST_MATRIX_ROWS = 2048  # pixels; above, oneDNN is faster, and its layouts are few
 _MANY_MAPS = 9  # from here on, one more or less does not change how oneDNN wants the weights
 _MANY_SHAPES = 256  # of inputs whose layout is remembered, so that a service's memory has an end
 
@@ -102,6 +103,8 @@ class FastConv2d(nn.Conv2d):
             return _clamp(super().forward(x), self.limits)
         if self._winograd_pays(x):
             return winograd.conv3x3(x, self._winograd_weights(), self.bias, limits=self.limits)
+        if self._matrix_pays(x):
+            return _clamp(self._as_matrix(x), self.limits)
         attribute, scalars = _onednn_activation(self.limits)
         return torch.ops.mkldnn._convolution_pointwise(
             x, self._onednn_weights(x), *self._geometry(), attribute, scalars, ""
@@ -109,7 +112,8 @@ class FastConv2d(nn.Conv2d):
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """`conv(x) + residual`, clamped; overwrites `residual`, whose shape is the output's, and returns it."""
-        if self._plain(x) or self._winograd_pays(x) or self.limits not in (NO_LIMITS, (0.0, math.inf)):
+        in_one_call = not (self._plain(x) or self._winograd_pays(x) or self._matrix_pays(x))
+        if not in_one_call or self.limits not in (NO_LIMITS, (0.0, math.inf)):
             return _clamp(residual.add_(self._unclamped(x)), self.limits)
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             residual,
@@ -124,9 +128,16 @@ class FastConv2d(nn.Conv2d):
         )
 
     def _unclamped(self, x: Tensor) -> Tensor:
-        if self._winograd_pays(x) and not self._plain(x):
-            return winograd.conv3x3(x, self._winograd_weights(), self.bias)
+        if not self._plain(x):
+            if self._winograd_pays(x):
+                return winograd.conv3x3(x, self._winograd_weights(), self.bias)
+            if self._matrix_pays(x):
+                return self._as_matrix(x)
         return super().forward(x)
+
+    def _as_matrix(self, x: Tensor) -> Tensor:
+        """A 1 x 1 convolution as a product of matrices; a channels-last map is one already."""
+        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
     def _geometry(self) -> tuple[Any, ...]:
         return self.bias, self.padding, self.stride, self.dilation, self.groups
@@ -160,6 +171,17 @@ class FastConv2d(nn.Conv2d):
             and x.shape[0] * -(-x.shape[2] // 4) * -(-x.shape[3] // 4) >= _MIN_WINOGRAD_TILES
         )
 
+    def _matrix_pays(self, x: Tensor) -> bool:
+        """Whether to multiply by the plain weights: those of small maps are much larger than the maps, and laying them
+        out for oneDNN anew with every size of picture takes longer than the convolution."""
+        return (
+            self.kernel_size == self.stride == (1, 1)
+            and self.padding == (0, 0)
+            and self.groups == 1
+            and x.dtype == torch.float32
+            and len(x) * x.shape[2] * x.shape[3] <= _MOST_MATRIX_ROWS
+        )
+
     def _winograd_weights(self) -> Tensor:
         if self._winograd is None:
             self._winograd = winograd.transform_weights(self.weight)
@@ -172,7 +194,9 @@ class FastConv2d(nn.Conv2d):
         anew in every call, which takes many times as long as a small map's convolution. So every layout that is met
         is kept; there are two or three.
         """
-        shape = (min(len(x), _MANY_MAPS), *x.shape[2:], torch.get_num_threads())
+        shape: tuple[int, ...] = (min(len(x), _MANY_MAPS), *x.shape[2:], torch.get_num_threads())
+        if self.groups == self.in_channels:  # each channel by itself: always the same layout
+            shape = ()
         weights = self._by_shape.get(shape)
         if weights is None:
             laid_out = torch.ops.mkldnn._reorder_convolution_weight(

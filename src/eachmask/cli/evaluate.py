@@ -175,7 +175,7 @@ def _predict(options: EvaluateOptions, dataset: CocoDataset) -> tuple[Path, list
 
 
 def _predict_one(predictor: Predictor, dataset: CocoDataset, index: int) -> Instances:
-    found: Instances = predictor.predict(dataset[index].image)
+    found: Instances = predictor.predict(dataset[index].image, options=predictor.ranked_options())
     return found
 
 

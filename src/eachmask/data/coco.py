@@ -8,7 +8,7 @@ in ``categories``, which keeps the file's order, and are mapped back on writing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress, count, groupby
 from pathlib import Path
 from typing import Any, cast, overload
@@ -137,7 +137,7 @@ class Records(Sequence[dict[str, Any]]):
     writes its reference count, and the page it lies on is copied.
     """
 
-    def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
         rows = [json.dumps(record, separators=(",", ":")).encode() for record in records]
         self._text = np.frombuffer(b"".join(rows), np.uint8)
         self._offsets = offsets_of(np.array([len(row) for row in rows], np.int64))
@@ -187,19 +187,16 @@ def write_coco(
         raise ValueError(f"fields of {len(image_fields)} images for {len(samples)} samples")
     more = category_fields or {}
     categories = next((instances.categories for _, instances in samples if instances.categories), ())
-    images: list[dict[str, Any]] = []
-    for number, (name, instances) in enumerate(samples, start=1):
-        height, width = instances.image_size
-        own = image_fields[number - 1] if image_fields else {}
-        images.append({**own, "id": number, "file_name": name, "width": width, "height": height})
-    content = {
-        "info": dict(info or {}),
-        "images": images,
-        "categories": [{**more.get(c.id, {}), **category_to_dict(c)} for c in categories],
-    }
+    head = {"info": dict(info or {}), "categories": [{**more.get(c.id, {}), **category_to_dict(c)} for c in categories]}
     part = Path(f"{path}.part")
-    with open(part, "w", encoding="utf-8") as file:  # annotation by annotation: they are never all in memory as text
-        file.write(json.dumps(content)[:-1] + ', "annotations": [')
+    with open(part, "w", encoding="utf-8") as file:  # entry by entry: they are never all in memory as text
+        file.write(json.dumps(head)[:-1] + ', "images": [')
+        for number, (name, instances) in enumerate(samples, start=1):
+            height, width = instances.image_size
+            own = image_fields[number - 1] if image_fields else {}
+            entry = {**own, "id": number, "file_name": name, "width": width, "height": height}
+            file.write((", " if number > 1 else "") + json.dumps(entry))
+        file.write('], "annotations": [')
         ids = count(1)
         for number, (_, instances) in enumerate(samples, start=1):
             for row in to_annotations(instances):
@@ -210,7 +207,7 @@ def write_coco(
 
 
 def to_annotations(instances: Instances) -> list[dict[str, Any]]:
-    """COCO dicts: category_id, segmentation (RLE), bbox, area, iscrowd, score.
+    """COCO dicts: category_id, segmentation (RLE), bbox, area, iscrowd, score; fine_name and its score where there is.
 
     ``id`` and ``image_id`` are the caller's business. Boxes are the instances' own, to 1/100 px; scores have
     six digits.
@@ -220,7 +217,7 @@ def to_annotations(instances: Instances) -> list[dict[str, Any]]:
     masks = None if instances.masks is None else instances.masks.to_rle()[:]
     segmentations = None if masks is None else masks.to_coco()
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) if masks is None else masks.area()
-    ids = category_ids(instances)
+    ids, fine = category_ids(instances), instances.fine_label_names
     rows = []
     for i, (x1, y1, x2, y2) in enumerate(boxes):
         row: dict[str, Any] = {"category_id": ids[i]}
@@ -231,6 +228,8 @@ def to_annotations(instances: Instances) -> list[dict[str, Any]]:
         row["iscrowd"] = 0 if instances.crowd is None else int(instances.crowd[i])
         if instances.scores is not None:
             row["score"] = float(f"{float(instances.scores[i]):.6g}")
+        if fine[i] and instances.fine_scores is not None:
+            row |= {"fine_name": fine[i], "fine_score": float(f"{float(instances.fine_scores[i]):.6g}")}
         if instances.keypoints is not None:
             row |= _keypoint_fields(instances.keypoints[i].detach().cpu().numpy())
         rows.append(row)

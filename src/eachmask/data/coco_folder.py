@@ -7,11 +7,12 @@ folder is read, and each annotation that cannot be used is named and left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 
 from eachmask.data import coco
 from eachmask.data.annotated import AnnotatedSet, Picture, Problem, copy_image, safe_name
-from eachmask.data.segmentations import BROKEN, Drawn, draw, draw_one, reason
+from eachmask.data.json_lists import JsonList, read_object
+from eachmask.data.segmentations import Drawn, Rows, Size, draw_readable
 from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import Category, Instances, UserError
+from eachmask.structures.rle_codec import offsets_of
 
 _SPLITS = ("train", "val", "valid", "test")
 
@@ -56,7 +59,7 @@ def read_coco_folder(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     contents = {}
     for path in watch("parsing", files):
         try:
-            contents[path] = coco.read_json(path, ("images", "annotations", "categories"))
+            contents[path] = _content(path)
         except UserError as error:
             if len(files) == 1:
                 raise
@@ -67,11 +70,20 @@ def read_coco_folder(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     for content in contents.values():
         for key, fields in coco.read_category_fields(content["categories"]).items():
             result.category_fields.setdefault(key, fields)
-    for path in list(contents):
-        split, content = _split_name(path), contents.pop(path)  # what is done with is let go
+    for path, content in contents.items():
+        split = _split_name(path)
         reader = _Reader(path, _image_folder(path, split), result.categories, result.problems)
         result.splits.setdefault(split, []).extend(reader.pictures(content, watch))
     return result
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """An instances file; its images and annotations are parsed one by one when they are asked for."""
+    content = read_object(path, ("images", "annotations"))
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), JsonList | list):
+            raise UserError(f"{path} is no COCO instances file: it has no list named {key!r}")
+    return content
 
 
 def write_coco_folder(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> list[str]:
@@ -80,15 +92,34 @@ def write_coco_folder(target: Path, data: AnnotatedSet, watch: Watch = unwatched
     for split, picture in watch("writing", list(data.pictures())):
         copy_image(picture, target / "images" / split / picture.name)
     for split, pictures in data.splits.items():
-        rows = [(p.name, replace(p.targets, categories=data.categories)) for p in pictures]
-        if rows:
+        if pictures:
             coco.write_coco(
                 target / f"instances_{split}.json",
-                rows,
+                _Samples(pictures, data.categories),
                 image_fields=[p.fields for p in pictures],
                 category_fields=data.category_fields,
             )
     return []
+
+
+class _Samples(Sequence[tuple[str, Instances]]):
+    """Names and objects of pictures; the objects are unpacked one picture at a time."""
+
+    def __init__(self, pictures: Sequence[Picture], categories: tuple[Category, ...]) -> None:
+        self._pictures, self._categories = pictures, categories
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, Instances]: ...
+    @overload
+    def __getitem__(self, index: slice) -> _Samples: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, Instances] | _Samples:
+        if isinstance(index, slice):
+            return _Samples(self._pictures[index], self._categories)
+        picture = self._pictures[index]
+        return picture.name, replace(picture.targets, categories=self._categories)
 
 
 def _joined_categories(contents: dict[Path, dict[str, Any]]) -> tuple[Category, ...]:
@@ -126,29 +157,41 @@ class _Reader:
     problems: list[Problem]
 
     def pictures(self, content: dict[str, Any], watch: Watch) -> Iterator[Picture]:
-        records = list(self._records(content["images"]))
-        groups: dict[Any, list[dict[str, Any]]] = {record["id"]: [] for record in records}
+        records = coco.Records(self._records(content["images"]))
+        annotations: JsonList = content["annotations"]
+        places, first = self._by_image(annotations, {record["id"]: i for i, record in enumerate(records)})
+        label_of = {category.id: label for label, category in enumerate(self.categories)}
+
+        def pages() -> Iterator[tuple[tuple[dict[str, Any], list[dict[str, Any]]], Rows, Size]]:
+            for i, record in enumerate(watch("reading", records)):
+                own = annotations.take(places[first[i] : first[i + 1]])
+                rows = list(self._of_known_class(own, label_of))
+                yield (record, rows), rows, (record["height"], record["width"])
+
+        for (record, rows), drawn, wrong in draw_readable(pages()):
+            yield self._picture(record, rows, drawn, wrong, label_of)
+
+    def _by_image(self, rows: Iterable[Any], image: Mapping[Any, int]) -> tuple[list[int], list[int]]:
+        """The places in the file of the annotations that have an image, image by image, and where each begins there."""
         seen: set[Any] = set()
-        for row in content["annotations"]:
+        owners, places = array("q"), array("q")
+        for place, row in enumerate(rows):
             if not isinstance(row, dict) or not isinstance(row.get("id"), int | str | None):
                 self._problem(row, "it is no annotation with an id", "mend or delete it", "annotation")
                 continue
-            if not isinstance(row.get("image_id"), int | str) or row["image_id"] not in groups:
+            if not isinstance(row.get("image_id"), int | str) or row["image_id"] not in image:
                 self._problem(row, "its image is not in the list of images", "add the image or delete it", "orphan")
                 continue
             if row.get("id") in seen:
                 self._problem(row, "another annotation has the same id", "number them anew", "duplicate id", "warning")
             seen.add(row.get("id"))
-            groups[row["image_id"]].append(row)
-        label_of = {category.id: label for label, category in enumerate(self.categories)}
-        known = [list(self._of_known_class(groups[record["id"]], label_of)) for record in records]
-        sizes = [(record["height"], record["width"]) for record in records]
-        drawn = draw(zip(known, sizes, strict=True))
-        for record, rows, found in zip(watch("reading", records), known, drawn, strict=True):
-            usable = self._one_by_one(rows, record) if found is None else (rows, found)
-            yield self._picture(record, *usable, label_of)
+            owners.append(image[row["image_id"]])
+            places.append(place)
+        order = np.argsort(np.array(owners), kind="stable")
+        first = offsets_of(np.bincount(np.array(owners, np.int64), minlength=len(image)))
+        return np.array(places, np.int64)[order].tolist(), first.tolist()
 
-    def _records(self, rows: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    def _records(self, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
         ids: set[Any] = set()
         names: set[str] = set()
         for number, row in enumerate(map(coco.with_file_name, rows), start=1):
@@ -169,10 +212,19 @@ class _Reader:
             yield {**row, "file_name": name, "height": height, "width": width}
 
     def _picture(
-        self, record: dict[str, Any], rows: list[dict[str, Any]], drawn: Drawn, label_of: dict[int, int]
+        self,
+        record: dict[str, Any],
+        rows: list[dict[str, Any]],
+        drawn: Drawn,
+        wrong: Mapping[int, str],
+        label_of: Mapping[int, int],
     ) -> Picture:
         some = drawn.area > 0
-        for row in compress(rows, (~some).tolist()):
+        for i in np.flatnonzero(~some).tolist():
+            row = rows[i]
+            if i in wrong:
+                self._problem(row, f"its segmentation cannot be read ({wrong[i]})", "draw it anew or delete it")
+                continue
             few = all(len(ring) < 6 for ring in row["segmentation"]) if isinstance(row.get("segmentation"), list) else 0
             what = "its outline has fewer than three points" if few else "it covers no pixel of the image"
             self._problem(row, what, "delete it or draw it anew", "empty")
@@ -199,19 +251,6 @@ class _Reader:
             else:
                 what = f"category_id {row.get('category_id')} is not among the categories"
                 self._problem(row, what, "add the category or mend the id", "category")
-
-    def _one_by_one(self, rows: list[dict[str, Any]], record: dict[str, Any]) -> tuple[list[dict[str, Any]], Drawn]:
-        """The annotations of an image that can be read; the others are named."""
-        size = (record["height"], record["width"])
-        kept = []
-        for row in rows:
-            try:
-                draw_one([row], size)
-                kept.append(row)
-            except BROKEN as error:
-                what = f"its segmentation cannot be read ({reason(error)})"
-                self._problem(row, what, "draw it anew or delete it")
-        return kept, draw_one(kept, size)
 
     def _keypoints(self, rows: list[dict[str, Any]]) -> NDArray[np.float32] | None:
         """Those that can be read; the others are named."""

@@ -25,7 +25,7 @@ def to_geojson(instances: Instances) -> dict[str, Any]:
     Raises:
         UserError: there are no masks to outline.
     """
-    features = []
+    features, fine = [], instances.fine_label_names
     for i, (parts, name) in enumerate(zip(parts_of(instances), instances.label_names, strict=True)):
         polygons = [[_closed(outer, True), *(_closed(h, False) for h in holes)] for outer, holes in parts]
         properties: dict[str, Any] = {
@@ -33,6 +33,8 @@ def to_geojson(instances: Instances) -> dict[str, Any]:
             "classification": {"name": name},
             "number": i + 1,
         }
+        if fine[i]:
+            properties["fine_class"] = fine[i]
         if instances.scores is not None:
             properties["score"] = float(f"{float(instances.scores[i]):.6g}")
         feature = {"type": "Feature", "id": i + 1, "geometry": _geometry(polygons), "properties": properties}
@@ -46,9 +48,11 @@ def to_polygon_list(instances: Instances) -> list[dict[str, Any]]:
     Raises:
         UserError: there are no masks to outline.
     """
-    entries = []
+    entries, fine = [], instances.fine_label_names
     for i, (parts, name) in enumerate(zip(parts_of(instances), instances.label_names, strict=True)):
         entry: dict[str, Any] = {"id": i + 1, "class": name}
+        if fine[i]:
+            entry["fine_class"] = fine[i]
         if instances.scores is not None:
             entry["score"] = float(f"{float(instances.scores[i]):.6g}")
         entry["polygons"] = [

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eachmask.structures import Instances
+from eachmask.structures import boxes as box_ops
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -91,6 +93,17 @@ def mask_overlap(predictions: Instances, targets: Instances) -> Floats:
     return iou
 
 
+def box_overlap(predictions: Instances, targets: Instances) -> Floats:
+    """Box IoU; over a crowd region the share of the prediction that lies in it."""
+    iou = box_ops.iou(predictions.boxes, targets.boxes).double()
+    crowd = torch.from_numpy(crowd_of(targets))
+    if crowd.any():
+        ours, theirs = predictions.boxes[:, None], targets.boxes[crowd]
+        sides = torch.minimum(ours[..., 2:], theirs[:, 2:]) - torch.maximum(ours[..., :2], theirs[:, :2])
+        iou[:, crowd] = (sides.clamp(min=0).prod(-1) / box_ops.area(predictions.boxes)[:, None]).double()
+    return iou.numpy()
+
+
 def match(
     predictions: Sequence[Instances],
     targets: Sequence[Instances],
@@ -102,7 +115,7 @@ def match(
     """Match whole data sets, image by image and class by class.
 
     Args:
-        predictions, targets: one entry per image, with masks and labels; predictions with scores.
+        predictions, targets: one entry per image, with labels and what ``overlap`` compares; predictions with scores.
         num_classes: labels are below it.
         overlap: what to compare; default is the mask IoU.
         limit: detections kept per image and class.
@@ -178,9 +191,9 @@ def assign(overlap: Floats, outside: Bools, unimportant: Bools, crowd: Bools) ->
 
 
 def _outside(instances: Instances) -> Bools:
-    """(A, N) the mask's area is not in the range."""
-    assert instances.masks is not None
-    area = instances.masks.area()
+    """(A, N) the mask's area, or without masks the box's, is not in the range."""
+    masks, boxes = instances.masks, instances.boxes
+    area = box_ops.area(boxes).double().numpy() if masks is None else masks.area()
     return np.stack([(area < low) | (area > high) for low, high in AREAS])
 
 

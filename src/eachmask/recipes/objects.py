@@ -14,8 +14,10 @@ from eachmask.train.recipe import Recipe
 from eachmask.train.start import FromBackbone
 from eachmask.weights.from_efficientnet_lite import MEAN, STD
 
-SIDE = 320
-"""Longer side of the photographs as the network sees them, px."""
+SIDE = 416
+"""Longer side of the photographs as the network sees them when it predicts, px."""
+WINDOW = 320
+"""Side of the windows that it learns from: smaller for speed; their jitter covers the scale of whole photographs."""
 
 
 def supercategories(data: AnnotatedSet) -> AnnotatedSet:
@@ -50,7 +52,7 @@ def objects() -> Recipe:
         },
         prepare=supercategories,
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=SIDE, long_side=SIDE),
-        augment=JitterAndLight(LargeScaleJitter(size=(SIDE, SIDE), scale=(0.5, 2.5), aspect=0.2)),
+        augment=JitterAndLight(LargeScaleJitter(size=(WINDOW, WINDOW), scale=(0.5, 2.5), aspect=0.2)),
         mix=CopyPaste(chance=0.4),
         score=score,
         best="ap",

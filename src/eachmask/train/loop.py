@@ -24,7 +24,9 @@ from eachmask import models
 from eachmask.backbones.bodies import freeze, set_training_mode
 from eachmask.backbones.fuse import optimise_for_inference
 from eachmask.data.sample import Sample
+from eachmask.metrics.coco_matches import box_overlap, mask_overlap, match
 from eachmask.metrics.matching import count_matches
+from eachmask.metrics.sweep import sweep
 from eachmask.ops.winograd_training import FastConvolutions
 from eachmask.structures import Category, DecodeOptions, Instances, UserError
 from eachmask.structures import boxes as box_ops
@@ -37,7 +39,7 @@ from eachmask.train.report import Pages, Shot, write_report
 from eachmask.train.run_folder import SHOWN, RunFolder, picture, sure_enough
 from eachmask.train.screen import Screen
 from eachmask.train.start import body_of
-from eachmask.weights.file import load_model
+from eachmask.weights.file import load_model, replace_info
 
 WORST = 6
 """Val images with the poorest masks that the report shows."""
@@ -263,12 +265,26 @@ def _finish(
         return
     model = load_model(folder.out / "model.safetensors")[0].to(state.accelerator.device)
     _, found = evaluate(model, recipe, val_data, state.accelerator.device)
+    best = best_threshold(list(found.values()), [val_data[i].targets for i in found], len(val_data.categories))
+    if best is not None and "score_threshold" not in recipe.decode:
+        recipe = replace(recipe, decode=recipe.decode | {"score_threshold": best})
+        replace_info(folder.out / "model.safetensors", decode=recipe.decode)
+        screen.say(f"The model shows objects from a score of {best:.2f} on, which gives the best F1 on val.")
     quality = {i: _quality(instances, val_data[i].targets, recipe) for i, instances in found.items()}
     worst = sorted(quality, key=lambda i: quality[i])[:WORST]
     shown = (list(found)[:WORST], worst)
     shots = [[_shot(val_data[i], found[i], quality[i], recipe) for i in chosen] for chosen in shown]
     title = f"{recipe.variant} on {len(folder.data)} images"
     screen.say(f"Report: {write_report(folder.out, Pages(title, recipe.best, state.history, *shots))}")
+
+
+def best_threshold(found: Sequence[Instances], targets: Sequence[Instances], num_classes: int) -> float | None:
+    """The score from which on objects should be shown: that of the best F1 at IoU 0.5; None if nothing is right."""
+    if any(i.labels is None or i.scores is None for i in found):
+        return None
+    with_masks = all(i.masks is not None for i in (*found, *targets))
+    best = sweep(match(found, targets, num_classes, overlap=mask_overlap if with_masks else box_overlap))
+    return best.best_threshold if best is not None and best.best_f1 > 0 else None
 
 
 def _quality(found: Instances, targets: Instances, recipe: Recipe) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eachmask import models
+from eachmask.models.naming import Config as NamingConfig
+from eachmask.models.naming import Namer
 from eachmask.structures import Category, Preprocess, UserError
 
 HEADER = "eachmask"
 """Key of the JSON text in the file's metadata."""
+NAMER = "namer."
+"""Begins the names of the tensors that are the namer's, not the model's."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class ModelInfo:
     """DecodeOptions that differ from the model's defaults."""
     tile: int | None = None
     """Larger images are predicted in tiles of this side, px; None: in one pass, whatever the size."""
+    naming: dict[str, Any] | None = None
+    """Settings of a :class:`~eachmask.models.naming.Namer` in the same file; None without one."""
     name: str = ""
     card: str = ""
     """The model card, Markdown."""
@@ -63,14 +70,21 @@ def _category(row: dict[str, Any]) -> Category:
     return Category(**(row | {"keypoints": tuple(row.get("keypoints", ())), "skeleton": skeleton}))
 
 
-def save_model(path: str | Path, model: nn.Module, info: ModelInfo, *, half: bool = False) -> Path:
+def save_model(
+    path: str | Path, model: nn.Module, info: ModelInfo, *, half: bool = False, namer: Namer | None = None
+) -> Path:
     """Write model and info, atomically: the file is complete or absent.
 
     Args:
         half: store weights as float16, half the size; they are widened again on loading.
+        namer: goes into the same file.
     """
     tensors = {}
-    for name, value in model.state_dict().items():
+    state = dict(model.state_dict())
+    if namer is not None:
+        info = replace(info, naming=namer.config.to_dict())
+        state |= {NAMER + name: value for name, value in namer.state_dict().items()}
+    for name, value in state.items():
         value = value.detach().cpu().contiguous()
         tensors[name] = value.half() if half and value.dtype == torch.float32 else value.clone()
     return _write(Path(path), tensors, info)
@@ -140,11 +154,34 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     """
     info = read_info(path)
     build = models.variant(info.variant)
-    with safe_open(path, framework="pt") as handle:
-        tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
     try:
         model: nn.Module = build(num_classes=len(info.categories), **info.config)
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+        model.load_state_dict(_weights(path, lambda name: not name.startswith(NAMER)))
     except (TypeError, RuntimeError) as error:
         raise UserError(f"{path} does not fit its variant {info.variant}: it was written by another version") from error
     return model.eval(), info
+
+
+def load_namer(path: str | Path) -> Namer | None:
+    """What gives the model's objects narrower names, in eval mode on the CPU, float32; None if the file has none.
+
+    Raises:
+        UserError: see :func:`read_info`; or its weights and settings do not fit together.
+    """
+    naming = read_info(path).naming
+    if naming is None:
+        return None
+    try:
+        namer = Namer(NamingConfig.from_dict(naming))
+        weights = _weights(path, lambda name: name.startswith(NAMER))
+        namer.load_state_dict({name.removeprefix(NAMER): value for name, value in weights.items()})
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise UserError(f"the names in {path} do not fit this version of eachmask") from error
+    return namer.eval()
+
+
+def _weights(path: str | Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The tensors of wanted names, float32."""
+    with safe_open(path, framework="pt") as handle:
+        tensors = {key: handle.get_tensor(key) for key in handle.keys() if wanted(key)}  # noqa: SIM118
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
