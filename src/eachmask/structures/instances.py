@@ -95,6 +95,17 @@ class Instances:
         return self._map(lambda value: value[chosen.to(value.device) if isinstance(value, Tensor) else chosen])
 
     @property
+    def true_masks(self) -> Masks:
+        """The masks of a target that a model learns from.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.masks is None:
+            raise ValueError("this model learns from masks, but a target has none")
+        return self.masks
+
+    @property
     def label_names(self) -> list[str]:
         """Each object's class name; its number where the categories are not known."""
         if self.labels is None:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.models.detection import fcos
 from eachmask.models.detection.fcos import FCOS, distances_to, flat, output, p3_to_p7
-from eachmask.models.instance.condinst import conv_norm_relu, masks_of
+from eachmask.models.instance.condinst import conv_norm_relu
 from eachmask.ops.dynamic import every_fourth
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.roi import in_groups, roi_align
@@ -160,7 +160,7 @@ class BlendMask(FCOS):
                 boxes = target.boxes.to(points)[objects]
                 bases = self.cut(raw.bases[image : image + 1], [boxes])
                 logits = blend(bases[row], self.maps(attention[image, places]))
-                truth = mask_targets(masks_of(target), objects, boxes, self.config.base_size, aligned=True)
+                truth = mask_targets(target.true_masks, objects, boxes, self.config.base_size, aligned=True)
                 truth = (truth >= 0.5).to(logits)[row]
                 errors = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(1, 2))
                 quality = fcos.centerness(distances_to(points[places], boxes[row]))
@@ -216,7 +216,7 @@ def classes_of_pixels(target: Instances, shape: tuple[int, int], num_classes: in
         shape: (rows, columns).
     """
     wanted = torch.full(shape, num_classes, dtype=torch.int64)
-    masks = masks_of(target)
+    masks = target.true_masks
     assert target.labels is not None
     for i, label in enumerate(target.labels.tolist()):
         crowd = target.crowd is not None and bool(target.crowd[i])

@@ -247,9 +247,7 @@ class BoundaryFormer(FasterRCNN):
         size = self.config.raster_size
         wanted = []
         for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True):
-            if target.masks is None:
-                raise ValueError("BoundaryFormer learns from masks, but a target has none")
-            wanted.append(mask_targets(target.masks, s.matched[p], b, size, aligned=True) >= 0.5)
+            wanted.append(mask_targets(target.true_masks, s.matched[p], b, size, aligned=True) >= 0.5)
         truth = torch.cat(wanted).float()[None]
         drawn = zip(*(p for p in self.polygons(raw, boxes) if p), strict=True)  # layer by layer
         rasters = [soft_polygons(torch.cat(layer) * size, (size, size), self.config.smoothness) for layer in drawn]

@@ -33,7 +33,6 @@ from eachmask.backbones.features import Features
 from eachmask.backbones.vovnet import VoVNet
 from eachmask.models.detection import fcos
 from eachmask.models.detection.fcos import FCOS, Raw, p3_to_p7
-from eachmask.models.instance.condinst import masks_of
 from eachmask.models.instance.mask_rcnn import MaskHead
 from eachmask.models.instance.mask_scoring import MaskIoUHead, mask_iou_targets, share_inside
 from eachmask.ops.mask_targets import mask_targets
@@ -152,8 +151,8 @@ class CenterMask(FCOS):
             if len(chosen):
                 assert target.labels is not None
                 labels.append(target.labels.to(matched.device)[matched])
-                wanted.append(true_masks(masks_of(target), matched, chosen, 2 * self.config.mask_roi_size))
-                inside.append(true_shares(masks_of(target), matched, chosen))
+                wanted.append(true_masks(target.true_masks, matched, chosen, 2 * self.config.mask_roi_size))
+                inside.append(true_shares(target.true_masks, matched, chosen))
         label, truth = torch.cat(labels), torch.cat(wanted)
         rois = self.pool(raw.features, boxes, raw.sizes)
         logits = self.mask_head(rois, label).float()

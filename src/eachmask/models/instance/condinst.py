@@ -28,7 +28,7 @@ from eachmask.models.detection import fcos
 from eachmask.models.detection.fcos import FCOS, flat, output, p3_to_p7
 from eachmask.ops.dynamic import DrawnMasks, Places, aligned_upsample, draw, every_fourth, num_kernel_weights
 from eachmask.ops.losses import dice
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks
+from eachmask.structures import DecodeOptions, ImageBatch, Instances
 
 
 class Raw(NamedTuple):
@@ -165,7 +165,7 @@ class CondInst(FCOS):
         logits = self.draw(raw, image, kernels, self.places(raw, index))
         objects, row = matched.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         step = raw.detection.batch_size[0] // logits.shape[1]
-        truth = every_fourth(masks_of(target)[objects], (logits.shape[1], logits.shape[2]), step).to(logits)
+        truth = every_fourth(target.true_masks[objects], (logits.shape[1], logits.shape[2]), step).to(logits)
         return dice(logits.sigmoid(), truth[row], eps=5e-6).sum()
 
 
@@ -175,23 +175,12 @@ class CondInst(FCOS):
 def centres_of_mass(target: Instances) -> Tensor:
     """(N, 2) mean x and y of each mask's pixels, by their upper left corners; the box's centre where there are none."""
     centres = (target.boxes[:, :2] + target.boxes[:, 2:]).float() / 2
-    bitmaps = masks_of(target).to_bitmaps()
+    bitmaps = target.true_masks.to_bitmaps()
     for i, (crop, origin) in enumerate(zip(bitmaps.crops, bitmaps.origins, strict=True)):
         if crop.any():
             ys, xs = np.nonzero(crop)
             centres[i] = torch.tensor([xs.mean() + origin[0], ys.mean() + origin[1]])
     return centres
-
-
-def masks_of(target: Instances) -> Masks:
-    """The masks to learn.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if target.masks is None:
-        raise ValueError("this model learns from masks, but a target has none")
-    return target.masks
 
 
 # Variants -------------------------------------------------------------------------------------------------------------

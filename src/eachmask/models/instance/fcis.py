@@ -165,10 +165,8 @@ class FCIS(FasterRCNN):
             return losses | {"mask": scores.sum() * 0}
         drawn = []
         for s, target in zip(sampled, targets, strict=True):
-            if target.masks is None:
-                raise ValueError("FCIS learns from masks, but a target has none")
             own = torch.nonzero(s.labels < self.num_classes).squeeze(1)
-            drawn.append(mask_targets(target.masks, s.matched[own], s.boxes[own], scores.shape[-1]))
+            drawn.append(mask_targets(target.true_masks, s.matched[own], s.boxes[own], scores.shape[-1]))
         logits = mask_logits(scores[rows], labels[rows])
         return losses | {"mask": F.binary_cross_entropy_with_logits(logits, torch.cat(drawn))}
 

@@ -126,9 +126,7 @@ class Hypercolumns(FastRCNN):
             return {"mask": sum(p.sum() for p in self.mask_head.parameters()) * 0}
         wanted = []
         for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True):
-            if target.masks is None:
-                raise ValueError("hypercolumns learn from masks, but a target has none")
-            wanted.append(mask_targets(target.masks, s.matched[p], b, self.config.mask_side))
+            wanted.append(mask_targets(target.true_masks, s.matched[p], b, self.config.mask_side))
         inside, share = self.probabilities(raw.columns, boxes, labels), torch.cat(wanted)
         return {"mask": -(share * inside.log() + (1 - share) * (1 - inside).log()).mean()}
 

@@ -32,7 +32,7 @@ from eachmask.models.detection.faster_rcnn import FasterRCNN, light_fpn, resnet_
 from eachmask.models.detection.rpn import Raw
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.roi import in_groups
-from eachmask.structures import DecodeOptions, Instances, Masks, RoIMasks
+from eachmask.structures import DecodeOptions, Instances, RoIMasks
 
 ROIS_AT_ONCE = 512
 """RoIs are cut out and painted in groups of so many, so that memory stays flat whatever max_detections is."""
@@ -155,19 +155,13 @@ def sampled_mask_targets(
     labels = torch.cat([s.labels[p] for s, p in zip(sampled, positive, strict=True)])
     side = 2 * config.mask_roi_size
     wanted = [
-        mask_targets(_masks_of(target), s.matched[p], b, side, config.roi_aligned)
+        mask_targets(target.true_masks, s.matched[p], b, side, config.roi_aligned)
         if len(b)
         else b.new_zeros((0, side, side))
         for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True)
     ]
     masks = torch.cat(wanted)
     return boxes, labels, (masks >= 0.5).to(masks) if config.mask_binary else masks
-
-
-def _masks_of(target: Instances) -> Masks:
-    if target.masks is None:
-        raise ValueError("Mask R-CNN learns from masks, but a target has none")
-    return target.masks
 
 
 def _conv_relu(in_channels: int, out_channels: int, norm: bool) -> nn.Sequential:

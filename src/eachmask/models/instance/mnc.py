@@ -177,10 +177,9 @@ class MNC(FasterRCNN):
         losses = box_losses(answer.logits, answer.shifts, labels, torch.cat(wanted), self.config.box_beta)
         drawn = []
         for s, target in zip(sampled, targets, strict=True):
-            if target.masks is None:
-                raise ValueError("MNC learns from masks, but a target has none")
             rows = torch.nonzero(s.labels < self.num_classes).squeeze(1)
-            drawn.append(mask_targets(target.masks, s.matched[rows], s.boxes[rows].detach(), self.config.mask_side))
+            boxes = s.boxes[rows].detach()
+            drawn.append(mask_targets(target.true_masks, s.matched[rows], boxes, self.config.mask_side))
         logits = answer.masks[labels < self.num_classes].float()
         if not len(logits):
             return losses | {"mask": answer.masks.sum() * 0}

@@ -223,7 +223,7 @@ class PointRend(FasterRCNN):
         with torch.no_grad():
             points = self.training_points(region, labels)
             wanted = [
-                point_targets(_masks_of(target), m, b, p)
+                point_targets(target.true_masks, m, b, p)
                 for target, m, b, p in zip(targets, matched, boxes, points.split([len(b) for b in boxes]), strict=True)
             ]
         logits = self.point_logits(read_points(raw.features, boxes, points), points, region, labels)
@@ -251,7 +251,7 @@ class PointRend(FasterRCNN):
     ) -> dict[str, Tensor]:
         """Mean cross-entropy of the true class's coarse mask."""
         wanted = [
-            coarse_targets(_masks_of(target), m, b, self.config.coarse_size)
+            coarse_targets(target.true_masks, m, b, self.config.coarse_size)
             for target, m, b in zip(targets, matched, boxes, strict=True)
         ]
         logits = region[torch.arange(len(labels), device=labels.device), labels].float()
@@ -408,12 +408,6 @@ def point_targets(masks: Masks, matched: Tensor, boxes: Tensor, points: Tensor) 
             inside = (place[rows] - corner) / points.new_tensor([crop.shape[1], crop.shape[0]])
             result[rows] = point_sample(crop[None, None], inside.view(1, -1, 2)).view(len(rows), -1)
     return result
-
-
-def _masks_of(target: Instances) -> Masks:
-    if target.masks is None:
-        raise ValueError("PointRend learns from masks, but a target has none")
-    return target.masks
 
 
 # Variants -------------------------------------------------------------------------------------------------------------

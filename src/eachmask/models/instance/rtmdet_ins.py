@@ -29,7 +29,7 @@ from eachmask.ops.dynamic import DrawnMasks, Places, draw, every_fourth, num_ker
 from eachmask.ops.losses import dice, giou, quality_focal
 from eachmask.ops.match import learnable
 from eachmask.ops.nms import nms
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks
+from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
 
 
@@ -250,7 +250,7 @@ class RTMDetIns(nn.Module):
         logits = draw(raw.mask_features[index], kernels, places)[None]
         logits = F.interpolate(logits, scale_factor=self.strides[0] // 4, mode="bilinear", align_corners=False)[0]
         objects, row = assigned.objects.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        truth = every_fourth(_masks_of(target)[objects], (logits.shape[1], logits.shape[2])).to(logits)
+        truth = every_fourth(target.true_masks[objects], (logits.shape[1], logits.shape[2])).to(logits)
         return dice(logits.sigmoid(), truth[row], eps=5e-6).sum()
 
     # Target assignment
@@ -355,12 +355,6 @@ def _grid(level: Tensor, stride: int) -> Tensor:
 def _boxes(points: Tensor, distances: Tensor) -> Tensor:
     """(..., 2), (..., 4) left, top, right, bottom -> (..., 4)."""
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
-
-
-def _masks_of(target: Instances) -> Masks:
-    if target.masks is None:
-        raise ValueError("RTMDet-Ins learns from masks, but a target has none")
-    return target.masks
 
 
 # Variants -------------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from eachmask.ops.grid_cells import cell_centres_within, centre_of_mass, every_c
 from eachmask.ops.losses import dice, sigmoid_focal
 from eachmask.ops.mask_candidates import Frame, Limits, find_candidates, select
 from eachmask.ops.match import learnable
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks
+from eachmask.structures import DecodeOptions, ImageBatch, Instances
 
 STRIDES = (8, 8, 16, 32, 32)
 """Of the five levels that heads see, whatever the pyramid's."""
@@ -261,7 +261,7 @@ class SOLO(nn.Module):
                 level = level.last_of_each_cell()
                 if len(level.cells):
                     stride = raw.batch_size[0] // maps.shape[-2]
-                    truth = every_cell(masks_of(target), level.objects, stride, maps.shape[-2:])
+                    truth = every_cell(target.true_masks, level.objects, stride, maps.shape[-2:])
                     drawn = self.mask_branch.draw(maps[image], index, level.cells.to(maps.device), None)
                     errors.append(dice(drawn, truth.to(drawn), eps=2e-3))
         return {
@@ -327,7 +327,7 @@ def assign(target: Instances, config: GridConfig, num_classes: int, frame: tuple
     """
     assert target.labels is not None
     single, crowd = (index.tolist() for index in learnable(target, torch.device("cpu")))
-    bitmaps = masks_of(target).to_bitmaps()
+    bitmaps = target.true_masks.to_bitmaps()
     centres = {i: centre_of_mass(bitmaps[i]) for i in single if bitmaps.crops[i].any()}
     boxes = target.boxes.detach().cpu().float().numpy()
     result = []
@@ -347,17 +347,6 @@ def assign(target: Instances, config: GridConfig, num_classes: int, frame: tuple
             labels[(labels == num_classes) & cell_centres_within(bitmaps[i], frame, grid)] = IGNORED
         result.append(Assigned(labels, torch.tensor(cells).long(), torch.tensor(objects).long()))
     return result
-
-
-def masks_of(target: Instances) -> Masks:
-    """A target's masks.
-
-    Raises:
-        ValueError: it has none.
-    """
-    if target.masks is None:
-        raise ValueError("this model learns from masks, but a target has none")
-    return target.masks
 
 
 def class_loss(logits: tuple[Tensor, ...], assigned: list[list[Assigned]]) -> Tensor:

@@ -40,7 +40,6 @@ from eachmask.models.instance.solo import (
     even_levels,
     limits_of,
     mask_loss,
-    masks_of,
     plain_conv,
     tower,
 )
@@ -169,7 +168,7 @@ class SOLOv2(nn.Module):
             objects = torch.cat([level.objects for level in levels])
             if len(objects):
                 painted = paint(positive_kernels(raw, image, levels), raw.mask_features[image])
-                truth = every_cell(masks_of(target), objects, MASK_STRIDE, raw.mask_features.shape[-2:])
+                truth = every_cell(target.true_masks, objects, MASK_STRIDE, raw.mask_features.shape[-2:])
                 errors.append(dice(painted, truth.to(painted), eps=2e-3))
         # Without any object the mask branches still take part, with nothing.
         nothing = 0 * (raw.mask_features.sum() + sum(level.sum() for level in raw.kernels))

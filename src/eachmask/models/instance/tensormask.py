@@ -213,12 +213,10 @@ class TensorMask(nn.Module):
         places = torch.nonzero(matched >= 0).squeeze(1)
         if not len(places):
             return total
-        if target.masks is None:
-            raise ValueError("TensorMask learns from masks, but a target has none")
         emphasis = anchors.new_tensor(c.positive_weight)
         for group, logits in self.natural_masks(raw, image, places):
             here = places[group]
-            truth = mask_targets(target.masks, matched[here], anchors[here], logits.shape[-1], aligned=True)
+            truth = mask_targets(target.true_masks, matched[here], anchors[here], logits.shape[-1], aligned=True)
             loss = F.binary_cross_entropy_with_logits(
                 logits, (truth >= 0.5).float(), pos_weight=emphasis, reduction="sum"
             )

@@ -32,7 +32,7 @@ from eachmask.ops.anchors import flatten_anchors, grid_anchors
 from eachmask.ops.coarse_masks import coarse_masks
 from eachmask.ops.match import IGNORED, UNMATCHED, learnable, match, one_each
 from eachmask.ops.prototypes import Crops, Drawn, assemble, draw_objects, fast_nms
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks, SoftMasks
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, SoftMasks
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.soft_masks import Canvas
 
@@ -302,7 +302,7 @@ class YOLACT(nn.Module):
             weight = np.ones(grid, np.float32)
             assert target.labels is not None
             crowd = [False] * len(target) if target.crowd is None else target.crowd.tolist()
-            coarse = coarse_masks(_masks_of(target), raw.batch_size, grid)
+            coarse = coarse_masks(target.true_masks, raw.batch_size, grid)
             for one, label, is_crowd in zip(coarse, target.labels.tolist(), crowd, strict=True):
                 if is_crowd:
                     one.paint(weight, 0)
@@ -389,12 +389,6 @@ def soft_masks(crops: Crops, raw: Raw, image: int, threshold: float) -> SoftMask
     size = raw.sizes[image]
     padded, valid = (grid, grid) if size == raw.batch_size else (raw.batch_size, size)
     return SoftMasks(crops.values, crops.origins, Canvas(grid, padded, valid, size), threshold)
-
-
-def _masks_of(target: Instances) -> Masks:
-    if target.masks is None:
-        raise ValueError("YOLACT learns from masks, but a target has none")
-    return target.masks
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
