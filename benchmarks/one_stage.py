@@ -144,7 +144,7 @@ def predictor_of(system: System, device: str, precision: str, usual: Any = None)
         preprocess=preprocess,
         categories=tuple(Category(i + 1, f"class {i}") for i in range(system.num_classes)),
     )
-    return Predictor(model, info, device=device, precision=precision)
+    return Predictor(model, info, device=device, precision=precision, in_place=True)  # as load does
 
 
 def threshold_for(count: Callable[[float], int], wanted: int) -> float:
@@ -196,12 +196,16 @@ def options_for(predictor: Any, picture: Any, objects: int, with_masks: bool = F
         def found(options: Any) -> Any:
             return predictor.model.decode(raw, options)[0]
 
-        for threshold in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98) if with_masks else ():
-            trial = replace(options, mask_threshold=threshold)
-            instances = found(trial)
-            if instances.masks is None or len(instances) < objects:
+        low, high = 0.5, 1.0
+        for trial in range(12 if with_masks else 0):
+            wanted = replace(options, mask_threshold=low if trial == 0 else (low + high) / 2)
+            instances = found(wanted)
+            if instances.masks is None or (trial == 0 and len(instances) < objects):
                 break
-            options = trial
+            if len(instances) < objects:
+                high = wanted.mask_threshold
+                continue
+            options, low = wanted, wanted.mask_threshold
             height, width = instances.image_size
             if instances.masks.area().mean() <= COVERED * height * width:
                 break

@@ -53,7 +53,7 @@ def load(name_or_path: str | Path, *, device: str = "auto", precision: str = "au
 
     path = locate(name_or_path)
     model, info = load_model(path)
-    return Predictor(model, info, device=device, precision=precision, namer=load_namer(path))
+    return Predictor(model, info, device=device, precision=precision, namer=load_namer(path), in_place=True)
 
 
 class Predictor:
@@ -65,6 +65,7 @@ class Predictor:
         device, precision: see :func:`load`.
         optimise: fuse normalisation and order memory for speed; the results stay equal up to rounding.
         namer: gives the objects narrower names than their classes'.
+        in_place: optimise the model (and the namer) itself, for callers that need it no more: half the memory.
 
     Raises:
         UserError: unknown or absent device, unknown precision.
@@ -79,6 +80,7 @@ class Predictor:
         precision: str = "auto",
         optimise: bool = True,
         namer: Namer | None = None,
+        in_place: bool = False,
     ) -> None:
         self.info = info
         self.requested_device = device
@@ -88,8 +90,9 @@ class Predictor:
         if optimise:
             from eachmask.backbones.fuse import optimise_for_inference
 
-            model = optimise_for_inference(model)
-            namer = None if namer is None else cast("Namer", optimise_for_inference(namer))
+            model = optimise_for_inference(model, in_place=in_place)
+            if namer is not None:
+                namer = cast("Namer", optimise_for_inference(namer, in_place=in_place))
         self.model = model.eval().to(self.device)
         self.namer = None if namer is None else namer.eval().requires_grad_(False).to(self.device)
         self._warned = False

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import pickle
+import weakref
 
 import pytest
 import timm
@@ -46,6 +48,8 @@ def test_same_outputs_after_optimising_pickling_and_optimising_again(name):
     for candidate in (fast, pickle.loads(pickle.dumps(fast)), optimise_for_inference(copy.deepcopy(fast))):
         assert torch.allclose(candidate(image), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     assert torch.equal(model(image), expected), "the original is untouched"
+    spent = optimise_for_inference(model, in_place=True)
+    assert spent is model and torch.equal(spent(image), fast(image))
 
 
 @torch.inference_mode()
@@ -100,3 +104,16 @@ def test_1x1_convolutions_on_small_and_large_maps(limits: tuple[float, float], s
         added = conv.add_to(residual.clone(), x)
         torch.testing.assert_close(added, (plain + residual).clamp(*limits), atol=1e-5, rtol=1e-5)
     assert bool(conv._by_layout) == (size == (60, 60))  # small maps need no second copy of the weights
+
+
+def test_nothing_of_the_weights_that_were_exchanged_stays() -> None:
+    """Not even until the next garbage collection: loading would need the memory of two networks."""
+    gc.collect()
+    gc.disable()
+    try:
+        model = used(FPN(ResNet("resnet18")))
+        replaced = [weakref.ref(module) for module in model.modules() if type(module) is nn.Conv2d]
+        optimise_for_inference(model, in_place=True)
+        assert len(replaced) > 20 and not any(ref() is not None for ref in replaced)
+    finally:
+        gc.enable()

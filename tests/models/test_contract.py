@@ -75,7 +75,7 @@ CASES = [
     Case("yolact_lite0"),
     Case("fastsam_lite0", 1),
     Case("yolact_plus_r18", learning_rate=3e-4),
-    Case("sds_lite0", config={"roi_batch": 16, "proposals": 16}),
+    Case("sds_lite0", config={"roi_batch": 16, "proposals": 24}),  # with 16, one object to memorise has none
     Case("cfm_lite0", config={"roi_batch": 16}),
     Case("hypercolumns_lite0", config={"roi_batch": 16}),
     Case("mnc_lite0", config=FEW),

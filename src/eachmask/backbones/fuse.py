@@ -49,14 +49,17 @@ _MANY_MAPS = 9  # from here on, one more or less does not change how oneDNN want
 _MANY_SHAPES = 256  # of inputs whose layout is remembered, so that a service's memory has an end
 
 
-def optimise_for_inference(model: nn.Module) -> nn.Module:
+def optimise_for_inference(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """A copy of `model` in eval mode, fast on the processor, equal in its outputs up to rounding.
 
     The copy shares no parameter with the input, needs no gradients, can be pickled, deep-copied and moved
     to another device or type (where its convolutions become plain ones); optimising it again changes
     nothing. Batch statistics are frozen into the weights, so it must not be trained.
+
+    Args:
+        in_place: change `model` itself, which is then good for nothing else: never are there two sets of weights.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = (model if in_place else copy.deepcopy(model)).eval().requires_grad_(False)
     for chain in _chains(model):
         _fold(model, chain)
     for name, module in list(model.named_modules()):
@@ -361,16 +364,19 @@ def _graphs(module: nn.Module, prefix: str) -> Iterator[tuple[str, fx.Graph]]:
     """Traces of the largest parts that fx can follow, with the name of each part."""
     if not _worth_tracing(module):
         return
+    tracer = _Tracer()
     try:
         defaults = {
             p.name: p.default
             for p in inspect.signature(module.forward).parameters.values()
             if p.default is not inspect.Parameter.empty
         }
-        yield prefix, _Tracer().trace(module, concrete_args=defaults)
+        yield prefix, tracer.trace(module, concrete_args=defaults)
     except Exception:  # the forward code decides by values, loops over inputs, ...: any error may come of it
         for name, child in module.named_children():
             yield from _graphs(child, f"{prefix}.{name}" if prefix else name)
+    finally:
+        tracer.__dict__.clear()  # it refers to itself, and would keep the modules that are exchanged for a long time
 
 
 class _Tracer(fx.Tracer):

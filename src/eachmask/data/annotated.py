@@ -6,6 +6,7 @@ stops at one bad annotation: what cannot be used is left out and written down as
 
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,26 @@ class Problem:
         return f"{where}: {self.what}; {self.remedy}"
 
 
+class _Packed:
+    """Keeps a picture's objects as one string of bytes, and gives them anew whenever they are asked for.
+
+    In sets of many pictures with few objects each, tensors and arrays of their own would take more room than what is
+    in them. Pickle serves in memory only: nothing that was written elsewhere is read.
+    """
+
+    def __set__(self, picture: Picture, targets: Instances) -> None:
+        parts = {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in vars(targets).items() if v is not None}
+        vars(picture)["_categories"] = parts.pop("categories")
+        vars(picture)["_objects"] = pickle.dumps(parts, protocol=5)
+
+    def __get__(self, picture: Picture | None, owner: type[Picture]) -> Instances:
+        if picture is None:
+            raise AttributeError  # so a dataclass learns that there is no default
+        packed: dict[str, Any] = pickle.loads(vars(picture)["_objects"])
+        parts: dict[str, Any] = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in packed.items()}
+        return Instances(**parts, categories=vars(picture)["_categories"])
+
+
 @dataclass(frozen=True)
 class Picture:
     """One image of a data set: its name there, its file, its objects."""
@@ -54,8 +75,8 @@ class Picture:
     """Relative POSIX path, unique within its split, with a suffix."""
     path: Path
     """The image file; it may be missing."""
-    targets: Instances
-    """With ``masks`` (RLE), ``labels`` and ``crowd``."""
+    targets: _Packed = _Packed()
+    """:class:`Instances` with ``masks`` (RLE), ``labels`` and ``crowd``: new ones each time, so keep them at hand."""
     object_ids: tuple[str, ...] = ()
     """What the source calls each object, for messages; () where it has no names."""
     fields: Mapping[str, Any] = field(default_factory=dict)

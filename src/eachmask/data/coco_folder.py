@@ -79,7 +79,7 @@ def read_coco_folder(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
 
 def _content(path: Path) -> dict[str, Any]:
     """An instances file; its images and annotations are parsed one by one when they are asked for."""
-    content = read_object(path, ("images", "annotations"))
+    content = read_object(path, {"images": JsonList, "annotations": _Annotations})
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), JsonList | list):
             raise UserError(f"{path} is no COCO instances file: it has no list named {key!r}")
@@ -149,6 +149,34 @@ def _image_folder(path: Path, split: str) -> Path:
     return next(base / name for name in names if (base / name).is_dir())
 
 
+class _Annotations(JsonList):
+    """The annotations of a file; whose they are is noted when they pass."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.images: dict[int | str, int] = {}
+        """The images that annotations name, numbered as they come."""
+        self.owners = array("q")
+        """(N,) numbers of ``images``; -1 where an annotation names none or is none."""
+        self.same_id: list[int] = []
+        """Places of those whose id another has had."""
+        self._ids: set[int | str | None] = set()
+
+    def append(self, begin: int, end: int, entry: Any) -> None:
+        super().append(begin, end, entry)
+        if not _has_an_id(entry) or not isinstance(entry.get("image_id"), int | str):
+            self.owners.append(-1)
+            return
+        if entry.get("id") in self._ids:
+            self.same_id.append(len(self.owners))
+        self._ids.add(entry.get("id"))
+        self.owners.append(self.images.setdefault(entry["image_id"], len(self.images)))
+
+
+def _has_an_id(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("id"), int | str | None)
+
+
 @dataclass
 class _Reader:
     file: Path
@@ -158,38 +186,36 @@ class _Reader:
 
     def pictures(self, content: dict[str, Any], watch: Watch) -> Iterator[Picture]:
         records = coco.Records(self._records(content["images"]))
-        annotations: JsonList = content["annotations"]
+        annotations: _Annotations = content["annotations"]
         places, first = self._by_image(annotations, {record["id"]: i for i, record in enumerate(records)})
         label_of = {category.id: label for label, category in enumerate(self.categories)}
 
         def pages() -> Iterator[tuple[tuple[dict[str, Any], list[dict[str, Any]]], Rows, Size]]:
             for i, record in enumerate(watch("reading", records)):
-                own = annotations.take(places[first[i] : first[i + 1]])
+                own = annotations.take(places[first[i] : first[i + 1]].tolist())
                 rows = list(self._of_known_class(own, label_of))
                 yield (record, rows), rows, (record["height"], record["width"])
 
         for (record, rows), drawn, wrong in draw_readable(pages()):
             yield self._picture(record, rows, drawn, wrong, label_of)
 
-    def _by_image(self, rows: Iterable[Any], image: Mapping[Any, int]) -> tuple[list[int], list[int]]:
-        """The places in the file of the annotations that have an image, image by image, and where each begins there."""
-        seen: set[Any] = set()
-        owners, places = array("q"), array("q")
-        for place, row in enumerate(rows):
-            if not isinstance(row, dict) or not isinstance(row.get("id"), int | str | None):
-                self._problem(row, "it is no annotation with an id", "mend or delete it", "annotation")
-                continue
-            if not isinstance(row.get("image_id"), int | str) or row["image_id"] not in image:
-                self._problem(row, "its image is not in the list of images", "add the image or delete it", "orphan")
-                continue
-            if row.get("id") in seen:
+    def _by_image(
+        self, annotations: _Annotations, image: Mapping[Any, int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places in the file of the annotations that have an image, image by image, and where each image's begin."""
+        number = np.array([*(image.get(key, -1) for key in annotations.images), -1])
+        owners = number[np.array(annotations.owners, np.int64)]
+        for place in sorted({*np.flatnonzero(owners < 0).tolist(), *annotations.same_id}):
+            row = annotations[place]
+            if owners[place] >= 0:
                 self._problem(row, "another annotation has the same id", "number them anew", "duplicate id", "warning")
-            seen.add(row.get("id"))
-            owners.append(image[row["image_id"]])
-            places.append(place)
-        order = np.argsort(np.array(owners), kind="stable")
-        first = offsets_of(np.bincount(np.array(owners, np.int64), minlength=len(image)))
-        return np.array(places, np.int64)[order].tolist(), first.tolist()
+            elif not _has_an_id(row):
+                self._problem(row, "it is no annotation with an id", "mend or delete it", "annotation")
+            else:
+                self._problem(row, "its image is not in the list of images", "add the image or delete it", "orphan")
+        order = np.argsort(owners, kind="stable")
+        ends = offsets_of(np.bincount(owners + 1, minlength=len(image) + 1))
+        return order, ends[1:]
 
     def _records(self, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
         ids: set[Any] = set()

@@ -9,29 +9,36 @@ import codecs
 import json
 import re
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, overload
 
 from eachmask.structures import UserError
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 """Bytes read together."""
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class JsonList(Sequence[Any]):
-    """The entries of a list in a file, which must stay as it is while they are read.
+    """The entries of a list in a file, which must stay as it is while they are read."""
 
-    Args:
-        path: the file.
-        begin: (N,) where each entry begins, bytes.
-        end: (N,) where each ends.
-    """
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begin, self._end = array("q"), array("q")
 
-    def __init__(self, path: Path, begin: Sequence[int], end: Sequence[int]) -> None:
-        self._path, self._begin, self._end = path, begin, end
+    def append(self, begin: int, end: int, entry: Any) -> None:
+        """An entry that was found.
+
+        Args:
+            begin: where it begins in the file, bytes.
+            end: where it ends.
+            entry: what it is; classes built upon this one look at it in passing.
+        """
+        del entry
+        self._begin.append(begin)
+        self._end.append(end)
 
     def __len__(self) -> int:
         return len(self._begin)
@@ -45,23 +52,31 @@ class JsonList(Sequence[Any]):
         return self.take([places])[0] if isinstance(places, int) else self.take(places)
 
     def __iter__(self) -> Iterator[Any]:
-        return self._read(range(len(self)))
-
-    def take(self, places: Iterable[int]) -> list[Any]:
-        """The entries at these places."""
-        return list(self._read(places))
-
-    def _read(self, places: Iterable[int]) -> Iterator[Any]:
         with open(self._path, "rb") as file:
-            for i in places:
-                file.seek(self._begin[i])
-                yield json.loads(file.read(self._end[i] - self._begin[i]))
+            for begin, end in zip(self._begin, self._end, strict=True):
+                yield _parsed(file, begin, end)
+
+    def take(self, places: Sequence[int]) -> list[Any]:
+        """The entries at these places."""
+        if not len(places):
+            return []
+        with open(self._path, "rb") as file:
+            first, last = places[0], places[-1]
+            if list(places) == list(range(first, last + 1)):  # neighbours, with commas in between: parsed together
+                return list(_parsed(file, self._begin[first], self._end[last], "[%s]"))
+            return [_parsed(file, self._begin[i], self._end[i]) for i in places]
 
 
-def read_object(path: Path, lists: Collection[str]) -> dict[str, Any]:
-    """A JSON object whose entries of these names, where they are lists, come as :class:`JsonList`; {} for no object.
+def _parsed(file: BinaryIO, begin: int, end: int, within: str = "%s") -> Any:
+    file.seek(begin)
+    return _DECODER.decode(within % file.read(end - begin).decode("utf-8"))
 
-    Memory is that of the longest entry of the lists, or of the longest other value.
+
+def read_object(path: Path, lists: Mapping[str, Callable[[Path], JsonList]]) -> dict[str, Any]:
+    """A JSON object, some of whose lists are not held in memory; {} where the file is no object.
+
+    Args:
+        lists: what to note the entries of lists of these names in.
 
     Raises:
         UserError: the file cannot be read, or is no JSON from its beginning to its end.
@@ -69,11 +84,9 @@ def read_object(path: Path, lists: Collection[str]) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             text = _Text(path, file)
-            if text.next() == "{":
-                found = dict(_members(text, path, lists))
-            else:
-                found = {}
-                text.skip()
+            found = dict(_members(text, path, lists)) if text.next() == "{" else {}
+            if not found and text.next():
+                text.value()
             if text.next():
                 text.fail("there is more behind its end")
             return found
@@ -83,43 +96,38 @@ def read_object(path: Path, lists: Collection[str]) -> dict[str, Any]:
         raise UserError(f"{path} is not a text file") from None
 
 
-def _members(text: _Text, path: Path, lists: Collection[str]) -> Iterator[tuple[str, Any]]:
+def _members(text: _Text, path: Path, lists: Mapping[str, Callable[[Path], JsonList]]) -> Iterator[tuple[str, Any]]:
     for _ in text.items("{", "}"):
-        name = text.value()
+        name = text.value()[2]
         if not isinstance(name, str):
             text.fail("expecting a name in quotes")
         text.expect(":")
         if name not in lists or text.next() != "[":
-            yield name, text.value()
+            yield name, text.value()[2]
             continue
-        begins, ends = array("q"), array("q")
+        entries = lists[name](path)
         for _ in text.items("[", "]"):
-            begin, end = text.skip()
-            begins.append(begin)
-            ends.append(end)
-        yield name, JsonList(path, begins, ends)
+            entries.append(*text.value())
+        yield name, entries
 
 
 class _Text:
-    """A JSON file seen through a window that moves on.
-
-    Its bytes are taken for characters one by one (latin-1), so that places in the window are places in the file:
-    JSON's own marks look the same so, and what is between quotes is looked at only to find its end.
-    """
+    """A JSON file seen through a window that moves on."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path, self._file = path, file
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
-        self._window, self._start, self._at = "", 0, 0
+        self._window, self._at, self._ascii = "", 0, True
+        self._place = 0
+        """Of ``_at`` in the file, bytes."""
         self._more()
-        if self._window.startswith(codecs.BOM_UTF8.decode("latin-1")):
-            self._at = len(codecs.BOM_UTF8)
+        self._go_to(1 if self._window.startswith("\ufeff") else 0)
 
     def next(self) -> str:
         """The next character that is no space; "" at the end of the file."""
         while True:
             match = _SPACE.match(self._window, self._at)
-            self._at = match.end() if match else self._at
+            self._go_to(match.end() if match else self._at)
             if self._at < len(self._window):
                 return self._window[self._at]
             if not self._more():
@@ -130,7 +138,7 @@ class _Text:
         found = self.next()
         if not found or found not in marks:
             self.fail(f"expecting {' or '.join(marks)}")
-        self._at += 1
+        self._go_to(self._at + 1)
         return found
 
     def items(self, opening: str, closing: str) -> Iterator[None]:
@@ -143,38 +151,36 @@ class _Text:
         while self.expect("," + closing) == ",":
             yield
 
-    def value(self) -> Any:
-        """The next value."""
-        begin, end = self.skip()
-        return json.loads(self._window[begin - self._start : end - self._start].encode("latin-1"))
-
-    def skip(self) -> tuple[int, int]:
-        """Goes past the next value; where it begins and ends, bytes."""
+    def value(self) -> tuple[int, int, Any]:
+        """Goes past the next value: where it begins and ends, bytes, and what it is."""
         self.next()
         while True:
             try:
-                _, end = _DECODER.raw_decode(self._window, self._at)
+                value, end = _DECODER.raw_decode(self._window, self._at)
             except json.JSONDecodeError as error:
                 if not self._more():
-                    self._at = error.pos
+                    self._go_to(error.pos)
                     self.fail(error.msg)
                 continue
             if end < len(self._window) or not self._more():  # a number at the window's end may go on behind it
                 break
-        begin, self._at = self._at, end
-        return self._start + begin, self._start + end
+        begin = self._place
+        self._go_to(end)
+        return begin, self._place, value
 
     def fail(self, what: str) -> NoReturn:
-        place = self._start + self._at
-        raise UserError(
-            f"{self._path} is not valid JSON ({what}, at byte {place}): if it was cut off, copy or export it again"
-        )
+        where = f"{what}, at byte {self._place}"
+        raise UserError(f"{self._path} is not valid JSON ({where}): if it was cut off, copy or export it again")
+
+    def _go_to(self, at: int) -> None:
+        self._place += at - self._at if self._ascii else len(self._window[self._at : at].encode("utf-8"))
+        self._at = at
 
     def _more(self) -> bool:
         """Lets go of what lies behind and reads on, twice as far each time if one value does not end."""
         data = self._file.read(max(_CHUNK, len(self._window) - self._at))
-        self._utf8.decode(data, final=not data)  # raises where the file is no text
+        read = self._utf8.decode(data, final=not data)  # raises where the file is no text
         if data:
-            self._window = self._window[self._at :] + data.decode("latin-1")
-            self._start, self._at = self._start + self._at, 0
+            self._window, self._at = self._window[self._at :] + read, 0
+            self._ascii = self._window.isascii()
         return bool(data)

@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,8 +150,7 @@ def _with_categories(data: AnnotatedSet, known: dict[str, Category], label_of: d
     lookup = torch.tensor([place[name] for name in label_of], dtype=torch.int64)
 
     def named(targets: Instances) -> Instances:
-        targets.labels, targets.categories = lookup[torch.as_tensor(targets.labels)], categories
-        return targets
+        return replace(targets, labels=lookup[labels_of(targets)], categories=categories)
 
     return with_targets(data, categories, named)
 

@@ -6,9 +6,9 @@ numpy arrays do not. 100,000 annotations are five arrays here, whatever the form
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from eachmask.data.annotated import Picture, crowd_of, labels_of, masks_of
 from eachmask.data.images import read_image
 from eachmask.data.sample import Sample
 from eachmask.structures import RLE, Category, Instances, UserError
+from eachmask.structures.rle_codec import offsets_of
 
 
 class PictureSamples:
@@ -30,16 +31,29 @@ class PictureSamples:
 
     def __init__(self, pictures: Sequence[Picture], categories: tuple[Category, ...]) -> None:
         self.categories = categories
-        masks = [masks_of(picture.targets) for picture in pictures]
         self._paths = np.array([str(picture.path) for picture in pictures], dtype=np.str_)
-        self._sizes = np.array([m.size for m in masks], np.int64).reshape(-1, 2)
-        self._first = np.cumsum([0, *(len(m) for m in masks)])
-        self._counts = np.concatenate([np.zeros(0, np.uint32), *(m.counts for m in masks)])
-        self._offsets = np.cumsum(np.concatenate([[0], *(np.diff(m.offsets) for m in masks)])).astype(np.int64)
-        self._boxes = _joined([p.targets.boxes.numpy() for p in pictures], (0, 4), np.float32)
-        self._labels = np.array([label for p in pictures for label in labels_of(p.targets)], np.int64)
-        self._crowd = np.array([flag for p in pictures for flag in crowd_of(p.targets)], bool)
-        self._keypoints = _keypoints(pictures)
+        sizes, numbers, lengths, labels = (array("q") for _ in range(4))
+        counts, boxes, crowd = array("I"), array("f"), array("b")
+        keypoints = []
+        for picture in pictures:  # one at a time: all unpacked together would take room for the set once more
+            targets = picture.targets
+            masks = masks_of(targets)
+            sizes.extend(masks.size)
+            numbers.append(len(masks))
+            counts.frombytes(masks.counts.astype(np.uint32).tobytes())
+            lengths.extend(np.diff(masks.offsets).tolist())
+            boxes.frombytes(targets.boxes.numpy().astype(np.float32).tobytes())
+            labels.extend(labels_of(targets))
+            crowd.extend(crowd_of(targets))
+            keypoints.append(None if targets.keypoints is None else targets.keypoints.numpy())
+        self._sizes = np.array(sizes).reshape(-1, 2)
+        self._first = offsets_of(numbers)
+        self._counts = np.frombuffer(counts, np.uint32)
+        self._offsets = offsets_of(lengths)
+        self._boxes = np.array(boxes).reshape(-1, 4)
+        self._labels = np.array(labels)
+        self._crowd = np.array(crowd, bool)
+        self._keypoints = _joined(keypoints, numbers)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -86,20 +100,18 @@ class PictureSamples:
         )
 
 
-def _joined(parts: Sequence[NDArray[Any]], empty: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    return np.concatenate([np.zeros(empty, dtype), *(part.astype(dtype) for part in parts)])
+def _joined(known: Sequence[NDArray[np.float32] | None], numbers: Sequence[int]) -> NDArray[np.float32] | None:
+    """(N, P, 3) keypoints where the set has some; objects without them get points of visibility 0.
 
-
-def _keypoints(pictures: Sequence[Picture]) -> NDArray[np.float32] | None:
-    """(N, P, 3) where the set has keypoints; objects without them get points of visibility 0."""
-    known = [p.targets.keypoints for p in pictures]
-    num_points = max((int(k.shape[1]) for k in known if k is not None), default=0)
+    Args:
+        known: (n, P, 3) of each picture, or None.
+        numbers: of objects in each picture.
+    """
+    num_points = max((k.shape[1] for k in known if k is not None), default=0)
     if not num_points:
         return None
-    parts = []
-    for picture, points in zip(pictures, known, strict=True):
-        part = np.zeros((len(picture.targets), num_points, 3), np.float32)
-        if points is not None and points.shape[1] == num_points:
-            part[:] = points.numpy()
-        parts.append(part)
-    return _joined(parts, (0, num_points, 3), np.float32)
+    joined = np.zeros((sum(numbers), num_points, 3), np.float32)
+    for own, first in zip(known, offsets_of(numbers), strict=False):
+        if own is not None and own.shape[1] == num_points:
+            joined[first : first + len(own)] = own
+    return joined

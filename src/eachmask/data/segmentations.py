@@ -24,7 +24,7 @@ Known = TypeVar("Known")
 
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """What a segmentation that cannot be read raises."""
-_AT_ONCE = 250
+_AT_ONCE = 64
 """Annotations and images read together, so that memory stays flat however many there are."""
 _FEWEST = 6
 """Numbers of a ring that encloses something: three points."""

@@ -60,12 +60,13 @@ def write_yolo(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> li
     joined = crowds = 0
     for split, picture in watch("writing", list(data.pictures())):
         copy_image(picture, target / "images" / split / picture.name)
-        polygons = masks_of(picture.targets).to_polygons()
+        targets = picture.targets
+        polygons = masks_of(targets).to_polygons()
         rings = one_rings(polygons)
         joined += sum(len(o) + len(h) > 1 for o, h in zip(polygons.outers, polygons.holes, strict=True))
-        crowd, labels = crowd_of(picture.targets), labels_of(picture.targets)
+        crowd, labels = crowd_of(targets), labels_of(targets)
         crowds += sum(crowd)
-        lines = [_line(k, ring, picture.targets.image_size) for k, ring in zip(labels, rings, strict=True)]
+        lines = [_line(k, ring, targets.image_size) for k, ring in zip(labels, rings, strict=True)]
         objects = [line for line, c in zip(lines, crowd, strict=True) if not c]
         _write_lines(target / "labels" / split / f"{picture.stem}.txt", objects)
         if any(crowd):
