@@ -441,14 +441,14 @@ def peak_of(name: str, usual: Any, side: int, objects: int) -> dict[str, Any]:
     options = options_for(predictor, picture, objects, with_masks=True)
     before = peak_mb()
     found = predictor.predict(picture, options=options)
-    result = {"before_mb": round(before), "objects": len(found)}
-    if found.masks is not None:  # detectors have boxes only
-        rle = found.masks.to_rle()
-        strings = rle.to_coco()
+    rle = None if found.masks is None else found.masks.to_rle()  # detectors have boxes only
+    strings = [] if rle is None else rle.to_coco()
+    result = {"peak_mb": round(peak_mb()), "before_mb": round(before), "objects": len(found)}
+    if rle is not None:
         result["covered"] = round(float(rle.area().mean()) / side**2, 4)
         result["mb_of_rle"] = round(sum(len(one["counts"]) for one in strings) / (1 << 20), 1)
         result["mask_threshold"] = options.mask_threshold
-    return {"peak_mb": round(peak_mb())} | result
+    return result
 
 
 def memory(args: argparse.Namespace) -> dict[str, Any]:

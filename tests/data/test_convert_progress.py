@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from small_sets import CATEGORIES, make_set
 
 from eachmask.cli.bar import bar_after_a_while
 from eachmask.data.annotated import AnnotatedSet, Picture, instances_of, masks_of
 from eachmask.data.coco_folder import read_coco_folder, write_coco_folder
 from eachmask.data.convert import FORMATS, compare, convert
-from eachmask.structures import RLE
+from eachmask.structures import RLE, Instances
 
 T = TypeVar("T")
 
@@ -89,3 +91,56 @@ def test_memory_is_that_of_a_few_pictures(tmp_path: Path, name: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < (25e6 if name == "label-maps" else 5e6)
+
+
+@pytest.mark.parametrize("name", [known.name for known in FORMATS if known.name != "voc"])
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, name: str) -> None:
+    """What 200 more small pictures add, both sets together, is little more than their packed annotations."""
+    peaks, packed = [], 0
+    for number in (100, 300):
+        folder = tmp_path / str(number)
+        (folder / "images").mkdir(parents=True)
+        cv2.imwrite(str(folder / "images/0.png"), np.zeros((64, 64), np.uint8))
+        bitmaps = np.zeros((3, 64, 64), bool)
+        for i in range(3):
+            bitmaps[i, 5 : 40 + i, 20 * i : 20 * i + 18] = True
+        targets = instances_of(RLE.from_bitmaps(bitmaps), [0, 1, 2], [False] * 3, CATEGORIES)
+        pictures = [Picture(f"{i}.png", folder / "images/0.png", targets) for i in range(number)]
+        write_coco_folder(folder / "coco", AnnotatedSet(CATEGORIES, {"train": pictures}))
+        masks = masks_of(targets)
+        packed = masks.counts.nbytes + masks.offsets.nbytes + 3 * (16 + 8 + 1)
+        if not peaks:
+            convert(folder / "coco", folder / "warm", name)
+        tracemalloc.start()
+        try:
+            assert convert(folder / "coco", folder / "out", name).loss.exact
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    print(name, packed, (peaks[1] - peaks[0]) / 200)
+    assert (peaks[1] - peaks[0]) / 200 < 2 * (packed + 2000)
+
+
+def test_pictures_keep_their_objects_as_they_were_given(tmp_path: Path) -> None:
+    masks = RLE.from_bitmaps(np.eye(6, dtype=bool).reshape(1, 6, 6).repeat(2, 0))
+    boxes = torch.tensor([[0, 0, 6, 6], [0.5, 0, 6, 6]])
+    points = torch.rand(2, 5, 3)
+    for targets in (
+        Instances((6, 6), boxes, masks, torch.tensor([1, 0]), keypoints=points, crowd=torch.tensor([True, False]),
+                  categories=CATEGORIES),
+        Instances((6, 6), boxes, masks.to_polygons()),
+        Instances((6, 6), boxes),
+        Instances.empty((6, 6)),
+    ):  # fmt: skip
+        picture = Picture("a.png", tmp_path / "a.png", targets)
+        again = replace(picture, name="b.png").targets
+        assert vars(picture).keys() == vars(replace(picture, name="b.png")).keys()
+        assert again.image_size == (6, 6) and again.categories == targets.categories
+        for name in ("boxes", "labels", "scores", "keypoints", "crowd"):
+            old, new = getattr(targets, name), getattr(again, name)
+            assert (old is None and new is None) or torch.equal(old, new), name
+        assert (again.masks is None) == (targets.masks is None)
+        if targets.masks is not None and again.masks is not None:
+            assert again.masks.to_rle().to_coco() == targets.masks.to_rle().to_coco()
+        again.boxes += 1  # they can be changed, and the picture's are as before
+        assert torch.equal(picture.targets.boxes, targets.boxes)

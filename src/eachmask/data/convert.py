@@ -251,9 +251,10 @@ def compare(
         loss.images += 1
         there = written.get(_key(split, picture))
         loss.images_missing += there is None
-        same_size = there is not None and there.targets.image_size == picture.targets.image_size
-        other = there.targets if there is not None and same_size else Instances.empty(picture.targets.image_size)
-        own = _compare_picture(picture, other, (before, after), loss)
+        targets, other = picture.targets, None if there is None else there.targets
+        if other is None or other.image_size != targets.image_size:
+            other = Instances.empty(targets.image_size)
+        own = _compare_targets(targets, other, (before, after), loss)
         ious.append(own)
         worst += [(f"{split}/{picture.name}", i + 1, float(v)) for i, v in enumerate(own) if v < 1]
     joined = np.concatenate([np.zeros(0), *ious])
@@ -266,11 +267,11 @@ def _key(split: str, picture: Picture) -> tuple[str, str]:
     return split.casefold(), picture.stem.replace("/", "__")
 
 
-def _compare_picture(picture: Picture, there: Instances, sets: tuple[AnnotatedSet, AnnotatedSet], loss: Loss) -> Any:
+def _compare_targets(here: Instances, there: Instances, sets: tuple[AnnotatedSet, AnnotatedSet], loss: Loss) -> Any:
     """(N,) IoU of each object with its counterpart; adds to ``loss``."""
-    own, other = masks_of(picture.targets), masks_of(there)
-    names = [_class_names(sets[0], picture.targets), _class_names(sets[1], there)]
-    crowds = [crowd_of(picture.targets), crowd_of(there)]
+    own, other = masks_of(here), masks_of(there)
+    names = [_class_names(sets[0], here), _class_names(sets[1], there)]
+    crowds = [crowd_of(here), crowd_of(there)]
     area, area_there = own.area(), other.area()
     overlaps = own.overlaps(other)
     iou = overlaps.pixels / (area[overlaps.rows] + area_there[overlaps.columns] - overlaps.pixels)
@@ -296,8 +297,8 @@ def _compare_picture(picture: Picture, there: Instances, sets: tuple[AnnotatedSe
     loss.class_changed += sum(names[0][i] != names[1][partner[i]] for i in np.flatnonzero(met))
     loss.crowd += sum(crowds[0])
     loss.crowd_lost += sum(crowds[0][i] and not (met[i] and crowds[1][partner[i]]) for i in range(len(own)))
-    if picture.targets.keypoints is not None and there.keypoints is None:
-        loss.keypoints_lost += int((picture.targets.keypoints[:, :, 2] > 0).any(1).sum())
+    if here.keypoints is not None and there.keypoints is None:
+        loss.keypoints_lost += int((here.keypoints[:, :, 2] > 0).any(1).sum())
     return result
 
 

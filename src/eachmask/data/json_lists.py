@@ -84,8 +84,10 @@ def read_object(path: Path, lists: Mapping[str, Callable[[Path], JsonList]]) -> 
     try:
         with open(path, "rb") as file:
             text = _Text(path, file)
-            found = dict(_members(text, path, lists)) if text.next() == "{" else {}
-            if not found and text.next():
+            if text.next() == "{":
+                found = dict(_members(text, path, lists))
+            else:
+                found = {}
                 text.value()
             if text.next():
                 text.fail("there is more behind its end")
@@ -120,7 +122,8 @@ class _Text:
         self._window, self._at, self._ascii = "", 0, True
         self._place = 0
         """Of ``_at`` in the file, bytes."""
-        self._more()
+        while not self._window and self._more():
+            pass
         self._go_to(1 if self._window.startswith("\ufeff") else 0)
 
     def next(self) -> str:
@@ -162,7 +165,8 @@ class _Text:
                     self._go_to(error.pos)
                     self.fail(error.msg)
                 continue
-            if end < len(self._window) or not self._more():  # a number at the window's end may go on behind it
+            # a number at the window's end may go on behind it
+            if (end < len(self._window) and self._window[end] not in ".eE") or not self._more():
                 break
         begin = self._place
         self._go_to(end)
