@@ -44,6 +44,8 @@ STRIDES = (8, 8, 16, 32, 32)
 
 IGNORED = -1
 """Label of a cell that is not learnt from."""
+_NUMBERS_AT_ONCE = 1 << 20
+"""So much of the maps is drawn at a time: what they are made from needs as much memory again, several times."""
 
 
 class Raw(NamedTuple):
@@ -283,7 +285,9 @@ class SOLO(nn.Module):
             result = raw.maps[0].new_empty((len(chosen), *size), dtype=torch.float32)
             for level in found.levels[chosen].unique().tolist():
                 rows = torch.nonzero(found.levels[chosen] == level).squeeze(1)
-                result[rows] = self.mask_branch.draw(raw.maps[level][image], level, found.cells[chosen[rows]], size)
+                for some in rows.split(max(1, _NUMBERS_AT_ONCE // size.numel())):  # type: ignore[no-untyped-call]
+                    cells = found.cells[chosen[some]]
+                    result[some] = self.mask_branch.draw(raw.maps[level][image], level, cells, size)
             return result
 
         frame = Frame((size[0], size[1]), raw.batch_size, raw.sizes[image])

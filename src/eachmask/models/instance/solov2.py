@@ -120,7 +120,7 @@ class MaskBranch(nn.Module):
 def paint(kernels: Tensor, mask_features: Tensor) -> Tensor:
     """The dynamic convolution: (N, D) kernels on one image's features (D, H, W) -> (N, H, W) probabilities."""
     logits = kernels.float() @ mask_features.float().flatten(1)
-    return logits.sigmoid().unflatten(1, mask_features.shape[-2:])
+    return logits.sigmoid_().unflatten(1, mask_features.shape[-2:])
 
 
 # The model ------------------------------------------------------------------------------------------------------------
