@@ -93,34 +93,6 @@ def test_memory_is_that_of_a_few_pictures(tmp_path: Path, name: str) -> None:
     assert peak < (25e6 if name == "label-maps" else 5e6)
 
 
-@pytest.mark.parametrize("name", [known.name for known in FORMATS if known.name != "voc"])
-def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, name: str) -> None:
-    """What 200 more small pictures add, both sets together, is little more than their packed annotations."""
-    peaks, packed = [], 0
-    for number in (100, 300):
-        folder = tmp_path / str(number)
-        (folder / "images").mkdir(parents=True)
-        cv2.imwrite(str(folder / "images/0.png"), np.zeros((64, 64), np.uint8))
-        bitmaps = np.zeros((3, 64, 64), bool)
-        for i in range(3):
-            bitmaps[i, 5 : 40 + i, 20 * i : 20 * i + 18] = True
-        targets = instances_of(RLE.from_bitmaps(bitmaps), [0, 1, 2], [False] * 3, CATEGORIES)
-        pictures = [Picture(f"{i}.png", folder / "images/0.png", targets) for i in range(number)]
-        write_coco_folder(folder / "coco", AnnotatedSet(CATEGORIES, {"train": pictures}))
-        masks = masks_of(targets)
-        packed = masks.counts.nbytes + masks.offsets.nbytes + 3 * (16 + 8 + 1)
-        if not peaks:
-            convert(folder / "coco", folder / "warm", name)
-        tracemalloc.start()
-        try:
-            assert convert(folder / "coco", folder / "out", name).loss.exact
-            peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
-    print(name, packed, (peaks[1] - peaks[0]) / 200)
-    assert (peaks[1] - peaks[0]) / 200 < 2 * (packed + 2000)
-
-
 def test_pictures_keep_their_objects_as_they_were_given(tmp_path: Path) -> None:
     masks = RLE.from_bitmaps(np.eye(6, dtype=bool).reshape(1, 6, 6).repeat(2, 0))
     boxes = torch.tensor([[0, 0, 6, 6], [0.5, 0, 6, 6]])
