@@ -22,7 +22,7 @@ from eachmask.data.pictures import PictureSamples
 from eachmask.recipes.own_data import own_data
 from eachmask.structures import UserError
 from eachmask.train.start import FromBackbone, body_of, choose_start
-from eachmask.weights.file import read_info
+from eachmask.weights.file import load_model, read_info
 
 QUICK = ["--steps", "2", "--batch", "2", "--size", "64", "--start", "none", "--device", "cpu"]
 
@@ -133,9 +133,24 @@ def test_all_bodies_of_a_model_start_from_imagenet():
     assert any(".blocks.6" in name for name in learnt) and not any(".blocks.0." in name for name in learnt)
 
 
-def test_a_model_of_another_variant_is_no_start(run):
-    with pytest.raises(UserError, match="is a mask_rcnn_lite0_fpn, not a faster_rcnn_lite0_fpn"):
-        choose_start("faster_rcnn_lite0_fpn", str(run / "model.safetensors"))
+@pytest.mark.parametrize("variant", ["solov2_lite0", "panoptic_deeplab_lite0", "sds_lite0"])
+def test_of_a_model_of_another_variant_the_backbone_is_taken(run, variant):
+    start = choose_start(variant, str(run / "model.safetensors"))
+    assert "is a mask_rcnn_lite0_fpn" in start.note and not start.whole
+    model = models.variant(variant)(num_classes=1)
+    said = start.load(model)
+    assert "model.safetensors" in said
+    trained = {k.partition(".net.")[2]: v for k, v in load_model(run / "model.safetensors")[0].state_dict().items()}
+    own = body_of(model).state_dict()
+    for key, value in own.items():
+        assert torch.equal(value, trained[key.rpartition("net.")[2]])
+    assert own, "has a backbone"
+
+
+def test_another_backbone_is_no_start(run):
+    start = choose_start("mask_rcnn_r18_fpn", str(run / "model.safetensors"))
+    with pytest.raises(UserError, match="has another backbone"):
+        start.load(models.mask_rcnn_r18_fpn(num_classes=1))
 
 
 def test_pictures_are_packed(tmp_path):

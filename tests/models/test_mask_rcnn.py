@@ -152,3 +152,13 @@ def test_aligned_targets_are_half_a_pixel_off():
     shifted = mask_targets(masks, matched, box, 8)
     assert torch.allclose(shifted, mask_targets(masks, matched, box + 0.5, 8, aligned=True))
     assert shifted[0, -1, -1] == 0.25
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 80])
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_every_pixel_starts_about_equally_likely(num_classes, agnostic):
+    torch.manual_seed(0)
+    head = MaskHead(256, num_classes, Config(mask_agnostic=agnostic))
+    rois = torch.randn(8, 256, 14, 14).relu_() * 3  # as strong as a pretrained backbone's
+    logits = head(rois, torch.arange(8) % num_classes)
+    assert F.binary_cross_entropy_with_logits(logits, (torch.rand_like(logits) > 0.5).float()) < 0.9

@@ -79,9 +79,7 @@ def test_the_loss_is_equation_3(model):
             wanted["object"] += (confidence[best] - max(ious)) ** 2
             wanted["no_object"] += 0.5 * confidence[1 - best] ** 2
             label = int(target.labels[mine[0]])
-            wanted["class"] += sum(
-                (p - (k == label)) ** 2 for k, p in enumerate(raw.classes[0, row, column].tolist())
-            )
+            wanted["class"] += sum((p - (k == label)) ** 2 for k, p in enumerate(raw.classes[0, row, column].tolist()))
     losses = model.losses(raw, [target])
     assert {name: float(value) for name, value in losses.items()} == pytest.approx(wanted, rel=1e-4)
 

@@ -55,7 +55,11 @@ def build(name: str) -> tuple[torch.nn.Module, FasterRCNN]:
     num_classes = 1 if "keypoint" in name else NUM_CLASSES
     with torch.device("meta"):  # no time is spent on initial values that are overwritten at once
         reference = NAMES[name](
-            weights=None, weights_backbone=None, num_classes=num_classes + 1, min_size=SHORT, max_size=LONG,
+            weights=None,
+            weights_backbone=None,
+            num_classes=num_classes + 1,
+            min_size=SHORT,
+            max_size=LONG,
             box_detections_per_img=KEPT,
         )
         ours = models.variant(name)(num_classes=num_classes, max_detections=KEPT)

@@ -37,7 +37,6 @@ def test_entry_says_what_torchvision_says(entry: Entry) -> None:
     assert [c.name for c in entry.categories] == weights.meta["categories"][1:]
 
 
-
 def test_categories_are_torchvisions_without_background() -> None:
     assert [c.name for c in COCO_CATEGORIES] == _COCO_CATEGORIES[1:]
     assert [c.id for c in COCO_CATEGORIES] == list(range(1, 91))

@@ -251,9 +251,7 @@ def test_official_checkpoint_end_to_end(server: Server, tmp_path: Path) -> None:
     theirs = detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     server.content = (tmp_path / "theirs.pth").read_bytes()
-    entry = replace(
-        find("faster_rcnn_r50_fpn"), url=server.url, sha256=hashlib.sha256(server.content).hexdigest()[:8]
-    )
+    entry = replace(find("faster_rcnn_r50_fpn"), url=server.url, sha256=hashlib.sha256(server.content).hexdigest()[:8])
     model, info = load_model(fetch.fetch(entry))
     assert model.num_classes == 90 == len(info.categories) and info.preprocess == Preprocess()
     scores = theirs.roi_heads.box_predictor.cls_score.weight

@@ -61,7 +61,8 @@ class TrainOptions:
     """Of the annotations, where it cannot be told: coco, yolo, voc, cityscapes, labelme, cvat, label-maps or
     mask-files."""
     start: str = "auto"
-    """auto, backbone (pretrained backbone only), none (random numbers), or a model's name or file to start from."""
+    """auto, backbone (pretrained backbone only), none (random numbers), or a model's name or file to start from; of a
+    model of another variant its backbone is taken."""
     steps: int | None = None
     """Train for so many steps instead of the recipe's."""
     batch: int | None = None

@@ -24,9 +24,7 @@ def base_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool 
     return base.round() if rounded else base
 
 
-def grid_anchors(
-    base: Tensor, grid: tuple[int, int], stride: tuple[float, float], first: float = 0.0
-) -> Tensor:
+def grid_anchors(base: Tensor, grid: tuple[int, int], stride: tuple[float, float], first: float = 0.0) -> Tensor:
     """The base anchors at every place of a (rows, columns) grid: (rows columns A, 4), row by row.
 
     Args:

@@ -60,9 +60,7 @@ def quality_focal(
         logits: any shape; quality: the same, 0..1.
     """
     distance = (quality - logits.sigmoid()).abs() ** beta
-    return reduce(
-        F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * distance, reduction, weight
-    )
+    return reduce(F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * distance, reduction, weight)
 
 
 def dice(
@@ -112,16 +110,12 @@ def giou(predicted: Tensor, targets: Tensor) -> Tensor:
     high = torch.minimum(predicted[:, 2:], targets[:, 2:])
     common = (high - low).clamp(min=0).prod(-1)
     union = box_ops.area(predicted) + box_ops.area(targets) - common
-    hull = (
-        torch.maximum(predicted[:, 2:], targets[:, 2:]) - torch.minimum(predicted[:, :2], targets[:, :2])
-    ).prod(-1)
+    hull = (torch.maximum(predicted[:, 2:], targets[:, 2:]) - torch.minimum(predicted[:, :2], targets[:, :2])).prod(-1)
     eps = torch.finfo(common.dtype).eps
     return 1 - (common / union.clamp(min=eps) - (hull - union) / hull.clamp(min=eps))
 
 
-def mask_bce(
-    logits: Tensor, targets: Tensor, weight: Tensor | None = None, reduction: Reduction = "mean"
-) -> Tensor:
+def mask_bce(logits: Tensor, targets: Tensor, weight: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:
     """Binary cross-entropy of mask pixels; weight 0 ignores a pixel."""
     return reduce(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), reduction, weight)
 

@@ -129,9 +129,7 @@ def fast_nms(iou: Tensor, scores: Tensor, threshold: float) -> Tensor:
     return order[worst <= threshold]
 
 
-def matrix_nms(
-    iou: Tensor, scores: Tensor, labels: Tensor, sigma: float = 2.0, decay: Decay = "gaussian"
-) -> Tensor:
+def matrix_nms(iou: Tensor, scores: Tensor, labels: Tensor, sigma: float = 2.0, decay: Decay = "gaussian") -> Tensor:
     """Scores lowered by all better detections at once (Wang et al., SOLOv2, arXiv 2003.10152, eq. 5).
 
     A better detection i that is itself covered by iou_i lowers j less: the decay of j is the least over i of

@@ -28,9 +28,7 @@ def soft_polygons(vertices: Tensor, size: tuple[int, int], smoothness: float) ->
         return vertices.sum() + vertices.new_zeros((0, *size))
     sign = torch.where(inside(vertices.detach(), size), 1.0, -1.0).to(vertices)
     edge = nearest_edges(vertices.detach(), size).flatten(1)
-    begin, end = (
-        ends.gather(1, edge[..., None].expand(-1, -1, 2)) for ends in (vertices, vertices.roll(-1, dims=1))
-    )
+    begin, end = (ends.gather(1, edge[..., None].expand(-1, -1, 2)) for ends in (vertices, vertices.roll(-1, dims=1)))
     y, x = (axis + 0.5 for axis in torch.meshgrid(*(torch.arange(s) for s in size), indexing="ij"))
     pixel = torch.stack([x, y], dim=-1).view(1, -1, 2).to(vertices)
     distance = squared_distance(pixel, begin, end).view(-1, *size)

@@ -61,9 +61,7 @@ def applies(features: Sequence[Tensor], rois: Tensor, sampling: int) -> bool:
     )
 
 
-def roi_align(
-    features: Sequence[Tensor], scales: Sequence[float], rois: Tensor, levels: Tensor, grid: Grid
-) -> Tensor:
+def roi_align(features: Sequence[Tensor], scales: Sequence[float], rois: Tensor, levels: Tensor, grid: Grid) -> Tensor:
     """RoIAlign, each region from its level; equal to torchvision's up to the order of summation.
 
     Args:

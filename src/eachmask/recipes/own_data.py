@@ -112,9 +112,7 @@ def keypoint_scores(predictions: Sequence[Instances], targets: Sequence[Instance
     return found | {"box_ap": box_scores(predictions, targets)["ap"]}
 
 
-def _some(
-    numbers: dict[str, float], names: Sequence[str] = ("ap", "ap50", "ap75", "ar100")
-) -> dict[str, float]:
+def _some(numbers: dict[str, float], names: Sequence[str] = ("ap", "ap50", "ap75", "ar100")) -> dict[str, float]:
     """The numbers that decide; sizes without an object are no number."""
     return {name: 0.0 if np.isnan(numbers[name]) else numbers[name] for name in names}
 

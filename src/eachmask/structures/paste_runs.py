@@ -230,9 +230,7 @@ def _interpolate_rows(grid: NDArray[np.float32], along_x: _Axis, masks: Ints, x:
     return values
 
 
-def _crossings(
-    along_y: _Axis, masks: Ints, row: Ints, values: tuple[Floats, Floats], rule: _Rule
-) -> Ints:
+def _crossings(along_y: _Axis, masks: Ints, row: Ints, values: tuple[Floats, Floats], rule: _Rule) -> Ints:
     """First pixel y at or after each crossing of the line between grid rows ``row`` and ``row + 1``."""
     before, after = values[0].astype(np.float64), values[1].astype(np.float64)
     exact = along_y.locate(row + (float(rule.threshold) - before) / (after - before), masks)

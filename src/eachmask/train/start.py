@@ -50,11 +50,20 @@ class FromModel:
 
 @dataclass(frozen=True)
 class FromBackbone:
-    """Start from a backbone trained on ImageNet; everything above it is new."""
+    """Start from a backbone trained on ImageNet, or from that of a trained model; everything above it is new."""
+
+    trained: str | None = None
+    """Name or file of a model of any variant with the same backbone."""
 
     def __call__(self, model: nn.Module) -> str:
-        """Fill the backbone, or say why it stays random."""
+        """Fill the backbone, or say why it stays random.
+
+        Raises:
+            UserError: the trained model is not there, or has another backbone.
+        """
         body = body_of(model)
+        if self.trained is not None:
+            return f"The backbone starts from that of {_take_body(body, locate(self.trained))}; the rest is new."
         try:
             return f"The backbone starts from {load_backbone(body)}; the rest is new."
         except UserError as error:
@@ -84,10 +93,11 @@ def choose_start(variant: str, wanted: str = "auto") -> Start:
 
     Args:
         variant: of the model to be trained.
-        wanted: ``auto``; ``backbone``; ``none`` for random numbers; or a model's name or file.
+        wanted: ``auto``; ``backbone``; ``none`` for random numbers; or a model's name or file. Of a model of another
+            variant only the backbone is taken.
 
     Raises:
-        UserError: the wanted model does not exist or is of another variant.
+        UserError: the wanted model does not exist.
     """
     if wanted == "none":
         return Start(None)
@@ -160,9 +170,8 @@ def _timm_name(net: nn.Module) -> str | None:
 def _from_file(path: Path, variant: str) -> Start:
     info = read_info(path)
     if info.variant != variant:
-        raise UserError(
-            f"{path.name} is a {info.variant}, not a {variant}: train that variant, or choose another --start"
-        )
+        note = f"{info.name or path.name} is a {info.variant}, not a {variant}: only its backbone is taken."
+        return Start(FromBackbone(str(path)), info.preprocess, note=note)
     return Start(FromModel(str(path)), info.preprocess, dict(info.config), whole=True)
 
 
@@ -182,6 +191,27 @@ def _from_torchvision(body: ResNet | Swin) -> str:
     return f"torchvision's ImageNet weights of {body.name}"
 
 
+def _take_body(body: nn.Module, path: Path) -> str:
+    """Copy the backbone of a model file; returns the model's name.
+
+    Raises:
+        UserError: it is another one.
+    """
+    trained, info = load_model(path)
+    name = info.name or path.name
+    theirs = body_of(trained)
+    if isinstance(theirs, nn.ModuleDict):
+        theirs = next(iter(theirs.values()))
+    state = getattr(theirs, "net", theirs).state_dict()
+    for part in body.values() if isinstance(body, nn.ModuleDict) else (body,):
+        net = getattr(part, "net", part)
+        own = net.state_dict()
+        if any(key not in state or state[key].shape != value.shape for key, value in own.items()):
+            raise UserError(f"{name}, a {info.variant}, has another backbone than this model: choose another --start")
+        net.load_state_dict({key: state[key] for key in own})
+    return name
+
+
 def _fill(net: nn.Module, state: dict[str, Tensor], name: str) -> None:
     missing = net.load_state_dict(state, strict=False).missing_keys
     if missing:
@@ -190,4 +220,3 @@ def _fill(net: nn.Module, state: dict[str, Tensor], name: str) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-

@@ -120,9 +120,7 @@ def _warped(
     if smaller:
         whole: NDArray[Any] = cv2.resize(image, (scaled[1], scaled[0]), interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(whole[window[1] : window[3], window[0] : window[2]])
-    warped: NDArray[Any] = cv2.warpAffine(
-        image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    warped: NDArray[Any] = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return warped
 
 

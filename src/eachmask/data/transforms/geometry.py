@@ -49,9 +49,7 @@ class AffineCrop:
         )
         assert sample.targets.masks is not None
         label = sample.targets.masks.to_label_map().astype(np.float32)  # exact up to 2^24 objects
-        moved = cv2.warpAffine(
-            label, matrix, window, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101
-        )
+        moved = cv2.warpAffine(label, matrix, window, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
         return Sample(image, self._targets(moved.astype(np.int32), sample.targets), sample.path, sample.image_id)
 
     def _matrix(self, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -59,9 +57,7 @@ class AffineCrop:
         scale = float(np.exp(rng.uniform(*np.log(self.scale))))
         angle = rng.uniform(0, 360) if self.rotate else 90.0 * rng.integers(4)
         reach = self.size / scale / 2  # half a window in image pixels
-        centre = [
-            rng.uniform(min(reach, side / 2), max(side - reach, side / 2)) for side in (width, height)
-        ]
+        centre = [rng.uniform(min(reach, side / 2), max(side - reach, side / 2)) for side in (width, height)]
         matrix = cv2.getRotationMatrix2D((centre[0], centre[1]), angle, scale).astype(np.float64)
         matrix[:, 2] += self.size / 2 - np.asarray(centre)
         if rng.random() < 0.5:

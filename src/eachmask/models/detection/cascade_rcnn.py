@@ -87,9 +87,7 @@ class CascadeRCNN(FasterRCNN):
         for stage, factor in enumerate(c.stage_loss_weights):
             logits, shifts = self.run_stage(stage, raw.features, [s.boxes for s in sampled])
             labels = torch.cat([s.labels for s in sampled])
-            wanted = torch.cat(
-                [box_ops.encode(s.matched_boxes, s.boxes, c.stage_box_weights[stage]) for s in sampled]
-            )
+            wanted = torch.cat([box_ops.encode(s.matched_boxes, s.boxes, c.stage_box_weights[stage]) for s in sampled])
             found = box_losses(logits, shifts, labels, wanted, c.box_beta)
             found |= self.stage_losses(stage, raw, sampled, targets)
             losses |= {f"{name}_{stage}": factor * value for name, value in found.items()}
@@ -102,9 +100,7 @@ class CascadeRCNN(FasterRCNN):
                     ]
         return losses
 
-    def stage_losses(
-        self, stage: int, raw: Raw, sampled: list[Sampled], targets: list[Instances]
-    ) -> dict[str, Tensor]:
+    def stage_losses(self, stage: int, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
         """What subclasses' heads learn at each stage."""
         return {}
 

@@ -244,9 +244,7 @@ class FCOS(nn.Module):
         wanted = options.score_threshold  # a user means the score that is reported
         threshold = c.score_threshold if wanted is None else wanted**2 if c.score == "root" else wanted
         boxes, scores, labels, places, before = [], [], [], [], 0
-        for logits, distances, centre, places_at in zip(
-            raw.logits, raw.distances, raw.centerness, points, strict=True
-        ):
+        for logits, distances, centre, places_at in zip(raw.logits, raw.distances, raw.centerness, points, strict=True):
             probability = logits[image].flatten(1).float().sigmoid()  # (K, H W)
             centre = centre[image].flatten().float().sigmoid()
             ranked = probability * centre if c.threshold_on == "product" else probability

@@ -305,9 +305,7 @@ class BoundaryFormer(FasterRCNN):
 
 def _perceptron(width: int) -> nn.Sequential:
     """Features -> how far to move, in logits of the place; at first nowhere."""
-    layers = nn.Sequential(
-        nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2)
-    )
+    layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
     nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]
     nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
     return layers

@@ -54,9 +54,7 @@ class CascadeMaskRCNN(CascadeRCNN):
         num_heads = len(config.stage_ious) if config.mask_every_stage else 1
         self.mask_heads = nn.ModuleList(MaskHead(backbone.channels[0], num_classes, config) for _ in range(num_heads))
 
-    def stage_losses(
-        self, stage: int, raw: Raw, sampled: list[Sampled], targets: list[Instances]
-    ) -> dict[str, Tensor]:
+    def stage_losses(self, stage: int, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
         """Mean binary cross-entropy of the true class's mask on the stage's positive RoIs."""
         if stage >= len(self.mask_heads):
             return {}

@@ -67,11 +67,11 @@ class MaskHead(nn.Module):
         )
         self.upsample = nn.ConvTranspose2d(widths[-1], config.mask_width, 2, stride=2)
         self.masks = nn.Conv2d(config.mask_width, 1 if config.mask_agnostic else num_classes, 1)
+        nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")
+        # Torchvision scales these by the number of classes too: with one, weights of size 1 and a loss of 3 to begin.
+        nn.init.normal_(self.masks.weight, std=0.01)
         for layer in (self.upsample, self.masks):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        if config.mask_agnostic:  # one output alone would start with weights of size 1
-            nn.init.normal_(self.masks.weight, std=0.01)
 
     def forward(self, rois: Tensor, labels: Tensor) -> Tensor:
         """(R, C, 14, 14) and the class of each (R,) -> (R, M, M) logits of that class alone."""
