@@ -367,7 +367,6 @@ def suppression(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     from eachmask.metrics.coco_ap import coco_ap
     from eachmask.ops import nms
-    from eachmask.ops.prototypes import fast_nms
     from eachmask.structures import RLE, Instances
 
     def iou_of(bitmaps: Any) -> Any:
@@ -381,7 +380,7 @@ def suppression(args: argparse.Namespace) -> dict[str, Any]:
 
     def fast_boxes(boxes: Any, iou: Any, scores: Any, labels: Any) -> Any:
         each = scores.new_zeros(len(scores), 5).scatter_(1, labels[:, None], scores[:, None])
-        keep, _ = fast_nms(boxes, each, 0.5, 200, 0.05)
+        keep, _ = nms.fast_nms_of_classes(boxes, each, 0.5, 200, 0.05)
         keep = keep[scores[keep].argsort(descending=True)]
         return keep, scores[keep]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 
-from eachmask.ops.nms import fast_nms, mask_nms, matrix_nms, nms, soft_nms
+from eachmask.ops.nms import fast_nms, fast_nms_of_classes, mask_nms, matrix_nms, nms, soft_nms
 from eachmask.structures import boxes as box_ops
 
 
@@ -79,3 +79,41 @@ def test_nothing_in_nothing_out():
     none, empty = torch.zeros(0), torch.zeros(0, 0)
     assert len(fast_nms(empty, none, 0.5)) == len(mask_nms(empty, none, 0.5)) == len(matrix_nms(empty, none, none)) == 0
     assert len(soft_nms(torch.zeros(0, 4), none, none)[0]) == len(nms(torch.zeros(0, 4), none, none, 0.5)) == 0
+
+
+def boxes_of_classes(num: int, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(num, 2, generator=generator) * 60
+    boxes = torch.cat([corner, corner + 10 + torch.rand(num, 2, generator=generator) * 40], dim=1)
+    return boxes, torch.rand(num, num_classes, generator=generator)
+
+
+@pytest.mark.parametrize("pairs_at_once", [1, 2 * 50**2, 1 << 20])
+@pytest.mark.parametrize("score_threshold", [None, 0.6, 2.0])
+def test_all_classes_at_once_equal_one_after_the_other(score_threshold, pairs_at_once, monkeypatch):
+    monkeypatch.setattr("eachmask.ops.nms._PAIRS_AT_ONCE", pairs_at_once)
+    boxes, scores = boxes_of_classes(80, 3)
+    found = set()
+    for row, label in zip(*fast_nms_of_classes(boxes, scores, 0.4, 50, score_threshold), strict=True):
+        found.add((int(row), int(label)))
+    expected = set()
+    for label in range(3):
+        best = scores[:, label].topk(50).indices
+        kept = best[fast_nms(box_ops.iou(boxes[best], boxes[best]), scores[best, label], 0.4)]
+        expected |= {(int(i), label) for i in kept if score_threshold is None or scores[i, label] > score_threshold}
+    assert found == expected
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1)])
+def test_few_boxes_are_suppressed_too(shape):
+    boxes, scores = boxes_of_classes(*shape)
+    assert (
+        len(fast_nms_of_classes(boxes, scores, 0.5, 200)[0])
+        == len(fast_nms_of_classes(boxes, scores, 0.5, 200, 0.0)[0])
+        == shape[0]
+    )
+
+
+def test_boxes_without_area_suppress_nothing():
+    boxes = torch.tensor([[5.0, 5, 5, 5], [5, 5, 5, 5]])
+    assert len(fast_nms_of_classes(boxes, torch.tensor([[0.9], [0.8]]), 0.5, 200)[0]) == 2

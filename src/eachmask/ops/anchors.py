@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def octave(size: float, steps: int = 3) -> tuple[float, ...]:
+    """Sizes from `size` up to its double, `steps` of them at equal ratios (Lin et al., arXiv 1708.02002, section 4)."""
+    return tuple(size * 2 ** (step / steps) for step in range(steps))
+
+
 def base_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool = True) -> Tensor:
     """Anchors around the origin: (ratios x sizes, 4) xyxy, ratio by ratio.
 

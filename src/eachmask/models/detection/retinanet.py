@@ -24,7 +24,7 @@ from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.models.detection.fcos import Kept, best_pairs, matched_boxes, matched_labels, output, suppress, tower
-from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors
+from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors, octave
 from eachmask.ops.losses import sigmoid_focal, smooth_l1
 from eachmask.ops.match import IGNORED, match_objects
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
@@ -129,7 +129,7 @@ class RetinaNet(nn.Module):
         """(H W A, 4) of every level, on the batch's device; centred on multiples of the stride."""
         c, result = self.config, []
         for level, stride in zip(raw.logits, raw.features.strides, strict=True):
-            sides = [stride * c.base_scale * 2 ** (i / c.octave_scales) for i in range(c.octave_scales)]
+            sides = list(octave(stride * c.base_scale, c.octave_scales))
             rows, columns = level.shape[-2:]
             step = (stride, stride)
             if c.whole_anchors:

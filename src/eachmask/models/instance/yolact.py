@@ -31,7 +31,8 @@ from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.ops.anchors import flatten_anchors, grid_anchors
 from eachmask.ops.coarse_masks import coarse_masks
 from eachmask.ops.match import IGNORED, UNMATCHED, learnable, match, one_each
-from eachmask.ops.prototypes import Crops, Drawn, assemble, draw_objects, fast_nms
+from eachmask.ops.nms import fast_nms_of_classes
+from eachmask.ops.prototypes import Crops, Drawn, assemble, draw_objects
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, SoftMasks
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.soft_masks import Canvas
@@ -363,7 +364,7 @@ class YOLACT(nn.Module):
         """Rows, labels and scores of the detections that stay, the best first."""
         score_threshold, nms_threshold, max_detections = options.limits(self.config)
         each = self.config.threshold_each or options.score_threshold is not None
-        row, label = fast_nms(
+        row, label = fast_nms_of_classes(
             boxes, scores, nms_threshold, self.config.candidates_per_class, score_threshold if each else None
         )
         scores = scores[row, label]

@@ -29,20 +29,16 @@ from eachmask.backbones.bodies import ResNet
 from eachmask.backbones.fpn import FPN
 from eachmask.models.instance import yolact
 from eachmask.models.instance.yolact import YOLACT, Raw, yolact_fpn
+from eachmask.ops.anchors import octave
 from eachmask.ops.prototypes import Drawn
 from eachmask.structures import DecodeOptions, Instances, SoftMasks
-
-
-def _octave(size: float) -> tuple[float, ...]:
-    """Three sizes to a doubling."""
-    return tuple(size * 2 ** (third / 3) for third in range(3))
 
 
 @dataclass(frozen=True)
 class Config(yolact.Config):
     """What a variant may change. Defaults are those of the authors' release."""
 
-    anchor_scales: tuple[tuple[float, ...], ...] = tuple(_octave(size) for size in (24, 48, 96, 192, 384))
+    anchor_scales: tuple[tuple[float, ...], ...] = tuple(octave(size) for size in (24, 48, 96, 192, 384))
     square_anchors: bool = False
     deformable_every: int = 1
     """Of each stage's blocks every so many are deformable, the first one always; the first stage has none."""
@@ -220,7 +216,7 @@ def yolact_plus_r101(num_classes: int = 80, **config: Any) -> YOLACTPlus:
     return YOLACTPlus(yolact_fpn(body, chosen), num_classes, chosen)
 
 
-LIGHT: dict[str, Any] = {"anchor_scales": tuple(_octave(size) for size in (16, 32, 64, 128, 256)),
+LIGHT: dict[str, Any] = {"anchor_scales": tuple(octave(size) for size in (16, 32, 64, 128, 256)),
                          "prototype_convs": 1, "prototype_width": 96, "iou_min_area": 4}  # fmt: skip
 """For small networks on images of any size."""
 

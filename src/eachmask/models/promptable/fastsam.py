@@ -33,20 +33,16 @@ from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.fpn import FPN
 from eachmask.models.instance import yolact
 from eachmask.models.instance.yolact import YOLACT, Raw, yolact_fpn
+from eachmask.ops.anchors import octave
 from eachmask.structures import RLE, Bitmaps, Instances, UserError
 from eachmask.structures import boxes as box_ops
-
-
-def _octave(size: float) -> tuple[float, ...]:
-    """Three sizes to a doubling."""
-    return tuple(size * 2 ** (third / 3) for third in range(3))
 
 
 @dataclass(frozen=True)
 class Config(yolact.Config):
     """What a variant may change."""
 
-    anchor_scales: tuple[tuple[float, ...], ...] = tuple(_octave(size) for size in (24, 48, 96, 192, 384))
+    anchor_scales: tuple[tuple[float, ...], ...] = tuple(octave(size) for size in (24, 48, 96, 192, 384))
     square_anchors: bool = False
     candidates_per_class: int = 1000
     """There is only one class."""
@@ -226,7 +222,7 @@ def fastsam_r50(num_classes: int = 1, **config: Any) -> FastSAM:
     return FastSAM(yolact_fpn(ResNet("resnet50"), chosen), num_classes, chosen)
 
 
-LIGHT: dict[str, Any] = {"anchor_scales": tuple(_octave(size) for size in (16, 32, 64, 128, 256)),
+LIGHT: dict[str, Any] = {"anchor_scales": tuple(octave(size) for size in (16, 32, 64, 128, 256)),
                          "prototype_convs": 1, "prototype_width": 96}  # fmt: skip
 """For small networks."""
 
