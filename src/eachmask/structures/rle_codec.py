@@ -8,7 +8,7 @@ and the sign in the last group's highest bit, offset by 48 into printable charac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ Offsets = NDArray[np.int64]
 _MORE, _SIGN, _BITS, _BASE = 0x20, 0x10, 5, 48
 _MOST_GROUPS = 8
 """Of five bits, beyond the first: 2^44 pixels either way are enough."""
+_RUNS_AT_ONCE = 1 << 18
+"""Of ragged masks there are millions, and each needs some fifty bytes while it is translated."""
 
 
 def offsets_of(lengths: Sequence[int] | NDArray[np.integer[Any] | np.bool_]) -> Offsets:
@@ -34,6 +36,14 @@ def encode_strings(counts: Counts, offsets: Offsets) -> list[str]:
         counts: (R,) runs of all masks behind one another.
         offsets: (N + 1,) where each mask's runs begin.
     """
+    strings: list[str] = []
+    for first, last in _groups(offsets):
+        own = offsets[first : last + 1]
+        strings += _encode(counts[own[0] : own[-1]], own - own[0])
+    return strings
+
+
+def _encode(counts: Counts, offsets: Offsets) -> list[str]:
     values = counts.astype(np.int64)
     place = _place_in_mask(offsets)
     later = np.flatnonzero(place > 2)
@@ -61,6 +71,15 @@ def decode_strings(strings: Sequence[str | bytes]) -> tuple[Counts, Offsets]:
     Raises:
         ValueError: a string ends in the middle of a number, has a foreign character or a negative run.
     """
+    characters = offsets_of([len(s) for s in strings])
+    parts = [_decode(strings[first:last]) for first, last in _groups(characters)]
+    if not parts:
+        return np.zeros(0, np.uint32), np.zeros(1, np.int64)
+    lengths = np.concatenate([np.diff(offsets) for _, offsets in parts])
+    return np.concatenate([counts for counts, _ in parts]), offsets_of(lengths)
+
+
+def _decode(strings: Sequence[str | bytes]) -> tuple[Counts, Offsets]:
     joined = b"".join(s.encode("ascii") if isinstance(s, str) else s for s in strings)
     lengths = np.array([len(s) for s in strings], np.int64)
     codes = np.frombuffer(joined, np.uint8).astype(np.int64) - _BASE
@@ -83,6 +102,16 @@ def decode_strings(strings: Sequence[str | bytes]) -> tuple[Counts, Offsets]:
     if (counts < 0).any():
         raise ValueError("a run-length string holds a run of negative length")
     return counts.astype(np.uint32), offsets
+
+
+def _groups(offsets: Offsets) -> Iterator[tuple[int, int]]:
+    """First and last (exclusive) mask of groups of so few runs or characters; a mask of more is a group."""
+    first = 0
+    while first < len(offsets) - 1:
+        last = int(np.searchsorted(offsets, offsets[first] + _RUNS_AT_ONCE, side="right")) - 1
+        last = max(first + 1, last)
+        yield first, last
+        first = last
 
 
 def _place_in_mask(offsets: Offsets) -> NDArray[np.int64]:
