@@ -89,3 +89,35 @@ def test_what_a_user_asks_for_is_the_reported_score(models):
             middle = float(found.scores.median())
             (sure,) = model.decode(raw, DecodeOptions(score_threshold=middle, nms_threshold=1.0, max_detections=10**6))
             assert len(sure) == int((found.scores > middle).sum()) > 0, score
+
+
+def test_the_best_candidates_are_those_of_the_class_or_of_the_product():
+    """One candidate per level: the surest of its class is at the border of an object, the other in its middle."""
+    logits = torch.full((1, 2, 2, 2), -20.0)
+    logits[0, 0, 0, 0], logits[0, 1, 1, 1] = 3.0, 2.0
+    centre = torch.full((1, 1, 2, 2), -2.0)
+    centre[0, 0, 1, 1] = 4.0
+    levels = [torch.full((1, num, 2, 2), -20.0) for num in (2, 4, 1)]
+    for best_by, label in (("class", 0), ("product", 1)):
+        model = fcos_lite0_fpn(2, best_by=best_by, candidates=1).eval()
+        with torch.inference_mode():
+            raw = model(ImageBatch.from_tensors([torch.zeros(3, 32, 32)]))
+            rest = len(raw.logits) - 1
+            raw = raw._replace(
+                logits=(logits, *[levels[0]] * rest),
+                distances=(torch.full((1, 4, 2, 2), 4.0), *[levels[1].abs()] * rest),
+                centerness=(centre, *[levels[2]] * rest),
+            )
+            (found,) = model.decode(raw, DecodeOptions())
+        assert found.labels.tolist() == [label]
+        sure = logits[0, label].max().sigmoid() * centre[0, 0].flatten()[3 * label].sigmoid()
+        assert float(found.scores[0]) == pytest.approx(float(sure))
+
+
+def test_the_authors_models_rank_by_the_product():
+    from eachmask.models.instance.blendmask import Config as BlendMask
+    from eachmask.models.instance.centermask import Config as CenterMask
+    from eachmask.models.instance.condinst import ADELAIDET
+
+    assert BlendMask().best_by == CenterMask().best_by == ADELAIDET["best_by"] == "product"
+    assert fcos_lite0_fpn().config.best_by == "class"

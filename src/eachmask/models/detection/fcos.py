@@ -36,7 +36,7 @@ from eachmask.structures import boxes as box_ops
 
 BoxLoss = Literal["giou", "iou", "smoothed"]
 Score = Literal["product", "root"]
-ThresholdOn = Literal["class", "product"]
+Ranked = Literal["class", "product"]
 
 
 class Raw(NamedTuple):
@@ -75,10 +75,12 @@ class Config:
     """1 - GIoU, or -log IoU, or 1 - GIoU with one square stride more in the IoU's numerator and denominator."""
     score: Score = "product"
     """Class probability times centerness, or the root of that."""
-    threshold_on: ThresholdOn = "class"
+    threshold_on: Ranked = "class"
     """What the score threshold applies to, before any root."""
     candidates: int = 1000
-    """Best (place, class) pairs of each level that go into suppression."""
+    """Best (place, class) pairs of each level that go into suppression ..."""
+    best_by: Ranked = "class"
+    """... by the class alone (MMDetection), or by its product with the centerness (the authors)."""
     clip_first: bool = True
     """Boxes are cut at the image's border before suppression instead of after it."""
     score_threshold: float = 0.05
@@ -247,9 +249,10 @@ class FCOS(nn.Module):
         for logits, distances, centre, places_at in zip(raw.logits, raw.distances, raw.centerness, points, strict=True):
             probability = logits[image].flatten(1).float().sigmoid()  # (K, H W)
             centre = centre[image].flatten().float().sigmoid()
-            ranked = probability * centre if c.threshold_on == "product" else probability
-            value, label, place = best_pairs(ranked, threshold, c.candidates)
-            score = value if c.threshold_on == "product" else value * centre[place]
+            product = probability * centre
+            forms = {"class": probability, "product": product}
+            _, label, place = best_pairs(forms[c.threshold_on], threshold, c.candidates, forms[c.best_by])
+            score = product[label, place]
             if wanted is not None:
                 sure = score > threshold
                 score, label, place = score[sure], label[sure], place[sure]
@@ -387,17 +390,20 @@ def flat(levels: Sequence[Tensor]) -> Tensor:
     return torch.cat([flatten_anchors(level, level.shape[1]) for level in levels], dim=1)
 
 
-def best_pairs(scores: Tensor, threshold: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
+def best_pairs(
+    scores: Tensor, threshold: float, most: int, order_by: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The best pairs of class and place above a threshold.
 
     Args:
         scores: (K, H W).
+        order_by: (K, H W) what says which are the best, if not the scores.
 
     Returns:
-        values, labels and places, best first.
+        values (of ``order_by`` where it is given), labels and places, best first.
     """
     label, place = torch.nonzero(scores > threshold, as_tuple=True)
-    value = scores[label, place]
+    value = (scores if order_by is None else order_by)[label, place]
     order = torch.sort(value, descending=True, stable=True).indices[:most]
     return value[order], label[order], place[order]
 

@@ -54,7 +54,8 @@ class Config(fcos.Config):
 
     scales: bool = False
     score: fcos.Score = "root"
-    threshold_on: fcos.ThresholdOn = "product"
+    threshold_on: fcos.Ranked = "product"
+    best_by: fcos.Ranked = "product"
     clip_first: bool = False
     box_loss: fcos.BoxLoss = "smoothed"
     bases: int = 4

@@ -50,6 +50,7 @@ class Config(fcos.Config):
     """FCOS's choices, in which the authors' differ from MMDetection's, and those of both heads of the RoIs."""
 
     score: fcos.Score = "root"
+    best_by: fcos.Ranked = "product"
     clip_first: bool = False
     box_loss: fcos.BoxLoss = "smoothed"
     max_detections: int = 50
