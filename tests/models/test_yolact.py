@@ -55,6 +55,8 @@ def test_two_objects_in_one_place_get_an_anchor_each(model):
     target = objects((64, 96), [[41, 41, 44, 44], [41, 41, 44, 44], [40, 40, 44, 43]])
     matched = model.assign(model.anchors(raw), target)
     assert {0, 1, 2} <= set(matched.tolist())
+    shared = yolact_lite0(num_classes=3, own_anchors=False)
+    assert set(shared.assign(model.anchors(raw), target).tolist()) == {2, UNMATCHED}, "MMDetection's: the last has it"
 
 
 @torch.inference_mode()

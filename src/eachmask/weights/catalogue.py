@@ -230,6 +230,7 @@ def _yolact(name: str, summary: str, file: str, size_mb: float, mask_ap: float) 
             "square_anchors": False,
             "head_relu": False,
             "coarse_from_body": True,
+            "own_anchors": False,
             "candidates_per_level": 1000,
             "clip_first": True,
             "semantic_off_by_one": True,

@@ -9,8 +9,7 @@ cropped to its box: one matrix product, with nothing cut out of the features and
 The same numbers as the authors' release and as MMDetection's version, which differ: :data:`RELEASE`,
 :data:`MMDETECTION`. Where we differ: background is the *last* class; crowd regions are neither object nor background
 in any loss; a score threshold that the user asks for holds for every detection; a mask's loss is divided by its box's
-area, but by one cell at least; images may be padded instead of stretched to a square. Two objects that have the same
-best anchor get two different ones, as in the release.
+area, but by one cell at least; images may be padded instead of stretched to a square.
 
 Shapes: B images, A anchors per place, N anchors of all levels, P prototypes, K classes, (h, w) cells of a prototype.
 """
@@ -73,6 +72,8 @@ class Config:
     """An anchor with this IoU to an object is positive ..."""
     match_low: float = 0.4
     """... below this it is negative; between them it is not used."""
+    own_anchors: bool = True
+    """Of objects that have the same best anchor each gets one of its own; otherwise the last gets it (MMDetection)."""
     crowd_overlap: float = 0.7
     """An anchor that lies in a crowd region by this share is not negative."""
     negatives: int = 3
@@ -106,6 +107,7 @@ MMDETECTION: dict[str, Any] = {
     "square_anchors": False,
     "head_relu": False,
     "coarse_from_body": True,
+    "own_anchors": False,
     "candidates_per_level": 1000,
     "clip_first": True,
     "semantic_off_by_one": True,
@@ -233,7 +235,8 @@ class YOLACT(nn.Module):
         single, crowd = learnable(target, anchors.device)
         iou = box_ops.iou(truth[single], anchors)
         matched = match(iou, self.config.match_high, self.config.match_low)
-        for index, anchor in one_each(iou):
+        best = one_each(iou) if self.config.own_anchors else enumerate(iou.argmax(dim=1).tolist())
+        for index, anchor in best:
             matched[anchor] = index
         matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched) if len(single) else matched
         if len(crowd):
