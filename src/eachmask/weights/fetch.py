@@ -223,7 +223,6 @@ def _convert(entry: Entry, original: Path, digest: str, target: Path) -> None:
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise UserError(f"{entry.url} holds something else than plain weights, so it was not read") from error
     model = models.variant(entry.name)(num_classes=len(entry.categories), **entry.config)
-    state = state.get("state_dict", state)  # MMDetection's files keep the weights beside a record of the training
     fill(model, importlib.import_module(f"eachmask.weights.{entry.converter}").convert(state))
     save_model(target, model, entry.info(digest))
 

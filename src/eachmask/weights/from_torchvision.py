@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eachmask.structures import UserError
-from eachmask.weights.renaming import fill, rename
+from eachmask.weights.renaming import fill, rename, unwrapped
 
 RENAMES = (
     (r"^backbone\.body\.", "backbone.body."),
@@ -49,6 +49,7 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: an entry that no rule knows.
     """
+    state = unwrapped(state)
     deep = "backbone.fpn.inner_blocks.0.1.weight" in state  # v2's pyramid: convolution and normalisation
     # There .0 is the convolution of a pair, not the whole block.
     rules = [(p, r) for p, r in RENAMES if not (deep and r"\.fpn\." in p and p.endswith(r"(\d)\.0\."))]
@@ -77,7 +78,7 @@ def load_imagenet_resnet(body: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         UserError: the weights are of another network; the message has the first names.
     """
-    fill(body, {k: v for k, v in state.items() if not k.startswith("fc.")})
+    fill(body, {k: v for k, v in unwrapped(state).items() if not k.startswith("fc.")})
 
 
 def _without_background(name: str, value: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from eachmask.structures import UserError
 from eachmask.weights.renaming import Rule, rename
 
 RULES: tuple[Rule, ...] = (
@@ -19,7 +20,7 @@ RULES: tuple[Rule, ...] = (
     # The pyramid's layers are counted from the coarsest map.
     *((rf"^fpn\.lat_layers\.{i}\.", f"backbone.lateral.{2 - i}.") for i in range(3)),
     *((rf"^fpn\.pred_layers\.{i}\.", f"backbone.smooth.{2 - i}.") for i in range(3)),
-    (r"^fpn\.downsample_layers\.", "backbone.extra."),
+    (r"^fpn\.downsample_layers\.(?=[01]\.)", "backbone.extra."),
     *((rf"^proto_net\.{i}\.", f"protonet.{j}.") for i, j in ((0, 0), (2, 2), (4, 4), (8, 7), (10, 9))),
     (r"^prediction_layers\.0\.upfeature\.0\.", "head.shared.0."),
     (r"^prediction_layers\.0\.conf_layer\.", "head.classes."),
@@ -27,7 +28,13 @@ RULES: tuple[Rule, ...] = (
     (r"^prediction_layers\.0\.mask_layer\.", "head.coefficients."),
     (r"^semantic_seg_conv\.", "semantic."),
     (r"^maskiou_net\.maskiou_net\.(\d+)\.", r"mask_iou.\1."),
+    # Left over in files of early versions, as the release's own reading says.
+    (r"^backbone\.layer\d|^fpn\.downsample_layers\.(?![01]\.)", ""),
 )
+
+
+CLASSES = ("head.classes.weight", "head.classes.bias")
+"""Per anchor one row for each class and one for the background."""
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -37,8 +44,11 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         UserError: the weights are of another model.
     """
     renamed = rename(state, RULES, "YOLACT")
+    missing = [name for name in (*CLASSES, "semantic.bias") if name not in renamed]
+    if missing:
+        raise UserError(f"these are not all weights of YOLACT: what becomes {', '.join(missing)} is not among them")
     num_classes = len(renamed["semantic.bias"])
-    for name in ("head.classes.weight", "head.classes.bias"):
+    for name in CLASSES:
         per_anchor = renamed[name].unflatten(0, (-1, num_classes + 1))
         renamed[name] = torch.roll(per_anchor, -1, dims=1).flatten(0, 1)  # background is first there
     return renamed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,41 @@ Rule = tuple[str, str]
 """(pattern, replacement) as for :func:`re.sub`; the first rule whose pattern is found renames an entry."""
 
 
-def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], project: str) -> dict[str, Tensor]:
+WRAPPERS = ("state_dict", "model", "model_state_dict", "ema_state_dict")
+"""Under one of these a checkpoint keeps the weights, beside a record of the training; the first one there counts."""
+
+
+def unwrapped(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights alone, without what was saved beside them and without ``module.``, which parallel training adds.
+
+    Args:
+        checkpoint: what a project's file holds, or a state dict, which stays as it is.
+
+    Raises:
+        UserError: it is neither of these.
+    """
+    inner = next((checkpoint[name] for name in WRAPPERS if isinstance(checkpoint.get(name), Mapping)), checkpoint)
+    if any(name.startswith("module.") for name in inner):
+        # Averaged weights have a counter of their own beside them.
+        inner = {name.removeprefix("module."): value for name, value in inner.items() if name.startswith("module.")}
+    strange = [str(name) for name, value in inner.items() if not hasattr(value, "shape")]
+    if strange:
+        raise UserError(f"a checkpoint with {', '.join(strange[:3])}, but no weights under {', '.join(WRAPPERS)}")
+    return dict(inner)
+
+
+def rename(state: Mapping[str, Any], rules: Sequence[Rule], project: str) -> dict[str, Tensor]:
     """Every entry under its new name; an empty replacement drops it.
 
     Args:
+        state: a state dict, or a checkpoint with one in it, see :func:`unwrapped`.
         project: whose state dict it is, for messages.
 
     Raises:
         UserError: an entry that no rule knows, or two that get one name.
     """
     result: dict[str, Tensor] = {}
-    for theirs, value in state.items():
+    for theirs, value in unwrapped(state).items():
         name = _rename(theirs, rules, project)
         if name in result:
             raise UserError(f"two entries of {project}'s weights would both be {name}; one of them is {theirs}")

@@ -23,6 +23,10 @@ RESNET: tuple[Rule, ...] = (
 )
 
 
+COMPUTED: tuple[Rule, ...] = ((r"^pixel_(mean|std)$", ""), (r"^(proposal_generator\.)?anchor_generator\.", ""))
+"""What is no weight but stands in Detectron2's older files, the published ones among them."""
+
+
 def fpn(first: int = 2) -> tuple[Rule, ...]:
     """Rules of a ResNet with a pyramid.
 
@@ -35,4 +39,4 @@ def fpn(first: int = 2) -> tuple[Rule, ...]:
         for theirs, ours in (("lateral", "lateral"), ("output", "smooth"))
     )
     extra = ((r"^backbone\.top_block\.p6\.", "backbone.extra.0."), (r"^backbone\.top_block\.p7\.", "backbone.extra.1."))
-    return (*RESNET, *numbered, *extra)
+    return (*RESNET, *numbered, *extra, *COMPUTED)

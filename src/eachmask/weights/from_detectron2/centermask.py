@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eachmask.weights.from_detectron2.backbone import fpn
 from eachmask.weights.from_detectron2.condinst import fcos, scalars
-from eachmask.weights.renaming import Rule, rename
+from eachmask.weights.renaming import Rule, rename, unwrapped
 
 _BODY = r"^backbone\.bottom_up\."
 _NET = "backbone.body.net."
@@ -55,6 +55,7 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: an entry that no rule knows.
     """
+    state = unwrapped(state)
     mask_convs = len({name.split(".")[2] for name in state if "mask_head.mask_fcn" in name})
     depth = len({name for name in state if "fcos_head.cls_tower" in name and name.endswith("weight")}) // 2
     return scalars(rename(state, _rules(depth, mask_convs), "CenterMask2"))

@@ -19,7 +19,6 @@ RULES: tuple[Rule, ...] = (
     (r"^head\.bbox_pred\.", "head.shifts."),
     (r"^head\.mask_fuse\.0\.", "head.fuse.0.0."),
     *((rf"^head\.mask_pred_{window}\.", f"head.masks.{i}.") for i, window in enumerate(_WINDOWS)),
-    (r"^anchor_generator\.", ""),  # anchors are computed
 )
 
 

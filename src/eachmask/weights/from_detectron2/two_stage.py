@@ -21,7 +21,6 @@ RULES: tuple[Rule, ...] = (
     (r"^proposal_generator\.rpn_head\.conv\.", "rpn.convs.0."),
     (r"^proposal_generator\.rpn_head\.objectness_logits\.", "rpn.objectness."),
     (r"^proposal_generator\.rpn_head\.anchor_deltas\.", "rpn.shifts."),
-    (r"^proposal_generator\.anchor_generator\.", ""),  # anchors are computed
     *((rf"{_BOX}fc{i + 1}\.", f"box_head.layers.{i}.") for i in range(2)),
     *((rf"{_BOX}(\d)\.fc{i + 1}\.", rf"box_heads.\1.layers.{i}.") for i in range(2)),
     (rf"{_PREDICTOR}cls_score\.", "box_predictor.classes."),
@@ -44,6 +43,6 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: an entry that no rule knows.
     """
-    cascade = any(name.startswith("roi_heads.box_head.0.") for name in state)
     renamed = rename(state, RULES, "Detectron2")
+    cascade = any(name.startswith("box_heads.") for name in renamed)
     return rename(renamed, _FIRST_OF_SEVERAL, "Detectron2") if cascade else renamed

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from eachmask.structures import UserError
-from eachmask.weights.renaming import Rule, rename
+from eachmask.weights.renaming import Rule, rename, unwrapped
 
 
 def _csp(theirs: str, ours: str) -> tuple[Rule, ...]:
@@ -66,6 +66,7 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: an unknown entry, or a box branch of its own, which this model has not.
     """
+    state = unwrapped(state)
     for name, value in state.items():
         twin = state.get(name.replace("reg_convs", "cls_convs"))
         if "reg_convs" in name and (twin is None or not torch.equal(value, twin)):
