@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from eachmask.models.instance.solo import (
     mask_loss,
 )
 from eachmask.models.instance.solov2 import paint
-from eachmask.structures import RLE, Instances
+from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
 FRAME = (160, 160)
 CONFIG = Config(grids=(10, 5), scale_ranges=((1, 64), (48, 512)))
@@ -118,3 +119,37 @@ def test_a_kernel_is_a_convolution():
     kernels, features = torch.randn(3, 8), torch.randn(8, 5, 6)
     expected = torch.nn.functional.conv2d(features[None], kernels[:, :, None, None])[0].sigmoid()
     assert torch.allclose(paint(kernels, features), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["solo_lite0", "decoupled_solo_lite0", "solov2_lite0", "condinst_lite0_fpn"])
+def test_maps_keep_their_stride_whatever_the_size(name, monkeypatch):
+    """A size that no stride divides: an object has the same true cells as in an image padded to a multiple of 32."""
+    from eachmask import models
+    from eachmask.models.instance import condinst, solo, solov2
+
+    seen: list[torch.Tensor] = []
+    for module, drawer in ((solo, "every_cell"), (solov2, "every_cell"), (condinst, "every_fourth")):
+        original = getattr(module, drawer)
+
+        def remember(*args: Any, original: Any = original) -> torch.Tensor:
+            seen.append(original(*args))
+            return seen[-1]
+
+        monkeypatch.setattr(module, drawer, remember)
+    torch.manual_seed(0)
+    model = models.variant(name)(num_classes=2).eval()
+    areas = []
+    for size in ((101, 139), (128, 160)):
+        bitmap = np.zeros((1, *size), bool)
+        bitmap[0, 20:70, 30:100] = True
+        masks = RLE.from_bitmaps(bitmap)
+        target = Instances(size, torch.from_numpy(masks.boxes()), masks, torch.tensor([1]))
+        seen.clear()
+        with torch.no_grad():
+            raw = model(ImageBatch(torch.zeros(1, 3, *size), (size,)))
+            losses = model.losses(raw, [target])
+            (found,) = model.decode(raw, DecodeOptions(score_threshold=1e-3, max_detections=3))
+        assert all(bool(value.isfinite()) for value in losses.values())
+        assert found.masks.to_rle().size == size
+        areas.append({float(mask.sum()) for part in seen for mask in part})
+    assert areas[0] == areas[1] and 0 not in areas[0]

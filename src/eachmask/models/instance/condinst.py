@@ -71,8 +71,9 @@ class MaskBranch(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Maps (B, C, H_i, W_i) of strides 8, 16, 32 -> (B, 8, H, W) of stride 8."""
         finest, *others = (refine(level) for refine, level in zip(self.refine, levels, strict=False))
-        for level in others:
-            finest = finest + aligned_upsample(level, finest.shape[-1] // level.shape[-1])
+        height, width = finest.shape[-2:]
+        for i, level in enumerate(others, start=1):
+            finest = finest + aligned_upsample(level, 2**i)[..., :height, :width]
         result: Tensor = self.project(self.tower(finest))
         return result
 
@@ -134,7 +135,7 @@ class CondInst(FCOS):
                     raw.mask_features[image].detach(),
                     kernels[image, kept.places].detach(),
                     self.places(raw, kept.places),
-                    padded=raw.detection.batch_size,
+                    padded=spanned(raw),
                     valid=found.image_size,
                     size=found.image_size,
                     threshold=options.mask_threshold,
@@ -164,9 +165,15 @@ class CondInst(FCOS):
         """Sum of the Dice losses of one image's places."""
         logits = self.draw(raw, image, kernels, self.places(raw, index))
         objects, row = matched.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        step = raw.detection.batch_size[0] // logits.shape[1]
+        step = raw.detection.features.strides[0] // 2
         truth = every_fourth(target.true_masks[objects], (logits.shape[1], logits.shape[2]), step).to(logits)
         return dice(logits.sigmoid(), truth[row], eps=5e-6).sum()
+
+
+def spanned(raw: Raw) -> tuple[int, int]:
+    """(height, width) px that the mask features span: the padded image's, or a little more."""
+    (rows, columns), stride = raw.mask_features.shape[-2:], raw.detection.features.strides[0]
+    return stride * rows, stride * columns
 
 
 # Target assignment ----------------------------------------------------------------------------------------------------

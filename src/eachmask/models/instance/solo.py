@@ -54,7 +54,7 @@ class Raw(NamedTuple):
     maps: tuple[Tensor, ...]  # per level (B, C, H, W): what masks are made of, at strides 4, 4, 8, 16, 16
     logits: tuple[Tensor, ...]  # per level (B, K, S, S)
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
-    batch_size: tuple[int, int]  # padded (height, width)
+    batch_size: tuple[int, int]  # (height, width) that maps and grids span: the padded image's, or a little more
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Config(GridConfig):
 def even_levels(features: Features) -> list[Tensor]:
     """The pyramid's five maps, the finest halved and the coarsest in the size of its neighbour: strides 8 ... 32."""
     p2, p3, p4, p5, p6 = features.maps
-    return [resize(p2, (p2.shape[-2] // 2, p2.shape[-1] // 2)), p3, p4, p5, resize(p6, p5.shape[-2:])]
+    return [resize(p2, p3.shape[-2:]), p3, p4, p5, resize(p6, p5.shape[-2:])]
 
 
 def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -247,8 +247,8 @@ class SOLO(nn.Module):
         levels = even_levels(self.backbone(images.tensor))
         maps = tuple(self.mask_branch(level, i) for i, level in enumerate(levels))
         logits = tuple(self.categories(level, grid) for level, grid in zip(levels, self.config.grids, strict=True))
-        height, width = images.tensor.shape[-2:]
-        return Raw(maps, logits, images.sizes, (height, width))
+        rows, columns = maps[0].shape[-2:]
+        return Raw(maps, logits, images.sizes, (STRIDES[0] // 2 * rows, STRIDES[0] // 2 * columns))
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """Focal loss of the classes on all cells, Dice loss of the masks of positive cells (paper, eq. 1 - 4).
@@ -262,8 +262,7 @@ class SOLO(nn.Module):
             for index, (maps, level) in enumerate(zip(raw.maps, levels, strict=True)):
                 level = level.last_of_each_cell()
                 if len(level.cells):
-                    stride = raw.batch_size[0] // maps.shape[-2]
-                    truth = every_cell(target.true_masks, level.objects, stride, maps.shape[-2:])
+                    truth = every_cell(target.true_masks, level.objects, STRIDES[index] // 2, maps.shape[-2:])
                     drawn = self.mask_branch.draw(maps[image], index, level.cells.to(maps.device), None)
                     errors.append(dice(drawn, truth.to(drawn), eps=2e-3))
         return {
@@ -324,7 +323,7 @@ def assign(target: Instances, config: GridConfig, num_classes: int, frame: tuple
 
     Args:
         target: one image's objects, with labels and masks; those without a pixel are left out.
-        frame: padded (height, width), which the grids span.
+        frame: (height, width) that the grids span.
 
     Raises:
         ValueError: the target has no masks.

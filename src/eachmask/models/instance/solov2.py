@@ -60,7 +60,7 @@ class Raw(NamedTuple):
     kernels: tuple[Tensor, ...]  # per level (B, D, S, S)
     mask_features: Tensor  # (B, D, H / 4, W / 4)
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
-    batch_size: tuple[int, int]  # padded (height, width)
+    batch_size: tuple[int, int]  # (height, width) that maps and grids span: the padded image's, or a little more
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,13 @@ class MaskBranch(nn.Module):
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
         """Maps of strides 4 ... 32, (B, C, H_i, W_i) -> (B, D, H_0, W_0)."""
         *finer, coarsest = pyramid
+        finest = pyramid[0]
         inputs = [*finer, torch.cat([coarsest, coordinates(coarsest)], 1)]
         brought = []
         for i, (x, convs) in enumerate(zip(inputs, self.levels, strict=True)):
             for conv in convs:  # type: ignore[attr-defined]
                 x = conv(x) if i == 0 else doubled(conv(x))
-            brought.append(x)
+            brought.append(x[..., : finest.shape[-2], : finest.shape[-1]])
         result: Tensor = self.output(sum(brought[1:], brought[0]))
         return result
 
@@ -152,9 +153,10 @@ class SOLOv2(nn.Module):
         for level, grid in zip(even_levels(features), self.config.grids, strict=True):
             logits.append(self.categories(level, grid))
             kernels.append(self.kernels(torch.cat([level, coordinates(level)], 1), grid))
-        height, width = images.tensor.shape[-2:]
         mask_features = self.mask_branch(features.maps[:4])
-        return Raw(tuple(logits), tuple(kernels), mask_features, images.sizes, (height, width))
+        rows, columns = mask_features.shape[-2:]
+        spanned = (MASK_STRIDE * rows, MASK_STRIDE * columns)
+        return Raw(tuple(logits), tuple(kernels), mask_features, images.sizes, spanned)
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """Focal loss of the classes on all cells, Dice loss of the masks that positive cells paint (paper, eq. 4).
