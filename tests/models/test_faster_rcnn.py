@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -164,3 +166,25 @@ def test_relatives_are_the_same_when_optimised(name):
     raw, boxes = plain(batch), [torch.tensor([[4.0, 5, 60, 50], [30.0, 10, 90, 64]])]
     for one, other in zip(plain.judge(raw, boxes)[0], fast.judge(raw, boxes)[0], strict=True):
         assert torch.allclose(one, other, atol=1e-3)
+
+
+def test_an_image_without_objects_counts_as_one_positive_in_mmdetections_losses(model, monkeypatch):
+    from eachmask.models.detection.retinanet import retinanet_lite0_fpn
+
+    raw = model(ImageBatch.from_tensors([torch.rand(3, 100, 100)] * 2))
+    targets = [target((10, 10, 50, 60)), target()]
+    by_divisor = {}
+    for divisor in ("sampled", "counted"):
+        monkeypatch.setattr(model.rpn, "config", replace(model.config, rpn_divisor=divisor, rpn_batch=10**6))
+        by_divisor[divisor] = float(model.rpn.losses(raw, targets)["rpn_objectness"])
+    anchors = torch.cat(model.rpn.anchors(raw))
+    matched = [model.rpn.assign(anchors, t, (100, 100)) for t in targets]
+    used = sum(int((m >= UNMATCHED).sum()) for m in matched)
+    assert by_divisor["sampled"] / by_divisor["counted"] == pytest.approx(1 + 1 / used, abs=1e-7)
+
+    dense = retinanet_lite0_fpn(num_classes=3).eval()
+    with torch.inference_mode():
+        two, one = (dense(ImageBatch.from_tensors([torch.zeros(3, 100, 100)] * num)) for num in (2, 1))
+        both, alone = dense.losses(two, targets), dense.losses(one, targets[:1])
+        num = int((dense.assign(torch.cat(dense.anchors(one)), targets[0]) >= 0).sum())
+    assert float(both["box"]) == pytest.approx(float(alone["box"]) * num / (num + 1), rel=1e-4)

@@ -60,6 +60,24 @@ def test_two_objects_in_one_place_get_an_anchor_each(model):
 
 
 @torch.inference_mode()
+def test_an_image_without_objects_is_all_background_or_nothing(model):
+    raw = model(ImageBatch.from_tensors([torch.zeros(3, 64, 96)] * 2))
+    found, nothing = objects((64, 96), [[20, 20, 60, 50]]), Instances.empty((64, 96))
+    logits = model._flat(raw)[0]
+    background = torch.nn.functional.cross_entropy(logits[0], torch.full((len(logits[0]),), 3))
+    assert float(model.losses(raw, [nothing, nothing])["class"]) == 0
+    try:
+        usual, model.config = model.config, replace(model.config, learn_empty=True)
+        empty = model.losses(raw, [nothing, nothing])
+        mixed, alone = model.losses(raw, [found, nothing]), model.losses(raw, [found, found])
+    finally:
+        model.config = usual
+    assert float(empty["class"]) == pytest.approx(float(background) * len(logits[0]), rel=1e-4)
+    positives = int((model.assign(model.anchors(raw), found) >= 0).sum())
+    assert float(mixed["box"]) == pytest.approx(float(alone["box"]) * positives / (positives + 1), rel=1e-4)
+
+
+@torch.inference_mode()
 def test_anchors_in_a_crowd_are_not_background(model):
     raw = model(ImageBatch.from_tensors([torch.zeros(3, 64, 96)]))
     target = objects((64, 96), [[0, 0, 40, 40], [60, 30, 76, 46]])

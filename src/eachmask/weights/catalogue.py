@@ -231,6 +231,7 @@ def _yolact(name: str, summary: str, file: str, size_mb: float, mask_ap: float) 
             "head_relu": False,
             "coarse_from_body": True,
             "own_anchors": False,
+            "learn_empty": True,
             "candidates_per_level": 1000,
             "clip_first": True,
             "semantic_off_by_one": True,

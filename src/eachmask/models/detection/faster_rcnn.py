@@ -295,7 +295,8 @@ _BOTH: dict[str, Any] = {"exact_anchors": True, "roi_aligned": True, "roi_sampli
                          "box_beta": 0.0, "proposals_training": 1000}  # fmt: skip
 DETECTRON2 = _BOTH | {"rpn_divisor": "batch", "min_side": 1e-6}
 """What Detectron2's two-stage models do otherwise; their bodies are built with ``stride_first=True``."""
-MMDET = _BOTH | {"rpn_rescue": 0.3, "rescue_moves": True, "symmetric_clip": True, "min_side": 0.0}
+MMDET = _BOTH | {"rpn_rescue": 0.3, "rescue_moves": True, "rpn_divisor": "counted", "symmetric_clip": True,
+                 "min_side": 0.0}  # fmt: skip
 """What MMDetection's do otherwise."""
 
 

@@ -158,7 +158,7 @@ class RetinaNet(nn.Module):
         focal = sigmoid_focal(logits, wanted, c.alpha, c.gamma, weight=used)
         boxes = matched_boxes(targets, matched, anchors)
         offsets = box_ops.encode(boxes, anchors.repeat(len(targets), 1)[places], UNWEIGHTED)
-        num_positive = max(len(places), 1)
+        num_positive = sum(max(int((m >= 0).sum()), 1) for m in matched)  # an image without any counts as one
         return {"class": focal / num_positive, "box": smooth_l1(shifts[places], offsets, c.beta) / num_positive}
 
     @torch.no_grad()

@@ -68,8 +68,9 @@ class Config:
     """Only anchors that lie within the image are learnt from (paper, section 3.1.3)."""
     rpn_batch: int = 256
     """Anchors per image in the loss, half of them positive if there are as many."""
-    rpn_divisor: Literal["sampled", "batch"] = "sampled"
-    """The losses are divided by the anchors drawn, or by ``rpn_batch`` times images even if fewer were drawn."""
+    rpn_divisor: Literal["sampled", "counted", "batch"] = "sampled"
+    """The losses are divided by the anchors drawn, or by these with one positive and one negative at least in each
+    image (MMDetection), or by ``rpn_batch`` times images even if fewer were drawn (Detectron2)."""
     rpn_beta: float = 1 / 9
     """Where smooth L1 turns from a parabola to a line; 0 is L1."""
     rpn_nms: float = 0.7
@@ -136,8 +137,11 @@ class RPN(nn.Module):
         wanted = torch.stack([_encoded(t, anchors, m) for t, m in zip(targets, matched, strict=True)])
         objectness = F.binary_cross_entropy_with_logits(logits[used], positive[used].float(), reduction="sum")
         boxes = smooth_l1(shifts[positive], wanted[positive], self.config.rpn_beta)
-        every = self.config.rpn_batch * len(targets)
-        divisor = every if self.config.rpn_divisor == "batch" else max(int(used.sum()), 1)
+        divisor = {
+            "sampled": max(int(used.sum()), 1),
+            "counted": int((positive.sum(dim=1).clamp(min=1) + negative.sum(dim=1).clamp(min=1)).sum()),
+            "batch": self.config.rpn_batch * len(targets),
+        }[self.config.rpn_divisor]
         return {"rpn_objectness": objectness / divisor, "rpn_box": boxes / divisor}
 
     def assign(self, anchors: Tensor, target: Instances, size: tuple[int, int]) -> Tensor:

@@ -72,6 +72,9 @@ class Config:
     """An anchor with this IoU to an object is positive ..."""
     match_low: float = 0.4
     """... below this it is negative; between them it is not used."""
+    learn_empty: bool = False
+    """An image without positives teaches that all of it is background, and counts as one positive where losses of
+    classes and boxes are divided by their number (MMDetection); otherwise it teaches nothing here."""
     own_anchors: bool = True
     """Of objects that have the same best anchor each gets one of its own; otherwise the last gets it (MMDetection)."""
     crowd_overlap: float = 0.7
@@ -108,6 +111,7 @@ MMDETECTION: dict[str, Any] = {
     "head_relu": False,
     "coarse_from_body": True,
     "own_anchors": False,
+    "learn_empty": True,
     "candidates_per_level": 1000,
     "clip_first": True,
     "semantic_off_by_one": True,
@@ -214,12 +218,14 @@ class YOLACT(nn.Module):
         logits, shifts, coefficients = self._flat(raw)
         anchors = self.anchors(raw)
         matched = torch.stack([self.assign(anchors, target) for target in targets])
-        num_positive = max(int((matched >= 0).sum()), 1)
+        counts = (matched >= 0).sum(dim=1)
+        num_positive = max(int(counts.sum()), 1)
+        num_learnt = int(counts.clamp(min=1).sum()) if self.config.learn_empty else num_positive
         with torch.autocast(raw.prototypes.device.type, enabled=False):
             mask, drawn = self.mask_loss(raw, coefficients, matched, targets)
             losses = {
-                "class": self.class_loss(logits, matched, targets) / num_positive,
-                "box": self.box_loss(shifts, anchors, matched, targets) / num_positive * self.config.box_weight,
+                "class": self.class_loss(logits, matched, targets) / num_learnt,
+                "box": self.box_loss(shifts, anchors, matched, targets) / num_learnt * self.config.box_weight,
                 "mask": mask / num_positive * self.config.mask_weight,
                 "semantic": self.semantic_loss(raw, targets) / len(targets) * self.config.semantic_weight,
             }
@@ -256,7 +262,10 @@ class YOLACT(nn.Module):
         # A negative's error is how little it looks like background.
         hardness = torch.where(matched == UNMATCHED, error.detach(), -1.0)
         for image, ranked in enumerate(hardness):
-            num = min(self.config.negatives * int(used[image].sum()), int((ranked >= 0).sum()))
+            num_negative, num_positive = int((ranked >= 0).sum()), int(used[image].sum())
+            num = min(self.config.negatives * num_positive, num_negative)
+            if self.config.learn_empty and not num_positive:
+                num = num_negative
             used[image, ranked.topk(num).indices] = True
         return error[used].sum() + logits.sum() * 0
 
