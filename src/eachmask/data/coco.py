@@ -56,7 +56,7 @@ class CocoDataset:
 
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
-        path = self.folder / record["file_name"]
+        path = image_file(record["file_name"], (self.folder, self.path.parent))
         image = _read_as_annotated(path, record)
         return Sample(image, self._targets(index, record), path, int(record["id"]))
 
@@ -290,6 +290,9 @@ def category_to_dict(category: Category) -> dict[str, Any]:
 
 def read_categories(rows: Any, path: Path) -> tuple[Category, ...]:
     """The ``categories`` block, in the file's order; ids must differ."""
+    odd = next((row["id"] for row in rows if isinstance(row, dict) and whole_number(row.get("id", 0)) is None), None)
+    if odd is not None:
+        raise UserError(f"{path}: the id of a category must be a whole number, not {odd!r}: number the categories")
     try:
         found = tuple(_category(row) for row in rows)
     except (TypeError, KeyError, ValueError):
@@ -336,6 +339,25 @@ def with_file_name(record: Any) -> Any:
     if isinstance(record, dict) and "file_name" not in record and isinstance(record.get("coco_url"), str):
         return {**record, "file_name": "/".join(record["coco_url"].split("/")[-2:])}
     return record
+
+
+def image_file(name: str, folders: Sequence[Path]) -> Path:
+    """The image of that name in the first folder that has it, else where it should be.
+
+    Some tools write the folder of the images into the name once more, and those of Windows a backslash behind it.
+    """
+    spellings = dict.fromkeys((name, name.replace("\\", "/")))
+    places = [folder / spelling for folder in folders for spelling in spellings]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def whole_number(value: Any) -> int | None:
+    """An id as a number, also where a tool wrote ``"3"`` or ``3.0``; None where it is none."""
+    try:
+        number = int(value)
+        return number if not isinstance(value, float) or number == value else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def read_coco_folder(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
             result.category_fields.setdefault(key, fields)
     for path, content in contents.items():
         split = _split_name(path)
-        reader = _Reader(path, _image_folder(path, split), result.categories, result.problems)
+        reader = _Reader(path, _image_folders(path, split), result.categories, result.problems)
         result.splits.setdefault(split, []).extend(reader.pictures(content, watch))
     return result
 
@@ -142,11 +142,12 @@ def _split_name(path: Path) -> str:
     return next((w for w in words if w in _SPLITS), "all")
 
 
-def _image_folder(path: Path, split: str) -> Path:
+def _image_folders(path: Path, split: str) -> tuple[Path, Path]:
+    """Where the names of images start from: the folder of the split's images, or the data set itself."""
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     year = re.search(r"\d{4}", path.stem)
     names = [f"images/{split}", f"{split}{year.group() if year else ''}", "images", split, "."]
-    return next(base / name for name in names if (base / name).is_dir())
+    return next(base / name for name in names if (base / name).is_dir()), base
 
 
 class _Annotations(JsonList):
@@ -180,7 +181,7 @@ def _has_an_id(row: Any) -> bool:
 @dataclass
 class _Reader:
     file: Path
-    folder: Path
+    folders: tuple[Path, Path]
     categories: tuple[Category, ...]
     problems: list[Problem]
 
@@ -268,12 +269,14 @@ class _Reader:
         )
         ids = tuple(str(row.get("id")) for row in rows)
         fields = coco.read_image_fields(record)
-        return Picture(record["file_name"], self.folder / record["file_name"], targets, ids, fields)
+        name = record["file_name"]
+        return Picture(name, coco.image_file(name, self.folders), targets, ids, fields)
 
     def _of_known_class(self, rows: list[dict[str, Any]], label_of: dict[int, int]) -> Iterator[dict[str, Any]]:
         for row in rows:
-            if isinstance(row.get("category_id"), int) and row["category_id"] in label_of:
-                yield row
+            number = coco.whole_number(row.get("category_id"))
+            if number in label_of:
+                yield row if isinstance(row["category_id"], int) else {**row, "category_id": number}
             else:
                 what = f"category_id {row.get('category_id')} is not among the categories"
                 self._problem(row, what, "add the category or mend the id", "category")
