@@ -91,3 +91,57 @@ def test_names_with_gaps_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text("train: .\nnames: {0: a, 2: b}\n")
     with pytest.raises(UserError, match="without gaps"):
         read_yolo(tmp_path)
+
+
+LINE = "0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n"
+
+
+def _picture(folder: Path, place: str, line: str = LINE) -> None:
+    image, label = folder / f"{place}.png", folder / f"{place.replace('images', 'labels')}.txt"
+    for path in (image, label):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(image), np.zeros((40, 80, 3), np.uint8))
+    label.write_text(line)
+
+
+@pytest.mark.parametrize("train", ["[images/a, images/b]", "train.txt", "images", "[images\\a, images\\b]"])
+def test_a_split_may_be_folders_or_a_list_of_files(tmp_path: Path, train: str) -> None:
+    _picture(tmp_path, "images/a/x")
+    _picture(tmp_path, "images/b/y")
+    (tmp_path / "train.txt").write_bytes(b"./images/a/x.png\r\nimages\\b\\y.png\r\n")
+    (tmp_path / "data.yaml").write_text(f"train: {train}\nnames: [cat]\n")
+    data = read_yolo(tmp_path)
+    assert [(Path(p.name).name, len(p.targets)) for p in data.splits["train"]] == [("x.png", 1), ("y.png", 1)]
+    assert data.problems == []
+
+
+def test_what_the_yaml_names_and_is_not_there_is_told(tmp_path: Path) -> None:
+    _picture(tmp_path, "images/x")
+    (tmp_path / "list.txt").write_text("images/x.png\nimages/gone.png\n")
+    (tmp_path / "data.yaml").write_text(
+        "train: images\nval: ../valid/images\ntest: list.txt\nlicense: CC BY 4.0\nnames: [cat]\n"
+    )
+    data = read_yolo(tmp_path)
+    assert {split: len(pictures) for split, pictures in data.splits.items()} == {"train": 1, "test": 1}
+    first, second = data.problems
+    assert "entry val: there is no folder or list ../valid/images" in str(first) and first.severity == "warning"
+    assert "gone.png" in str(second)
+
+
+def test_labels_without_an_image_are_named(tmp_path: Path) -> None:
+    _picture(tmp_path, "images/train/x")
+    (tmp_path / "labels/train/lost.txt").write_text(LINE)
+    (tmp_path / "labels/train/classes.txt").write_text("cat\n")  # labelImg leaves this there
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat]\n")
+    (problem,) = read_yolo(tmp_path).problems
+    assert "lost.txt: it has no image" in str(problem)
+
+
+@pytest.mark.parametrize("values", [2, 3])
+def test_keypoints_are_no_outline(tmp_path: Path, values: int) -> None:
+    point = " 0.4 0.5 2" if values == 3 else " 0.4 0.5"
+    _picture(tmp_path, "images/x", "0 0.5 0.5 0.25 0.5" + point * 4)
+    (tmp_path / "data.yaml").write_text(f"train: images\nkpt_shape: [4, {values}]\nnames: [cat]\n")
+    data = read_yolo(tmp_path)
+    assert data.splits["train"][0].targets.boxes.tolist() == [[30, 10, 50, 30]]
+    assert "its keypoints are not read" in str(data.problems[0])

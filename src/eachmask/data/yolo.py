@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,17 @@ from eachmask.structures import Category, Masks, UserError
 Ring = NDArray[Any]
 Labelled = tuple[Path, list[int], list[bool]]
 """A picture's file, and each object's label and whether it is a crowd."""
+_SPLITS = ("train", "val", "valid", "test")
+
+
+class _Listed(NamedTuple):
+    """The pictures that an entry of data.yaml names."""
+
+    base: Path
+    """Where their names start from."""
+    files: list[Path]
+    whole: bool
+    """Whether it is a folder with all its pictures, and not a list of some."""
 
 
 def read_yolo(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
@@ -47,9 +58,12 @@ def read_yolo(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     content = _load_yaml(yaml_path)
     categories = _categories(content, yaml_path)
     result = AnnotatedSet(categories, {})
-    for split, folder in _split_folders(content, yaml_path):
-        pages = _pages(watch("reading", image_files(folder)), folder, len(categories), result.problems)
-        result.splits[split] = list(_pictures(pages, folder, categories, result.problems))
+    pose = _numbers_of_pose(content, yaml_path, result.problems)
+    for split, listed in _split_pictures(content, yaml_path, result.problems):
+        pages = _pages(watch("reading", listed.files), len(categories), pose, result.problems)
+        result.splits.setdefault(split, []).extend(_pictures(pages, listed.base, categories, result.problems))
+        if listed.whole:
+            result.problems += _without_image(listed)
     if not result.splits:
         raise UserError(f"{yaml_path} names no folder of images: add train: images/train")
     return result
@@ -194,34 +208,69 @@ def _categories(content: dict[str, Any], path: Path) -> tuple[Category, ...]:
         raise UserError(f"{path}: names: must number the classes 0, 1, 2 ... without gaps") from None
 
 
-def _split_folders(content: dict[str, Any], yaml_path: Path) -> list[tuple[str, Path]]:
+def _numbers_of_pose(content: dict[str, Any], path: Path, problems: list[Problem]) -> int | None:
+    """How many numbers a line has behind its class where the set is one of keypoints: a box, then the points."""
+    shape = content.get("kpt_shape")
+    if not shape:
+        return None
+    what, remedy = "its keypoints are not read, and its objects are boxes", "convert it with a tool that knows them"
+    problems.append(Problem(str(path), "kpt_shape", what, remedy, "keypoints", "warning"))
+    try:
+        return 4 + int(shape[0]) * int(shape[1])
+    except (TypeError, ValueError, LookupError):
+        raise UserError(f"{path}: kpt_shape: must be two numbers, of points and of values for each") from None
+
+
+def _split_pictures(content: dict[str, Any], yaml_path: Path, problems: list[Problem]) -> Iterator[tuple[str, _Listed]]:
+    """(split, pictures) of each folder or list that is there; others are named if they can be nothing else."""
     base = yaml_path.parent
-    root = base / str(content.get("path") or ".")
-    known = ("names", "category_ids", "path", "nc", "download", "kpt_shape", "flip_idx")
-    found = []
+    root = base / str(content.get("path") or ".").replace("\\", "/")
     for split, value in content.items():
-        if split in known or not isinstance(value, str):
-            continue
-        # exports often say ../train/images, relative to a folder that is not there
-        tries = [root / value, base / value, base / value.removeprefix("../")]
-        folder = next((f for f in tries if f.is_dir()), None)
-        if folder is not None:
-            found.append((str(split), folder))
-    return found
+        for entry in value if isinstance(value, list) else [value]:
+            if not isinstance(entry, str) or split in ("names", "path", "download"):
+                continue
+            place = entry.replace("\\", "/")
+            # exports often say ../train/images, relative to a folder that is not there
+            tries = [root / place, base / place, base / place.removeprefix("../")]
+            folder = next((f for f in tries if f.is_dir()), None)
+            lines = next((f for f in tries if f.suffix == ".txt" and f.is_file()), None)
+            if folder is not None:
+                yield str(split), _Listed(folder, image_files(folder), whole=True)
+            elif lines is not None:
+                yield str(split), _Listed(lines.parent, _read_list(lines, root), whole=False)
+            elif split in _SPLITS:
+                what, remedy = f"there is no folder or list {entry}", "put it there or remove the entry"
+                problems.append(Problem(str(yaml_path), f"entry {split}", what, remedy, "file", "warning"))
 
 
-def _label_file(image: Path, folder: Path, kind: str) -> Path | None:
-    """images/train/a.jpg -> labels/train/a.txt: the last folder named images changes its name."""
-    parts = list(image.with_suffix(".txt").parts)
-    places = [i for i, part in enumerate(parts[:-1]) if part == "images"]
+def _read_list(path: Path, root: Path) -> list[Path]:
+    """The pictures of a list, one a line, from its own folder or from the data set's."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").replace("\\", "/").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    return [path.parent / n if (path.parent / n).is_file() or not (root / n).is_file() else root / n for n in names]
+
+
+def _without_image(listed: _Listed) -> Iterator[Problem]:
+    """Annotations of pictures that are not there; beside the pictures other texts may lie."""
+    folder = _label_place(listed.base, "labels")
+    known = {_label_place(image.with_suffix(".txt"), "labels") for image in listed.files}
+    for path in sorted(folder.rglob("*.txt")) if folder is not None else ():
+        if path not in known and path.name != "classes.txt" and path.stat().st_size:
+            yield Problem(str(path), "", "it has no image", "put the image there or delete the file", "missing")
+
+
+def _label_place(image: Path, kind: str) -> Path | None:
+    """images/train/a -> labels/train/a: the last folder named images changes its name; None where there is none."""
+    parts = list(image.parts)
+    places = [i for i, part in enumerate(parts) if part == "images"]
     if not places:
-        return folder / image.with_suffix(".txt").name if kind == "labels" else None
+        return None
     parts[places[-1]] = kind
     return Path(*parts)
 
 
 def _pages(
-    paths: Iterable[Path], folder: Path, num_classes: int, problems: list[Problem]
+    paths: Iterable[Path], num_classes: int, pose: int | None, problems: list[Problem]
 ) -> Iterator[tuple[Labelled, Rows, Size]]:
     """Each picture with the outlines of its objects, not yet filled."""
     for path in paths:
@@ -234,14 +283,15 @@ def _pages(
         labels: list[int] = []
         crowd: list[bool] = []
         for kind in ("labels", "crowd"):
-            file = _label_file(path, folder, kind)
+            beside = path.with_suffix(".txt") if kind == "labels" else None
+            file = _label_place(path.with_suffix(".txt"), kind) or beside
             if file is None or not file.is_file():
                 continue
             for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
                 if not line.strip():
                     continue
                 try:
-                    label, ring = _parse(line, size, num_classes)
+                    label, ring = _parse(line, size, num_classes, pose)
                 except ValueError as error:
                     problems.append(Problem(str(file), f"line {number}", str(error), "mend or delete the line"))
                     continue
@@ -253,7 +303,7 @@ def _pages(
 
 def _pictures(
     pages: Iterable[tuple[Labelled, Rows, Size]],
-    folder: Path,
+    base: Path,
     categories: tuple[Category, ...],
     problems: list[Problem],
 ) -> Iterator[Picture]:
@@ -261,11 +311,15 @@ def _pictures(
         for i in np.flatnonzero(drawn.area == 0):
             problems.append(Problem(str(path), f"object {i + 1}", "it covers no pixel", "delete its line", "empty"))
         targets = instances_of(drawn, labels, crowd, categories)
-        yield Picture(path.relative_to(folder).as_posix(), path, targets)
+        yield Picture(path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name, path, targets)
 
 
-def _parse(line: str, size: Size, num_classes: int) -> tuple[int, list[float]]:
-    """A line -> label and ring x1, y1, x2, y2 ... in pixels; four numbers are a box: centre x, y, width, height."""
+def _parse(line: str, size: Size, num_classes: int, pose: int | None) -> tuple[int, list[float]]:
+    """A line -> label and ring x1, y1, x2, y2 ... in pixels; four numbers are a box: centre x, y, width, height.
+
+    Args:
+        pose: of so many numbers the first four are a box and the others keypoints.
+    """
     words = line.split()
     try:
         label, values = int(float(words[0])), np.array([float(w) for w in words[1:]])
@@ -275,6 +329,8 @@ def _parse(line: str, size: Size, num_classes: int) -> tuple[int, list[float]]:
         raise ValueError(f"class {label} is not among the {num_classes} names (they count from 0)")
     if not np.isfinite(values).all():
         raise ValueError("it holds a number that is not finite")
+    if len(values) == pose:
+        values = values[:4]
     if len(values) == 4:
         x, y, w, h = values
         values = np.array([x - w / 2, y - h / 2, x + w / 2, y - h / 2, x + w / 2, y + h / 2, x - w / 2, y + h / 2])
