@@ -46,6 +46,33 @@ def test_files_of_others(tmp_path: Path) -> None:
     assert targets.masks is not None
     assert targets.masks.area().tolist() == [12, 2, 25]
     assert not targets.crowd.any()  # type: ignore[union-attr]
+    (problem,) = data.problems
+    assert "polyline 4 of a.jpg: it cannot be read (a polyline has no area)" in str(problem)
+
+
+def test_ellipses_and_what_is_turned(tmp_path: Path) -> None:
+    shapes = (
+        '<ellipse label="a" cx="10" cy="5" rx="6" ry="3"/>'
+        '<box label="a" xtl="6" ytl="4" xbr="14" ybr="6" rotation="90"/>'
+        '<ellipse label="a" cx="10" cy="5" rx="6" ry="3" rotation="30"/>'
+        '<polygon label="a" points="0,0;5,0;5,5;0,5;"/>'
+    )
+    data = read_cvat(_file(tmp_path, shapes))
+    masks = data.splits["all"][0].targets.masks
+    assert masks is not None and data.problems == []
+    area = masks.area()
+    assert area[0] == pytest.approx(np.pi * 18, abs=3) and area[2] == pytest.approx(np.pi * 18, abs=4)
+    assert masks.boxes()[1].tolist() == [9, 1, 11, 9] and area[3] == 25
+    # to the right the axis goes down: degrees are counted clockwise
+    turned = masks.decode()[2]
+    assert turned[6, 13] and not turned[3, 13] and turned[3, 6] and not turned[6, 6]
+
+
+def test_tracks_of_a_video_say_how_to_export_them(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.xml"
+    path.write_text('<annotations><track id="0" label="a"><box frame="0" xtl="1"/></track></annotations>')
+    with pytest.raises(UserError, match="holds 1 tracks of a video: export the task as CVAT for images"):
+        read_cvat(path)
 
 
 @pytest.mark.parametrize(

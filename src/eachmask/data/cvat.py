@@ -32,7 +32,8 @@ from eachmask.data.xml_safe import children_of_root, write_children
 from eachmask.structures import RLE, Category, UserError
 
 _ROOT = "annotations"
-_SHAPES = ("polygon", "box", "mask")
+_SHAPES = ("polygon", "box", "mask", "ellipse")
+_WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")
 
 
 class _Page(NamedTuple):
@@ -73,13 +74,16 @@ def _survey(path: Path) -> tuple[tuple[Category, ...], int]:
     """The classes, declared ones first, and the number of images."""
     ids: dict[str, str | None] = {}
     used: dict[str, None] = {}
-    num_images = 0
+    num_images = num_tracks = 0
     for element in children_of_root(path, _ROOT):
         num_images += element.tag == "image"
+        num_tracks += element.tag == "track"
         if element.tag == "meta":
             declared = [label for label in element.findall(".//labels/label") if label.findtext("name")]
             ids |= {str(label.findtext("name")): label.get("category_id") for label in declared}
         used |= {str(s.get("label")): None for s in element.iter() if s.tag in _SHAPES and s.get("label")}
+    if num_tracks and not num_images:
+        raise UserError(f"{path} holds {num_tracks} tracks of a video: export the task as CVAT for images 1.1")
     return tuple(_with_id(c, ids.get(c.name)) for c in named_categories([*ids, *used])), num_images
 
 
@@ -168,9 +172,11 @@ def _pages(images: Iterable[Element], path: Path, result: AnnotatedSet) -> Itera
             result.problems.append(Problem(str(path), f"image {image.get('id')}", what, "export it again", "image"))
             continue
         rows = []
-        for number, shape in enumerate((s for s in image if s.tag in _SHAPES), start=1):
+        for number, shape in enumerate((s for s in image if s.tag in _SHAPES + _WITHOUT_AREA), start=1):
             where = f"{shape.tag} {number} of {page.name}"
             try:
+                if shape.tag in _WITHOUT_AREA:
+                    raise ValueError(f"a {shape.tag} has no area")
                 row = {"segmentation": _segmentation(shape, size)}
                 page.labels.append(label_of[shape.get("label", "")])
             except KeyError:
@@ -188,15 +194,30 @@ def _pages(images: Iterable[Element], path: Path, result: AnnotatedSet) -> Itera
 def _segmentation(shape: Element, size: Size) -> Any:
     """A shape as COCO writes it: its ring, or its run lengths."""
     if shape.tag == "polygon":
-        return [[float(v) for v in shape.get("points", "").replace(";", ",").split(",")]]
+        return [[float(v) for v in shape.get("points", "").strip("; ").replace(";", ",").split(",")]]
     if shape.tag == "box":
         x1, y1, x2, y2 = (float(shape.get(k, "")) for k in ("xtl", "ytl", "xbr", "ybr"))
-        return [[x1, y1, x2, y1, x2, y2, x1, y2]]
+        return [_turned(np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]), shape)]
+    if shape.tag == "ellipse":
+        x, y, across, down = (float(shape.get(k, "")) for k in ("cx", "cy", "rx", "ry"))
+        angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+        return [_turned(np.stack([x + across * np.cos(angle), y + down * np.sin(angle)], 1), shape)]
     left, top, width, height = (int(shape.get(k, "")) for k in ("left", "top", "width", "height"))
     if not (0 < width <= size[1] and 0 < height <= size[0]):
         raise ValueError(f"its window of {width} x {height} is larger than the image, or empty")
     runs = [int(word) for word in shape.get("rle", "").split(",")]
     return RLE.from_bitmaps(crop_of_runs(runs, height, width)[None]).shift(left, top, size).to_coco()[0]
+
+
+def _turned(ring: NDArray[np.float64], shape: Element) -> list[float]:
+    """The ring x1, y1, x2, y2 ..., turned clockwise about its centre by the shape's rotation, in degrees."""
+    degrees = float(shape.get("rotation", "0"))
+    if degrees:
+        angle, centre = np.deg2rad(degrees), ring.mean(0)
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])  # y points down
+        ring = (ring - centre) @ turn + centre
+    numbers: list[float] = ring.ravel().tolist()
+    return numbers
 
 
 def _find(base: Path, split: str, name: str) -> Path:
