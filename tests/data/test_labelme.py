@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from small_sets import make_set
 
-from eachmask.data.convert import compare
+from eachmask.data.convert import compare, read_any
 from eachmask.data.labelme import read_labelme, write_labelme
 from eachmask.structures import UserError
 
@@ -33,8 +34,8 @@ def test_simple_objects_stay_editable_polygons(tmp_path: Path) -> None:
     assert (x1, y1, x2, y2) == (4, 12, 29, 35)  # both corners inside
 
 
-def _file(folder: Path, shapes: list[dict[str, object]]) -> None:
-    content = {"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 40, "imageWidth": 60}
+def _file(folder: Path, shapes: list[dict[str, object]], **changes: object) -> None:
+    content = {"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 40, "imageWidth": 60} | changes
     (folder / "a.json").write_text(json.dumps(content))
 
 
@@ -93,3 +94,41 @@ def test_parts_that_cannot_be_used_do_not_spoil_their_group(tmp_path: Path) -> N
 def test_a_folder_without_files_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no LabelMe files"):
         read_labelme(tmp_path)
+
+
+SQUARE = {"label": "a", "shape_type": "polygon", "points": [[0, 0], [9, 0], [9, 9], [0, 9]]}
+
+
+@pytest.mark.parametrize("named", ["../images/a.png", "..\\images\\a.png", "a.png"])
+def test_images_in_a_folder_of_their_own(tmp_path: Path, named: str) -> None:
+    for folder in ("images", "json"):
+        (tmp_path / folder).mkdir()
+    place = tmp_path / ("images" if "images" in named else "json") / "a.png"
+    cv2.imwrite(str(place), np.zeros((40, 60, 3), np.uint8))
+    _file(tmp_path / "json", [SQUARE], imagePath=named)
+    (picture,) = read_labelme(tmp_path).splits["json"]
+    assert picture.path.resolve() == place and picture.name == "a.png"
+    inside = read_labelme(tmp_path / "json").splits["all"]  # what lies outside the data set is not taken
+    assert inside[0].path.is_file() == (place.parent.name == "json")
+
+
+def test_old_files_without_a_size_have_that_of_their_image(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 60, 3), np.uint8))
+    _file(tmp_path, [SQUARE], imageHeight=None, imageWidth=None)
+    assert read_labelme(tmp_path).splits["all"][0].targets.image_size == (40, 60)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match="imageHeight and imageWidth"):
+        read_any(tmp_path, "labelme")
+
+
+def test_other_spellings_of_shapes(tmp_path: Path) -> None:
+    corners = [[30, 30], [10, 30], [10, 10], [30, 10]]
+    kinds = ["rectangle", "rotation", None]
+    bad = {"label": "a", "shape_type": "circle", "points": [[30, 20]]}
+    _file(tmp_path, [*({"label": 0, "shape_type": kind, "points": corners} for kind in kinds), bad])
+    data = read_labelme(tmp_path)
+    targets = data.splits["all"][0].targets
+    assert targets.masks is not None and targets.masks.area().tolist() == [400, 400, 400]
+    assert targets.label_names == ["0"] * 3
+    (problem,) = data.problems
+    assert "shape 4: it cannot be read (a circle needs its centre and a point on it)" in str(problem)

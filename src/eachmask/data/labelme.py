@@ -27,6 +27,7 @@ from eachmask.data.annotated import (
     copy_image,
     crowd_of,
     find_image,
+    image_size,
     instances_of,
     labels_of,
     masks_of,
@@ -168,17 +169,17 @@ def _pages(
             problems.append(Problem(str(path), "", f"no LabelMe file ({error})", "mend or remove it", "file"))
             continue
         for shape in content["shapes"]:
-            if isinstance(shape, dict) and shape.get("label"):
+            if isinstance(shape, dict) and shape.get("label") not in (None, ""):
                 label_of.setdefault(str(shape["label"]), len(label_of))
+        inner, image = path.relative_to(source), _image(path, content, source)
         try:
-            size = (int(content["imageHeight"]), int(content["imageWidth"]))
+            size = _size(content, image)
             if min(size) < 1:
                 raise ValueError
-        except (KeyError, TypeError, ValueError):
+        except (TypeError, ValueError):
             what = "imageHeight and imageWidth must be whole numbers above 0"
             problems.append(Problem(str(path), "", what, "save it anew in LabelMe", "image"))
             continue
-        inner, image = path.relative_to(source), _image(path, content)
         split = inner.parts[0] if len(inner.parts) > 1 else "all"
         name = path.with_suffix(image.suffix).relative_to(source / split if len(inner.parts) > 1 else source)
         page = _Page(path, split, name.as_posix(), image, [], [], [], [], {})
@@ -189,11 +190,11 @@ def _rows(shapes: Sequence[Any], page: _Page, size: Size, label_of: dict[str, in
     for number, shape in enumerate(shapes, start=1):
         try:
             row = {"segmentation": _segmentation(shape, size)}
-            if not shape.get("label"):
+            if shape.get("label") in (None, ""):
                 raise ValueError("it has no label")
             label, group, flags = str(shape["label"]), shape.get("group_id"), shape.get("flags") or {}
             crowd = bool(flags.get("crowd"))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             page.refused[number] = f"it cannot be read ({error})"
             continue
         page.numbers.append(number)
@@ -215,28 +216,42 @@ def _objects(page: _Page, drawn: Drawn) -> tuple[Drawn | RLE, list[int], list[bo
     return masks, [page.labels[i] for i in first], [page.crowd[i] for i in first]
 
 
-def _image(path: Path, content: dict[str, Any]) -> Path:
-    """The image beside the file: by the name it gives, or by its own."""
-    named = Path(str(content.get("imagePath") or "").replace("\\", "/")).name
-    if named and (path.parent / named).is_file():
-        return path.parent / named
-    return find_image(path.parent, path.stem) or path.parent / (named or f"{path.stem}.jpg")
+def _image(path: Path, content: dict[str, Any], source: Path) -> Path:
+    """The image where the file says it is, within the data set, or beside it: by the name it gives, or by its own."""
+    named = str(content.get("imagePath") or "").replace("\\", "/")
+    name = Path(named).name
+    for place in (path.parent / named, path.parent / name) if name else ():
+        if place.is_file() and place.resolve().is_relative_to(source.resolve()):
+            return place
+    return find_image(path.parent, path.stem) or path.parent / (name or f"{path.stem}.jpg")
+
+
+def _size(content: dict[str, Any], image: Path) -> Size:
+    """(height, width) as the file says, or, where an old one does not, those of the image.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    return image_size(image) if height is None and width is None else (int(height or 0), int(width or 0))
 
 
 def _segmentation(shape: dict[str, Any], size: Size) -> Any:
     """A shape as COCO writes it: its ring, or its run lengths."""
-    kind = shape.get("shape_type", "polygon")
+    kind = shape.get("shape_type") or "polygon"
     points = np.asarray(shape["points"], np.float64).reshape(-1, 2)
     if kind == "mask":
         return _read_mask(shape, points, size).to_coco()[0]
-    if kind == "rectangle":
+    if kind == "rectangle" and len(points) == 2:
         (x1, y1), (x2, y2) = points.min(0), points.max(0)
         points = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
     elif kind == "circle":
+        if len(points) != 2:
+            raise ValueError("a circle needs its centre and a point on it")
         angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
         radius = np.hypot(*(points[1] - points[0]))
         points = points[0] + radius * np.stack([np.cos(angle), np.sin(angle)], 1)
-    elif kind != "polygon":
+    elif kind not in ("polygon", "rectangle", "rotation", "oriented_rectangle"):  # of four corners, as some tools write
         raise ValueError(f"a {kind} has no area")
     return [points.ravel().tolist()]
 
