@@ -61,6 +61,19 @@ def test_polygons_where_there_are_no_numbers_later_ones_in_front(tmp_path: Path)
     assert "object 4" in str(data.problems[0])
 
 
+def test_license_plates_and_deleted_outlines_hide_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "gtFine/val/lund"
+    folder.mkdir(parents=True)
+    car = {"label": "car", "polygon": [[2, 2], [12, 2], [12, 8], [2, 8]]}
+    plate = {"label": "license plate", "polygon": [[4, 4], [6, 4], [6, 6], [4, 6]]}
+    content = {"imgHeight": 10, "imgWidth": 20, "objects": [car, plate, {**plate, "label": "person", "deleted": 1}]}
+    (folder / "a_gtFine_polygons.json").write_text(json.dumps(content))
+    data = read_cityscapes(tmp_path)
+    targets = data.splits["val"][0].targets
+    assert targets.label_names == ["car"] and targets.masks is not None
+    assert targets.masks.area().tolist() == [60] and data.problems == []
+
+
 def test_outlines_that_cannot_be_read_hide_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "gtFine/val/lund"
     folder.mkdir(parents=True)
