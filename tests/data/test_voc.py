@@ -74,3 +74,12 @@ def test_entity_bombs_are_refused_and_named(tmp_path: Path) -> None:
 def test_boxes_alone_are_no_masks(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="SegmentationObject"):
         read_voc(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"\xef\xbb\xbfa\r\nb \r\n", b"a\nb\n\xe4\n"])
+def test_lists_of_names_in_other_encodings(tmp_path: Path, text: bytes) -> None:
+    write_voc(tmp_path / "out", make_set(tmp_path / "images"))
+    (tmp_path / "out/ImageSets/Segmentation/train.txt").write_bytes(text)
+    data = read_voc(tmp_path / "out")
+    assert [picture.name for picture in data.splits["train"]] == ["a.png", "b.png"]
+    assert len(data.problems) == (b"\xe4" in text)

@@ -146,7 +146,7 @@ def _names(source: Path) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
     for path in sorted(lists, key=lambda p: p.stem in ("trainval", "all")):
-        for name in path.read_text(encoding="utf-8").split("\n"):
+        for name in path.read_text(encoding="utf-8-sig", errors="replace").split("\n"):
             if name.strip():
                 found.setdefault(name.strip(), path.stem)
     if not found:
