@@ -85,3 +85,36 @@ def test_neither_layout_says_so(tmp_path: Path) -> None:
         read_label_map_folder(tmp_path)
     with pytest.raises(UserError):
         read_mask_files(tmp_path)
+
+
+def test_no_mask_takes_the_place_of_another(tmp_path: Path) -> None:
+    for inner in ("images", "masks"):
+        (tmp_path / "x" / inner).mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "x/images/x.png"), np.zeros((48, 64, 3), np.uint8))
+    names = ("01", "1", "2", "a", "\u00b23")
+    for i, name in enumerate(names):
+        pixels = np.zeros((48, 64), np.uint8)
+        pixels[: i + 1] = 255
+        cv2.imwrite(str(tmp_path / f"x/masks/{name}.png"), pixels)
+    targets = read_mask_files(tmp_path).splits["all"][0].targets
+    assert targets.masks is not None
+    assert sorted(targets.masks.area().tolist()) == [64 * (i + 1) for i in range(len(names))]
+
+
+def test_a_damaged_image_does_not_stop_the_rest(tmp_path: Path) -> None:
+    write_mask_files(tmp_path, make_set(tmp_path / "drawn"))
+    (tmp_path / "train/b/images/b.png").write_bytes(b"no picture")  # it has no masks to tell its size
+    data = read_mask_files(tmp_path)
+    assert {split: [p.name for p in pictures] for split, pictures in data.splits.items()} == {
+        "train": ["a.png"],
+        "val": ["c.png"],
+    }
+    (problem,) = data.problems
+    assert "b.png: neither the image nor a mask can be read; restore" in str(problem)
+
+
+def test_label_maps_without_an_image_are_named(tmp_path: Path) -> None:
+    write_label_map_folder(tmp_path / "out", make_set(tmp_path / "images"))
+    (tmp_path / "out/images/train/a.png").unlink()
+    (problem,) = read_label_map_folder(tmp_path / "out").problems
+    assert "labels/train/a.png: it has no image" in str(problem)

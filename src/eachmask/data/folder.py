@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def read_label_map_folder(source: Path, watch: Watch = unwatched) -> AnnotatedSe
     if labels is None or not images.is_dir():
         raise UserError(f"{source} must hold the folders images and labels (or masks) with equal file names")
     result = AnnotatedSet(table.categories, {})
-    for path in watch("reading", image_files(images)):
+    paths = image_files(images)
+    for path in watch("reading", paths):
         split, name = _split_of(path.relative_to(images))
         stem = path.relative_to(images).with_suffix("")
         file = next((f for s in _SUFFIXES if (f := labels / f"{stem}{s}").is_file()), None)
@@ -77,6 +79,11 @@ def read_label_map_folder(source: Path, watch: Watch = unwatched) -> AnnotatedSe
             result.problems.append(Problem(str(file), "", str(error), "save it anew as 16-bit PNG", "label map"))
             continue
         result.splits.setdefault(split, []).append(table.picture(split, name, path, masks))
+    stems = {path.relative_to(images).with_suffix("") for path in paths}
+    for file in image_files(labels):
+        if file.suffix in _SUFFIXES and file.relative_to(labels).with_suffix("") not in stems:
+            what, remedy = "it has no image", "put the image there or delete the file"
+            result.problems.append(Problem(str(file), "", what, remedy, "missing"))
     return result
 
 
@@ -133,6 +140,10 @@ def read_mask_files(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
         inner = Path(*relative.parts[1:]) if len(relative.parts) > 1 else relative
         name = f"{inner.as_posix()}{pictures[0].suffix}"
         masks = dict(_read_masks(folder / "masks", pictures[0], result.problems))
+        if not masks:
+            what, remedy = "neither the image nor a mask can be read", "restore the image or delete its folder"
+            result.problems.append(Problem(str(pictures[0]), "", what, remedy, "image"))
+            continue
         result.splits.setdefault(split, []).append(table.picture(split, name, pictures[0], masks))
     if not result.splits:
         raise UserError(f"{source} holds no folders ID/images and ID/masks")
@@ -156,11 +167,14 @@ def write_mask_files(target: Path, data: AnnotatedSet, watch: Watch = unwatched)
 
 
 def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[tuple[int, RLE]]:
+    """Number of each mask and the mask; where there is none, 0 and none, if the size of the image is known."""
     try:
         size = image_size(image)
     except UserError:
         size = None  # told where the image is looked at
-    for number, file in enumerate(image_files(folder), start=1):
+    files = image_files(folder)
+    some = False
+    for number, file in zip(_numbers(files), files, strict=True):
         pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED) if file.stat().st_size else None
         if pixels is None:
             problems.append(Problem(str(file), "", "it cannot be decoded", "draw the mask anew", "truncated"))
@@ -174,9 +188,19 @@ def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[
         if not inside.any():
             problems.append(Problem(str(file), "", "the mask is empty", "delete the file", "empty"))
             continue
-        yield int(file.stem) if file.stem.isdigit() and len(file.stem) < 7 else number, RLE.from_bitmaps(inside)
-    if size is not None and not any(True for _ in folder.iterdir()):
+        some = True
+        yield number, RLE.from_bitmaps(inside)
+    if size is not None and not some:
         yield 0, RLE.empty((int(size[0]), int(size[1])))
+
+
+def _numbers(files: Sequence[Path]) -> Iterator[int]:
+    """The number that each file's name is; files of other names, or of one that was there, are numbered on."""
+    own = [int(file.stem) if file.stem.isdecimal() and len(file.stem) < 7 else 0 for file in files]
+    following, taken = count(max(own, default=0) + 1), {0}
+    for number in own:
+        yield next(following) if number in taken else number
+        taken.add(number)
 
 
 # The table of classes -----------------------------------------------------------------------------
@@ -189,7 +213,6 @@ class _Table:
     """(split, image, number) -> label, crowd."""
 
     def picture(self, split: str, name: str, path: Path, masks: dict[int, RLE]) -> Picture:
-        masks = masks or {0: RLE.empty(image_size(path))}
         joined = RLE.cat(list(masks.values()))
         known = [self.rows.get((split, name, n), (0, False)) for n, mask in masks.items() for _ in range(len(mask))]
         targets = instances_of(joined, [k for k, _ in known], [c for _, c in known], self.categories)
