@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from small_sets import make_set, shapes
 
 from eachmask.data.convert import compare
@@ -49,6 +50,20 @@ def test_maps_of_8_16_and_32_bits_numbers_with_gaps(tmp_path: Path, kind: type, 
     pixels[2:5, 2:5], pixels[7:9, 7:20] = 9, 120 if kind is np.uint8 else 30_000
     cv2.imwrite(str(tmp_path / "images/x.jpg"), np.zeros((20, 30, 3), np.uint8))
     cv2.imwrite(str(tmp_path / f"masks/x{suffix}"), pixels)
+    targets = read_label_map_folder(tmp_path).splits["all"][0].targets
+    assert targets.masks is not None
+    assert targets.masks.area().tolist() == [9, 26]
+
+
+def test_a_map_with_a_palette_has_the_numbers_in_the_file(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    cv2.imwrite(str(tmp_path / "images/x.jpg"), np.zeros((20, 30, 3), np.uint8))
+    pixels = np.zeros((20, 30), np.uint8)
+    pixels[2:5, 2:5], pixels[7:9, 7:20] = 3, 4
+    image = Image.fromarray(pixels)
+    image.putpalette([0, 0, 0] * 3 + [200, 10, 10] * 253)  # two numbers of one colour stay two objects
+    image.save(tmp_path / "labels/x.png")
     targets = read_label_map_folder(tmp_path).splits["all"][0].targets
     assert targets.masks is not None
     assert targets.masks.area().tolist() == [9, 26]

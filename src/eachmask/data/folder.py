@@ -32,7 +32,7 @@ from eachmask.data.annotated import (
     labels_of,
     masks_of,
 )
-from eachmask.data.label_maps import read_label_map, write_label_map
+from eachmask.data.label_maps import _labels, read_label_map, write_label_map
 from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import RLE, Category, Masks, UserError
 
@@ -107,15 +107,8 @@ def _masks_of_map(file: Path) -> dict[int, RLE]:
     """Number in the map -> its mask."""
     masks = read_label_map(file).masks
     assert isinstance(masks, RLE)
-    values = _values(file)
+    values = [int(v) for v in np.unique(_labels(file)) if v > 0]
     return {value: masks[i] for i, value in enumerate(values)} or {0: masks}
-
-
-def _values(file: Path) -> list[int]:
-    pixels = np.asarray(cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED))
-    if pixels.ndim == 3:
-        pixels = pixels[..., 0]
-    return [int(v) for v in np.unique(pixels) if v > 0]
 
 
 # One file per mask --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from eachmask.structures import RLE, Instances, Masks, UserError
 
@@ -63,8 +64,16 @@ def _labels(path: Path) -> NDArray[Any]:
     labels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if labels is None:
         raise UserError(f"{path} is not an image that can be decoded")
+    if labels.ndim == 3 and path.suffix.lower() == ".png":
+        labels = _indices(path, labels)
     if labels.ndim == 3 and (labels == labels[..., :1]).all():
         labels = labels[..., 0]
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
         raise UserError(f"{path} is no label map: it must have one channel of whole numbers")
     return np.asarray(labels)
+
+
+def _indices(path: Path, colours: NDArray[Any]) -> NDArray[Any]:
+    """The numbers of a PNG with a palette, as they are in the file; of another the pixels as they were decoded."""
+    with Image.open(path) as image:
+        return np.asarray(image) if image.mode == "P" else colours
