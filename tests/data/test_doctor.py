@@ -62,6 +62,61 @@ def test_the_same_picture_twice_in_a_split(sound: Path) -> None:
     assert kinds(sound)["duplicate image"] == "warning"
 
 
+def _split_in_two(folder: Path) -> list[Path]:
+    """The instances of train in two files, which list the same images, with every other object each."""
+    content = json.loads((folder / "instances_train.json").read_text())
+    (folder / "instances_train.json").unlink()
+    files = [folder / f"instances_train_{half}.json" for half in (0, 1)]
+    for half, file in enumerate(files):
+        file.write_text(json.dumps(content | {"annotations": content["annotations"][half::2]}))
+    return files
+
+
+def test_objects_of_the_same_picture_in_two_files_are_not_lost(sound: Path, tmp_path: Path) -> None:
+    _split_in_two(sound)
+    found = [str(f) for f in examine(sound).findings if f.kind == "duplicate image"]
+    assert any("with 2 objects that are not annotated there; join the annotations" in text for text in found)
+    write_repaired(examine(sound), tmp_path / "fixed")
+    assert sum(len(p.targets) for p in read_coco_folder(tmp_path / "fixed").splits["train"]) == 4
+
+
+def test_of_two_copies_the_one_with_more_objects_stays(sound: Path) -> None:
+    first, second = _split_in_two(sound)
+    content, other = json.loads(first.read_text()), json.loads(second.read_text())
+    content["annotations"] += other["annotations"]
+    second.write_text(json.dumps(content))
+    left = repaired(examine(sound)).splits["train"]
+    assert sorted(len(picture.targets) for picture in left) == [0, 4]
+
+
+def test_pictures_of_one_name_in_two_folders_of_a_split_keep_apart(sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound / "images/train", sound / "train2014")
+    shutil.copytree(sound / "images/train", sound / "train2017")
+    shutil.rmtree(sound / "images/train")
+    for half, file in enumerate(_split_in_two(sound)):
+        file.rename(sound / f"instances_train20{14 + 3 * half}.json")
+        other = cv2.imread(str(sound / f"train20{14 + 3 * half}/a.png"))
+        cv2.imwrite(str(sound / f"train20{14 + 3 * half}/a.png"), other + np.uint8(half))
+    write_repaired(examine(sound), tmp_path / "fixed")
+    assert "orphan" not in kinds(tmp_path / "fixed") and "duplicate id" not in kinds(tmp_path / "fixed")
+    fixed = {p.name: p for p in read_coco_folder(tmp_path / "fixed").splits["train"]}
+    assert len(fixed["a.png"].targets) == len(fixed["a_2.png"].targets) == 2
+    assert (fixed["a.png"].path.read_bytes(), fixed["a_2.png"].path.read_bytes()) == (
+        (sound / "train2014/a.png").read_bytes(),
+        (sound / "train2017/a.png").read_bytes(),
+    )
+
+
+def test_classes_of_one_name(sound: Path, tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        file = sound / f"instances_{name}.json"
+        file.write_text(file.read_text().replace('"dead cell"', '"cell"'))
+    assert kinds(sound)["class name"] == "warning"
+    assert examine(sound).class_balance["train"] == {"cell 3": 2, "cell 7": 1, "bead": 1}
+    write_repaired(examine(sound), tmp_path / "fixed")
+    assert "class name" not in kinds(tmp_path / "fixed")
+
+
 def _with_orientation(path: Path, tag: int) -> None:
     exif = Image.Exif()
     exif[274] = tag
@@ -87,6 +142,24 @@ def test_swapped_and_scaled_sizes(sound: Path, tmp_path: Path) -> None:
     write_repaired(examine(sound), tmp_path / "fixed")
     assert examine(tmp_path / "fixed").num_errors == 0
     assert read_coco_folder(tmp_path / "fixed").splits["val"][0].targets.image_size == (96, 128)
+
+
+def test_objects_that_vanish_as_their_picture_is_smaller_go(sound: Path, tmp_path: Path) -> None:
+    image = cv2.imread(str(sound / "images/train/a.png"))
+    cv2.imwrite(str(sound / "images/train/a.png"), cv2.resize(image, (8, 6)))
+    write_repaired(examine(sound), tmp_path / "fixed")
+    assert not {"empty", "speck"} & set(kinds(tmp_path / "fixed"))
+
+
+def test_an_object_is_not_the_crowd_it_stands_in(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "made")
+    first = data.splits["train"][0]
+    masks = first.targets.masks
+    assert isinstance(masks, RLE)
+    targets = instances_of(masks[[0, 0]], [0, 0], [True, False], data.categories)
+    data.splits["train"][0] = replace(first, targets=targets)
+    write_coco_folder(tmp_path / "data", data)
+    assert "annotated twice" not in kinds(tmp_path / "data")
 
 
 def test_specks_and_double_annotations_go(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def convert(
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(f"{target} is not empty: choose a new folder")
     data, found = read_any(source, source_format, watch)
-    notes = _make_names_unique(data)
+    notes = _unique_names(data)
     problems = list(data.problems)
     for _, picture in data.pictures():
         if not picture.path.is_file():
@@ -203,8 +203,15 @@ def convert(
     return report
 
 
-def _make_names_unique(data: AnnotatedSet) -> list[str]:
-    """a.jpg and a.png would share one label file: the later gets another name. The same for classes."""
+def _unique_names(data: AnnotatedSet) -> list[str]:
+    """What had to be renamed before it can be written."""
+    renamed, doubled = make_pictures_unique(data), make_classes_unique(data)
+    notes = [f"{renamed} images had the same name as another but for the suffix and got a number"] if renamed else []
+    return notes + ([f"classes of one name got their ids added: {', '.join(doubled)}"] if doubled else [])
+
+
+def make_pictures_unique(data: AnnotatedSet) -> int:
+    """a.jpg and a.png would share one label file: the later gets another name. Returns how many did."""
     renamed = 0
     for split, pictures in data.splits.items():
         taken: set[str] = set()
@@ -218,14 +225,18 @@ def _make_names_unique(data: AnnotatedSet) -> list[str]:
                 pictures[i] = replace(picture, name=f"{stem}{PurePosixPath(picture.name).suffix}")
                 renamed += 1
         data.splits[split] = pictures
+    return renamed
+
+
+def make_classes_unique(data: AnnotatedSet) -> list[str]:
+    """Classes of one name get their ids added; returns these names."""
     names = Counter(c.name for c in data.categories)
     doubled = [name for name, count in names.items() if count > 1]
     if doubled:
         data.categories = tuple(
             replace(c, name=f"{c.name} {c.id}") if names[c.name] > 1 else c for c in data.categories
         )
-    notes = [f"{renamed} images had the same name as another but for the suffix and got a number"] if renamed else []
-    return notes + ([f"classes of one name got their ids added: {', '.join(doubled)}"] if doubled else [])
+    return doubled
 
 
 def _count_shapes(data: AnnotatedSet, watch: Watch) -> tuple[int, int]:

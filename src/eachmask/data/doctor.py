@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.annotated import AnnotatedSet, Picture, Problem, crowd_of, image_size, labels_of, masks_of
-from eachmask.data.convert import Format, read_any
+from eachmask.data.convert import Format, make_classes_unique, make_pictures_unique, read_any
 from eachmask.data.images import read_image
 from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import Instances, UserError
 
 _SAME = 0.95
 """Two objects of one class with a higher IoU are one object annotated twice."""
+_ALIKE = 0.5
+"""Annotations of two copies of a picture with a higher IoU mean the same object."""
 _SMALLEST = 4
 """Pixels; what is smaller is more likely a slip of the hand than an object."""
 _IMBALANCE = 100.0
@@ -77,7 +79,11 @@ def examine(source: Path, source_format: str | None = None, watch: Watch = unwat
         UserError: there is no data set to look at.
     """
     data, found = read_any(source, source_format, watch)
+    make_pictures_unique(data)  # from here on a picture is known by its split and name
     result = Examination(source, found, data, list(data.problems))
+    for name in make_classes_unique(data):
+        what, remedy = "several classes have this name", "rename or join them (--fix adds their ids to the names)"
+        result.add(Problem(str(source), f"class {name}", what, remedy, "class name", "warning"))
     hashes: dict[str, list[tuple[str, Picture]]] = {}
     for split, picture in watch("examining", list(data.pictures())):
         digest = _look_at_image(result, split, picture)
@@ -146,6 +152,7 @@ def _wrong_size(
 
 def _look_at_objects(result: Examination, split: str, picture: Picture) -> None:
     masks, labels = masks_of(picture.targets), np.array(labels_of(picture.targets))
+    crowd = np.array(crowd_of(picture.targets), bool)
     area, boxes = masks.area(), masks.boxes()
     file, key = str(picture.path), (split, picture.name)
     for i in np.flatnonzero(area < _SMALLEST):
@@ -157,7 +164,8 @@ def _look_at_objects(result: Examination, split: str, picture: Picture) -> None:
         result.doubled.setdefault(key, set()).add(int(i))
     overlaps = masks.overlaps(masks)
     iou = overlaps.pixels / (area[overlaps.rows] + area[overlaps.columns] - overlaps.pixels)
-    twice = (overlaps.rows < overlaps.columns) & (iou > _SAME) & (labels[overlaps.rows] == labels[overlaps.columns])
+    alike = (labels[overlaps.rows] == labels[overlaps.columns]) & (crowd[overlaps.rows] == crowd[overlaps.columns])
+    twice = (overlaps.rows < overlaps.columns) & (iou > _SAME) & alike
     for i, j, value in zip(overlaps.rows[twice], overlaps.columns[twice], iou[twice], strict=True):
         what = f"it is the same as {picture.object_name(int(i))} (IoU {value:.2f})"
         remedy = "delete one of them (--fix does)"
@@ -182,18 +190,30 @@ def _look_for_copies(result: Examination, hashes: dict[str, list[tuple[str, Pict
     for group in hashes.values():
         if len(group) < 2:
             continue
-        ordered = sorted(group, key=lambda entry: entry[0] == "train")
+        ordered = sorted(group, key=lambda entry: (entry[0] == "train", -len(entry[1].targets)))
         keep_split, keep = ordered[0]
         for split, picture in ordered[1:]:
-            result.copies.add((split, picture.name))
-            file = str(picture.path)
-            if split == keep_split:
+            file, more = str(picture.path), _num_more(picture, keep) if split == keep_split else 0
+            if not more:
+                result.copies.add((split, picture.name))
+            if more:
+                what = f"the same picture as {keep.name}, with {more} objects that are not annotated there"
+                problem = Problem(file, "", what, "join the annotations of both", "duplicate image")
+            elif split == keep_split:
                 what = f"the same picture as {keep.name}"
                 problem = Problem(file, "", what, "keep one (--fix does)", "duplicate image", "warning")
             else:
                 what = f"the same picture is {keep.name} in {keep_split}: measured on it, the score would be too high"
                 problem = Problem(file, "", what, f"keep it in one split (--fix keeps {keep_split})", "leakage")
             result.add(problem, split, picture)
+
+
+def _num_more(picture: Picture, keep: Picture) -> int:
+    """How many objects of a picture its copy lacks, which would be lost with it."""
+    masks, others = masks_of(picture.targets), masks_of(keep.targets)
+    if masks.size != others.size:
+        return 0
+    return int((masks.iou(others).max(1, initial=0.0) < _ALIKE).sum())
 
 
 def _look_at_classes(result: Examination) -> None:
@@ -271,4 +291,5 @@ def _repaired_split(result: Examination, split: str) -> Iterator[Picture]:
         targets: Instances = picture.targets[[i for i in range(len(picture.targets)) if i not in bad]]
         if key in result.rescaled:
             targets = targets.resize(result.rescaled[key])
+            targets = targets[np.flatnonzero(masks_of(targets).area() >= _SMALLEST)]  # the others are specks now
         yield replace(picture, targets=targets)
