@@ -208,3 +208,80 @@ def test_a_model_predicts_and_is_measured(tmp_path, monkeypatch, capsys):
     assert "no area" not in (printed := capsys.readouterr().out) and "no bbox" in printed
     ids = {row["category_id"] for row in json.loads((tmp_path / "out" / "predictions.json").read_text())}
     assert ids <= {3, 7} and ids
+
+
+SQUARE, LARGE = [[5, 5, 20, 5, 20, 20, 5, 20]], [[1, 1, 40, 1, 40, 40, 1, 40]]
+
+
+def _measured(folder: Path, changes: dict, *results: dict) -> Evaluation:
+    """Two objects of one class in image 1 of two, and a result exactly on each unless others are given."""
+    rows = [
+        {"id": i, "image_id": 1, "category_id": 1, "segmentation": ring, "bbox": box, "area": area, "iscrowd": 0}
+        for i, ring, box, area in ((1, SQUARE, [5, 5, 15, 15], 225), (2, LARGE, [1, 1, 39, 39], 1521))
+    ]
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 48} for i in (1, 2)],
+        "annotations": [row | changes for row in rows],
+        "categories": [{"id": changes.get("category_id", 1), "name": "cell"}],
+    }
+    if "image_id" in changes:
+        content["images"][0]["id"] = changes["image_id"]
+    (folder / "gt.json").write_text(json.dumps(content))
+    known = {key: changes[key] for key in ("image_id", "category_id") if key in changes}
+    found = results or [{"segmentation": ring} for ring in (SQUARE, LARGE)]
+    base = {"image_id": 1, "category_id": 1, "score": 0.9} | known
+    (folder / "found.json").write_text(json.dumps([base | row for row in found]))
+    return evaluate(CocoDataset(folder / "gt.json", folder), folder / "found.json", settings=QUICK)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"image_id": "left"},
+        {"image_id": "7"},
+        {"category_id": -5},
+        {"category_id": 0},
+        {"category_id": "3"},
+        {"id": 4},
+        {"id": "a"},
+        {"id": None},
+        {"iscrowd": "0"},
+        {"iscrowd": False},
+    ],
+    ids=str,
+)
+def test_ids_and_flags_as_others_write_them(tmp_path, changes):
+    found = _measured(tmp_path, changes)
+    assert found.num_objects == 2
+    assert found.value("ap") == found.value("bbox.ap") == found.value("boundary.ap") == pytest.approx(1)
+    assert any("numbered anew" in note for note in found.notes) == ("id" in changes)
+
+
+def test_outlines_have_a_size_and_a_box(tmp_path):
+    found = _measured(tmp_path, {})
+    for name in ("ap_small", "ap_medium", "bbox.ap_small", "bbox.ap_medium"):
+        assert found.value(name) == pytest.approx(1), name
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"score": "high"}, "the score of result 1 is 'high'"),
+        ({"score": None}, "the score of result 1 is None"),
+        ({"score": float("nan")}, "the score of result 1 is nan"),
+        ({"image_id": None}, "entry 1 of the list has no image_id"),
+        ({"image_id": 9}, "entry 1 belongs to image 9"),
+        ({"category_id": [1]}, r"category_id \[1\] is not in"),
+    ],
+)
+def test_results_that_cannot_be_used_are_named(tmp_path, row, reason):
+    with pytest.raises(UserError, match=reason):
+        _measured(tmp_path, {}, {"segmentation": SQUARE} | row)
+
+
+@pytest.mark.parametrize(("text", "reason"), [("[{", "is not valid JSON"), ("[1]", "entry 1 of the list")])
+def test_files_that_hold_no_results_are_named(files, tmp_path, text, reason):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(UserError, match=reason):
+        evaluate(CocoDataset(files[0], files[0].parent), tmp_path / "r.json", settings=QUICK)

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from eachmask.data.coco import CocoDataset, read_results, to_annotations
+from eachmask.data.coco import CocoDataset, is_crowd, read_results, to_annotations, whole_number
+from eachmask.data.segmentations import draw_one
 from eachmask.evaluation import Comparison, Evaluation
 from eachmask.metrics import average_precision
 from eachmask.metrics.bootstrap import difference, intervals
@@ -75,7 +76,7 @@ def evaluate(
     targets = [dataset.targets(i) for i in _image_order(dataset)]
     classes = [category.name for category in dataset.categories]
     predictions, rows, notes = _read(results, dataset)
-    annotations, mended = _complete(dataset)
+    annotations, rows, mended = _measurable(dataset, rows)
     notes += mended + _crowded(targets)
     coco, errors = coco_numbers(annotations, rows)
     matches = match(predictions, targets, len(classes))
@@ -185,7 +186,7 @@ def _comparison(
 ) -> Comparison:
     predictions, rows, _ = _read(path, dataset)
     others = match(predictions, targets, len(dataset.categories))
-    coco, _ = coco_numbers(_complete(dataset)[0], rows)
+    coco, _ = coco_numbers(*_measurable(dataset, rows)[:2])
     gap = difference(matches, others, max(settings.resamples, 1), settings.seed)
     return Comparison(path.stem, coco, gap, average_precision.per_class(others))
 
@@ -200,7 +201,22 @@ def _read(path: Path, dataset: CocoDataset) -> tuple[list[Instances], list[dict[
         notes.append("the results have no masks: where masks are measured, each is its whole box")
     if any("score" not in row for row in rows):
         raise UserError(f"{path}: results need a score each; annotations are not predictions")
-    return predictions, rows, notes
+    if any(row["score"] > 1 for row in rows):
+        notes.append("some scores are above 1: calibration, curves and --score expect 0 to 1")
+    return predictions, _as_run_lengths(rows, dataset), notes
+
+
+def _as_run_lengths(rows: list[dict[str, Any]], dataset: CocoDataset) -> list[dict[str, Any]]:
+    """The results with outlines as masks: COCO's tools take the size and the box of a result's run lengths alone."""
+    if not any(isinstance(row.get("segmentation"), list) for row in rows):
+        return rows
+    sizes = {record["id"]: (int(record["height"]), int(record["width"])) for record in dataset.records}
+    return [
+        {**row, "segmentation": draw_one([row], sizes[row["image_id"]]).masks.to_coco()[0]}
+        if isinstance(row.get("segmentation"), list)
+        else row
+        for row in rows
+    ]
 
 
 def _crowded(targets: Sequence[Instances]) -> list[str]:
@@ -214,23 +230,64 @@ def _crowded(targets: Sequence[Instances]) -> list[str]:
 
 def _image_order(dataset: CocoDataset) -> list[int]:
     """By image id: so COCO's tools break ties of scores."""
-    return sorted(range(len(dataset)), key=lambda i: int(dataset.records[i]["id"]))
+    ids = [record["id"] for record in dataset.records]
+    key = int if all(whole_number(i) is not None for i in ids) else str
+    return sorted(range(len(ids)), key=lambda i: key(ids[i]))
 
 
-def _complete(dataset: CocoDataset) -> tuple[Path | dict[str, Any], list[str]]:
-    """The annotation file, or its content made whole where fields that COCO's protocol needs are missing."""
+def _measurable(
+    dataset: CocoDataset, rows: list[dict[str, Any]]
+) -> tuple[Path | dict[str, Any], list[dict[str, Any]], list[str]]:
+    """The annotation file, or its content mended where COCO's protocol needs more than it says; the results to it;
+    and what was mended."""
     content = json.loads(dataset.path.read_text(encoding="utf-8-sig"))
-    needed = ("id", "area", "bbox", "iscrowd")
-    missing = [name for name in needed if any(row.get(name) is None for row in content["annotations"])]
-    if not missing:
-        return (content if _count_keypoints(content["annotations"]) else dataset.path), []
-    rows = [
-        {"image_id": record["id"], **row}
-        for i, record in enumerate(dataset.records)
-        for row in to_annotations(dataset.targets(i))
-    ]
-    content["annotations"] = [{**row, "id": number} for number, row in enumerate(rows, start=1)]
-    return content, [f"some annotations have no {' and no '.join(missing)}: taken from the masks (iscrowd: no)"]
+    annotations = content["annotations"]
+    changed, notes = _count_keypoints(annotations), []
+    needed = ("area", "bbox", "iscrowd")
+    missing = [name for name in needed if any(row.get(name) is None for row in annotations)]
+    if missing:
+        annotations = [
+            {"image_id": record["id"], **row}
+            for i, record in enumerate(dataset.records)
+            for row in to_annotations(dataset.targets(i))
+        ]
+        notes.append(f"some annotations have no {' and no '.join(missing)}: taken from the masks (iscrowd: no)")
+    ids = [row.get("id") for row in annotations]
+    if missing or not _are_ids(ids) or len(set(ids)) < len(ids):
+        annotations = [{**row, "id": number} for number, row in enumerate(annotations, start=1)]
+        notes += [] if missing else ["some annotations have no id of their own that is a number: numbered anew"]
+    if any(isinstance(row["iscrowd"], str) for row in annotations):
+        annotations = [{**row, "iscrowd": int(is_crowd(row))} for row in annotations]
+    changed |= annotations is not content["annotations"]
+    content["annotations"] = annotations
+    every = [*annotations, *rows]
+    if not _are_ids([row[key] for row in every for key in ("image_id", "category_id")]) or not _are_ids(
+        [row["id"] for key in ("images", "categories") for row in content[key]]
+    ):
+        return *_numbered(content, dataset, rows), notes
+    return (content if changed else dataset.path), rows, notes
+
+
+def _are_ids(values: Sequence[Any]) -> bool:
+    """Whether hotcoco can read them: whole numbers from 0 on."""
+    return all(isinstance(value, int) and value >= 0 for value in values)
+
+
+def _numbered(
+    content: dict[str, Any], dataset: CocoDataset, rows: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Annotations and results with images and classes numbered from 1, in the order of their own ids."""
+    image = {dataset.records[i]["id"]: number for number, i in enumerate(_image_order(dataset), start=1)}
+    label = {category.id: number for number, category in enumerate(dataset.categories, start=1)}
+
+    def plain(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "image_id": image[row["image_id"]], "category_id": label[whole_number(row["category_id"]) or 0]}
+
+    images = [{**row, "id": image[row["id"]]} for row in content["images"]]
+    categories = [{**row, "id": label[whole_number(row["id"]) or 0]} for row in content["categories"]]
+    annotations = [plain(row) for row in content["annotations"]]
+    mended = content | {"images": images, "categories": categories, "annotations": annotations}
+    return mended, [plain(row) for row in rows]
 
 
 def _count_keypoints(rows: list[dict[str, Any]]) -> bool:

@@ -74,6 +74,8 @@ def evaluate(options: EvaluateOptions) -> int:
     from eachmask.evaluation_report import evaluation_html
 
     limits = [_limit(text) for text in options.fail_under]
+    if options.resamples < 0:
+        raise UserError(f"--resamples must be 0 or more, not {options.resamples}")
     if (options.model is None) == (options.predictions is None):
         raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
     dataset = _dataset(options)

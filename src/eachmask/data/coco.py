@@ -58,7 +58,7 @@ class CocoDataset:
         record = self.records[index]
         path = image_file(record["file_name"], (self.folder, self.path.parent))
         image = _read_as_annotated(path, record)
-        return Sample(image, self._targets(index, record), path, int(record["id"]))
+        return Sample(image, self._targets(index, record), path, whole_number(record["id"]) or 0)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
@@ -106,8 +106,8 @@ class CocoDataset:
         self._counts = np.concatenate([np.zeros(0, np.uint32), *counts])
         self._offsets = np.cumsum(np.concatenate([[0], *lengths])).astype(np.int64)
         self._first = offsets_of(np.array(per_image, np.int64))
-        self._labels = np.array([label_of[a["category_id"]] for a in kept], np.int64)
-        self._crowd = np.array([bool(a.get("iscrowd", 0)) for a in kept], bool)
+        self._labels = np.array([label_of[cast(int, whole_number(a["category_id"]))] for a in kept], np.int64)
+        self._crowd = np.array([is_crowd(a) for a in kept], bool)
         self._boxes = _packed_boxes(kept, np.concatenate([np.zeros((0, 4), np.float32), *boxes]))
         self._keypoints = packed_keypoints(kept)
 
@@ -123,7 +123,7 @@ class CocoDataset:
             name = f"annotation {row.get('id')} of {record['file_name']}"
             if not pixels:
                 self.dropped.append(f"{name} covers no pixel")
-            if row.get("category_id") not in label_of:
+            if whole_number(row.get("category_id")) not in label_of:
                 raise UserError(
                     f"{self.path}: {name} has category_id {row.get('category_id')}, which is not in the "
                     "file's categories: add it or mend the id"
@@ -243,16 +243,20 @@ def read_results(path: str | Path, dataset: CocoDataset) -> list[Instances]:
         UserError: not a results file, or a result of an image or category that the data set does not have.
     """
     path = Path(path)
-    content = json.loads(_text(path))
+    content = _parsed(path)
     rows = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise UserError(f"{path} is no COCO results file: it must hold a list, or an object with annotations")
     label_of = {category.id: label for label, category in enumerate(dataset.categories)}
     found = []
+    for number, row in enumerate(rows, start=1):
+        score = row.get("score", 1.0) if isinstance(row, dict) else 1.0
+        if not isinstance(score, int | float) or not np.isfinite(score):
+            raise UserError(f"{path}: the score of result {number} is {score!r}: it must be a number")
     records = list(dataset.records)
     groups = _in_image_order(rows, records, path)
     for group, drawn in zip(groups, _drawn(groups, records, path), strict=True):
-        unknown = next((a for a in group if a.get("category_id") not in label_of), None)
+        unknown = next((a for a in group if whole_number(a.get("category_id")) not in label_of), None)
         if unknown is not None:
             raise UserError(f"{path}: category_id {unknown.get('category_id')} is not in {dataset.path}")
         masks = drawn.masks
@@ -261,7 +265,7 @@ def read_results(path: str | Path, dataset: CocoDataset) -> list[Instances]:
                 image_size=masks.size,
                 boxes=torch.from_numpy(drawn.boxes),
                 masks=masks,
-                labels=torch.tensor([label_of[a["category_id"]] for a in group], dtype=torch.int64),
+                labels=torch.tensor([label_of[cast(int, whole_number(a["category_id"]))] for a in group]).long(),
                 scores=torch.tensor([float(a.get("score", 1.0)) for a in group], dtype=torch.float32),
                 categories=dataset.categories,
             )
@@ -360,16 +364,25 @@ def whole_number(value: Any) -> int | None:
         return None
 
 
+def is_crowd(row: Mapping[str, Any]) -> bool:
+    """An annotation's ``iscrowd``, which some tools write as text."""
+    return str(row.get("iscrowd", 0)).casefold() in ("1", "1.0", "true")
+
+
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """A JSON object that has ``keys``; anything else is a UserError."""
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): if it was cut off, copy or export it again") from None
+    content = _parsed(path)
     missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
         raise UserError(f"{path} is no COCO instances file: it has no list named {missing[0]!r}")
     return dict(content)
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): if it was cut off, copy or export it again") from None
 
 
 def _text(path: Path) -> str:
@@ -393,12 +406,12 @@ def _in_image_order(
         raise UserError(f"{path}: each image needs an id, file_name, width and height") from None
     if len(place) != len(records):
         raise UserError(f"{path}: two images have the same id")
-    for row in rows:
-        if row.get("image_id") not in place:
-            raise UserError(
-                f"{path}: annotation {row.get('id')} belongs to image {row.get('image_id')}, "
-                "which is not in the list of images"
-            )
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or not isinstance(row.get("image_id"), int | float | str):
+            raise UserError(f"{path}: entry {number} of the list has no image_id")
+        if row["image_id"] not in place:
+            name = f"annotation {row['id']}" if "id" in row else f"entry {number}"
+            raise UserError(f"{path}: {name} belongs to image {row['image_id']}, which is not in the list of images")
     groups: list[list[dict[str, Any]]] = [[] for _ in records]
     for image_id, group in groupby(sorted(rows, key=lambda r: place[r["image_id"]]), lambda r: r["image_id"]):
         groups[place[image_id]] = list(group)

@@ -263,7 +263,7 @@ class _Reader:
             boxes=torch.from_numpy(drawn.boxes[some]),
             masks=drawn.masks if some.all() else drawn.masks[some],
             labels=torch.tensor([label_of[row["category_id"]] for row in rows], dtype=torch.int64),
-            crowd=torch.tensor([str(r.get("iscrowd", 0)) in ("1", "1.0", "True") for r in rows], dtype=torch.bool),
+            crowd=torch.tensor([coco.is_crowd(row) for row in rows], dtype=torch.bool),
             keypoints=None if points is None else torch.from_numpy(points),
             categories=self.categories,
         )
