@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ import eachmask
 from eachmask import models
 from eachmask.backbones.bodies import freeze
 from eachmask.cli import main
-from eachmask.cli.train import _held_out
+from eachmask.cli.evaluate import match_categories
+from eachmask.cli.train import TrainOptions, _held_out, _splits
 from eachmask.data.annotated import merged_categories, with_the_rest_ignored
 from eachmask.data.coco_folder import write_coco_folder
 from eachmask.data.labelme import write_labelme
@@ -94,6 +96,67 @@ def test_mistakes_are_explained_in_a_sentence(arguments, words, tmp_path, capsys
     said = capsys.readouterr().err
     assert said.startswith("eachmask: ") and words in said and "Traceback" not in said
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def _without_objects(folder: Path, *splits: str) -> None:
+    for split in splits:
+        file = folder / f"instances_{split}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+
+
+def _doubtful(data: Path, out: Path, *more: str) -> list[str]:
+    options = TrainOptions("mask_rcnn_lite0_fpn", data, out, **{"val": Path(more[0])} if more else {})
+    return [note for note in _splits(options, None)[2] if note.startswith("Warning")]
+
+
+def test_training_images_without_an_object_teach_nothing(coco, tmp_path):
+    shutil.copytree(coco, tmp_path / "set")
+    _without_objects(tmp_path / "set", "train")
+    with pytest.raises(UserError, match="show not one object"):
+        _splits(TrainOptions("mask_rcnn_lite0_fpn", tmp_path / "set", tmp_path / "run"), None)
+
+
+def test_scores_that_say_little_are_doubted(coco, tmp_path):
+    assert _doubtful(coco, tmp_path / "run") == []
+    (shared,) = _doubtful(coco, tmp_path / "run", str(coco / "instances_train.json"))
+    assert "2 of the 2 val images are training images too" in shared
+    shutil.copytree(coco, tmp_path / "set")
+    _without_objects(tmp_path / "set", "val")
+    assert "the val images show not one object" in _doubtful(tmp_path / "set", tmp_path / "run")[0]
+
+
+def test_classes_of_one_name_keep_their_labels(coco, tmp_path):
+    shutil.copytree(coco, tmp_path / "set")
+    for file in (tmp_path / "set").glob("*.json"):
+        file.write_text(file.read_text().replace("dead cell", "cell"))
+    val = tmp_path / "set" / "instances_train.json"
+    options = TrainOptions("mask_rcnn_lite0_fpn", tmp_path / "set", tmp_path / "run", val=val)
+    train_data, val_data, notes, _ = _splits(options, None)
+    assert val_data.targets(0).labels.tolist() == train_data.targets(0).labels.tolist() == [0, 1, 2, 0]
+    assert any("several classes have the name cell" in note for note in notes)
+    labels, _ = match_categories(train_data.categories, val_data.categories)
+    assert labels == {0: 0, 1: 1, 2: 2}
+
+
+@pytest.mark.parametrize(("variant", "old", "words"), [
+    ("faster_rcnn_lite0_fpn", "", "holds a run of mask_rcnn_lite0_fpn, not of faster_rcnn_lite0_fpn: choose another"),
+    ("mask_rcnn_lite0_fpn", "bead", "holds a run of the classes cell, dead cell, bead, not of the classes cell, dead"),
+])  # fmt: skip
+def test_a_run_goes_on_only_as_what_it_was(run, coco, tmp_path, capsys, variant, old, words):
+    shutil.copytree(coco, tmp_path / "set")
+    for file in (tmp_path / "set").glob("*.json"):
+        file.write_text(file.read_text().replace(f'"{old}"', '"pearl"'))
+    before = (run / "environment.json").read_text()
+    assert main(["train", variant, "--data", str(tmp_path / "set"), "--out", str(run), *QUICK]) == 2
+    assert words in capsys.readouterr().err
+    assert (run / "environment.json").read_text() == before
+
+
+def test_a_file_in_the_place_of_the_run_is_no_folder(coco, tmp_path, capsys):
+    (tmp_path / "run").write_text("")
+    arguments = ["--data", str(coco), "--out", str(tmp_path / "run"), *QUICK]
+    assert main(["train", "mask_rcnn_lite0_fpn", *arguments]) == 2
+    assert "run: File exists" in capsys.readouterr().err
 
 
 def test_a_fifth_is_held_out_and_always_the_same(tmp_path):

@@ -40,6 +40,8 @@ exit status:
 """
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_OF_A_PATH = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+"""A file stands where a folder is wanted, or the other way round."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +81,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in _OF_THE_DISK:
+        if error.errno not in _OF_THE_DISK + _OF_A_PATH:
             raise
         return _fail(f"{error.filename or 'the disk'}: {error.strerror}")
     except ValueError as error:

@@ -187,6 +187,8 @@ def match_categories(known: Sequence[Category], wanted: Sequence[Category]) -> t
     Raises:
         UserError: not one class in common.
     """
+    if [category.name for category in known] == [category.name for category in wanted]:
+        return {i: i for i in range(len(known))}, []  # also where two have the same name
     place = {category.name.casefold(): i for i, category in enumerate(wanted)}
     labels = {i: place[c.name.casefold()] for i, c in enumerate(known) if c.name.casefold() in place}
     if not labels and len(known) == len(wanted) == 1:

@@ -102,7 +102,8 @@ def train(options: TrainOptions) -> int:
     named = _named_recipe(options)
     train_data, val_data, notes, record = _splits(options, named)
     recipe, decided = (named, []) if named is not None else _recipe_for(options, train_data)
-    for note in [*notes, *decided]:
+    recipe = _changed(recipe, options)
+    for note in [*notes, *decided, f"{recipe.steps} steps of {recipe.batch_size} images."]:
         print(note)
     run = Run(
         out=options.out,
@@ -114,7 +115,7 @@ def train(options: TrainOptions) -> int:
         workers=options.workers,
         notes=record,
     )
-    path = run_training(_changed(recipe, options), train_data, val_data, run)
+    path = run_training(recipe, train_data, val_data, run)
     if ":" in options.model:  # a recipe of one's own is kept as it was written
         source, kept = Path(options.model.rsplit(":", 1)[0]), options.out / "recipe.py"
         if source.resolve() != kept.resolve():
@@ -232,7 +233,29 @@ def _splits(
         listed.write_text("\n".join(str(problem) for problem in problems) + "\n", encoding="utf-8")
         notes.append(f"{len(problems)} problems in the data, all in {listed}; the first: {problems[0]}.")
     record = {"data": str(options.data), "val": how, "val images": len(val), "problems": len(problems)}
-    return PictureSamples(training, data.categories), PictureSamples(val, data.categories), notes, record
+    train_data, val_data = PictureSamples(training, data.categories), PictureSamples(val, data.categories)
+    if not train_data.num_objects:
+        raise UserError(f"the training images of {options.data} show not one object: there is nothing to learn from")
+    return train_data, val_data, notes + _doubts(train_data, val_data), record
+
+
+def _doubts(train_data: PictureSamples, val_data: PictureSamples) -> list[str]:
+    """What makes the scores worth less than they look."""
+    notes = []
+    known = {train_data.path(i).resolve() for i in range(len(train_data))}
+    shared = sum(val_data.path(i).resolve() in known for i in range(len(val_data)))
+    if shared:
+        notes.append(
+            f"Warning: {shared} of the {len(val_data)} val images are training images too: the scores on them say "
+            "nothing about other images."
+        )
+    if not val_data.num_objects:
+        notes.append("Warning: the val images show not one object, so all scores are 0: give others with --val.")
+    names = [category.name for category in train_data.categories]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        notes.append(f"Warning: several classes have the name {', '.join(doubled)}: nobody can tell them apart.")
+    return notes
 
 
 def _held_out(pictures: Sequence[Picture], seed: int) -> tuple[list[Picture], list[Picture]]:
@@ -255,7 +278,8 @@ def _relabelled(other: AnnotatedSet, categories: tuple[Category, ...], path: Pat
     missing = [c.name for c in other.categories if c.name not in names]
     if missing:
         raise UserError(f"{path} has classes that the training data lacks: {', '.join(missing[:5])}")
-    lookup = torch.tensor([names[c.name] for c in other.categories], dtype=torch.int64)
+    exact = {(category.id, category.name): label for label, category in enumerate(categories)}
+    lookup = torch.tensor([exact.get((c.id, c.name), names[c.name]) for c in other.categories], dtype=torch.int64)
     chosen = other.splits.get(wanted) or [p for split in other.splits.values() for p in split]
     result = []
     for picture in chosen:

@@ -80,6 +80,11 @@ class PictureSamples:
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
 
+    @property
+    def num_objects(self) -> int:
+        """Annotated objects in all pictures, crowd regions left out."""
+        return int((~self._crowd).sum())
+
     def path(self, index: int) -> Path:
         """The picture's file."""
         return Path(str(self._paths[index]))

@@ -69,7 +69,7 @@ def own_data(variant: str, data: Samples, *, start: str = "auto", size: int | No
     kind = keypoint_scores if "keypoint" in variant else box_scores if is_scored_by_boxes(variant) else mask_scores
     flip, about_flip = _flip(data)
     notes = [note for note in (chosen.note, about_flip) if note]
-    notes.append(f"{len(data)} images: {steps} steps of {batch}, longer side {side} px, scored by {kind.__name__}.")
+    notes.append(f"{len(data)} images: longer side {side} px, scored by {kind.__name__}.")
     recipe = Recipe(
         variant=variant,
         config=config,

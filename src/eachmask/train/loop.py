@@ -100,7 +100,8 @@ def train(recipe: Recipe, train_data: Samples, val_data: Samples, run: Run) -> P
 
     Raises:
         UserError: a loss stopped being a number (the message names the batch), ``run.out`` holds a run and
-            ``run.resume`` is False, or the device or data do not allow it.
+            ``run.resume`` is False or it is one of another model or other classes, or the device or data do not
+            allow it.
     """
     accelerator = make_accelerator(run)
     checkpoints = run.out / "checkpoints"
@@ -110,10 +111,12 @@ def train(recipe: Recipe, train_data: Samples, val_data: Samples, run: Run) -> P
     if not len(train_data):
         raise UserError("there is not one training image")
     torch.manual_seed(run.seed)
+    folder = RunFolder(run, recipe, train_data) if accelerator.is_main_process else None
+    if found and folder is not None:
+        folder.check()
     state, start = new_state(recipe, train_data.categories, accelerator, load=not found)
     if found:
         state.load(*found)
-    folder = RunFolder(run, recipe, train_data) if accelerator.is_main_process else None
     if folder is not None:
         folder.begin(str(accelerator.device), accelerator.mixed_precision, accelerator.num_processes)
     share = share_of(accelerator, run)

@@ -22,7 +22,7 @@ from torch import nn
 
 from eachmask.data.sample import Sample
 from eachmask.draw import overlay, shrink
-from eachmask.structures import Instances
+from eachmask.structures import Instances, UserError
 from eachmask.train.curves import write_curves
 from eachmask.train.recipe import Recipe, Run, Samples
 from eachmask.train.written import recipe_source
@@ -55,13 +55,34 @@ class RunFolder:
         _write(self.out / "recipe.py", recipe_source(self.recipe))
         facts = environment() | {"device": device, "precision": precision, "processes": processes}
         facts |= {"seed": self.run.seed, "training images": len(self.data), "command": " ".join(sys.argv)}
-        facts |= {"categories": [c.name for c in self.data.categories]} | self.run.notes
+        facts |= {"variant": self.recipe.variant, "categories": [c.name for c in self.data.categories]} | self.run.notes
         _write(self.out / "environment.json", json.dumps(facts, indent=1, ensure_ascii=False, default=str))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:  # the extra eachmask[train] brings it
             return
         self._board = SummaryWriter(str(self.out / "tensorboard"))
+
+    def check(self) -> None:
+        """Refuse to go on with a run of another model or other classes.
+
+        Raises:
+            UserError: the folder says that its run is one.
+        """
+        try:
+            facts = json.loads((self.out / "environment.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        classes = [c.name for c in self.data.categories]
+        for known, wanted in (
+            (facts.get("variant"), self.recipe.variant),
+            ("the classes " + ", ".join(facts.get("categories", classes)), "the classes " + ", ".join(classes)),
+        ):
+            if known not in (None, wanted):
+                raise UserError(
+                    f"{self.out} holds a run of {known}, not of {wanted}: choose another --out, and take over what it "
+                    "has learnt with --start"
+                )
 
     def log(self, history: Sequence[dict[str, float]]) -> None:
         """log.csv, curves.svg, and the newest row for TensorBoard."""
