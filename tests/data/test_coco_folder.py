@@ -40,7 +40,7 @@ def test_names_may_begin_at_the_data_set_or_at_the_folder_of_the_split(tmp_path:
     file = _write(tmp_path / "instances_train.json", name)
     image = _draw(tmp_path / "images/train/a.png")
     (picture,) = read_coco_folder(tmp_path).splits["train"]
-    assert picture.path.resolve() == image
+    assert picture.path.resolve() == image and picture.name == "a.png"
     sample = CocoDataset(file, tmp_path / "images" / "train")[0]
     assert sample.path.resolve() == image
 

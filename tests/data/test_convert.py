@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,45 @@ def test_images_that_differ_only_in_the_suffix_keep_apart(tmp_path: Path) -> Non
     report = convert(tmp_path / "coco", tmp_path / "out", "yolo")
     assert report.loss.exact
     assert any("suffix" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_class_names_that_not_every_format_can_hold(tmp_path: Path, name: str) -> None:
+    data = make_set(tmp_path / "images")
+    names = dict(zip(data.categories, ("two\nlines ", "", " cell"), strict=True))
+    data.categories = tuple(replace(category, name=names[category]) for category in data.categories)
+    write_coco_folder(tmp_path / "coco", data)
+    report = convert(tmp_path / "coco", tmp_path / "out", name)
+    assert report.loss.exact
+    assert report.notes[0] == "class names that not every format can hold were changed: two lines, class 7, cell"
+    written = [category.name for category in read_any(tmp_path / "out")[0].categories]
+    assert written == ["two lines", "class 7", "cell"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_single_image_all_that_is_lost_is_told(coco: Path, tmp_path: Path, name: str) -> None:
+    for path in coco.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    report = convert(tmp_path, tmp_path / "out", name)
+    assert sum("the image is missing" in str(problem) for problem in report.problems) == 3
+    assert report.loss.objects_missing == (6 if name in ("yolo", "label-maps", "mask-files") else 0)
+
+
+@pytest.mark.parametrize("split", ["test-dev", "minival"])
+def test_splits_of_other_names_find_their_images(tmp_path: Path, split: str) -> None:
+    data = make_set(tmp_path / "made")
+    data.splits = {split: data.splits["train"]}
+    write_coco_folder(tmp_path / "coco", data)
+    assert convert(tmp_path / "coco", tmp_path / "out", "yolo").loss.exact
+    assert all(picture.path.is_file() for _, picture in read_coco_folder(tmp_path / "coco").pictures())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_named_images_among_the_names(tmp_path: Path, name: str) -> None:
+    data = make_set(tmp_path / "made")
+    data.splits["train"] = [replace(p, name=f"images/{p.name}") for p in data.splits["train"]]
+    write_coco_folder(tmp_path / "coco", data)
+    assert convert(tmp_path / "coco", tmp_path / "out", name).loss.exact
 
 
 def test_missing_images_are_told(coco: Path, tmp_path: Path) -> None:

@@ -146,7 +146,8 @@ def _image_folders(path: Path, split: str) -> tuple[Path, Path]:
     """Where the names of images start from: the folder of the split's images, or the data set itself."""
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     year = re.search(r"\d{4}", path.stem)
-    names = [f"images/{split}", f"{split}{year.group() if year else ''}", "images", split, "."]
+    own = path.stem.removeprefix("instances_")
+    names = [f"images/{own}", own, f"images/{split}", f"{split}{year.group() if year else ''}", "images", split, "."]
     return next(base / name for name in names if (base / name).is_dir()), base
 
 
@@ -269,8 +270,10 @@ class _Reader:
         )
         ids = tuple(str(row.get("id")) for row in rows)
         fields = coco.read_image_fields(record)
-        name = record["file_name"]
-        return Picture(name, coco.image_file(name, self.folders), targets, ids, fields)
+        name, (folder, _) = record["file_name"], self.folders
+        place = coco.image_file(name, self.folders)
+        name = place.relative_to(folder).as_posix() if place.is_relative_to(folder) else name
+        return Picture(name, place, targets, ids, fields)
 
     def _of_known_class(self, rows: list[dict[str, Any]], label_of: dict[int, int]) -> Iterator[dict[str, Any]]:
         for row in rows:

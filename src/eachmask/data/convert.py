@@ -193,7 +193,11 @@ def convert(
             problems.append(Problem(str(picture.path), "", what, remedy, "missing"))
     target.mkdir(parents=True, exist_ok=True)
     notes += wanted.write(target, data, watch)
-    again = wanted.read(target, lambda what, items: watch(f"{what} back", items))
+    try:
+        again = wanted.read(target, lambda what, items: watch(f"{what} back", items))
+    except UserError as error:  # formats without sizes of their own hold nothing where all images are missing
+        again = AnnotatedSet(data.categories, {})
+        problems.append(Problem(str(target), "", f"it cannot be read back ({error})", "add the images first", "file"))
     loss, worst = compare(data, again, watch)
     holes, parts = _count_shapes(data, watch)
     report = Conversion(
@@ -205,9 +209,19 @@ def convert(
 
 def _unique_names(data: AnnotatedSet) -> list[str]:
     """What had to be renamed before it can be written."""
+    cleaned = _clean_class_names(data)
     renamed, doubled = make_pictures_unique(data), make_classes_unique(data)
-    notes = [f"{renamed} images had the same name as another but for the suffix and got a number"] if renamed else []
+    notes = [f"class names that not every format can hold were changed: {', '.join(cleaned)}"] if cleaned else []
+    notes += [f"{renamed} images had the same name as another but for the suffix and got a number"] if renamed else []
     return notes + ([f"classes of one name got their ids added: {', '.join(doubled)}"] if doubled else [])
+
+
+def _clean_class_names(data: AnnotatedSet) -> list[str]:
+    """Names without line breaks and spaces at their ends, and none that is empty; returns what they are now."""
+    plain = [replace(c, name=" ".join(c.name.split()) or f"class {c.id}") for c in data.categories]
+    changed = [new.name for old, new in zip(data.categories, plain, strict=True) if new != old]
+    data.categories = tuple(plain)
+    return changed
 
 
 def make_pictures_unique(data: AnnotatedSet) -> int:

@@ -73,7 +73,8 @@ def write_yolo(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> li
     """Write data.yaml, images/SPLIT and labels/SPLIT; returns notes on what the format cannot say."""
     joined = crowds = 0
     for split, picture in watch("writing", list(data.pictures())):
-        copy_image(picture, target / "images" / split / picture.name)
+        image = target / "images" / split / picture.name
+        copy_image(picture, image)
         targets = picture.targets
         polygons = masks_of(targets).to_polygons()
         rings = one_rings(polygons)
@@ -82,10 +83,10 @@ def write_yolo(target: Path, data: AnnotatedSet, watch: Watch = unwatched) -> li
         crowds += sum(crowd)
         lines = [_line(k, ring, targets.image_size) for k, ring in zip(labels, rings, strict=True)]
         objects = [line for line, c in zip(lines, crowd, strict=True) if not c]
-        _write_lines(target / "labels" / split / f"{picture.stem}.txt", objects)
+        _write_lines(_label_place(image.with_suffix(".txt"), "labels"), objects)
         if any(crowd):
             ignored = [line for line, c in zip(lines, crowd, strict=True) if c]
-            _write_lines(target / "crowd" / split / f"{picture.stem}.txt", ignored)
+            _write_lines(_label_place(image.with_suffix(".txt"), "crowd"), ignored)
     _write_yaml(target / "data.yaml", data)
     notes = []
     if joined:
@@ -152,7 +153,8 @@ def _line(label: int, ring: Ring, size: tuple[int, int]) -> str:
     return " ".join([str(label), *(f"{v:.7g}" for v in share.reshape(-1))])
 
 
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
+def _write_lines(path: Path | None, lines: Sequence[str]) -> None:
+    assert path is not None  # our own images are in a folder of that name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
