@@ -52,6 +52,12 @@ def test_csv_quotes_and_disarms() -> None:
     assert record[:3] == ['\'=HYPERLINK("x").png', "1", "a, b"]
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1+1", "\r=1+1"])
+def test_csv_disarms_every_beginning_of_a_formula(name: str) -> None:
+    ((shown, number),) = csv.reader(io.StringIO(table.to_csv([(name, -2.5)], header=False), newline=""))
+    assert (shown, number) == (f"'{name}", "-2.5")
+
+
 def test_without_masks_and_with_an_empty_one() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     boxes = torch.tensor([[1.0, 2.0, 4.0, 6.0]])

@@ -69,16 +69,16 @@ def rows(name: str, instances: Instances, image: NDArray[Any]) -> list[tuple[str
 def to_csv(table: Iterable[Sequence[str | int | float]], header: bool = True) -> str:
     """Rows -> CSV text (RFC 4180 quoting, ``\\n`` line ends)."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer, lineterminator="\r\n")  # only so does Python quote names with a \r in them
     if header:
         writer.writerow(COLUMNS)
     writer.writerows([_harmless(value) for value in row] for row in table)
-    return buffer.getvalue()
+    return buffer.getvalue().replace("\r\n", "\n")
 
 
 def _harmless(value: str | int | float) -> str | int | float:
     """A name that a spreadsheet would run as a formula gets an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "@", "\t")) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _measures(
