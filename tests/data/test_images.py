@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -122,6 +124,45 @@ def test_pages_without_thumbnails(tmp_path: Path) -> None:
         read_image(path, page=4)
     Image.fromarray(RGB).save(tmp_path / "a.png")
     assert num_pages(tmp_path / "a.png") == 1
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_pages_that_were_cut_off_are_missed(tmp_path: Path, bigtiff: bool) -> None:
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, RGB16.transpose(2, 0, 1), photometric="minisblack", bigtiff=bigtiff)
+    assert num_pages(path) == 3
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the directories of pages 2 and 3 are at the end
+    assert num_pages(path) == 2
+    np.testing.assert_array_equal(read_image(path)[..., 0], RGB16[..., 0])
+    with pytest.raises(UserError, match=r"stack.tif is cut off: page 2 and what follows it are missing"):
+        read_image(path, page=2)
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_a_channel_of_data_is_no_transparency(tmp_path: Path, depth: type, planes: str) -> None:
+    channels = RNG.integers(0, 256, (24, 31, 4)).astype(depth)  # the fourth may be near infrared
+    stored = channels if planes == "contig" else channels.transpose(2, 0, 1)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig=planes, extrasamples=["unspecified"])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), channels[..., :3])
+    for num in (2, 4):  # dyes
+        dyes = channels[..., :num] if planes == "contig" else channels.transpose(2, 0, 1)[:num]
+        tifffile.imwrite(tmp_path / "dyes.tif", dyes, photometric="minisblack", planarconfig=planes)
+        with pytest.raises(UserError, match=f"dyes.tif has {num} channels, but grey or RGB"):
+            read_image(tmp_path / "dyes.tif")
+
+
+def test_what_arrays_are_told_names_the_file_too(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "waves.tif", np.zeros((8, 9), np.complex64))
+    with pytest.raises(UserError, match=r"waves.tif: an image of type complex64"):
+        read_image(tmp_path / "waves.tif")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes are files elsewhere only")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe.png is no file but a pipe"):
+        read_image(tmp_path / "pipe.png")
 
 
 def _png_header(width: int, height: int) -> bytes:

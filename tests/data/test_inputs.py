@@ -83,6 +83,22 @@ def test_pages(tmp_path: Path) -> None:
     ]
 
 
+def test_pages_whatever_the_suffix(tmp_path: Path) -> None:
+    stack = np.zeros((2, 8, 9), np.uint16)
+    for name in ("confocal.lsm", "misnamed.png", "none"):
+        tifffile.imwrite(tmp_path / name, stack, photometric="minisblack")
+    assert [s.page for s in find_inputs([tmp_path]).sources] == [1, 2] * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes are files elsewhere only")
+def test_pipes_are_not_waited_for(pictures: Path) -> None:
+    for name in ("live", "live.tif"):
+        os.mkfifo(pictures / name)
+    inputs = find_inputs([pictures])
+    assert [s.name for s in inputs.sources if s.problem.startswith("is no file but a pipe")] == ["live.tif"]
+    assert "live" in [name for name, _ in inputs.skipped]
+
+
 def test_missing_files_are_known_before(pictures: Path) -> None:
     inputs = find_inputs([pictures / "b.png", pictures / "gone.png"])
     assert [(s.name, s.problem) for s in inputs.sources] == [("b.png", ""), ("gone.png", "does not exist")]

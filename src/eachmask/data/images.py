@@ -68,8 +68,10 @@ def read_image(path: str | Path, *, page: int = 1, max_pixels: int = MAX_PIXELS,
         if page != 1:
             raise UserError(f"{path} has no page {page}: only TIFF files have pages")
         return _read_with_pillow(path, head, max_pixels, upright)
-    except UserError:
-        raise
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise UserError(f"{path}: {error}") from None  # what arrays are told too, who have no name
     except UnidentifiedImageError:
         raise UserError(f"{path} is not a picture in a known format, or its header is damaged") from None
     except MemoryError:
@@ -100,6 +102,8 @@ def looks_like_image(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
+        if not path.is_file():  # a pipe would never be opened
+            return False
         with open(path, "rb") as handle:
             head = handle.read(16)
     except OSError:
@@ -172,6 +176,8 @@ def orient(image: Array, orientation: int) -> Array:
 
 def _head(path: Path) -> bytes:
     try:
+        if not path.is_file() and path.exists() and not path.is_dir():
+            raise UserError(f"{path} is no file but a pipe, a socket or a device")
         with open(path, "rb") as handle:
             head = handle.read(32)
     except FileNotFoundError:

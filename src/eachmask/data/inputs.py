@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -199,14 +200,15 @@ def _source(path: Path, root: Path) -> Source:
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         return replace(source, problem="does not exist" if missing else f"cannot be read ({error.strerror})")
+    if not stat.S_ISREG(status.st_mode):
+        return replace(source, problem="is no file but a pipe, a socket or a device")
     return replace(source, size=status.st_size, modified=status.st_mtime_ns)
 
 
 def _pages(sources: Sequence[Source]) -> Iterator[Source]:
     """Multi-page files -> one source per page."""
     for source in sources:
-        tiff = source.path.suffix.lower() in (".tif", ".tiff", "")
-        pages = num_pages(source.path) if tiff and not source.problem else 1
+        pages = 1 if source.problem else num_pages(source.path)  # a TIFF may have any suffix: .lsm, .stk, .btf ...
         if pages == 1:
             yield source
             continue

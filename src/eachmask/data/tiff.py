@@ -7,6 +7,7 @@ for the compressions that need no extra package) and else to OpenCV.
 from __future__ import annotations
 
 import logging
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,24 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 _REDUCED, _MASK = 1, 4
 """Bits of tag 254: a smaller copy of another page, a transparency mask."""
+_DATA = 0
+"""In tag 338: a channel of unspecified meaning; 1 and 2 are transparency."""
 
 
 def page_indices(path: Path) -> list[int]:
-    """Directory numbers (from 0) of the pictures in a file, without thumbnails, pyramid levels and masks."""
+    """Directory numbers (from 0) of the pictures in a file, without thumbnails, pyramid levels and masks.
+
+    A file that was cut off has one more, the first directory that is missing, so that its loss is noticed.
+    """
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
         if not len(tiff.pages):
             raise UserError(f"{path} is damaged: its TIFF directory cannot be found")
-        if len(tiff.pages) == 1:
-            return [0]
         kinds = [_tag(page, 254, 0) for page in tiff.pages]
         kept = [i for i, kind in enumerate(kinds) if not kind & (_REDUCED | _MASK)]
-        return kept or list(range(len(kinds)))
+        missing = [len(kinds)] if _is_cut_off(tiff) else []
+        return (kept or list(range(len(kinds)))) + missing
 
 
 def read_tiff_page(path: Path, page: int, max_pixels: int, upright: bool) -> NDArray[Any]:
@@ -47,11 +52,12 @@ def read_tiff_page(path: Path, page: int, max_pixels: int, upright: bool) -> NDA
         raise UserError(f"{path} has no page {page}: its pages are 1 to {len(indices)}")
     index = indices[page - 1]
     with tifffile.TiffFile(path) as tiff:
+        if index == len(tiff.pages):
+            raise UserError(f"{path} is cut off: page {page} and what follows it are missing, copy the file again")
         header: Any = tiff.pages[index]
         images.check_pixels(path, header.imagewidth, header.imagelength, max_pixels)
         orientation = _tag(header, 274, 1) if upright else 1
-        channels = header.samplesperpixel - len(header.extrasamples)
-        _check_channels(path, header.samplesperpixel, channels)
+        _check_channels(path, header)
         if header.bitspersample > 8 or header.planarconfig == 2:
             try:
                 return images.orient(_arrange(header, header.asarray()), orientation)
@@ -63,9 +69,27 @@ def read_tiff_page(path: Path, page: int, max_pixels: int, upright: bool) -> NDA
     return _with_opencv(path, index, orientation, _tag(header, 274, 1))
 
 
-def _check_channels(path: Path, samples: int, colours: int) -> None:
-    if samples not in (1, 2, 3, 4) or (samples == 2 and colours == 2):
-        raise UserError(f"{path} has {samples} channels, but 1, 3 or 4 can be read: save those to look at")
+def _is_cut_off(tiff: Any) -> bool:
+    """Whether the last directory that is there names a next one, behind the file's end."""
+    handle = tiff.filehandle
+    handle.seek(tiff.pages.next_page_offset)
+    data = handle.read(tiff.tiff.offsetsize)
+    return len(data) == tiff.tiff.offsetsize and struct.unpack(tiff.tiff.offsetformat, data)[0] >= handle.size
+
+
+def _check_channels(path: Path, header: Any) -> None:
+    samples, extra = header.samplesperpixel, len(header.extrasamples)
+    several_greys = int(header.photometric) in (0, 1) and _has_data(header) and samples != 3
+    if samples not in (1, 2, 3, 4) or (samples == 2 and not extra) or several_greys:
+        raise UserError(
+            f"{path} has {samples} channels, but grey or RGB, with or without transparency, can be read: save those to "
+            "look at"
+        )
+
+
+def _has_data(header: Any) -> bool:
+    """Whether a channel is neither colour nor transparency but, say, near infrared or another dye."""
+    return any(int(kind) == _DATA for kind in header.extrasamples)
 
 
 def _arrange(header: Any, pixels: NDArray[Any]) -> NDArray[Any]:
@@ -73,6 +97,8 @@ def _arrange(header: Any, pixels: NDArray[Any]) -> NDArray[Any]:
     if header.axes.startswith("S"):
         pixels = np.moveaxis(pixels, 0, -1)
     photometric = int(header.photometric)
+    if photometric == 2 and _has_data(header):
+        pixels = pixels[..., :3]
     if pixels.ndim == 3 and pixels.shape[2] == 2:  # grey and alpha
         pixels = pixels[..., [0, 0, 0, 1]]
     if photometric == 0 and pixels.dtype.kind == "u":  # white is zero
