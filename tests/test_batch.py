@@ -301,6 +301,7 @@ def test_exit_status(pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixtur
     (pictures / "zz.png").write_bytes(b"")
     assert _call(pictures, "--model", "spots", "--out", tmp_path / "b", "--no-overlays") == 1
     error = capfd.readouterr().err
+    assert _call(pictures, "--model", "spots", "--out", tmp_path / "b", "--no-overlays", "--max-pixels", "inf") == 1
     assert "zz.png is empty (0 bytes)" in error and "1 failed" in error and "Traceback" not in error
     assert not (tmp_path / "b/overlays").exists()
 
@@ -314,6 +315,8 @@ def test_exit_status(pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixtur
         (["--tile", "3"], "tile of 3"),
         (["--score", "7"], "score threshold"),
         (["--batch", "0"], "at least one picture"),
+        (["--max-pixels", "nan"], "--max-pixels must be at least 1, not nan"),
+        (["--max-pixels", "-1"], "--max-pixels must be at least 1, not -1"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -329,6 +332,8 @@ def test_missing_model_and_inputs(pictures: Path, tmp_path: Path, capfd: pytest.
     assert "no.safetensors does not exist" in capfd.readouterr().err
     assert _call(tmp_path / "none*.png", "--model", "spots", "--out", tmp_path / "a") == 2
     assert "nothing matches" in capfd.readouterr().err
+    assert _call("", "--model", "spots", "--out", tmp_path / "a") == 2
+    assert "one of the inputs is an empty name" in capfd.readouterr().err
     assert not (tmp_path / "a").exists()
 
 

@@ -70,6 +70,26 @@ def test_patterns_lists_and_standard_input(pictures: Path, tmp_path: Path, monke
     assert _names("odd[1].png") == ["odd[1].png"]  # a file that looks like a pattern
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+@pytest.mark.parametrize("end", [b"\n", b"\0"])
+def test_names_on_standard_input_are_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes) -> None:
+    names = [b"\xff.png", "a\u2028b\x85.png".encode(), b"two\nlines.png"][: 3 if end == b"\0" else 2]
+    for name in names:
+        Image.new("L", (4, 3)).save(tmp_path / "ok.png")
+        os.rename(tmp_path / "ok.png", os.fsencode(tmp_path) + b"/" + name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"".join(name + end for name in names)), "utf-8"))
+    sources = find_inputs(["-"]).sources
+    assert [os.fsencode(s.path.name) for s in sources] == names
+    assert not any(s.problem for s in sources)
+
+
+def test_an_impossible_name_stops_nothing(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{'n' * 300}.png\n{pictures}/a.png\n")
+    inputs = find_inputs([tmp_path / "list.txt", f"{'m' * 300}.txt"])
+    assert [bool(s.problem) for s in inputs.sources] == [True, False, True]
+
+
 def test_each_once_in_the_given_order(pictures: Path) -> None:
     assert _names(pictures / "sub/a.png", pictures / "b.png", pictures)[:3] == ["sub/a.png", "b.png", "a.jpg"]
     assert len(_names(pictures, pictures)) == 6

@@ -110,6 +110,8 @@ def _batch_options(options: PredictOptions) -> BatchOptions:
     unknown = [kind for kind in save if kind not in get_args(Extra)]
     if unknown:
         raise UserError(f"--save knows {', '.join(get_args(Extra))}, not {unknown[0]!r}")
+    if not options.max_pixels >= 1:
+        raise UserError(f"--max-pixels must be at least 1, not {options.max_pixels:g}")
     chosen: dict[str, Any] = {"save": tuple(save)}
     return BatchOptions(
         decode=DecodeOptions(score_threshold=options.score, max_detections=options.max_detections),
@@ -118,7 +120,7 @@ def _batch_options(options: PredictOptions) -> BatchOptions:
         overlap=options.overlap,
         batch=options.batch,
         overlays=options.overlays,
-        max_pixels=int(options.max_pixels),
+        max_pixels=int(min(options.max_pixels, sys.maxsize)),
         **chosen,
     )
 

@@ -96,12 +96,15 @@ class _Search:
     skipped: list[tuple[Path, str]] = field(default_factory=list)
 
     def add(self, entry: str, listed_in: Path | None) -> None:
+        if not entry:  # an unset variable of a shell; as a path it would be the folder one is in
+            raise UserError("one of the inputs is an empty name: name a picture, folder, pattern or list")
         path = Path(entry)
-        if listed_in is not None and not path.exists() and (listed_in.parent / entry).exists():
+        # os.path: Path's own methods raise where a folder may not be looked into or a name is too long
+        if listed_in is not None and not os.path.exists(path) and os.path.exists(listed_in.parent / entry):
             path = listed_in.parent / entry
-        if path.is_dir():
+        if os.path.isdir(path):
             self._folder(path)
-        elif not path.exists() and glob.has_magic(entry):
+        elif not os.path.exists(path) and glob.has_magic(entry):
             self._pattern(entry)
         else:
             self._file(path, path.parent)
@@ -148,7 +151,7 @@ class _Search:
                     self.skipped.append((path, "not a picture by its name or its first bytes"))
 
     def _holds_results(self, here: Path, real: str) -> bool:
-        return real == str(self.exclude) or (here / JOURNAL / "run.json").exists()
+        return real == str(self.exclude) or os.path.exists(here / JOURNAL / "run.json")
 
     def _unreadable(self, error: OSError) -> None:
         self.skipped.append((Path(error.filename), f"folder cannot be read ({error.strerror})"))
@@ -157,10 +160,10 @@ class _Search:
 def _entries(argument: str, stdin: TextIO | None) -> Iterator[tuple[str, Path | None]]:
     """An argument -> names, and the list file they stand in."""
     if argument == "-":
-        yield from ((line, None) for line in _lines((stdin or sys.stdin).read()))
+        yield from ((line, None) for line in _lines(_standard_input() if stdin is None else stdin.read()))
         return
-    named = Path(argument[1:]) if argument.startswith("@") and not Path(argument).exists() else None
-    if named is None and Path(argument).suffix.lower() in _LIST_SUFFIXES and Path(argument).is_file():
+    named = Path(argument[1:]) if argument.startswith("@") and not os.path.exists(argument) else None
+    if named is None and Path(argument).suffix.lower() in _LIST_SUFFIXES and os.path.isfile(argument):
         named = Path(argument)
     if named is None:
         yield argument, None
@@ -172,8 +175,15 @@ def _entries(argument: str, stdin: TextIO | None) -> Iterator[tuple[str, Path | 
     yield from ((line, named) for line in lines)
 
 
+def _standard_input() -> str:
+    """Text; bytes of names that are none are kept, as in the file of a list."""
+    binary = getattr(sys.stdin, "buffer", None)
+    return sys.stdin.read() if binary is None else binary.read().decode("utf-8-sig", "surrogateescape")
+
+
 def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    """One name a line, or, as of ``find -print0``, NULs between them."""
+    return [line.strip() for line in text.split("\0" if "\0" in text else "\n") if line.strip()]
 
 
 def _absolute(path: Path) -> Path:
