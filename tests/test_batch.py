@@ -20,7 +20,8 @@ from tiny_model import Spots, spots_image, spots_info
 from eachmask import batch
 from eachmask.batch import BatchOptions, Outcome, run
 from eachmask.cli import main
-from eachmask.data.coco import CocoDataset, read_results
+from eachmask.data.coco import CocoDataset
+from eachmask.data.coco_results import read_results
 from eachmask.data.inputs import find_inputs
 from eachmask.predict import Predictor
 from eachmask.results import Summary
@@ -60,7 +61,7 @@ def test_results_say_what_the_predictor_says(predictor: Predictor, pictures: Pat
     content = json.loads((out / "predictions.json").read_text())
     assert [c["id"] for c in content["categories"]] == [3, 7]
     dataset = CocoDataset(out / "predictions.json", pictures)
-    predictions = read_results(out / "predictions.json", dataset)
+    predictions = read_results(out / "predictions.json", dataset).instances
     total = 0
     for i, sample in enumerate(dataset):
         wanted = predictor.predict(sample.path)

@@ -15,8 +15,8 @@ from small_sets import make_set
 from tiny_model import Spots, spots_image, spots_info
 
 from eachmask.cli import main
-from eachmask.cli.evaluate import match_categories
 from eachmask.data.coco import CocoDataset
+from eachmask.data.coco_results import match_categories
 from eachmask.data.labelme import write_labelme
 from eachmask.evaluate import Settings, evaluate
 from eachmask.evaluation import Evaluation
@@ -135,6 +135,7 @@ def test_fail_under(files, tmp_path, capsys):
     assert "ap is 0." in capsys.readouterr().out
     assert run(files, tmp_path, "--fail-under", "ap_large=0.1", "--no-boundary") == 1  # nothing large to judge
     assert run(files, tmp_path, "--fail-under", "ap>0.1") == 2
+    assert run(files, tmp_path, "--fail-under", "ap=nan") == 2  # nothing is below it
     assert run(files, tmp_path, "--fail-under", "map=0.1", "--no-boundary") == 2
     assert "NAME=NUMBER" in capsys.readouterr().err
 
@@ -147,6 +148,53 @@ def test_mistakes_are_sentences(files, tmp_path, capsys):
     errors = capsys.readouterr().err
     assert "either a model or --predictions" in errors and "none.json does not exist" in errors
     assert "need a score" in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("wrong", [("--score", "2"), ("--score", "nan"), ("--resamples", "-5"), ("--seed", "-1")])
+def test_settings_that_make_no_sense(files, tmp_path, capsys, wrong):
+    assert run(files, tmp_path, *wrong) == 2
+    errors = capsys.readouterr().err
+    assert ("must lie in 0..1" in errors or "must not be negative" in errors) and "Traceback" not in errors
+
+
+def test_a_file_in_the_way_of_the_report(files, tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    assert (
+        main(["evaluate", "--predictions", str(files[1]), "--data", str(files[0]), "--out", str(tmp_path / "taken")])
+        == 2
+    )
+    assert "taken: File exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["photo", 10**25, -1, 0.5])
+def test_images_that_cannot_be_counted_are_measured_too(files, tmp_path, number):
+    content, rows = json.loads(files[0].read_text()), json.loads(files[1].read_text())
+    for i, row in enumerate(rows):
+        row["score"] = 0.1 + 0.8 * row["score"] + 1e-5 * i  # equal scores are ranked by the images' order
+    files[1].write_text(json.dumps(rows))
+    usual = evaluate(CocoDataset(files[0], tmp_path), files[1], settings=QUICK)
+    old = content["images"][0]["id"]
+    content["images"][0]["id"] = number
+    for row in [*content["annotations"], *rows]:
+        row["image_id"] = number if row["image_id"] == old else row["image_id"]
+    path, results = tmp_path / "i.json", tmp_path / "r.json"
+    path.write_text(json.dumps(content))
+    results.write_text(json.dumps(rows))
+    found = evaluate(CocoDataset(path, tmp_path), results, settings=QUICK)
+    for kind, numbers in usual.coco.items():
+        assert found.coco[kind] == pytest.approx(numbers, nan_ok=True)
+
+
+def test_masks_and_boxes_mixed_are_measured_alike(files, tmp_path):
+    rows = json.loads(files[1].read_text())
+    for row, key in zip(rows, ("segmentation", "bbox"), strict=False):
+        row |= {key: None, "id": "a tool's own", "area": None, "more": {}}
+    path = tmp_path / "mixed.json"
+    path.write_text(json.dumps(rows))
+    mixed = evaluate(CocoDataset(files[0], tmp_path), path, settings=QUICK)
+    assert "1 results have no mask: each is its whole box" in mixed.notes
+    assert mixed.intervals["ap"].value == pytest.approx(mixed.value("ap"), abs=1e-6)
+    assert mixed.value("ap") > 0.9 * evaluate(CocoDataset(files[0], tmp_path), files[1], settings=QUICK).value("ap")
 
 
 def test_annotations_of_another_format(tmp_path, monkeypatch, capsys):
@@ -267,12 +315,12 @@ def test_outlines_have_a_size_and_a_box(tmp_path):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"score": "high"}, "the score of result 1 is 'high'"),
-        ({"score": None}, "the score of result 1 is None"),
-        ({"score": float("nan")}, "the score of result 1 is nan"),
-        ({"image_id": None}, "entry 1 of the list has no image_id"),
-        ({"image_id": 9}, "entry 1 belongs to image 9"),
-        ({"category_id": [1]}, r"category_id \[1\] is not in"),
+        ({"score": "high"}, "result 1 has the score high: it must be a finite number"),
+        ({"score": None}, "result 1 has the score None"),
+        ({"score": float("nan")}, "result 1 has the score nan"),
+        ({"image_id": None}, "result 1 has image_id None, which the annotations do not know"),
+        ({"image_id": 9}, "result 1 has image_id 9"),
+        ({"category_id": [1]}, r"result 1 has category_id \[1\]"),
     ],
 )
 def test_results_that_cannot_be_used_are_named(tmp_path, row, reason):
@@ -280,7 +328,7 @@ def test_results_that_cannot_be_used_are_named(tmp_path, row, reason):
         _measured(tmp_path, {}, {"segmentation": SQUARE} | row)
 
 
-@pytest.mark.parametrize(("text", "reason"), [("[{", "is not valid JSON"), ("[1]", "entry 1 of the list")])
+@pytest.mark.parametrize(("text", "reason"), [("[{", "is not valid JSON"), ("[1]", "result 1 is no object")])
 def test_files_that_hold_no_results_are_named(files, tmp_path, text, reason):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(UserError, match=reason):

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from eachmask.data.coco import CocoDataset, is_crowd, read_results, to_annotations, whole_number
+from eachmask.data.coco import CocoDataset, is_crowd, to_annotations, whole_number
+from eachmask.data.coco_results import read_results
 from eachmask.data.segmentations import draw_one
 from eachmask.evaluation import Comparison, Evaluation
 from eachmask.metrics import average_precision
@@ -38,7 +39,11 @@ from eachmask.structures import Instances, Masks, UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure."""
+    """How to measure.
+
+    Raises:
+        UserError: a threshold outside 0..1, a negative number of draws or seed.
+    """
 
     score: float = 0.5
     """Threshold of everything that is not ranked by score."""
@@ -47,6 +52,13 @@ class Settings:
     boundary: bool = True
     """Also boundary AP, the slowest part."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score <= 1:
+            raise UserError(f"the score threshold must lie in 0..1, not {self.score:g}")
+        for name, number in (("number of resamples", self.resamples), ("seed", self.seed)):
+            if number < 0:
+                raise UserError(f"the {name} must not be negative, but is {number}")
 
 
 def evaluate(
@@ -192,18 +204,11 @@ def _comparison(
 
 
 def _read(path: Path, dataset: CocoDataset) -> tuple[list[Instances], list[dict[str, Any]], list[str]]:
-    in_file_order = read_results(path, dataset)
-    predictions = [in_file_order[i] for i in _image_order(dataset)]
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    rows: list[dict[str, Any]] = content["annotations"] if isinstance(content, dict) else content
-    notes = []
-    if rows and not any("segmentation" in row for row in rows):
-        notes.append("the results have no masks: where masks are measured, each is its whole box")
-    if any("score" not in row for row in rows):
-        raise UserError(f"{path}: results need a score each; annotations are not predictions")
-    if any(row["score"] > 1 for row in rows):
+    found = read_results(path, dataset)
+    notes = list(found.notes)
+    if any(row["score"] > 1 for row in found.rows):
         notes.append("some scores are above 1: calibration, curves and --score expect 0 to 1")
-    return predictions, _as_run_lengths(rows, dataset), notes
+    return [found.instances[i] for i in _image_order(dataset)], _as_run_lengths(found.rows, dataset), notes
 
 
 def _as_run_lengths(rows: list[dict[str, Any]], dataset: CocoDataset) -> list[dict[str, Any]]:
@@ -269,8 +274,8 @@ def _measurable(
 
 
 def _are_ids(values: Sequence[Any]) -> bool:
-    """Whether hotcoco can read them: whole numbers from 0 on."""
-    return all(isinstance(value, int) and value >= 0 for value in values)
+    """Whether hotcoco can read them: whole numbers from 0 on, of 64 bits."""
+    return all(isinstance(value, int) and 0 <= value < 2**63 for value in values)
 
 
 def _numbered(

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eachmask.data.coco import CocoDataset, read_results, to_annotations, write_coco
+from eachmask.data.coco import CocoDataset, to_annotations, write_coco
+from eachmask.data.coco_results import read_results
 from eachmask.structures import RLE, Category, Instances, UserError
 
 CATEGORIES = [{"id": 90, "name": "brush"}, {"id": 3, "name": "car", "supercategory": "vehicle"}]
@@ -92,10 +93,18 @@ def test_results_come_back_with_scores(tmp_path: Path) -> None:
     rows = [{"image_id": 5, **row} for row in to_annotations(found)]
     assert [row["category_id"] for row in rows] == [3, 90]
     (tmp_path / "r.json").write_text(json.dumps(rows))
-    back = read_results(tmp_path / "r.json", data)
+    back = read_results(tmp_path / "r.json", data).instances
     assert [len(b) for b in back] == [0, 2]
     assert back[1].scores.tolist() == pytest.approx([0.25, 0.123457])
     assert back[1].masks.to_coco() == found.masks.to_coco()
+
+
+@pytest.mark.parametrize(
+    "row", [3, {"id": 1, "image_id": [5]}, {"id": 1, "image_id": 5, "category_id": {}, "bbox": [1, 1, 2, 2]}]
+)
+def test_annotations_that_are_none(tmp_path: Path, row: object) -> None:
+    with pytest.raises(UserError, match=r"i.json"):
+        CocoDataset(_write(tmp_path, [*_annotations(), row]), tmp_path / "images")
 
 
 def test_images_without_objects_stay_and_empty_masks_go(tmp_path: Path) -> None:

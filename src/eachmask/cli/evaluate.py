@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,7 +48,8 @@ class EvaluateOptions:
     images: Path | None = None
     """Folder of the images, where --data is a file; by default the one the file lies in."""
     predictions: Path | None = None
-    """Results of any tool in COCO's format: a list of image_id, category_id, score and segmentation."""
+    """Results of any tool in COCO's format: a list of image_id, category_id, score and segmentation. If the file names
+    its images, as that of `eachmask predict` does, names and not ids say which is which."""
     compare: Path | None = None
     """Results of a second model on the same images; the report has both side by side."""
     out: Path = Path("evaluation")
@@ -74,8 +75,7 @@ def evaluate(options: EvaluateOptions) -> int:
     from eachmask.evaluation_report import evaluation_html
 
     limits = [_limit(text) for text in options.fail_under]
-    if options.resamples < 0:
-        raise UserError(f"--resamples must be 0 or more, not {options.resamples}")
+    settings = Settings(options.score, options.resamples, options.boundary, options.seed)
     if (options.model is None) == (options.predictions is None):
         raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
     dataset = _dataset(options)
@@ -85,7 +85,6 @@ def evaluate(options: EvaluateOptions) -> int:
     results = options.predictions
     if results is None:
         results, notes, published = _predict(options, dataset)
-    settings = Settings(options.score, options.resamples, options.boundary, options.seed)
     name = Path(options.model or results).name
     found = measure(dataset, results, name=name, settings=settings, compare=options.compare, published=published)
     found = replace(found, notes=notes + found.notes)
@@ -99,9 +98,12 @@ def evaluate(options: EvaluateOptions) -> int:
 def _limit(text: str) -> tuple[str, float]:
     name, _, value = text.partition("=")
     try:
-        return name.strip(), float(value)
+        least = float(value)
     except ValueError:
-        raise UserError(f"--fail-under wants NAME=NUMBER, for example ap=0.3, not {text!r}") from None
+        least = nan
+    if isnan(least):  # nothing is below it
+        raise UserError(f"--fail-under wants NAME=NUMBER, for example ap=0.3, not {text!r}")
+    return name.strip(), least
 
 
 def _judge(found: Evaluation, limits: Sequence[tuple[str, float]]) -> int:
@@ -160,6 +162,7 @@ def _predict(options: EvaluateOptions, dataset: CocoDataset) -> tuple[Path, list
     from rich.progress import track
 
     from eachmask.data.coco import to_annotations
+    from eachmask.data.coco_results import match_categories
     from eachmask.predict import load
     from eachmask.weights.catalogue import CATALOGUE
 
@@ -179,32 +182,6 @@ def _predict(options: EvaluateOptions, dataset: CocoDataset) -> tuple[Path, list
 def _predict_one(predictor: Predictor, dataset: CocoDataset, index: int) -> Instances:
     found: Instances = predictor.predict(dataset[index].image, options=predictor.ranked_options())
     return found
-
-
-def match_categories(known: Sequence[Category], wanted: Sequence[Category]) -> tuple[dict[int, int], list[str]]:
-    """The model's label -> the data's label, by name (case does not matter), and what to note.
-
-    Raises:
-        UserError: not one class in common.
-    """
-    if [category.name for category in known] == [category.name for category in wanted]:
-        return {i: i for i in range(len(known))}, []  # also where two have the same name
-    place = {category.name.casefold(): i for i, category in enumerate(wanted)}
-    labels = {i: place[c.name.casefold()] for i, c in enumerate(known) if c.name.casefold() in place}
-    if not labels and len(known) == len(wanted) == 1:
-        return {0: 0}, [f"the model's only class {known[0].name!r} is measured as the data's {wanted[0].name!r}"]
-    if not labels:
-        raise UserError(
-            f"the model knows {_some(known)}, the annotations have {_some(wanted)}: no class in common, so there is "
-            "nothing to measure; rename the categories of the annotations"
-        )
-    unknown = [c for i, c in enumerate(wanted) if i not in labels.values()]
-    return labels, [f"the model does not know: {_some(unknown)}"] if unknown else []
-
-
-def _some(categories: Sequence[Category]) -> str:
-    names = [category.name for category in categories]
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _named(found: Instances, labels: dict[int, int], categories: tuple[Category, ...]) -> Instances:

@@ -1,4 +1,4 @@
-"""COCO instances: data sets and results, read and written (Lin et al., arXiv 1405.0312).
+"""COCO instances: data sets read and written, results written (Lin et al., arXiv 1405.0312).
 
 In memory the annotations of a data set are a few packed arrays, however many there are: worker processes
 share them, and nothing is copied page by page. Category ids may have gaps and any order; labels are positions
@@ -48,7 +48,7 @@ class CocoDataset:
         self.category_fields = read_category_fields(content["categories"])
         self.dropped: list[str] = []
         records = [with_file_name(record) for record in content["images"]]
-        self._pack(records, _in_image_order(content["annotations"], records, self.path))
+        self._pack(records, in_image_order(content["annotations"], records, self.path))
         self.records = Records(records)
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class CocoDataset:
         label_of = {category.id: label for label, category in enumerate(self.categories)}
         counts, lengths, boxes, per_image = [], [], [], []
         kept: list[dict[str, Any]] = []
-        for record, group, drawn in zip(records, rows, _drawn(rows, records, self.path), strict=True):
+        for record, group, drawn in zip(records, rows, drawn_of(rows, records, self.path), strict=True):
             self._check(group, drawn.area, record, label_of)
             some = drawn.area > 0
             masks = drawn.masks if some.all() else drawn.masks[some]
@@ -236,43 +236,6 @@ def to_annotations(instances: Instances) -> list[dict[str, Any]]:
     return rows
 
 
-def read_results(path: str | Path, dataset: CocoDataset) -> list[Instances]:
-    """COCO results (a list, or an object with ``annotations``) -> predictions in the order of the data set.
-
-    Raises:
-        UserError: not a results file, or a result of an image or category that the data set does not have.
-    """
-    path = Path(path)
-    content = _parsed(path)
-    rows = content.get("annotations") if isinstance(content, dict) else content
-    if not isinstance(rows, list):
-        raise UserError(f"{path} is no COCO results file: it must hold a list, or an object with annotations")
-    label_of = {category.id: label for label, category in enumerate(dataset.categories)}
-    found = []
-    for number, row in enumerate(rows, start=1):
-        score = row.get("score", 1.0) if isinstance(row, dict) else 1.0
-        if not isinstance(score, int | float) or not np.isfinite(score):
-            raise UserError(f"{path}: the score of result {number} is {score!r}: it must be a number")
-    records = list(dataset.records)
-    groups = _in_image_order(rows, records, path)
-    for group, drawn in zip(groups, _drawn(groups, records, path), strict=True):
-        unknown = next((a for a in group if whole_number(a.get("category_id")) not in label_of), None)
-        if unknown is not None:
-            raise UserError(f"{path}: category_id {unknown.get('category_id')} is not in {dataset.path}")
-        masks = drawn.masks
-        found.append(
-            Instances(
-                image_size=masks.size,
-                boxes=torch.from_numpy(drawn.boxes),
-                masks=masks,
-                labels=torch.tensor([label_of[cast(int, whole_number(a["category_id"]))] for a in group]).long(),
-                scores=torch.tensor([float(a.get("score", 1.0)) for a in group], dtype=torch.float32),
-                categories=dataset.categories,
-            )
-        )
-    return found
-
-
 def category_ids(instances: Instances) -> list[int]:
     """The data set's own category id of each instance; label + 1 where there are no categories."""
     if instances.labels is None:
@@ -371,21 +334,23 @@ def is_crowd(row: Mapping[str, Any]) -> bool:
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """A JSON object that has ``keys``; anything else is a UserError."""
-    content = _parsed(path)
+    content = parsed(path)
     missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
         raise UserError(f"{path} is no COCO instances file: it has no list named {missing[0]!r}")
     return dict(content)
 
 
-def _parsed(path: Path) -> Any:
+def parsed(path: Path) -> Any:
+    """What a JSON file holds; a UserError where it is none."""
     try:
-        return json.loads(_text(path))
+        return json.loads(text_of(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error}): if it was cut off, copy or export it again") from None
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """A text file's content; a UserError where it has none."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -394,7 +359,7 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} is not a text file") from None
 
 
-def _in_image_order(
+def in_image_order(
     rows: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]], path: Path
 ) -> list[list[dict[str, Any]]]:
     """Annotations grouped by image, in the order of the image records."""
@@ -418,7 +383,7 @@ def _in_image_order(
     return groups
 
 
-def _drawn(
+def drawn_of(
     groups: Sequence[Sequence[dict[str, Any]]], records: Sequence[Mapping[str, Any]], path: Path
 ) -> Iterator[Drawn]:
     """The masks of each image; the first segmentation that cannot be read is named in a UserError."""

@@ -144,7 +144,7 @@ def _rles(rows: Rows, size: Size) -> list[dict[str, Any]]:
         if isinstance(segmentation, dict):
             result[i] = _compressed(segmentation, size)
         else:
-            outlines[i] = segmentation or [_corners(row["bbox"])]
+            outlines[i] = segmentation or [corners(row["bbox"])]
     for i, rle in zip(outlines, _filled(list(outlines.values()), size), strict=True):
         result[i] = rle
     return result
@@ -196,7 +196,7 @@ def _united(parts: list[dict[str, Any]], size: Size) -> dict[str, Any]:
     return merged
 
 
-def _corners(box: Sequence[float]) -> list[float]:
+def corners(box: Sequence[float]) -> list[float]:
     """xywh -> the ring of its corners."""
     x, y, w, h = box
     return [x, y, x + w, y, x + w, y + h, x, y + h]

@@ -74,7 +74,7 @@ def _is_cut_off(tiff: Any) -> bool:
     handle = tiff.filehandle
     handle.seek(tiff.pages.next_page_offset)
     data = handle.read(tiff.tiff.offsetsize)
-    return len(data) == tiff.tiff.offsetsize and struct.unpack(tiff.tiff.offsetformat, data)[0] >= handle.size
+    return len(data) == tiff.tiff.offsetsize and bool(struct.unpack(tiff.tiff.offsetformat, data)[0] >= handle.size)
 
 
 def _check_channels(path: Path, header: Any) -> None:
