@@ -225,6 +225,16 @@ def test_new_changed_and_removed_pictures(predictor: Predictor, pictures: Path, 
         assert (out / name).read_bytes() == (fresh / name).read_bytes(), name
 
 
+def test_another_folder_with_the_same_names_sizes_and_times(predictor: Predictor, tmp_path: Path) -> None:
+    """As two archives unpack raw pictures: nothing but the folder tells them apart."""
+    for day, pixels in (("monday", spots_image(1)), ("tuesday", np.zeros_like(spots_image(1)))):
+        (tmp_path / day).mkdir()
+        Image.fromarray(pixels).save(tmp_path / day / "a.bmp")
+        os.utime(tmp_path / day / "a.bmp", (315532800, 315532800))
+    assert _run(predictor, tmp_path / "monday", tmp_path / "out").objects > 0
+    assert _run(predictor, tmp_path / "tuesday", tmp_path / "out").objects == 0
+
+
 SCRIPT = """
 import sys
 from tiny_model import Spots, spots_info

@@ -57,6 +57,7 @@ def test_a_changed_file_is_not_done(tmp_path: Path) -> None:
     with _journal(tmp_path) as journal:
         assert not journal.is_done(Source(Path("/x/0.png"), "0.png", "0", size=11, modified=99))
         assert not journal.is_done(Source(Path("/x/0.png"), "0.png", "other", size=10, modified=99))
+        assert not journal.is_done(Source(Path("/y/0.png"), "0.png", "0", size=10, modified=99))
         assert journal.superseded(_source(0))["i"] == 0 and journal.superseded(_source(1)) is None
 
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 from eachmask.data.inputs import JOURNAL, Source
 from eachmask.structures import UserError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Entry:
     """Where the record of a picture lies, and for which state of its file it holds."""
 
     offset: int
+    path: str
     output: str
     size: int
     modified: int
@@ -84,22 +85,25 @@ class Journal:
         self._lock.close()
 
     def is_done(self, source: Source) -> bool:
-        """Whether this state of the file has its record and its outputs under its present name."""
+        """Whether this state of the file has its record and its outputs under its present name.
+
+        Name, size and time alone would take a.bmp of one unpacked archive for that of another.
+        """
         entry = self.entries.get(source.name)
-        state = (source.output, source.size, source.modified)
-        return entry is not None and (entry.output, entry.size, entry.modified) == state
+        return entry is not None and entry == _entry(entry.offset, source)
 
     def append(self, source: Source, header: Mapping[str, Any], body: Mapping[str, Any]) -> None:
         """Record a picture whose files are complete; from now on it is done."""
         head = {
-            "name": source.name, "output": source.output, "size": source.size, "modified": source.modified, **header,
+            "name": source.name, "path": str(source.path), "output": source.output, "size": source.size,
+            "modified": source.modified, **header,
         }  # fmt: skip
         text = f"{compact_json(head)}\t{compact_json(body)}".encode()
         line = b"%08x\t%s\n" % (zlib.crc32(text), text)
         offset = self._file.seek(0, os.SEEK_END)
         self._file.write(line)
         self._file.flush()
-        self.entries[source.name] = Entry(offset, source.output, source.size, source.modified)
+        self.entries[source.name] = _entry(offset, source)
 
     def header(self, source: Source) -> dict[str, Any]:
         """The header of a picture that is done."""
@@ -148,7 +152,8 @@ class Journal:
             if checksum != b"%08x" % zlib.crc32(text):
                 continue
             head = json.loads(text.split(b"\t", 1)[0])
-            self.entries[head["name"]] = Entry(offset, head["output"], head["size"], head["modified"])
+            path = head.get("path", "")  # a folder of format 1 has none, and is refused further on
+            self.entries[head["name"]] = Entry(offset, path, head["output"], head["size"], head["modified"])
         self._file.truncate(end)
 
     def _check_settings(self) -> None:
@@ -182,6 +187,10 @@ class Journal:
         self._file.truncate(0)
         self.entries = {}
         (self.folder / "run.json").unlink(missing_ok=True)
+
+
+def _entry(offset: int, source: Source) -> Entry:
+    return Entry(offset, str(source.path), source.output, source.size, source.modified)
 
 
 def remove(path: Path) -> None:
