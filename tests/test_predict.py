@@ -76,6 +76,7 @@ def test_options_are_the_users_then_the_files_then_the_models(predictor: Predict
     ("wish", "reason"),
     [
         ({"options": DecodeOptions(score_threshold=1.5)}, "score threshold"),
+        ({"options": DecodeOptions(nms_threshold=5.0)}, "nms threshold"),
         ({"options": DecodeOptions(max_detections=0)}, "max_detections"),
         ({"tile": 5}, "tile of 5"),
         ({"overlap": 0.5}, "overlap"),
@@ -89,6 +90,9 @@ def test_nonsense_is_refused(predictor: Predictor, wish: dict, reason: str) -> N
 def test_floats_out_of_range(predictor: Predictor) -> None:
     with pytest.raises(UserError, match="0..1, but this one goes from 0 to 255"):
         predictor.predict(np.linspace(0, 255, 300).reshape(10, 10, 3))
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(UserError, match="holds NaN or infinity"):
+            predictor.predict(np.full((10, 10), wrong))
     stretching = Predictor(
         Spots(), spots_info(preprocess=replace(spots_info().preprocess, contrast="percentile")),
         device="cpu", precision="fp32",

@@ -175,6 +175,8 @@ class Predictor:
         array = as_array(image)
         stretches = self.info.preprocess.contrast == "percentile"
         if array.dtype.kind == "f" and not stretches and (unit_range(array) is not array):
+            if not np.isfinite(array).all():
+                raise UserError("a float image must lie in 0..1, but this one holds NaN or infinity: fill those pixels")
             raise UserError(
                 f"a float image must lie in 0..1, but this one goes from {array.min():g} to {array.max():g}: "
                 "divide it by its full scale, or convert it to uint8 or uint16"
@@ -186,7 +188,8 @@ class Predictor:
         saved = DecodeOptions(**(self.info.decode or {}))
         if options is None:
             return saved
-        for name, value in (("score", options.score_threshold), ("mask", options.mask_threshold)):
+        thresholds = {"score": options.score_threshold, "mask": options.mask_threshold, "nms": options.nms_threshold}
+        for name, value in thresholds.items():
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"the {name} threshold must lie in 0..1, not {value:g}")
         if options.max_detections is not None and options.max_detections < 1:
