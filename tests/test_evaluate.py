@@ -171,13 +171,13 @@ def test_images_that_cannot_be_counted_are_measured_too(files, tmp_path, number)
     content, rows = json.loads(files[0].read_text()), json.loads(files[1].read_text())
     for i, row in enumerate(rows):
         row["score"] = 0.1 + 0.8 * row["score"] + 1e-5 * i  # equal scores are ranked by the images' order
-    files[1].write_text(json.dumps(rows))
-    usual = evaluate(CocoDataset(files[0], tmp_path), files[1], settings=QUICK)
+    path, results = tmp_path / "i.json", tmp_path / "r.json"
+    results.write_text(json.dumps(rows))
+    usual = evaluate(CocoDataset(files[0], tmp_path), results, settings=QUICK)
     old = content["images"][0]["id"]
     content["images"][0]["id"] = number
     for row in [*content["annotations"], *rows]:
         row["image_id"] = number if row["image_id"] == old else row["image_id"]
-    path, results = tmp_path / "i.json", tmp_path / "r.json"
     path.write_text(json.dumps(content))
     results.write_text(json.dumps(rows))
     found = evaluate(CocoDataset(path, tmp_path), results, settings=QUICK)
