@@ -71,10 +71,8 @@ RELATIONS = (
 
 
 START, END = "<!-- written by benchmarks/methods.py -->", "<!-- end of what it wrote -->"
-PAGES = {
-    "cascade_mask_rcnn": "cascade_rcnn", "implicit_pointrend": "pointrend", "decoupled_solo": "solo", "yolo_v1": "yolo",
-    "mask_rcnn": "mask_rcnn" if (ROOT / "docs" / "methods" / "mask_rcnn.md").is_file() else "faster_rcnn",
-}  # fmt: skip
+PAGES = {"cascade_mask_rcnn": "cascade_rcnn", "implicit_pointrend": "pointrend", "decoupled_solo": "solo",
+         "yolo_v1": "yolo"}  # fmt: skip
 """Pages whose names are not how their variants' names begin."""
 
 
