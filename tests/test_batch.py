@@ -20,12 +20,13 @@ from tiny_model import Spots, spots_image, spots_info
 from eachmask import batch
 from eachmask.batch import BatchOptions, Outcome, run
 from eachmask.cli import main
+from eachmask.cli.predict import _say
 from eachmask.data.coco import CocoDataset
 from eachmask.data.coco_results import read_results
 from eachmask.data.inputs import find_inputs
 from eachmask.predict import Predictor
 from eachmask.results import Summary
-from eachmask.structures import DecodeOptions, UserError
+from eachmask.structures import DecodeOptions, Instances, UserError
 
 EVERYTHING = BatchOptions(save=("labels", "crops", "polygons", "csv", "geojson"), batch=3)
 
@@ -162,6 +163,28 @@ def test_pages_and_sub_folders_keep_apart(predictor: Predictor, tmp_path: Path) 
     ]
     names = [i["file_name"] for i in json.loads((tmp_path / "out/predictions.json").read_text())["images"]]
     assert names == ["x/s.tif#page=1", "x/s.tif#page=2", "y/s.tif#page=1", "y/s.tif#page=2"]
+
+
+def test_objects_that_a_label_map_lacks_are_counted(
+    predictor: Predictor,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    alone = predictor.predict_arrays
+
+    def doubled(*args: object, **kwargs: object) -> list[Instances]:
+        return [Instances.cat([found, found]) for found in alone(*args, **kwargs)]
+
+    monkeypatch.setattr(predictor, "predict_arrays", doubled)
+    summary = _run(predictor, pictures, tmp_path / "out", BatchOptions(save=("labels",)))
+    assert summary.objects == 2 * summary.hidden_in_label_maps > 0
+    _say(summary, tmp_path / "out")
+    assert f"{summary.hidden_in_label_maps} of them hidden" in " ".join(capfd.readouterr().err.split())
+    assert _run(predictor, pictures, tmp_path / "out", BatchOptions(save=("labels",))) == summary, "resumed"
+    without = _run(predictor, pictures, tmp_path / "other", BatchOptions(save=("csv",)))
+    assert without.hidden_in_label_maps == 0
 
 
 def test_classes_and_thresholds(predictor: Predictor, pictures: Path, tmp_path: Path) -> None:

@@ -209,9 +209,9 @@ class _Worker:
             old = self.journal.superseded(source)
             for name in old["files"] if old else ():
                 remove(self.journal.out / name)
-            files, thumbnail = self._write_files(source, image, instances)
+            files, thumbnail, hidden = self._write_files(source, image, instances)
             header, body = _record(source, instances, image)
-            self.journal.append(source, {**header, "files": files}, {**body, "thumbnail": thumbnail})
+            self.journal.append(source, {**header, "files": files, "hidden": hidden}, {**body, "thumbnail": thumbnail})
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _FATAL:
                 raise UserError(
@@ -222,21 +222,33 @@ class _Worker:
             return
         self.listener(Outcome(source))
 
-    def _write_files(self, source: Source, image: NDArray[Any], instances: Instances) -> tuple[list[str], str]:
-        """The picture's own files; returns their names in the results folder and the thumbnail."""
+    def _write_files(self, source: Source, image: NDArray[Any], instances: Instances) -> tuple[list[str], str, int]:
+        """The picture's own files; their names in the results folder, the thumbnail, objects that a label map lacks."""
         side = self.options.overlay_side if self.options.overlays else 2 * _THUMBNAIL_SIDE
         image_drawn, drawn = draw.shrink(image, instances, side)
         overlay = draw.overlay(image_drawn, drawn, draw.DrawOptions(names=False))
         thumbnail = _jpeg(_reduced(overlay, _THUMBNAIL_SIDE), 78)
-        files = []
+        files, hidden = [], 0
         if self.options.overlays:
             if len(drawn) <= draw.DrawOptions.crowded:
                 overlay = draw.write_names(overlay, drawn)
             files.append(f"overlays/{source.output}.jpg")
             self.journal.write(self.journal.out / files[-1], _jpeg(overlay, 90))
         for kind in self.options.save:
-            files.append(self._write_extra(kind, source, image, instances))
-        return files, base64.b64encode(thumbnail).decode("ascii")
+            if kind == "labels":
+                name, hidden = self._write_label_map(source, instances)
+            else:
+                name = self._write_extra(kind, source, image, instances)
+            files.append(name)
+        return files, base64.b64encode(thumbnail).decode("ascii"), hidden
+
+    def _write_label_map(self, source: Source, instances: Instances) -> tuple[str, int]:
+        if instances.masks is None:
+            raise UserError("label maps need masks, and this model finds boxes only")
+        name = f"labels/{source.output}{label_map_suffix(len(instances))}"
+        data, hidden = encode_label_map(instances.masks)
+        self.journal.write(self.journal.out / name, data)
+        return name, hidden
 
     def _write_extra(self, kind: Extra, source: Source, image: NDArray[Any], instances: Instances) -> str:
         """One kind of file for one picture; the crops are a folder."""
@@ -246,11 +258,7 @@ class _Worker:
             for file, data in crops(instances, image):
                 self.journal.write(self.journal.out / name / file, data)
             return name
-        if kind == "labels":
-            if instances.masks is None:
-                raise UserError("label maps need masks, and this model finds boxes only")
-            name, data = f"{name}{label_map_suffix(len(instances))}", encode_label_map(instances.masks)
-        elif kind == "polygons":
+        if kind == "polygons":
             name, data = f"{name}.json", compact_json(to_polygon_list(instances)).encode()
         elif kind == "geojson":
             name, data = f"{name}.geojson", compact_json(to_geojson(instances)).encode()

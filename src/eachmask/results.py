@@ -44,6 +44,8 @@ class Summary:
     """Files in searched folders that are no pictures; they are no failure."""
     objects: int
     objects_per_class: dict[str, int] = field(default_factory=dict)
+    hidden_in_label_maps: int = 0
+    """Objects whose pixels all belong to better ones, so that no label map has them."""
     failures: list[Failure] = field(default_factory=list)
     skipped_files: list[Failure] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -98,10 +100,11 @@ def _summary(
     journal: Journal, inputs: Inputs, failures: Mapping[str, Failure], info: ModelInfo, done: list[Source]
 ) -> Summary:
     per_class: dict[str, int] = {}
-    objects = 0
+    objects = hidden = 0
     for source in done:
         header = journal.header(source)
         objects += header["objects"]
+        hidden += header["hidden"]
         for name, count in header["classes"].items():
             per_class[name] = per_class.get(name, 0) + count
     failed = [failures[source.name] for source in inputs.sources if source.name in failures]
@@ -112,6 +115,7 @@ def _summary(
         failed=len(failed),
         skipped=len(inputs.skipped),
         objects=objects,
+        hidden_in_label_maps=hidden,
         objects_per_class=dict(sorted(per_class.items(), key=lambda item: (-item[1], item[0]))),
         failures=failed,
         skipped_files=[Failure(name, reason) for name, reason in inputs.skipped],

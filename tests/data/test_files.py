@@ -91,7 +91,7 @@ def test_label_map_of_very_many(tmp_path: Path) -> None:
     y, x = np.divmod(np.arange(num), 300)
     masks = Bitmaps([np.ones((1, 1), bool)] * num, np.stack([x, y], 1).astype(np.int32), (300, 300))
     assert label_map_suffix(num) == ".tif" and label_map_suffix(65535) == ".png"
-    (tmp_path / "l.tif").write_bytes(encode_label_map(masks))
+    (tmp_path / "l.tif").write_bytes(encode_label_map(masks)[0])
     assert len(read_label_map(tmp_path / "l.tif")) == num
 
 

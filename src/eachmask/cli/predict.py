@@ -175,6 +175,8 @@ def _say(summary: Summary, out: Path) -> None:
     parts = [f"{summary.done:,} of {summary.images:,} pictures done", f"{summary.objects:,} objects"]
     if summary.failed:
         parts.append(f"{summary.failed:,} failed (reasons in {out / 'summary.json'})")
+    if summary.hidden_in_label_maps:
+        parts.append(f"{summary.hidden_in_label_maps:,} of them hidden behind others in the label maps")
     if summary.skipped:
         parts.append(f"{summary.skipped:,} other files skipped")
     print("; ".join(parts) + ".", file=sys.stderr)

@@ -21,8 +21,8 @@ def label_map_suffix(num_objects: int) -> str:
     return ".png" if num_objects <= _MOST_IN_PNG else ".tif"
 
 
-def encode_label_map(masks: Masks) -> bytes:
-    """Masks -> the bytes of a 16-bit PNG (32-bit TIFF beyond 65,535 objects).
+def encode_label_map(masks: Masks) -> tuple[bytes, int]:
+    """Masks -> the bytes of a 16-bit PNG (32-bit TIFF beyond 65,535 objects), and how many objects it lacks.
 
     Where masks overlap the earlier one keeps the pixel; an object that is covered altogether is missing.
     """
@@ -32,12 +32,12 @@ def encode_label_map(masks: Masks) -> bytes:
     ok, data = cv2.imencode(suffix, pixels)
     if not ok:
         raise UserError(f"a label map of {labels.shape[1]} x {labels.shape[0]} pixels cannot be written")
-    return bytes(data)
+    return bytes(data), len(masks) - int(np.count_nonzero(np.bincount(labels.ravel(), minlength=len(masks) + 1)[1:]))
 
 
 def write_label_map(path: str | Path, masks: Masks) -> None:
     """Write masks to ``path``, whose suffix must be the one of :func:`label_map_suffix`."""
-    Path(path).write_bytes(encode_label_map(masks))
+    Path(path).write_bytes(encode_label_map(masks)[0])
 
 
 def read_label_map(path: str | Path) -> Instances:
