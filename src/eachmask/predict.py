@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import ctypes
 import hashlib
 import json
 import warnings
@@ -87,16 +86,16 @@ class Predictor:
         self.device = find_device(device)
         self.dtype = find_precision(precision, self.device)
         self.fingerprint = _fingerprint(model, info, namer)
-        if optimise:
-            from eachmask.backbones.fuse import optimise_for_inference
+        from eachmask.backbones.fuse import give_back_freed_memory, optimise_for_inference
 
+        if optimise:
             model = optimise_for_inference(model, in_place=in_place)
             if namer is not None:
                 namer = cast("Namer", optimise_for_inference(namer, in_place=in_place))
         self.model = model.eval().to(self.device)
         self.namer = None if namer is None else namer.eval().requires_grad_(False).to(self.device)
         self._warned = False
-        _give_back_freed_memory()
+        give_back_freed_memory()
 
     @overload
     def predict(
@@ -434,19 +433,6 @@ def _fingerprint(model: nn.Module, info: ModelInfo, namer: Namer | None) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _give_back_freed_memory() -> None:
-    """Ask the C library for what it keeps of memory that is free again, where it can be asked (glibc).
-
-    Loading and folding leave many holes of megabytes, with ResNet-50 a tenth of a gigabyte, that the first picture's
-    maps and the weights' fast layouts would be put beside instead of into.
-    """
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # macOS, musl; Windows
-        return
-    trim(0)
 
 
 def _size(image: NDArray[Any]) -> tuple[int, int]:

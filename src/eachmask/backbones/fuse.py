@@ -22,6 +22,7 @@ Shapes: maps `(N, C, H, W)`.
 from __future__ import annotations
 
 import copy
+import ctypes
 import inspect
 import math
 import sys
@@ -45,6 +46,7 @@ NO_LIMITS: Limits = (-math.inf, math.inf)
 _MIN_WINOGRAD_CHANNELS = 64  # below, the additions of the transforms outweigh the saved multiplications
 _MIN_WINOGRAD_TILES = 32  # below, reading 36/9 times the weights takes longer than multiplying by them
 _MOST_MATRIX_ROWS = 2048  # pixels; above, oneDNN is faster, and its layouts are few
+_LARGE_WEIGHTS = 1 << 19  # numbers; before laying these out, freed memory is given back
 _MANY_MAPS = 9  # from here on, one more or less does not change how oneDNN wants the weights
 _MANY_SHAPES = 256  # of inputs whose layout is remembered, so that a service's memory has an end
 
@@ -187,6 +189,8 @@ class FastConv2d(nn.Conv2d):
 
     def _winograd_weights(self) -> Tensor:
         if self._winograd is None:
+            if self.weight.numel() >= _LARGE_WEIGHTS:
+                give_back_freed_memory()
             self._winograd = winograd.transform_weights(self.weight)
         return self._winograd
 
@@ -264,6 +268,19 @@ def _folded(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
         shift = shift + norm.bias.double()
     weight = conv.weight.double() * scale[:, None, None, None]
     return weight.to(conv.weight.dtype), shift.to(conv.weight.dtype)
+
+
+def give_back_freed_memory() -> None:
+    """Ask the C library for what it keeps of memory that is free again, where it can be asked (glibc).
+
+    Loading and folding leave many holes of megabytes, with ResNet-50 a tenth of a gigabyte, and the first picture's
+    large maps leave more: the weights' fast layouts, made when a layer first runs, would be put beside them.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # macOS, musl; Windows
+        return
+    trim(0)
 
 
 # ---- residual blocks ------------------------------------------------------------------------------
