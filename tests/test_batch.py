@@ -192,6 +192,11 @@ def test_classes_and_thresholds(predictor: Predictor, pictures: Path, tmp_path: 
     assert list(summary.objects_per_class) == ["small spot"]
     few = _run(predictor, pictures, tmp_path / "b", BatchOptions(decode=DecodeOptions(max_detections=1)))
     assert few.objects == 7
+    both = BatchOptions(classes=("small spot",), decode=DecodeOptions(max_detections=2))
+    best = _run(predictor, pictures, tmp_path / "d", both)
+    assert list(best.objects_per_class) == ["small spot"]
+    every = [predictor.predict(path).filter(classes=["small spot"]) for path in sorted(pictures.rglob("*.png"))]
+    assert best.objects == sum(min(len(found), 2) for found in every) > 7
     with pytest.raises(UserError, match="no class 'cat'; its classes are <large> & spot, small spot"):
         _run(predictor, pictures, tmp_path / "c", BatchOptions(classes=("cat",)))
     assert not (tmp_path / "c").exists()

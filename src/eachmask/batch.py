@@ -39,6 +39,8 @@ Extra = Literal["labels", "crops", "polygons", "csv", "geojson"]
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _BIG_FILE, _BIG_BACKLOG = 50_000_000, 400_000_000
 """Bytes of a file that gets a batch of its own; decoded bytes that may wait to be written."""
+_CHOSEN_FROM = 300
+"""Objects of all classes that are found, at least, where the best of some classes are wanted."""
 _THUMBNAIL_SIDE = 256
 
 
@@ -184,14 +186,15 @@ class _Worker:
         for source, instances in zip(present, self._instances(present, images), strict=True):
             if instances is not None and not self.journal.is_done(source):
                 if self.options.classes:
-                    instances = instances.filter(classes=self.options.classes)
+                    instances = instances.filter(classes=self.options.classes)[: self.options.decode.max_detections]
                 yield source, images[source.name], instances
 
     def _instances(self, present: Sequence[Source], images: dict[str, NDArray[Any]]) -> list[Instances | None]:
         """One pass for the batch; one by one if that fails, so that only the culprit is lost."""
-        wishes: dict[str, Any] = {
-            "options": self.options.decode, "tile": self.options.tile, "overlap": self.options.overlap,
-        }  # fmt: skip
+        decode = self.options.decode
+        if self.options.classes and decode.max_detections is not None:  # the best of these, not these among the best
+            decode = replace(decode, max_detections=max(decode.max_detections, _CHOSEN_FROM))
+        wishes: dict[str, Any] = {"options": decode, "tile": self.options.tile, "overlap": self.options.overlap}
         try:
             arrays = [unit_range(images[source.name]) for source in present]
             return list(self.predictor.predict_arrays(arrays, **wishes))

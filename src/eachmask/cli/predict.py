@@ -56,8 +56,8 @@ class PredictOptions:
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Keep only these classes, by name."""
     max_detections: int | None = None
-    """At most so many objects per picture, best first and of all classes: --classes chooses among them. The model's
-    own limit by default."""
+    """At most so many objects per picture, best first; with --classes of these classes. The model's own limit by
+    default."""
     save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
     """Also one file per picture of: labels (16-bit label map), crops (cut-out objects), polygons (JSON with
     holes), csv, geojson."""
