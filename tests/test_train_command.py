@@ -15,10 +15,10 @@ import eachmask
 from eachmask import models
 from eachmask.backbones.bodies import freeze
 from eachmask.cli import main
-from eachmask.cli.evaluate import match_categories
 from eachmask.cli.train import TrainOptions, _held_out, _splits
 from eachmask.data.annotated import merged_categories, with_the_rest_ignored
 from eachmask.data.coco_folder import write_coco_folder
+from eachmask.data.coco_results import match_categories
 from eachmask.data.labelme import write_labelme
 from eachmask.data.pictures import PictureSamples
 from eachmask.recipes.own_data import own_data
