@@ -27,7 +27,7 @@ from eachmask.data.annotated import (
     labels_of,
     masks_of,
 )
-from eachmask.data.label_maps import _labels
+from eachmask.data.label_maps import numbers_in
 from eachmask.data.segmentations import draw_readable
 from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import RLE, Category, UserError
@@ -161,7 +161,7 @@ def _read_categories(path: Path) -> tuple[Category, ...]:
 def _read_file(path: Path, result: AnnotatedSet) -> tuple[RLE, list[int], list[bool]]:
     if path.suffix == ".json":
         return _read_polygons(path, result)
-    pixels = _labels(path).astype(np.int64)
+    pixels = numbers_in(path).astype(np.int64)
     masks = RLE.from_label_map(pixels)
     label_of = {category.id: i for i, category in enumerate(result.categories)}
     keep, labels, crowd = [], [], []

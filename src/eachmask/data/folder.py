@@ -32,7 +32,7 @@ from eachmask.data.annotated import (
     labels_of,
     masks_of,
 )
-from eachmask.data.label_maps import _labels, read_label_map, write_label_map
+from eachmask.data.label_maps import numbers_in, read_label_map, write_label_map
 from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import RLE, Category, Masks, UserError
 
@@ -107,7 +107,7 @@ def _masks_of_map(file: Path) -> dict[int, RLE]:
     """Number in the map -> its mask."""
     masks = read_label_map(file).masks
     assert isinstance(masks, RLE)
-    values = [int(v) for v in np.unique(_labels(file)) if v > 0]
+    values = [int(v) for v in np.unique(numbers_in(file)) if v > 0]
     return {value: masks[i] for i, value in enumerate(values)} or {0: masks}
 
 

@@ -46,7 +46,7 @@ def read_label_map(path: str | Path) -> Instances:
     Raises:
         UserError: not an image of one channel of whole numbers.
     """
-    labels = _labels(Path(path))
+    labels = numbers_in(Path(path))
     masks = RLE.from_label_map(labels)
     return Instances(
         image_size=masks.size,
@@ -56,7 +56,8 @@ def read_label_map(path: str | Path) -> Instances:
     )
 
 
-def _labels(path: Path) -> NDArray[Any]:
+def numbers_in(path: Path) -> NDArray[Any]:
+    """(H, W) whole numbers of a label map; a UserError where it is none."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
