@@ -26,6 +26,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -126,10 +127,17 @@ def predictor_of(system: System, device: str, precision: str, usual: Any = None)
     Args:
         usual: the photograph (H, W, 3) whose statistics batch normalisation gets; None: scikit-image's coffee.
     """
+    from eachmask.predict import Predictor
+
+    model, info = model_of(system, usual)
+    return Predictor(model, info, device=device, precision=precision, in_place=True)  # as load does
+
+
+def model_of(system: System, usual: Any = None) -> tuple[Any, Any]:
+    """The network itself, and what its file says."""
     import torch
 
     from eachmask import models
-    from eachmask.predict import Predictor
     from eachmask.structures import Category, Preprocess
     from eachmask.weights.file import ModelInfo
 
@@ -144,7 +152,7 @@ def predictor_of(system: System, device: str, precision: str, usual: Any = None)
         preprocess=preprocess,
         categories=tuple(Category(i + 1, f"class {i}") for i in range(system.num_classes)),
     )
-    return Predictor(model, info, device=device, precision=precision, in_place=True)  # as load does
+    return model, info
 
 
 def threshold_for(count: Callable[[float], int], wanted: int) -> float:
@@ -425,8 +433,8 @@ def suppression(args: argparse.Namespace) -> dict[str, Any]:
 # Memory ---------------------------------------------------------------------------------------------------------------
 
 
-def peak_of(name: str, usual: Any, side: int, objects: int) -> dict[str, Any]:
-    """Peak memory of a process that finds so many objects in a large picture; runs in a process of its own.
+def prepared(name: str, usual: Any, side: int, objects: int, file: str) -> dict[str, Any]:
+    """Write a model file with random weights; the options under which a large picture has so many objects.
 
     Args:
         usual: a photograph (H, W, 3), made larger here; read elsewhere, since scikit-image needs memory too.
@@ -434,15 +442,30 @@ def peak_of(name: str, usual: Any, side: int, objects: int) -> dict[str, Any]:
     import cv2
     import torch
 
+    from eachmask.predict import load
+    from eachmask.weights.file import save_model
+
+    torch.set_num_threads(1)
+    save_model(file, *model_of(MEMORY[name], usual))
+    options = options_for(load(file, device="cpu", precision="fp32"), cv2.resize(usual, (side, side)), objects, True)
+    return {"options": options}
+
+
+def peak_of(usual: Any, side: int, file: str, options: Any) -> dict[str, Any]:
+    """Peak memory of a process that loads the model and finds the objects, as a user's would."""
+    import cv2
+    import torch
+
+    from eachmask.predict import load
+
     torch.set_num_threads(1)
     picture = cv2.resize(usual, (side, side))
-    predictor = predictor_of(MEMORY[name], "cpu", "fp32", usual)
-    options = options_for(predictor, picture, objects, with_masks=True)
+    predictor = load(file, device="cpu", precision="fp32")
     before = peak_mb()
     found = predictor.predict(picture, options=options)
     rle = None if found.masks is None else found.masks.to_rle()  # detectors have boxes only
     strings = [] if rle is None else rle.to_coco()
-    result = {"peak_mb": round(peak_mb()), "before_mb": round(before), "objects": len(found)}
+    result = {"peak_mb": round(peak_mb()), "loaded_mb": round(before), "objects": len(found)}
     if rle is not None:
         result["covered"] = round(float(rle.area().mean()) / side**2, 4)
         result["mb_of_rle"] = round(sum(len(one["counts"]) for one in strings) / (1 << 20), 1)
@@ -453,10 +476,16 @@ def peak_of(name: str, usual: Any, side: int, objects: int) -> dict[str, Any]:
 def memory(args: argparse.Namespace) -> dict[str, Any]:
     """System -> peak of its process, or why not."""
     report: dict[str, Any] = {}
+    usual = photograph("coffee")
     for name in MEMORY:
         if args.systems and name not in args.systems:
             continue
-        report[name] = one = alone(peak_of, name, photograph("coffee"), args.side, args.objects)
+        with tempfile.TemporaryDirectory() as folder:
+            file = f"{folder}/model.safetensors"
+            one = alone(prepared, name, usual, args.side, args.objects, file)  # searching takes memory, too
+            if "options" in one:
+                one = alone(peak_of, usual, args.side, file, one["options"])
+        report[name] = one
         said = one.get("missing") or f"{one['peak_mb']:6} MB for {one['objects']} objects"
         print(f"{name:28}{said}", flush=True)
     return report

@@ -117,3 +117,17 @@ def test_nothing_of_the_weights_that_were_exchanged_stays() -> None:
         assert len(replaced) > 20 and not any(ref() is not None for ref in replaced)
     finally:
         gc.enable()
+
+
+def test_the_widest_convolutions_go_without_winograd_where_weights_take_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = nn.Sequential(nn.Conv2d(128, 128, 3, padding=1), nn.Conv2d(128, 64, 3, padding=1), nn.Conv2d(64, 8, 1))
+    weights = sum(p.numel() * 4 for p in net.parameters())
+    wide, narrow = (4 * 4 * conv.weight.numel() for conv in net[:2])
+    for room, allowed in ((wide + narrow, [True, True]), (wide + narrow - 1, [False, True]), (0, [False, False])):
+        monkeypatch.setattr(fuse, "_MOST_WEIGHTS", weights + room)
+        fast = optimise_for_inference(optimise_for_inference(net))
+        x = torch.randn(1, 128, 32, 32)
+        torch.testing.assert_close(fast(x), net(x), atol=1e-4, rtol=1e-4)
+        assert [fast[i]._winograd is not None for i in (0, 1)] == allowed

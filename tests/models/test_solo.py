@@ -16,6 +16,7 @@ from eachmask.models.instance.solo import (
     assign,
     class_loss,
     coordinates,
+    doubled,
     mask_loss,
 )
 from eachmask.models.instance.solov2 import paint
@@ -110,7 +111,7 @@ def test_chosen_cells_are_drawn_as_all_are():
     config = Config(grids=(4,), width=32, mask_convs=1)
     branch = MaskBranch(16, config)
     maps = branch(torch.randn(1, 16, 6, 8), 0)
-    everything = branch.masks[0](maps)[0].sigmoid()
+    everything = branch.masks[0](doubled(maps))[0].sigmoid()
     cells = torch.tensor([3, 0, 15, 3])
     assert torch.allclose(branch.draw(maps[0], 0, cells, None), everything[cells], atol=1e-6)
 

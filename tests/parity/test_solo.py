@@ -23,7 +23,7 @@ from parity.recorded import (
 )
 
 from eachmask import models
-from eachmask.models.instance.solo import SOLO, Raw
+from eachmask.models.instance.solo import SOLO, Raw, doubled
 from eachmask.weights import from_solo
 from eachmask.weights.from_mmdet import solo as from_mmdet
 
@@ -77,7 +77,7 @@ def test_masks(ran):
 def mask_maps(model: SOLO, raw: Raw, index: int) -> dict[str, torch.Tensor]:
     """What a level's masks are made of, by the recorded names; of all cells, which no verb ever needs."""
     if hasattr(model.mask_branch, "masks"):
-        return {f"mask_logits.{index}": model.mask_branch.masks[index](raw.maps[index])}
+        return {f"mask_logits.{index}": model.mask_branch.masks[index](doubled(raw.maps[index]))}
     columns, rows = raw.maps[index].chunk(2, dim=1)
     return {f"mask_x_logits.{index}": columns, f"mask_y_logits.{index}": rows}
 

@@ -45,6 +45,8 @@ Limits = tuple[float, float]
 NO_LIMITS: Limits = (-math.inf, math.inf)
 _MIN_WINOGRAD_CHANNELS = 64  # below, the additions of the transforms outweigh the saved multiplications
 _MIN_WINOGRAD_TILES = 32  # below, reading 36/9 times the weights takes longer than multiplying by them
+_WIDE, _MIN_WIDE_TILES = 1 << 21, 128  # numbers in weights that take 36 MB so, for which it has to be worth more
+_MOST_WEIGHTS = 384 << 20  # bytes of all weights and their Winograd forms together; see `_ration_winograd`
 _MOST_MATRIX_ROWS = 2048  # pixels; above, oneDNN is faster, and its layouts are few
 _LARGE_WEIGHTS = 1 << 19  # numbers; before laying these out, freed memory is given back
 _MANY_MAPS = 9  # from here on, one more or less does not change how oneDNN wants the weights
@@ -74,6 +76,7 @@ def optimise_for_inference(model: nn.Module, *, in_place: bool = False) -> nn.Mo
             module.__class__ = FastFPN
         elif hasattr(module, "for_inference"):
             model = _replace(model, name, module.for_inference())
+    _ration_winograd(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -88,6 +91,8 @@ class FastConv2d(nn.Conv2d):
     """
 
     limits: Limits = NO_LIMITS
+    winograd_allowed: bool = True
+    """Whether there is memory for the Winograd form of the weights."""
 
     @classmethod
     def fold(cls, conv: nn.Conv2d, norm: nn.Module | None = None, limits: Limits = NO_LIMITS) -> FastConv2d:
@@ -166,14 +171,22 @@ class FastConv2d(nn.Conv2d):
             or not _has_onednn()
         )
 
-    def _winograd_pays(self, x: Tensor) -> bool:
+    def suits_winograd(self) -> bool:
+        """Whether the algorithm fits, for large enough maps."""
         return (
             self.kernel_size == (3, 3)
             and self.stride == self.padding == self.dilation == (1, 1)
             and self.groups == 1
             and min(self.in_channels, self.out_channels) >= _MIN_WINOGRAD_CHANNELS
+        )
+
+    def _winograd_pays(self, x: Tensor) -> bool:
+        return (
+            self.winograd_allowed
+            and self.suits_winograd()
             and x.dtype == torch.float32
-            and x.shape[0] * -(-x.shape[2] // 4) * -(-x.shape[3] // 4) >= _MIN_WINOGRAD_TILES
+            and x.shape[0] * -(-x.shape[2] // 4) * -(-x.shape[3] // 4)
+            >= (_MIN_WINOGRAD_TILES if self.weight.numel() < _WIDE else _MIN_WIDE_TILES)
         )
 
     def _matrix_pays(self, x: Tensor) -> bool:
@@ -237,6 +250,19 @@ def _layout_of(weights: Tensor) -> bytes:
     if not hasattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md"):
         return b""
     return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(weights).numpy())
+
+
+def _ration_winograd(model: nn.Module) -> None:
+    """Say which convolutions may keep a Winograd form of their weights, four times as large as the weights.
+
+    Of a wide network's they would take more memory than all the rest. The narrow ones come first: their maps are the
+    large ones, so a byte of theirs saves the most time.
+    """
+    room = _MOST_WEIGHTS - sum(p.numel() * p.element_size() for p in model.parameters())
+    convs = [m for m in model.modules() if isinstance(m, FastConv2d) and m.suits_winograd()]
+    for conv in sorted(convs, key=lambda conv: conv.weight.numel()):
+        room -= 4 * conv.weight.numel() * conv.weight.element_size()
+        conv.winograd_allowed = room >= 0
 
 
 def _has_onednn() -> bool:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from eachmask.ops.nms import mask_iou, mask_nms, matrix_nms
 from eachmask.structures import Instances, SoftMasks
 
-NUMBERS_AT_ONCE = 1 << 23
+NUMBERS_AT_ONCE = 1 << 21
 """Maps are made in groups of so many numbers."""
 
 FREE = -1.0

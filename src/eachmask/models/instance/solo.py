@@ -51,7 +51,7 @@ _NUMBERS_AT_ONCE = 1 << 20
 class Raw(NamedTuple):
     """What the two branches say of each level."""
 
-    maps: tuple[Tensor, ...]  # per level (B, C, H, W): what masks are made of, at strides 4, 4, 8, 16, 16
+    maps: tuple[Tensor, ...]  # per level: what the mask branch draws from
     logits: tuple[Tensor, ...]  # per level (B, K, S, S)
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
     batch_size: tuple[int, int]  # (height, width) that maps and grids span: the padded image's, or a little more
@@ -174,15 +174,22 @@ class MaskBranch(nn.Module):
         self.masks = nn.ModuleList(_output(config.width, grid**2, 1) for grid in config.grids)
 
     def forward(self, level: Tensor, index: int) -> Tensor:
-        """(B, C, H, W) -> (B, C', 2 H, 2 W)."""
-        x: Tensor = self.convs(torch.cat([level, coordinates(level)], 1))
-        return doubled(x)
+        """(B, C, H, W) -> (B, C', H, W)."""
+        result: Tensor = self.convs(torch.cat([level, coordinates(level)], 1))
+        return result
 
-    def draw(self, maps: Tensor, index: int, cells: Tensor, size: torch.Size | None) -> Tensor:
-        """Masks of cells (N,) from one image's maps (C', H, W) of level ``index``: (N, *size) probabilities."""
+    def draw(self, maps: Tensor, index: int, cells: Tensor, size: tuple[int, int] | None) -> Tensor:
+        """Masks of cells (N,) from one image's maps (C', H, W) of level ``index``: (N, *size) probabilities.
+
+        In the paper the maps are doubled and the last layer follows. Both are linear: doubling the few masks instead of
+        the many maps gives the same.
+
+        Args:
+            size: None is twice that of the maps.
+        """
         last = self.masks[index]
         logits = torch.addmm(last.bias[cells, None], last.weight[cells].flatten(1), maps.flatten(1))  # type: ignore[index]
-        probabilities = logits.view(-1, *maps.shape[-2:]).float().sigmoid()
+        probabilities = doubled(logits.view(1, -1, *maps.shape[-2:]))[0].float().sigmoid()
         return _in_size(probabilities, size)
 
 
@@ -211,8 +218,8 @@ class DecoupledMaskBranch(nn.Module):
             for_y = doubled(self.y_convs(torch.cat([level, places[:, 1:]], 1)))
         return torch.cat([self.x_masks[index](for_x), self.y_masks[index](for_y)], 1)
 
-    def draw(self, maps: Tensor, index: int, cells: Tensor, size: torch.Size | None) -> Tensor:
-        """Masks of cells (N,) from one image's maps (2 S, H, W): (N, *size) probabilities."""
+    def draw(self, maps: Tensor, index: int, cells: Tensor, size: tuple[int, int] | None) -> Tensor:
+        """Masks of cells (N,) from one image's maps (2 S, 2 H, 2 W): (N, *size) probabilities, at None (2 H, 2 W)."""
         grid = len(maps) // 2
         column, row = (maps[i].float().sigmoid() for i in (cells % grid, grid + cells // grid))
         return _in_size(column, size) * _in_size(row, size)
@@ -247,8 +254,8 @@ class SOLO(nn.Module):
         levels = even_levels(self.backbone(images.tensor))
         maps = tuple(self.mask_branch(level, i) for i, level in enumerate(levels))
         logits = tuple(self.categories(level, grid) for level, grid in zip(levels, self.config.grids, strict=True))
-        rows, columns = maps[0].shape[-2:]
-        return Raw(maps, logits, images.sizes, (STRIDES[0] // 2 * rows, STRIDES[0] // 2 * columns))
+        rows, columns = levels[0].shape[-2:]
+        return Raw(maps, logits, images.sizes, (STRIDES[0] * rows, STRIDES[0] * columns))
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """Focal loss of the classes on all cells, Dice loss of the masks of positive cells (paper, eq. 1 - 4).
@@ -262,8 +269,8 @@ class SOLO(nn.Module):
             for index, (maps, level) in enumerate(zip(raw.maps, levels, strict=True)):
                 level = level.last_of_each_cell()
                 if len(level.cells):
-                    truth = every_cell(target.true_masks, level.objects, STRIDES[index] // 2, maps.shape[-2:])
                     drawn = self.mask_branch.draw(maps[image], index, level.cells.to(maps.device), None)
+                    truth = every_cell(target.true_masks, level.objects, STRIDES[index] // 2, drawn.shape[-2:])
                     errors.append(dice(drawn, truth.to(drawn), eps=2e-3))
         return {
             "class": class_loss(raw.logits, assigned),
@@ -277,19 +284,20 @@ class SOLO(nn.Module):
     def _decode_image(self, raw: Raw, image: int, options: DecodeOptions) -> Instances:
         limits = limits_of(self.config, options)
         found = find_candidates([level[image] for level in raw.logits], limits.candidate, STRIDES)
-        size = raw.maps[0].shape[-2:]
+        half = STRIDES[0] // 2
+        size = raw.batch_size[0] // half, raw.batch_size[1] // half
 
         def draw(chosen: Tensor) -> Tensor:
             """Whole maps at stride 4."""
             result = raw.maps[0].new_empty((len(chosen), *size), dtype=torch.float32)
             for level in found.levels[chosen].unique().tolist():
                 rows = torch.nonzero(found.levels[chosen] == level).squeeze(1)
-                for some in rows.split(max(1, _NUMBERS_AT_ONCE // size.numel())):  # type: ignore[no-untyped-call]
+                for some in rows.split(max(1, _NUMBERS_AT_ONCE // math.prod(size))):  # type: ignore[no-untyped-call]
                     cells = found.cells[chosen[some]]
                     result[some] = self.mask_branch.draw(raw.maps[level][image], level, cells, size)
             return result
 
-        frame = Frame((size[0], size[1]), raw.batch_size, raw.sizes[image])
+        frame = Frame(size, raw.batch_size, raw.sizes[image])
         result = select(found, draw, frame, limits, options.mask_threshold)
         return result if options.with_masks else replace(result, masks=None)
 
