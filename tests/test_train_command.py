@@ -68,6 +68,18 @@ def test_another_format_and_a_val_set_of_its_own(coco, tmp_path, capsys):
     assert "labelme" in capsys.readouterr().out
 
 
+def test_one_process_of_several_speaks(coco, tmp_path, capsys, monkeypatch):
+    """Each process of a shared run calls the command; what it says, and the list of problems, come once."""
+    monkeypatch.setattr("eachmask.train.loop.train", lambda recipe, train_data, val_data, run: run.out / "model")
+    said = {}
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        arguments = ["--data", str(coco), "--out", str(tmp_path / rank), *QUICK]
+        assert main(["train", "mask_rcnn_lite0_fpn", *arguments]) == 0
+        said[rank] = capsys.readouterr().out
+    assert "2 steps of 2 images" in said["0"] and "best model" in said["0"] and not said["1"]
+
+
 def test_start_from_ones_own_model(run, coco, tmp_path, capsys):
     out = ["--out", str(tmp_path / "run"), "--steps", "1", "--batch", "2", "--size", "64", "--device", "cpu"]
     start = ["--start", str(run / "model.safetensors")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -103,8 +104,9 @@ def train(options: TrainOptions) -> int:
     train_data, val_data, notes, record = _splits(options, named)
     recipe, decided = (named, []) if named is not None else _recipe_for(options, train_data)
     recipe = _changed(recipe, options)
-    for note in [*notes, *decided, f"{recipe.steps} steps of {recipe.batch_size} images."]:
-        print(note)
+    if _speaks():
+        for note in [*notes, *decided, f"{recipe.steps} steps of {recipe.batch_size} images."]:
+            print(note)
     run = Run(
         out=options.out,
         seed=options.seed,
@@ -116,12 +118,19 @@ def train(options: TrainOptions) -> int:
         notes=record,
     )
     path = run_training(recipe, train_data, val_data, run)
+    if not _speaks():
+        return 0
     if ":" in options.model:  # a recipe of one's own is kept as it was written
         source, kept = Path(options.model.rsplit(":", 1)[0]), options.out / "recipe.py"
         if source.resolve() != kept.resolve():
             shutil.copyfile(source, kept)
     print(f"The best model is {path}. Use it: eachmask predict IMAGES --model {path} --out results")
     return 0
+
+
+def _speaks() -> bool:
+    """Whether this process is the one of several (torchrun, accelerate launch) that prints and writes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _check(options: TrainOptions) -> None:
@@ -228,10 +237,12 @@ def _splits(
         f"{' ...' if len(data.categories) > 8 else ''}."
     ]
     if problems:
-        options.out.mkdir(parents=True, exist_ok=True)
         listed = options.out / "data-problems.txt"
-        listed.write_text("\n".join(str(problem) for problem in problems) + "\n", encoding="utf-8")
-        notes.append(f"{len(problems)} problems in the data, all in {listed}; the first: {problems[0]}.")
+        if _speaks():
+            options.out.mkdir(parents=True, exist_ok=True)
+            listed.write_text("\n".join(str(problem) for problem in problems) + "\n", encoding="utf-8")
+        count = "One problem" if len(problems) == 1 else f"{len(problems)} problems"
+        notes.append(f"{count} in the data, all in {listed}; the first: {problems[0]}.")
     record = {"data": str(options.data), "val": how, "val images": len(val), "problems": len(problems)}
     train_data, val_data = PictureSamples(training, data.categories), PictureSamples(val, data.categories)
     if not train_data.num_objects:
