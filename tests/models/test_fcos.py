@@ -121,3 +121,18 @@ def test_the_authors_models_rank_by_the_product():
 
     assert BlendMask().best_by == CenterMask().best_by == ADELAIDET["best_by"] == "product"
     assert fcos_lite0_fpn().config.best_by == "class"
+
+
+def test_without_classes_every_object_is_of_one():
+    torch.manual_seed(0)
+    model, plain = fcos_lite0_fpn(num_classes=5, agnostic=True), fcos_lite0_fpn(num_classes=1)
+    plain.load_state_dict(model.state_dict())
+    images = ImageBatch(torch.rand(1, 3, 64, 64), ((64, 64),))
+    boxes = torch.tensor([[4.0, 4, 40, 40], [30, 30, 60, 60]])
+    many, one = ([Instances((64, 64), boxes, labels=torch.tensor(labels))] for labels in ([4, 2], [0, 0]))
+    raw = model(images)
+    assert raw.logits[0].shape[1] == 1
+    got, wanted = model.losses(raw, many), plain.losses(plain(images), one)
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+    (found,) = model.eval().decode(model(images), DecodeOptions(score_threshold=0.0))
+    assert len(found) and not found.labels.any()

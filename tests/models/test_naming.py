@@ -13,13 +13,16 @@ import torch
 
 import eachmask
 from eachmask.data import table
+from eachmask.data.annotated import AnnotatedSet
 from eachmask.data.coco import to_annotations
 from eachmask.data.geojson import to_geojson
 from eachmask.draw import _captions
+from eachmask.models.instance.condinst import condinst_lite0_fpn
 from eachmask.models.instance.mask_rcnn import mask_rcnn_lite0_p3
-from eachmask.models.naming import Config, Namer, square
-from eachmask.recipes.object_names import least_sure
+from eachmask.models.naming import Config, Namer, likeliest_class, square
+from eachmask.recipes.object_names import least_sure, with_kinds
 from eachmask.structures import Bitmaps, Category, Instances, Preprocess
+from eachmask.train.start import choose_start
 from eachmask.weights.file import ModelInfo, load_model, load_namer, save_model
 
 ANIMALS = Config(
@@ -62,6 +65,38 @@ def test_a_name_comes_with_its_class_and_only_where_the_network_is_sure():
     assert named.fine_label_names == ["cat", "", "car"]
     assert named.label_names == ["animal", "vehicle", "vehicle"]  # the middle one keeps what the detector said
     assert named.fine_scores[1] == 0 and (named.fine_scores[[0, 2]] >= 0.9).all()
+
+
+def test_the_likeliest_class_is_that_of_the_likeliest_names_together():
+    probabilities = torch.tensor([[0.3, 0.3, 0.4], [0.1, 0.2, 0.7]])
+    assert likeliest_class(probabilities, torch.tensor([0, 0, 1])).tolist() == [0, 1]
+
+
+def test_the_class_can_be_left_to_the_names():
+    image = np.full((60, 120, 3), 255, np.uint8)
+    bright = objects()
+    bright.labels = torch.zeros(3, dtype=torch.int64)
+    for sure in (0.5, 1.1):  # also where no name is given
+        decided = Brightness(replace(ANIMALS, at_most=2, sure=sure, decides=True)).name(image, bright, (0.0, 255.0))
+        assert decided.label_names == ["vehicle", "vehicle", "animal"], "the third is not looked at"
+        assert decided.fine_label_names == (["car", "car", ""] if sure < 1 else ["", "", ""])
+    assert not bright.labels.any(), "the objects that were given stay as they are"
+
+
+def test_a_detector_of_one_class_gets_the_kinds_of_the_data(tmp_path: Path):
+    torch.manual_seed(0)
+    model = condinst_lite0_fpn(num_classes=1, score_threshold=0.0).eval()
+    one_class = (Category(1, "object"),)
+    info = ModelInfo("condinst_lite0_fpn", {"score_threshold": 0.0}, Preprocess(short_side=64), one_class)
+    classes = [Category(1, "cat", "animal"), Category(2, "dog", "animal"), Category(3, "car", "vehicle")]
+    again, changed = with_kinds(model, info, AnnotatedSet(tuple(classes), {}))
+    assert [c.name for c in changed.categories] == ["animal", "vehicle"]
+    path = save_model(tmp_path / "m.safetensors", again, changed, namer=Namer(replace(ANIMALS, decides=True)).eval())
+    image = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
+    found = eachmask.load(path, device="cpu").predict(image)
+    assert len(found) > 2 and set(found.label_names) <= {"animal", "vehicle"}
+    start = choose_start("condinst_lite0_fpn", str(path))
+    assert start.whole and "agnostic" not in start.config, "trained further, it learns the classes itself"
 
 
 def test_only_the_best_objects_are_looked_at():

@@ -3,7 +3,8 @@
 The idea: few annotated photographs teach where objects are, but not what each of 80 kinds looks like. A network trained
 on ImageNet has seen a thousand kinds; what it says of a crop around the object, before its last layer, is enough for a
 linear classifier learnt from a few thousand objects (Donahue et al.: "DeCAF", ICML 2014, arXiv 1310.1531). A name is
-only given where the classifier is sure.
+only given where the classifier is sure. The class can be left to it too: then the detector need not tell classes apart
+at all, and learns from the objects of all of them what an object is.
 
 Shapes: N objects, K names, S = 128 the side of a crop.
 """
@@ -36,6 +37,8 @@ class Config:
     """The class of each name, as a label of the detector."""
     sure: float = 0.8
     """From this probability on a name is given."""
+    decides: bool = False
+    """Every object that is looked at gets the class whose names are likeliest together, whatever the detector says."""
     at_most: int = 20
     """So many of a picture's best objects are looked at."""
     side: int = 128
@@ -92,17 +95,20 @@ class Namer(nn.Module):
         fine = torch.full((len(found),), -1, dtype=torch.int64)
         scores = torch.zeros(len(found))
         boxes = found.boxes[: config.at_most].cpu().numpy()
-        device = self.classifier.weight.device
+        device, kinds = self.classifier.weight.device, torch.tensor(config.labels)
+        labels = found.labels
+        labels = None if labels is None else labels.cpu().clone()
         for first in range(0, len(boxes), CROPS_AT_ONCE):
             crops = self.crops(image, boxes[first : first + CROPS_AT_ONCE], limits).to(device)
-            best, name = self(crops).float().softmax(dim=1).max(dim=1)
-            sure = (best >= config.sure).cpu()
+            probabilities = self(crops).float().softmax(dim=1).cpu()
+            best, name = probabilities.max(dim=1)
+            sure = best >= config.sure
             part = slice(first, first + len(best))
-            fine[part] = torch.where(sure, name.cpu(), -1)
-            scores[part] = torch.where(sure, best.cpu(), 0.0)
-        labels = found.labels
-        if labels is not None and len(fine):
-            labels = torch.where(fine >= 0, torch.tensor(config.labels)[fine.clamp(min=0)], labels.cpu())
+            fine[part] = torch.where(sure, name, -1)
+            scores[part] = torch.where(sure, best, 0.0)
+            if labels is not None:
+                others = likeliest_class(probabilities, kinds) if config.decides else labels[part]
+                labels[part] = torch.where(sure, kinds[name], others)
         return replace(found, labels=labels, fine_labels=fine, fine_scores=scores, fine_names=config.names)
 
     def crops(self, image: NDArray[Any], boxes: NDArray[Any], limits: tuple[float, float]) -> Tensor:
@@ -110,6 +116,20 @@ class Namer(nn.Module):
         config = self.config
         parts = [square(image, box, config.side, config.context, config.least) for box in boxes]
         return config.preprocess(parts, limits).tensor
+
+
+def likeliest_class(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The class whose names are likeliest together.
+
+    Args:
+        probabilities: (N, K) of the names.
+        labels: (K,) the class of each name.
+
+    Returns:
+        (N,) labels.
+    """
+    together = probabilities.new_zeros(len(probabilities), int(labels.max()) + 1)
+    return together.index_add_(1, labels.to(probabilities.device), probabilities).argmax(dim=1)
 
 
 def square(image: NDArray[Any], box: Sequence[float], side: int, context: float, least: float) -> NDArray[Any]:

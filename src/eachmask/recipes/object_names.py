@@ -15,15 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask import models
 from eachmask.data.annotated import AnnotatedSet, Picture
 from eachmask.data.convert import read_any
 from eachmask.data.pictures import PictureSamples
-from eachmask.models.naming import Config, Namer
+from eachmask.models.naming import Config, Namer, likeliest_class
+from eachmask.recipes.objects import supercategories
 from eachmask.structures import Category, Preprocess, UserError
-from eachmask.weights.file import load_model, save_model
+from eachmask.weights.file import ModelInfo, load_model, save_model
 from eachmask.weights.from_efficientnet_lite import MEAN, STD, read_offline_weights
 
 RIGHT = 0.8
@@ -41,21 +43,32 @@ class Options:
     """Give a trained detector narrower names."""
 
     model: Path
-    """Trained on the same data's supercategories."""
+    """Trained on the same data: of one class, or its supercategories."""
     data: Path
     """Pictures with COCO's classes; splits train and val."""
     out: Path
     """The model file with both."""
 
 
-def fit(categories: Sequence[Category], data: AnnotatedSet) -> tuple[Namer, dict[str, float]]:
+def with_kinds(model: nn.Module, info: ModelInfo, data: AnnotatedSet) -> tuple[nn.Module, ModelInfo]:
+    """A detector of one class as one of the data's supercategories, which it leaves to a namer to tell apart."""
+    categories = supercategories(data).categories
+    config = info.config | {"agnostic": True}
+    again = models.variant(info.variant)(num_classes=len(categories), **config)
+    again.load_state_dict(model.state_dict())
+    return again.eval(), replace(info, categories=categories, config=config)
+
+
+def fit(categories: Sequence[Category], data: AnnotatedSet, *, decides: bool = False) -> tuple[Namer, dict[str, float]]:
     """Learn the names of a data set's categories.
 
     Args:
         categories: the detector's, by name the supercategories of the data's.
+        decides: the namer tells the supercategories apart, too.
 
     Returns:
-        the namer; on val, given the true boxes: share of objects that get a name, and of right ones among these.
+        the namer; on val, given the true boxes: share of objects that get a name, of right ones among these, of right
+        ones if all got one, and of right supercategories.
 
     Raises:
         UserError: a supercategory is not among the detector's categories.
@@ -67,6 +80,8 @@ def fit(categories: Sequence[Category], data: AnnotatedSet) -> tuple[Namer, dict
     config = Config(
         names=tuple(c.name for c in data.categories),
         labels=tuple(labels[c.supercategory] for c in data.categories),
+        decides=decides,
+        at_most=100 if decides else 20,
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=None),
     )
     namer = Namer(config).eval()
@@ -77,8 +92,11 @@ def fit(categories: Sequence[Category], data: AnnotatedSet) -> tuple[Namer, dict
     namer.classifier.load_state_dict({"weight": weight / std, "bias": bias - weight @ (mean / std)})
     vectors, wanted = _seen(namer, data, "val")
     with torch.inference_mode():
-        best, name = namer.classifier(vectors).softmax(dim=1).max(dim=1)
+        probabilities = namer.classifier(vectors).softmax(dim=1)
+        best, name = probabilities.max(dim=1)
     sure, scores = least_sure(best, name == wanted)
+    kinds = torch.tensor(config.labels)
+    scores["kind"] = float((likeliest_class(probabilities, kinds) == kinds[wanted]).double().mean())
     namer.config = replace(config, sure=sure)
     return namer, scores
 
@@ -158,7 +176,10 @@ def main() -> None:
     options = tyro.cli(Options)
     model, info = load_model(options.model)
     data, _ = read_any(options.data)
-    namer, scores = fit(info.categories, data)
+    one_class = len(info.categories) == 1
+    if one_class:
+        model, info = with_kinds(model, info, data)
+    namer, scores = fit(info.categories, data, decides=one_class)
     save_model(options.out, model, info, half=True, namer=namer)
     shares = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
     print(f"{options.out}: names from a probability of {namer.config.sure:.3f} on; of val's true boxes: {shares}")

@@ -172,7 +172,9 @@ def _from_file(path: Path, variant: str) -> Start:
     if info.variant != variant:
         note = f"{info.name or path.name} is a {info.variant}, not a {variant}: only its backbone is taken."
         return Start(FromBackbone(str(path)), info.preprocess, note=note)
-    return Start(FromModel(str(path)), info.preprocess, dict(info.config), whole=True)
+    # Whatever the model left to a namer to tell apart, a model trained on other data has to learn itself.
+    config = {key: value for key, value in info.config.items() if key != "agnostic"}
+    return Start(FromModel(str(path)), info.preprocess, config, whole=True)
 
 
 def _from_torchvision(body: ResNet | Swin) -> str:

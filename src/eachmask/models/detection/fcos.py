@@ -57,6 +57,8 @@ class Config:
 
     depth: int = 4
     """Convolutions of each tower."""
+    agnostic: bool = False
+    """One score for all classes together: every object gets label 0, and something else has to tell them apart."""
     groups: int = 32
     """Of the towers' group normalisation; 0 leaves it out."""
     conv_bias: bool = True
@@ -160,7 +162,7 @@ class FCOS(nn.Module):
         self.backbone = backbone
         strides: Any = backbone.strides
         channels: Any = backbone.channels
-        self.head = FCOSHead(channels[0], num_classes, len(strides), config)
+        self.head = FCOSHead(channels[0], 1 if config.agnostic else num_classes, len(strides), config)
 
     def forward(self, images: ImageBatch) -> Raw:
         """(B, 3, H, W) -> what the head says of every place."""
@@ -212,7 +214,7 @@ class FCOS(nn.Module):
         index = torch.cat(matched)
         wanted = torch.zeros_like(logits)
         places = torch.nonzero(index >= 0).squeeze(1)
-        wanted[places, matched_labels(targets, matched)] = 1
+        wanted[places, self.matched_columns(targets, matched)] = 1
         num_positive = max(len(places), 1)
         focal = sigmoid_focal(logits, wanted, weight=(index != IGNORED).float()[:, None])
 
@@ -234,6 +236,11 @@ class FCOS(nn.Module):
             "box": (errors * quality).sum() / quality.sum().clamp(min=1e-6),
             "centerness": F.binary_cross_entropy_with_logits(said, quality, reduction="sum") / num_positive,
         }
+
+    def matched_columns(self, targets: list[Instances], matched: list[Tensor]) -> Tensor:
+        """Which of the class scores each of all images' matched places is to raise: (M,)."""
+        labels = matched_labels(targets, matched)
+        return torch.zeros_like(labels) if self.config.agnostic else labels
 
     @torch.no_grad()
     def keep(self, raw: Raw, options: DecodeOptions) -> list[Kept]:

@@ -146,7 +146,7 @@ class PolarMask(FCOS):
         index = torch.cat(matched)
         places = torch.nonzero(index >= 0).squeeze(1)
         wanted = torch.zeros_like(logits)
-        wanted[places, fcos.matched_labels(targets, matched)] = 1
+        wanted[places, self.matched_columns(targets, matched)] = 1
         focal = sigmoid_focal(logits, wanted, weight=(index != IGNORED).float()[:, None])
 
         points = torch.cat(self.points(raw.detection)).repeat(len(targets), 1)[places]
