@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import pytest
 from made_scenes import CATEGORIES, made, pycocotools, write
 from PIL import Image
 from skimage.measure import label
-from small_sets import make_set
+from small_sets import SIZE, make_set
 from tiny_model import Spots, spots_image, spots_info
 
 from eachmask.cli import main
-from eachmask.data.coco import CocoDataset
+from eachmask.data.coco import CocoDataset, to_annotations
+from eachmask.data.coco_folder import write_coco_folder
 from eachmask.data.coco_results import match_categories
 from eachmask.data.labelme import write_labelme
 from eachmask.evaluate import Settings, evaluate
@@ -333,3 +335,25 @@ def test_files_that_hold_no_results_are_named(files, tmp_path, text, reason):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(UserError, match=reason):
         evaluate(CocoDataset(files[0], files[0].parent), tmp_path / "r.json", settings=QUICK)
+
+
+def test_the_report_shows_the_best_and_the_worst_images(tmp_path):
+    data = make_set(tmp_path / "pictures")
+    every = [picture for _, picture in data.pictures()]
+    write_coco_folder(tmp_path / "set", replace(data, splits={"train": every}))
+    dataset = CocoDataset(tmp_path / "set" / "instances_train.json", tmp_path / "set" / "images" / "train")
+    rows = [  # of the first image all that is annotated, of the others nothing
+        {"image_id": dataset.records[0]["id"], **row, "score": 0.9} for row in to_annotations(dataset.targets(0))
+    ]
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(rows))
+    found = evaluate(dataset, results, settings=Settings(resamples=0, boundary=False, pictures=1))
+    (best,), (worst,) = found.best, found.worst
+    assert dataset.records[0]["file_name"] in best.caption and "0 missed, 0 false" in best.caption
+    assert "c.png: 0 found, 2 missed, 0 false" in worst.caption, "b.png has no objects"
+    assert worst.found.shape == worst.annotated.shape == (*SIZE, 3)
+    assert (worst.found != worst.annotated).any(-1).mean() > 0.1
+    page = evaluation_html(found)
+    assert page.count("data:image/jpeg") == 4 and "best" not in found.to_json()["measured"]
+    nowhere = CocoDataset(dataset.path, tmp_path)
+    assert not evaluate(nowhere, results, settings=Settings(resamples=0, boundary=False)).best

@@ -6,6 +6,8 @@ here grows with objects times pixels.
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +109,13 @@ def shrink(image: NDArray[Any], instances: Instances, max_side: int) -> tuple[ND
         return image, instances
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), instances.resize(size)
+
+
+def jpeg_source(picture: Picture, quality: int = 82) -> str:
+    """A picture (H, W, 3) as the ``src`` of an HTML image."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def to_display(image: NDArray[Any], stretch: bool | None = None) -> Picture:

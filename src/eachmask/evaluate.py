@@ -20,6 +20,7 @@ from eachmask.data.coco import CocoDataset, is_crowd, to_annotations, whole_numb
 from eachmask.data.coco_results import read_results
 from eachmask.data.segmentations import draw_one
 from eachmask.evaluation import Comparison, Evaluation
+from eachmask.evaluation_pictures import best_and_worst
 from eachmask.metrics import average_precision
 from eachmask.metrics.bootstrap import difference, intervals
 from eachmask.metrics.boundary_ap import boundary_matches
@@ -52,11 +53,15 @@ class Settings:
     boundary: bool = True
     """Also boundary AP, the slowest part."""
     seed: int = 0
+    pictures: int = 5
+    """So many of the best images and of the worst ones are drawn, where the files are there."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.score <= 1:
             raise UserError(f"the score threshold must lie in 0..1, not {self.score:g}")
-        for name, number in (("number of resamples", self.resamples), ("seed", self.seed)):
+        for name, number in (
+            ("number of resamples", self.resamples), ("seed", self.seed), ("number of pictures", self.pictures)
+        ):  # fmt: skip
             if number < 0:
                 raise UserError(f"the {name} must not be negative, but is {number}")
 
@@ -104,6 +109,9 @@ def evaluate(
     for row, own in zip(per_class, qualities, strict=True):
         row["pq"] = own.pq
     sweeps = _sweeps(matches, classes)
+    shown_from = sweeps[""].best_threshold if "" in sweeps else settings.score
+    order = _image_order(dataset)
+    best, worst = best_and_worst(dataset, order, predictions, targets, shown_from, settings.pictures)
     return Evaluation(
         name=name or results.stem,
         data=str(dataset.path.name),
@@ -125,6 +133,9 @@ def evaluate(
         comparison=None if compare is None else _comparison(compare, dataset, targets, matches, settings),
         notes=notes + [f"left out: {reason}" for reason in dataset.dropped[:20]],
         published=published or {},
+        best=best,
+        worst=worst,
+        shown_from=shown_from,
     )
 
 

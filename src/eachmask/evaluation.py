@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from eachmask.metrics.bootstrap import Interval
 from eachmask.metrics.calibration import Calibration
 from eachmask.metrics.sweep import Sweep
 from eachmask.structures import UserError
+
+if TYPE_CHECKING:
+    from eachmask.evaluation_pictures import Pair
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
     published: dict[str, float] = field(default_factory=dict)
     """What the makers of the model say, on their data; never measured here."""
+    best: list[Pair] = field(default_factory=list)
+    worst: list[Pair] = field(default_factory=list)
+    """Images that it does well and badly at the score ``shown_from``, for the report alone."""
+    shown_from: float = 0.5
 
     def value(self, name: str) -> float:
         """One measure by name: ``ap`` (of masks), ``bbox.ap50``, ``boundary.ap``, ``pq``, ``dice``, ``ece`` ...
@@ -79,7 +86,9 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """For machines: what is not a number becomes null. Of the classes' curves only the best points are kept."""
-        plain = asdict(self)
+        plain = asdict(replace(self, best=[], worst=[]))
+        for name in ("best", "worst", "shown_from"):
+            plain.pop(name)
         curves = plain.pop("sweeps")
         plain["sweep"] = curves.pop("", None)
         best = ("best_threshold", "best_f1")

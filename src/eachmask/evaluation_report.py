@@ -12,11 +12,13 @@ from importlib.resources import files
 from math import isfinite, isnan
 from typing import TYPE_CHECKING
 
+from eachmask.draw import jpeg_source
 from eachmask.evaluation_charts import confusion_chart, error_chart, reliability_chart, sweep_chart
 from eachmask.metrics.tide import KINDS
 
 if TYPE_CHECKING:
     from eachmask.evaluation import Comparison, Evaluation
+    from eachmask.evaluation_pictures import Pair
     from eachmask.metrics.bootstrap import Interval
 
 _WORDS = {"segm": "masks", "bbox": "boxes", "keypoints": "keypoints", "boundary": "boundaries"}
@@ -43,6 +45,9 @@ svg .guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}svg .chosen{stroke:
 svg polyline{fill:none;stroke-width:2}svg .bar,svg .cell{fill:var(--accent)}svg .bar{opacity:.75}
 svg polyline.precision{stroke:#2563eb}svg polyline.recall{stroke:#d97706}svg polyline.f1{stroke:var(--accent)}
 svg circle.precision{fill:#2563eb}svg circle.recall{fill:#d97706}svg .mean{fill:var(--ink)}
+.pair{display:grid;gap:18px;grid-template-columns:repeat(auto-fill,minmax(min(560px,100%),1fr))}
+.pair figure{margin:0}.pair div{display:grid;grid-template-columns:1fr 1fr;gap:6px}
+.pair img{width:100%;border-radius:8px;display:block}.pair figcaption{font-size:14px;color:var(--soft);margin-top:4px}
 svg .best{fill:none;stroke:var(--accent);stroke-width:2.5}
 .grid2 .all tbody th{min-width:0}
 .key b{font-weight:600}.key .p{color:#2563eb}.key .r{color:#d97706}.key .f{color:var(--accent)}
@@ -52,7 +57,7 @@ svg .best{fill:none;stroke:var(--accent);stroke-width:2.5}
 def evaluation_html(found: Evaluation) -> str:
     """The whole page."""
     style = (files("eachmask") / "report.css").read_text(encoding="utf-8") + _STYLE
-    sections = [_coco(found), _curves(found), _errors(found), _thresholded(found), _classes(found)]
+    sections = [_coco(found), _curves(found), _errors(found), _thresholded(found), _classes(found), _pictures(found)]
     if found.comparison is not None:
         sections.insert(1, _comparison(found, found.comparison))
     if found.published:
@@ -60,7 +65,7 @@ def evaluation_html(found: Evaluation) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <meta name="color-scheme" content="light dark"><title>{escape(found.name)} on {escape(found.data)}</title>
 <style>{style}</style></head><body>
 <header><div><p class="kicker">eachmask &middot; evaluation</p><h1>{escape(found.name)}</h1>
@@ -161,6 +166,25 @@ def _errors(found: Evaluation) -> str:
             f"<p>Rows are true, columns predicted classes, score at least {found.score:g}, IoU at least 0.5.</p></div>"
         )
     return f'<section><h2>Errors</h2><div class="grid2">{"".join(panels)}</div></section>'
+
+
+def _pictures(found: Evaluation) -> str:
+    """Galleries of the best and the worst images; nothing where the image files are not there."""
+    galleries = "".join(
+        f'<h3>{title}</h3><div class="pair">{"".join(_figure(pair) for pair in pairs)}</div>'
+        for title, pairs in (("Best", found.best), ("Worst", found.worst))
+        if pairs
+    )
+    words = f"Found on the left, from a score of {found.shown_from:.2f} on; annotated on the right. Classes aside."
+    return f'<section><h2>Pictures</h2><p class="note">{words}</p>{galleries}</section>' if galleries else ""
+
+
+def _figure(pair: Pair) -> str:
+    images = "".join(
+        f'<img alt="{side}: {escape(pair.caption)}" src="{jpeg_source(picture)}">'
+        for side, picture in (("found", pair.found), ("annotated", pair.annotated))
+    )
+    return f"<figure><div>{images}</div><figcaption>{escape(pair.caption)}</figcaption></figure>"
 
 
 def _thresholded(found: Evaluation) -> str:

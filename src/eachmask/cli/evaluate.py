@@ -64,6 +64,8 @@ class EvaluateOptions:
     """Also boundary AP, the slowest of all."""
     seed: int = 0
     """Of the resampling."""
+    pictures: int = 5
+    """So many of the best images and of the worst ones are shown in the report."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps or auto."""
 
@@ -75,7 +77,7 @@ def evaluate(options: EvaluateOptions) -> int:
     from eachmask.evaluation_report import evaluation_html
 
     limits = [_limit(text) for text in options.fail_under]
-    settings = Settings(options.score, options.resamples, options.boundary, options.seed)
+    settings = Settings(options.score, options.resamples, options.boundary, options.seed, options.pictures)
     if (options.model is None) == (options.predictions is None):
         raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
     dataset = _dataset(options)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from html import escape
@@ -11,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
+from eachmask.draw import jpeg_source
 
 STYLE = """
 svg{width:100%;max-width:760px;height:auto;display:block;background:#fff;border-radius:12px}
@@ -89,17 +87,11 @@ def _table(history: Sequence[dict[str, float]], top: dict[str, float]) -> str:
 
 def _gallery(title: str, shots: Sequence[Shot]) -> str:
     figures = "".join(
-        f'<figure><img alt="{escape(shot.caption)}" src="data:image/jpeg;base64,{_jpeg(shot.picture)}">'
+        f'<figure><img alt="{escape(shot.caption)}" src="{jpeg_source(shot.picture)}">'
         f"<figcaption>{escape(shot.caption)}</figcaption></figure>"
         for shot in shots
     )
     return f'<section><h2>{title}</h2><div class="pair">{figures}</div></section>' if shots else ""
-
-
-def _jpeg(picture: Any) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=82)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _facts(facts: dict[str, Any]) -> str:

@@ -1,0 +1,91 @@
+"""Pictures of an evaluation: the images that a model does best and worst, found beside annotated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eachmask.data.coco import CocoDataset
+from eachmask.draw import Picture, overlay, shrink
+from eachmask.metrics.coco_matches import crowd_of
+from eachmask.metrics.matching import Counts, count_matches
+from eachmask.structures import Instances, UserError
+from eachmask.structures import boxes as box_ops
+
+SIDE = 480
+"""Longer side of each picture, px."""
+IOU = 0.5
+_MISSING = 3
+"""After so many files that cannot be read no more are tried: results can be measured without the images."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image twice."""
+
+    found: Picture
+    annotated: Picture
+    caption: str
+
+
+def best_and_worst(
+    dataset: CocoDataset,
+    index: Sequence[int],
+    predictions: Sequence[Instances],
+    targets: Sequence[Instances],
+    score: float,
+    most: int,
+) -> tuple[list[Pair], list[Pair]]:
+    """The images with the highest and the lowest TP/(TP+FP+FN) at IoU 0.5, classes aside; of equals those with more
+    objects. Images without objects are left out, and those whose file is not there.
+
+    Args:
+        index: where in the data set each of the predictions and targets belongs.
+        score: threshold of what is shown.
+        most: so many of each; no image is in both.
+    """
+    shown = [instances.filter(score=score) for instances in predictions]
+    counts = {i: _counts(found, targets[i]) for i, found in enumerate(shown) if not crowd_of(targets[i]).all()}
+    order = sorted(counts, key=lambda i: (-counts[i].score, -len(targets[i])))
+    most = min(most, (len(order) + 1) // 2)
+    used: set[int] = set()
+
+    def pairs(chosen: Sequence[int]) -> list[Pair]:
+        made: list[Pair] = []
+        missing = 0
+        for i in chosen:
+            if len(made) == most or missing == _MISSING:
+                break
+            try:
+                image, caption = dataset[index[i]].image, _caption(dataset, index[i], counts[i])
+                made.append(_pair(image, shown[i], targets[i], caption))
+                used.add(i)
+            except UserError:
+                missing += 1
+        return made
+
+    best = pairs(order)
+    rest = [i for i in order if i not in used]
+    return best, pairs(sorted(rest, key=lambda i: (counts[i].score, -len(targets[i])))) if best else []
+
+
+def _counts(found: Instances, targets: Instances) -> Counts:
+    single = targets[np.flatnonzero(~crowd_of(targets))]
+    if found.masks is not None and single.masks is not None:
+        return count_matches(found.masks.iou(single.masks), IOU)
+    return count_matches(box_ops.iou(found.boxes, single.boxes).numpy(), IOU)
+
+
+def _caption(dataset: CocoDataset, index: int, counts: Counts) -> str:
+    name = dataset.records[index]["file_name"]
+    return (
+        f"{name}: {counts.true_positives} found, {counts.false_negatives} missed, {counts.false_positives} false; "
+        f"TP / (TP + FP + FN) {counts.score:.2f}"
+    )
+
+
+def _pair(image: Any, found: Instances, targets: Instances, caption: str) -> Pair:
+    return Pair(overlay(*shrink(image, found, SIDE)), overlay(*shrink(image, targets, SIDE)), caption)
