@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tyro
 
-from eachmask.weights.catalogue import bundled
+from eachmask.cli import COMMANDS
+from eachmask.models import VARIANTS
+from eachmask.recipes import RECIPES
+from eachmask.weights.catalogue import CATALOGUE, bundled
 from eachmask.weights.file import read_info
 
 ROOT = Path(__file__).parents[1]
@@ -73,3 +79,21 @@ def test_every_option_is_documented(generate: ModuleType) -> None:
 @pytest.mark.parametrize("name", sorted(bundled()))
 def test_card_in_the_file_is_the_card_in_the_documents(name: str) -> None:
     assert read_info(bundled()[name]).card.strip() == (ROOT / "docs" / "models" / f"{name}.md").read_text().strip()
+
+
+@each_page
+def test_commands_on_a_page_are_understood(page: Path) -> None:
+    """Every option exists and none is missing; models that have a plain name do, too. Nothing is run."""
+    for line in re.findall(r"^ *(?:\.venv/bin/)?eachmask ([a-z]+ [^`\n]*[^`\s])$", page.read_text(), re.MULTILINE):
+        command, *arguments = shlex.split(re.sub(r"\[.*?\]", "", line), comments=True)
+        if command not in COMMANDS or "..." in arguments:
+            continue
+        module, kind, *_ = COMMANDS[command]
+        try:
+            options = tyro.cli(getattr(import_module(module), kind), args=arguments)
+        except SystemExit:
+            pytest.fail(f"{page.name}: eachmask {line}")
+        name = str(getattr(options, "model", None) or "auto")
+        if re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            known = {*VARIANTS, *RECIPES, *bundled(), *(entry.name for entry in CATALOGUE), "auto"}
+            assert name in known, f"{page.name}: eachmask {line}"
