@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -49,3 +51,45 @@ def test_masks_do_not_depend_on_how_many_are_drawn_together(monkeypatch):
         (alone,) = model.decode(raw, options)
     assert len(together) == 9
     assert np.array_equal(together.masks.to_rle().counts, alone.masks.to_rle().counts)
+
+
+def test_masks_can_rank_the_detections():
+    """Scores times maskness squared, then Matrix NMS, against the definitions written out."""
+    torch.manual_seed(0)
+    plain = condinst_lite0_fpn(num_classes=2, nms_threshold=0.8).eval()
+    ranked = condinst_lite0_fpn(num_classes=2, nms_threshold=0.8, matrix_sigma=1.5, maskness_power=2.0).eval()
+    ranked.load_state_dict(plain.state_dict())
+    batch = ImageBatch.from_tensors([torch.randn(3, 64, 96)])
+    with torch.no_grad():
+        raw = plain(batch)
+        (all_of_them,) = plain.decode(raw, DecodeOptions(score_threshold=0.0, max_detections=40))
+        kept = plain.keep(raw.detection, DecodeOptions(score_threshold=0.0, max_detections=40))[0]
+        kernels = torch.cat([level.flatten(2) for level in raw.kernels], 2)[0].T[kept.places]
+        probability = plain.draw(raw, 0, kernels, plain.places(raw, kept.places)).sigmoid()
+        inside = probability >= 0.5
+        maskness = (probability * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+        scores = all_of_them.scores * maskness**2
+        wanted = {}
+        for j in range(len(scores)):
+            decay = [1.0]
+            for i in range(len(scores)):
+                if scores[i] > scores[j] and all_of_them.labels[i] == all_of_them.labels[j]:
+                    better = (scores > scores[i]) & (all_of_them.labels == all_of_them.labels[i])
+                    own = max((_iou(inside[i], inside[k]) for k in torch.nonzero(better).flatten()), default=0.0)
+                    decay.append(float(np.exp(-1.5 * _iou(inside[i], inside[j]) ** 2) / np.exp(-1.5 * own**2)))
+            if inside[j].any():
+                wanted[*all_of_them.boxes[j].tolist(), int(all_of_them.labels[j])] = float(scores[j]) * min(decay)
+        ranked.config = replace(ranked.config, compared=40)
+        (found,) = ranked.decode(raw, DecodeOptions(score_threshold=0.0, max_detections=9))
+    best = sorted(wanted.values(), reverse=True)[:9]
+    np.testing.assert_allclose(found.scores.numpy(), best, rtol=1e-4)
+    for box, label, score in zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True):
+        assert abs(wanted[*box, label] - score) < 1e-5
+    least = float(np.mean(best[4:6]))
+    (fewer,) = ranked.decode(raw, DecodeOptions(score_threshold=least))
+    assert len(fewer) == 5 and torch.allclose(fewer.scores, found.scores[:5])
+    assert np.array_equal(fewer.masks.to_rle().counts, found.masks[:5].to_rle().counts)
+
+
+def _iou(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a & b).sum() / (a | b).sum().clamp(min=1))

@@ -93,7 +93,12 @@ def select(
 
 
 def score_masks(
-    found: Candidates, draw: Callable[[Tensor], Tensor], frame: Frame, most: int, threshold: float
+    found: Candidates,
+    draw: Callable[[Tensor], Tensor],
+    frame: Frame,
+    most: int,
+    threshold: float,
+    power: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores times maskness, the mean probability within the mask; masks too small for their level are dropped.
 
@@ -102,6 +107,7 @@ def score_masks(
     Args:
         most: so many candidates are kept.
         threshold: of the maps' probabilities.
+        power: of the maskness, by which scores are multiplied.
 
     Returns:
         index (n,) of the best candidates, in no order, their scores (n,) and masks (n, H, W) bool.
@@ -114,7 +120,7 @@ def score_masks(
         inside = maps >= threshold
         area = inside.flatten(1).sum(1)
         maskness = (maps * inside).flatten(1).sum(1) / area.clamp(min=1)
-        new = torch.where(area > found.min_areas[group], found.scores[group] * maskness, FREE)
+        new = torch.where(area > found.min_areas[group], found.scores[group] * maskness**power, FREE)
         best = torch.cat([scores, new]).topk(num).indices
         enter = best[best >= num] - num
         enter = enter[new[enter] != FREE]

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.models.detection import fcos
-from eachmask.models.detection.fcos import FCOS, flat, output, p3_to_p7
+from eachmask.models.detection.fcos import FCOS, Kept, flat, output, p3_to_p7
 from eachmask.ops.dynamic import DrawnMasks, Places, aligned_upsample, draw, every_fourth, num_kernel_weights
 from eachmask.ops.losses import dice
+from eachmask.ops.mask_candidates import Candidates, Frame, Limits, score_masks, suppress
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 
 
@@ -53,6 +54,13 @@ class Config(fcos.Config):
     drawn: int = 300
     """Positive places per image whose masks are learnt; where there are more, a random choice."""
     mask_weight: float = 1.0
+    matrix_sigma: float | None = None
+    """Where set, masks rank the detections as SOLOv2's do: scores times maskness, then Matrix NMS with this sigma
+    (Wang et al., arXiv 2003.10152, section 3.3). Boxes are only suppressed beforehand, from ``nms_threshold`` on."""
+    maskness_power: float = 1.0
+    """Scores are multiplied by this power of the maskness; SOLOv2's is 1."""
+    compared: int = 300
+    """So many of an image's detections are looked at, where masks rank them."""
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -128,7 +136,11 @@ class CondInst(FCOS):
         """FCOS's detections, each with the network that draws its mask."""
         results = []
         kernels = flat(raw.kernels)
-        for image, kept in enumerate(self.keep(raw.detection, options)):
+        by_masks = self.config.matrix_sigma is not None
+        boxed = replace(options, max_detections=self.config.compared) if by_masks else options
+        for image, kept in enumerate(self.keep(raw.detection, boxed)):
+            if by_masks:
+                kept = self._ranked_by_masks(raw, image, kept, kernels[image, kept.places], options)
             found = kept.clipped()
             if options.with_masks:
                 masks = DrawnMasks(
@@ -144,6 +156,34 @@ class CondInst(FCOS):
                 found = replace(found, masks=masks)
             results.append(found)
         return results
+
+    @torch.no_grad()
+    def _ranked_by_masks(self, raw: Raw, image: int, kept: Kept, kernels: Tensor, options: DecodeOptions) -> Kept:
+        """Scores times maskness, the mean probability within the mask; Matrix NMS; the best first.
+
+        Args:
+            kernels: (N, 169) of the detections.
+        """
+        c, found = self.config, kept.instances
+        assert c.matrix_sigma is not None and found.scores is not None and found.labels is not None
+        none = torch.zeros_like(kept.places)
+        candidates = Candidates(none, kept.places, found.labels, found.scores, min_areas=none)
+
+        def drawn(chosen: Tensor) -> Tensor:
+            logits = self.draw(raw, image, kernels[chosen], self.places(raw, kept.places[chosen]))
+            return logits.float().sigmoid()
+
+        height, width = raw.mask_features.shape[-2:]
+        frame = Frame((2 * height, 2 * width), raw.detection.batch_size, found.image_size)
+        most = c.max_detections if options.max_detections is None else options.max_detections
+        least = c.score_threshold if options.score_threshold is None else options.score_threshold
+        limits = Limits(least, c.compared, c.matrix_sigma, greedy=None, score=least, most=most)
+        index, scores, inside = score_masks(
+            candidates, drawn, frame, c.compared, options.mask_threshold, c.maskness_power
+        )
+        order, scores = suppress(inside, scores, found.labels[index], limits)
+        chosen = index[order]
+        return Kept(replace(found[chosen], scores=scores), kept.places[chosen])
 
     def places(self, raw: Raw, index: Tensor) -> Places:
         """Points and reach of some places.
