@@ -44,7 +44,6 @@ def scores(model: str, data: Path, split: str) -> dict[str, float]:
     from eachmask.metrics.coco_matches import match
     from eachmask.metrics.sweep import sweep
     from eachmask.recipes.objects import supercategories
-    from eachmask.structures import DecodeOptions
 
     original = read_any(data)[0]
     annotated = supercategories(original)
@@ -56,7 +55,7 @@ def scores(model: str, data: Path, split: str) -> dict[str, float]:
     shown_from = predictor.decode_options().score_threshold or 0.0
     for index in track(range(len(samples)), description="predicting", disable=not sys.stderr.isatty()):
         sample = samples[index]
-        instances = predictor.predict(sample.path, options=DecodeOptions(score_threshold=0.02))
+        instances = predictor.predict(sample.path, options=predictor.ranked_options())
         instances.masks = instances.masks.to_rle()
         instances.labels = instances.labels.new_tensor([lookup[label] for label in instances.labels.tolist()])
         found.append(instances)

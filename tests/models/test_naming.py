@@ -68,8 +68,9 @@ def test_a_name_comes_with_its_class_and_only_where_the_network_is_sure():
 
 
 def test_the_likeliest_class_is_that_of_the_likeliest_names_together():
-    probabilities = torch.tensor([[0.3, 0.3, 0.4], [0.1, 0.2, 0.7]])
-    assert likeliest_class(probabilities, torch.tensor([0, 0, 1])).tolist() == [0, 1]
+    logits = torch.tensor([[0.3, 0.3, 0.4], [0.1, 0.2, 0.7]]).log()
+    assert likeliest_class(logits, ANIMALS).tolist() == [0, 1]
+    assert likeliest_class(logits, replace(ANIMALS, offsets=(2.0, 0.0, 0.0))).tolist() == [0, 0]
 
 
 def test_the_class_can_be_left_to_the_names():

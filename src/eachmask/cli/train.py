@@ -40,7 +40,7 @@ class TrainOptions:
     Several processes share each batch: torchrun --nproc-per-node 2 -m eachmask train ... (docs/training.md has more).
 
     Examples:
-      eachmask train mask_rcnn_lite0_p3 --data my-photos --out runs/mine
+      eachmask train condinst_lite0_fpn --data my-photos --out runs/mine
       eachmask train mask_rcnn_r50_fpn_v2 --data train.json --val val.json --out runs/mine --device cuda
       eachmask train mask_rcnn_lite0_fpn --data cells --start none --steps 500 --out runs/scratch
       eachmask train nuclei --data dsb2018 --out runs/nuclei

@@ -39,6 +39,8 @@ class Config:
     """From this probability on a name is given."""
     decides: bool = False
     """Every object that is looked at gets the class whose names are likeliest together, whatever the detector says."""
+    offsets: tuple[float, ...] = ()
+    """Added to the names' logits where the class is decided, so that rare classes are not lost to frequent ones."""
     at_most: int = 20
     """So many of a picture's best objects are looked at."""
     side: int = 128
@@ -59,7 +61,7 @@ class Config:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
         """Undo of :meth:`to_dict`, from JSON."""
-        tuples = {name: tuple(values[name]) for name in ("names", "labels")}
+        tuples = {name: tuple(values.get(name, ())) for name in ("names", "labels", "offsets")}
         return Config(**(values | tuples | {"preprocess": Preprocess.from_dict(values["preprocess"])}))
 
 
@@ -100,14 +102,14 @@ class Namer(nn.Module):
         labels = None if labels is None else labels.cpu().clone()
         for first in range(0, len(boxes), CROPS_AT_ONCE):
             crops = self.crops(image, boxes[first : first + CROPS_AT_ONCE], limits).to(device)
-            probabilities = self(crops).float().softmax(dim=1).cpu()
-            best, name = probabilities.max(dim=1)
+            logits = self(crops).float().cpu()
+            best, name = logits.softmax(dim=1).max(dim=1)
             sure = best >= config.sure
             part = slice(first, first + len(best))
             fine[part] = torch.where(sure, name, -1)
             scores[part] = torch.where(sure, best, 0.0)
             if labels is not None:
-                others = likeliest_class(probabilities, kinds) if config.decides else labels[part]
+                others = likeliest_class(logits, config) if config.decides else labels[part]
                 labels[part] = torch.where(sure, kinds[name], others)
         return replace(found, labels=labels, fine_labels=fine, fine_scores=scores, fine_names=config.names)
 
@@ -118,18 +120,11 @@ class Namer(nn.Module):
         return config.preprocess(parts, limits).tensor
 
 
-def likeliest_class(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The class whose names are likeliest together.
-
-    Args:
-        probabilities: (N, K) of the names.
-        labels: (K,) the class of each name.
-
-    Returns:
-        (N,) labels.
-    """
-    together = probabilities.new_zeros(len(probabilities), int(labels.max()) + 1)
-    return together.index_add_(1, labels.to(probabilities.device), probabilities).argmax(dim=1)
+def likeliest_class(logits: Tensor, config: Config) -> Tensor:
+    """The class whose names are likeliest together, (N, K) -> (N,) labels."""
+    probabilities = (logits + torch.tensor(config.offsets or 0.0)).softmax(dim=1)
+    together = probabilities.new_zeros(len(probabilities), max(config.labels) + 1)
+    return together.index_add_(1, torch.tensor(config.labels), probabilities).argmax(dim=1)
 
 
 def square(image: NDArray[Any], box: Sequence[float], side: int, context: float, least: float) -> NDArray[Any]:

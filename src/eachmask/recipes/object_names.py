@@ -34,6 +34,9 @@ LEAST_SIDE = 8
 """Objects narrower than this, px, are not learnt from."""
 SHIFT = 0.15
 """By up to this share of its sides a box moves and grows for a second, mirrored look: detected boxes are not exact."""
+RARER = 0.25
+"""Power of the names' frequencies by which probabilities are divided where a supercategory is decided. On val's true
+boxes the share of right ones stays (0.68), and its mean over the supercategories goes from 0.55 to 0.59."""
 DECAY = 0.01
 """Weight of the squared weights in the loss, for features of unit variance."""
 
@@ -87,16 +90,17 @@ def fit(categories: Sequence[Category], data: AnnotatedSet, *, decides: bool = F
     namer = Namer(config).eval()
     namer.body.load_state_dict(read_offline_weights(config.body), strict=False)
     vectors, wanted = _seen(namer, data, "train", np.random.default_rng(0))
+    seen = torch.bincount(wanted, minlength=len(config.names)) + 1
+    config = replace(config, offsets=tuple((-RARER * (seen / seen.sum()).log()).tolist()))
     mean, std = vectors.mean(dim=0), vectors.std(dim=0) + 1e-3
     weight, bias = _linear((vectors - mean) / std, wanted, len(config.names))
     namer.classifier.load_state_dict({"weight": weight / std, "bias": bias - weight @ (mean / std)})
     vectors, wanted = _seen(namer, data, "val")
     with torch.inference_mode():
-        probabilities = namer.classifier(vectors).softmax(dim=1)
-        best, name = probabilities.max(dim=1)
+        logits = namer.classifier(vectors)
+        best, name = logits.softmax(dim=1).max(dim=1)
     sure, scores = least_sure(best, name == wanted)
-    kinds = torch.tensor(config.labels)
-    scores["kind"] = float((likeliest_class(probabilities, kinds) == kinds[wanted]).double().mean())
+    scores["kind"] = float((likeliest_class(logits, config) == torch.tensor(config.labels)[wanted]).double().mean())
     namer.config = replace(config, sure=sure)
     return namer, scores
 

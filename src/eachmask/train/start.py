@@ -20,13 +20,13 @@ from eachmask.weights.file import load_model, read_info
 from eachmask.weights.from_efficientnet_lite import LITES, MEAN, STD, read_offline_weights
 from eachmask.weights.from_torchvision import load_imagenet_resnet
 
-RELATIVES = {"keypoint_rcnn_lite0_p3": "mask_rcnn_lite0_p3"}
-"""Variant -> another one that has the same body, pyramid and box head, and whose bundled model it starts from."""
+RELATIVES = {"keypoint_rcnn_lite0_p3": "condinst_lite0_fpn"}
+"""Variant -> another one whose bundled model has seen such pictures, and whose backbone it takes."""
 
 
 @dataclass(frozen=True)
 class FromModel:
-    """Start from a whole model file of the same variant or a relative; layers it lacks or has otherwise stay new."""
+    """Start from a whole model file of the same variant; layers it lacks or has otherwise stay new."""
 
     path: str
 
@@ -110,7 +110,7 @@ def choose_start(variant: str, wanted: str = "auto") -> Start:
         if info.variant == variant:
             return _from_file(path, variant)
         if info.variant == RELATIVES.get(variant):
-            return Start(FromModel(str(path)), info.preprocess)
+            return Start(FromBackbone(str(path)), info.preprocess)
     if not any(entry.name == variant for entry in CATALOGUE):
         return Start(FromBackbone())
     try:
