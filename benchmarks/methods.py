@@ -164,7 +164,7 @@ def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, floa
 
 def _samples(pack: Path) -> tuple[Any, Any]:
     """The pack's training and val pictures, all objects of one class: localisation is what is compared."""
-    from eachmask.data.annotated import merged_categories
+    from eachmask.data.annotated import one_class
     from eachmask.data.convert import read_any
     from eachmask.data.pictures import PictureSamples
 
@@ -173,7 +173,7 @@ def _samples(pack: Path) -> tuple[Any, Any]:
         data = replace(data, splits={name: [p for p in split if max(p.targets.image_size) <= LARGEST]
                                      for name, split in data.splits.items()})  # fmt: skip
     if len(data.categories) > 1:
-        data = merged_categories(data, lambda category: "object")
+        data = one_class(data)
     if pack.name == "coco-mini":
         data = replace(data, splits={name: [_small_ignored(p) for p in split] for name, split in data.splits.items()})
     train_data, val_data = (PictureSamples(data.splits[split], data.categories) for split in ("train", "val"))

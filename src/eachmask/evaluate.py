@@ -90,7 +90,8 @@ def evaluate(
     settings = settings or Settings()
     if not len(dataset):
         raise UserError(f"{dataset.path} has no images to measure on")
-    targets = [dataset.targets(i) for i in _image_order(dataset)]
+    order = _image_order(dataset)
+    targets = [dataset.targets(i) for i in order]
     classes = [category.name for category in dataset.categories]
     predictions, rows, notes = _read(results, dataset)
     annotations, rows, mended = _measurable(dataset, rows)
@@ -110,7 +111,6 @@ def evaluate(
         row["pq"] = own.pq
     sweeps = _sweeps(matches, classes)
     shown_from = sweeps[""].best_threshold if "" in sweeps else settings.score
-    order = _image_order(dataset)
     best, worst = best_and_worst(dataset, order, predictions, targets, shown_from, settings.pictures)
     return Evaluation(
         name=name or results.stem,

@@ -11,9 +11,8 @@ import numpy as np
 from eachmask.data.coco import CocoDataset
 from eachmask.draw import Picture, overlay, shrink
 from eachmask.metrics.coco_matches import crowd_of
-from eachmask.metrics.matching import Counts, count_matches
+from eachmask.metrics.matching import Counts, count_in_image
 from eachmask.structures import Instances, UserError
-from eachmask.structures import boxes as box_ops
 
 SIDE = 480
 """Longer side of each picture, px."""
@@ -47,8 +46,11 @@ def best_and_worst(
         score: threshold of what is shown.
         most: so many of each; no image is in both.
     """
+    if not most:
+        return [], []
     shown = [instances.filter(score=score) for instances in predictions]
-    counts = {i: _counts(found, targets[i]) for i, found in enumerate(shown) if not crowd_of(targets[i]).all()}
+    single = [some[np.flatnonzero(~crowd_of(some))] for some in targets]
+    counts = {i: count_in_image(found, single[i], IOU) for i, found in enumerate(shown) if len(single[i])}
     order = sorted(counts, key=lambda i: (-counts[i].score, -len(targets[i])))
     most = min(most, (len(order) + 1) // 2)
     used: set[int] = set()
@@ -70,13 +72,6 @@ def best_and_worst(
     best = pairs(order)
     rest = [i for i in order if i not in used]
     return best, pairs(sorted(rest, key=lambda i: (counts[i].score, -len(targets[i])))) if best else []
-
-
-def _counts(found: Instances, targets: Instances) -> Counts:
-    single = targets[np.flatnonzero(~crowd_of(targets))]
-    if found.masks is not None and single.masks is not None:
-        return count_matches(found.masks.iou(single.masks), IOU)
-    return count_matches(box_ops.iou(found.boxes, single.boxes).numpy(), IOU)
 
 
 def _caption(dataset: CocoDataset, index: int, counts: Counts) -> str:

@@ -21,7 +21,7 @@ from eachmask.models.instance.condinst import condinst_lite0_fpn
 from eachmask.models.instance.mask_rcnn import mask_rcnn_lite0_p3
 from eachmask.models.naming import Config, Namer, likeliest_class, square
 from eachmask.recipes.object_names import least_sure, with_kinds
-from eachmask.structures import Bitmaps, Category, Instances, Preprocess
+from eachmask.structures import Bitmaps, Category, Instances, Preprocess, UserError
 from eachmask.train.start import choose_start
 from eachmask.weights.file import ModelInfo, load_model, load_namer, save_model
 
@@ -98,6 +98,13 @@ def test_a_detector_of_one_class_gets_the_kinds_of_the_data(tmp_path: Path):
     assert len(found) > 2 and set(found.label_names) <= {"animal", "vehicle"}
     start = choose_start("condinst_lite0_fpn", str(path))
     assert start.whole and "agnostic" not in start.config, "trained further, it learns the classes itself"
+
+
+def test_a_detector_that_cannot_leave_classes_to_the_names_is_refused():
+    model = mask_rcnn_lite0_p3(num_classes=1)
+    info = ModelInfo("mask_rcnn_lite0_p3", categories=(Category(1, "object"),))
+    with pytest.raises(UserError, match="train it on the supercategories"):
+        with_kinds(model, info, AnnotatedSet((Category(1, "cat", "animal"),), {}))
 
 
 def test_only_the_best_objects_are_looked_at():

@@ -193,7 +193,7 @@ def _splits(
     options: TrainOptions, recipe: Recipe | None
 ) -> tuple[PictureSamples, PictureSamples, list[str], dict[str, Any]]:
     """Training and val samples, what to say about them, and what to keep in the run's record."""
-    from eachmask.data.annotated import merged_categories, with_the_rest_ignored
+    from eachmask.data.annotated import one_class, with_the_rest_ignored
     from eachmask.data.convert import read_any
     from eachmask.data.pictures import PictureSamples
     from eachmask.models import ONE_CLASS
@@ -205,7 +205,7 @@ def _splits(
         if recipe is not None and recipe.prepare is not None:
             data = recipe.prepare(data)
         if variant in ONE_CLASS and len(data.categories) > 1:
-            data = merged_categories(data, lambda category: "object")
+            data = one_class(data)
         return data, found.name
 
     data, form = read(options.data)

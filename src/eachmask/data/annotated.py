@@ -233,6 +233,11 @@ def merged_categories(data: AnnotatedSet, merge: Callable[[Category], str]) -> A
     ))  # fmt: skip
 
 
+def one_class(data: AnnotatedSet) -> AnnotatedSet:
+    """The set with all classes merged into one, ``object``."""
+    return merged_categories(data, lambda category: "object")
+
+
 def with_the_rest_ignored(data: AnnotatedSet) -> AnnotatedSet:
     """The set with everything that is not annotated made an ignore region: for sets that name only some classes.
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from eachmask.structures import Masks
+from eachmask.structures import Instances, Masks
+from eachmask.structures import boxes as box_ops
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 
@@ -52,6 +53,13 @@ class Counts:
         """TP / (TP + FN): the denominator is the number of true objects; 1 without objects."""
         objects = self.true_positives + self.false_negatives
         return self.true_positives / objects if objects else 1.0
+
+
+def count_in_image(found: Instances, targets: Instances, threshold: float) -> Counts:
+    """Match one image's predictions to its objects by their masks, or by their boxes where either has no masks."""
+    if found.masks is not None and targets.masks is not None:
+        return count_matches(found.masks.iou(targets.masks), threshold)
+    return count_matches(box_ops.iou(found.boxes, targets.boxes).numpy(), threshold)
 
 
 def count_matches(iou: np.ndarray, threshold: float) -> Counts:

@@ -54,10 +54,20 @@ class Options:
 
 
 def with_kinds(model: nn.Module, info: ModelInfo, data: AnnotatedSet) -> tuple[nn.Module, ModelInfo]:
-    """A detector of one class as one of the data's supercategories, which it leaves to a namer to tell apart."""
+    """A detector of one class as one of the data's supercategories, which it leaves to a namer to tell apart.
+
+    Raises:
+        UserError: its variant cannot leave them to anyone.
+    """
     categories = supercategories(data).categories
     config = info.config | {"agnostic": True}
-    again = models.variant(info.variant)(num_classes=len(categories), **config)
+    try:
+        again = models.variant(info.variant)(num_classes=len(categories), **config)
+    except TypeError:
+        raise UserError(
+            f"a {info.variant} of one class cannot leave classes to the names, as FCOS and what stands on it can: "
+            "train it on the supercategories"
+        ) from None
     again.load_state_dict(model.state_dict())
     return again.eval(), replace(info, categories=categories, config=config)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eachmask.data.annotated import AnnotatedSet, merged_categories
+from eachmask.data.annotated import AnnotatedSet, merged_categories, one_class
 from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste
 from eachmask.metrics.coco_ap import coco_ap
@@ -18,11 +18,6 @@ SIDE = 512
 """Longer side of the photographs as the network sees them when it predicts, px."""
 WINDOW = 320
 """Side of the windows that it learns from: smaller for speed; their jitter covers the scale of whole photographs."""
-
-
-def one_class(data: AnnotatedSet) -> AnnotatedSet:
-    """All classes as one, ``object``: what an object is, 343 images teach; what 80 kinds look like they do not."""
-    return merged_categories(data, lambda category: "object")
 
 
 def supercategories(data: AnnotatedSet) -> AnnotatedSet:
@@ -50,7 +45,7 @@ def objects() -> Recipe:
             "matrix_sigma": 1.0,
             "maskness_power": 3.0,
         },
-        prepare=one_class,
+        prepare=one_class,  # what an object is, 343 images teach; what 80 kinds look like they do not
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=SIDE, long_side=SIDE),
         augment=JitterAndLight(LargeScaleJitter(size=(WINDOW, WINDOW), scale=(0.5, 2.5), aspect=0.2)),
         mix=CopyPaste(chance=0.4),

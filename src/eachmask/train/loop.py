@@ -25,11 +25,10 @@ from eachmask.backbones.bodies import freeze, set_training_mode
 from eachmask.backbones.fuse import optimise_for_inference
 from eachmask.data.sample import Sample
 from eachmask.metrics.coco_matches import box_overlap, mask_overlap, match
-from eachmask.metrics.matching import count_matches
+from eachmask.metrics.matching import count_in_image
 from eachmask.metrics.sweep import sweep
 from eachmask.ops.winograd_training import FastConvolutions
 from eachmask.structures import Category, DecodeOptions, Instances, UserError
-from eachmask.structures import boxes as box_ops
 from eachmask.train.checkpoint import latest_checkpoint, save_checkpoint
 from eachmask.train.devices import Step, make_accelerator, share_of
 from eachmask.train.draws import Batch, Draws, batches
@@ -292,10 +291,7 @@ def best_threshold(found: Sequence[Instances], targets: Sequence[Instances], num
 
 def _quality(found: Instances, targets: Instances, recipe: Recipe) -> float:
     """TP/(TP+FP+FN) at IoU 0.5 of what is sure enough to be drawn."""
-    sure = sure_enough(found, recipe)
-    if sure.masks is not None and targets.masks is not None:
-        return count_matches(sure.masks.iou(targets.masks), 0.5).score
-    return count_matches(box_ops.iou(sure.boxes, targets.boxes).numpy(), 0.5).score
+    return count_in_image(sure_enough(found, recipe), targets, 0.5).score
 
 
 def _shot(sample: Sample, found: Instances, quality: float, recipe: Recipe) -> Shot:
