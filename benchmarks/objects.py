@@ -1,13 +1,15 @@
 """Scores and speed of the bundled ``objects`` model on photographs.
 
     python benchmarks/objects.py --data ../shared/data/coco-mini [--split val] [--model objects] [--no-speed]
+                                 [--side 416] [--plain]
 
 Every photograph is predicted as a user would: from its file, through ``eachmask.load(...).predict``. Scores are COCO
 mask AP: over all objects as one class, by size, over the 12 supercategories, and of persons alone; calibration is the
 expected error of the score as a probability of IoU >= 0.5. Of the objects that a user is shown and that are objects:
 the share that gets one of COCO's 80 names, and how many of these names are right. Speed is picture in to RLE out on
 two threads, against torchvision's ``maskrcnn_resnet50_fpn`` (random weights, 20 masks kept) + pycocotools on the same
-files, each in a process of its own.
+files, each in a process of its own. ``--side`` makes the photographs' longer side another number of pixels; with
+``--plain`` masks do not rank the detections and boxes that overlap by 0.6 are suppressed, as FCOS does it.
 
 The last line is JSON: ``ap``, ``ap50``, ``ar100``, ``supercategory_ap``, ``person_ap``, ``ms_per_image``, ``speedup``
 and more; scores are fractions 0..1.
@@ -32,11 +34,25 @@ TIMED = 12
 """Photographs that are timed."""
 
 
-def scores(model: str, data: Path, split: str) -> dict[str, float]:
+def load(model: str, side: int | None, plain: bool) -> Any:
+    """The predictor, perhaps with other choices than the file's."""
+    from dataclasses import replace
+
+    import eachmask
+
+    predictor = eachmask.load(model)
+    if side:
+        preprocess = replace(predictor.info.preprocess, short_side=side, long_side=side)
+        predictor.info = replace(predictor.info, preprocess=preprocess)
+    if plain:
+        predictor.model.config = replace(predictor.model.config, matrix_sigma=None, nms_threshold=0.6)
+    return predictor
+
+
+def scores(predictor: Any, data: Path, split: str) -> dict[str, float]:
     """Predict the split and measure."""
     from rich.progress import track
 
-    import eachmask
     from eachmask.data.convert import read_any
     from eachmask.data.pictures import PictureSamples
     from eachmask.metrics.calibration import calibration
@@ -48,7 +64,6 @@ def scores(model: str, data: Path, split: str) -> dict[str, float]:
     original = read_any(data)[0]
     annotated = supercategories(original)
     samples = PictureSamples(annotated.splits[split], annotated.categories)
-    predictor = eachmask.load(model)
     names = {category.name: label for label, category in enumerate(samples.categories)}
     lookup = [names[category.name] for category in predictor.info.categories]
     found, targets, named_right = [], [], []
@@ -105,10 +120,10 @@ def _one_class(instances: Any) -> Any:
 # Speed ----------------------------------------------------------------------------------------------------------------
 
 
-def live(side: str, model: str, threads: int, line: Connection) -> None:
+def live(who: str, model: tuple[str, int | None, bool], threads: int, line: Connection) -> None:
     """Answer file names with (seconds, peak resident MB) until None comes."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    run = _torchvision() if side == "torchvision" else _eachmask(model)
+    run = _torchvision() if who == "torchvision" else _eachmask(*model)
     import torch
 
     torch.set_num_threads(threads)
@@ -118,10 +133,8 @@ def live(side: str, model: str, threads: int, line: Connection) -> None:
         line.send((time.perf_counter() - begin, peak_mb()))
 
 
-def _eachmask(model: str) -> Any:
-    import eachmask
-
-    predictor = eachmask.load(model)
+def _eachmask(model: str, side: int | None, plain: bool) -> Any:
+    predictor = load(model, side, plain)
     return lambda name: predictor.predict(name).masks.to_rle()
 
 
@@ -144,23 +157,23 @@ def _torchvision() -> Any:
     return run
 
 
-def speed(model: str, files: list[str], threads: int) -> dict[str, float]:
+def speed(model: tuple[str, int | None, bool], files: list[str], threads: int) -> dict[str, float]:
     """Median milliseconds of both sides on the same files, taking turns."""
     context = multiprocessing.get_context("spawn")
     lines, seconds, memory = {}, {"torchvision": [], "eachmask": []}, {}
-    for side in seconds:
+    for who in seconds:
         ours, theirs = context.Pipe()
-        context.Process(target=live, args=(side, model, threads, theirs), daemon=True).start()
-        lines[side] = ours
+        context.Process(target=live, args=(who, model, threads, theirs), daemon=True).start()
+        lines[who] = ours
     for i, name in enumerate([files[0], *files]):
-        for side, line in lines.items():
+        for who, line in lines.items():
             line.send(name)
-            taken, memory[side] = line.recv()
+            taken, memory[who] = line.recv()
             if i:  # the first one warms up
-                seconds[side].append(taken)
+                seconds[who].append(taken)
     for line in lines.values():
         line.send(None)
-    ms = {side: 1000 * statistics.median(values) for side, values in seconds.items()}
+    ms = {who: 1000 * statistics.median(values) for who, values in seconds.items()}
     return {
         "ms_per_image": round(ms["eachmask"], 1),
         "ms_per_image_torchvision": round(ms["torchvision"], 1),
@@ -178,11 +191,17 @@ def main() -> int:
     parser.add_argument("--model", default="objects", help="name or file")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-speed", action="store_true")
+    parser.add_argument("--no-scores", action="store_true")
+    parser.add_argument("--side", type=int, help="longer side of what the network sees, px, instead of the file's")
+    parser.add_argument("--plain", action="store_true", help="without the ranking by masks")
     options = parser.parse_args()
-    figures: dict[str, float] = scores(options.model, options.data, options.split)
+    model = (options.model, options.side, options.plain)
+    figures: dict[str, float] = {}
+    if not options.no_scores:
+        figures |= scores(load(*model), options.data, options.split)
     if not options.no_speed:
         files = sorted(str(p) for p in (options.data / "images" / options.split).glob("*.jpg"))[:TIMED]
-        figures |= speed(options.model, files, options.threads)
+        figures |= speed(model, files, options.threads)
     for name, value in figures.items():
         print(f"{name:<26}{value:.4f}" if isinstance(value, float) else f"{name:<26}{value}")
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))

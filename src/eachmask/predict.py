@@ -86,7 +86,8 @@ class Predictor:
         self.device = find_device(device)
         self.dtype = find_precision(precision, self.device)
         self.fingerprint = _fingerprint(model, info, namer)
-        from eachmask.backbones.fuse import give_back_freed_memory, optimise_for_inference
+        from eachmask.backbones.fuse import optimise_for_inference
+        from eachmask.ops.heap import give_back_freed_memory, keep_freed_memory
 
         if optimise:
             model = optimise_for_inference(model, in_place=in_place)
@@ -96,6 +97,8 @@ class Predictor:
         self.namer = None if namer is None else namer.eval().requires_grad_(False).to(self.device)
         self._warned = False
         give_back_freed_memory()
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     @overload
     def predict(

@@ -122,12 +122,49 @@ def test_nothing_of_the_weights_that_were_exchanged_stays() -> None:
 def test_the_widest_convolutions_go_without_winograd_where_weights_take_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    net = nn.Sequential(nn.Conv2d(128, 128, 3, padding=1), nn.Conv2d(128, 64, 3, padding=1), nn.Conv2d(64, 8, 1))
+    net = nn.Sequential(nn.Conv2d(128, 128, 3, padding=1), nn.Conv2d(128, 96, 3, padding=1), nn.Conv2d(96, 8, 1))
     weights = sum(p.numel() * 4 for p in net.parameters())
     wide, narrow = (4 * 4 * conv.weight.numel() for conv in net[:2])
     for room, allowed in ((wide + narrow, [True, True]), (wide + narrow - 1, [False, True]), (0, [False, False])):
         monkeypatch.setattr(fuse, "_MOST_WEIGHTS", weights + room)
         fast = optimise_for_inference(optimise_for_inference(net))
-        x = torch.randn(1, 128, 32, 32)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+        x = torch.randn(1, 128, 64, 64)
         torch.testing.assert_close(fast(x), net(x), atol=1e-4, rtol=1e-4)
         assert [fast[i]._winograd is not None for i in (0, 1)] == allowed
+
+
+def test_winograd_is_for_wide_layers_on_large_maps_and_the_more_so_the_more_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert winograd.pays(128, 128, 96) and not winograd.pays(128, 128, 24)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert winograd.pays(256, 256, 221) and not winograd.pays(128, 128, 221)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    assert winograd.pays(256, 256, 1024) and not winograd.pays(256, 256, 221)
+    assert winograd.tiles_of(torch.zeros(2, 1, 33, 32)) == 2 * 9 * 8
+
+
+@pytest.mark.parametrize("size", [(8, 12), (9, 12), (8, 11), (5, 5), (1, 2)])
+@pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (5, 6), (2, 6), (1, 1)])
+@pytest.mark.parametrize("limits", [(-math.inf, math.inf), (0.0, 6.0)])
+def test_tensorflows_padding_without_a_padded_copy(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], kernel: int, groups: int, limits: tuple[float, float]
+) -> None:
+    torch.manual_seed(0)
+    conv = timm.layers.Conv2dSame(6, 12, kernel, stride=2, groups=groups)
+    fast = optimise_for_inference(nn.Sequential(conv, nn.ReLU6() if limits[1] == 6 else nn.Identity()))
+    assert type(fast[0]) is fuse.FastConv2dSame and type(fast[1]) is nn.Identity
+    x = 4 * torch.randn(2, 6, *size)
+    expected = conv(x).clamp(*limits)
+    with torch.inference_mode():
+        padded = []
+        monkeypatch.setattr(fuse.F, "pad", lambda x, *rest, pad=F.pad: padded.append(x) or pad(x, *rest))
+        torch.testing.assert_close(fast(x), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(pickle.loads(pickle.dumps(fast))(x), expected, atol=1e-5, rtol=1e-5)
+        assert not any(p.shape == x.shape for p in padded), "only weights are padded"
+        torch.testing.assert_close(fast.double()(x.double()).float(), expected, atol=1e-5, rtol=1e-5)
+    with_gradient = x.clone().requires_grad_()
+    fast.float()(with_gradient).sum().backward()
+    assert with_gradient.grad is not None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from eachmask.ops.dynamic import Places, draw, draw_in_groups, every_fourth, num_kernel_weights
+from eachmask.ops.dynamic import Kernels, Places, draw, draw_in_groups, every_fourth, num_kernel_weights
 from eachmask.structures import RLE
 
 
@@ -47,3 +48,20 @@ def test_groups_are_drawn_alike(monkeypatch):
     assert torch.allclose(torch.cat(groups), draw(features, kernels, places), atol=1e-5)
     nothing = places._replace(points=places.points[:0], reach=places.reach[:0])
     assert [group.shape for group in draw_in_groups(features, kernels[:0], nothing)] == [(0, 5, 7)]
+
+
+def test_networks_of_some_places_are_those_of_the_whole_convolution():
+    torch.manual_seed(0)
+    controller = nn.Conv2d(6, 169, 3, padding=1)
+    levels = tuple(torch.randn(2, 6, *size) for size in ((5, 7), (3, 4), (1, 1)))
+    kernels = Kernels(levels, controller)
+    whole = torch.cat([level.flatten(2) for level in kernels.everywhere()], 2)  # (2, 169, 35 + 12 + 1)
+    places = torch.tensor([47, 0, 6, 34, 35, 20, 46, 20])  # corners, edges, one twice, every level, in no order
+    for image in (0, 1):
+        assert torch.allclose(kernels.at(image, places), whole[image].T[places], atol=1e-5)
+    assert kernels.at(0, places[:0]).shape == (0, 169)
+    kernels.at(1, places).square().sum().backward()
+    learnt = controller.weight.grad.clone()
+    controller.zero_grad()
+    torch.cat([level.flatten(2) for level in kernels.everywhere()], 2)[1].T[places].square().sum().backward()
+    assert torch.allclose(learnt, controller.weight.grad, rtol=1e-4, atol=1e-4)

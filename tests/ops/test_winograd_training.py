@@ -62,13 +62,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return conv3x3(x, weight, bias)
 
     monkeypatch.setattr(winograd_training, "conv3x3", spy)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # the more threads, the larger the maps that it takes
     return seen
 
 
 def test_modules_take_the_fast_way_while_it_is_entered(monkeypatch):
     seen = counted(monkeypatch)
-    net = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1, bias=False))
-    x = torch.randn(1, 64, 64, 64)
+    net = nn.Sequential(nn.Conv2d(96, 96, 3, padding=1), nn.ReLU(), nn.Conv2d(96, 96, 3, padding=1, bias=False))
+    x = torch.randn(1, 96, 64, 64)
     with FastConvolutions():
         fast = net(x)
     assert len(seen) == 2
@@ -76,8 +77,8 @@ def test_modules_take_the_fast_way_while_it_is_entered(monkeypatch):
 
 
 def test_what_follows_may_overwrite_the_output():
-    net = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(inplace=True))
-    x = torch.randn(1, 64, 64, 64)
+    net = nn.Sequential(nn.Conv2d(96, 96, 3, padding=1), nn.ReLU(inplace=True))
+    x = torch.randn(1, 96, 64, 64)
     net(x).sum().backward()
     expected = net[0].weight.grad.clone()
     net.zero_grad()
@@ -95,8 +96,8 @@ def test_what_follows_may_overwrite_the_output():
 )  # fmt: skip
 def test_other_convolutions_stay_as_they_are(monkeypatch, other):
     seen = counted(monkeypatch)
-    conv = nn.Conv2d(**({"in_channels": 64, "out_channels": 64, "kernel_size": 3, "padding": 1} | other))
-    x = torch.randn(1, 64, 64, 64)
+    conv = nn.Conv2d(**({"in_channels": 96, "out_channels": 96, "kernel_size": 3, "padding": 1} | other))
+    x = torch.randn(1, 96, 64, 64)
     with FastConvolutions():
         result = conv(x)
     assert not seen and torch.equal(result, conv(x))
@@ -104,13 +105,13 @@ def test_other_convolutions_stay_as_they_are(monkeypatch, other):
 
 def test_small_maps_other_types_and_what_learns_nothing_stay_as_they_are(monkeypatch):
     seen = counted(monkeypatch)
-    conv = nn.Conv2d(64, 64, 3, padding=1)
+    conv = nn.Conv2d(96, 96, 3, padding=1)
     with FastConvolutions():
-        conv(torch.randn(1, 64, 8, 8))
+        conv(torch.randn(1, 96, 8, 8))
         with torch.autocast("cpu", torch.bfloat16):
-            conv(torch.randn(1, 64, 64, 64))
+            conv(torch.randn(1, 96, 64, 64))
         with torch.no_grad():
-            conv(torch.randn(1, 64, 64, 64))
-        conv.double()(torch.randn(1, 64, 64, 64).double())
-        conv.float().requires_grad_(False)(torch.randn(1, 64, 64, 64))
+            conv(torch.randn(1, 96, 64, 64))
+        conv.double()(torch.randn(1, 96, 64, 64).double())
+        conv.float().requires_grad_(False)(torch.randn(1, 96, 64, 64))
     assert not seen

@@ -59,16 +59,17 @@ def test_raw_outputs(ran):
     assert list(found.features.strides) == ran.said["strides"]
     check_pyramid(ran.fixture, found.features.maps)
     distances = in_strides(found) if ran.project == "adelaidet" else found.distances
-    check_levels(ran.fixture, cls=found.logits, box=distances, centerness=found.centerness, params=ran.raw.kernels)
+    kernels = ran.raw.kernels.everywhere()
+    check_levels(ran.fixture, cls=found.logits, box=distances, centerness=found.centerness, params=kernels)
     check_raw(ran.fixture, "mask_feat", ran.raw.mask_features)
 
 
 @on(MMDET)
 def test_drawn_masks(ran):
-    level = ran.raw.kernels[1]
+    level = ran.raw.kernels.everywhere()[1]
     rows, columns = level.shape[-2:]
     cells = torch.from_numpy(np.random.RandomState(9).randint(0, rows * columns, 8))
-    places = ran.model.places(ran.raw, cells + ran.raw.kernels[0][0, 0].numel())
+    places = ran.model.places(ran.raw, cells + ran.raw.kernels.levels[0][0, 0].numel())
     check_raw(ran.fixture, "dynamic_mask", ran.model.draw(ran.raw, 0, level[0].flatten(1).T[cells], places))
 
 

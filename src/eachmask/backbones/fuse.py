@@ -6,7 +6,8 @@
   normalisation with fixed statistics, and one affine map after another is one affine map),
 * activation and residual addition ride on the convolution's own write instead of passing over memory again,
 * maps lie channels-last, which spares oneDNN a reordering of every input and output,
-* 3x3 convolutions run as Winograd F(4x4, 3x3) where that is faster (`eachmask.ops.winograd`).
+* 3x3 convolutions run as Winograd F(4x4, 3x3) where that is faster (`eachmask.ops.winograd`),
+* TensorFlow's padding, one more zero after than before, is in the kernel instead of a padded copy of the map.
 
 **What may be folded is proven, not guessed.** A network's attributes say nothing about the order of calls,
 so `torch.fx` follows the forward code; a batch norm is folded only if every call of it takes the output of
@@ -22,7 +23,6 @@ Shapes: maps `(N, C, H, W)`.
 from __future__ import annotations
 
 import copy
-import ctypes
 import inspect
 import math
 import sys
@@ -38,13 +38,13 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from eachmask.backbones.fpn import FPN
 from eachmask.ops import winograd
+from eachmask.ops.heap import give_back_freed_memory
 
 Limits = tuple[float, float]
 """An activation that clamps to [low, high]: ReLU is (0, inf), ReLU6 (0, 6), none (-inf, inf)."""
 
 NO_LIMITS: Limits = (-math.inf, math.inf)
-_MIN_WINOGRAD_CHANNELS = 64  # below, the additions of the transforms outweigh the saved multiplications
-_MIN_WINOGRAD_TILES = 32  # below, reading 36/9 times the weights takes longer than multiplying by them
+_MIN_WINOGRAD_CHANNELS = 96  # below, the additions of the transforms outweigh the saved multiplications
 _WIDE, _MIN_WIDE_TILES = 1 << 21, 128  # numbers in weights that take 36 MB so, for which it has to be worth more
 _MOST_WEIGHTS = 384 << 20  # bytes of all weights and their Winograd forms together; see `_ration_winograd`
 _MOST_MATRIX_ROWS = 2048  # pixels; above, oneDNN is faster, and its layouts are few
@@ -67,8 +67,8 @@ def optimise_for_inference(model: nn.Module, *, in_place: bool = False) -> nn.Mo
     for chain in _chains(model):
         _fold(model, chain)
     for name, module in list(model.named_modules()):
-        if type(module) is nn.Conv2d:
-            model = _replace(model, name, FastConv2d.fold(module))
+        if _is_conv(module):
+            model = _replace(model, name, _twin_of(module).fold(module))
     for name, module in list(model.named_modules()):
         if type(module) is nn.Sequential and (stage := _stage(module)) is not None:
             model = _replace(model, name, stage)
@@ -185,8 +185,8 @@ class FastConv2d(nn.Conv2d):
             self.winograd_allowed
             and self.suits_winograd()
             and x.dtype == torch.float32
-            and x.shape[0] * -(-x.shape[2] // 4) * -(-x.shape[3] // 4)
-            >= (_MIN_WINOGRAD_TILES if self.weight.numel() < _WIDE else _MIN_WIDE_TILES)
+            and winograd.pays(self.in_channels, self.out_channels, winograd.tiles_of(x))
+            and (self.weight.numel() < _WIDE or winograd.tiles_of(x) >= _MIN_WIDE_TILES)
         )
 
     def _matrix_pays(self, x: Tensor) -> bool:
@@ -245,6 +245,53 @@ class FastConv2d(nn.Conv2d):
         return {**self.__dict__, "_winograd": None, "_by_shape": {}, "_by_layout": {}}
 
 
+class FastConv2dSame(FastConv2d):
+    """One with TensorFlow's padding, the output `ceil(size / stride)`: where the zeros are odd, one more comes after.
+
+    oneDNN pads both sides alike. With a row of zeros before the kernel's own, and the larger padding on both sides,
+    the same weights meet the same pixels, and no padded copy of the map is made.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, C, H, W)` to `(N, K, H', W')`, clamped to `limits`."""
+        (top, bottom), (left, right) = self._zeros(x.shape[2], 0), self._zeros(x.shape[3], 1)
+        if self._plain(x) or self.dilation != (1, 1):
+            x = F.pad(x, (left, right, top, bottom))
+            return _clamp(F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups), self.limits)
+        return self._alike(top, bottom, left, right)(x)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """As `FastConv2d.add_to`."""
+        raise NotImplementedError("no network adds to a convolution with TensorFlow's padding")
+
+    def _zeros(self, size: int, axis: int) -> tuple[int, int]:
+        """Before and after."""
+        step, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1)
+        total = max(0, (-(-size // step) - 1) * step + reach + 1 - size)
+        return total // 2, total - total // 2
+
+    def _alike(self, top: int, bottom: int, left: int, right: int) -> FastConv2d:
+        """The convolution with the same padding on both sides that does the same."""
+        key = (top, bottom, left, right)
+        if key not in self._by_zeros:
+            weight = F.pad(self.weight, (right - left, 0, bottom - top, 0))
+            conv = nn.Conv2d(
+                self.in_channels, self.out_channels, (weight.shape[2], weight.shape[3]), self.stride, (bottom, right),
+                groups=self.groups, bias=False, device="meta",
+            )  # fmt: skip
+            conv.weight = nn.Parameter(weight, requires_grad=False)
+            conv.bias = self.bias
+            self._by_zeros[key] = FastConv2d.fold(conv, limits=self.limits).eval()
+        return self._by_zeros[key]
+
+    def _forget_layouts(self) -> None:
+        super()._forget_layouts()
+        self._by_zeros: dict[tuple[int, ...], FastConv2d] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_by_zeros": {}}
+
+
 def _layout_of(weights: Tensor) -> bytes:
     """What tells two of oneDNN's layouts apart; the same for all where torch does not say."""
     if not hasattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md"):
@@ -294,19 +341,6 @@ def _folded(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
         shift = shift + norm.bias.double()
     weight = conv.weight.double() * scale[:, None, None, None]
     return weight.to(conv.weight.dtype), shift.to(conv.weight.dtype)
-
-
-def give_back_freed_memory() -> None:
-    """Ask the C library for what it keeps of memory that is free again, where it can be asked (glibc).
-
-    Loading and folding leave many holes of megabytes, with ResNet-50 a tenth of a gigabyte, and the first picture's
-    large maps leave more: the weights' fast layouts, made when a layer first runs, would be put beside them.
-    """
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # macOS, musl; Windows
-        return
-    trim(0)
 
 
 # ---- residual blocks ------------------------------------------------------------------------------
@@ -472,9 +506,15 @@ def _chains_in(model: nn.Module, prefix: str, graph: fx.Graph) -> Iterator[Chain
 
 def _is_conv(module: nn.Module) -> bool:
     """Convolutions that are linear in their stored weights: torch's own, and timm's with TensorFlow's padding."""
-    return type(module) is nn.Conv2d or (
-        type(module).__name__ == "Conv2dSame" and type(module).__module__.startswith("timm.")
-    )
+    return type(module) is nn.Conv2d or _pads_like_tensorflow(module)
+
+
+def _pads_like_tensorflow(module: nn.Module) -> bool:
+    return type(module).__name__ == "Conv2dSame" and type(module).__module__.startswith("timm.")
+
+
+def _twin_of(conv: nn.Module) -> type[FastConv2d]:
+    return FastConv2dSame if _pads_like_tensorflow(conv) else FastConv2d
 
 
 def _is_norm(module: nn.Module, conv: Any) -> bool:
@@ -521,17 +561,12 @@ def _fold(model: nn.Module, chain: Chain) -> None:
     rest: nn.Module = nn.Identity()
     if act_name is not None:
         limits = _limits(model.get_submodule(act_name))
-    if type(conv) is not nn.Conv2d or limits is None:
+    if limits is None:
         # Only the normalisation fits into this one: what follows stays a module of its own.
         if norm is not None and _own_limits(norm) != NO_LIMITS:
             rest = nn.Sequential(norm.drop, norm.act)
         limits, act_name = NO_LIMITS, None
-    if type(conv) is nn.Conv2d:
-        _replace(model, conv_name, FastConv2d.fold(conv, norm, limits))
-    elif norm is not None:
-        weight, bias = _folded(conv, norm)
-        conv.weight = nn.Parameter(weight, requires_grad=False)
-        conv.bias = nn.Parameter(bias, requires_grad=False)
+    _replace(model, conv_name, _twin_of(conv).fold(conv, norm, limits))
     if norm_name is not None:
         _replace(model, norm_name, rest)
     if act_name is not None:

@@ -38,11 +38,11 @@ class Config:
     sure: float = 0.8
     """From this probability on a name is given."""
     decides: bool = False
-    """Every object that is looked at gets the class whose names are likeliest together, whatever the detector says."""
+    """Every object is looked at and gets the class whose names are likeliest together, whatever the detector says."""
     offsets: tuple[float, ...] = ()
     """Added to the names' logits where the class is decided, so that rare classes are not lost to frequent ones."""
     at_most: int = 20
-    """So many of a picture's best objects are looked at."""
+    """So many of a picture's best objects are looked at, where the detector tells classes apart itself."""
     side: int = 128
     """Of a crop, px."""
     context: float = 1.15
@@ -96,7 +96,7 @@ class Namer(nn.Module):
         config = self.config
         fine = torch.full((len(found),), -1, dtype=torch.int64)
         scores = torch.zeros(len(found))
-        boxes = found.boxes[: config.at_most].cpu().numpy()
+        boxes = found.boxes[: None if config.decides else config.at_most].cpu().numpy()
         device, kinds = self.classifier.weight.device, torch.tensor(config.labels)
         labels = found.labels
         labels = None if labels is None else labels.cpu().clone()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.structures import RLE, Masks, SoftMasks
@@ -32,6 +32,46 @@ class Places(NamedTuple):
     reach: Tensor  # (N,) px that count as 1
     stride: int  # px of a cell of the mask features
     first: float  # px, x and y of the first cell
+
+
+class Kernels(NamedTuple):
+    """The networks of all places of a pyramid: a 3 x 3 convolution that is only done where somebody asks.
+
+    A few hundred of an image's thousands of places are ever asked, and with 169 channels out it takes as long as a
+    tower's layer.
+    """
+
+    levels: tuple[Tensor, ...]  # (B, C, H, W) each
+    controller: nn.Conv2d  # with padding 1
+
+    def everywhere(self) -> tuple[Tensor, ...]:
+        """(B, P, H, W) of every level."""
+        return tuple(self.controller(level) for level in self.levels)
+
+    def at(self, image: int, places: Tensor) -> Tensor:
+        """The networks of some of an image's places.
+
+        Args:
+            places: (N,) in 0.., of all levels one after the other, each row by row.
+
+        Returns:
+            (N, P).
+        """
+        weight, bias = self.controller.weight, self.controller.bias
+        around = weight.new_zeros(len(places), 9, weight.shape[1])
+        first = 0
+        for level in self.levels:
+            height, width = level.shape[-2:]
+            here = torch.nonzero((places >= first) & (places < first + height * width)).squeeze(1)
+            if len(here):
+                cells = places[here] - first
+                corner = (cells // width) * (width + 2) + cells % width  # of the 3 x 3 cells, in the padded level
+                padded = F.pad(level[image].permute(1, 2, 0), (0, 0, 1, 1, 1, 1)).flatten(0, 1)
+                three = torch.arange(3, device=corner.device)
+                index = corner[:, None] + (three[:, None] * (width + 2) + three).flatten()
+                around = around.index_put((here,), padded[index].to(around))
+            first += height * width
+        return F.linear(around.flatten(1), weight.permute(0, 2, 3, 1).flatten(1), bias)
 
 
 def num_kernel_weights(channels: int) -> int:

@@ -22,6 +22,10 @@ Five choices make it fast, and exact enough to be the default in float32:
 * **One thread per block**, instead of many threads inside each small step: every step would end at a barrier,
   and where another process holds one core, every barrier costs a time slice (measured: 20 times slower then).
 
+It is worth it for wide layers on large maps (`pays`): the additions are the same for any number of channels out, and
+many small steps cost more than one call of oneDNN's direct convolution, the more so where several threads take turns
+in Python.
+
 Shapes: `N` images, `C` channels in, `K` channels out, `H`, `W` rows and columns, `R` rows of tiles in a block,
 `S` tiles in a row, `T = N R S` tiles in a block.
 """
@@ -55,6 +59,24 @@ _KERNELS_AT_ONCE = 16
 holes in memory that are seldom filled again."""
 _BLOCK = 32768
 """Tiles x channels of one block: its values at the 36 points are then 5 MB, and so are their products."""
+_LEAST_WORK, _LEAST_WORK_PER_THREAD = 1.5e6, 4e6
+"""Channels in x channels out x tiles from which on it is the faster way: of one thread, and of each of several."""
+
+
+def pays(channels_in: int, channels_out: int, tiles: int) -> bool:
+    """Whether it is faster than the direct convolution, for layers that are not narrow.
+
+    A rule by numbers of multiplications, measured by `benchmarks/winograd.py`, and not a trial on the first call, so
+    that the same picture gives the same bits in every run.
+    """
+    threads = torch.get_num_threads()
+    least = _LEAST_WORK if threads == 1 else _LEAST_WORK_PER_THREAD * threads
+    return channels_in * channels_out * tiles >= least
+
+
+def tiles_of(x: Tensor) -> int:
+    """Tiles that cover all of `(N, C, H, W)` maps."""
+    return x.shape[0] * -(-x.shape[2] // 4) * -(-x.shape[3] // 4)
 
 
 def transform_weights(weight: Tensor) -> Tensor:

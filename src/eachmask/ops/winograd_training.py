@@ -27,7 +27,7 @@ from eachmask.ops import winograd
 
 MIN_CHANNELS = 64
 """With fewer, the additions of the transforms outweigh the saved multiplications."""
-MIN_TILES = 256
+MIN_TILES = 128
 """With fewer, transforming the kernels back and forth takes longer than it saves."""
 
 
@@ -73,7 +73,8 @@ def _of_call(
         or x.dim() != 4
         or x.device.type != "cpu"
         or not x.dtype == weight.dtype == torch.float32
-        or x.shape[0] * -(-x.shape[2] // 4) * -(-x.shape[3] // 4) < MIN_TILES
+        or winograd.tiles_of(x) < MIN_TILES
+        or not winograd.pays(weight.shape[1], weight.shape[0], winograd.tiles_of(x))
         or torch.is_autocast_enabled("cpu")
         or not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
     ):

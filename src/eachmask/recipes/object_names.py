@@ -94,7 +94,6 @@ def fit(categories: Sequence[Category], data: AnnotatedSet, *, decides: bool = F
         names=tuple(c.name for c in data.categories),
         labels=tuple(labels[c.supercategory] for c in data.categories),
         decides=decides,
-        at_most=100 if decides else 20,
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=None),
     )
     namer = Namer(config).eval()

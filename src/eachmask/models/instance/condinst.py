@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.models.detection import fcos
-from eachmask.models.detection.fcos import FCOS, Kept, flat, output, p3_to_p7
-from eachmask.ops.dynamic import DrawnMasks, Places, aligned_upsample, draw, every_fourth, num_kernel_weights
+from eachmask.models.detection.fcos import FCOS, Kept, output, p3_to_p7
+from eachmask.ops.dynamic import DrawnMasks, Kernels, Places, aligned_upsample, draw, every_fourth, num_kernel_weights
 from eachmask.ops.losses import dice
 from eachmask.ops.mask_candidates import Candidates, Frame, Limits, score_masks, suppress
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
@@ -36,7 +36,7 @@ class Raw(NamedTuple):
     """What FCOS says of every place, the networks it offers there, and what they read."""
 
     detection: fcos.Raw
-    kernels: tuple[Tensor, ...]  # per level (B, 169, H, W)
+    kernels: Kernels
     mask_features: Tensor  # (B, 8, H, W) of the finest level
 
 
@@ -111,7 +111,7 @@ class CondInst(FCOS):
     def forward(self, images: ImageBatch) -> Raw:  # type: ignore[override]
         """(B, 3, H, W) -> what FCOS says, kernels and mask features."""
         detection = super().forward(images)
-        kernels = tuple(self.controller(level) for level in detection.towers)
+        kernels = Kernels(detection.towers, self.controller)
         return Raw(detection, kernels, self.mask_branch(detection.features.maps))
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:  # type: ignore[override]
@@ -121,31 +121,31 @@ class CondInst(FCOS):
         """
         matched = self.assign(raw.detection, targets, [centres_of_mass(target) for target in targets])
         losses = self.detection_losses(raw.detection, targets, matched)
-        total, count = raw.mask_features.sum() * 0 + sum(level.sum() for level in raw.kernels) * 0, 0
-        kernels = flat(raw.kernels)
+        none = raw.kernels.at(0, torch.zeros(0, dtype=torch.int64, device=raw.mask_features.device))
+        total, count = raw.mask_features.sum() * 0 + none.sum(), 0  # every parameter has a gradient, if only of zero
         for image, (target, index) in enumerate(zip(targets, matched, strict=True)):
             places = torch.nonzero(index >= 0).squeeze(1)
             if len(places) > self.config.drawn:
                 places = places[torch.randperm(len(places), device=places.device)[: self.config.drawn]]
             if len(places):
-                total = total + self._mask_losses(raw, image, kernels[image, places], places, target, index[places])
+                kernels = raw.kernels.at(image, places)
+                total = total + self._mask_losses(raw, image, kernels, places, target, index[places])
                 count += len(places)
         return losses | {"mask": self.config.mask_weight * total / max(count, 1)}
 
     def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:  # type: ignore[override]
         """FCOS's detections, each with the network that draws its mask."""
         results = []
-        kernels = flat(raw.kernels)
         by_masks = self.config.matrix_sigma is not None
         boxed = replace(options, max_detections=self.config.compared) if by_masks else options
         for image, kept in enumerate(self.keep(raw.detection, boxed)):
             if by_masks:
-                kept = self._ranked_by_masks(raw, image, kept, kernels[image, kept.places], options)
+                kept = self._ranked_by_masks(raw, image, kept, options)
             found = kept.clipped()
             if options.with_masks:
                 masks = DrawnMasks(
                     raw.mask_features[image].detach(),
-                    kernels[image, kept.places].detach(),
+                    raw.kernels.at(image, kept.places).detach(),
                     self.places(raw, kept.places),
                     padded=spanned(raw),
                     valid=found.image_size,
@@ -158,15 +158,11 @@ class CondInst(FCOS):
         return results
 
     @torch.no_grad()
-    def _ranked_by_masks(self, raw: Raw, image: int, kept: Kept, kernels: Tensor, options: DecodeOptions) -> Kept:
-        """Scores times maskness, the mean probability within the mask; Matrix NMS; the best first.
-
-        Args:
-            kernels: (N, 169) of the detections.
-        """
+    def _ranked_by_masks(self, raw: Raw, image: int, kept: Kept, options: DecodeOptions) -> Kept:
+        """Scores times maskness, the mean probability within the mask; Matrix NMS; the best first."""
         c, found = self.config, kept.instances
         assert c.matrix_sigma is not None and found.scores is not None and found.labels is not None
-        none = torch.zeros_like(kept.places)
+        kernels, none = raw.kernels.at(image, kept.places), torch.zeros_like(kept.places)
         candidates = Candidates(none, kept.places, found.labels, found.scores, min_areas=none)
 
         def drawn(chosen: Tensor) -> Tensor:
