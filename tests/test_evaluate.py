@@ -18,12 +18,12 @@ from tiny_model import Spots, spots_image, spots_info
 from eachmask.cli import main
 from eachmask.data.coco import CocoDataset, to_annotations
 from eachmask.data.coco_folder import write_coco_folder
-from eachmask.data.coco_results import match_categories
+from eachmask.data.coco_results import match_categories, read_results
 from eachmask.data.labelme import write_labelme
 from eachmask.evaluate import Settings, evaluate
 from eachmask.evaluation import Evaluation
 from eachmask.evaluation_report import evaluation_html
-from eachmask.metrics.coco_ap import NAMES
+from eachmask.metrics.coco_ap import NAMES, coco_ap
 from eachmask.predict import Predictor
 from eachmask.structures import RLE, Category, UserError
 
@@ -357,3 +357,77 @@ def test_the_report_shows_the_best_and_the_worst_images(tmp_path):
     assert page.count("data:image/jpeg") == 4 and "best" not in found.to_json()["measured"]
     nowhere = CocoDataset(dataset.path, tmp_path)
     assert not evaluate(nowhere, results, settings=Settings(resamples=0, boundary=False)).best
+
+
+def _with_supercategories(file: Path, **kinds: str) -> None:
+    content = json.loads(file.read_text())
+    for category in content["categories"]:
+        category["supercategory"] = kinds[category["name"].split()[0]]
+    file.write_text(json.dumps(content))
+
+
+def test_all_classes_as_one(files, tmp_path):
+    assert run(files, tmp_path / "out", "--merge", "all", "--compare", str(files[1])) == 0
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["measured"]
+    dataset = CocoDataset(*files[:1], files[0].parent)
+    predictions = read_results(files[1], dataset).instances
+    targets = [dataset.targets(i) for i in range(len(dataset))]
+    expected = coco_ap(predictions, targets, class_agnostic=True)
+    assert found["coco"]["segm"]["ap"] == pytest.approx(expected["ap"], abs=2e-3)  # equal scores in another order
+    assert abs(coco_ap(predictions, targets)["ap"] - expected["ap"]) > 0.02
+    assert found["classes"] == ["object"] and found["comparison"]["difference"]["ap"]["value"] == 0
+    assert json.loads(files[0].read_text())["categories"][0]["name"] == "cell", "the data set stays as it is"
+
+
+def test_results_of_merged_classes(files, tmp_path, capsys):
+    """A plain list has the data's ids; a file with categories of its own may know merged or original classes."""
+    own = tmp_path / "own.json"
+    own.write_text(files[0].read_text())
+    assert run((own, files[1]), tmp_path / "out", "--merge", "supercategories") == 2
+    assert "--merge all" in capsys.readouterr().err
+    _with_supercategories(own, cell="living", dead="dead", debris="dead")
+    assert run((own, files[1]), tmp_path / "out", "--merge", "supercategories") == 0
+    plain = json.loads((tmp_path / "out" / "evaluation.json").read_text())["measured"]
+    assert plain["classes"] == ["living", "dead"]
+    merged = {3: 0, 7: 1, 9: 1}
+    rows = [row | {"category_id": merged[row["category_id"]]} for row in json.loads(files[1].read_text())]
+    foreign = rows[0] | {"category_id": 5}
+    named = tmp_path / "named.json"
+    names = [{"id": 0, "name": "Living"}, {"id": 1, "name": "dead"}, {"id": 5, "name": "glass"}]
+    named.write_text(json.dumps({"annotations": [*rows, foreign], "categories": names}))
+    assert run((own, named), tmp_path / "named", "--merge", "supercategories") == 0
+    assert json.loads((tmp_path / "named" / "evaluation.json").read_text())["measured"]["coco"] == plain["coco"]
+    named.write_text(json.dumps([foreign]))
+    assert run((own, named), tmp_path / "named", "--merge", "supercategories") == 2
+    assert "entry 1 has category_id 5" in capsys.readouterr().err
+    named.write_text("{}")
+    assert run((own, named), tmp_path / "named", "--merge", "all") == 2
+
+
+def test_a_model_of_supercategories_is_measured_on_them(tmp_path, monkeypatch, capsys):
+    Image.fromarray(spots_image(1)).save(tmp_path / "1.png")
+    masks = RLE.from_label_map(label(spots_image(1).mean(2) > 127.5, connectivity=1))
+    rows = [
+        {"id": i, "image_id": 1, "category_id": 1 + i % 2, "segmentation": rle, "area": 1, "iscrowd": 0}
+        for i, rle in enumerate(masks.to_coco(), start=1)
+    ]
+    kinds = [{"id": i, "name": f"kind {i}", "supercategory": "small spot"} for i in (1, 2)]
+    other = {"id": 3, "name": "<LARGE> & spot", "supercategory": "spot"}
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 96, "width": 128}],
+        "annotations": rows,
+        "categories": [*kinds, other],
+    }
+    (tmp_path / "spots.json").write_text(json.dumps(content))
+    monkeypatch.setattr("eachmask.predict.load", lambda name, device: Predictor(Spots(), spots_info(), device=device))
+    call = ["evaluate", "spots", "--data", str(tmp_path / "spots.json"), "--out", str(tmp_path / "out")]
+    assert main(call) == 0
+    assert "--merge supercategories" in capsys.readouterr().out
+    assert main([*call, "--merge", "supercategories"]) == 0
+    assert "--merge" not in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["measured"]
+    assert found["classes"] == ["small spot", "spot"]
+    assert {row["category_id"] for row in json.loads((tmp_path / "out" / "predictions.json").read_text())} == {1, 2}
+    assert main([*call, "--merge", "all"]) == 0
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["measured"]
+    assert found["coco"]["segm"]["ap"] == pytest.approx(1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -16,6 +16,7 @@ from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
     from eachmask.data.coco import CocoDataset
+    from eachmask.data.coco_merge import Merged
     from eachmask.evaluation import Evaluation
     from eachmask.predict import Predictor
     from eachmask.structures import Category, Instances
@@ -37,6 +38,7 @@ class EvaluateOptions:
       eachmask evaluate mask_rcnn_r50_fpn --data instances.json --images photos --out results
       eachmask evaluate --predictions results.json --data instances.json --fail-under ap=0.3 bbox.ap50=0.5
       eachmask evaluate --predictions new.json --compare old.json --data instances.json
+      eachmask evaluate objects --data coco-folder --merge supercategories
     """
 
     model: Annotated[str | None, tyro.conf.Positional] = None
@@ -50,6 +52,9 @@ class EvaluateOptions:
     predictions: Path | None = None
     """Results of any tool in COCO's format: a list of image_id, category_id, score and segmentation. If the file names
     its images, as that of `eachmask predict` does, names and not ids say which is which."""
+    merge: Literal["supercategories", "all"] | None = None
+    """Measure fewer classes than are annotated: the categories' supercategories, which `objects` knows, or all as one
+    class, whether objects are found at all."""
     compare: Path | None = None
     """Results of a second model on the same images; the report has both side by side."""
     out: Path = Path("evaluation")
@@ -82,13 +87,20 @@ def evaluate(options: EvaluateOptions) -> int:
         raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
     dataset = _dataset(options)
     options.out.mkdir(parents=True, exist_ok=True)
+    merged = _merged(options, dataset)
+    if merged is not None:
+        dataset = merged.dataset
     notes: list[str] = []
     published: dict[str, float] = {}
-    results = options.predictions
+    results, compare = options.predictions, options.compare
+    name = Path(options.model or results or "").name
     if results is None:
-        results, notes, published = _predict(options, dataset)
-    name = Path(options.model or results).name
-    found = measure(dataset, results, name=name, settings=settings, compare=options.compare, published=published)
+        results, notes, published = _predict(options, dataset, merged)
+    elif merged is not None:
+        results, notes = _with_merged_classes(results, merged, options.out / "predictions.json")
+    if compare is not None and merged is not None:
+        compare, _ = _with_merged_classes(compare, merged, options.out / "compared" / compare.name)
+    found = measure(dataset, results, name=name, settings=settings, compare=compare, published=published)
     found = replace(found, notes=notes + found.notes)
     _write(options.out / "evaluation.json", json.dumps(found.to_json(), indent=1))
     _write(options.out / "report.html", evaluation_html(found))
@@ -159,8 +171,25 @@ def _as_coco(options: EvaluateOptions) -> CocoDataset:
     return CocoDataset(path, options.out)
 
 
-def _predict(options: EvaluateOptions, dataset: CocoDataset) -> tuple[Path, list[str], dict[str, float]]:
-    """Predict all images into predictions.json; also what to note and what the makers publish."""
+def _merged(options: EvaluateOptions, dataset: CocoDataset) -> Merged | None:
+    from eachmask.data.coco_merge import merge_classes
+
+    if options.merge is None:
+        return None
+    return merge_classes(dataset, options.merge, options.out / "annotations.json")
+
+
+def _with_merged_classes(results: Path, merged: Merged, path: Path) -> tuple[Path, list[str]]:
+    content, notes = merged.results(results)
+    path.parent.mkdir(exist_ok=True)
+    _write(path, json.dumps(content))
+    return path, notes
+
+
+def _predict(
+    options: EvaluateOptions, dataset: CocoDataset, merged: Merged | None
+) -> tuple[Path, list[str], dict[str, float]]:
+    """Predict all images into predictions.json; also what to note and what the makers publish of the same classes."""
     from rich.progress import track
 
     from eachmask.data.coco import to_annotations
@@ -170,13 +199,19 @@ def _predict(options: EvaluateOptions, dataset: CocoDataset) -> tuple[Path, list
 
     assert options.model is not None
     predictor = load(options.model, device=options.device)
-    labels, notes = match_categories(predictor.info.categories, dataset.categories)
+    known = predictor.info.categories
+    labels, notes = match_categories(known, dataset.categories) if merged is None else merged.of_model(known)
+    kinds = {c.supercategory for c in dataset.categories} - {c.name for c in dataset.categories}
+    if merged is None and any(c.name in kinds for c in known):
+        notes.append("the model knows supercategories of the annotated classes: --merge supercategories measures these")
     rows: list[dict[str, Any]] = []
     for i in track(range(len(dataset)), description="predicting", transient=True):
         found = _named(_predict_one(predictor, dataset, i), labels, dataset.categories)
         rows += [{"image_id": dataset.records[i]["id"], **row} for row in to_annotations(found)]
     path = options.out / "predictions.json"
     _write(path, json.dumps(rows))
+    if merged is not None:  # what the makers publish is of their own classes
+        return path, notes, {}
     published = next((dict(entry.published) for entry in CATALOGUE if entry.name == options.model), {})
     return path, notes, published
 
