@@ -168,3 +168,17 @@ def test_tensorflows_padding_without_a_padded_copy(
     with_gradient = x.clone().requires_grad_()
     fast.float()(with_gradient).sum().backward()
     assert with_gradient.grad is not None
+
+
+def test_the_widest_weights_are_not_laid_out_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 64, 3, stride=2), nn.ReLU())
+    narrow, wide = (4 * conv.weight.numel() for conv in (net[0], net[2]))
+    x = torch.randn(1, 8, 40, 40)
+    for most, kept in ((narrow + wide, [True, True]), (narrow + wide - 1, [True, False]), (0, [False, False])):
+        monkeypatch.setattr(fuse, "_MOST_LAYOUTS", most)
+        fast = optimise_for_inference(net)
+        torch.testing.assert_close(fast(x), net(x), atol=1e-5, rtol=1e-5)
+        with torch.inference_mode():
+            added = fast[2].add_to(torch.ones(1, 64, 9, 9), fast[0](x))
+            torch.testing.assert_close(added, (net[2](net[0](x).relu()) + 1).relu(), atol=1e-5, rtol=1e-5)
+        assert [bool(fast[i]._by_layout) for i in (0, 2)] == kept

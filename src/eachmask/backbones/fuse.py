@@ -46,7 +46,8 @@ Limits = tuple[float, float]
 NO_LIMITS: Limits = (-math.inf, math.inf)
 _MIN_WINOGRAD_CHANNELS = 96  # below, the additions of the transforms outweigh the saved multiplications
 _WIDE, _MIN_WIDE_TILES = 1 << 21, 128  # numbers in weights that take 36 MB so, for which it has to be worth more
-_MOST_WEIGHTS = 384 << 20  # bytes of all weights and their Winograd forms together; see `_ration_winograd`
+_MOST_WEIGHTS = 384 << 20  # bytes of all weights and their Winograd forms together; see `_ration_forms`
+_MOST_LAYOUTS = 96 << 20  # bytes of weights that are kept as oneDNN wants them, besides the plain ones
 _MOST_MATRIX_ROWS = 2048  # pixels; above, oneDNN is faster, and its layouts are few
 _LARGE_WEIGHTS = 1 << 19  # numbers; before laying these out, freed memory is given back
 _MANY_MAPS = 9  # from here on, one more or less does not change how oneDNN wants the weights
@@ -76,7 +77,7 @@ def optimise_for_inference(model: nn.Module, *, in_place: bool = False) -> nn.Mo
             module.__class__ = FastFPN
         elif hasattr(module, "for_inference"):
             model = _replace(model, name, module.for_inference())
-    _ration_winograd(model)
+    _ration_forms(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -93,6 +94,8 @@ class FastConv2d(nn.Conv2d):
     limits: Limits = NO_LIMITS
     winograd_allowed: bool = True
     """Whether there is memory for the Winograd form of the weights."""
+    layouts_allowed: bool = True
+    """Whether there is memory for weights as oneDNN wants them, besides the plain ones."""
 
     @classmethod
     def fold(cls, conv: nn.Conv2d, norm: nn.Module | None = None, limits: Limits = NO_LIMITS) -> FastConv2d:
@@ -115,6 +118,8 @@ class FastConv2d(nn.Conv2d):
             return winograd.conv3x3(x, self._winograd_weights(), self.bias, limits=self.limits)
         if self._matrix_pays(x):
             return _clamp(self._as_matrix(x), self.limits)
+        if not self.layouts_allowed:
+            return _clamp(super().forward(x), self.limits)
         attribute, scalars = _onednn_activation(self.limits)
         return torch.ops.mkldnn._convolution_pointwise(
             x, self._onednn_weights(x), *self._geometry(), attribute, scalars, ""
@@ -123,7 +128,7 @@ class FastConv2d(nn.Conv2d):
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """`conv(x) + residual`, clamped; overwrites `residual`, whose shape is the output's, and returns it."""
         in_one_call = not (self._plain(x) or self._winograd_pays(x) or self._matrix_pays(x))
-        if not in_one_call or self.limits not in (NO_LIMITS, (0.0, math.inf)):
+        if not in_one_call or not self.layouts_allowed or self.limits not in (NO_LIMITS, (0.0, math.inf)):
             return _clamp(residual.add_(self._unclamped(x)), self.limits)
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             residual,
@@ -299,17 +304,23 @@ def _layout_of(weights: Tensor) -> bytes:
     return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(weights).numpy())
 
 
-def _ration_winograd(model: nn.Module) -> None:
-    """Say which convolutions may keep a Winograd form of their weights, four times as large as the weights.
+def _ration_forms(model: nn.Module) -> None:
+    """Say which convolutions may keep further forms of their weights: Winograd's, four times as large, or oneDNN's.
 
     Of a wide network's they would take more memory than all the rest. The narrow ones come first: their maps are the
-    large ones, so a byte of theirs saves the most time.
+    large ones, so a byte of theirs saves the most time; laying out a wide one's weights anew in every call takes a
+    twentieth of its time.
     """
-    room = _MOST_WEIGHTS - sum(p.numel() * p.element_size() for p in model.parameters())
-    convs = [m for m in model.modules() if isinstance(m, FastConv2d) and m.suits_winograd()]
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    for_winograd, for_layouts = _MOST_WEIGHTS - weights, _MOST_LAYOUTS
+    convs = [m for m in model.modules() if isinstance(m, FastConv2d)]
     for conv in sorted(convs, key=lambda conv: conv.weight.numel()):
-        room -= 4 * conv.weight.numel() * conv.weight.element_size()
-        conv.winograd_allowed = room >= 0
+        size = conv.weight.numel() * conv.weight.element_size()
+        if conv.suits_winograd():
+            for_winograd -= 4 * size
+            conv.winograd_allowed = for_winograd >= 0
+        for_layouts -= size
+        conv.layouts_allowed = for_layouts >= 0
 
 
 def _has_onednn() -> bool:

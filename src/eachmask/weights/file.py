@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ HEADER = "eachmask"
 """Key of the JSON text in the file's metadata."""
 NAMER = "namer."
 """Begins the names of the tensors that are the namer's, not the model's."""
+_WEIGHTS_AT_ONCE = 16
+"""Tensors that are read before the file is closed for a moment."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     build = models.variant(info.variant)
     try:
         model: nn.Module = build(num_classes=len(info.categories), **info.config)
-        model.load_state_dict(_weights(path, lambda name: not name.startswith(NAMER)))
+        _fill(model, path, lambda name: None if name.startswith(NAMER) else name)
     except (TypeError, RuntimeError) as error:
         raise UserError(f"{path} does not fit its variant {info.variant}: it was written by another version") from error
     return model.eval(), info
@@ -173,15 +176,31 @@ def load_namer(path: str | Path) -> Namer | None:
         return None
     try:
         namer = Namer(NamingConfig.from_dict(naming))
-        weights = _weights(path, lambda name: name.startswith(NAMER))
-        namer.load_state_dict({name.removeprefix(NAMER): value for name, value in weights.items()})
+        _fill(namer, path, lambda name: name.removeprefix(NAMER) if name.startswith(NAMER) else None)
     except (TypeError, KeyError, RuntimeError) as error:
         raise UserError(f"the names in {path} do not fit this version of eachmask") from error
     return namer.eval()
 
 
-def _weights(path: str | Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
-    """The tensors of wanted names, float32."""
+def _fill(module: nn.Module, path: str | Path, rename: Callable[[str], str | None]) -> None:
+    """Fill in the weights, a few at a time: what a file's pages take goes back when it is closed.
+
+    Args:
+        rename: key of the file -> the module's; None for what belongs to another.
+
+    Raises:
+        RuntimeError: a weight is missing, left over or of another shape.
+    """
     with safe_open(path, framework="pt") as handle:
-        tensors = {key: handle.get_tensor(key) for key in handle.keys() if wanted(key)}  # noqa: SIM118
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        names = {key: name for key in handle.keys() if (name := rename(key)) is not None}  # noqa: SIM118
+    own = module.state_dict()
+    if different := set(own) ^ set(names.values()):
+        raise RuntimeError(f"missing or left over: {sorted(different)[:5]}")
+    keys = iter(names.items())
+    while some := list(islice(keys, _WEIGHTS_AT_ONCE)):
+        with safe_open(path, framework="pt") as handle, torch.no_grad():
+            for key, name in some:
+                weight = handle.get_tensor(key)
+                if weight.shape != own[name].shape:
+                    raise RuntimeError(f"{name} is {tuple(weight.shape)}, not {tuple(own[name].shape)}")
+                own[name].copy_(weight)
