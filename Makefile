@@ -31,6 +31,8 @@ $(USER_READY):
 	install both (on Debian and Ubuntu: python3 and python3-venv), then run make again." >&2; exit 1; }
 	@test "$$($(BIN)/python -c 'import sys; print(sys.version.split()[0])' 2>/dev/null)" = "$(VERSION)" || \
 		"$(PYTHON)" -m venv --clear $(VENV)
+	@free=$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1048576)}'); test "$${free:-99}" -ge 10 || \
+		echo "Only $$free GB are free on this disk; torch with CUDA needs 10 while it is installed. Should that fail: make room, then run make again."
 	@echo "Installing eachmask for Python $(VERSION) into $(VENV): once, some minutes, torch is large ..."
 	@$(PIP) install --upgrade "pip>=25.1"
 	@$(PIP) install --editable .
