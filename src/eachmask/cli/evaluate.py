@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from eachmask.predict import Predictor
     from eachmask.structures import Category, Instances
 
+MERGED = "merged"
+"""Folder beside the report for annotations and results with merged classes: the originals may lie there too."""
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
@@ -97,9 +100,9 @@ def evaluate(options: EvaluateOptions) -> int:
     if results is None:
         results, notes, published = _predict(options, dataset, merged)
     elif merged is not None:
-        results, notes = _with_merged_classes(results, merged, options.out / "predictions.json")
+        results, notes = _with_merged_classes(results, merged, options.out / MERGED / "predictions.json")
     if compare is not None and merged is not None:
-        compare, _ = _with_merged_classes(compare, merged, options.out / "compared" / compare.name)
+        compare, _ = _with_merged_classes(compare, merged, options.out / MERGED / "compared" / compare.name)
     found = measure(dataset, results, name=name, settings=settings, compare=compare, published=published)
     found = replace(found, notes=notes + found.notes)
     _write(options.out / "evaluation.json", json.dumps(found.to_json(), indent=1))
@@ -176,12 +179,12 @@ def _merged(options: EvaluateOptions, dataset: CocoDataset) -> Merged | None:
 
     if options.merge is None:
         return None
-    return merge_classes(dataset, options.merge, options.out / "annotations.json")
+    return merge_classes(dataset, options.merge, options.out / MERGED / "annotations.json")
 
 
 def _with_merged_classes(results: Path, merged: Merged, path: Path) -> tuple[Path, list[str]]:
     content, notes = merged.results(results)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, json.dumps(content))
     return path, notes
 

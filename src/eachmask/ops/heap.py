@@ -1,7 +1,7 @@
 """What the C library does with memory that is free again (glibc; elsewhere nothing happens here).
 
 By default it hands large pieces back to the system at once and asks for fresh ones a moment later. Every first touch of
-a fresh page is a fault: the maps of one photograph are some ten thousand pages, a quarter of the time of a light body.
+a fresh page is a fault: a photograph on its way through EfficientNet-Lite0 takes thousands, a quarter of the time.
 """
 
 from __future__ import annotations
