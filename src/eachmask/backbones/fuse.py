@@ -287,6 +287,7 @@ class FastConv2dSame(FastConv2d):
             conv.weight = nn.Parameter(weight, requires_grad=False)
             conv.bias = self.bias
             self._by_zeros[key] = FastConv2d.fold(conv, limits=self.limits).eval()
+            self._by_zeros[key].layouts_allowed = self.layouts_allowed
         return self._by_zeros[key]
 
     def _forget_layouts(self) -> None:

@@ -38,13 +38,8 @@ class Merged:
         """
         if self.merge == "all":
             return dict.fromkeys(range(len(known)), 0), []
-        place = {c.name.casefold(): label for c, label in zip(self.original, self.labels, strict=True)}
-        place |= {c.name.casefold(): label for label, c in enumerate(self.dataset.categories)}
-        labels = {i: place[c.name.casefold()] for i, c in enumerate(known) if c.name.casefold() in place}
-        if not labels:
-            return match_categories(known, self.dataset.categories)
-        unknown = [c.name for label, c in enumerate(self.dataset.categories) if label not in labels.values()]
-        return labels, [f"the model does not know: {', '.join(unknown)}"] if unknown else []
+        originals = {c.name: label for c, label in zip(self.original, self.labels, strict=True)}
+        return match_categories(known, self.dataset.categories, also=originals)
 
     def results(self, path: Path) -> tuple[dict[str, Any] | list[Any], list[str]]:
         """A results file's content with merged categories, and what to note.

@@ -56,15 +56,21 @@ def read_results(path: str | Path, dataset: CocoDataset) -> Results:
     return Results(_instances(plain, dataset, path), plain, notes)
 
 
-def match_categories(known: Sequence[Category], wanted: Sequence[Category]) -> tuple[dict[int, int], list[str]]:
+def match_categories(
+    known: Sequence[Category], wanted: Sequence[Category], also: Mapping[str, int] | None = None
+) -> tuple[dict[int, int], list[str]]:
     """The model's label -> the data's label, by name (case does not matter), and what to note.
+
+    Args:
+        also: further names of the data's labels; its own names come first.
 
     Raises:
         UserError: not one class in common.
     """
     if [category.name for category in known] == [category.name for category in wanted]:
         return {i: i for i in range(len(known))}, []  # also where two have the same name
-    place = {category.name.casefold(): i for i, category in enumerate(wanted)}
+    place = {name.casefold(): i for name, i in (also or {}).items()}
+    place |= {category.name.casefold(): i for i, category in enumerate(wanted)}
     labels = {i: place[c.name.casefold()] for i, c in enumerate(known) if c.name.casefold() in place}
     if not labels and len(known) == len(wanted) == 1:
         return {0: 0}, [f"the model's only class {known[0].name!r} is measured as the data's {wanted[0].name!r}"]

@@ -139,13 +139,15 @@ class CondInst(FCOS):
         by_masks = self.config.matrix_sigma is not None
         boxed = replace(options, max_detections=self.config.compared) if by_masks else options
         for image, kept in enumerate(self.keep(raw.detection, boxed)):
+            kernels = raw.kernels.at(image, kept.places)
             if by_masks:
-                kept = self._ranked_by_masks(raw, image, kept, options)
+                kept, chosen = self._ranked_by_masks(raw, image, kept, kernels, options)
+                kernels = kernels[chosen]
             found = kept.clipped()
             if options.with_masks:
                 masks = DrawnMasks(
                     raw.mask_features[image].detach(),
-                    raw.kernels.at(image, kept.places).detach(),
+                    kernels.detach(),
                     self.places(raw, kept.places),
                     padded=spanned(raw),
                     valid=found.image_size,
@@ -158,11 +160,20 @@ class CondInst(FCOS):
         return results
 
     @torch.no_grad()
-    def _ranked_by_masks(self, raw: Raw, image: int, kept: Kept, options: DecodeOptions) -> Kept:
-        """Scores times maskness, the mean probability within the mask; Matrix NMS; the best first."""
+    def _ranked_by_masks(
+        self, raw: Raw, image: int, kept: Kept, kernels: Tensor, options: DecodeOptions
+    ) -> tuple[Kept, Tensor]:
+        """Scores times maskness, the mean probability within the mask; Matrix NMS; the best first.
+
+        Args:
+            kernels: (N, 169) of the detections.
+
+        Returns:
+            What is left, and which of the N detections these are.
+        """
         c, found = self.config, kept.instances
         assert c.matrix_sigma is not None and found.scores is not None and found.labels is not None
-        kernels, none = raw.kernels.at(image, kept.places), torch.zeros_like(kept.places)
+        none = torch.zeros_like(kept.places)
         candidates = Candidates(none, kept.places, found.labels, found.scores, min_areas=none)
 
         def drawn(chosen: Tensor) -> Tensor:
@@ -179,7 +190,7 @@ class CondInst(FCOS):
         )
         order, scores = suppress(inside, scores, found.labels[index], limits)
         chosen = index[order]
-        return Kept(replace(found[chosen], scores=scores), kept.places[chosen])
+        return Kept(replace(found[chosen], scores=scores), kept.places[chosen]), chosen
 
     def places(self, raw: Raw, index: Tensor) -> Places:
         """Points and reach of some places.
