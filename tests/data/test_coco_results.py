@@ -93,6 +93,7 @@ def test_files_that_name_their_images_are_matched_by_name(data: CocoDataset) -> 
     assert [(row["image_id"], row["category_id"]) for row in found.rows] == [(7, 90), (5, 3)]
     assert [one.label_names for one in found.instances] == [["cat"], ["Car"]]
     assert found.notes[0] == "1 images of the results are not annotated: left out"
+    assert "1 results of classes that are not annotated: left out" in found.notes
     few = _read(data, {"images": images[1:2], "annotations": []})
     assert few.notes == ["1 annotated images are not in the results: all their objects count as missed"]
     with pytest.raises(UserError, match="of other images than"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from eachmask.data.whole_file import write_text
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def evaluate(options: EvaluateOptions) -> int:
         compare, _ = _with_merged_classes(compare, merged, options.out / MERGED / "compared" / compare.name)
     found = measure(dataset, results, name=name, settings=settings, compare=compare, published=published)
     found = replace(found, notes=notes + found.notes)
-    _write(options.out / "evaluation.json", json.dumps(found.to_json(), indent=1))
-    _write(options.out / "report.html", evaluation_html(found))
+    write_text(options.out / "evaluation.json", json.dumps(found.to_json(), indent=1))
+    write_text(options.out / "report.html", evaluation_html(found))
     print(_summary(found))
     print(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")
     return _judge(found, limits)
@@ -185,7 +185,7 @@ def _merged(options: EvaluateOptions, dataset: CocoDataset) -> Merged | None:
 def _with_merged_classes(results: Path, merged: Merged, path: Path) -> tuple[Path, list[str]]:
     content, notes = merged.results(results)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps(content))
+    write_text(path, json.dumps(content))
     return path, notes
 
 
@@ -196,7 +196,7 @@ def _predict(
     from rich.progress import track
 
     from eachmask.data.coco import to_annotations
-    from eachmask.data.coco_results import match_categories
+    from eachmask.data.coco_results import left_out, match_categories
     from eachmask.predict import load
     from eachmask.weights.catalogue import CATALOGUE
 
@@ -208,11 +208,15 @@ def _predict(
     if merged is None and any(c.name in kinds for c in known):
         notes.append("the model knows supercategories of the annotated classes: --merge supercategories measures these")
     rows: list[dict[str, Any]] = []
+    foreign = 0
     for i in track(range(len(dataset)), description="predicting", transient=True):
-        found = _named(_predict_one(predictor, dataset, i), labels, dataset.categories)
+        everything = _predict_one(predictor, dataset, i)
+        found = _named(everything, labels, dataset.categories)
+        foreign += len(everything) - len(found)
         rows += [{"image_id": dataset.records[i]["id"], **row} for row in to_annotations(found)]
+    notes = notes + left_out(foreign)
     path = options.out / "predictions.json"
-    _write(path, json.dumps(rows))
+    write_text(path, json.dumps(rows))
     if merged is not None:  # what the makers publish is of their own classes
         return path, notes, {}
     published = next((dict(entry.published) for entry in CATALOGUE if entry.name == options.model), {})
@@ -254,10 +258,3 @@ def _summary(found: Evaluation) -> str:
         gap_words = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}){sure}"
         lines.append(f"  mask ap minus that of {found.comparison.name}: {gap_words}")
     return "\n".join(lines + [f"  note: {note}" for note in found.notes[:5]])
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from eachmask.data.images import read_image
 from eachmask.data.sample import Sample
 from eachmask.data.segmentations import BROKEN, Drawn, draw, draw_one, reason
+from eachmask.data.whole_file import whole_file
 from eachmask.structures import RLE, Category, Instances, UserError
 from eachmask.structures.rle_codec import offsets_of
 
@@ -188,8 +189,7 @@ def write_coco(
     more = category_fields or {}
     categories = next((instances.categories for _, instances in samples if instances.categories), ())
     head = {"info": dict(info or {}), "categories": [{**more.get(c.id, {}), **category_to_dict(c)} for c in categories]}
-    part = Path(f"{path}.part")
-    with open(part, "w", encoding="utf-8") as file:  # entry by entry: they are never all in memory as text
+    with whole_file(Path(path)) as file:  # entry by entry: they are never all in memory as text
         file.write(json.dumps(head)[:-1] + ', "images": [')
         for number, (name, instances) in enumerate(samples, start=1):
             height, width = instances.image_size
@@ -203,7 +203,6 @@ def write_coco(
                 key = next(ids)
                 file.write((", " if key > 1 else "") + json.dumps({"id": key, "image_id": number, **row}))
         file.write("]}")
-    part.replace(path)
 
 
 def to_annotations(instances: Instances) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from eachmask.data.annotated import named_categories
 from eachmask.data.coco import CocoDataset, parsed, read_categories, read_json
-from eachmask.data.coco_results import match_categories
+from eachmask.data.coco_results import left_out, match_categories
+from eachmask.data.whole_file import write_text
 from eachmask.structures import Category, UserError
 
 Merge = Literal["supercategories", "all"]
@@ -59,8 +60,10 @@ class Merged:
             known = read_categories(theirs, path)
             labels, notes = self.of_model(known)
             ids = {c.id: categories[labels[i]].id for i, c in enumerate(known) if i in labels}
-            foreign = {c.id for c in known} - set(ids)
-            rows = [row for row in rows if not isinstance(row, dict) or row.get("category_id") not in foreign]
+            foreign = [c.id for c in known if c.id not in ids]
+            measured = [row for row in rows if not isinstance(row, dict) or row.get("category_id") not in foreign]
+            notes = notes + left_out(len(rows) - len(measured))
+            rows = measured
         merged = [_with_category(row, ids, number, path) for number, row in enumerate(rows, start=1)]
         if not isinstance(content, dict):
             return merged, notes
@@ -88,9 +91,7 @@ def merge_classes(dataset: CocoDataset, merge: Merge, path: Path) -> Merged:
     rows = [_with_category(row, ids, number, dataset.path) for number, row in enumerate(content["annotations"], 1)]
     content |= {"annotations": rows, "categories": [_row(c) for c in categories]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps(content))
     return Merged(CocoDataset(path, dataset.folder), original, merge, labels)
 
 

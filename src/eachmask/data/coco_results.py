@@ -44,7 +44,7 @@ def read_results(path: str | Path, dataset: CocoDataset) -> Results:
         raise UserError(f"{path} is no COCO results file: it must hold a list, or an object with annotations")
     own: Mapping[str, Any] = content if isinstance(content, dict) else {}
     images, categories, notes = _names(own, dataset, path)
-    plain = []
+    plain, foreign = [], 0
     for number, row in enumerate(rows, start=1):
         try:
             found = _plain(row, number, images, categories)
@@ -52,7 +52,9 @@ def read_results(path: str | Path, dataset: CocoDataset) -> Results:
             raise UserError(f"{path}: result {number} {error}") from None
         if found is not None:
             plain.append(found)
-    notes += _with_masks(plain)
+        elif images[row["image_id"]] is not None:
+            foreign += 1
+    notes += left_out(foreign) + _with_masks(plain)
     return Results(_instances(plain, dataset, path), plain, notes)
 
 
@@ -81,6 +83,11 @@ def match_categories(
         )
     unknown = [c for i, c in enumerate(wanted) if i not in labels.values()]
     return labels, [f"the model does not know: {_some(unknown)}"] if unknown else []
+
+
+def left_out(number: int) -> list[str]:
+    """What to note of so many results whose classes the annotations do not have."""
+    return [f"{number} results of classes that are not annotated: left out"] if number else []
 
 
 def _some(categories: Sequence[Category]) -> str:

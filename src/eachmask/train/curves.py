@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from html import escape
 from math import isfinite
 from pathlib import Path
+
+from eachmask.data.whole_file import write_text
 
 WIDTH, HEIGHT, MARGIN = 720, 260, 48
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
@@ -28,9 +29,7 @@ def write_curves(path: Path, history: Sequence[dict[str, float]], best: str) -> 
     ]
     for i, (title, columns) in enumerate(panels):
         parts.append(f'<g transform="translate(0 {i * HEIGHT})">{_panel(title, columns, history)}</g>')
-    part = path.with_suffix(".part")
-    part.write_text("".join(parts) + "</svg>", encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, "".join(parts) + "</svg>")
 
 
 def _panel(title: str, names: Sequence[str], history: Sequence[dict[str, float]]) -> str:

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eachmask.data.whole_file import write_text
 from eachmask.draw import jpeg_source
 
 STYLE = """
@@ -63,9 +64,7 @@ model.safetensors.</p></div></header><main>
 </body></html>
 """
     path = folder / "report.html"
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_text(path, text)
     return path
 
 

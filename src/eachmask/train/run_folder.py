@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from PIL import Image
 from torch import nn
 
 from eachmask.data.sample import Sample
+from eachmask.data.whole_file import write_text
 from eachmask.draw import overlay, shrink
 from eachmask.structures import Instances, UserError
 from eachmask.train.curves import write_curves
@@ -52,11 +52,11 @@ class RunFolder:
 
     def begin(self, device: str, precision: str, processes: int) -> None:
         """Recipe and environment, before the first step."""
-        _write(self.out / "recipe.py", recipe_source(self.recipe))
+        write_text(self.out / "recipe.py", recipe_source(self.recipe))
         facts = environment() | {"device": device, "precision": precision, "processes": processes}
         facts |= {"seed": self.run.seed, "training images": len(self.data), "command": " ".join(sys.argv)}
         facts |= {"variant": self.recipe.variant, "categories": [c.name for c in self.data.categories]} | self.run.notes
-        _write(self.out / "environment.json", json.dumps(facts, indent=1, ensure_ascii=False, default=str))
+        write_text(self.out / "environment.json", json.dumps(facts, indent=1, ensure_ascii=False, default=str))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:  # the extra eachmask[train] brings it
@@ -90,7 +90,7 @@ class RunFolder:
         writer = csv.DictWriter(text, fieldnames=list(history[-1]), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-        _write(self.out / "log.csv", text.getvalue())
+        write_text(self.out / "log.csv", text.getvalue())
         write_curves(self.out / "curves.svg", history, self.recipe.best)
         if self._board is not None:
             names = list(history[-1])
@@ -171,9 +171,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
