@@ -1,7 +1,7 @@
 """Scores and speed of the bundled ``objects`` model on photographs.
 
     python benchmarks/objects.py --data ../shared/data/coco-mini [--split val] [--model objects] [--no-speed]
-                                 [--side 416] [--plain]
+                                 [--side 416] [--plain] [--page docs/pictures/objects-val.jpg]
 
 Every photograph is predicted as a user would: from its file, through ``eachmask.load(...).predict``. Scores are COCO
 mask AP: over all objects as one class, by size, over the 12 supercategories, and of persons alone; calibration is the
@@ -9,7 +9,8 @@ expected error of the score as a probability of IoU >= 0.5. Of the objects that 
 the share that gets one of COCO's 80 names, and how many of these names are right. Speed is picture in to RLE out on
 two threads, against torchvision's ``maskrcnn_resnet50_fpn`` (random weights, 20 masks kept) + pycocotools on the same
 files, each in a process of its own. ``--side`` makes the photographs' longer side another number of pixels; with
-``--plain`` masks do not rank the detections and boxes that overlap by 0.6 are suppressed, as FCOS does it.
+``--plain`` masks do not rank the detections and boxes that overlap by 0.6 are suppressed, as FCOS does it. ``--page``
+draws ten of the photographs, without the photographs: what is annotated beside what is shown to a user.
 
 The last line is JSON: ``ap``, ``ap50``, ``ar100``, ``supercategory_ap``, ``person_ap``, ``ms_per_image``, ``speedup``
 and more; scores are fractions 0..1.
@@ -24,6 +25,7 @@ import os
 import statistics
 import sys
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,6 @@ TIMED = 12
 
 def load(model: str, side: int | None, plain: bool) -> Any:
     """The predictor, perhaps with other choices than the file's."""
-    from dataclasses import replace
-
     import eachmask
 
     predictor = eachmask.load(model)
@@ -49,8 +49,8 @@ def load(model: str, side: int | None, plain: bool) -> Any:
     return predictor
 
 
-def scores(predictor: Any, data: Path, split: str) -> dict[str, float]:
-    """Predict the split and measure."""
+def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[str, float]:
+    """Predict the split and measure; perhaps draw ten of it."""
     from rich.progress import track
 
     from eachmask.data.convert import read_any
@@ -94,6 +94,10 @@ def scores(predictor: Any, data: Path, split: str) -> dict[str, float]:
     given = [right for right in named_right if right is not None]
     figures |= {"fine_named": len(given) / max(1, len(named_right)), "fine_right": sum(given) / max(1, len(given))}
     figures["images"] = len(samples)
+    if page is not None:
+        shown = [instances.filter(score=shown_from) for instances in found]
+        annotations = [replace(p.targets, categories=original.categories) for p in original.splits[split]]
+        draw(shown, annotations, [p.path.stem for p in original.splits[split]], page)
     return figures
 
 
@@ -111,9 +115,38 @@ def names_right(shown: Any, targets: Any, categories: Any) -> list[bool | None]:
     ]
 
 
-def _one_class(instances: Any) -> Any:
-    from dataclasses import replace
+def draw(shown: list[Any], annotations: list[Any], names: list[str], page: Path) -> None:
+    """Ten pairs of silhouettes, annotated and shown, at even ranks from the best image to the worst.
 
+    Ranks are those of TP / (TP + FP + FN) at IoU 0.5, kinds aside, among the images with objects.
+    """
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    from eachmask.draw import overlay, shrink, write_names
+    from eachmask.metrics.matching import count_in_image
+
+    single = [a[np.flatnonzero(~a.crowd.numpy())] if a.crowd is not None else a for a in annotations]
+    counts = {i: count_in_image(shown[i], single[i], 0.5) for i in range(len(shown)) if len(single[i])}
+    order = sorted(counts, key=lambda i: (-counts[i].score, -len(single[i])))
+    chosen = [order[round(k * (len(order) - 1) / 9)] for k in range(10)]
+    width, height, line = 300, 300, 22
+    sheet = Image.new("RGB", (4 * width, 5 * (height + line)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for place, i in enumerate(chosen):
+        x, y = 2 * width * (place // 5), (height + line) * (place % 5)
+        for part, instances in enumerate((single[i], shown[i])):
+            blank = np.full((*instances.image_size, 3), 235, np.uint8)
+            small, drawn = shrink(blank, instances, width - 8)
+            sheet.paste(Image.fromarray(write_names(overlay(small, drawn), drawn)), (x + part * width + 4, y + line))
+        c = counts[i]
+        said = f"{names[i]}: {c.true_positives} of {len(single[i])} found, {c.false_positives} false"
+        pen.text((x + 4, y + 3), said, fill="black", font=font)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(page, quality=80)
+
+
+def _one_class(instances: Any) -> Any:
     return replace(instances, labels=instances.labels * 0)
 
 
@@ -194,11 +227,12 @@ def main() -> int:
     parser.add_argument("--no-scores", action="store_true")
     parser.add_argument("--side", type=int, help="longer side of what the network sees, px, instead of the file's")
     parser.add_argument("--plain", action="store_true", help="without the ranking by masks")
+    parser.add_argument("--page", type=Path, help="draw ten of the photographs' annotated and found objects here")
     options = parser.parse_args()
     model = (options.model, options.side, options.plain)
     figures: dict[str, float] = {}
     if not options.no_scores:
-        figures |= scores(load(*model), options.data, options.split)
+        figures |= scores(load(*model), options.data, options.split, options.page)
     if not options.no_speed:
         files = sorted(str(p) for p in (options.data / "images" / options.split).glob("*.jpg"))[:TIMED]
         figures |= speed(model, files, options.threads)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from eachmask.ops.align import aligned_to_natural
+from eachmask.ops.align import aligned_to_natural, bordered
 
 
 def by_definition(aligned: torch.Tensor, y: int, x: int, factor: int, outside: float) -> torch.Tensor:
@@ -42,7 +42,7 @@ def test_is_the_paper_s_rearrangement(window, factor):
     torch.manual_seed(0)
     aligned = torch.randn(window, window, 5, 7)
     cells = torch.tensor([[0, 0], [1, 1], [2, 0]])
-    found = aligned_to_natural(aligned, cells, factor)
+    found = aligned_to_natural(bordered(aligned), cells, factor)
     for mask, (y, x) in zip(found, cells.tolist(), strict=True):
         assert torch.allclose(mask, by_definition(aligned, y, x, factor, -6.0), atol=1e-5)
 
@@ -51,12 +51,12 @@ def test_windows_agree_on_a_pixel_that_all_call_the_same():
     """Where a place says 1 to all windows around it, every window's mask has a 1 there."""
     aligned = torch.zeros(3, 3, 9, 9)
     aligned[:, :, 4, 5] = 1
-    masks = aligned_to_natural(aligned, torch.tensor([[4, 5], [3, 5], [4, 4]]), 1, outside=0.0)
+    masks = aligned_to_natural(bordered(aligned, outside=0.0), torch.tensor([[4, 5], [3, 5], [4, 4]]), 1)
     for mask, place in zip(masks, [(1, 1), (2, 1), (1, 2)], strict=True):
         assert mask[place] == 1 and mask.sum() == 1
 
 
 def test_gradients_reach_what_was_read():
     aligned = torch.zeros(3, 3, 6, 6, requires_grad=True)
-    aligned_to_natural(aligned, torch.tensor([[1, 1]]), 2).sum().backward()
+    aligned_to_natural(bordered(aligned), torch.tensor([[1, 1]]), 2).sum().backward()
     assert aligned.grad is not None and 0 < int((aligned.grad != 0).sum()) < aligned.numel()

@@ -17,11 +17,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from eachmask.backbones import timm
 from eachmask.structures import Instances, Preprocess
 
 CROPS_AT_ONCE = 8

@@ -12,23 +12,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def aligned_to_natural(aligned: Tensor, cells: Tensor, factor: int, outside: float = -6.0) -> Tensor:
+def bordered(aligned: Tensor, outside: float = -6.0) -> Tensor:
+    """The aligned tensor with one more value around it along each axis: (V, V, H, W) -> (V + 2, V + 2, H + 2, W + 2).
+
+    Args:
+        aligned: at the finest stride: window row, window column, row, column.
+        outside: value of everything beyond the tensor; it blends in at the borders of windows and image.
+    """
+    return F.pad(aligned, (1,) * 8, value=outside)
+
+
+def aligned_to_natural(aligned: Tensor, cells: Tensor, factor: int) -> Tensor:
     """The masks of some windows, enlarged and moved to their places in one go (swap_align2nat of the paper).
 
     out[n, v, u] is the aligned tensor at row y factor + v - V' / 2 + 1/2 and window row (v + 1/2) / factor - 1/2, and
     likewise along x, with V' = factor V: linear between neighbours along all four axes.
 
     Args:
-        aligned: (V, V, H, W) at the finest stride: window row, window column, row, column.
+        aligned: (V + 2, V + 2, H + 2, W + 2) with its border, see :func:`bordered`.
         cells: (N, 2) int row and column of the windows' places on a map ``factor`` times coarser.
-        outside: value of everything beyond the tensor; it blends in at the borders of windows and image.
 
     Returns:
         (N, V', V').
     """
-    window, _, height, width = aligned.shape
+    window, _, height, width = (n - 2 for n in aligned.shape)
     size = factor * window
-    padded = F.pad(aligned, (1,) * 8, value=outside).reshape(-1)
+    padded = aligned.reshape(-1)
     step = torch.arange(size, device=aligned.device)
     inner = (step + 0.5) / factor - 0.5
     outer = cells[..., None] * factor + (step - size / 2 + 0.5)  # (N, 2, V')

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -129,6 +128,8 @@ def coverage_assignment(iou: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         two index vectors of equal length, predictions ascending.
     """
+    from scipy.optimize import linear_sum_assignment  # 16 MB that predicting can do without
+
     rows, columns = linear_sum_assignment(np.asarray(iou.detach().cpu().double()), maximize=True)
     return torch.from_numpy(rows).to(iou.device), torch.from_numpy(columns).to(iou.device)
 

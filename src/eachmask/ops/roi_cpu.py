@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -143,6 +142,8 @@ def _align_into(out: Tensor, where: Tensor, feature: Tensor, bins: Bins, grid: G
 
 def _gradient(above: Tensor, bins: Bins, grid: Grid, shape: Sequence[int]) -> Tensor:
     """The gradient (B, C, H, W) of a level from the one of all bins that read it, (R P², C)."""
+    from scipy.sparse import csr_matrix  # 10 MB that predicting can do without
+
     b, c, h, w = shape
     index, weight = _reads(bins, grid, (h, w))
     starts = np.arange(0, index.numel() + 1, index.shape[1])

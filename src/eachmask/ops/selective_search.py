@@ -25,9 +25,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects, gaussian_filter
-from skimage.color import rgb2gray, rgb2hsv, rgb2lab
-from skimage.segmentation import felzenszwalb
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -180,6 +177,8 @@ def hierarchy(image: Floats, strategy: Strategy, min_size: int) -> tuple[Ints, R
 
 def _superpixels(image: Floats, colours: str, scale: float, min_size: int) -> tuple[Ints, Regions, Ints]:
     """(H, W) superpixel of each pixel, what the measures need of them, and which are neighbours."""
+    from skimage.segmentation import felzenszwalb  # here: every model of the family imports this file, few search
+
     channels = convert_colours(image, colours)
     if min(image.shape[:2]) < 3:  # too small to have an inside and an outside
         labels = np.zeros(image.shape[:2], np.int64)
@@ -191,6 +190,8 @@ def _superpixels(image: Floats, colours: str, scale: float, min_size: int) -> tu
 
 def convert_colours(image: Floats, colours: str) -> Floats:
     """(H, W, 3) RGB in 0..1 -> (H, W, C) of the colour space, 0..1 each."""
+    from skimage.color import rgb2gray, rgb2hsv, rgb2lab
+
     if colours == "hsv":
         return np.asarray(rgb2hsv(image))
     if colours == "lab":
@@ -210,6 +211,8 @@ def describe(channels: Floats, labels: Ints) -> Regions:
         channels: (H, W, C) in 0..1.
         labels: (H, W) 0..S-1.
     """
+    from scipy.ndimage import find_objects, gaussian_filter
+
     num = int(labels.max()) + 1
     flat = labels.reshape(-1)
     size = np.bincount(flat, minlength=num).astype(np.float64)

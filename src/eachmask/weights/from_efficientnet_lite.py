@@ -11,10 +11,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor, nn
 
+from eachmask.backbones import timm
 from eachmask.structures import UserError
 
 LITES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")

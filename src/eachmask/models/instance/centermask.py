@@ -41,7 +41,7 @@ from eachmask.ops.roi import in_groups, roi_align
 from eachmask.structures import DecodeOptions, Instances, Masks, Polygons, RoIMasks
 from eachmask.structures import boxes as box_ops
 
-ROIS_AT_ONCE = 256
+ROIS_AT_ONCE = 64
 """RoIs painted together when predicting."""
 
 

@@ -29,11 +29,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask.backbones import timm
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
 

@@ -109,12 +109,16 @@ class MaskBranch(nn.Module):
         *finer, coarsest = pyramid
         finest = pyramid[0]
         inputs = [*finer, torch.cat([coarsest, coordinates(coarsest)], 1)]
-        brought = []
+        total: Tensor | None = None  # each level joins it at once: all of them at the finest size are large
         for i, (x, convs) in enumerate(zip(inputs, self.levels, strict=True)):
             for conv in convs:  # type: ignore[attr-defined]
                 x = conv(x) if i == 0 else doubled(conv(x))
-            brought.append(x[..., : finest.shape[-2], : finest.shape[-1]])
-        result: Tensor = self.output(sum(brought[1:], brought[0]))
+            x = x[..., : finest.shape[-2], : finest.shape[-1]]
+            if total is None:
+                total = x
+            else:
+                total = total + x if torch.is_grad_enabled() else total.add_(x)
+        result: Tensor = self.output(total)
         return result
 
 

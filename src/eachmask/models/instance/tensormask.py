@@ -30,7 +30,7 @@ from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.models.detection.fcos import Kept, best_pairs, matched_boxes, matched_labels, output, suppress, tower
-from eachmask.ops.align import aligned_to_natural
+from eachmask.ops.align import aligned_to_natural, bordered
 from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors
 from eachmask.ops.losses import reduce, smooth_l1
 from eachmask.ops.mask_targets import mask_targets
@@ -173,7 +173,7 @@ class TensorMask(nn.Module):
                 if len(chosen):
                     cell = here[chosen] // len(windows)
                     cells = torch.stack([cell // width, cell % width], dim=1)
-                    aligned = self.head.masks[a](fused)[0].unflatten(0, (window, window)).float()
+                    aligned = bordered(self.head.masks[a](fused)[0].unflatten(0, (window, window)).float())
                     # Few at a time: the coarsest windows have a quarter of a million values each.
                     per = max(1, (1 << 20) // (factor * window) ** 2)
                     for start in range(0, len(chosen), per):
@@ -282,7 +282,7 @@ class TensorMask(nn.Module):
         threshold = c.score_threshold if options.score_threshold is None else options.score_threshold
         logits = torch.cat([flatten_anchors(x[image : image + 1], self.num_classes)[0] for x in raw.logits])
         shifts = torch.cat([flatten_anchors(x[image : image + 1], 4)[0] for x in raw.shifts])
-        score, label, place = best_pairs(logits.float().sigmoid().T, threshold, c.candidates)
+        score, label, place = best_pairs(logits.float().sigmoid_().T, threshold, c.candidates)
         boxes = box_ops.decode(shifts[place].float(), anchors[place], c.box_weights)
         found = Instances(raw.sizes[image], boxes, labels=label, scores=score)
         return suppress(Kept(found, place), options, c.nms_threshold, c.max_detections)

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,6 +28,7 @@ from eachmask.backbones.bodies import ResNet
 from eachmask.backbones.fpn import FPN
 from eachmask.models.instance import yolact
 from eachmask.models.instance.yolact import YOLACT, Raw, yolact_fpn
+from eachmask.ops import torchvision
 from eachmask.ops.anchors import octave
 from eachmask.ops.prototypes import Drawn
 from eachmask.structures import DecodeOptions, Instances, SoftMasks
