@@ -130,18 +130,28 @@ def draw(shown: list[Any], annotations: list[Any], names: list[str], page: Path)
     counts = {i: count_in_image(shown[i], single[i], 0.5) for i in range(len(shown)) if len(single[i])}
     order = sorted(counts, key=lambda i: (-counts[i].score, -len(single[i])))
     chosen = [order[round(k * (len(order) - 1) / 9)] for k in range(10)]
-    width, height, line = 300, 300, 22
-    sheet = Image.new("RGB", (4 * width, 5 * (height + line)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for place, i in enumerate(chosen):
-        x, y = 2 * width * (place // 5), (height + line) * (place % 5)
-        for part, instances in enumerate((single[i], shown[i])):
+    side, line = 300, 22
+    rows = []
+    for i in chosen:
+        pair = []
+        for instances in (single[i], shown[i]):
             blank = np.full((*instances.image_size, 3), 235, np.uint8)
-            small, drawn = shrink(blank, instances, width - 8)
-            sheet.paste(Image.fromarray(write_names(overlay(small, drawn), drawn)), (x + part * width + 4, y + line))
+            small, drawn = shrink(blank, replace(instances, keypoints=None), side - 8)
+            pair.append(Image.fromarray(write_names(overlay(small, drawn), drawn)))
+        row = Image.new("RGB", (2 * side, pair[0].height + line + 8), "white")
         c = counts[i]
         said = f"{names[i]}: {c.true_positives} of {len(single[i])} found, {c.false_positives} false"
-        pen.text((x + 4, y + 3), said, fill="black", font=font)
+        ImageDraw.Draw(row).text((4, 3), said, fill="black", font=ImageFont.load_default(13))
+        row.paste(pair[0], (4, line))
+        row.paste(pair[1], (side + 4, line))
+        rows.append(row)
+    columns = [rows[:5], rows[5:]]
+    sheet = Image.new("RGB", (4 * side, max(sum(row.height for row in column) for column in columns)), "white")
+    for x, column in enumerate(columns):
+        y = 0
+        for row in column:
+            sheet.paste(row, (2 * side * x, y))
+            y += row.height
     page.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(page, quality=80)
 

@@ -47,7 +47,6 @@ NO_LIMITS: Limits = (-math.inf, math.inf)
 _MIN_WINOGRAD_CHANNELS = 96  # below, the additions of the transforms outweigh the saved multiplications
 _WIDE, _MIN_WIDE_TILES = 1 << 21, 128  # numbers in weights that take 36 MB so, for which it has to be worth more
 _MOST_WEIGHTS = 384 << 20  # bytes of all weights and their Winograd forms together; see `_ration_forms`
-_MOST_LARGE, _LARGE_FORM = 288 << 20, 1 << 20  # where that is reached, no form of so many weights joins them
 _MOST_LAYOUTS = 96 << 20  # bytes of weights that are kept as oneDNN wants them, besides the plain ones
 _MOST_MATRIX_ROWS = 2048  # pixels; above, oneDNN is faster, and its layouts are few
 _LARGE_WEIGHTS = 1 << 19  # numbers; before laying these out, freed memory is given back
@@ -320,8 +319,7 @@ def _ration_forms(model: nn.Module) -> None:
         size = conv.weight.numel() * conv.weight.element_size()
         if conv.suits_winograd():
             for_winograd -= 4 * size
-            large = conv.weight.numel() >= _LARGE_FORM
-            conv.winograd_allowed = for_winograd >= (_MOST_WEIGHTS - _MOST_LARGE if large else 0)
+            conv.winograd_allowed = for_winograd >= 0
         for_layouts -= size
         conv.layouts_allowed = for_layouts >= 0
 
