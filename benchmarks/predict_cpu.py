@@ -8,6 +8,10 @@ Each side lives in a process of its own, so that neither lives with the other's 
 alternate, so that a busy machine slows both alike; medians are compared.
 
     python benchmarks/predict_cpu.py [--repeats 5] [--short-side 800] [--threads N] [--pictures coffee ...]
+                                     [--enlarged 4000]
+
+The pictures have 300 to 512 rows; ``--enlarged`` makes their longer sides as long as a camera's. The networks see
+them at the same size then, but masks are wanted for all pixels.
 
 The last line is JSON: ``speedup_fp32``; ``speedup_bf16`` (null on processors without bf16 instructions, with the
 ``reason``); ``changed_by_bf16``: share of the float32 detections that have no partner in the bf16 run (or the other
@@ -37,7 +41,7 @@ SIDES = {"torchvision": "torchvision + pycocotools", "fp32": "eachmask, float32"
 # One side, in its own process ----------------------------------------------------------------------------------------
 
 
-def live(side: str, threads: int, short_side: int, line: Connection) -> None:
+def live(side: str, threads: int, short_side: int, enlarged: int | None, line: Connection) -> None:
     """Answer picture names with (seconds, processor seconds, detections) until None comes."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     run = _torchvision(short_side) if side == "torchvision" else _eachmask(short_side, side)
@@ -45,17 +49,22 @@ def live(side: str, threads: int, short_side: int, line: Connection) -> None:
 
     torch.set_num_threads(threads)
     while (name := line.recv()) is not None:
-        picture = photograph(name)
+        picture = photograph(name, enlarged)
         wall, cpu = time.perf_counter(), time.process_time()
         found = run(picture)
         line.send((time.perf_counter() - wall, time.process_time() - cpu, found))
 
 
-def photograph(name: str) -> Any:
-    """One of scikit-image's sample pictures, (H, W, 3) uint8."""
+def photograph(name: str, enlarged: int | None) -> Any:
+    """One of scikit-image's sample pictures, (H, W, 3) uint8, perhaps with another longer side."""
+    import cv2
     import skimage.data
 
-    return getattr(skimage.data, name)()
+    picture = getattr(skimage.data, name)()
+    if enlarged is None:
+        return picture
+    scale = enlarged / max(picture.shape[:2])
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
 
 def random_weights(name: str, shape: tuple[int, ...], is_float: bool) -> Any:
@@ -156,10 +165,10 @@ def emulate_bf16(model: Any) -> None:
 class Side:
     """A process and its connection."""
 
-    def __init__(self, name: str, threads: int, short_side: int) -> None:
+    def __init__(self, name: str, threads: int, short_side: int, enlarged: int | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.line, theirs = context.Pipe()
-        self.process = context.Process(target=live, args=(name, threads, short_side, theirs), daemon=True)
+        self.process = context.Process(target=live, args=(name, threads, short_side, enlarged, theirs), daemon=True)
         self.process.start()
 
     def __call__(self, picture: str) -> tuple[float, float, Any]:
@@ -237,13 +246,14 @@ def main() -> None:
     parser.add_argument("--short-side", type=int, default=800)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--pictures", nargs="+", default=list(PICTURES), help="names in skimage.data")
+    parser.add_argument("--enlarged", type=int, help="longer side that the pictures are enlarged to, px")
     args = parser.parse_args()
 
     from eachmask.predict import cpu_computes_bf16
 
     has_bf16 = cpu_computes_bf16()
     names = ["torchvision", "fp32"] + (["bf16"] if has_bf16 else [])
-    sides = {name: Side(name, args.threads, args.short_side) for name in names}
+    sides = {name: Side(name, args.threads, args.short_side, args.enlarged) for name in names}
     result = measure(sides, args.pictures, args.repeats)
     for side in sides.values():
         side.close()
@@ -255,7 +265,7 @@ def main() -> None:
           f"mask IoU {worst['iou']:.4f} (worst detection)")  # fmt: skip
 
     if not has_bf16:
-        emulation = Side("emulated bf16", args.threads, args.short_side)
+        emulation = Side("emulated bf16", args.threads, args.short_side, args.enlarged)
         for picture, by_side in result.items():
             by_side["bf16"] = emulation(picture)
         emulation.close()
