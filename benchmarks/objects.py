@@ -40,10 +40,7 @@ def load(model: str, side: int | None, plain: bool) -> Any:
     """The predictor, perhaps with other choices than the file's."""
     import eachmask
 
-    predictor = eachmask.load(model)
-    if side:
-        preprocess = replace(predictor.info.preprocess, short_side=side, long_side=side)
-        predictor.info = replace(predictor.info, preprocess=preprocess)
+    predictor = eachmask.load(model, side=side)
     if plain:
         predictor.model.config = replace(predictor.model.config, matrix_sigma=None, nms_threshold=0.6)
     return predictor

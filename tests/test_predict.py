@@ -268,3 +268,15 @@ def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             load(name)
         assert str(name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_side_that_the_network_sees_can_be_chosen() -> None:
+    seen: list[tuple[int, ...]] = []
+    usual, smaller = load("objects", device="cpu"), load("objects", device="cpu", side=160)
+    for predictor in (usual, smaller):
+        predictor.model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].tensor.shape[2:])))
+        found = predictor.predict(np.zeros((480, 640, 3), np.uint8))
+        assert found.image_size == (480, 640)
+    assert seen == [(384, 512), (128, 160)] and usual.fingerprint != smaller.fingerprint
+    with pytest.raises(UserError, match="own size"):
+        load("nuclei", device="cpu", side=512)

@@ -34,7 +34,9 @@ _LARGE = 40_000_000
 """Pixels from which a picture that the network sees much smaller anyway is reduced before it becomes floats."""
 
 
-def load(name_or_path: str | Path, *, device: str = "auto", precision: str = "auto") -> Predictor:
+def load(
+    name_or_path: str | Path, *, device: str = "auto", precision: str = "auto", side: int | None = None
+) -> Predictor:
     """The model of this name, or in this ``.safetensors`` file, ready to predict.
 
     A name is looked up in the catalogue (``eachmask models`` lists it); weights that are neither bundled nor in
@@ -43,15 +45,19 @@ def load(name_or_path: str | Path, *, device: str = "auto", precision: str = "au
     Args:
         device: cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.
         precision: fp32, bf16, fp16, or auto: bf16 on processors that compute in it, fp16 on CUDA, else fp32.
+        side: longer side of every picture as the network sees it, px: smaller is faster, larger finds smaller things.
+            By default what the model was made for.
 
     Raises:
-        UserError: no such model, weights out of reach, or a device that is not there.
+        UserError: no such model, weights out of reach, a device that is not there, or a model without that choice.
     """
     from eachmask.weights.fetch import locate
     from eachmask.weights.file import load_model, load_namer
 
     path = locate(name_or_path)
     model, info = load_model(path)
+    if side is not None:
+        info = replace(info, preprocess=info.preprocess.at_long_side(side))
     return Predictor(model, info, device=device, precision=precision, namer=load_namer(path), in_place=True)
 
 

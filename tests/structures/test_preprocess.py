@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from eachmask.structures import ImageBatch, Preprocess
+from eachmask.structures import ImageBatch, Preprocess, UserError
 
 SIZES = [(37, 53), (101, 64), (200, 33), (64, 64), (80, 121)]
 
@@ -122,3 +122,22 @@ def test_magnification_is_for_images_without_a_wanted_side():
     image = np.zeros((40, 64, 3), np.uint8)
     assert Preprocess(short_side=None, magnification=1.25)([image]).sizes == ((50, 80),)
     assert Preprocess(short_side=80, magnification=1.25)([image]).sizes == ((80, 128),)
+
+
+def test_the_longer_side_can_be_chosen():
+    smaller = Preprocess(short_side=800, long_side=1333).at_long_side(416)
+    assert smaller.target_size(480, 640) == (312, 416) and smaller.target_size(640, 480) == (416, 312)
+    assert smaller.mean == Preprocess().mean and smaller.divisor == Preprocess().divisor
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "side", "reason"),
+    [
+        (Preprocess(), 31, "at least 32"),
+        (Preprocess(fixed_size=(550, 500)), 320, "at 550 x 500 pixels"),
+        (Preprocess(short_side=None, magnification=1.5), 320, "own size, 1.5 times enlarged"),
+    ],
+)
+def test_where_no_side_can_be_chosen(preprocess, side, reason):
+    with pytest.raises(UserError, match=reason):
+        preprocess.at_long_side(side)

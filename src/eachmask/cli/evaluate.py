@@ -76,6 +76,8 @@ class EvaluateOptions:
     """So many of the best images and of the worst ones are shown in the report."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps or auto."""
+    side: int | None = None
+    """Longer side of every picture as the model sees it, px, instead of its own choice."""
 
 
 def evaluate(options: EvaluateOptions) -> int:
@@ -88,6 +90,8 @@ def evaluate(options: EvaluateOptions) -> int:
     settings = Settings(options.score, options.resamples, options.boundary, options.seed, options.pictures)
     if (options.model is None) == (options.predictions is None):
         raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
+    if options.side is not None and options.model is None:
+        raise UserError("--side is what a model sees; the predictions of a file are as they are")
     dataset = _dataset(options)
     options.out.mkdir(parents=True, exist_ok=True)
     merged = _merged(options, dataset)
@@ -201,7 +205,7 @@ def _predict(
     from eachmask.weights.catalogue import CATALOGUE
 
     assert options.model is not None
-    predictor = load(options.model, device=options.device)
+    predictor = load(options.model, device=options.device, side=options.side)
     known = predictor.info.categories
     labels, notes = match_categories(known, dataset.categories) if merged is None else merged.of_model(known)
     kinds = {c.supercategory for c in dataset.categories} - {c.name for c in dataset.categories}

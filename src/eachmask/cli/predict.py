@@ -66,6 +66,9 @@ class PredictOptions:
     choice by default."""
     overlap: float = 0.2
     """Share of a tile that its neighbour sees too; objects should be smaller than that."""
+    side: int | None = None
+    """Longer side of every picture (or tile) as the network sees it, px: smaller is faster, larger finds smaller
+    things. The model's own choice by default."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: str = "auto"
@@ -96,7 +99,7 @@ def predict(options: PredictOptions) -> int:
     if model == "auto":
         model = choose_model([source.path for source in inputs.sources])
         console.print(f"Chosen for these pictures: {model} (--model takes another).")
-    predictor = load(model, device=options.device, precision=options.precision)
+    predictor = load(model, device=options.device, precision=options.precision, side=options.side)
     with _said_plainly(console), _progress(console, len(inputs.sources)) as listener:
         summary = run(predictor, inputs, options.out, batch_options, overwrite=options.overwrite, listener=listener)
     _say(summary, options.out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from eachmask.structures.errors import UserError
 from eachmask.structures.images import ImageBatch
 
 LOW, HIGH = 1.0, 99.8
@@ -58,6 +59,24 @@ class Preprocess:
             raise ValueError(f'contrast must be "range" or "percentile", not {self.contrast!r}')
         if self.channels not in ("rgb", "bgr"):
             raise ValueError(f'channels must be "rgb" or "bgr", not {self.channels!r}')
+
+    def at_long_side(self, side: int) -> Preprocess:
+        """The same, but the longer side of every image becomes ``side`` px.
+
+        Raises:
+            UserError: the model wants one size only or every image in its own size, or the side is less than 32.
+        """
+        if side < 32:
+            raise UserError(f"the longer side must be at least 32 pixels, not {side}")
+        if self.fixed_size is not None:
+            height, width = self.fixed_size
+            raise UserError(f"this model sees every picture at {height} x {width} pixels: no other side can be chosen")
+        if self.short_side is None:
+            times = "" if self.magnification == 1 else f", {self.magnification:g} times enlarged"
+            raise UserError(
+                f"this model sees pictures in their own size{times}: no side can be chosen, but pictures can be resized"
+            )
+        return replace(self, short_side=side, long_side=side)
 
     def limits(self, image: NDArray[Any]) -> tuple[float, float]:
         """The (low, high) pixel values that become 0 and 1. Tiles of one image share the image's.
