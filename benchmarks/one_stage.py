@@ -80,7 +80,8 @@ MEMORY = {
         (("rtmdet_ins_nano", "rtmdet_ins_m", "rtmdet_ins_x"), {"short_side": 640, "long_side": 640}),
         (
             (
-                "solo_r50_fpn", "decoupled_solo_r50_fpn", "solov2_r50_fpn", "solov2_r101_fpn", "condinst_r50_fpn",
+                "solo_r50_fpn", "decoupled_solo_r50_fpn", "solov2_r50_fpn", "solov2_r101_fpn", "solov2_r101_dcn_fpn",
+                "condinst_r50_fpn",
                 "blendmask_r50_fpn", "centermask_r50_fpn", "centermask_v39_fpn", "polarmask_r50_fpn",
                 "tensormask_r50_fpn", "fcos_r50_fpn", "retinanet_r50_fpn",
             ),

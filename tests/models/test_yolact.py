@@ -9,6 +9,7 @@ import pytest
 import torch
 from processes import WITH_BENCHMARKS
 
+from eachmask.models.instance import yolact_plus
 from eachmask.models.instance.yolact import YOLACT, Config, Protonet, yolact_lite0
 from eachmask.models.instance.yolact_plus import DeformableConv, MaskIoU, yolact_plus_r18
 from eachmask.ops.match import IGNORED, UNMATCHED
@@ -126,6 +127,18 @@ def test_deformable_convolution_begins_as_a_plain_one_of_half_the_weight():
     conv.offsets.bias.data[0:18:2] = 1  # every sample one row further down
     moved = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 1, 0, 2)), conv.weight, stride=2) / 2
     assert torch.allclose(conv(x), moved, atol=1e-5)
+
+
+def test_deformable_convolution_of_some_channels_at_a_time_is_the_same(monkeypatch):
+    torch.manual_seed(0)
+    conv, x = DeformableConv(7, 6, stride=1), torch.randn(2, 7, 9, 11)
+    conv.offsets.weight.data.normal_()
+    conv.bias.data.normal_()
+    expected = conv(x).detach()
+    for samples in (1, 3 * 2 * 9 * 9 * 11):
+        monkeypatch.setattr(yolact_plus, "SAMPLES_AT_ONCE", samples)
+        with torch.no_grad():
+            assert torch.allclose(conv(x), expected, atol=1e-5)
 
 
 def test_every_cell_of_a_grid_is_judged():

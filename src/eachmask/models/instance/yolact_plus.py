@@ -30,8 +30,12 @@ from eachmask.models.instance import yolact
 from eachmask.models.instance.yolact import YOLACT, Raw, yolact_fpn
 from eachmask.ops import torchvision
 from eachmask.ops.anchors import octave
+from eachmask.ops.heap import give_back_freed_memory
 from eachmask.ops.prototypes import Drawn
 from eachmask.structures import DecodeOptions, Instances, SoftMasks
+
+SAMPLES_AT_ONCE = 1 << 23
+"""Numbers that a deformable convolution gathers before it multiplies, when predicting: 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,24 @@ class DeformableConv(nn.Module):
         said = self.offsets(x)
         samples = said.shape[1] // 3
         moves, weights = said.split([2 * samples, samples], dim=1)
-        return torchvision.ops.deform_conv2d(
-            x, moves.to(x.dtype), self.weight.to(x.dtype), self.bias.to(x.dtype), self.stride, self.padding,
-            mask=weights.sigmoid().to(x.dtype),
-        )  # fmt: skip
+        moves, mask = moves.to(x.dtype), weights.sigmoid().to(x.dtype)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+
+        def convolved(part: slice, bias: Tensor | None) -> Tensor:
+            result: Tensor = torchvision.ops.deform_conv2d(
+                x[:, part], moves, weight[:, part], bias, self.stride, self.padding, mask=mask
+            )
+            return result
+
+        # All samples are gathered before they are multiplied; where they are many, some channels at a time.
+        channels = x.shape[1]
+        at_once = channels if torch.is_grad_enabled() else max(1, SAMPLES_AT_ONCE // max(1, mask.numel()))
+        if at_once < channels:
+            give_back_freed_memory()  # of the holes that maps left behind few are as large as what is gathered here
+        result = convolved(slice(0, at_once), bias)
+        for first in range(at_once, channels, at_once):
+            result += convolved(slice(first, first + at_once), None)
+        return result
 
 
 class MaskIoU(nn.Sequential):
