@@ -202,7 +202,9 @@ def test_masks_and_boxes_mixed_are_measured_alike(files, tmp_path):
 def test_annotations_of_another_format(tmp_path, monkeypatch, capsys):
     data = make_set(tmp_path / "pictures")
     write_labelme(tmp_path / "labelme", data)
-    monkeypatch.setattr("eachmask.predict.load", lambda name, device: Predictor(Spots(), spots_info(), device=device))
+    monkeypatch.setattr(
+        "eachmask.predict.load", lambda name, device, side: Predictor(Spots(), spots_info(), device=device)
+    )
     out = ["--out", str(tmp_path / "out"), "--no-boundary"]
     assert main(["evaluate", "spots", "--data", str(tmp_path / "labelme"), "--split", "test", *out]) == 2
     assert "--split train or val" in capsys.readouterr().err
@@ -252,7 +254,9 @@ def test_a_model_predicts_and_is_measured(tmp_path, monkeypatch, capsys):
     categories = [{"id": 7, "name": "<LARGE> & spot"}, {"id": 3, "name": "small spot"}]
     annotations = tmp_path / "spots.json"
     annotations.write_text(json.dumps({"images": records, "annotations": rows, "categories": categories}))
-    monkeypatch.setattr("eachmask.predict.load", lambda name, device: Predictor(Spots(), spots_info(), device=device))
+    monkeypatch.setattr(
+        "eachmask.predict.load", lambda name, device, side: Predictor(Spots(), spots_info(), device=device)
+    )
     limits = ["--fail-under", "ap=0.999", "pq=0.999", "bbox.ap=0.999"]
     assert main(["evaluate", "spots", "--data", str(annotations), "--out", str(tmp_path / "out"), *limits]) == 0
     assert "no area" not in (printed := capsys.readouterr().out) and "no bbox" in printed
@@ -426,7 +430,9 @@ def test_a_model_of_supercategories_is_measured_on_them(tmp_path, monkeypatch, c
         "categories": [*kinds, other],
     }
     (tmp_path / "spots.json").write_text(json.dumps(content))
-    monkeypatch.setattr("eachmask.predict.load", lambda name, device: Predictor(Spots(), spots_info(), device=device))
+    monkeypatch.setattr(
+        "eachmask.predict.load", lambda name, device, side: Predictor(Spots(), spots_info(), device=device)
+    )
     call = ["evaluate", "spots", "--data", str(tmp_path / "spots.json"), "--out", str(tmp_path / "out")]
     assert main(call) == 0
     assert "--merge supercategories" in capsys.readouterr().out
