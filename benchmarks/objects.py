@@ -115,29 +115,29 @@ def names_right(shown: Any, targets: Any, categories: Any) -> list[bool | None]:
 def draw(shown: list[Any], annotations: list[Any], names: list[str], page: Path) -> None:
     """Ten pairs of silhouettes, annotated and shown, at even ranks from the best image to the worst.
 
-    Ranks are those of TP / (TP + FP + FN) at IoU 0.5, kinds aside, among the images with objects.
+    Ranks are those of the pictures in an evaluation's report.
     """
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
     from eachmask.draw import overlay, shrink, write_names
-    from eachmask.metrics.matching import count_in_image
+    from eachmask.evaluation_pictures import ranking
+    from eachmask.metrics.coco_matches import crowd_of
 
-    single = [a[np.flatnonzero(~a.crowd.numpy())] if a.crowd is not None else a for a in annotations]
-    counts = {i: count_in_image(shown[i], single[i], 0.5) for i in range(len(shown)) if len(single[i])}
-    order = sorted(counts, key=lambda i: (-counts[i].score, -len(single[i])))
+    order, counts = ranking(shown, annotations)
     chosen = [order[round(k * (len(order) - 1) / 9)] for k in range(10)]
     side, line = 300, 22
     rows = []
     for i in chosen:
         pair = []
-        for instances in (single[i], shown[i]):
+        for instances in (annotations[i][np.flatnonzero(~crowd_of(annotations[i]))], shown[i]):
             blank = np.full((*instances.image_size, 3), 235, np.uint8)
             small, drawn = shrink(blank, replace(instances, keypoints=None), side - 8)
             pair.append(Image.fromarray(write_names(overlay(small, drawn), drawn)))
         row = Image.new("RGB", (2 * side, pair[0].height + line + 8), "white")
         c = counts[i]
-        said = f"{names[i]}: {c.true_positives} of {len(single[i])} found, {c.false_positives} false"
+        objects = c.true_positives + c.false_negatives
+        said = f"{names[i]}: {c.true_positives} of {objects} found, {c.false_positives} false"
         ImageDraw.Draw(row).text((4, 3), said, fill="black", font=ImageFont.load_default(13))
         row.paste(pair[0], (4, line))
         row.paste(pair[1], (side + 4, line))

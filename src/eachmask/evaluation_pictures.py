@@ -30,6 +30,18 @@ class Pair:
     caption: str
 
 
+def ranking(shown: Sequence[Instances], targets: Sequence[Instances]) -> tuple[list[int], dict[int, Counts]]:
+    """Images from best to worst, and what was counted in each: by TP/(TP+FP+FN) at IoU 0.5, classes aside; of equals
+    those with more objects first. Images without objects are left out.
+
+    Args:
+        shown: the predictions that a user sees.
+    """
+    single = [some[np.flatnonzero(~crowd_of(some))] for some in targets]
+    counts = {i: count_in_image(found, single[i], IOU) for i, found in enumerate(shown) if len(single[i])}
+    return sorted(counts, key=lambda i: (-counts[i].score, -len(targets[i]))), counts
+
+
 def best_and_worst(
     dataset: CocoDataset,
     index: Sequence[int],
@@ -38,8 +50,8 @@ def best_and_worst(
     score: float,
     most: int,
 ) -> tuple[list[Pair], list[Pair]]:
-    """The images with the highest and the lowest TP/(TP+FP+FN) at IoU 0.5, classes aside; of equals those with more
-    objects. Images without objects are left out, and those whose file is not there.
+    """The images with the highest and the lowest score of their :func:`ranking`; of equals those with more objects.
+    Those whose file is not there are left out.
 
     Args:
         index: where in the data set each of the predictions and targets belongs.
@@ -49,9 +61,7 @@ def best_and_worst(
     if not most:
         return [], []
     shown = [instances.filter(score=score) for instances in predictions]
-    single = [some[np.flatnonzero(~crowd_of(some))] for some in targets]
-    counts = {i: count_in_image(found, single[i], IOU) for i, found in enumerate(shown) if len(single[i])}
-    order = sorted(counts, key=lambda i: (-counts[i].score, -len(targets[i])))
+    order, counts = ranking(shown, targets)
     most = min(most, (len(order) + 1) // 2)
     used: set[int] = set()
 

@@ -218,7 +218,7 @@ def _predict(
         found = _named(everything, labels, dataset.categories)
         foreign += len(everything) - len(found)
         rows += [{"image_id": dataset.records[i]["id"], **row} for row in to_annotations(found)]
-    notes = notes + left_out(foreign)
+    notes += left_out(foreign)
     path = options.out / "predictions.json"
     write_text(path, json.dumps(rows))
     if merged is not None:  # what the makers publish is of their own classes

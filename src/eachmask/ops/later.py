@@ -2,8 +2,8 @@
 
 On import torchvision asks torch's compiler for a function that answers on other devices than processors and NVIDIA's,
 and timm for a decorator of one network. The compiler is then loaded whole, with an algebra system: 150 MB and two
-seconds of every command. In :func:`compiler_later` two empty modules stand in its place. They answer these two by
-themselves, and load the compiler as soon as anything else is wanted of them; after the block they are gone.
+seconds of every command that predicts. In :func:`compiler_later` two empty modules stand in its place. They answer
+these two by themselves, and load the compiler as soon as anything else is wanted of them; afterwards they are gone.
 """
 
 from __future__ import annotations

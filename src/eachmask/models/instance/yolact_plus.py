@@ -35,7 +35,7 @@ from eachmask.ops.prototypes import Drawn
 from eachmask.structures import DecodeOptions, Instances, SoftMasks
 
 SAMPLES_AT_ONCE = 1 << 23
-"""Numbers that a deformable convolution gathers before it multiplies, when predicting: 32 MB."""
+"""Numbers that a deformable convolution gathers before it multiplies, when a processor predicts: 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,9 @@ class DeformableConv(nn.Module):
             return result
 
         # All samples are gathered before they are multiplied; where they are many, some channels at a time.
-        channels = x.shape[1]
-        at_once = channels if torch.is_grad_enabled() else max(1, SAMPLES_AT_ONCE // max(1, mask.numel()))
+        channels = at_once = x.shape[1]
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            at_once = max(1, SAMPLES_AT_ONCE // max(1, mask.numel()))
         if at_once < channels:
             give_back_freed_memory()  # of the holes that maps left behind few are as large as what is gathered here
         result = convolved(slice(0, at_once), bias)
