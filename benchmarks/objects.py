@@ -1,16 +1,17 @@
 """Scores and speed of the bundled ``objects`` model on photographs.
 
     python benchmarks/objects.py --data ../shared/data/coco-mini [--split val] [--model objects] [--no-speed]
-                                 [--side 416] [--plain] [--page docs/pictures/objects-val.jpg]
+                                 [--side 416] [--precision fp32] [--plain] [--page docs/pictures/objects-val.jpg]
 
 Every photograph is predicted as a user would: from its file, through ``eachmask.load(...).predict``. Scores are COCO
 mask AP: over all objects as one class, by size, over the 12 supercategories, and of persons alone; calibration is the
 expected error of the score as a probability of IoU >= 0.5. Of the objects that a user is shown and that are objects:
 the share that gets one of COCO's 80 names, and how many of these names are right. Speed is picture in to RLE out on
 two threads, against torchvision's ``maskrcnn_resnet50_fpn`` (random weights, 20 masks kept) + pycocotools on the same
-files, each in a process of its own. ``--side`` makes the photographs' longer side another number of pixels; with
-``--plain`` masks do not rank the detections and boxes that overlap by 0.6 are suppressed, as FCOS does it. ``--page``
-draws ten of the photographs, without the photographs: what is annotated beside what is shown to a user.
+files, each in a process of its own. ``--side`` makes the photographs' longer side another number of pixels;
+``--precision`` is of our arithmetic (auto: bf16 on processors that compute in it); with ``--plain`` masks
+do not rank the detections and boxes that overlap by 0.6 are suppressed, as FCOS does it. ``--page`` draws ten of the
+photographs, without the photographs: what is annotated beside what is shown to a user.
 
 The last line is JSON: ``ap``, ``ap50``, ``ar100``, ``supercategory_ap``, ``person_ap``, ``ms_per_image``, ``speedup``
 and more; scores are fractions 0..1.
@@ -25,7 +26,7 @@ import os
 import statistics
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,23 @@ TIMED = 12
 """Photographs that are timed."""
 
 
-def load(model: str, side: int | None, plain: bool) -> Any:
-    """The predictor, perhaps with other choices than the file's."""
-    import eachmask
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a model, perhaps with other choices than its file's."""
 
-    predictor = eachmask.load(model, side=side)
-    if plain:
-        predictor.model.config = replace(predictor.model.config, matrix_sigma=None, nms_threshold=0.6)
-    return predictor
+    model: str
+    """Name or file."""
+    side: int | None
+    precision: str
+    plain: bool
+
+    def load(self) -> Any:
+        import eachmask
+
+        predictor = eachmask.load(self.model, side=self.side, precision=self.precision)
+        if self.plain:
+            predictor.model.config = replace(predictor.model.config, matrix_sigma=None, nms_threshold=0.6)
+        return predictor
 
 
 def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[str, float]:
@@ -160,10 +170,10 @@ def _one_class(instances: Any) -> Any:
 # Speed ----------------------------------------------------------------------------------------------------------------
 
 
-def live(who: str, model: tuple[str, int | None, bool], threads: int, line: Connection) -> None:
+def live(who: str, subject: Subject, threads: int, line: Connection) -> None:
     """Answer file names with (seconds, peak resident MB) until None comes."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    run = _torchvision() if who == "torchvision" else _eachmask(*model)
+    run = _torchvision() if who == "torchvision" else _eachmask(subject)
     import torch
 
     torch.set_num_threads(threads)
@@ -173,8 +183,8 @@ def live(who: str, model: tuple[str, int | None, bool], threads: int, line: Conn
         line.send((time.perf_counter() - begin, peak_mb()))
 
 
-def _eachmask(model: str, side: int | None, plain: bool) -> Any:
-    predictor = load(model, side, plain)
+def _eachmask(subject: Subject) -> Any:
+    predictor = subject.load()
     return lambda name: predictor.predict(name).masks.to_rle()
 
 
@@ -197,13 +207,13 @@ def _torchvision() -> Any:
     return run
 
 
-def speed(model: tuple[str, int | None, bool], files: list[str], threads: int) -> dict[str, float]:
+def speed(subject: Subject, files: list[str], threads: int) -> dict[str, float]:
     """Median milliseconds of both sides on the same files, taking turns."""
     context = multiprocessing.get_context("spawn")
     lines, seconds, memory = {}, {"torchvision": [], "eachmask": []}, {}
     for who in seconds:
         ours, theirs = context.Pipe()
-        context.Process(target=live, args=(who, model, threads, theirs), daemon=True).start()
+        context.Process(target=live, args=(who, subject, threads, theirs), daemon=True).start()
         lines[who] = ours
     for i, name in enumerate([files[0], *files]):
         for who, line in lines.items():
@@ -233,16 +243,17 @@ def main() -> int:
     parser.add_argument("--no-speed", action="store_true")
     parser.add_argument("--no-scores", action="store_true")
     parser.add_argument("--side", type=int, help="longer side of what the network sees, px, instead of the file's")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     parser.add_argument("--plain", action="store_true", help="without the ranking by masks")
     parser.add_argument("--page", type=Path, help="draw ten of the photographs' annotated and found objects here")
     options = parser.parse_args()
-    model = (options.model, options.side, options.plain)
+    subject = Subject(options.model, options.side, options.precision, options.plain)
     figures: dict[str, float] = {}
     if not options.no_scores:
-        figures |= scores(load(*model), options.data, options.split, options.page)
+        figures |= scores(subject.load(), options.data, options.split, options.page)
     if not options.no_speed:
         files = sorted(str(p) for p in (options.data / "images" / options.split).glob("*.jpg"))[:TIMED]
-        figures |= speed(model, files, options.threads)
+        figures |= speed(subject, files, options.threads)
     for name, value in figures.items():
         print(f"{name:<26}{value:.4f}" if isinstance(value, float) else f"{name:<26}{value}")
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))

@@ -199,12 +199,9 @@ def test_masks_and_boxes_mixed_are_measured_alike(files, tmp_path):
     assert mixed.value("ap") > 0.9 * evaluate(CocoDataset(files[0], tmp_path), files[1], settings=QUICK).value("ap")
 
 
-def test_annotations_of_another_format(tmp_path, monkeypatch, capsys):
+def test_annotations_of_another_format(tmp_path, spots_model, capsys):
     data = make_set(tmp_path / "pictures")
     write_labelme(tmp_path / "labelme", data)
-    monkeypatch.setattr(
-        "eachmask.predict.load", lambda name, device, side: Predictor(Spots(), spots_info(), device=device)
-    )
     out = ["--out", str(tmp_path / "out"), "--no-boundary"]
     assert main(["evaluate", "spots", "--data", str(tmp_path / "labelme"), "--split", "test", *out]) == 2
     assert "--split train or val" in capsys.readouterr().err
@@ -240,28 +237,99 @@ def test_classes_are_matched_by_name():
         match_categories(known, (Category(1, "tree"), Category(2, "bush")))
 
 
-def test_a_model_predicts_and_is_measured(tmp_path, monkeypatch, capsys):
-    """The whole way: pictures through a model, its predictions written, read and measured."""
-    pictures = [spots_image(seed) for seed in range(3)]
+def spots_data(folder: Path, number: int = 3) -> Path:
+    """Annotations of pictures of spots that the tiny model finds all of; they lie beside their pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
     rows, records = [], []
-    for number, picture in enumerate(pictures, start=1):
-        Image.fromarray(picture).save(tmp_path / f"{number}.png")
-        records.append({"id": number, "file_name": f"{number}.png", "height": 96, "width": 128})
+    for key in range(1, number + 1):
+        picture = spots_image(key - 1)
+        Image.fromarray(picture).save(folder / f"{key}.png")
+        records.append({"id": key, "file_name": f"{key}.png", "height": 96, "width": 128})
         masks = RLE.from_label_map(label(picture.mean(2) > 127.5, connectivity=1))
         for rle, area in zip(masks.to_coco(), masks.area().tolist(), strict=True):
-            own = {"id": len(rows) + 1, "image_id": number, "category_id": 7 if area > 150 else 3}
+            own = {"id": len(rows) + 1, "image_id": key, "category_id": 7 if area > 150 else 3}
             rows.append(own | {"segmentation": rle, "area": area, "iscrowd": 0})
     categories = [{"id": 7, "name": "<LARGE> & spot"}, {"id": 3, "name": "small spot"}]
-    annotations = tmp_path / "spots.json"
-    annotations.write_text(json.dumps({"images": records, "annotations": rows, "categories": categories}))
-    monkeypatch.setattr(
-        "eachmask.predict.load", lambda name, device, side: Predictor(Spots(), spots_info(), device=device)
-    )
+    path = folder / "spots.json"
+    path.write_text(json.dumps({"images": records, "annotations": rows, "categories": categories}))
+    return path
+
+
+@pytest.fixture
+def spots_model(monkeypatch):
+    """A model called spots."""
+    monkeypatch.setattr("eachmask.predict.load", lambda name, **_: Predictor(Spots(), spots_info()))
+
+
+def test_a_model_predicts_and_is_measured(tmp_path, spots_model, capsys):
+    """The whole way: pictures through a model, its predictions written, read and measured."""
     limits = ["--fail-under", "ap=0.999", "pq=0.999", "bbox.ap=0.999"]
-    assert main(["evaluate", "spots", "--data", str(annotations), "--out", str(tmp_path / "out"), *limits]) == 0
+    out = tmp_path / "out"
+    assert main(["evaluate", "spots", "--data", str(spots_data(tmp_path)), "--out", str(out), *limits]) == 0
     assert "no area" not in (printed := capsys.readouterr().out) and "no bbox" in printed
-    ids = {row["category_id"] for row in json.loads((tmp_path / "out" / "predictions.json").read_text())}
+    ids = {row["category_id"] for row in json.loads((out / "predictions.json").read_text())}
     assert ids <= {3, 7} and ids
+    assert not (out / "predicted").exists()
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path, spots_model, capsys):
+    data, out = spots_data(tmp_path, 4), tmp_path / "out"
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    (tmp_path / "4.png").unlink()
+    call = ["evaluate", "spots", "--data", str(data), "--out", str(out)]
+    assert main([*call, "--fail-under", "ap=0.999"]) == 1  # of what was measured all is found, but that is not all
+    printed = capsys.readouterr().out
+    assert "spots.json: 2 images" in printed and "2 of 4 images were left out" in printed
+    assert "2.png is not a picture" in printed and "4.png does not exist" in printed and "below" not in printed
+    notes = json.loads((out / "evaluation.json").read_text())["measured"]["notes"]
+    assert sum("2.png" in note for note in notes) == 1
+    assert main([*call, "--merge", "all"]) == 1
+    assert main([*call, "--compare", str(out / "predictions.json")]) == 2
+    assert "not be compared on the same images" in capsys.readouterr().err
+    for name in ("1.png", "3.png"):
+        (tmp_path / name).unlink()
+    assert main(call) == 2
+    assert "not one image can be measured" in capsys.readouterr().err
+
+
+def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch, capsys):
+    data, out = spots_data(tmp_path, 4), tmp_path / "out"
+    seen: list[float] = []
+
+    class Dies(Spots):
+        """Is killed at its third picture."""
+
+        def forward(self, batch):
+            seen.append(float(batch.tensor.sum()))
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            return super().forward(batch)
+
+    monkeypatch.setattr("eachmask.predict.load", lambda name, **_: Predictor(Dies(), spots_info()))
+    call = ["evaluate", "spots", "--data", str(data), "--out", str(out)]
+    assert main(call) == 130
+    assert main(call) == 0
+    assert "2 images had been predicted" in capsys.readouterr().out
+    assert len(seen) == 5 and seen[2] == seen[3] and len({*seen}) == 4
+    resumed = (out / "predictions.json").read_bytes()
+    assert main(call) == 0 and len(seen) == 9  # what was finished is measured anew
+    assert (out / "predictions.json").read_bytes() == resumed
+    assert "had been predicted" not in capsys.readouterr().out
+
+
+def test_predictions_of_another_model_are_not_used(tmp_path, monkeypatch):
+    class Dies(Spots):
+        def forward(self, batch):
+            raise KeyboardInterrupt
+
+    data, out = spots_data(tmp_path), tmp_path / "out"
+    call = ["evaluate", "spots", "--data", str(data), "--out", str(out)]
+    monkeypatch.setattr("eachmask.predict.load", lambda name, **_: Predictor(Spots(), spots_info()))
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if killed before the end
+    assert main(call) == 0
+    other = replace(spots_info(), decode={"mask_threshold": 0.25})
+    monkeypatch.setattr("eachmask.predict.load", lambda name, **_: Predictor(Dies(), other))
+    assert main(call) == 130
 
 
 SQUARE, LARGE = [[5, 5, 20, 5, 20, 20, 5, 20]], [[1, 1, 40, 1, 40, 40, 1, 40]]
@@ -415,7 +483,7 @@ def test_results_of_merged_classes(files, tmp_path, capsys):
     assert run((own, named), tmp_path / "named", "--merge", "all") == 2
 
 
-def test_a_model_of_supercategories_is_measured_on_them(tmp_path, monkeypatch, capsys):
+def test_a_model_of_supercategories_is_measured_on_them(tmp_path, spots_model, capsys):
     Image.fromarray(spots_image(1)).save(tmp_path / "1.png")
     masks = RLE.from_label_map(label(spots_image(1).mean(2) > 127.5, connectivity=1))
     rows = [
@@ -430,9 +498,6 @@ def test_a_model_of_supercategories_is_measured_on_them(tmp_path, monkeypatch, c
         "categories": [*kinds, other],
     }
     (tmp_path / "spots.json").write_text(json.dumps(content))
-    monkeypatch.setattr(
-        "eachmask.predict.load", lambda name, device, side: Predictor(Spots(), spots_info(), device=device)
-    )
     call = ["evaluate", "spots", "--data", str(tmp_path / "spots.json"), "--out", str(tmp_path / "out")]
     assert main(call) == 0
     assert "--merge supercategories" in capsys.readouterr().out

@@ -173,7 +173,9 @@ def test_a_large_picture_is_read_only_where_resizing_reads_it(
     height, width = preprocess.target_size(613, 4001)
     assert seen == [(2 * height, 2 * width)]
     assert found.sizes == wanted.sizes
-    torch.testing.assert_close(found.tensor, wanted.tensor, rtol=0, atol=2e-6)
+    # Near column 4000 a place in float32 is right to 2.4e-4 px, and pixels are divided by standard deviations near 0.2.
+    torch.testing.assert_close(found.tensor, wanted.tensor, rtol=0, atol=1.2e-3)
+    assert (found.tensor - wanted.tensor).abs().mean() < 1e-5
 
 
 def test_a_picture_that_is_read_nearly_everywhere_becomes_floats_as_a_whole() -> None:
@@ -221,8 +223,9 @@ def test_a_full_list_is_said_once() -> None:
     model = Spots()
     model.config = type("Config", (), {"max_detections": 3})()
     limited = Predictor(model, spots_info(decode={}), device="cpu", precision="fp32", optimise=False)
-    with pytest.warns(UserWarning, match="maximum of 3 objects.*--max-detections"):
+    with pytest.warns(UserWarning, match="maximum of 3 objects.*--max-detections") as caught:
         limited.predict(spots_image(3))
+    assert Path(caught[0].filename).parts[-2:] == ("eachmask", "predict.py")  # commands show our own warnings alone
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         limited.predict(spots_image(3))

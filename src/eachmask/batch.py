@@ -200,7 +200,7 @@ class _Worker:
             return list(self.predictor.predict_arrays(arrays, **wishes))
         except Exception as error:
             if len(present) == 1:
-                self._fail(present[0], _why(error, "predicted", present[0]))
+                self._fail(present[0], why(error, "predicted", present[0]))
                 return [None]
         return [result for source in present for result in self._instances([source], images)]
 
@@ -221,7 +221,7 @@ class _Worker:
                     f"{self.journal.out} cannot be written to ({error.strerror}): make room and run the same command "
                     "again, it goes on where it stopped"
                 ) from error
-            self._fail(source, _why(error, "written", source))
+            self._fail(source, why(error, "written", source))
             return
         self.listener(Outcome(source))
 
@@ -337,7 +337,7 @@ def _settings(predictor: Predictor, options: BatchOptions) -> dict[str, Any]:
     }
 
 
-def _why(error: Exception, what: str, source: Source) -> str:
+def why(error: Exception, what: str, source: Source) -> str:
     """An exception as one sentence about the picture."""
     if isinstance(error, UserError):
         return f"{source.name} could not be {what}: {error}"

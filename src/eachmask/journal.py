@@ -43,14 +43,23 @@ class Journal:
         settings: everything that decides the results, by the names that the user knows; JSON-ready.
         made: names in ``out`` that a run makes.
         overwrite: begin anew; what the journal knows is removed, what others put there stays.
+        renew: the same, but only where ``out`` holds results of other settings.
 
     Raises:
         UserError: ``out`` holds results of other settings, or another process is writing there.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any], made: tuple[str, ...], overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        settings: Mapping[str, Any],
+        made: tuple[str, ...],
+        overwrite: bool = False,
+        *,
+        renew: bool = False,
+    ) -> None:
         self.out, self.folder = out, out / JOURNAL
-        self.settings, self.made, self.overwrite = dict(settings), made, overwrite
+        self.settings, self.made, self.overwrite, self.renew = dict(settings), made, overwrite, renew
         self.entries: dict[str, Entry] = {}
         self._number = 0
 
@@ -167,7 +176,10 @@ class Journal:
         except ValueError:
             before = {}
         changed = [key for key in wanted if before.get(key) != wanted[key]]
-        if changed:
+        if changed and self.renew:
+            self._clear()
+            self.write(path, (json.dumps(wanted, indent=1) + "\n").encode())
+        elif changed:
             details = ", ".join(f"{key} was {_shown(before.get(key))} and is {_shown(wanted[key])}" for key in changed)
             raise UserError(
                 f"{self.out} holds results of other settings ({details}): choose another --out, or --overwrite to "

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
@@ -233,6 +234,7 @@ class Predictor:
         found: dict[int, Instances] = {}
         for members in groups.values():
             batch = self._run([images[i] for i in members], [limits[i] for i in members], options)
+            self._warn_if_full(batch, options)
             found.update(zip(members, batch, strict=True))
         return [found[i] for i in range(len(images))]
 
@@ -249,7 +251,6 @@ class Predictor:
         ).to(self.device)
         with self._autocast():
             decoded = self.model.decode(self.model(batch), options)  # type: ignore[operator]
-        self._warn_if_full(decoded, options)
         return [instances.to("cpu").resize(_size(image)) for instances, image in zip(decoded, images, strict=True)]
 
     def _predict_tiled(self, image: NDArray[Any], tile: int, overlap: float, options: DecodeOptions) -> Instances:
@@ -290,17 +291,17 @@ class Predictor:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def _warn_if_full(self, decoded: Sequence[Instances], options: DecodeOptions) -> None:
+    def _warn_if_full(self, found: Sequence[Instances], options: DecodeOptions) -> None:
         """Once, where a picture has as many objects as may be returned: there may be more."""
         limit = options.max_detections or getattr(getattr(self.model, "config", None), "max_detections", None)
         if self._warned or limit is None or options.max_detections is not None:
             return
-        if any(len(instances) >= limit for instances in decoded):
+        if any(len(instances) >= limit for instances in found):
             self._warned = True
             warnings.warn(
                 f"the model found its maximum of {limit} objects in a picture or tile, so there may be more: "
                 "raise --max-detections (DecodeOptions.max_detections) or use smaller tiles (--tile)",
-                stacklevel=3,
+                stacklevel=2,
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -352,9 +353,10 @@ def _read_by_resizing(length: int, wanted: int) -> tuple[NDArray[np.int64], torc
     Returns:
         (2 wanted,) indices, of the sample before and the one after each place; (wanted,) share of the latter.
     """
-    # Rounded where torch rounds and only there: shares near 4000 would else differ from torch's by 2e-4.
-    places = (float(np.float32(length / wanted)) * (np.arange(wanted) + 0.5) - 0.5).astype(np.float32)
-    places = places.clip(0, length - 1)
+    # A ramp, resized, is the place that each sample is read from. Asked of torch and not computed here, for its kernels
+    # round at different steps, and near 4000 even a share in double precision would differ from theirs by 2e-4.
+    ramp = torch.arange(length, dtype=torch.float32)[None, None, None]
+    places = F.interpolate(ramp, size=(1, wanted), mode="bilinear", align_corners=False).flatten().numpy()
     before = places.astype(np.int64)
     after = np.minimum(before + 1, length - 1)
     return np.stack([before, after], axis=1).reshape(-1), torch.from_numpy(places - before.astype(np.float32))

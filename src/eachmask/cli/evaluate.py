@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from eachmask.data.coco import CocoDataset
     from eachmask.data.coco_merge import Merged
     from eachmask.evaluation import Evaluation
-    from eachmask.predict import Predictor
-    from eachmask.structures import Category, Instances
 
+_SHOWN_NOTES = 5
 MERGED = "merged"
 """Folder beside the report for annotations and results with merged classes: the originals may lie there too."""
 
@@ -33,7 +32,11 @@ class EvaluateOptions:
     coverage, kinds of error, a confusion matrix, calibration, the best score threshold of each class and confidence
     intervals. The results folder gets report.html, evaluation.json and, of a model, predictions.json.
 
-    Exit status: 0 measured; 1 a measure is below --fail-under (it says which); 2 a mistake in the call or in a file.
+    A model's predictions are kept as they come: after a crash the same command goes on where it was. Images that cannot
+    be read are left out, named and counted.
+
+    Exit status: 0 measured; 1 a measure is below --fail-under, or images could not be read (it says which); 2 a mistake
+    in the call or in a file.
 
     Examples:
       eachmask evaluate nuclei --data dsb2018 --split test --out results
@@ -76,6 +79,8 @@ class EvaluateOptions:
     """So many of the best images and of the worst ones are shown in the report."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps or auto."""
+    precision: str = "auto"
+    """auto, fp32, bf16 or fp16, as in `eachmask predict`."""
     side: int | None = None
     """Longer side of every picture as the model sees it, px, instead of its own choice."""
 
@@ -90,30 +95,30 @@ def evaluate(options: EvaluateOptions) -> int:
     settings = Settings(options.score, options.resamples, options.boundary, options.seed, options.pictures)
     if (options.model is None) == (options.predictions is None):
         raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
-    if options.side is not None and options.model is None:
-        raise UserError("--side is what a model sees; the predictions of a file are as they are")
+    if options.model is None and (options.side is not None or options.precision != "auto"):
+        raise UserError("--side and --precision say how a model predicts; the predictions of a file are as they are")
     dataset = _dataset(options)
     options.out.mkdir(parents=True, exist_ok=True)
     merged = _merged(options, dataset)
     if merged is not None:
         dataset = merged.dataset
-    notes: list[str] = []
-    published: dict[str, float] = {}
-    results, compare = options.predictions, options.compare
+    unread: list[str] = []
+    results, compare, notes = options.predictions, options.compare, []
     name = Path(options.model or results or "").name
     if results is None:
-        results, notes, published = _predict(options, dataset, merged)
+        results, dataset, notes, unread = _predict(options, dataset, merged)
     elif merged is not None:
         results, notes = _with_merged_classes(results, merged, options.out / MERGED / "predictions.json")
     if compare is not None and merged is not None:
         compare, _ = _with_merged_classes(compare, merged, options.out / MERGED / "compared" / compare.name)
+    published = {} if merged is not None else _published(options.model)  # the makers' numbers are of their own classes
     found = measure(dataset, results, name=name, settings=settings, compare=compare, published=published)
     found = replace(found, notes=notes + found.notes)
     write_text(options.out / "evaluation.json", json.dumps(found.to_json(), indent=1))
     write_text(options.out / "report.html", evaluation_html(found))
     print(_summary(found))
     print(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")
-    return _judge(found, limits)
+    return max(_judge(found, limits), 1 if unread else 0)
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -195,53 +200,46 @@ def _with_merged_classes(results: Path, merged: Merged, path: Path) -> tuple[Pat
 
 def _predict(
     options: EvaluateOptions, dataset: CocoDataset, merged: Merged | None
-) -> tuple[Path, list[str], dict[str, float]]:
-    """Predict all images into predictions.json; also what to note and what the makers publish of the same classes."""
-    from rich.progress import track
+) -> tuple[Path, CocoDataset, list[str], list[str]]:
+    """Predict all images into predictions.json: its path, what is measured, what to note, why images are missing."""
+    from rich.console import Console
 
-    from eachmask.data.coco import to_annotations
+    from eachmask.cli.bar import bar_after_a_while
+    from eachmask.cli.warning_notes import warnings_as_notes
     from eachmask.data.coco_results import left_out, match_categories
+    from eachmask.evaluation_predictions import of_categories, predict_dataset, without_images
     from eachmask.predict import load
-    from eachmask.weights.catalogue import CATALOGUE
 
     assert options.model is not None
-    predictor = load(options.model, device=options.device, side=options.side)
+    predictor = load(options.model, device=options.device, precision=options.precision, side=options.side)
     known = predictor.info.categories
     labels, notes = match_categories(known, dataset.categories) if merged is None else merged.of_model(known)
     kinds = {c.supercategory for c in dataset.categories} - {c.name for c in dataset.categories}
     if merged is None and any(c.name in kinds for c in known):
         notes.append("the model knows supercategories of the annotated classes: --merge supercategories measures these")
-    rows: list[dict[str, Any]] = []
-    foreign = 0
-    for i in track(range(len(dataset)), description="predicting", transient=True):
-        everything = _predict_one(predictor, dataset, i)
-        found = _named(everything, labels, dataset.categories)
-        foreign += len(everything) - len(found)
-        rows += [{"image_id": dataset.records[i]["id"], **row} for row in to_annotations(found)]
+    with warnings_as_notes(Console(stderr=True, highlight=False)), bar_after_a_while() as watch:
+        predicted = predict_dataset(predictor, dataset, options.out / "predicted", watch)
+    if predicted.resumed:
+        print(f"{predicted.resumed} images had been predicted before the last run ended.")
+    notes.append(f"predicted by {predictor!r}" + (f", longer side {options.side} px" if options.side else ""))
+    unread = list(predicted.unread.values())
+    if unread:
+        if options.compare is not None:
+            raise UserError(f"the two models would not be compared on the same images: {unread[0]}; mend that first")
+        notes += [f"{len(unread)} of {len(dataset)} images were left out, for they could not be predicted:", *unread]
+        dataset = without_images(dataset, set(predicted.unread), options.out / "read" / dataset.path.name)
+    ids = {known[label].id: dataset.categories[theirs].id for label, theirs in labels.items()}
+    rows, foreign = of_categories(predicted.rows, ids)
     notes += left_out(foreign)
     path = options.out / "predictions.json"
     write_text(path, json.dumps(rows))
-    if merged is not None:  # what the makers publish is of their own classes
-        return path, notes, {}
-    published = next((dict(entry.published) for entry in CATALOGUE if entry.name == options.model), {})
-    return path, notes, published
+    return path, dataset, notes, unread
 
 
-def _predict_one(predictor: Predictor, dataset: CocoDataset, index: int) -> Instances:
-    found: Instances = predictor.predict(dataset[index].image, options=predictor.ranked_options())
-    return found
+def _published(model: str | None) -> dict[str, float]:
+    from eachmask.weights.catalogue import CATALOGUE
 
-
-def _named(found: Instances, labels: dict[int, int], categories: tuple[Category, ...]) -> Instances:
-    """Labels of the data; objects of other classes are left out."""
-    import torch
-
-    assert found.labels is not None
-    keep = torch.tensor([k in labels for k in found.labels.tolist()], dtype=torch.bool)
-    found = found[keep].to("cpu")
-    assert found.labels is not None
-    mapped = torch.tensor([labels[k] for k in found.labels.tolist()], dtype=torch.int64)
-    return replace(found, labels=mapped, categories=categories)
+    return next((dict(entry.published) for entry in CATALOGUE if entry.name == model), {})
 
 
 def _summary(found: Evaluation) -> str:
@@ -261,4 +259,7 @@ def _summary(found: Evaluation) -> str:
         sure = "" if gap.excludes_zero else ", which these images cannot tell from 0"
         gap_words = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}){sure}"
         lines.append(f"  mask ap minus that of {found.comparison.name}: {gap_words}")
-    return "\n".join(lines + [f"  note: {note}" for note in found.notes[:5]])
+    lines += [f"  note: {note}" for note in found.notes[:_SHOWN_NOTES]]
+    if len(found.notes) > _SHOWN_NOTES:
+        lines.append(f"  ... and {len(found.notes) - _SHOWN_NOTES} more notes in the report")
+    return "\n".join(lines)

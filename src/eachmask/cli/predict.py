@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,6 +88,7 @@ def predict(options: PredictOptions) -> int:
 
     from eachmask.batch import run
     from eachmask.choose import choose_model
+    from eachmask.cli.warning_notes import warnings_as_notes
     from eachmask.data.inputs import find_inputs
     from eachmask.predict import load
 
@@ -100,7 +100,7 @@ def predict(options: PredictOptions) -> int:
         model = choose_model([source.path for source in inputs.sources])
         console.print(f"Chosen for these pictures: {model} (--model takes another).")
     predictor = load(model, device=options.device, precision=options.precision, side=options.side)
-    with _said_plainly(console), _progress(console, len(inputs.sources)) as listener:
+    with warnings_as_notes(console), _progress(console, len(inputs.sources)) as listener:
         summary = run(predictor, inputs, options.out, batch_options, overwrite=options.overwrite, listener=listener)
     _say(summary, options.out)
     return 1 if summary.failed else 0
@@ -162,16 +162,6 @@ def _progress(console: Console, total: int) -> Iterator[Listener]:
             progress.advance(bar)
 
         yield listener
-
-
-@contextmanager
-def _said_plainly(console: Console) -> Iterator[None]:
-    """Warnings as sentences, without the line of code they come from."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", category=UserWarning, module="eachmask")
-        warnings.showwarning = lambda message, *_, **__: console.print(f"Note: {message}", markup=False, soft_wrap=True)
-        yield
 
 
 def _say(summary: Summary, out: Path) -> None:

@@ -57,12 +57,24 @@ class CocoDataset:
 
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
-        path = image_file(record["file_name"], (self.folder, self.path.parent))
-        image = _read_as_annotated(path, record)
-        return Sample(image, self._targets(index, record), path, whole_number(record["id"]) or 0)
+        return Sample(
+            self.image(index), self._targets(index, record), self.image_path(index), whole_number(record["id"]) or 0
+        )
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
+
+    def image_path(self, index: int) -> Path:
+        """Where the file of image ``index`` is, or should be."""
+        return image_file(self.records[index]["file_name"], (self.folder, self.path.parent))
+
+    def image(self, index: int) -> NDArray[Any]:
+        """Image ``index`` alone, (H, W, 3), upright as it was annotated.
+
+        Raises:
+            UserError: it cannot be read, or has another size than its annotations say.
+        """
+        return _read_as_annotated(self.image_path(index), self.records[index])
 
     def targets(self, index: int) -> Instances:
         """What is annotated in image ``index``, without reading the image."""
