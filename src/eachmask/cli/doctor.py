@@ -9,6 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from eachmask.data.whole_file import write_text
+
 
 @dataclass(frozen=True)
 class DoctorOptions:
@@ -56,7 +58,7 @@ def doctor(options: DoctorOptions) -> int:
     print("sizes: " + "; ".join(f"{name}: {n}" for name, n in result.sizes.items()))
     if options.html is not None:
         options.html.parent.mkdir(parents=True, exist_ok=True)
-        options.html.write_text(page(result), encoding="utf-8")
+        write_text(options.html, page(result))
         print(f"The report is {options.html}")
     if options.fix is not None:
         with bar_after_a_while() as watch:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from eachmask.data.whole_file import write_text
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _splits(
         listed = options.out / "data-problems.txt"
         if _speaks():
             options.out.mkdir(parents=True, exist_ok=True)
-            listed.write_text("\n".join(str(problem) for problem in problems) + "\n", encoding="utf-8")
+            write_text(listed, "\n".join(str(problem) for problem in problems) + "\n")
         count = "One problem" if len(problems) == 1 else f"{len(problems)} problems"
         notes.append(f"{count} in the data, all in {listed}; the first: {problems[0]}.")
     record = {"data": str(options.data), "val": how, "val images": len(val), "problems": len(problems)}

@@ -24,6 +24,7 @@ from eachmask import models
 from eachmask.backbones.bodies import freeze, set_training_mode
 from eachmask.backbones.fuse import optimise_for_inference
 from eachmask.data.sample import Sample
+from eachmask.data.whole_file import write_text
 from eachmask.metrics.coco_matches import box_overlap, mask_overlap, match
 from eachmask.metrics.matching import count_in_image
 from eachmask.metrics.sweep import sweep
@@ -122,7 +123,11 @@ def train(recipe: Recipe, train_data: Samples, val_data: Samples, run: Run) -> P
     draws = Draws(train_data, recipe, run.seed)
     skipped: dict[str, None] = {}
     with Screen(recipe.steps, state.step, silent=folder is None) as screen:
-        screen.say(f"Resumed at step {state.step} of {recipe.steps}." if found else start)
+        if found:
+            start = f"Resumed at step {state.step} of {recipe.steps}."
+            if state.step >= recipe.steps:
+                start = f"The run has had its {state.step} steps already; a larger number goes on from there."
+        screen.say(start)
         for pieces in batches(draws, range(state.step, recipe.steps), share, run.workers):
             _seed(run.seed, state.step, share.rank)
             skipped |= dict.fromkeys(note for piece in pieces for note in piece.skipped)
@@ -261,7 +266,7 @@ def _finish(
     """The report, drawn from the best weights; and what had to be left out."""
     folder.close()
     if skipped:
-        (folder.out / "skipped.txt").write_text("\n".join(skipped) + "\n", encoding="utf-8")
+        write_text(folder.out / "skipped.txt", "\n".join(skipped) + "\n")
         screen.say(f"{len(skipped)} pictures could not be read and were left out: {folder.out / 'skipped.txt'}")
     if not state.history:
         return
