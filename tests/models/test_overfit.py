@@ -27,8 +27,9 @@ from eachmask.weights.from_efficientnet_lite import MEAN, STD
 
 SIDE = 256
 STEPS = (150, 300, 600, 1200, 2400)
-GOAL = {"polarmask_lite0_fpn": 0.7}
-"""Mask AP, where it is not 0.8: 36 rays from the centres of mass, drawn without an error, reach 0.795 here."""
+GOAL = {"polarmask_lite0_fpn": 0.7, "sds_lite0": 0.1, "cfm_lite0": 0.08}
+"""Mask AP, where it is not 0.8, for masks of a form that does not hold these twelve objects: 36 rays from the centres
+of mass, drawn without an error, reach 0.795; the best of the 300 regions of selective search 0.096 (of 2,000: 0.407)."""
 LEARNERS = [case for case in CASES if case.masks and case.learning_rate and not case.num_keypoints]
 
 
@@ -51,6 +52,9 @@ def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path):
     data = eight(shared)
     samples = PictureSamples(data.splits["train"], data.categories)
     assert len(samples) == 8
+    config = case.config | ({"roi_batch": 128} if "roi_batch" in case.config else {})
+    if case.variant == "sds_lite0":  # with 24 regions there is nothing to choose from
+        del config["proposals"]
     jitter = LargeScaleJitter(size=(SIDE, SIDE), scale=(0.999, 1.001))
 
     def augment(sample: Sample, rng: np.random.Generator) -> Sample:
@@ -58,7 +62,7 @@ def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path):
 
     recipe = Recipe(
         variant=case.variant,
-        config=case.config | ({"roi_batch": 128} if "roi_batch" in case.config else {}),
+        config=config,
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=SIDE, long_side=SIDE),
         augment=augment,
         score=mask_scores,
