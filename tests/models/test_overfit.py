@@ -29,7 +29,7 @@ SIDE = 256
 STEPS = (150, 300, 600, 1200, 2400)
 GOAL = {"polarmask_lite0_fpn": 0.7, "sds_lite0": 0.1, "cfm_lite0": 0.08}
 """Mask AP, where it is not 0.8, for masks of a form that does not hold these twelve objects: 36 rays from the centres
-of mass, drawn without an error, reach 0.795; the best of the 300 regions of selective search 0.096 (of 2,000: 0.407)."""
+of mass, drawn without an error, reach 0.795; the best of 300 regions of selective search 0.096 (of 2,000: 0.407)."""
 LEARNERS = [case for case in CASES if case.masks and case.learning_rate and not case.num_keypoints]
 
 
