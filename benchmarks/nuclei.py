@@ -1,6 +1,6 @@
 """Scores of the bundled ``nuclei`` model per image type on a split of the 2018 Data Science Bowl pack.
 
-    python benchmarks/nuclei.py --data ../shared/data/dsb2018 --split test
+    python benchmarks/nuclei.py --data ../shared/data/dsb2018 --split test [--precision fp32]
 
 Prints one table per measure and, as its last line, one JSON object with every figure (fractions 0..1).
 Every image is predicted as a user would: from its file, through ``eachmask.load(...).predict``.
@@ -41,13 +41,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the dsb2018 pack")
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--model", default="nuclei")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     options = parser.parse_args()
     from eachmask.data.coco import CocoDataset
 
     annotations = options.data / f"instances_{options.split}.json"
     records = {r["id"]: r for r in json.loads(annotations.read_text())["images"]}
     dataset = CocoDataset(annotations, options.data / "images" / options.split)
-    predictor = eachmask.load(options.model)
+    predictor = eachmask.load(options.model, precision=options.precision)
     predictions, targets, types = [], [], []
     started = time.perf_counter()
     for i in range(len(dataset)):

@@ -68,14 +68,14 @@ def nuclei() -> Recipe:
     return Recipe(
         variant="panoptic_deeplab_lite0",
         # Only prediction reads these and the magnification; chosen on the val images.
-        config={"foreground_threshold": 0.7, "merge_distance": 5.0, "min_area": 16},
+        config={"foreground_threshold": 0.6, "merge_distance": 8.0, "min_area": 16},
         decode={"score_threshold": 0.7},
         preprocess=Preprocess(
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
             short_side=None,
             long_side=None,
-            magnification=1.4,
+            magnification=1.6,
             contrast="percentile",
         ),
         augment=WindowAndLight(),
@@ -83,7 +83,7 @@ def nuclei() -> Recipe:
         best="match_mean",
         start=_start,
         sample_weight=by_area_and_colour,
-        steps=2000,
+        steps=3600,
         batch_size=8,
         learning_rate=1.5e-3,
         evaluate_every=300,
