@@ -90,14 +90,14 @@ def of_categories(rows: Sequence[Mapping[str, Any]], ids: Mapping[int, int]) -> 
 def without_images(dataset: CocoDataset, ids: set[Any], path: Path) -> CocoDataset:
     """The data set without some images; its annotations are written to ``path``, whole or not at all."""
 
-    def stays(value: Any) -> bool:
+    def plain(value: Any) -> Any:
         number = whole_number(value)  # some tools write 3 here and "3" there
-        return (value if number is None else number) not in unwanted
+        return value if number is None else number
 
-    unwanted = {id_ if (number := whole_number(id_)) is None else number for id_ in ids}
+    unwanted = {plain(value) for value in ids}
     content = read_json(dataset.path, ("images", "annotations", "categories"))
-    content["images"] = [record for record in content["images"] if stays(record["id"])]
-    content["annotations"] = [row for row in content["annotations"] if stays(row["image_id"])]
+    content["images"] = [record for record in content["images"] if plain(record["id"]) not in unwanted]
+    content["annotations"] = [row for row in content["annotations"] if plain(row["image_id"]) not in unwanted]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(content))
     return CocoDataset(path, dataset.folder)

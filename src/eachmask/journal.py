@@ -178,7 +178,7 @@ class Journal:
         changed = [key for key in wanted if before.get(key) != wanted[key]]
         if changed and self.renew:
             self._clear()
-            self.write(path, (json.dumps(wanted, indent=1) + "\n").encode())
+            self._check_settings()
         elif changed:
             details = ", ".join(f"{key} was {_shown(before.get(key))} and is {_shown(wanted[key])}" for key in changed)
             raise UserError(

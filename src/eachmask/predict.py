@@ -354,9 +354,9 @@ def _read_by_resizing(length: int, wanted: int) -> tuple[NDArray[np.int64], torc
         (2 wanted,) indices, of the sample before and the one after each place; (wanted,) share of the latter.
     """
     # A ramp, resized, is the place that each sample is read from. Asked of torch and not computed here, for its kernels
-    # round at different steps, and near 4000 even a share in double precision would differ from theirs by 2e-4.
-    ramp = torch.arange(length, dtype=torch.float32)[None, None, None]
-    places = F.interpolate(ramp, size=(1, wanted), mode="bilinear", align_corners=False).flatten().numpy()
+    # round at different steps; three channels in a picture's order, so that the picture's kernel answers.
+    ramp = torch.arange(length, dtype=torch.float32).expand(1, 3, 1, -1).contiguous(memory_format=torch.channels_last)
+    places = F.interpolate(ramp, size=(1, wanted), mode="bilinear", align_corners=False)[0, 0, 0].numpy()
     before = places.astype(np.int64)
     after = np.minimum(before + 1, length - 1)
     return np.stack([before, after], axis=1).reshape(-1), torch.from_numpy(places - before.astype(np.float32))

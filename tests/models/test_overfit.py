@@ -1,6 +1,6 @@
 """Every small model that makes masks learns eight real photographs by heart through the real loop: mask AP >= 0.8.
 
-With ImageNet's weights to start from, 150 to 600 steps do; those that start from random numbers take longer.
+With ImageNet's weights to start from, 150 to 1,200 steps do; those that start from random numbers take longer.
 """
 
 from __future__ import annotations
