@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from models.test_contract import CASES, Case
 
 from eachmask.data.annotated import AnnotatedSet, Picture, merged_categories
@@ -17,6 +18,8 @@ from eachmask.data.convert import read_any
 from eachmask.data.pictures import PictureSamples
 from eachmask.data.sample import Sample
 from eachmask.data.transforms.crop import LargeScaleJitter
+from eachmask.metrics.coco_ap import coco_ap
+from eachmask.models.instance import polarmask
 from eachmask.recipes.own_data import mask_scores
 from eachmask.structures import Preprocess
 from eachmask.train.loop import train
@@ -85,3 +88,21 @@ def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path):
         if ap >= goal:
             break
     assert ap >= goal
+
+
+def test_what_the_rays_of_polarmask_can_hold(shared: Path):
+    """The eight photographs' objects, drawn with 36 true rays from their centres of mass, against themselves."""
+    drawn, targets = [], []
+    for picture in eight(shared).splits["train"]:
+        height, width = picture.targets.image_size
+        scale = SIDE / max(height, width)
+        target = picture.targets.resize((round(height * scale), round(width * scale)))
+        corners = []
+        for i in range(len(target)):
+            polygon = polarmask.outline(target, i)
+            centre = polarmask.mass_centre(polygon)[None].float()
+            corners.append(polarmask.ends(centre, polarmask.rays_to(centre, polygon, 36))[0].numpy())
+        masks = polarmask.RayMasks(np.stack(corners), target.image_size)
+        drawn.append(replace(target, masks=masks.to_rle(), scores=torch.full((len(target),), 0.9)))
+        targets.append(target)
+    assert coco_ap(drawn, targets, class_agnostic=True)["ap"] == pytest.approx(0.795, abs=0.005)
