@@ -197,6 +197,64 @@ def test_broken_entries_of_a_coco_file(sound: Path) -> None:
     assert found["no objects"] == "note"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("data.yaml", "train: images\nnames: [cat]\n"),
+        ("a.json", json.dumps({"imagePath": "images/a.png", "imageHeight": 10, "imageWidth": 20, "shapes": [
+            {"label": "cat", "shape_type": "polygon", "points": [[2, 2], [30, 2], [30, 8]]}]})),
+        ("annotations.xml", '<annotations><image id="0" name="a.png" width="20" height="10">'
+                            '<polygon label="cat" points="2,2;30,2;30,8"/></image></annotations>'),
+    ],
+    ids=["yolo", "labelme", "cvat"],
+)  # fmt: skip
+def test_outlines_that_leave_the_image_are_named_in_every_format(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "images/a.png")
+    (tmp_path / name).write_text(text)
+    if name == "data.yaml":
+        (tmp_path / "labels").mkdir()
+        (tmp_path / "labels/a.txt").write_text("0 0.1 0.2 1.5 0.2 1.5 0.8\n")
+    (leaving,) = [f for f in examine(tmp_path).findings if f.kind == "outside"]
+    assert leaving.severity == "warning" and leaving.annotation
+    (left,) = repaired(examine(tmp_path)).pictures()
+    assert left[1].targets.boxes[0, 2] == 20
+
+
+def test_objects_with_a_box_alone_are_counted(tmp_path: Path, sound: Path) -> None:
+    path = sound / "instances_train.json"
+    content = json.loads(path.read_text())
+    for row in content["annotations"][:2]:
+        row["segmentation"] = []
+    path.write_text(json.dumps(content))
+    yolo = tmp_path / "yolo"
+    for folder in ("images", "labels"):
+        (yolo / folder).mkdir(parents=True)
+    Image.new("RGB", (20, 10)).save(yolo / "images/a.png")
+    (yolo / "data.yaml").write_text("train: images\nnames: [cat]\n")
+    (yolo / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.4 0.4\n0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    for source in (sound, yolo):
+        (found,) = [f for f in examine(source).findings if f.kind == "box only"]
+        assert found.what.endswith("outline: 2") and found.severity == "warning"
+
+
+def test_images_without_a_size_have_that_of_their_file(sound: Path) -> None:
+    path = sound / "instances_train.json"
+    content = json.loads(path.read_text())
+    first, second = content["images"][:2]
+    del first["width"], first["height"]
+    del second["width"]
+    path.write_text(json.dumps(content))
+    data = read_coco_folder(sound)
+    assert [p.name for p in data.splits["train"]] == [first["file_name"]]
+    assert data.splits["train"][0].targets.image_size == (48, 64)
+    about = [str(problem) for problem in data.problems]
+    assert any("neither width nor height" in text for text in about)
+    assert not any("not in the list" in text for text in about)
+    lost = sum(row["image_id"] == second["id"] for row in content["annotations"])
+    assert sum("the entry of its image cannot be used" in text for text in about) == lost
+
+
 def test_a_class_that_train_lacks(tmp_path: Path) -> None:
     data = make_set(tmp_path / "made")
     data.splits["train"] = data.splits["train"][1:]

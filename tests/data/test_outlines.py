@@ -56,14 +56,17 @@ def test_pixels_are_those_of_pycocotools(tmp_path: Path, name: str) -> None:
     data = format_named(name).read(tmp_path, lambda what, items: items)
     pictures = sorted((picture for _, picture in data.pictures()), key=lambda picture: picture.name)
     assert [picture.stem for picture in pictures] == NAMES
-    empty = 0
+    empty = outside = 0
     for i, picture in enumerate(pictures):
         rles = coco.frPyObjects([ring.ravel().tolist() for ring in _rings(i)], *SIZE)
         wanted = [rle for rle in rles if coco.area(rle)]
         empty += len(rles) - len(wanted)
+        far = [bool((np.maximum(-ring, ring - np.array(SIZE[::-1])) > 1).any()) for ring in _rings(i)]
+        outside += sum(f for f, rle in zip(far, rles, strict=True) if coco.area(rle))
         masks = picture.targets.masks
         assert masks is not None
         assert [row["counts"].encode() for row in masks.to_rle().to_coco()] == [rle["counts"] for rle in wanted]
         x, y, w, h = coco.toBbox(wanted).T
         assert np.array_equal(picture.targets.boxes.numpy(), np.stack([x, y, x + w, y + h], 1))
-    assert len(data.problems) == empty
+    assert len(data.problems) == empty + outside
+    assert sum(problem.kind == "outside" for problem in data.problems) == outside > 0

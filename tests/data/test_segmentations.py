@@ -98,10 +98,10 @@ def _odd_rings(rng: np.random.Generator, size: tuple[int, int]) -> list[list[flo
 def test_the_fast_path_gives_the_runs_that_polygons_give() -> None:
     rng = np.random.default_rng(1)
     images = [(i, [{"segmentation": [r]} for r in _odd_rings(rng, size)], size) for i, size in enumerate(SIZES * 10)]
-    for number, (i, drawn, wrong) in enumerate(draw_readable(images)):
+    for number, (i, drawn, mistakes) in enumerate(draw_readable(images)):
         _, rows, size = images[number]
         slow = Polygons.from_coco([row["segmentation"] for row in rows], size).to_rle()
-        assert i == number and not wrong
+        assert i == number and not mistakes.unread
         assert drawn.masks.size == size
         assert np.array_equal(drawn.masks.counts, slow.counts) and np.array_equal(drawn.masks.offsets, slow.offsets)
         assert np.array_equal(drawn.area, slow.area()) and np.array_equal(drawn.boxes, slow.boxes())
@@ -114,8 +114,8 @@ def test_annotations_keep_their_places_beside_mistakes_and_images_their_own() ->
     images = [(f"{i}", [good] * (i % 5) + [odd, good, far] * (i % 7 == 3), (9, 20 + i)) for i in range(400)]
     found = list(draw_readable(iter(images)))
     assert [known for known, _, _ in found] == [name for name, _, _ in images]
-    for (_, rows, size), (_, drawn, wrong) in zip(images, found, strict=True):
+    for (_, rows, size), (_, drawn, mistakes) in zip(images, found, strict=True):
         assert drawn.masks.size == size
         assert drawn.area.tolist() == [8 if row is good else 0 for row in rows]
-        assert sorted(wrong) == [i for i, row in enumerate(rows) if row is not good]
-        assert all("pairs" in why or "cannot belong" in why for why in wrong.values())
+        assert sorted(mistakes.unread) == [i for i, row in enumerate(rows) if row is not good]
+        assert all("pairs" in why or "cannot belong" in why for why in mistakes.unread.values())

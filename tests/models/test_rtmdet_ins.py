@@ -135,6 +135,14 @@ def test_dynamic_top():
     assert dynamic_top(cost, iou, topk=1).sum() == 2
 
 
+def test_an_object_that_loses_all_its_places_takes_the_cheapest_left():
+    iou = torch.tensor([[0.9, 0.4], [0.8, 0.3], [0.1, 0.2], [0.0, 0.1]])  # 1 place each
+    cost = torch.tensor([[1.0, 2.0], [2.0, 3.0], [9.0, 5.0], [9.0, 4.0]])
+    assert dynamic_top(cost, iou, topk=2).tolist() == [[True, False], [False, True], [False, False], [False, False]]
+    both = torch.tensor([[1.0, 2.0]])
+    assert dynamic_top(both, iou[:1], topk=2).tolist() == [[True, False]]  # there is none left
+
+
 def scene() -> tuple[ImageBatch, Instances]:
     label_map = torch.zeros(64, 96, dtype=torch.int32)
     label_map[8:40, 10:50], label_map[30:60, 60:90] = 1, 2

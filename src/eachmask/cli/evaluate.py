@@ -173,7 +173,7 @@ def _as_coco(options: EvaluateOptions) -> CocoDataset:
     else:
         raise UserError(f"{options.data} has no split {options.split!r}: choose --split {' or '.join(data.splits)}")
     for problem in data.problems[:5]:
-        print(f"left out: {problem}")
+        print(f"{problem.severity}: {problem}")
     if len(data.problems) > 5:
         print(f"... and {len(data.problems) - 5} more; eachmask doctor {options.data} names them all")
     options.out.mkdir(parents=True, exist_ok=True)

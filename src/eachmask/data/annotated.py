@@ -47,6 +47,13 @@ class Problem:
         return f"{where}: {self.what}; {self.remedy}"
 
 
+def only_boxes(file: Path, number: int) -> Iterator[Problem]:
+    """What to say of a file, or a folder, with so many objects that have no outline; nothing where there are none."""
+    if number:
+        what, remedy = f"objects with a box and no outline: {number}", "their boxes are taken for masks; outline them"
+        yield Problem(str(file), "", what, remedy, "box only", "warning")
+
+
 class _Packed:
     """Keeps a picture's objects as one string of bytes, and gives them anew whenever they are asked for.
 

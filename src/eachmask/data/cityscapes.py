@@ -197,8 +197,8 @@ def _read_polygons(path: Path, result: AnnotatedSet) -> tuple[RLE, list[int], li
         outlines.append({"segmentation": [outline]})
         labels.append(label_of.get(name, label_of.get(plain, -1)))
         crowd.append(name not in label_of and plain in label_of)
-    ((_, drawn, wrong),) = draw_readable([(path, outlines, size)])
-    bad |= {i + 1: why for i, why in wrong.items()}
+    ((_, drawn, mistakes),) = draw_readable([(path, outlines, size)])
+    bad |= {i + 1: why for i, why in mistakes.unread.items()}
     for number, why in sorted(bad.items()):
         what = f"its outline cannot be read ({why})"
         result.problems.append(Problem(str(path), f"object {number}", what, "draw it anew"))

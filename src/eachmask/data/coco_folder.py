@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any, overload
@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from eachmask.data import coco
-from eachmask.data.annotated import AnnotatedSet, Picture, Problem, copy_image, safe_name
+from eachmask.data.annotated import AnnotatedSet, Picture, Problem, copy_image, image_size, only_boxes, safe_name
 from eachmask.data.json_lists import JsonList, read_object
-from eachmask.data.segmentations import Drawn, Rows, Size, draw_readable
+from eachmask.data.segmentations import LEAVES, Drawn, Mistakes, Rows, Size, draw_readable
 from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import Category, Instances, UserError
 from eachmask.structures.rle_codec import offsets_of
@@ -185,12 +185,15 @@ class _Reader:
     folders: tuple[Path, Path]
     categories: tuple[Category, ...]
     problems: list[Problem]
+    refused: set[int | str] = field(default_factory=set)
+    """Images whose entries cannot be used."""
 
     def pictures(self, content: dict[str, Any], watch: Watch) -> Iterator[Picture]:
         records = coco.Records(self._records(content["images"]))
         annotations: _Annotations = content["annotations"]
         places, first = self._by_image(annotations, {record["id"]: i for i, record in enumerate(records)})
         label_of = {category.id: label for label, category in enumerate(self.categories)}
+        num_boxes = 0
 
         def pages() -> Iterator[tuple[tuple[dict[str, Any], list[dict[str, Any]]], Rows, Size]]:
             for i, record in enumerate(watch("reading", records)):
@@ -198,8 +201,10 @@ class _Reader:
                 rows = list(self._of_known_class(own, label_of))
                 yield (record, rows), rows, (record["height"], record["width"])
 
-        for (record, rows), drawn, wrong in draw_readable(pages()):
-            yield self._picture(record, rows, drawn, wrong, label_of)
+        for (record, rows), drawn, mistakes in draw_readable(pages()):
+            num_boxes += sum(not row.get("segmentation") for row in compress(rows, (drawn.area > 0).tolist()))
+            yield self._picture(record, rows, drawn, mistakes, label_of)
+        self.problems += only_boxes(self.file, num_boxes)
 
     def _by_image(
         self, annotations: _Annotations, image: Mapping[Any, int]
@@ -213,6 +218,8 @@ class _Reader:
                 self._problem(row, "another annotation has the same id", "number them anew", "duplicate id", "warning")
             elif not _has_an_id(row):
                 self._problem(row, "it is no annotation with an id", "mend or delete it", "annotation")
+            elif isinstance(key := row.get("image_id"), int | str) and key in self.refused:
+                self._problem(row, "the entry of its image cannot be used", "mend that entry", "orphan")
             else:
                 self._problem(row, "its image is not in the list of images", "add the image or delete it", "orphan")
         order = np.argsort(owners, kind="stable")
@@ -224,12 +231,14 @@ class _Reader:
         names: set[str] = set()
         for number, row in enumerate(map(coco.with_file_name, rows), start=1):
             try:
-                name = safe_name(str(row["file_name"]), self.file)
-                key, height, width = row["id"], int(row["height"]), int(row["width"])
+                key, name = row["id"], safe_name(str(row["file_name"]), self.file)
                 hash(key)
+                height, width = self._size(row, name)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 reason = str(error) if isinstance(error, UserError) else "id, file_name, width or height is missing"
                 self.problems.append(Problem(str(self.file), f"image {number}", reason, "mend its entry", "image"))
+                if isinstance(row, dict) and isinstance(row.get("id"), int | str):
+                    self.refused.add(row["id"])
                 continue
             if key in ids or name in names or height < 1 or width < 1:
                 what = "its size is no size" if key not in ids and name not in names else "it is listed twice"
@@ -239,23 +248,35 @@ class _Reader:
             names.add(name)
             yield {**row, "file_name": name, "height": height, "width": width}
 
+    def _size(self, row: Mapping[str, Any], name: str) -> Size:
+        """(height, width) as the entry says, or, where it says neither, those of the file."""
+        if row.get("height") is not None or row.get("width") is not None:
+            return int(row["height"]), int(row["width"])
+        size = image_size(coco.image_file(name, self.folders))
+        what, remedy = "it has neither width nor height", f"those of the file are taken, {size[1]} x {size[0]}"
+        self.problems.append(Problem(str(self.file), f"image {row['id']}", what, remedy, "image", "warning"))
+        return size
+
     def _picture(
         self,
         record: dict[str, Any],
         rows: list[dict[str, Any]],
         drawn: Drawn,
-        wrong: Mapping[int, str],
+        mistakes: Mistakes,
         label_of: Mapping[int, int],
     ) -> Picture:
         some = drawn.area > 0
         for i in np.flatnonzero(~some).tolist():
             row = rows[i]
-            if i in wrong:
-                self._problem(row, f"its segmentation cannot be read ({wrong[i]})", "draw it anew or delete it")
+            if i in mistakes.unread:
+                what = f"its segmentation cannot be read ({mistakes.unread[i]})"
+                self._problem(row, what, "draw it anew or delete it")
                 continue
             few = all(len(ring) < 6 for ring in row["segmentation"]) if isinstance(row.get("segmentation"), list) else 0
             what = "its outline has fewer than three points" if few else "it covers no pixel of the image"
             self._problem(row, what, "delete it or draw it anew", "empty")
+        for i in mistakes.outside:
+            self._problem(rows[i], *LEAVES)
         rows = list(compress(rows, some.tolist()))
         self._check_boxes(rows, drawn.boxes[some], record)
         points = self._keypoints(rows)
@@ -319,24 +340,9 @@ class _Reader:
                 self._problem(rows[i], "its box does not fit its mask", remedy, "box and mask", "warning")
             else:
                 self._problem(rows[i], "it has no box of four numbers", remedy, "degenerate box", "warning")
-        for row in rows:
-            if _leaves(row.get("segmentation"), width, height):
-                self._problem(row, "its outline leaves the image", "it is cut at the border", "outside", "warning")
 
     def _problem(self, row: Any, what: str, remedy: str, kind: str = "segmentation", severity: str = "error") -> None:
         name = f"annotation {row.get('id')}" if isinstance(row, dict) else "an annotation"
         if isinstance(row, dict) and row.get("image_id") is not None:
             name += f" of image {row['image_id']}"
         self.problems.append(Problem(str(self.file), name, what, remedy, kind, severity))
-
-
-def _leaves(rings: Any, width: int, height: int, slack: float = 1.0) -> bool:
-    """Whether a polygon has a vertex more than ``slack`` pixels outside the image."""
-    try:
-        return isinstance(rings, list) and any(
-            min(ring) < -slack or max(ring[::2]) > width + slack or max(ring[1::2]) > height + slack
-            for ring in rings
-            if len(ring) > 1
-        )
-    except TypeError:  # another spelling than COCO's, read all the same
-        return False

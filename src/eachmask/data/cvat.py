@@ -26,7 +26,7 @@ from eachmask.data.annotated import (
     named_categories,
     safe_name,
 )
-from eachmask.data.segmentations import Rows, Size, draw_readable
+from eachmask.data.segmentations import LEAVES, Rows, Size, draw_readable
 from eachmask.data.watch import Watch, unwatched
 from eachmask.data.xml_safe import children_of_root, write_children
 from eachmask.structures import RLE, Category, UserError
@@ -58,11 +58,12 @@ def read_cvat(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     result = AnnotatedSet(categories, {})
     images = (element for element in children_of_root(path, _ROOT) if element.tag == "image")
     counted = (image for _, image in zip(watch("reading", range(num_images)), images, strict=True))
-    for page, drawn, wrong in draw_readable(_pages(counted, path, result)):
+    for page, drawn, mistakes in draw_readable(_pages(counted, path, result)):
+        result.problems += (Problem(str(path), page.shapes[i], *LEAVES) for i in mistakes.outside)
         for i in np.flatnonzero(drawn.area == 0).tolist():
             why, remedy, kind = "it covers no pixel", "delete it", "empty"
-            if i in wrong:
-                why, remedy, kind = f"it cannot be read ({wrong[i]})", "draw it anew", "annotation"
+            if i in mistakes.unread:
+                why, remedy, kind = f"it cannot be read ({mistakes.unread[i]})", "draw it anew", "annotation"
             result.problems.append(Problem(str(path), page.shapes[i], why, remedy, kind))
         targets = instances_of(drawn, page.labels, page.crowd, categories)
         picture = Picture(page.name, _find(path.parent, page.split, page.name), targets)

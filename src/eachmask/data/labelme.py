@@ -33,7 +33,7 @@ from eachmask.data.annotated import (
     masks_of,
     with_targets,
 )
-from eachmask.data.segmentations import Drawn, Rows, Size, draw_readable
+from eachmask.data.segmentations import LEAVES, Drawn, Rows, Size, draw_readable
 from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import RLE, Category, Instances, UserError
 
@@ -68,10 +68,13 @@ def read_labelme(source: Path, watch: Watch = unwatched) -> AnnotatedSet:
     label_of = {name: i for i, name in enumerate(known)}
     ours = (source / _CLASSES, source / "convert-report.json")
     files = [path for path in sorted(source.rglob("*.json")) if path not in ours]
-    for page, drawn, wrong in draw_readable(_pages(watch("reading", files), source, label_of, result.problems)):
+    for page, drawn, mistakes in draw_readable(_pages(watch("reading", files), source, label_of, result.problems)):
+        where = [f"shape {number}" for number in page.numbers]
+        result.problems += (Problem(str(page.file), where[i], *LEAVES) for i in mistakes.outside)
         bad = dict(page.refused)
         for i in np.flatnonzero(drawn.area == 0).tolist():
-            bad[page.numbers[i]] = f"it cannot be read ({wrong[i]})" if i in wrong else "it covers no pixel"
+            why = mistakes.unread.get(i)
+            bad[page.numbers[i]] = f"it cannot be read ({why})" if why else "it covers no pixel"
         for number, what in sorted(bad.items()):
             result.problems.append(Problem(str(page.file), f"shape {number}", what, "draw it anew or delete it"))
         picture = Picture(page.name, page.image, instances_of(*_objects(page, drawn), ()))

@@ -29,6 +29,8 @@ _AT_ONCE = 64
 _FEWEST = 6
 """Numbers of a ring that encloses something: three points."""
 _NOTHING: Mapping[str, Any] = {"segmentation": [[]]}
+LEAVES = ("its outline leaves the image", "it is cut at the border", "outside", "warning")
+"""What, remedy, kind and severity of such a problem."""
 
 
 class Drawn(NamedTuple):
@@ -58,24 +60,33 @@ def draw(images: Iterable[tuple[Rows, Size]]) -> Iterator[Drawn | None]:
                     yield None
 
 
-def draw_readable(images: Iterable[tuple[Known, Rows, Size]]) -> Iterator[tuple[Known, Drawn, dict[int, str]]]:
+class Mistakes(NamedTuple):
+    """What is wrong with the outlines of one image, by their places."""
+
+    unread: dict[int, str]
+    """Why they cannot be read; their masks are empty."""
+    outside: list[int]
+    """Those that leave the image, and have pixels in it."""
+
+
+def draw_readable(images: Iterable[tuple[Known, Rows, Size]]) -> Iterator[tuple[Known, Drawn, Mistakes]]:
     """The same for readers that go on after a mistake; annotations keep their places.
 
     Args:
         images: for each what its reader knows of it, its annotations and its (height, width).
 
     Returns:
-        for each what its reader knows of it, its masks, and why annotations could not be read, by their places: their
-        masks are empty.
+        for each what its reader knows of it, its masks, and what was wrong.
     """
     known, to_draw = tee(images)  # they are drawn many together: what is known of them waits
     found = draw((rows, size) for _, rows, size in to_draw)
     for (own, rows, size), drawn in zip(known, found, strict=True):
-        if drawn is not None:
-            yield own, drawn, {}
-            continue
-        wrong = {i: why for i, row in enumerate(rows) if (why := _mistake(row, size))}
-        yield own, draw_one([_NOTHING if i in wrong else row for i, row in enumerate(rows)], size), wrong
+        wrong: dict[int, str] = {}
+        if drawn is None:
+            wrong = {i: why for i, row in enumerate(rows) if (why := _mistake(row, size))}
+            drawn = draw_one([_NOTHING if i in wrong else row for i, row in enumerate(rows)], size)
+        outside = [i for i, row in enumerate(rows) if drawn.area[i] and _leaves(row.get("segmentation"), size)]
+        yield own, drawn, Mistakes(wrong, outside)
 
 
 def _mistake(row: Mapping[str, Any], size: Size) -> str:
@@ -103,6 +114,19 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ValueError) and not str(error).startswith(("could not", "cannot reshape")):
         return str(error)
     return "it must be lists of numbers x1, y1, x2, y2 ..., or run lengths"
+
+
+def _leaves(rings: Any, size: Size, slack: float = 1.0) -> bool:
+    """Whether a polygon has a vertex more than ``slack`` pixels outside the image."""
+    height, width = size
+    try:
+        return isinstance(rings, list) and any(
+            min(ring) < -slack or max(ring[::2]) > width + slack or max(ring[1::2]) > height + slack
+            for ring in rings
+            if len(ring) > 1
+        )
+    except TypeError:  # another spelling than COCO's, read all the same
+        return False
 
 
 def _batches(images: Iterable[tuple[Rows, Size]]) -> Iterator[list[tuple[Rows, Size]]]:

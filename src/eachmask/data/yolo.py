@@ -27,14 +27,15 @@ from eachmask.data.annotated import (
     instances_of,
     labels_of,
     masks_of,
+    only_boxes,
 )
-from eachmask.data.segmentations import Rows, Size, draw_readable
+from eachmask.data.segmentations import LEAVES, Rows, Size, draw_readable
 from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import Category, Masks, UserError
 
 Ring = NDArray[Any]
-Labelled = tuple[Path, list[int], list[bool]]
-"""A picture's file, and each object's label and whether it is a crowd."""
+Labelled = tuple[Path, list[tuple[Path, int]], list[int], list[bool]]
+"""A picture's file, and of each object the file and line it is from, its label and whether it is a crowd."""
 _SPLITS = ("train", "val", "valid", "test")
 
 
@@ -275,6 +276,7 @@ def _pages(
     paths: Iterable[Path], num_classes: int, pose: int | None, problems: list[Problem]
 ) -> Iterator[tuple[Labelled, Rows, Size]]:
     """Each picture with the outlines of its objects, not yet filled."""
+    num_boxes, folder = 0, Path()
     for path in paths:
         try:
             size = image_size(path)
@@ -282,6 +284,7 @@ def _pages(
             problems.append(Problem(str(path), "", f"the size cannot be read ({error})", "replace the image", "image"))
             continue
         rows: list[dict[str, Any]] = []
+        where: list[tuple[Path, int]] = []
         labels: list[int] = []
         crowd: list[bool] = []
         for kind in ("labels", "crowd"):
@@ -297,10 +300,13 @@ def _pages(
                 except ValueError as error:
                     problems.append(Problem(str(file), f"line {number}", str(error), "mend or delete the line"))
                     continue
+                num_boxes, folder = num_boxes + (pose is None and len(line.split()) == 5), file.parent
+                where.append((file, number))
                 labels.append(label)
                 rows.append({"segmentation": [ring]})
                 crowd.append(kind == "crowd")
-        yield (path, labels, crowd), rows, size
+        yield (path, where, labels, crowd), rows, size
+    problems += only_boxes(folder, num_boxes)
 
 
 def _pictures(
@@ -309,9 +315,11 @@ def _pictures(
     categories: tuple[Category, ...],
     problems: list[Problem],
 ) -> Iterator[Picture]:
-    for (path, labels, crowd), drawn, _ in draw_readable(pages):
-        for i in np.flatnonzero(drawn.area == 0):
-            problems.append(Problem(str(path), f"object {i + 1}", "it covers no pixel", "delete its line", "empty"))
+    for (path, where, labels, crowd), drawn, mistakes in draw_readable(pages):
+        empty = "it covers no pixel", "delete the line", "empty"
+        for i, what in [(i, empty) for i in np.flatnonzero(drawn.area == 0)] + [(i, LEAVES) for i in mistakes.outside]:
+            file, number = where[i]
+            problems.append(Problem(str(file), f"line {number}", *what))
         targets = instances_of(drawn, labels, crowd, categories)
         yield Picture(path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name, path, targets)
 

@@ -8,8 +8,9 @@ their convolutions between levels but not their batch statistics. Which places l
 every step: those whose present prediction costs least, with the IoU they reach as the class score they should give.
 
 The layout and constants of MMDetection's ``rtmdet-ins``, whose box and class branch are one tower. Where we differ:
-crowd regions are neither positive nor negative; masks are drawn at most ``drawn`` at a time in training; each mask is
-cropped to the image before it is stretched to the original size.
+crowd regions are neither positive nor negative; an object that loses all its places to others still gets one
+(:func:`dynamic_top`); masks are drawn at most ``drawn`` at a time in training; each mask is cropped to the image before
+it is stretched to the original size.
 
 Shapes: B images, K classes, P places of all levels, N objects, 8 mask features at stride 8, 169 kernel weights.
 """
@@ -319,6 +320,9 @@ class Assigned(NamedTuple):
 def dynamic_top(cost: Tensor, iou: Tensor, topk: int) -> Tensor:
     """Each object's cheapest places, as many as its topk best IoUs add up to (at least 1); a place takes one object.
 
+    Where an object loses all of them to others, it takes the cheapest that is left: of two objects with much the same
+    centre one would otherwise never be learnt, since the places that come nearest to it are those that fit the other.
+
     Args:
         cost, iou: (R, N).
 
@@ -330,7 +334,12 @@ def dynamic_top(cost: Tensor, iou: Tensor, topk: int) -> Tensor:
     chosen = rank < counts
     several = chosen.sum(dim=1, keepdim=True) > 1
     cheapest = F.one_hot(cost.argmin(dim=1), cost.shape[1]).bool()
-    return torch.where(several, cheapest, chosen)
+    chosen = torch.where(several, cheapest, chosen)
+    for column in torch.nonzero(~chosen.any(dim=0)).flatten().tolist():
+        left = torch.nonzero(~chosen.any(dim=1)).flatten()
+        if len(left):
+            chosen[left[cost[left, column].argmin()], column] = True
+    return chosen
 
 
 def _inside(points: Tensor, boxes: Tensor) -> Tensor:
