@@ -68,15 +68,19 @@ def test_padding_is_at_the_right_and_the_bottom():
 
 def test_jitter_gives_the_window_and_the_same_one_from_the_same_chance():
     jitter = LargeScaleJitter(size=(48, 80), scale=(0.3, 2.5), aspect=0.3)
-    areas = []
+    areas, full = [], set()
     for seed in range(30):
         once, again = (jitter(sample(), rng(seed)) for _ in range(2))
-        assert once.image.shape == (48, 80, 3) and once.targets.image_size == (48, 80)
+        height, width = once.targets.image_size
+        assert once.image.shape == (height, width, 3) and height <= 48 and width <= 80
+        assert once.canvas == (48, 80)
+        full.add((height == 48, width == 80))
         assert np.array_equal(once.image, again.image) and torch.equal(once.targets.boxes, again.targets.boxes)
         tight = torch.from_numpy(once.targets.masks.boxes())
         assert torch.equal(once.targets.boxes, tight) and len(once.targets) <= 2
         areas += once.targets.masks.area().tolist()
     assert min(areas) < 100 and max(areas) > 1500, "small and large"
+    assert {(True, True), (False, False)} <= full
 
 
 def test_an_object_of_which_next_to_nothing_is_left_is_ignored():
@@ -108,6 +112,16 @@ def test_pasted_objects_cover_what_was_there():
     assert np.array_equal(mixed.image[pasted], above.image[pasted])
     assert np.array_equal(mixed.image[~masks[2:].any(0)], below.image[~masks[2:].any(0)])
     assert torch.equal(targets.boxes, torch.from_numpy(targets.masks.boxes()))
+
+
+def test_samples_of_different_sizes_are_mixed_on_the_larger_canvas():
+    small = cut(sample(5), SIZE, (0, 0, 40, 30))
+    for below, above in ((sample(0), small), (small, sample(0))):
+        mixed = CopyPaste(chance=1.0)(below, rng(1), lambda above=above: above)
+        assert mixed.image.shape == (*SIZE, 3) and mixed.targets.masks.size == mixed.targets.image_size == SIZE
+    parts = iter([small, small, small])
+    mixed = Mosaic(chance=1.0)(replace(small, canvas=(48, 64)), rng(), lambda: next(parts))
+    assert mixed.image.shape == (48, 64, 3) and mixed.targets.image_size == (48, 64)
 
 
 def test_crowds_are_not_pasted_and_what_is_covered_wholly_is_gone():

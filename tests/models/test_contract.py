@@ -296,7 +296,7 @@ def test_saved_weights_are_the_whole_model(case, model):
     assert torch.equal(first.boxes, second.boxes) and torch.equal(first.scores, second.scores)
 
 
-@pytest.mark.parametrize("what", ["objects", "nothing", "one of each", "crowd", "a single pixel"])
+@pytest.mark.parametrize("what", ["objects", "nothing", "one of each", "crowd", "a single pixel", "a tiny image"])
 def test_losses_are_finite_and_reach_every_parameter(case, model, what):
     model = copy.deepcopy(model)
     batch, targets = scenes(case, (64, 96), (80, 64))
@@ -308,6 +308,10 @@ def test_losses_are_finite_and_reach_every_parameter(case, model, what):
         targets = [replace(target, crowd=torch.ones(len(target), dtype=torch.bool)) for target in targets]
     elif what == "a single pixel":
         targets = [pixel(target) for target in targets]
+    elif what == "a tiny image":  # as a strong jitter of scale makes them, in a batch that is as large as ever
+        size = (5, 3)
+        batch = replace(batch, sizes=(size, batch.sizes[1]))
+        targets[0] = whole_image(targets[0][:1], size)
     losses = losses_of(model, batch, targets)
     assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values()), losses
     sum(losses.values()).backward()
@@ -322,6 +326,14 @@ def pixel(target: Instances) -> Instances:
     bitmaps[0, 5, 7] = True
     masks = RLE.from_bitmaps(bitmaps)
     return replace(target[[0, 0]], masks=masks, boxes=torch.from_numpy(masks.boxes()))
+
+
+def whole_image(target: Instances, size: tuple[int, int]) -> Instances:
+    """One object that is all of an image of this size."""
+    masks = RLE.from_bitmaps(np.ones((1, *size), bool))
+    boxes = torch.from_numpy(masks.boxes())
+    points = None if target.keypoints is None else torch.tensor([1.0, 1.0, 2.0]).expand_as(target.keypoints)
+    return replace(target, image_size=size, masks=masks, boxes=boxes, keypoints=points)
 
 
 def test_crowd_is_not_learnt(case, model):

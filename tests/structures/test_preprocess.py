@@ -112,6 +112,8 @@ def test_batch_pads_with_zeros_below_and_right():
     assert batch.tensor.shape == (2, 3, 64, 64) and batch.sizes == ((10, 40), (33, 5))
     assert batch.tensor[0, :, 10:].sum() == 0 and batch.tensor[1, :, :, 5:].sum() == 0
     assert batch.num_images == len(batch) == 2 and batch.to("cpu", torch.float16).tensor.dtype == torch.float16
+    wider = ImageBatch.from_tensors([torch.ones(3, 10, 40), torch.ones(3, 33, 5)], 32, least=(20, 70))
+    assert wider.tensor.shape == (2, 3, 64, 96) and wider.sizes == batch.sizes
     with pytest.raises(ValueError, match="do not fit"):
         ImageBatch(batch.tensor, ((65, 3), (2, 2)))
     with pytest.raises(ValueError, match="at least one"):

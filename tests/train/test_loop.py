@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from toy_training import Made, Toy, recipe
 
 from eachmask import models
+from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.recipes import recipe as recipe_named
 from eachmask.structures import Instances, UserError
 from eachmask.train import loop
-from eachmask.train.draws import Draws, Share
+from eachmask.train.draws import Draws, Share, batches
 from eachmask.train.optim import set_learning_rate
 from eachmask.train.recipe import Run
 from eachmask.train.written import recipe_source
@@ -101,6 +102,17 @@ def test_a_batch_in_pieces_gives_what_the_whole_gives(tmp_path):
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
     with pytest.raises(UserError, match="divides"):
         loop.train(recipe(), Made(), Made(), Run(out=tmp_path / "odd", accumulate=3))
+
+
+def test_batches_of_small_pictures_are_as_large_as_the_window_and_say_where_pictures_end():
+    jitter = LargeScaleJitter(size=(64, 96), scale=(0.2, 1.2))
+    draws = Draws(Made(), recipe(augment=jitter, batch_size=2), seed=0)
+    ends = set()
+    for (batch,) in batches(draws, range(8), Share(), workers=0):
+        assert batch.images.tensor.shape == (2, 3, 64, 96)
+        assert batch.images.sizes == tuple(target.image_size for target in batch.targets)
+        ends |= set(batch.images.sizes)
+    assert min(ends) < (32, 32) < max(ends)
 
 
 def test_every_process_gets_its_own_part_of_every_step():

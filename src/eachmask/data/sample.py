@@ -16,10 +16,12 @@ class Sample:
     """One annotated image.
 
     ``image`` is (H, W, 3) uint8, uint16 or float32 (RGB); ``targets`` lie in its pixels and may carry
-    ``crowd``; ``path`` is the file it came from (for messages); ``image_id`` is the data set's own.
+    ``crowd``; ``path`` is the file it came from (for messages); ``image_id`` is the data set's own. A batch that it
+    becomes part of is at least ``canvas`` large, (height, width), so that batches are alike however small their images.
     """
 
     image: NDArray[Any]
     targets: Instances
     path: Path = Path()
     image_id: int = 0
+    canvas: tuple[int, int] = (0, 0)

@@ -39,15 +39,16 @@ class ImageBatch:
         return len(self.sizes)
 
     @staticmethod
-    def from_tensors(images: Sequence[Tensor], divisor: int = 32) -> ImageBatch:
-        """Pad (3, h, w) images to a common size whose sides are multiples of divisor.
+    def from_tensors(images: Sequence[Tensor], divisor: int = 32, least: tuple[int, int] = (0, 0)) -> ImageBatch:
+        """Pad (3, h, w) images to a common size, at least (height, width), whose sides are multiples of divisor.
 
         Raises:
             ValueError: there is no image.
         """
         if not images:
             raise ValueError("a batch needs at least one image")
-        height, width = (-(-max(int(image.shape[side]) for image in images) // divisor) * divisor for side in (1, 2))
+        sides = (max(length, *(int(image.shape[side]) for image in images)) for side, length in enumerate(least, 1))
+        height, width = (-(-side // divisor) * divisor for side in sides)
         tensor = images[0].new_zeros((len(images), images[0].shape[0], height, width))
         for slot, image in zip(tensor, images, strict=True):
             slot[:, : image.shape[1], : image.shape[2]] = image

@@ -56,7 +56,7 @@ class Draws(Dataset["Drawn"]):
         tensor = (tensor - mean) / std
         if preprocess.channels == "bgr":
             tensor = tensor.flip(0)
-        return Drawn(tensor, sample.targets, str(sample.path), skipped)
+        return Drawn(tensor, sample.targets, sample.canvas, str(sample.path), skipped)
 
     def _augmented(self, index: int, rng: np.random.Generator, skipped: list[str]) -> Sample:
         """One stored sample, stretched to 0..1 and augmented; a broken picture gives way to another one."""
@@ -87,6 +87,7 @@ class Drawn(NamedTuple):
 
     image: Tensor  # (3, H, W), normalised
     targets: Instances
+    canvas: tuple[int, int]  # least (height, width) of its batch
     name: str
     skipped: list[str]  # pictures that could not be read and gave way to this one
 
@@ -139,8 +140,9 @@ def batches(draws: Draws, steps: range, share: Share, workers: int) -> Iterator[
     )
     step: list[Batch] = []
     for items in loader:
-        images, targets, names, skipped = zip(*items, strict=True)
-        batch = ImageBatch.from_tensors(list(images), divisor=divisor)
+        images, targets, canvases, names, skipped = zip(*items, strict=True)
+        least = (max(height for height, _ in canvases), max(width for _, width in canvases))
+        batch = ImageBatch.from_tensors(list(images), divisor, least)
         step.append(Batch(batch, list(targets), list(names), [note for notes in skipped for note in notes]))
         if len(step) == share.pieces:
             yield step

@@ -28,7 +28,8 @@ class LargeScaleJitter:
     """A random scale, then a random window of a fixed size (Ghiasi et al., CVPR 2021, arXiv 2012.07177, section 3).
 
     The image is scaled by ``scale`` times the factor at which it just fits the window; what is larger than the window
-    is cropped at a random place, what is smaller is padded at the right and the bottom.
+    is cropped at a random place. What is smaller stays so: the batch fills the window up, as it does when predicting,
+    and models are told where each image ends.
     """
 
     size: tuple[int, int] = (512, 512)
@@ -52,7 +53,8 @@ class LargeScaleJitter:
         scaled = (max(1, round(height * factor / stretch)), max(1, round(width * factor * stretch)))
         window = [min(whole, most) for whole, most in zip(scaled, self.size, strict=True)]
         place = [int(rng.integers(0, whole - part + 1)) for whole, part in zip(scaled, window, strict=True)]
-        return padded(cut(sample, scaled, (place[1], place[0], place[1] + window[1], place[0] + window[0])), self.size)
+        cropped = cut(sample, scaled, (place[1], place[0], place[1] + window[1], place[0] + window[0]))
+        return replace(cropped, canvas=self.size)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from eachmask.data.sample import Sample
-from eachmask.data.transforms.crop import LEAST_AREA
+from eachmask.data.transforms.crop import LEAST_AREA, padded
 from eachmask.structures import Bitmaps, Instances
 
 
@@ -33,21 +33,21 @@ class CopyPaste:
         Args:
             sample: with masks; samples without any pass unchanged.
             rng: the only source of chance.
-            others: draws another sample, of the same size.
+            others: draws another sample; the smaller of both is padded.
         """
         if rng.random() >= self.chance or sample.targets.masks is None:
             return sample
-        other = others()
+        whole, other = _of_one_size(sample, others())
         pasted = self._chosen(other.targets, rng)
-        if other.image.shape != sample.image.shape or not len(pasted) or pasted.masks is None:
+        if not len(pasted) or pasted.masks is None:
             return sample
         covered = pasted.masks.union().decode()[0]
         alpha = covered.astype(np.float32)
         if self.blur:
             alpha = cv2.GaussianBlur(alpha, (0, 0), self.blur).astype(np.float32, copy=False)
-        mixed = sample.image + (other.image.astype(np.float32) - sample.image) * alpha[..., None]
-        targets = Instances.cat([_alike(_beneath(sample.targets, covered)), _alike(pasted)])
-        return replace(sample, image=mixed.astype(sample.image.dtype), targets=targets)
+        mixed = whole.image + (other.image.astype(np.float32) - whole.image) * alpha[..., None]
+        targets = Instances.cat([_alike(_beneath(whole.targets, covered)), _alike(pasted)])
+        return replace(whole, image=mixed.astype(whole.image.dtype), targets=targets)
 
     def _chosen(self, targets: Instances, rng: np.random.Generator) -> Instances:
         """Each object with a chance of one half, at least one."""
@@ -67,14 +67,15 @@ class Mosaic:
     """How far the centre may lie from the middle, as a share of the side."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator, others: Callable[[], Sample]) -> Sample:
-        """Draw the centre and three other samples of the same size; each gives the quarter that it fills."""
+        """Draw the centre and three other samples; each gives the quarter that it fills; smaller ones are padded."""
         if rng.random() >= self.chance:
             return sample
+        sample, *more = _of_one_size(sample, others(), others(), others(), least=sample.canvas)
         height, width = sample.image.shape[:2]
         x, y = (round(side * (0.5 + rng.uniform(-self.reach, self.reach))) for side in (width, height))
         image, parts = np.empty_like(sample.image), []
         corners = ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height))
-        for corner, part in zip(corners, (sample, others(), others(), others()), strict=True):
+        for corner, part in zip(corners, (sample, *more), strict=True):
             x1, y1, x2, y2 = corner
             image[y1:y2, x1:x2] = part.image[y1:y2, x1:x2]
             inside = part.targets.crop(corner)
@@ -83,6 +84,12 @@ class Mosaic:
                             boxes=inside.boxes + torch.tensor([x1, y1, x1, y1]))  # fmt: skip
             parts.append(_alike(moved if masks is None else moved.with_boxes_from_masks()))
         return replace(sample, image=image, targets=Instances.cat(parts))
+
+
+def _of_one_size(*samples: Sample, least: tuple[int, int] = (0, 0)) -> list[Sample]:
+    """The samples padded to the largest height and the largest width among them, at least to (height, width)."""
+    sizes = [least, *(sample.image.shape[:2] for sample in samples)]
+    return [padded(sample, (max(size[0] for size in sizes), max(size[1] for size in sizes))) for sample in samples]
 
 
 def _beneath(targets: Instances, covered: np.ndarray) -> Instances:
