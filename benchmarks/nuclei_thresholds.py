@@ -1,6 +1,6 @@
 """What prediction of the bundled ``nuclei`` model is set to: a grid of its four numbers, compared on the val images.
 
-    python benchmarks/nuclei_thresholds.py --data ../shared/data/dsb2018 [--images 67] [--model RUN/best.safetensors]
+    python benchmarks/nuclei_thresholds.py --data ../shared/data/dsb2018 [--images 10] [--model RUN/best.safetensors]
 
 Foreground threshold, merge distance (px of the enlarged image), score threshold and magnification are no weights but
 numbers that only prediction reads. Of each combination: TP/(TP+FP+FN) at IoU 0.5 and its mean over IoU 0.5 ... 0.9,

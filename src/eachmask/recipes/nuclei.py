@@ -67,7 +67,7 @@ def nuclei() -> Recipe:
     """Train with ``eachmask train nuclei --data DSB2018_FOLDER --out RUN``."""
     return Recipe(
         variant="panoptic_deeplab_lite0",
-        # Only prediction reads these and the magnification; chosen on the val images.
+        # Only prediction reads these and the magnification; chosen on val by benchmarks/nuclei_thresholds.py.
         config={"foreground_threshold": 0.6, "merge_distance": 8.0, "min_area": 16},
         decode={"score_threshold": 0.7},
         preprocess=Preprocess(
