@@ -1,6 +1,6 @@
 """What prediction of the bundled ``nuclei`` model is set to: a grid of its four numbers, compared on the val images.
 
-    python benchmarks/nuclei_thresholds.py --data ../shared/data/dsb2018 [--images 10] [--model RUN/best.safetensors]
+    python benchmarks/nuclei_thresholds.py --data ../shared/data/dsb2018 [--images 10] [--model RUN/model.safetensors]
 
 Foreground threshold, merge distance (px of the enlarged image), score threshold and magnification are no weights but
 numbers that only prediction reads. Of each combination: TP/(TP+FP+FN) at IoU 0.5 and its mean over IoU 0.5 ... 0.9,
@@ -19,14 +19,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from rich.progress import track
 
 import eachmask
 from eachmask.data.coco import CocoDataset
-from eachmask.metrics.matching import THRESHOLDS, matching_scores
 from eachmask.predict import Predictor
-from eachmask.structures import DecodeOptions, Instances, Masks
+from eachmask.recipes.nuclei import matches
+from eachmask.structures import DecodeOptions, Instances
 
 MAGNIFICATIONS = (1.2, 1.4, 1.6, 1.8)
 FOREGROUNDS = (0.4, 0.5, 0.6)
@@ -36,25 +35,22 @@ Choice = tuple[float, float, float, float]
 """Magnification, foreground threshold, merge distance, score threshold."""
 
 
-def scores(found: list[Instances], truth: list[Masks], least: float) -> dict[str, float]:
+def scores(found: list[Instances], truth: list[Instances], least: float) -> dict[str, float]:
     """Of the objects whose score is at least this."""
-    kept = [instances[instances.scores >= least].masks for instances in found]
-    counts = matching_scores(list(zip(kept, truth, strict=True)))
-    row = {"match50": counts[0.5].score, "match_mean": float(np.mean([counts[t].score for t in THRESHOLDS]))}
-    return row | {"both": (row["match50"] + row["match_mean"]) / 2}
+    row = matches([instances[instances.scores >= least] for instances in found], truth)
+    return {name: row[name] for name in ("match50", "match_mean")} | {"both": (row["match50"] + row["match_mean"]) / 2}
 
 
-def compared(predictor: Predictor, dataset: CocoDataset, images: int) -> Iterator[tuple[Choice, dict[str, float]]]:
+def compared(predictor: Predictor, dataset: CocoDataset, images: range) -> Iterator[tuple[Choice, dict[str, float]]]:
     """Every combination with its scores."""
-    samples = [dataset[i] for i in range(min(images, len(dataset)))]
-    truth = [sample.targets.masks for sample in samples]
+    truth = [dataset.targets(i) for i in images]
+    options = DecodeOptions(score_threshold=min(SCORES))
     info, config = predictor.info, predictor.model.config
     settings = list(itertools.product(MAGNIFICATIONS, FOREGROUNDS, DISTANCES))
     for magnification, foreground, distance in track(settings, "comparing"):
         predictor.info = replace(info, preprocess=replace(info.preprocess, magnification=magnification))
         predictor.model.config = replace(config, foreground_threshold=foreground, merge_distance=distance)
-        options = DecodeOptions(score_threshold=min(SCORES))
-        found = [predictor.predict(sample.path, options=options) for sample in samples]
+        found = [predictor.predict(dataset.image_path(i), options=options) for i in images]
         for least in SCORES:
             yield (magnification, foreground, distance, least), scores(found, truth, least)
 
@@ -63,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the dsb2018 pack")
     parser.add_argument("--model", default="nuclei")
-    parser.add_argument("--images", type=int, default=10**6, help="only so many of the val images")
+    parser.add_argument("--images", type=int, help="only so many of the val images")
     options = parser.parse_args()
     dataset = CocoDataset(options.data / "instances_val.json", options.data / "images" / "val")
     predictor = eachmask.load(options.model, precision="fp32")
@@ -74,7 +70,8 @@ def main() -> None:
         config.merge_distance,
         predictor.decode_options().score_threshold,
     )
-    rows = dict(compared(predictor, dataset, options.images))
+    images = range(len(dataset))[: options.images]
+    rows = dict(compared(predictor, dataset, images))
     ranked = sorted(rows, key=lambda choice: -rows[choice]["both"])
     names = ("magnification", "foreground", "distance", "score")
     print("  ".join((*names, *rows[ranked[0]])))
@@ -84,8 +81,8 @@ def main() -> None:
     def described(choice: Choice) -> dict[str, float]:
         return dict(zip(names, choice, strict=True)) | {k: round(v, 4) for k, v in rows.get(choice, {}).items()}
 
-    images = min(options.images, len(dataset))
-    print(json.dumps({"best": described(ranked[0]), "own": described(own), "compared": len(rows), "images": images}))
+    figures = {"best": described(ranked[0]), "own": described(own), "compared": len(rows), "images": len(images)}
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -88,6 +88,20 @@ def test_outlines_that_cannot_be_read_hide_nothing(tmp_path: Path) -> None:
     assert [problem.annotation for problem in data.problems] == ["object 2", "object 3"]
 
 
+def test_outlines_of_objects_that_leave_the_image_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "gtFine/val/lund"
+    folder.mkdir(parents=True)
+    beyond = [[2, 2], [40, 2], [40, 8], [2, 8]]
+    content = {
+        "imgHeight": 10,
+        "imgWidth": 20,
+        "objects": [{"label": name, "polygon": beyond} for name in ("sky", "car")],
+    }
+    (folder / "a_gtFine_polygons.json").write_text(json.dumps(content))
+    (problem,) = read_cityscapes(tmp_path).problems
+    assert problem.annotation == "object 2" and problem.kind == "outside" and problem.severity == "warning"
+
+
 def test_objects_beyond_the_thousandth_are_told(tmp_path: Path) -> None:
     numbers = np.arange(1, 1021).reshape(30, 34)
     categories = (Category(90, "pixel"),)

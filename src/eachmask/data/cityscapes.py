@@ -28,7 +28,7 @@ from eachmask.data.annotated import (
     masks_of,
 )
 from eachmask.data.label_maps import numbers_in
-from eachmask.data.segmentations import draw_readable
+from eachmask.data.segmentations import LEAVES, draw_readable
 from eachmask.data.watch import Watch, unwatched
 from eachmask.structures import RLE, Category, UserError
 
@@ -202,6 +202,8 @@ def _read_polygons(path: Path, result: AnnotatedSet) -> tuple[RLE, list[int], li
     for number, why in sorted(bad.items()):
         what = f"its outline cannot be read ({why})"
         result.problems.append(Problem(str(path), f"object {number}", what, "draw it anew"))
+    known = (i for i in mistakes.outside if labels[i] >= 0)  # the rest is scenery
+    result.problems += (Problem(str(path), f"object {i + 1}", *LEAVES) for i in known)
     front = _front(drawn.masks)
     seen = RLE.from_label_map(front)
     numbers = np.flatnonzero(np.bincount(front.ravel(), minlength=1)[1:]).tolist()  # of those that are seen

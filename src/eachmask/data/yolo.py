@@ -300,7 +300,8 @@ def _pages(
                 except ValueError as error:
                     problems.append(Problem(str(file), f"line {number}", str(error), "mend or delete the line"))
                     continue
-                num_boxes, folder = num_boxes + (pose is None and len(line.split()) == 5), file.parent
+                num_boxes += pose is None and len(line.split()) == 5
+                folder = file.parent
                 where.append((file, number))
                 labels.append(label)
                 rows.append({"segmentation": [ring]})

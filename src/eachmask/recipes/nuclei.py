@@ -47,16 +47,16 @@ def by_area_and_colour(samples: Samples) -> Sequence[float]:
 
 def score(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
     """Mean TP/(TP+FP+FN) over IoU 0.5 ... 0.9 (chooses the weights), at 0.5 and 0.75, and COCO mask AP."""
+    ap = coco_ap(predictions, targets, max_detections=1000)
+    return matches(predictions, targets) | {"mask_ap": ap["ap"], "mask_ap50": ap["ap50"]}
+
+
+def matches(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
+    """Those of the scores that do not ask for the order of the detections."""
     pairs = [(p.masks, t.masks) for p, t in zip(predictions, targets, strict=True)]
     counts = matching_scores([(p, t) for p, t in pairs if p is not None and t is not None])
-    ap = coco_ap(predictions, targets, max_detections=1000)
-    return {
-        "match_mean": float(np.mean([c.score for c in counts.values()])),
-        "match50": counts[0.5].score,
-        "match75": counts[0.75].score,
-        "mask_ap": ap["ap"],
-        "mask_ap50": ap["ap50"],
-    }
+    mean = float(np.mean([c.score for c in counts.values()]))
+    return {"match_mean": mean, "match50": counts[0.5].score, "match75": counts[0.75].score}
 
 
 def _start(model: nn.Module) -> str:
