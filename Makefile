@@ -18,7 +18,7 @@ DEVELOPER_READY := $(VENV)/.developer-$(KEY)
 .PHONY: help demo test test-slow lint bench docs clean
 
 help:
-	@echo "make demo       install, find the objects in real pictures, say where the results are"
+	@echo "make demo       install, find the objects in real images, say where the results are"
 	@echo "make test       install, run the tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff, and mypy in strict mode on structures, ops and data"

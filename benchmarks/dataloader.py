@@ -27,16 +27,16 @@ import psutil
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from eachmask.data.coco import CocoDataset
-from eachmask.data.coco_folder import read_coco_folder
-from eachmask.data.pictures import PictureSamples
+from eachmask.data.formats.coco import CocoDataset
+from eachmask.data.formats.coco_folder import read_coco_folder
+from eachmask.data.samples import ImageSamples
 
 SIDE = 64
 POINTS = 12
 
 
 def make(folder: Path, num_images: int, num_annotations: int) -> Path:
-    """A COCO file whose images are all links to one picture."""
+    """A COCO file whose images are all links to one image."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
     pixels = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
@@ -47,8 +47,8 @@ def make(folder: Path, num_images: int, num_annotations: int) -> Path:
     angle = np.linspace(0, 2 * np.pi, POINTS, endpoint=False)
     annotations = []
     for i in range(num_annotations):
-        centre, radius = rng.uniform(12, SIDE - 12, 2), rng.uniform(4, 11, POINTS)
-        ring = (centre + np.stack([np.cos(angle), np.sin(angle)], 1) * radius[:, None]).round(1)
+        center, radius = rng.uniform(12, SIDE - 12, 2), rng.uniform(4, 11, POINTS)
+        ring = (center + np.stack([np.cos(angle), np.sin(angle)], 1) * radius[:, None]).round(1)
         (x1, y1), (x2, y2) = ring.min(0), ring.max(0)
         annotations.append(
             {"id": i + 1, "image_id": i % num_images, "category_id": i % 3 + 1, "iscrowd": 0,
@@ -77,10 +77,10 @@ class Listed(Dataset[int]):
         return sum(len(np.asarray(row["segmentation"][0])) for row in self.groups[index])
 
 
-class Drawn(Dataset[int]):
+class TrainingSample(Dataset[int]):
     """Samples reduced to their number of objects: what is measured is reading, not sending."""
 
-    def __init__(self, data: CocoDataset | PictureSamples) -> None:
+    def __init__(self, data: CocoDataset | ImageSamples) -> None:
         self.data = data
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ def main() -> None:
         load = time.process_time() - begun
         print(f"{options.annotations} annotations read in {load:.1f} s of one processor")
         held = held_bytes(data)
-        result = measure(data if isinstance(data, Listed) else Drawn(data), options.workers)
+        result = measure(data if isinstance(data, Listed) else TrainingSample(data), options.workers)
     result |= {
         "annotations": options.annotations,
         "annotation_bytes": held,
@@ -120,14 +120,14 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def read(path: Path, kept_as: str) -> Listed | CocoDataset | PictureSamples:
+def read(path: Path, kept_as: str) -> Listed | CocoDataset | ImageSamples:
     """The set, held in one of the three ways."""
     if kept_as == "list":
         return Listed(path)
     if kept_as == "coco":
         return CocoDataset(path, path.parent / "images")
     data = read_coco_folder(path)
-    return PictureSamples([picture for _, picture in data.pictures()], data.categories)
+    return ImageSamples([image for _, image in data.images()], data.categories)
 
 
 def held_bytes(data: Any) -> int | None:

@@ -20,21 +20,21 @@ import numpy as np
 
 from eachmask.metrics.coco_ap import NAMES, coco_evaluation, numbers
 from eachmask.structures import RLE
-from eachmask.structures.runs import Pieces
+from eachmask.structures.runs import ColumnRuns
 
 SIZE, CLASSES = (480, 640), 80
 
 
-def ellipses(centre: np.ndarray, radius: np.ndarray) -> RLE:
-    """(N, 2) centres and radii, px, as x and y -> N masks."""
+def ellipses(center: np.ndarray, radius: np.ndarray) -> RLE:
+    """(N, 2) centers and radii, px, as x and y -> N masks."""
     strokes: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
-    for i, ((cx, cy), (rx, ry)) in enumerate(zip(centre, radius, strict=True)):
+    for i, ((cx, cy), (rx, ry)) in enumerate(zip(center, radius, strict=True)):
         x = np.arange(int(cx - rx), int(cx + rx) + 1)
         half = ry * np.sqrt(np.maximum(1 - ((x + 0.5 - cx) / rx) ** 2, 0))
         strokes.append((i, x, np.round(cy - half).astype(int), np.round(cy + half).astype(int)))
     owner = np.concatenate([np.full(len(x), i) for i, x, _, _ in strokes])
     x, top, bottom = (np.concatenate([s[k] for s in strokes]) for k in (1, 2, 3))
-    return RLE.from_pieces(Pieces(owner, x, top, bottom), len(centre), SIZE)
+    return RLE.from_column_runs(ColumnRuns(owner, x, top, bottom), len(center), SIZE)
 
 
 def make(folder: Path, num_images: int) -> tuple[Path, Path]:
@@ -44,9 +44,9 @@ def make(folder: Path, num_images: int) -> tuple[Path, Path]:
     found: list[dict[str, Any]] = []
     for image in range(1, num_images + 1):
         num = int(rng.integers(1, 11))
-        centre, radius = rng.uniform((20, 20), (620, 460), (num, 2)), rng.lognormal(3.2, 0.7, (num, 2)).clip(3, 200)
+        center, radius = rng.uniform((20, 20), (620, 460), (num, 2)), rng.lognormal(3.2, 0.7, (num, 2)).clip(3, 200)
         labels = rng.integers(1, CLASSES + 1, num)
-        masks = ellipses(centre, radius)
+        masks = ellipses(center, radius)
         for i, (rle, area) in enumerate(zip(masks.to_coco(), masks.area(), strict=True)):
             x1, y1, x2, y2 = masks[i].boxes()[0].tolist()
             truth.append(
@@ -62,7 +62,7 @@ def make(folder: Path, num_images: int) -> tuple[Path, Path]:
             )
         kept = rng.random(num) < 0.85
         extra = int(rng.poisson(0.8))
-        near = centre[kept] + rng.normal(0, 0.12, (int(kept.sum()), 2)) * radius[kept]
+        near = center[kept] + rng.normal(0, 0.12, (int(kept.sum()), 2)) * radius[kept]
         where = np.concatenate([near, rng.uniform((20, 20), (620, 460), (extra, 2))])
         size = np.concatenate([radius[kept] * rng.lognormal(0, 0.1, (int(kept.sum()), 2)), np.full((extra, 2), 25.0)])
         if not len(where):

@@ -2,7 +2,7 @@
 
 The backbone starts from ImageNet on ``dsb2018``. Photographs need more than so small a budget: on ``coco-mini`` it
 starts from the one of the bundled ``objects`` (or of another file: ``--start``), which has seen these training
-photographs (not the ones that are scored), and objects smaller than an eighth of the picture's longer side are ignored,
+photographs (not the ones that are scored), and objects smaller than an eighth of the image's longer side are ignored,
 when learning and when scoring.
 
 Not a league table of the papers (their budgets are a thousand times larger), but what a student sees who trains each
@@ -12,7 +12,7 @@ of them for a few minutes on a processor: which learn fast, which are fast, what
 
 FOLDER holds the packs ``dsb2018`` and ``coco-mini`` in COCO's layout. Each system is trained in a process of its own
 with one thread; a system that is done is not trained again (``results/methods/*.json``), so the benchmark can be
-stopped and continued. ``--write`` makes docs/methods.md and its pictures of what is done so far, and puts the rows into
+stopped and continued. ``--write`` makes docs/methods.md and its images of what is done so far, and puts the rows into
 the methods' own pages. The last line is JSON: rows by pack, and which of the relations that the papers lead one to
 expect held.
 """
@@ -43,9 +43,9 @@ BATCH = 4
 SEED = 0
 VAL_IMAGES = 60
 TIMED = 5
-"""Training steps that are timed, and half as many as pictures."""
+"""Training steps that are timed, and half as many as images."""
 LARGEST = 400
-"""Pictures of the packs with a longer side, px, are left out of ``dsb2018``: at 256 px their nuclei are dots."""
+"""Images of the packs with a longer side, px, are left out of ``dsb2018``: at 256 px their nuclei are dots."""
 SMALL = 1 / 8
 """Objects of ``coco-mini`` whose area is that of a smaller square, as a share of the longer side, are ignored."""
 FEW: dict[str, Any] = {"roi_batch": 32, "rpn_candidates_training": 300, "proposals_training": 100}
@@ -53,7 +53,7 @@ FEW: dict[str, Any] = {"roi_batch": 32, "rpn_candidates_training": 300, "proposa
 COLUMNS = ("mask AP", "AP50", "AP75", "boundary AP", "box AP", "calibration error", "parameters (M)", "train images/s",
            "predict ms/image", "memory (MB)")  # fmt: skip
 SHOWN = {"dsb2018": "coins.png", "coco-mini": "astronaut.png"}
-"""scikit-image's pictures that the trained systems are shown."""
+"""scikit-image's images that the trained systems are shown."""
 EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
     "mask_rcnn_lite0_fpn-roipool": ("mask_rcnn_lite0_fpn", {"roi_pooling": "pool"}),
 }
@@ -90,12 +90,12 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     """Train and score; returns the row."""
     from PIL import Image
 
+    from eachmask.inference.predictor import load
     from eachmask.metrics.boundary_ap import boundary_ap
     from eachmask.metrics.calibration import calibration
     from eachmask.metrics.coco_ap import coco_ap
     from eachmask.metrics.coco_matches import match
     from eachmask.metrics.sweep import sweep
-    from eachmask.predict import load
     from eachmask.train.loop import train
     from eachmask.train.recipe import Run
 
@@ -133,20 +133,20 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
 
 
 def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Of a trained system: images per second of a training step, milliseconds from picture to RLE (medians)."""
-    from eachmask.predict import load
+    """Of a trained system: images per second of a training step, milliseconds from image to RLE (medians)."""
+    from eachmask.inference.predictor import load
     from eachmask.train.devices import make_accelerator
-    from eachmask.train.draws import Draws, Share, batches
     from eachmask.train.loop import new_state, train_step
     from eachmask.train.recipe import Run
+    from eachmask.train.sampling import Share, TrainingSequence, batches
 
     train_data, val_data = _samples(pack)
     out = RESULTS / pack.name / name
     chosen = recipe(name, pack.name, options)
     state, _ = new_state(chosen, train_data.categories, make_accelerator(Run(out, device=options.device)), load=False)
-    steps, pictures = [], []
+    steps, images = [], []
     begin = time.perf_counter()
-    for pieces in batches(Draws(train_data, chosen, SEED), range(TIMED + 1), Share(), workers=0):
+    for pieces in batches(TrainingSequence(train_data, chosen, SEED), range(TIMED + 1), Share(), workers=0):
         train_step(state, chosen, pieces)
         steps.append(time.perf_counter() - begin)
         begin = time.perf_counter()
@@ -157,16 +157,16 @@ def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, floa
         found = predictor.predict(pixels)
         if found.masks is not None:
             found.masks.to_rle()
-        pictures.append(time.perf_counter() - begin)
+        images.append(time.perf_counter() - begin)
     # The first of each warms up.
-    return {"train images/s": BATCH / median(steps[1:]), "predict ms/image": 1000 * median(pictures[1:])}
+    return {"train images/s": BATCH / median(steps[1:]), "predict ms/image": 1000 * median(images[1:])}
 
 
 def _samples(pack: Path) -> tuple[Any, Any]:
-    """The pack's training and val pictures, all objects of one class: localisation is what is compared."""
-    from eachmask.data.annotated import one_class
+    """The pack's training and val images, all objects of one class: localisation is what is compared."""
     from eachmask.data.convert import read_any
-    from eachmask.data.pictures import PictureSamples
+    from eachmask.data.dataset import one_class
+    from eachmask.data.samples import ImageSamples
 
     data, _ = read_any(pack)
     if pack.name == "dsb2018":
@@ -176,28 +176,28 @@ def _samples(pack: Path) -> tuple[Any, Any]:
         data = one_class(data)
     if pack.name == "coco-mini":
         data = replace(data, splits={name: [_small_ignored(p) for p in split] for name, split in data.splits.items()})
-    train_data, val_data = (PictureSamples(data.splits[split], data.categories) for split in ("train", "val"))
+    train_data, val_data = (ImageSamples(data.splits[split], data.categories) for split in ("train", "val"))
     return train_data, val_data
 
 
-def _small_ignored(picture: Any) -> Any:
-    """A picture whose small objects are regions to be ignored, as COCO's crowds are."""
-    targets = picture.targets
+def _small_ignored(image: Any) -> Any:
+    """An image whose small objects are regions to be ignored, as COCO's crowds are."""
+    targets = image.targets
     small = np.asarray(targets.masks.area()) < (SMALL * max(targets.image_size)) ** 2
     ignored = small if targets.crowd is None else small | targets.crowd.numpy()
-    return replace(picture, targets=replace(targets, crowd=torch.from_numpy(ignored)))
+    return replace(image, targets=replace(targets, crowd=torch.from_numpy(ignored)))
 
 
 def _drawn(predictor: Any, name: str, threshold: float) -> Any:
-    """(H, W, 3) uint8 of at most 256 px: one of scikit-image's pictures with what is found in it."""
+    """(H, W, 3) uint8 of at most 256 px: one of scikit-image's images with what is found in it."""
     import skimage
     from PIL import Image
 
     from eachmask.draw import overlay, shrink
     from eachmask.structures import DecodeOptions
 
-    with Image.open(Path(skimage.__file__).parent / "data" / name) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
+        pixels = np.asarray(image.convert("RGB"))
     found = predictor.predict(pixels, options=DecodeOptions(score_threshold=max(threshold, 0.01)))
     return overlay(*shrink(pixels, found, 256))
 
@@ -219,10 +219,10 @@ def recipe(name: str, pack: str, options: argparse.Namespace) -> Any:
     """The same for every system; only the variant and its number of proposals differ."""
     from eachmask import models
     from eachmask.data.transforms.crop import LargeScaleJitter
-    from eachmask.recipes.own_data import JitterAndLight, box_scores, is_scored_by_boxes, mask_scores
+    from eachmask.recipes.auto_recipe import PhotoAugment, box_scores, is_scored_by_boxes, mask_scores
     from eachmask.structures import Preprocess
+    from eachmask.train.pretrained import FromBackbone
     from eachmask.train.recipe import Recipe
-    from eachmask.train.start import FromBackbone
     from eachmask.weights.from_efficientnet_lite import MEAN, STD
 
     variant, config = EXTRA.get(name, (name, {}))
@@ -234,7 +234,7 @@ def recipe(name: str, pack: str, options: argparse.Namespace) -> Any:
         variant=variant,
         config={key: value for key, value in FEW.items() if key in known} | config,
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=side, long_side=side),
-        augment=JitterAndLight(LargeScaleJitter(size=(window, window), scale=(1.0, 1.8))),
+        augment=PhotoAugment(LargeScaleJitter(size=(window, window), scale=(1.0, 1.8))),
         score=box_scores if is_scored_by_boxes(variant) else mask_scores,
         best="ap",
         start=None if variant in OTHER_BODY else FromBackbone(options.start if pack == "coco-mini" else None),
@@ -323,14 +323,14 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         "backbone (EfficientNet-Lite0, its first three stages fixed), images, steps, batch, learning rate and seed",
         "for all; one class; at most 32 proposals per image where a system has proposals. The papers' budgets are a",
         "thousand times larger: this says how fast a method learns, not how far it goes. One run each, so",
-        "differences of a few hundredths of AP are the seed's. `rtmdet_ins_nano` and `yolact_plus_r18` have bodies",
+        "differences of a few hundredths of AP are the seed's. `rtmdet_ins_nano` and `yolact_plus_r18` have backbones",
         "of their own, which start from random numbers: their rows say less. Speeds are those of one thread, memory",
         "is the peak of the process that trained and predicted.",
         "",
         "On `dsb2018` the backbone starts from ImageNet. So small a budget teaches next to nothing of photographs,",
         "so on `coco-mini` it starts from that of the first bundled `objects`, a Mask R-CNN (commit 2450e5b;",
         "`--start FILE`), which has seen these training photographs and none of those that are scored; objects",
-        "smaller than an eighth of the picture's longer side are ignored there, when learning and when scoring.",
+        "smaller than an eighth of the image's longer side are ignored there, when learning and when scoring.",
         "",
     ]
     for pack, table in found.items():
@@ -356,7 +356,7 @@ def _table(pack: str, table: dict[str, Any]) -> list[str]:
     lines += ["| system | " + " | ".join(COLUMNS) + " | |", "|---|" + "---|" * (len(COLUMNS) + 1)]
     for name, row in sorted(table.items(), key=lambda item: -item[1].get("mask AP", item[1]["box AP"] - 1)):
         cells = [_cell(column, row.get(column)) for column in COLUMNS]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | [picture](pictures/{name}-{pack}.jpg) |")
+        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | [image](images/{name}-{pack}.jpg) |")
     return [*lines, ""]
 
 
@@ -375,7 +375,7 @@ def block(stem: str, found: dict[str, dict[str, Any]]) -> str:
         for name, row in table.items():
             if _page_of(name) == stem:
                 rows.append(f"| `{name}` | {pack} | " + " | ".join(_cell(c, row.get(c)) for c in columns) + " |")
-                shots.append(f"![{name}, {pack}](../pictures/{name}-{pack}.jpg)")
+                shots.append(f"![{name}, {pack}](../images/{name}-{pack}.jpg)")
     if not rows:
         return ""
     head = "Under [one small budget](../methods.md) with all other systems, on one thread, and what it then sees:"
@@ -390,11 +390,11 @@ def _page_of(name: str) -> str:
 
 
 def write(found: dict[str, dict[str, Any]]) -> None:
-    """The page, its pictures, and the rows in the methods' own pages."""
+    """The page, its images, and the rows in the methods' own pages."""
     docs = ROOT / "docs"
-    (docs / "pictures").mkdir(exist_ok=True)
-    for picture in RESULTS.glob("*.jpg"):
-        shutil.copyfile(picture, docs / "pictures" / picture.name)
+    (docs / "images").mkdir(exist_ok=True)
+    for image in RESULTS.glob("*.jpg"):
+        shutil.copyfile(image, docs / "images" / image.name)
     _replace(docs / "methods.md", page(found))
     for path in (docs / "methods").glob("*.md"):
         if path.stem != "README" and (rows_of_it := block(path.stem, found)):
@@ -412,7 +412,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packs", type=Path, required=True, help="folder with the packs")
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--size", type=int, default=256, help="longer side of the pictures, px; windows of 3/4 of it")
+    parser.add_argument("--size", type=int, default=256, help="longer side of the images, px; windows of 3/4 of it")
     parser.add_argument(
         "--jobs", type=int, default=2, help="systems trained at a time, with one thread each; timed alone"
     )

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     options = parser.parse_args()
-    from eachmask.data.coco import CocoDataset
+    from eachmask.data.formats.coco import CocoDataset
 
     annotations = options.data / f"instances_{options.split}.json"
     records = {r["id"]: r for r in json.loads(annotations.read_text())["images"]}

@@ -22,8 +22,8 @@ from pathlib import Path
 from rich.progress import track
 
 import eachmask
-from eachmask.data.coco import CocoDataset
-from eachmask.predict import Predictor
+from eachmask.data.formats.coco import CocoDataset
+from eachmask.inference.predictor import Predictor
 from eachmask.recipes.nuclei import matches
 from eachmask.structures import DecodeOptions, Instances
 

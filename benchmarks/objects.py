@@ -1,12 +1,12 @@
 """Scores and speed of the bundled ``objects`` model on photographs.
 
     python benchmarks/objects.py --data ../shared/data/coco-mini [--split val] [--model objects] [--no-speed]
-                                 [--side 416] [--precision fp32] [--plain] [--page docs/pictures/objects-val.jpg]
+                                 [--side 416] [--precision fp32] [--plain] [--page docs/images/objects-val.jpg]
 
 Every photograph is predicted as a user would: from its file, through ``eachmask.load(...).predict``. Scores are COCO
 mask AP: over all objects as one class, by size, over the 12 supercategories, and of persons alone; calibration is the
 expected error of the score as a probability of IoU >= 0.5. Of the objects that a user is shown and that are objects:
-the share that gets one of COCO's 80 names, and how many of these names are right. Speed is picture in to RLE out on
+the share that gets one of COCO's 80 names, and how many of these names are right. Speed is image in to RLE out on
 two threads, against torchvision's ``maskrcnn_resnet50_fpn`` (random weights, 20 masks kept) + pycocotools on the same
 files, each in a process of its own. ``--side`` makes the photographs' longer side another number of pixels;
 ``--precision`` is of our arithmetic (auto: bf16 on processors that compute in it); with ``--plain`` masks
@@ -61,7 +61,7 @@ def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[st
     from rich.progress import track
 
     from eachmask.data.convert import read_any
-    from eachmask.data.pictures import PictureSamples
+    from eachmask.data.samples import ImageSamples
     from eachmask.metrics.calibration import calibration
     from eachmask.metrics.coco_ap import coco_ap
     from eachmask.metrics.coco_matches import match
@@ -70,7 +70,7 @@ def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[st
 
     original = read_any(data)[0]
     annotated = supercategories(original)
-    samples = PictureSamples(annotated.splits[split], annotated.categories)
+    samples = ImageSamples(annotated.splits[split], annotated.categories)
     names = {category.name: label for label, category in enumerate(samples.categories)}
     lookup = [names[category.name] for category in predictor.info.categories]
     found, targets, named_right = [], [], []
@@ -82,9 +82,9 @@ def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[st
         instances.labels = instances.labels.new_tensor([lookup[label] for label in instances.labels.tolist()])
         found.append(instances)
         targets.append(sample.targets)
-        picture = original.splits[split][index]
-        assert picture.path == sample.path
-        named_right += names_right(instances.filter(score=shown_from), picture.targets, original.categories)
+        image = original.splits[split][index]
+        assert image.path == sample.path
+        named_right += names_right(instances.filter(score=shown_from), image.targets, original.categories)
     anything = coco_ap(found, targets, class_agnostic=True)
     named = coco_ap(found, targets)
     person = [i[i.labels == names["person"]] for i in found], [t[t.labels == names["person"]] for t in targets]
@@ -125,13 +125,13 @@ def names_right(shown: Any, targets: Any, categories: Any) -> list[bool | None]:
 def draw(shown: list[Any], annotations: list[Any], names: list[str], page: Path) -> None:
     """Ten pairs of silhouettes, annotated and shown, at even ranks from the best image to the worst.
 
-    Ranks are those of the pictures in an evaluation's report.
+    Ranks are those of the images in an evaluation's report.
     """
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
     from eachmask.draw import overlay, shrink, write_names
-    from eachmask.evaluation_pictures import ranking
+    from eachmask.evaluation.gallery import ranking
     from eachmask.metrics.coco_matches import crowd_of
 
     order, counts = ranking(shown, annotations)

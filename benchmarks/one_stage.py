@@ -1,18 +1,18 @@
-"""How fast is the one-stage family, picture in to RLE out, and how little memory do its masks need?
+"""How fast is the one-stage family, image in to RLE out, and how little memory do its masks need?
 
 Three measurements, each part in a process of its own:
 
 - *speed*: YOLACT-550 (ResNet-50 and 101) and SOLOv2-light (ResNet-50) beside our Mask R-CNN and torchvision's, with
   random weights, on scikit-image's photographs, preprocessing and RLE included. The statistics of the batch
-  normalisation are taken from the photographs, and for each photograph the score threshold is the one at which every
+  normalization are taken from the photographs, and for each photograph the score threshold is the one at which every
   system finds 100 objects, as many as it is asked for at most: the usual work after the network. Masks of random
   weights are more ragged than learnt ones, so their RLE takes longer. On the processor in fp32, and in bf16 where it
   computes in it; on a GPU, where there is one, in fp32, fp16 and bf16, and in fp16 through ``torch.compile`` with
   CUDA graphs. Medians of the repeats; the first runs warm up.
 - *suppression*: greedy, Fast and Matrix NMS on the same made detections: time, and AP.
-- *memory*: 500 objects in a picture of 4000 x 4000, peak of the whole process (torch's libraries included).
+- *memory*: 500 objects in an image of 4000 x 4000, peak of the whole process (torch's libraries included).
 
-    python benchmarks/one_stage.py [--repeats 5] [--pictures coffee ...] [--threads N] [--only speed suppression memory]
+    python benchmarks/one_stage.py [--repeats 5] [--images coffee ...] [--threads N] [--only speed suppression memory]
 
 A system that is not there, or that fails, is reported with the reason and does not end the run. The last line is JSON.
 """
@@ -41,7 +41,7 @@ OBJECTS = 100
 
 @dataclass(frozen=True)
 class System:
-    """A network and the size at which it sees pictures."""
+    """A network and the size at which it sees images."""
 
     variant: str
     preprocess: dict[str, Any] = field(default_factory=dict)
@@ -94,21 +94,21 @@ MEMORY = {
 """Each system's small and large variants at the sizes they are made for. SOLO's have one class: with random weights
 nearly every cell is a candidate, for each class."""
 COVERED = 0.01
-"""Share of the picture that a mask may have on average: 500 objects do not cover more than the picture five times."""
+"""Share of the image that a mask may have on average: 500 objects do not cover more than the image five times."""
 
 
 # Networks with random weights -----------------------------------------------------------------------------------------
 
 
 def photograph(name: str) -> Any:
-    """One of scikit-image's sample pictures, (H, W, 3) uint8."""
+    """One of scikit-image's sample images, (H, W, 3) uint8."""
     import skimage.data
 
     return getattr(skimage.data, name)()
 
 
 def settle(model: Any, run: Callable[[], Any]) -> None:
-    """Batch normalisation gets the statistics of a picture, so that activations stay in a realistic range."""
+    """Batch normalization gets the statistics of an image, so that activations stay in a realiztic range."""
     from torch import nn
 
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -126,9 +126,9 @@ def predictor_of(system: System, device: str, precision: str, usual: Any = None)
     """Ours, with repeatable random weights.
 
     Args:
-        usual: the photograph (H, W, 3) whose statistics batch normalisation gets; None: scikit-image's coffee.
+        usual: the photograph (H, W, 3) whose statistics batch normalization gets; None: scikit-image's coffee.
     """
-    from eachmask.predict import Predictor
+    from eachmask.inference.predictor import Predictor
 
     model, info = model_of(system, usual)
     return Predictor(model, info, device=device, precision=precision, in_place=True)  # as load does
@@ -166,7 +166,7 @@ def threshold_for(count: Callable[[float], int], wanted: int) -> float:
 
 
 def ours(system: System, device: str, precision: str, compiled: bool) -> Callable[[Any, str], int]:
-    """(picture, its name) -> number of objects whose RLE was made."""
+    """(image, its name) -> number of objects whose RLE was made."""
     import torch
 
     from eachmask.structures import DecodeOptions
@@ -176,17 +176,17 @@ def ours(system: System, device: str, precision: str, compiled: bool) -> Callabl
         predictor.model.forward = torch.compile(predictor.model.forward, mode="reduce-overhead")
     thresholds: dict[str, DecodeOptions] = {}
 
-    def run(picture: Any, name: str) -> int:
+    def run(image: Any, name: str) -> int:
         if name not in thresholds:
-            thresholds[name] = options_for(predictor, picture, OBJECTS)
-        found = predictor.predict(picture, options=thresholds[name])
+            thresholds[name] = options_for(predictor, image, OBJECTS)
+        found = predictor.predict(image, options=thresholds[name])
         return len(found.masks.to_rle().to_coco())
 
     return run
 
 
-def options_for(predictor: Any, picture: Any, objects: int, with_masks: bool = False) -> Any:
-    """Options under which a picture has so many objects, found with one pass of the network.
+def options_for(predictor: Any, image: Any, objects: int, with_masks: bool = False) -> Any:
+    """Options under which an image has so many objects, found with one pass of the network.
 
     Args:
         with_masks: also choose the masks' threshold, such that they cover no more than ``COVERED``, where that leaves
@@ -194,13 +194,13 @@ def options_for(predictor: Any, picture: Any, objects: int, with_masks: bool = F
     """
     import torch
 
-    from eachmask.predict import preprocessed
+    from eachmask.inference.predictor import preprocessed
     from eachmask.structures import DecodeOptions
 
     preprocess = predictor.info.preprocess
     options = DecodeOptions(score_threshold=0.0, max_detections=objects, with_masks=with_masks)
     with torch.inference_mode(), predictor._autocast():
-        raw = predictor.model(preprocessed(preprocess, picture, preprocess.limits(picture)).to(predictor.device))
+        raw = predictor.model(preprocessed(preprocess, image, preprocess.limits(image)).to(predictor.device))
 
         def found(options: Any) -> Any:
             return predictor.model.decode(raw, options)[0]
@@ -239,8 +239,8 @@ def torchvisions(system: System, device: str, precision: str, compiled: bool) ->
         weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1, min_size=system.preprocess["short_side"]
     ).eval()
 
-    def tensor(picture: Any) -> Any:
-        return torch.from_numpy(picture).permute(2, 0, 1).to(device).float() / 255
+    def tensor(image: Any) -> Any:
+        return torch.from_numpy(image).permute(2, 0, 1).to(device).float() / 255
 
     with torch.no_grad():
         model.to(device)
@@ -249,17 +249,17 @@ def torchvisions(system: System, device: str, precision: str, compiled: bool) ->
     thresholds: dict[str, float] = {}
 
     @torch.inference_mode()
-    def run(picture: Any, name: str) -> int:
+    def run(image: Any, name: str) -> int:
         if name not in thresholds:
 
             def count(threshold: float) -> int:
                 model.roi_heads.score_thresh = threshold
-                return len(model([tensor(picture)])[0]["scores"])
+                return len(model([tensor(image)])[0]["scores"])
 
             thresholds[name] = threshold_for(count, OBJECTS)
         model.roi_heads.score_thresh = thresholds[name]
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-            (found,) = model([tensor(picture)])
+            (found,) = model([tensor(image)])
         masks = (found["masks"][:, 0] > 0.5).cpu().numpy().astype(np.uint8)
         return len(coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0))))
 
@@ -270,7 +270,7 @@ def torchvisions(system: System, device: str, precision: str, compiled: bool) ->
 
 
 def time_one(name: str, device: str, precision: str, compiled: bool, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds per picture of one system in one precision; runs in a process of its own."""
+    """Seconds per image of one system in one precision; runs in a process of its own."""
     import torch
 
     torch.set_num_threads(args.threads)
@@ -278,14 +278,14 @@ def time_one(name: str, device: str, precision: str, compiled: bool, args: argpa
     build = torchvisions if system.variant == "torchvision" else ours
     run = build(system, device, precision, compiled)
     seconds, objects = {}, {}
-    for name in args.pictures:
-        picture = photograph(name)
+    for name in args.images:
+        image = photograph(name)
         for _ in range(3 if device == "cuda" else 1):
-            objects[name] = run(picture, name)
+            objects[name] = run(image, name)
         times = []
         for _ in range(args.repeats):
             start = time.perf_counter()
-            run(picture, name)
+            run(image, name)
             if device == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
@@ -301,7 +301,7 @@ def modes() -> list[tuple[str, str, bool]]:
     """(device, precision, compiled) that this machine can run."""
     import torch
 
-    from eachmask.predict import cpu_computes_bf16
+    from eachmask.inference.predictor import cpu_computes_bf16
 
     result = [("cpu", "fp32", False)] + ([("cpu", "bf16", False)] if cpu_computes_bf16() else [])
     if torch.cuda.is_available():
@@ -328,10 +328,10 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def made_detections(num_images: int, copies: int) -> list[tuple[Any, Any, Any, Any, Any]]:
-    """Pictures of ellipses with several noisy detections of each, and false ones.
+    """Images of ellipses with several noisy detections of each, and false ones.
 
     Returns:
-        (targets, boxes, bitmaps (N, 128, 128), scores, labels) of each picture.
+        (targets, boxes, bitmaps (N, 128, 128), scores, labels) of each image.
     """
     import numpy as np
     import torch
@@ -405,13 +405,13 @@ def suppression(args: argparse.Namespace) -> dict[str, Any]:
 
     ways = {"greedy boxes": greedy_boxes, "fast boxes": fast_boxes, "greedy masks": greedy_masks,
             "matrix masks": matrix_masks}  # fmt: skip
-    pictures = made_detections(num_images=10 * args.repeats, copies=10)
-    report: dict[str, Any] = {"detections_per_image": round(statistics.mean(len(p[3]) for p in pictures))}
+    images = made_detections(num_images=10 * args.repeats, copies=10)
+    report: dict[str, Any] = {"detections_per_image": round(statistics.mean(len(p[3]) for p in images))}
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         report[device] = {}
         for way, function in ways.items():
             times, predictions = [], []
-            for targets, boxes, bitmaps, scores, labels in pictures:
+            for targets, boxes, bitmaps, scores, labels in images:
                 # Mask IoU is the same work for both; box IoU is a part of the suppression.
                 inputs = [v.to(device) for v in (boxes, iou_of(bitmaps), scores, labels)]
                 seconds = []
@@ -423,7 +423,7 @@ def suppression(args: argparse.Namespace) -> dict[str, Any]:
                 masks = RLE.from_bitmaps(bitmaps[keep].numpy())
                 predictions.append(Instances(targets.image_size, boxes[keep], masks, labels[keep], kept_scores))
             kind = "bbox" if way.endswith("boxes") else "segm"
-            ap = coco_ap(predictions, [p[0] for p in pictures], kind=kind)["ap"]  # type: ignore[arg-type]
+            ap = coco_ap(predictions, [p[0] for p in images], kind=kind)["ap"]  # type: ignore[arg-type]
             report[device][way] = {"milliseconds": round(1000 * statistics.median(times), 3), "ap": round(ap, 4)}
             print(f"{way:24}{device:6}{report[device][way]['milliseconds']:10.3f} ms   AP {ap:.4f}", flush=True)
         for new, old in (("fast boxes", "greedy boxes"), ("matrix masks", "greedy masks")):
@@ -435,7 +435,7 @@ def suppression(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepared(name: str, usual: Any, side: int, objects: int, file: str) -> dict[str, Any]:
-    """Write a model file with random weights; the options under which a large picture has so many objects.
+    """Write a model file with random weights; the options under which a large image has so many objects.
 
     Args:
         usual: a photograph (H, W, 3), made larger here; read elsewhere, since scikit-image needs memory too.
@@ -443,7 +443,7 @@ def prepared(name: str, usual: Any, side: int, objects: int, file: str) -> dict[
     import cv2
     import torch
 
-    from eachmask.predict import load
+    from eachmask.inference.predictor import load
     from eachmask.weights.file import save_model
 
     torch.set_num_threads(1)
@@ -457,13 +457,13 @@ def peak_of(usual: Any, side: int, file: str, options: Any) -> dict[str, Any]:
     import cv2
     import torch
 
-    from eachmask.predict import load
+    from eachmask.inference.predictor import load
 
     torch.set_num_threads(1)
-    picture = cv2.resize(usual, (side, side))
+    image = cv2.resize(usual, (side, side))
     predictor = load(file, device="cpu", precision="fp32")
     before = peak_mb()
-    found = predictor.predict(picture, options=options)
+    found = predictor.predict(image, options=options)
     rle = None if found.masks is None else found.masks.to_rle()  # detectors have boxes only
     strings = [] if rle is None else rle.to_coco()
     result = {"peak_mb": round(peak_mb()), "loaded_mb": round(before), "objects": len(found)}
@@ -535,14 +535,14 @@ PARTS = {"speed": speed, "suppression": suppression, "memory": memory}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--pictures", nargs="+", default=list(PICTURES), help="names in skimage.data")
+    parser.add_argument("--images", nargs="+", default=list(PICTURES), help="names in skimage.data")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--systems", nargs="+", default=[], help="only these, of speed and of memory")
-    parser.add_argument("--side", type=int, default=4000, help="of the picture whose memory is measured")
-    parser.add_argument("--objects", type=int, default=500, help="in that picture")
+    parser.add_argument("--side", type=int, default=4000, help="of the image whose memory is measured")
+    parser.add_argument("--objects", type=int, default=500, help="in that image")
     args = parser.parse_args()
-    report = {"machine": machine(), "threads": args.threads, "repeats": args.repeats, "pictures": args.pictures}
+    report = {"machine": machine(), "threads": args.threads, "repeats": args.repeats, "images": args.images}
     for part in args.only:
         print(f"-- {part}", flush=True)
         report[part] = PARTS[part](args)

@@ -1,16 +1,16 @@
 """How fast is Mask R-CNN R50-FPN on the processor: ours against torchvision's, image in to RLE out?
 
 Both get the same random weights (repeatable, with scores spread over 0..1 and up to 100 detections per
-picture), the same photographs, as many threads, and torchvision's default sizes. torchvision's side is the usual
+image), the same photographs, as many threads, and torchvision's default sizes. torchvision's side is the usual
 loop: model, masks > 0.5, ``pycocotools.mask.encode``. Our side is ``Predictor.predict`` as a user gets it.
 
 Each side lives in a process of its own, so that neither lives with the other's settings or memory; the runs
 alternate, so that a busy machine slows both alike; medians are compared.
 
-    python benchmarks/predict_cpu.py [--repeats 5] [--short-side 800] [--threads N] [--pictures coffee ...]
+    python benchmarks/predict_cpu.py [--repeats 5] [--short-side 800] [--threads N] [--images coffee ...]
                                      [--enlarged 4000]
 
-The pictures have 300 to 512 rows; ``--enlarged`` makes their longer sides as long as a camera's. The networks see
+The images have 300 to 512 rows; ``--enlarged`` makes their longer sides as long as a camera's. The networks see
 them at the same size then, but masks are wanted for all pixels.
 
 The last line is JSON: ``speedup_fp32``; ``speedup_bf16`` (null on processors without bf16 instructions, with the
@@ -45,33 +45,33 @@ SIDES = {"torchvision": "torchvision + pycocotools", "fp32": "eachmask, float32"
 
 
 def live(side: str, threads: int, short_side: int, enlarged: int | None, line: Connection) -> None:
-    """Answer picture names with (seconds, processor seconds, detections) until None comes."""
+    """Answer image names with (seconds, processor seconds, detections) until None comes."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     run = _torchvision(short_side) if side == "torchvision" else _eachmask(short_side, side)
     import torch
 
     torch.set_num_threads(threads)
     while (name := line.recv()) is not None:
-        picture = photograph(name, enlarged)
+        image = photograph(name, enlarged)
         wall, cpu = time.perf_counter(), time.process_time()
-        found = run(picture)
+        found = run(image)
         line.send((time.perf_counter() - wall, time.process_time() - cpu, found))
 
 
 def photograph(name: str, enlarged: int | None) -> Any:
-    """One of scikit-image's sample pictures, (H, W, 3) uint8, perhaps with another longer side."""
+    """One of scikit-image's sample images, (H, W, 3) uint8, perhaps with another longer side."""
     import cv2
     import skimage.data
 
-    picture = getattr(skimage.data, name)()
+    image = getattr(skimage.data, name)()
     if enlarged is None:
-        return picture
-    scale = enlarged / max(picture.shape[:2])
-    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        return image
+    scale = enlarged / max(image.shape[:2])
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
 
 def random_weights(name: str, shape: tuple[int, ...], is_float: bool) -> Any:
-    """Repeatable values that keep activations and scores in a realistic range."""
+    """Repeatable values that keep activations and scores in a realiztic range."""
     import torch
 
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
@@ -108,8 +108,8 @@ def _torchvision(short_side: int) -> Any:
     model = _reference(short_side)
 
     @torch.inference_mode()
-    def run(picture: Any) -> Any:
-        tensor = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+    def run(image: Any) -> Any:
+        tensor = torch.from_numpy(image).permute(2, 0, 1).float() / 255
         (found,) = model([tensor])
         masks = (found["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
         rles = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
@@ -119,8 +119,8 @@ def _torchvision(short_side: int) -> Any:
 
 
 def _eachmask(short_side: int, side: str) -> Any:
+    from eachmask.inference.predictor import Predictor
     from eachmask.models.instance.mask_rcnn import mask_rcnn_r50_fpn
-    from eachmask.predict import Predictor
     from eachmask.structures import Category, DecodeOptions, Preprocess
     from eachmask.weights.file import ModelInfo
     from eachmask.weights.from_torchvision import convert
@@ -138,8 +138,8 @@ def _eachmask(short_side: int, side: str) -> Any:
         emulate_bf16(predictor.model)
     options = DecodeOptions(paste="compatible")
 
-    def run(picture: Any) -> Any:
-        return _detections(predictor.predict(picture, options=options))
+    def run(image: Any) -> Any:
+        return _detections(predictor.predict(image, options=options))
 
     return run
 
@@ -149,14 +149,14 @@ def changed_in_trained(has_bf16: bool) -> dict[str, float]:
     import eachmask
 
     shares = {}
-    for name, pictures in TRAINED.items():
+    for name, images in TRAINED.items():
         exact = eachmask.load(name, device="cpu", precision="fp32")
         rounded = eachmask.load(name, device="cpu", precision="bf16" if has_bf16 else "fp32")
         if not has_bf16:
             emulate_bf16(rounded.model)
         lost, count = 0.0, 0
-        for picture in pictures:
-            a, b = (_detections(predictor.predict(photograph(picture, None))) for predictor in (exact, rounded))
+        for image in images:
+            a, b = (_detections(predictor.predict(photograph(image, None))) for predictor in (exact, rounded))
             size = max(len(a[1]), len(b[1]))
             lost, count = lost + changed(a, b) * size, count + size
         shares[name] = round(lost / count, 4)
@@ -195,8 +195,8 @@ class Side:
         self.process = context.Process(target=live, args=(name, threads, short_side, enlarged, theirs), daemon=True)
         self.process.start()
 
-    def __call__(self, picture: str) -> tuple[float, float, Any]:
-        self.line.send(picture)
+    def __call__(self, image: str) -> tuple[float, float, Any]:
+        self.line.send(image)
         return self.line.recv()
 
     def close(self) -> None:
@@ -205,7 +205,7 @@ class Side:
 
 
 def agreement(a: Any, b: Any) -> dict[str, float]:
-    """How far two runs' detections of one picture lie apart, in the worst pair of the best one-to-one pairing."""
+    """How far two runs' detections of one image lie apart, in the worst pair of the best one-to-one pairing."""
     import numpy as np
     from pycocotools import mask as coco_mask
     from scipy.optimize import linear_sum_assignment
@@ -238,17 +238,17 @@ def changed(a: Any, b: Any) -> float:
     return 1 - int(partners[rows, columns].sum()) / max(len(a[1]), len(b[1]))
 
 
-def measure(sides: dict[str, Side], pictures: list[str], repeats: int) -> dict[str, dict[str, Any]]:
-    """picture -> side -> (median seconds, median processor seconds, detections)."""
+def measure(sides: dict[str, Side], images: list[str], repeats: int) -> dict[str, dict[str, Any]]:
+    """image -> side -> (median seconds, median processor seconds, detections)."""
     result: dict[str, dict[str, Any]] = {}
-    for picture in pictures:
+    for image in images:
         runs: dict[str, list[Any]] = {name: [] for name in sides}
         for turn in range(repeats + 1):  # the first one warms up
             for name, side in sides.items():
-                answer = side(picture)
+                answer = side(image)
                 if turn:
                     runs[name].append(answer)
-        result[picture] = {
+        result[image] = {
             name: (statistics.median(r[0] for r in all_), statistics.median(r[1] for r in all_), all_[-1][2])
             for name, all_ in runs.items()
         }
@@ -257,11 +257,11 @@ def measure(sides: dict[str, Side], pictures: list[str], repeats: int) -> dict[s
 
 def show(result: dict[str, dict[str, Any]], sides: list[str]) -> None:
     width = max(len(p) for p in result) + 2
-    print("seconds per picture (processor seconds)\n" + " " * width + "".join(f"{SIDES[s]:>28}" for s in sides))
-    for picture, by_side in result.items():
+    print("seconds per image (processor seconds)\n" + " " * width + "".join(f"{SIDES[s]:>28}" for s in sides))
+    for image, by_side in result.items():
         cells = (f"{by_side[s][0]:.2f} ({by_side[s][1]:.2f})" for s in sides)
         count = len(by_side["torchvision"][2][1])
-        print(f"{picture:<{width}}" + "".join(f"{c:>28}" for c in cells) + f"   {count} objects")
+        print(f"{image:<{width}}" + "".join(f"{c:>28}" for c in cells) + f"   {count} objects")
 
 
 def main() -> None:
@@ -269,16 +269,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--short-side", type=int, default=800)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--pictures", nargs="+", default=list(PICTURES), help="names in skimage.data")
-    parser.add_argument("--enlarged", type=int, help="longer side that the pictures are enlarged to, px")
+    parser.add_argument("--images", nargs="+", default=list(PICTURES), help="names in skimage.data")
+    parser.add_argument("--enlarged", type=int, help="longer side that the images are enlarged to, px")
     args = parser.parse_args()
 
-    from eachmask.predict import cpu_computes_bf16
+    from eachmask.inference.predictor import cpu_computes_bf16
 
     has_bf16 = cpu_computes_bf16()
     names = ["torchvision", "fp32"] + (["bf16"] if has_bf16 else [])
     sides = {name: Side(name, args.threads, args.short_side, args.enlarged) for name in names}
-    result = measure(sides, args.pictures, args.repeats)
+    result = measure(sides, args.images, args.repeats)
     for side in sides.values():
         side.close()
     show(result, names)
@@ -290,8 +290,8 @@ def main() -> None:
 
     if not has_bf16:
         emulation = Side("emulated bf16", args.threads, args.short_side, args.enlarged)
-        for picture, by_side in result.items():
-            by_side["bf16"] = emulation(picture)
+        for image, by_side in result.items():
+            by_side["bf16"] = emulation(image)
         emulation.close()
     seconds = {name: sum(r[name][0] for r in result.values()) for name in names}
     report = {
@@ -300,7 +300,7 @@ def main() -> None:
         "changed_by_bf16": round(statistics.mean(changed(r["fp32"][2], r["bf16"][2]) for r in result.values()), 4),
         "changed_by_bf16_trained": changed_in_trained(has_bf16),
         **({} if has_bf16 else {"reason": "this processor has no bf16 instructions; changes measured by emulation"}),
-        "speedup_fp32_by_picture": {p: round(r["torchvision"][0] / r["fp32"][0], 2) for p, r in result.items()},
+        "speedup_fp32_by_image": {p: round(r["torchvision"][0] / r["fp32"][0], 2) for p, r in result.items()},
         "processor_seconds_ratio": round(
             sum(r["torchvision"][1] for r in result.values()) / sum(r["fp32"][1] for r in result.values()), 2
         ),

@@ -1,14 +1,14 @@
-"""The story that lectures tell: seconds per picture of R-CNN, Fast R-CNN and Faster R-CNN, on the same pictures.
+"""The story that lectures tell: seconds per image of R-CNN, Fast R-CNN and Faster R-CNN, on the same images.
 
-All three have the same body (EfficientNet-Lite0) and the same number of classes; the first two also have the same
+All three have the same backbone (EfficientNet-Lite0) and the same number of classes; the first two also have the same
 proposals of selective search, whose time is counted apart, as it was in the papers. Weights are random: the work
 does not depend on them. What the lectures say: R-CNN pays for the network once per proposal, Fast R-CNN once per
-picture, and then the proposals are what takes time, until Faster R-CNN makes them with the network too.
+image, and then the proposals are what takes time, until Faster R-CNN makes them with the network too.
 
     python benchmarks/rcnn_story.py [--short-side 300] [--proposals 300] [--crop-side 128] [--repeats 3] [--threads 1]
 
 The papers' own setting is ``--short-side 600 --proposals 2000 --crop-side 227``. The last line is JSON: seconds per
-picture (medians) of each part, and how many times faster each system is than the one before.
+image (medians) of each part, and how many times faster each system is than the one before.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def picture_times(systems: dict[str, Any], batch: ImageBatch) -> dict[str, float]:
-    """Seconds of every part on one picture."""
+def image_times(systems: dict[str, Any], batch: ImageBatch) -> dict[str, float]:
+    """Seconds of every part on one image."""
     times = {}
     times["selective search"], proposals = seconds(lambda: tuple(search_batch(batch, systems["R-CNN"].config.search)))
     model = systems["R-CNN"]
@@ -57,7 +57,7 @@ def picture_times(systems: dict[str, Any], batch: ImageBatch) -> dict[str, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short-side", type=int, default=300, help="px of the picture")
+    parser.add_argument("--short-side", type=int, default=300, help="px of the image")
     parser.add_argument("--proposals", type=int, default=300, help="at most so many, for all three")
     parser.add_argument("--crop-side", type=int, default=128, help="px of R-CNN's crops")
     parser.add_argument("--repeats", type=int, default=3)
@@ -76,7 +76,7 @@ def main() -> None:
     batches = [preprocess([getattr(skimage.data, name)()]) for name in PICTURES]
     with torch.inference_mode():
         systems["Faster R-CNN"](batches[0])  # the first call warms up
-        measured = [picture_times(systems, batch) for _ in range(given.repeats) for batch in batches]
+        measured = [image_times(systems, batch) for _ in range(given.repeats) for batch in batches]
     parts = {name: statistics.median(m[name] for m in measured) for name in measured[0]}
     search_time = parts["selective search"]
     totals = {
@@ -84,7 +84,7 @@ def main() -> None:
         "Fast R-CNN": search_time + parts["Fast R-CNN, network"],
         "Faster R-CNN": parts["Faster R-CNN, network"],
     }
-    print(f"{'seconds per picture':22}{'proposals':>12}{'network':>12}{'together':>12}")
+    print(f"{'seconds per image':22}{'proposals':>12}{'network':>12}{'together':>12}")
     for name, total in totals.items():
         network = parts[f"{name}, network"]
         print(f"{name:22}{total - network:12.3f}{network:12.3f}{total:12.3f}")

@@ -74,7 +74,7 @@ def torchvision_step(options: argparse.Namespace) -> Any:
         weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1, min_size=options.size, max_size=options.size,
         trainable_backbone_layers=5,
     ).to(options.device)  # fmt: skip
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     images, targets = scenes(options.batch, options.size)
     images = [image.to(options.device) for image in images]
     wanted = [{"boxes": boxes.to(options.device), "labels": labels.to(options.device) + 1,
@@ -87,9 +87,9 @@ def torchvision_step(options: argparse.Namespace) -> Any:
     def step() -> None:
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
             losses = model(images, wanted)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         sum(losses.values()).backward()
-        optimiser.step()
+        optimizer.step()
 
     return step
 
@@ -97,12 +97,12 @@ def torchvision_step(options: argparse.Namespace) -> Any:
 def eachmask_step(options: argparse.Namespace) -> Any:
     import tempfile
 
-    from eachmask.recipes.own_data import box_scores
+    from eachmask.recipes.auto_recipe import box_scores
     from eachmask.structures import RLE, Category, ImageBatch, Instances, Preprocess
     from eachmask.train.devices import make_accelerator
-    from eachmask.train.draws import Batch
     from eachmask.train.loop import new_state, train_step
     from eachmask.train.recipe import Recipe, Run
+    from eachmask.train.sampling import Batch
 
     categories = tuple(Category(i + 1, f"class {i}") for i in range(NUM_CLASSES))
     recipe = Recipe(

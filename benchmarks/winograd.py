@@ -1,4 +1,4 @@
-"""Winograd's 3 x 3 convolution against oneDNN's direct one: where `eachmask.ops.winograd.pays` should say yes.
+"""Winograd's 3 x 3 convolution against oneDNN's direct one: where `eachmask.accel.winograd.pays` should say yes.
 
     python benchmarks/winograd.py [--threads 2] [--repeats 9]
 
@@ -21,8 +21,8 @@ from collections.abc import Callable
 
 import torch
 
+from eachmask.accel import winograd
 from eachmask.backbones.fuse import FastConv2d
-from eachmask.ops import winograd
 
 CHANNELS = (96, 128, 160, 192, 256, 384, 512)
 SIZES = ((12, 16), (16, 24), (25, 34), (32, 48), (50, 68), (68, 100), (100, 136))

@@ -1,6 +1,6 @@
 """Bring documents and code together: cards into the model files, docs/models.md and docs/commands.md out of the code.
 
-    make docs
+make docs
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def models_page() -> str:
         "Scores *measured* are this project's own, as fractions of 1, and stand in the model's file; scores "
         "*published* are those of the weights' makers on COCO val2017, in per cent. A card says more: "
         "`eachmask show NAME`.\n",
-        "| name | what for | MB | from | measured | published | licence |",
+        "| name | what for | MB | from | measured | published | license |",
         "|---|---|---|---|---|---|---|",
         *(_models_row(row) for row in all_rows()),
     ]
@@ -50,7 +50,7 @@ def _models_row(row: Row) -> str:
     name = f"[{row.name}](models/{row.name}.md)" if (DOCS / "models" / f"{row.name}.md").is_file() else row.name
     measured = ", ".join(f"{key} {value:.3f}" for key, value in row.measured.items()) or "-"
     published = ", ".join(f"{key} {value:g}" for key, value in row.published.items()) or "-"
-    return f"| {name} | {row.summary} | {row.size_mb:g} | {row.source} | {measured} | {published} | {row.licence} |"
+    return f"| {name} | {row.summary} | {row.size_mb:g} | {row.source} | {measured} | {published} | {row.license} |"
 
 
 def commands_page() -> str:

@@ -1,10 +1,10 @@
-"""Find the objects in real pictures with the models that are on this machine, and say where the results are.
+"""Find the objects in real images with the models that are on this machine, and say where the results are.
 
     python examples/demo.py
     python examples/demo.py --fetch            # also with a downloaded model for everyday objects
     python examples/demo.py --out elsewhere
 
-The pictures come with scikit-image, so nothing is downloaded unless asked for.
+The images come with scikit-image, so nothing is downloaded unless asked for.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ FITTING = {
     "objects": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png"),
     "mask_rcnn_r50_fpn_v2": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"),
 }
-"""Model -> pictures that it fits. Nuclei are compact and stand out from what is around; so do coins and galaxies.
+"""Model -> images that it fits. Nuclei are compact and stand out from what is around; so do coins and galaxies.
 scikit-image's ihc.png is left out: of brown-stained tissue ``nuclei`` finds a part only, as its card says."""
 FILES = {
     "report.html": "open it in a browser",
-    "overlays": "the pictures with the objects drawn in",
+    "overlays": "the images with the objects drawn in",
     "predictions.json": "COCO results, masks as RLE",
-    "labels": "label maps: pixel value n is object n of the picture",
+    "labels": "label maps: pixel value n is object n of the image",
     "instances.csv": "one row of measures per object",
 }
 
 
-def pictures(names: tuple[str, ...]) -> list[str]:
-    """Those of the pictures that this version of scikit-image ships."""
+def images(names: tuple[str, ...]) -> list[str]:
+    """Those of the images that this version of scikit-image ships."""
     folder = Path(skimage.__file__).parent / "data"
     return [str(folder / name) for name in names if (folder / name).is_file()]
 
 
 def run(model: str, out: Path) -> bool:
-    """One model on its pictures; tells whether all went well."""
-    inputs = pictures(FITTING[model])
+    """One model on its images; tells whether all went well."""
+    inputs = images(FITTING[model])
     print(f"\n{model}: {', '.join(Path(path).name for path in inputs)}")
     status = eachmask(["predict", *inputs, "--model", model, "--out", str(out), "--save", "labels", "--overwrite"])
     if status == 0:
         summary = json.loads((out / "summary.json").read_text())
-        print(f"{summary['objects']} objects in {summary['done']} pictures, in {out}:")
+        print(f"{summary['objects']} objects in {summary['done']} images, in {out}:")
         for name, what in FILES.items():
             print(f"  {out / name}  {what}")
     return status == 0

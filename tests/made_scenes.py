@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eachmask.data.coco import CocoDataset, to_annotations
+from eachmask.data.formats.coco import CocoDataset, to_annotations
 from eachmask.structures import RLE, Category, Instances, Masks
 
 SIZE = (90, 120)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from eachmask.data.annotated import AnnotatedSet, Picture, instances_of
+from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, instances_of
 from eachmask.structures import RLE, Category
 
 CATEGORIES = (Category(3, "cell"), Category(7, "dead cell"), Category(40, "bead"))
@@ -32,15 +32,15 @@ def shapes(overlapping: bool = False) -> np.ndarray:
 
 
 def make_set(folder: Path, overlapping: bool = False, crowd: bool = False) -> AnnotatedSet:
-    """Two pictures in train, one in val, one of them without objects, image files in ``folder``."""
+    """Two images in train, one in val, one of them without objects, image files in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(1)
     masks = RLE.from_bitmaps(shapes(overlapping))
     full = instances_of(masks, [0, 1, 2, 0], [False, False, crowd, False], CATEGORIES)
     none = instances_of(masks[:0], [], [], CATEGORIES)
-    splits: dict[str, list[Picture]] = {"train": [], "val": []}
+    splits: dict[str, list[AnnotatedImage]] = {"train": [], "val": []}
     for split, name, targets in (("train", "a.png", full), ("train", "b.png", none), ("val", "c.png", full[[1, 3]])):
         path = folder / name
         cv2.imwrite(str(path), rng.integers(0, 255, (*SIZE, 3)).astype(np.uint8))
-        splits[split].append(Picture(name, path, targets))
+        splits[split].append(AnnotatedImage(name, path, targets))
     return AnnotatedSet(CATEGORIES, splits)

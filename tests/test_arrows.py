@@ -11,19 +11,25 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "eachmask"
 
 FLOOR = {"structures"}
-NETWORKS = FLOOR | {"ops", "backbones", "models"}
+TENSORS = FLOOR | {"accel", "ops"}
+NETWORKS = TENSORS | {"backbones", "models"}
 BELOW = {
     "structures": set(),
-    "ops": FLOOR,
-    "data": FLOOR,
-    "backbones": FLOOR | {"ops"},
-    "models": FLOOR | {"ops", "backbones"},
-    "metrics": FLOOR | {"ops"},
+    "files": FLOOR,
+    "accel": FLOOR,
+    "ops": FLOOR | {"accel"},
+    "data": FLOOR | {"files"},
+    "metrics": TENSORS,
     "draw": FLOOR | {"data"},
-    "weights": NETWORKS,
-    "predict": NETWORKS | {"data", "weights"},
-    "train": NETWORKS | {"data", "draw", "metrics", "weights"},
-    "recipes": NETWORKS | {"data", "metrics", "weights", "train"},
+    "tasks": TENSORS | {"files", "data", "metrics", "draw"},
+    "backbones": TENSORS,
+    "models": TENSORS | {"backbones", "tasks"},
+    "weights": NETWORKS | {"files"},
+    "inference": NETWORKS | {"data", "files", "tasks", "weights"},
+    "batch": NETWORKS | {"data", "draw", "files", "inference", "tasks", "weights"},
+    "evaluation": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
+    "train": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
+    "recipes": NETWORKS | {"data", "metrics", "tasks", "weights", "train"},
 }
 """Room -> the rooms it may import. Rooms that are not named here stand on top."""
 TOP = {"cli", "__main__", "__init__"}

@@ -139,7 +139,7 @@ def test_models_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path, monk
     assert rows[entry.name]["where"] == "cache" and rows[CATALOGUE[1].name]["where"] == "download"
     assert all(rows[name]["where"] == "bundled" and rows[name]["measured"] for name in bundled())
     assert rows[entry.name]["published"] == entry.published and rows[entry.name]["measured"] == {}
-    assert all(row["licence"] and row["source"] and row["size_mb"] > 0 for row in rows.values())
+    assert all(row["license"] and row["source"] and row["size_mb"] > 0 for row in rows.values())
 
 
 def test_models_as_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +153,7 @@ def test_models_as_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_show(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", name]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"# {name}") and "licence:" in said and "preprocess:" in said
+    assert said.startswith(f"# {name}") and "license:" in said and "preprocess:" in said
     assert cli.main(["show", name, "--json"]) == 0
     assert ModelInfo.from_json(capsys.readouterr().out).name == name
 

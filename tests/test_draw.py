@@ -50,20 +50,20 @@ def test_only_the_masks_change(crowded: int) -> None:
     np.testing.assert_array_equal(drawn[~inside], image[~inside])
 
 
-def test_colours_are_stable_and_differ() -> None:
-    colours = [draw.colour(i) for i in range(60)]
-    assert colours == [draw.colour(i) for i in range(60)]
-    assert len(set(colours)) == 60
-    assert min(sum(c) for c in colours) > 200
+def test_colors_are_stable_and_differ() -> None:
+    colors = [draw.color(i) for i in range(60)]
+    assert colors == [draw.color(i) for i in range(60)]
+    assert len(set(colors)) == 60
+    assert min(sum(c) for c in colors) > 200
     instances = _discs((60, 60), 4)
-    assert draw.instance_colours(instances, draw.DrawOptions(colour_by="class")) == [
-        draw.colour(0), draw.colour(1), draw.colour(0), draw.colour(1),
+    assert draw.instance_colors(instances, draw.DrawOptions(color_by="class")) == [
+        draw.color(0), draw.color(1), draw.color(0), draw.color(1),
     ]  # fmt: skip
     instances.track_ids = torch.tensor([5, 9, 1, 0])
-    assert draw.instance_colours(instances, draw.DrawOptions())[1] == draw.colour(9)
+    assert draw.instance_colors(instances, draw.DrawOptions())[1] == draw.color(9)
 
 
-def test_names_are_inside_the_picture_and_readable() -> None:
+def test_names_are_inside_the_image_and_readable() -> None:
     image = np.zeros((300, 400, 3), np.uint8)
     box = torch.tensor([[380.0, 0.0, 400.0, 6.0]])
     instances = Instances(
@@ -75,13 +75,13 @@ def test_names_are_inside_the_picture_and_readable() -> None:
         categories=(Category(1, "cat"), Category(2, "dog")),
     )
     drawn = draw.overlay(image, instances, draw.DrawOptions(outline=0))
-    plate = (drawn == draw.colour(0)).all(-1)
+    plate = (drawn == draw.color(0)).all(-1)
     ys, xs = np.nonzero(plate)
     assert xs.max() == 399 and ys.min() < 12 and xs.max() - xs.min() > 30
     assert (drawn[ys.min() : ys.max(), xs.min() : xs.max()].sum(-1) < 100).any()  # dark letters on a bright plate
 
 
-def test_names_do_not_cover_a_small_picture() -> None:
+def test_names_do_not_cover_a_small_image() -> None:
     image = np.full((40, 40, 3), 128, np.uint8)
     instances = _discs((40, 40), 3)
     named = draw.overlay(image, instances, draw.DrawOptions(names=True))
@@ -145,9 +145,9 @@ def test_skeletons_join_the_keypoints_that_are_sure_enough() -> None:
     image = np.full((100, 160, 3), 128, np.uint8)
     found = _stick(0.9, 0.5, 0.01)
     drawn = draw.overlay(image, found, draw.DrawOptions(names=False))
-    tint = np.array(draw.colour(0))
+    tint = np.array(draw.color(0))
     assert (drawn[50, [20, 60]] > 240).all(), "joints are white"
-    assert np.array_equal(drawn[50, 40], tint), "a limb has the colour of its object"
+    assert np.array_equal(drawn[50, 40], tint), "a limb has the color of its object"
     assert (drawn[50, 70:148] == 128).all(), "no limb ends in a keypoint that is not sure"
     everything = draw.overlay(image, found, draw.DrawOptions(names=False, keypoint_score=0))
     assert np.array_equal(everything[50, 80], tint) and (everything[50, 100] > 240).all()

@@ -12,16 +12,16 @@ import torch
 from small_sets import make_set
 
 from eachmask.cli import main
-from eachmask.data.annotated import AnnotatedSet, Picture
-from eachmask.data.coco import CocoDataset
-from eachmask.data.coco_folder import read_coco_folder, write_coco_folder
-from eachmask.data.pictures import PictureSamples
+from eachmask.data.dataset import AnnotatedImage, AnnotatedSet
+from eachmask.data.formats.coco import CocoDataset
+from eachmask.data.formats.coco_folder import read_coco_folder, write_coco_folder
 from eachmask.data.sample import Sample
+from eachmask.data.samples import ImageSamples
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.models import keypoint_rcnn_lite0_p3
-from eachmask.recipes.own_data import box_scores, keypoint_scores, own_data
+from eachmask.recipes.auto_recipe import auto_recipe, box_scores, keypoint_scores
 from eachmask.structures import Category, Instances, UserError
-from eachmask.train.start import choose_start
+from eachmask.train.pretrained import choose_start
 from eachmask.weights.file import read_info
 
 NAMES = ("nose", "left_hand", "right_hand")
@@ -34,21 +34,21 @@ def with_keypoints(data: AnnotatedSet, names: tuple[str, ...] = NAMES) -> Annota
     own = replace(data.categories[0], keypoints=names, skeleton=SKELETON if names else ())
     categories = (own, *data.categories[1:])
 
-    def pictured(picture: Picture) -> Picture:
-        targets = picture.targets
+    def shown(image: AnnotatedImage) -> AnnotatedImage:
+        targets = image.targets
         x1, y1, x2, y2 = targets.boxes.unbind(1)
         x = torch.stack([0.5 * x1 + 0.5 * x2, 0.8 * x1 + 0.2 * x2, 0.2 * x1 + 0.8 * x2], dim=1)
         points = torch.stack([x, ((y1 + y2) / 2)[:, None].expand_as(x), torch.full_like(x, 2)], dim=-1)
         points[targets.labels != 0] = 0
-        return replace(picture, targets=replace(targets, keypoints=points, categories=categories))
+        return replace(image, targets=replace(targets, keypoints=points, categories=categories))
 
-    return AnnotatedSet(categories, {split: [pictured(p) for p in pictures] for split, pictures in data.splits.items()})
+    return AnnotatedSet(categories, {split: [shown(p) for p in images] for split, images in data.splits.items()})
 
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coco")
-    write_coco_folder(folder / "set", with_keypoints(make_set(folder / "pictures")))
+    write_coco_folder(folder / "set", with_keypoints(make_set(folder / "images")))
     return folder / "set"
 
 
@@ -68,8 +68,8 @@ def test_names_and_skeleton_are_in_the_model_file(run):
 
 
 def test_predictions_are_coco_keypoint_results(run, coco, tmp_path):
-    picture = next((coco / "images" / "train").iterdir())
-    arguments = [str(picture), "--model", str(run / "model.safetensors"), "--out", str(tmp_path / "out")]
+    image = next((coco / "images" / "train").iterdir())
+    arguments = [str(image), "--model", str(run / "model.safetensors"), "--out", str(tmp_path / "out")]
     assert main(["predict", *arguments, "--score", "0", "--max-detections", "3", "--device", "cpu"]) == 0
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert content["categories"][0]["keypoints"] == list(NAMES)
@@ -142,20 +142,20 @@ def test_skeletons_as_tools_write_them(coco, tmp_path, pairs, read):
 
 def test_left_and_right_need_names(tmp_path):
     data = with_keypoints(make_set(tmp_path))
-    samples = PictureSamples(data.splits["train"], data.categories)
-    recipe, notes = own_data("keypoint_rcnn_lite0_fpn", samples, start="none")
+    samples = ImageSamples(data.splits["train"], data.categories)
+    recipe, notes = auto_recipe("keypoint_rcnn_lite0_fpn", samples, start="none")
     assert recipe.augment.flip == Flip(keypoint_pairs=((1, 2),)) and recipe.mix is None
     assert recipe.score is keypoint_scores and not any("mirrored" in note for note in notes)
     nameless = with_keypoints(make_set(tmp_path), names=())
-    samples = PictureSamples(nameless.splits["train"], nameless.categories)
-    recipe, notes = own_data("keypoint_rcnn_lite0_fpn", samples, start="none")
+    samples = ImageSamples(nameless.splits["train"], nameless.categories)
+    recipe, notes = auto_recipe("keypoint_rcnn_lite0_fpn", samples, start="none")
     assert recipe.augment.flip.chance == 0 and any("not mirrored" in note for note in notes)
 
 
 def test_data_without_keypoints_are_refused(tmp_path):
     data = make_set(tmp_path)
     with pytest.raises(UserError, match="the data have none"):
-        own_data("keypoint_rcnn_lite0_fpn", PictureSamples(data.splits["train"], data.categories), start="none")
+        auto_recipe("keypoint_rcnn_lite0_fpn", ImageSamples(data.splits["train"], data.categories), start="none")
 
 
 def test_people_start_from_the_objects_model():
@@ -168,7 +168,7 @@ def test_people_start_from_the_objects_model():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_keypoints_move_with_their_pixels(seed):
-    """Each keypoint has a colour of its own in the picture; after jitter and mirror the colour is still there, and what
+    """Each keypoint has a color of its own in the image; after jitter and mirror the color is still there, and what
     has left the window is not visible."""
     image = np.zeros((60, 90, 3), np.float32)
     places = [(20.5, 30.5), (60.5, 15.5), (75.5, 50.5)]
@@ -179,12 +179,12 @@ def test_keypoints_move_with_their_pixels(seed):
     rng = np.random.default_rng(seed)
     window = LargeScaleJitter((64, 64), (0.8, 3.0))(Sample(image, targets, Path("a.png"), 0), rng)
     mirrored = Flip(1.0, ((1, 2),))(window, rng)
-    for sample, colours in ((window, (0, 1, 2)), (mirrored, (0, 2, 1))):
-        for (x, y, visible), channel in zip(sample.targets.keypoints[0].tolist(), colours, strict=True):
+    for sample, colors in ((window, (0, 1, 2)), (mirrored, (0, 2, 1))):
+        for (x, y, visible), channel in zip(sample.targets.keypoints[0].tolist(), colors, strict=True):
             if visible:
                 assert sample.image[int(y), int(x), channel] > 0.5
             else:
                 assert (x, y) == (0, 0)
-                coloured = sample.image[..., channel] > 0.6
-                inner = coloured[1:-1, 1:-1].sum()
-                assert inner == 0 or coloured.sum() > inner, "whole in the window, and yet not visible"
+                colored = sample.image[..., channel] > 0.6
+                inner = colored[1:-1, 1:-1].sum()
+                assert inner == 0 or colored.sum() > inner, "whole in the window, and yet not visible"

@@ -13,17 +13,17 @@ from small_sets import CATEGORIES, make_set
 
 import eachmask
 from eachmask import models
-from eachmask.backbones.bodies import freeze
+from eachmask.backbones.networks import freeze
 from eachmask.cli import main
 from eachmask.cli.train import TrainOptions, _held_out, _splits
-from eachmask.data.annotated import merged_categories, with_the_rest_ignored
-from eachmask.data.coco_folder import write_coco_folder
-from eachmask.data.coco_results import match_categories
-from eachmask.data.labelme import write_labelme
-from eachmask.data.pictures import PictureSamples
-from eachmask.recipes.own_data import own_data
+from eachmask.data.dataset import merged_categories, with_the_rest_ignored
+from eachmask.data.formats.coco_folder import write_coco_folder
+from eachmask.data.formats.coco_results import match_categories
+from eachmask.data.formats.labelme import write_labelme
+from eachmask.data.samples import ImageSamples
+from eachmask.recipes.auto_recipe import auto_recipe
 from eachmask.structures import UserError
-from eachmask.train.start import FromBackbone, body_of, choose_start
+from eachmask.train.pretrained import FromBackbone, backbone_of, choose_start
 from eachmask.weights.file import load_model, read_info
 
 QUICK = ["--steps", "2", "--batch", "2", "--size", "64", "--start", "none", "--device", "cpu"]
@@ -32,7 +32,7 @@ QUICK = ["--steps", "2", "--batch", "2", "--size", "64", "--start", "none", "--d
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coco")
-    write_coco_folder(folder / "set", make_set(folder / "pictures"))
+    write_coco_folder(folder / "set", make_set(folder / "images"))
     return folder / "set"
 
 
@@ -61,7 +61,7 @@ def test_the_written_recipe_trains_again(run, coco, tmp_path):
 
 
 def test_another_format_and_a_val_set_of_its_own(coco, tmp_path, capsys):
-    data = make_set(tmp_path / "pictures")
+    data = make_set(tmp_path / "images")
     write_labelme(tmp_path / "labelme", data)
     arguments = ["--data", str(tmp_path / "labelme"), "--val", str(coco), "--out", str(tmp_path / "run"), *QUICK]
     assert main(["train", "faster_rcnn_lite0_fpn", *arguments]) == 0
@@ -172,11 +172,11 @@ def test_a_file_in_the_place_of_the_run_is_no_folder(coco, tmp_path, capsys):
 
 
 def test_a_fifth_is_held_out_and_always_the_same(tmp_path):
-    pictures = make_set(tmp_path).splits["train"] * 5
-    kept, held = _held_out(pictures, seed=0)
-    assert (len(kept), len(held)) == (8, 2) and _held_out(pictures, seed=0) == (kept, held)
+    images = make_set(tmp_path).splits["train"] * 5
+    kept, held = _held_out(images, seed=0)
+    assert (len(kept), len(held)) == (8, 2) and _held_out(images, seed=0) == (kept, held)
     with pytest.raises(UserError, match="too few"):
-        _held_out(pictures[:1], seed=0)
+        _held_out(images[:1], seed=0)
 
 
 def test_classes_are_merged_and_the_rest_ignored(tmp_path):
@@ -190,12 +190,12 @@ def test_classes_are_merged_and_the_rest_ignored(tmp_path):
 
 def test_defaults_follow_the_data(tmp_path):
     data = make_set(tmp_path)
-    samples = PictureSamples(data.splits["train"], data.categories)
-    recipe, notes = own_data("mask_rcnn_lite0_fpn", samples, start="backbone")
+    samples = ImageSamples(data.splits["train"], data.categories)
+    recipe, notes = auto_recipe("mask_rcnn_lite0_fpn", samples, start="backbone")
     assert recipe.batch_size == 2 and recipe.preprocess.long_side == 128 and recipe.steps == 300
     assert recipe.preprocess.mean == pytest.approx((127 / 255,) * 3), "what EfficientNet-Lite was trained with"
     assert recipe.frozen_stages == (None if torch.cuda.is_available() else 3) and "2 images" in notes[-1]
-    boxes, _ = own_data("faster_rcnn_lite0_fpn", samples, start="none")
+    boxes, _ = auto_recipe("faster_rcnn_lite0_fpn", samples, start="none")
     assert boxes.score.__name__ == "box_scores" and boxes.mix is None and boxes.start is None
 
 
@@ -203,7 +203,7 @@ def test_all_bodies_of_a_model_start_from_imagenet():
     model = models.sds_lite0(num_classes=2)
     said = FromBackbone()(model)
     assert "tf_efficientnet_lite0" in said and "random" not in said
-    freeze(body_of(model), 2)
+    freeze(backbone_of(model), 2)
     learnt = [name for name, p in model.backbone.named_parameters() if p.requires_grad]
     assert any(".blocks.6" in name for name in learnt) and not any(".blocks.0." in name for name in learnt)
 
@@ -216,7 +216,7 @@ def test_of_a_model_of_another_variant_the_backbone_is_taken(run, variant):
     said = start.load(model)
     assert "model.safetensors" in said
     trained = {k.partition(".net.")[2]: v for k, v in load_model(run / "model.safetensors")[0].state_dict().items()}
-    own = body_of(model).state_dict()
+    own = backbone_of(model).state_dict()
     for key, value in own.items():
         assert torch.equal(value, trained[key.rpartition("net.")[2]])
     assert own, "has a backbone"
@@ -228,10 +228,10 @@ def test_another_backbone_is_no_start(run):
         start.load(models.mask_rcnn_r18_fpn(num_classes=1))
 
 
-def test_pictures_are_packed(tmp_path):
+def test_images_are_packed(tmp_path):
     data = make_set(tmp_path)
-    samples = PictureSamples(data.splits["train"], data.categories)
-    for sample, picture in zip(samples, data.splits["train"], strict=True):
-        assert np.array_equal(sample.targets.masks.decode(), picture.targets.masks.decode())
-        assert torch.equal(sample.targets.labels, picture.targets.labels)
-        assert torch.equal(sample.targets.boxes, picture.targets.boxes)
+    samples = ImageSamples(data.splits["train"], data.categories)
+    for sample, image in zip(samples, data.splits["train"], strict=True):
+        assert np.array_equal(sample.targets.masks.decode(), image.targets.masks.decode())
+        assert torch.equal(sample.targets.labels, image.targets.labels)
+        assert torch.equal(sample.targets.boxes, image.targets.boxes)

@@ -57,7 +57,7 @@ def spots_info(**changes: object) -> ModelInfo:
         "variant": "spots",
         "preprocess": Preprocess(mean=(0, 0, 0), std=(1, 1, 1), short_side=None, long_side=None, divisor=8),
         "categories": (Category(3, "small spot"), Category(7, "<large> & spot")),
-        "licence": "CC0-1.0",
+        "license": "CC0-1.0",
         "name": "spots",
     }
     return ModelInfo(**(settings | changes))  # type: ignore[arg-type]

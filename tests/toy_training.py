@@ -1,4 +1,4 @@
-"""A model of one convolution and a data set of five made pictures, for tests of the training loop."""
+"""A model of one convolution and a data set of five made images, for tests of the training loop."""
 
 from __future__ import annotations
 

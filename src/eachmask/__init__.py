@@ -20,11 +20,11 @@ _HOMES = {
     "DecodeOptions": "eachmask.structures",
     "Instances": "eachmask.structures",
     "Masks": "eachmask.structures",
-    "Predictor": "eachmask.predict",
+    "Predictor": "eachmask.inference.predictor",
     "Preprocess": "eachmask.structures",
     "RLE": "eachmask.structures",
     "UserError": "eachmask.structures",
-    "load": "eachmask.predict",
+    "load": "eachmask.inference.predictor",
 }
 """Public name -> the module that defines it."""
 _ROOMS = ("data", "draw", "metrics", "models", "ops", "recipes", "structures", "train", "weights")

@@ -1,4 +1,4 @@
-"""Pictures of instances: masks, outlines, skeletons and names on the image they belong to.
+"""Images of instances: masks, outlines, skeletons and names on the image they belong to.
 
 Every mask costs its own box, or, where objects are many, all of them together cost one label map; nothing
 here grows with objects times pixels.
@@ -18,22 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from eachmask.data.images import as_array, read_image
+from eachmask.data.images.read import as_array, read_image
 from eachmask.structures import Instances, Preprocess, UserError
 
-Picture = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+RGBImage = NDArray[np.uint8]
+Color = tuple[int, int, int]
 
 _GOLDEN_ANGLE = 137.50776
 
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """How an overlay looks. ``None`` lets the picture decide: few objects are filled and named, many (more
+    """How an overlay looks. ``None`` lets the image decide: few objects are filled and named, many (more
     than ``crowded``) get thin outlines and a light tint."""
 
-    colour_by: Literal["class", "instance"] = "instance"
-    """The same class always has the same colour, or every object of a picture (or track) its own."""
+    color_by: Literal["class", "instance"] = "instance"
+    """The same class always has the same color, or every object of an image (or track) its own."""
     fill: float | None = None
     """Opacity of the masks, 0..1."""
     outline: int | None = None
@@ -47,10 +47,10 @@ class DrawOptions:
     """More objects than this make a crowd."""
     stretch: bool | None = None
     """Show the 1st to 99.8th percentile of brightness as black to white; None: 16-bit, float and very dark
-    pictures only."""
+    images only."""
 
 
-def overlay(image: NDArray[Any], instances: Instances, options: DrawOptions | None = None) -> Picture:
+def overlay(image: NDArray[Any], instances: Instances, options: DrawOptions | None = None) -> RGBImage:
     """Draw instances on their image.
 
     Args:
@@ -69,16 +69,16 @@ def overlay(image: NDArray[Any], instances: Instances, options: DrawOptions | No
     options = options or DrawOptions()
     canvas = to_display(image, options.stretch)
     crowd = len(instances) > options.crowded
-    colours = instance_colours(instances, options)
+    colors = instance_colors(instances, options)
     thickness = _thickness(canvas.shape, crowd) if options.outline is None else options.outline
     if instances.masks is None:
-        _draw_boxes(canvas, instances, colours, max(1, thickness))
+        _draw_boxes(canvas, instances, colors, max(1, thickness))
     elif crowd:
-        _draw_crowd(canvas, instances, colours, 0.22 if options.fill is None else options.fill, thickness)
+        _draw_crowd(canvas, instances, colors, 0.22 if options.fill is None else options.fill, thickness)
     else:
-        _draw_masks(canvas, instances, colours, 0.45 if options.fill is None else options.fill, thickness)
+        _draw_masks(canvas, instances, colors, 0.45 if options.fill is None else options.fill, thickness)
     if instances.keypoints is not None:
-        _draw_keypoints(canvas, instances, colours, options.keypoint_score)
+        _draw_keypoints(canvas, instances, colors, options.keypoint_score)
     named = (not crowd) if options.names is None else options.names
     return write_names(canvas, instances, options) if named else canvas
 
@@ -89,14 +89,14 @@ def save(
     instances: Instances,
     options: DrawOptions | None = None,
 ) -> None:
-    """Write an overlay to ``path`` (.png, .jpg, ...); ``image`` is the picture or its file.
+    """Write an overlay to ``path`` (.png, .jpg, ...); ``image`` is the image or its file.
 
     Raises:
-        UserError: the picture cannot be read, or ``path`` has a suffix that no picture has.
+        UserError: the image cannot be read, or ``path`` has a suffix that no image has.
     """
-    picture = read_image(image) if isinstance(image, str | Path) else as_array(image)
+    pixels = read_image(image) if isinstance(image, str | Path) else as_array(image)
     try:
-        Image.fromarray(overlay(picture, instances, options)).save(path)
+        Image.fromarray(overlay(pixels, instances, options)).save(path)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be written ({error}): give it the suffix .png or .jpg") from None
 
@@ -111,14 +111,14 @@ def shrink(image: NDArray[Any], instances: Instances, max_side: int) -> tuple[ND
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), instances.resize(size)
 
 
-def jpeg_source(picture: Picture, quality: int = 82) -> str:
-    """A picture (H, W, 3) as the ``src`` of an HTML image."""
+def jpeg_source(image: RGBImage, quality: int = 82) -> str:
+    """An image (H, W, 3) as the ``src`` of an HTML image."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def to_display(image: NDArray[Any], stretch: bool | None = None) -> Picture:
+def to_display(image: NDArray[Any], stretch: bool | None = None) -> RGBImage:
     """(H, W, 3) of any type -> a new uint8 array for the eye; see ``DrawOptions.stretch``."""
     deep = image.dtype != np.uint8
     if stretch is False:
@@ -127,13 +127,13 @@ def to_display(image: NDArray[Any], stretch: bool | None = None) -> Picture:
     low, high = Preprocess(contrast="percentile").limits(image)
     if stretch is None and not deep and high >= 64:
         return image.copy()
-    if high <= low:  # a constant picture has no contrast to stretch
+    if high <= low:  # a constant image has no contrast to stretch
         low, high = 0.0, max(float(high), 1.0)
     return _scaled(image, low, high)
 
 
-def colour(index: int) -> Colour:
-    """The index-th of endlessly many colours: neighbours differ in hue and lightness, none is dark.
+def color(index: int) -> Color:
+    """The index-th of endlessly many colors: neighbors differ in hue and lightness, none is dark.
 
     Golden-angle hues in Oklch (Ottosson, "A perceptual color space for image processing", 2020), so that
     all are about equally bright to the eye.
@@ -157,16 +157,16 @@ def colour(index: int) -> Colour:
     return red, green, blue
 
 
-def instance_colours(instances: Instances, options: DrawOptions) -> list[Colour]:
-    """One colour per object: of its class, or of its track or number."""
-    if options.colour_by == "class" and instances.labels is not None:
-        return [colour(label) for label in instances.labels.tolist()]
+def instance_colors(instances: Instances, options: DrawOptions) -> list[Color]:
+    """One color per object: of its class, or of its track or number."""
+    if options.color_by == "class" and instances.labels is not None:
+        return [color(label) for label in instances.labels.tolist()]
     if instances.track_ids is not None:
-        return [colour(int(track)) for track in instances.track_ids.tolist()]
-    return [colour(i) for i in range(len(instances))]
+        return [color(int(track)) for track in instances.track_ids.tolist()]
+    return [color(i) for i in range(len(instances))]
 
 
-def _scaled(image: NDArray[Any], low: float, high: float) -> Picture:
+def _scaled(image: NDArray[Any], low: float, high: float) -> RGBImage:
     """Values low..high -> 0..255; integers through a table, floats in bands."""
     factor = 255.0 / (high - low)
     if image.dtype.kind == "u":
@@ -181,12 +181,12 @@ def _scaled(image: NDArray[Any], low: float, high: float) -> Picture:
 
 
 def _thickness(shape: tuple[int, ...], crowd: bool) -> int:
-    """Outline width for a picture of this size: 1 px per 500 (crowds: per 1,500) of its mean side."""
+    """Outline width for an image of this size: 1 px per 500 (crowds: per 1,500) of its mean side."""
     side = math.sqrt(shape[0] * shape[1])
     return max(1, round(side / (1500 if crowd else 500)))
 
 
-def _draw_masks(canvas: Picture, instances: Instances, colours: list[Colour], opacity: float, thickness: int) -> None:
+def _draw_masks(canvas: RGBImage, instances: Instances, colors: list[Color], opacity: float, thickness: int) -> None:
     """Blend each mask inside its box, large ones first so that small ones stay visible."""
     assert instances.masks is not None
     bitmaps = instances.masks.to_bitmaps()
@@ -197,18 +197,18 @@ def _draw_masks(canvas: Picture, instances: Instances, colours: list[Colour], op
             continue
         if opacity > 0:
             window = canvas[y : y + crop.shape[0], x : x + crop.shape[1]]
-            tint = np.asarray(colours[i], np.float32) * opacity
+            tint = np.asarray(colors[i], np.float32) * opacity
             window[crop] = np.rint(window[crop] * np.float32(1 - opacity) + tint).astype(np.uint8)
         if thickness > 0:
             rings, _ = cv2.findContours(crop.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(canvas, rings, -1, colours[i], thickness, cv2.LINE_AA, offset=(x, y))
+            cv2.drawContours(canvas, rings, -1, colors[i], thickness, cv2.LINE_AA, offset=(x, y))
 
 
-def _draw_crowd(canvas: Picture, instances: Instances, colours: list[Colour], opacity: float, thickness: int) -> None:
-    """All masks through one label map: the cost is the picture's, whatever the number of objects."""
+def _draw_crowd(canvas: RGBImage, instances: Instances, colors: list[Color], opacity: float, thickness: int) -> None:
+    """All masks through one label map: the cost is the image's, whatever the number of objects."""
     assert instances.masks is not None
     labels = instances.masks.to_label_map()
-    table = np.array([(0, 0, 0), *colours], np.uint8)
+    table = np.array([(0, 0, 0), *colors], np.uint8)
     step = max(1, (1 << 22) // labels.shape[1])
     edge = _edges(labels, thickness)
     for top in range(0, len(labels), step):
@@ -236,41 +236,41 @@ def _edges(labels: NDArray[np.int32], thickness: int) -> NDArray[np.bool_]:
     return edge
 
 
-def _draw_boxes(canvas: Picture, instances: Instances, colours: list[Colour], thickness: int) -> None:
-    for box, tint in zip(instances.boxes.round().int().tolist(), colours, strict=True):
+def _draw_boxes(canvas: RGBImage, instances: Instances, colors: list[Color], thickness: int) -> None:
+    for box, tint in zip(instances.boxes.round().int().tolist(), colors, strict=True):
         cv2.rectangle(canvas, (box[0], box[1]), (box[2] - 1, box[3] - 1), tint, thickness)
 
 
-def _draw_keypoints(canvas: Picture, instances: Instances, colours: list[Colour], least: float) -> None:
-    """Limbs in the object's colour, with a dark rim to be seen on anything, and white joints over them."""
+def _draw_keypoints(canvas: RGBImage, instances: Instances, colors: list[Color], least: float) -> None:
+    """Limbs in the object's color, with a dark rim to be seen on anything, and white joints over them."""
     assert instances.keypoints is not None
     radius = max(2, _thickness(canvas.shape, False))
     labels = [0] * len(instances) if instances.labels is None else instances.labels.tolist()
-    for points, label, tint in zip(instances.keypoints.tolist(), labels, colours, strict=True):
-        # cv2 counts from pixel centres, and in sixteenths for smooth lines
+    for points, label, tint in zip(instances.keypoints.tolist(), labels, colors, strict=True):
+        # cv2 counts from pixel centers, and in sixteenths for smooth lines
         places = [(round((x - 0.5) * 16), round((y - 0.5) * 16)) for x, y, _ in points]
         shown = [score >= least and score > 0 for *_, score in points]
         known = instances.categories[label].skeleton if label < len(instances.categories) else ()
         limbs = [(places[a], places[b]) for a, b in known if max(a, b) < len(points) and shown[a] and shown[b]]
-        for colour, width in (((20, 20, 20), radius + 2), (tint, radius)):
+        for color, width in (((20, 20, 20), radius + 2), (tint, radius)):
             for start, end in limbs:
-                cv2.line(canvas, start, end, colour, width, cv2.LINE_AA, 4)
+                cv2.line(canvas, start, end, color, width, cv2.LINE_AA, 4)
         for place, seen in zip(places, shown, strict=True):
             if seen:
                 cv2.circle(canvas, place, (radius + 1) * 16, (20, 20, 20), -1, cv2.LINE_AA, 4)
                 cv2.circle(canvas, place, radius * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
 
 
-def write_names(canvas: Picture, instances: Instances, options: DrawOptions | None = None) -> Picture:
-    """Class and score on a plate in each object's colour, at a size to be read in a picture of this size.
+def write_names(canvas: RGBImage, instances: Instances, options: DrawOptions | None = None) -> RGBImage:
+    """Class and score on a plate in each object's color, at a size to be read in an image of this size.
 
-    A plate that would cover more than 40% of the picture's width, or mostly other plates, is left out.
+    A plate that would cover more than 40% of the image's width, or mostly other plates, is left out.
     """
     height, width = canvas.shape[:2]
-    colours = instance_colours(instances, options or DrawOptions())
+    colors = instance_colors(instances, options or DrawOptions())
     size = min(96, max(11, round(0.021 * math.sqrt(height * width))))
-    picture = Image.fromarray(canvas)
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size)
+    image = Image.fromarray(canvas)
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size)
     margin = max(2, size // 5)
     taken: list[tuple[int, int, int, int]] = []
     for i, (text, box) in enumerate(zip(_captions(instances), instances.boxes.tolist(), strict=True)):
@@ -282,9 +282,9 @@ def write_names(canvas: Picture, instances: Instances, options: DrawOptions | No
         if hidden > 0.5:
             continue
         taken.append((x, y, x + plate[0], y + plate[1]))
-        pen.rectangle((x, y, x + plate[0] - 1, y + plate[1] - 1), fill=colours[i])
-        pen.text((x + margin - left, y + margin - top), text, font=font, fill=_ink(colours[i]))
-    return np.array(picture)
+        pen.rectangle((x, y, x + plate[0] - 1, y + plate[1] - 1), fill=colors[i])
+        pen.text((x + margin - left, y + margin - top), text, font=font, fill=_ink(colors[i]))
+    return np.array(image)
 
 
 def _captions(instances: Instances) -> list[str]:
@@ -319,7 +319,7 @@ def _place(
     return best
 
 
-def _ink(plate: Colour) -> Colour:
+def _ink(plate: Color) -> Color:
     """Black or white, whichever reads better on the plate (relative luminance, WCAG 2)."""
     linear = [(v / 255) ** 2.2 for v in plate]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -13,15 +13,15 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from eachmask.accel import winograd
 from eachmask.backbones import fuse
-from eachmask.backbones.bodies import ResNet
 from eachmask.backbones.fpn import FPN
-from eachmask.backbones.fuse import FastConv2d, optimise_for_inference
-from eachmask.ops import winograd
+from eachmask.backbones.fuse import FastConv2d, optimize_for_inference
+from eachmask.backbones.networks import ResNet
 
 
 def used(model: nn.Module) -> nn.Module:
-    """With statistics of normalisation that are not the initial ones."""
+    """With statistics of normalization that are not the initial ones."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -40,15 +40,15 @@ BUILDERS = {
 
 @pytest.mark.parametrize("name", BUILDERS)
 @torch.inference_mode()
-def test_same_outputs_after_optimising_pickling_and_optimising_again(name):
+def test_same_outputs_after_optimizing_pickling_and_optimizing_again(name):
     model = used(BUILDERS[name]())
     image = torch.randn(1, 3, 128, 160)
     expected = model(image)
-    fast = optimise_for_inference(model)
-    for candidate in (fast, pickle.loads(pickle.dumps(fast)), optimise_for_inference(copy.deepcopy(fast))):
+    fast = optimize_for_inference(model)
+    for candidate in (fast, pickle.loads(pickle.dumps(fast)), optimize_for_inference(copy.deepcopy(fast))):
         assert torch.allclose(candidate(image), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     assert torch.equal(model(image), expected), "the original is untouched"
-    spent = optimise_for_inference(model, in_place=True)
+    spent = optimize_for_inference(model, in_place=True)
     assert spent is model and torch.equal(spent(image), fast(image))
 
 
@@ -56,7 +56,7 @@ def test_same_outputs_after_optimising_pickling_and_optimising_again(name):
 def test_same_pyramid():
     model = used(FPN(ResNet("resnet18")))
     image = torch.randn(2, 3, 96, 160)
-    for ours, plain in zip(optimise_for_inference(model)(image).maps, model(image).maps, strict=True):
+    for ours, plain in zip(optimize_for_inference(model)(image).maps, model(image).maps, strict=True):
         assert torch.allclose(ours, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
 
 
@@ -113,7 +113,7 @@ def test_nothing_of_the_weights_that_were_exchanged_stays() -> None:
     try:
         model = used(FPN(ResNet("resnet18")))
         replaced = [weakref.ref(module) for module in model.modules() if type(module) is nn.Conv2d]
-        optimise_for_inference(model, in_place=True)
+        optimize_for_inference(model, in_place=True)
         assert len(replaced) > 20 and not any(ref() is not None for ref in replaced)
     finally:
         gc.enable()
@@ -127,7 +127,7 @@ def test_the_widest_convolutions_go_without_winograd_where_weights_take_too_much
     wide, narrow = (4 * 4 * conv.weight.numel() for conv in net[:2])
     for room, allowed in ((wide + narrow, [True, True]), (wide + narrow - 1, [False, True]), (0, [False, False])):
         monkeypatch.setattr(fuse, "_MOST_WEIGHTS", weights + room)
-        fast = optimise_for_inference(optimise_for_inference(net))
+        fast = optimize_for_inference(optimize_for_inference(net))
         monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
         x = torch.randn(1, 128, 64, 64)
         torch.testing.assert_close(fast(x), net(x), atol=1e-4, rtol=1e-4)
@@ -154,7 +154,7 @@ def test_tensorflows_padding_without_a_padded_copy(
 ) -> None:
     torch.manual_seed(0)
     conv = timm.layers.Conv2dSame(6, 12, kernel, stride=2, groups=groups)
-    fast = optimise_for_inference(nn.Sequential(conv, nn.ReLU6() if limits[1] == 6 else nn.Identity()))
+    fast = optimize_for_inference(nn.Sequential(conv, nn.ReLU6() if limits[1] == 6 else nn.Identity()))
     assert type(fast[0]) is fuse.FastConv2dSame and type(fast[1]) is nn.Identity
     x = 4 * torch.randn(2, 6, *size)
     expected = conv(x).clamp(*limits)
@@ -176,7 +176,7 @@ def test_the_widest_weights_are_not_laid_out_for_good(monkeypatch: pytest.Monkey
     x = torch.randn(1, 8, 40, 40)
     for most, kept in ((narrow + wide, [True, True]), (narrow + wide - 1, [True, False]), (0, [False, False])):
         monkeypatch.setattr(fuse, "_MOST_LAYOUTS", most)
-        fast = optimise_for_inference(net)
+        fast = optimize_for_inference(net)
         torch.testing.assert_close(fast(x), net(x), atol=1e-5, rtol=1e-5)
         with torch.inference_mode():
             added = fast[2].add_to(torch.ones(1, 64, 9, 9), fast[0](x))

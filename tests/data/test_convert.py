@@ -10,10 +10,10 @@ from small_sets import make_set
 
 from eachmask.cli.convert import ConvertOptions
 from eachmask.cli.convert import convert as run_command
-from eachmask.data.annotated import contained
-from eachmask.data.coco import CocoDataset
-from eachmask.data.coco_folder import read_coco_folder, write_coco_folder
 from eachmask.data.convert import FORMATS, REPORT, compare, convert, detect_format, read_any
+from eachmask.data.dataset import contained
+from eachmask.data.formats.coco import CocoDataset
+from eachmask.data.formats.coco_folder import read_coco_folder, write_coco_folder
 from eachmask.structures import UserError
 
 NAMES = [known.name for known in FORMATS]
@@ -28,7 +28,7 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_format_is_written_recognised_and_measured(coco: Path, tmp_path: Path, name: str) -> None:
+def test_every_format_is_written_recognized_and_measured(coco: Path, tmp_path: Path, name: str) -> None:
     report = convert(coco, tmp_path / "out", name)
     assert report.source_format == "coco"
     assert detect_format(tmp_path / "out").name == name
@@ -36,7 +36,7 @@ def test_every_format_is_written_recognised_and_measured(coco: Path, tmp_path: P
     assert (report.loss.crowd, report.loss.crowd_lost, report.loss.class_changed) == (1, 0, 0)
     assert (report.with_holes, report.with_parts) == (2, 3)
     assert report.loss.exact == (name in WITH_OVERLAPS)
-    if name not in WITH_OVERLAPS:  # in two pictures objects 2 and 4 share 6 x 16 pixels less those in the hole
+    if name not in WITH_OVERLAPS:  # in two images objects 2 and 4 share 6 x 16 pixels less those in the hole
         assert report.loss.objects_changed == 2 and report.loss.pixels_lost > 0 and 0 < report.loss.min_iou < 1
         assert {row[0] for row in report.worst} == {"train/a.png", "val/c.png"}
     written = json.loads((tmp_path / "out" / REPORT).read_text())
@@ -85,7 +85,7 @@ def test_nothing_is_written_outside_the_target(tmp_path: Path) -> None:
     first = data.splits["train"][0]
     data.splits["train"].append(type(first)("../../escaped.png", first.path, first.targets))
     inside = contained(data)
-    assert [picture.name for _, picture in inside.pictures()] == ["a.png", "b.png", "c.png"]
+    assert [image.name for _, image in inside.images()] == ["a.png", "b.png", "c.png"]
     assert all("/" not in split and not split.startswith(".") for split in inside.splits)
     assert "escaped" in str(inside.problems[0])
 
@@ -194,7 +194,7 @@ def test_splits_of_other_names_find_their_images(tmp_path: Path, split: str) -> 
     data.splits = {split: data.splits["train"]}
     write_coco_folder(tmp_path / "coco", data)
     assert convert(tmp_path / "coco", tmp_path / "out", "yolo").loss.exact
-    assert all(picture.path.is_file() for _, picture in read_coco_folder(tmp_path / "coco").pictures())
+    assert all(image.path.is_file() for _, image in read_coco_folder(tmp_path / "coco").images())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -226,7 +226,7 @@ def test_mistakes_in_the_call_are_explained(coco: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("middle", ["yolo", "voc", "labelme", "label-maps"])
-def test_round_trips_of_real_pictures(shared: Path, tmp_path: Path, middle: str) -> None:
+def test_round_trips_of_real_images(shared: Path, tmp_path: Path, middle: str) -> None:
     source = shared / "data" / "fruits-nuts"
     report = convert(source, tmp_path / "there", middle)
     convert(tmp_path / "there", tmp_path / "back", "coco")
@@ -235,5 +235,5 @@ def test_round_trips_of_real_pictures(shared: Path, tmp_path: Path, middle: str)
     assert loss == report.loss
     if middle in WITH_OVERLAPS:
         assert loss.exact
-    else:  # 12 pairs of neighbours overlap by a few pixels
+    else:  # 12 pairs of neighbors overlap by a few pixels
         assert loss.pixels_lost == 258 and loss.pixels_added == 0 and loss.min_iou > 0.99

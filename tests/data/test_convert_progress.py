@@ -1,4 +1,4 @@
-"""Converting a large set: one sees it go on, and memory does not follow the pictures' pixels."""
+"""Converting a large set: one sees it go on, and memory does not follow the images' pixels."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ import pytest
 import torch
 from small_sets import CATEGORIES, make_set
 
-from eachmask.cli.bar import bar_after_a_while
-from eachmask.data.annotated import AnnotatedSet, Picture, instances_of, masks_of
-from eachmask.data.coco_folder import read_coco_folder, write_coco_folder
 from eachmask.data.convert import FORMATS, compare, convert
+from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, instances_of, masks_of
+from eachmask.data.formats.coco_folder import read_coco_folder, write_coco_folder
+from eachmask.files.progress_bar import bar_after_a_while
 from eachmask.structures import RLE, Instances
 
 T = TypeVar("T")
 
 
 @pytest.mark.parametrize("name", [known.name for known in FORMATS])
-def test_every_picture_is_seen_to_be_written_read_and_compared(tmp_path: Path, name: str) -> None:
+def test_every_image_is_seen_to_be_written_read_and_compared(tmp_path: Path, name: str) -> None:
     write_coco_folder(tmp_path / "coco", make_set(tmp_path / "images"))
     seen: dict[str, int] = {}
 
-    def watch(what: str, items: Collection[T], /) -> Iterable[T]:
+    def progress(what: str, items: Collection[T], /) -> Iterable[T]:
         for item in items:
             seen[what] = seen.get(what, 0) + 1
             yield item
 
-    convert(tmp_path / "coco", tmp_path / "out", name, watch=watch)
+    convert(tmp_path / "coco", tmp_path / "out", name, progress=progress)
     for what in ("reading", "writing", "reading back", "comparing", "counting"):
         assert seen[what] == 3, what
 
 
 def test_a_bar_comes_after_a_while(capsys: pytest.CaptureFixture[str]) -> None:
-    with bar_after_a_while(seconds=0.05) as watch:
+    with bar_after_a_while(seconds=0.05) as progress:
         for split in ("ab", "cde"):  # two splits, one bar
-            for _ in watch("reading", split):
+            for _ in progress("reading", split):
                 time.sleep(0.05)
     shown = capsys.readouterr().err
     assert shown.count("reading") == 1 and "5/5" in shown and "left" in shown
 
 
 def test_what_is_soon_done_has_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    with bar_after_a_while(seconds=60) as watch:
-        assert list(watch("reading", "ab")) == ["a", "b"]
+    with bar_after_a_while(seconds=60) as progress:
+        assert list(progress("reading", "ab")) == ["a", "b"]
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_bar_does_not_swallow_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="mistake"), bar_after_a_while(seconds=60) as watch:
-        for _ in watch("reading", "ab"):
+    with pytest.raises(ValueError, match="mistake"), bar_after_a_while(seconds=60) as progress:
+        for _ in progress("reading", "ab"):
             raise ValueError("mistake")
 
 
@@ -65,24 +65,24 @@ def test_masks_do_not_keep_what_they_work_out(tmp_path: Path) -> None:
     data, again = read_coco_folder(tmp_path / "coco"), read_coco_folder(tmp_path / "coco")
     assert compare(data, again)[0].exact
     write_coco_folder(tmp_path / "copy", data)
-    for _, picture in [*data.pictures(), *again.pictures()]:
-        assert picture.targets.masks is not None and "runs" not in vars(picture.targets.masks)
+    for _, image in [*data.images(), *again.images()]:
+        assert image.targets.masks is not None and "runs" not in vars(image.targets.masks)
     first = data.splits["train"][0].targets
     masks_of(first).area()
     assert "runs" not in vars(first.masks)
 
 
 @pytest.mark.parametrize("name", ["coco", "yolo", "label-maps"])
-def test_memory_is_that_of_a_few_pictures(tmp_path: Path, name: str) -> None:
-    """30 pictures of 1000 x 1000: their label maps or bitmaps together would be 30 to 240 MB."""
+def test_memory_is_that_of_a_few_images(tmp_path: Path, name: str) -> None:
+    """30 images of 1000 x 1000: their label maps or bitmaps together would be 30 to 240 MB."""
     side, number = 1000, 30
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images/0.png"), np.zeros((side, side), np.uint8))
     bitmaps = np.zeros((2, side, side), bool)
     bitmaps[0, 20:900, 30:400] = bitmaps[1, 100:800, 500:950] = True
     targets = instances_of(RLE.from_bitmaps(bitmaps), [0, 1], [False, False], CATEGORIES)
-    pictures = [Picture(f"{i}.png", tmp_path / "images/0.png", targets) for i in range(number)]
-    write_coco_folder(tmp_path / "coco", AnnotatedSet(CATEGORIES, {"train": pictures}))
+    images = [AnnotatedImage(f"{i}.png", tmp_path / "images/0.png", targets) for i in range(number)]
+    write_coco_folder(tmp_path / "coco", AnnotatedSet(CATEGORIES, {"train": images}))
     convert(tmp_path / "coco", tmp_path / "warm", name)  # what is imported on first use does not count
     tracemalloc.start()
     try:
@@ -93,7 +93,7 @@ def test_memory_is_that_of_a_few_pictures(tmp_path: Path, name: str) -> None:
     assert peak < (25e6 if name == "label-maps" else 5e6)
 
 
-def test_pictures_keep_their_objects_as_they_were_given(tmp_path: Path) -> None:
+def test_images_keep_their_objects_as_they_were_given(tmp_path: Path) -> None:
     masks = RLE.from_bitmaps(np.eye(6, dtype=bool).reshape(1, 6, 6).repeat(2, 0))
     boxes = torch.tensor([[0, 0, 6, 6], [0.5, 0, 6, 6]])
     points = torch.rand(2, 5, 3)
@@ -104,9 +104,9 @@ def test_pictures_keep_their_objects_as_they_were_given(tmp_path: Path) -> None:
         Instances((6, 6), boxes),
         Instances.empty((6, 6)),
     ):  # fmt: skip
-        picture = Picture("a.png", tmp_path / "a.png", targets)
-        again = replace(picture, name="b.png").targets
-        assert vars(picture).keys() == vars(replace(picture, name="b.png")).keys()
+        image = AnnotatedImage("a.png", tmp_path / "a.png", targets)
+        again = replace(image, name="b.png").targets
+        assert vars(image).keys() == vars(replace(image, name="b.png")).keys()
         assert again.image_size == (6, 6) and again.categories == targets.categories
         for name in ("boxes", "labels", "scores", "keypoints", "crowd"):
             old, new = getattr(targets, name), getattr(again, name)
@@ -114,5 +114,5 @@ def test_pictures_keep_their_objects_as_they_were_given(tmp_path: Path) -> None:
         assert (again.masks is None) == (targets.masks is None)
         if targets.masks is not None and again.masks is not None:
             assert again.masks.to_rle().to_coco() == targets.masks.to_rle().to_coco()
-        again.boxes += 1  # they can be changed, and the picture's are as before
-        assert torch.equal(picture.targets.boxes, targets.boxes)
+        again.boxes += 1  # they can be changed, and the image's are as before
+        assert torch.equal(image.targets.boxes, targets.boxes)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from eachmask.data.crops import crops, file_safe
-from eachmask.data.geojson import to_geojson, to_polygon_list
-from eachmask.data.label_maps import encode_label_map, label_map_suffix, read_label_map, write_label_map
+from eachmask.data.formats.crops import crops, file_safe
+from eachmask.data.formats.geojson import to_geojson, to_polygon_list
+from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix, read_label_map, write_label_map
 from eachmask.structures import RLE, Bitmaps, Category, Instances, UserError
 
 
@@ -32,7 +32,7 @@ def instances() -> Instances:
 
 
 def _fill(polygons: list, size: tuple[int, int]) -> np.ndarray:
-    """Even-odd filling, by asking for every pixel's centre."""
+    """Even-odd filling, by asking for every pixel's center."""
     ys, xs = np.mgrid[: size[0], : size[1]] + 0.5
     inside = np.zeros(size, bool)
     for rings in polygons:

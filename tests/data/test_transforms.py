@@ -9,7 +9,7 @@ import torch
 
 from eachmask.data.sample import Sample
 from eachmask.data.samplers import repeat_factors
-from eachmask.data.transforms.colour import PhotoLight
+from eachmask.data.transforms.color import PhotoLight
 from eachmask.data.transforms.crop import LEAST_AREA, Flip, LargeScaleJitter, cut, padded
 from eachmask.data.transforms.mix import CopyPaste, Mosaic
 from eachmask.structures import RLE, Category, Instances
@@ -18,7 +18,7 @@ SIZE = (40, 60)
 
 
 def sample(seed: int = 0, labels: tuple[int, ...] = (0, 1), size: tuple[int, int] = SIZE) -> Sample:
-    """A grey picture in which every object's pixels have a brightness of their own; the two objects overlap."""
+    """A gray image in which every object's pixels have a brightness of their own; the two objects overlap."""
     height, width = size
     bitmaps = np.zeros((2, height, width), bool)
     bitmaps[0, 8:24, 10:30] = True
@@ -36,7 +36,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_a_window_without_scaling_is_the_picture_itself():
+def test_a_window_without_scaling_is_the_image_itself():
     whole = sample()
     window = cut(whole, SIZE, (5, 7, 45, 39))
     assert np.array_equal(window.image, whole.image[7:39, 5:45])
@@ -62,8 +62,8 @@ def test_padding_is_at_the_right_and_the_bottom():
     assert (whole.image[40:] == 0.5).all() and (whole.image[:, 60:] == 0.5).all()
     assert whole.targets.image_size == whole.targets.masks.size == (64, 64)
     assert np.array_equal(whole.targets.masks.area(), sample().targets.masks.area())
-    grey = padded(replace(sample(), image=(sample().image * 255).astype(np.uint8)), (64, 64))
-    assert (grey.image[40:] == 127).all()
+    gray = padded(replace(sample(), image=(sample().image * 255).astype(np.uint8)), (64, 64))
+    assert (gray.image[40:] == 127).all()
 
 
 def test_jitter_gives_the_window_and_the_same_one_from_the_same_chance():
@@ -141,7 +141,7 @@ def test_a_mosaic_has_a_quarter_of_each():
     for value, corner in zip((0.1, 0.2, 0.3, 0.4), ((0, 0), (0, -1), (-1, 0), (-1, -1)), strict=True):
         assert mixed.image[corner][0] == pytest.approx(value)
     masks = mixed.targets.masks.decode()
-    assert (masks[:, :20, :30].any((1, 2)) + masks[:, 20:, 30:].any((1, 2)) <= 1).all(), "nobody crosses the centre"
+    assert (masks[:, :20, :30].any((1, 2)) + masks[:, 20:, 30:].any((1, 2)) <= 1).all(), "nobody crosses the center"
     assert masks.any(0).sum() == sample().targets.masks.union().area()[0], "each quarter shows its own part"
 
 

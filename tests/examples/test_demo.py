@@ -22,16 +22,16 @@ def test_demo_without_network_or_cache(tmp_path: Path) -> None:
         assert str(results / name) in done.stdout and (results / name).exists()
     summary = json.loads((results / "summary.json").read_text())
     assert summary["failed"] == 0 and summary["done"] == 2
-    per_picture = dict.fromkeys(("coins.png", "hubble_deep_field.jpg"), 0)
+    per_image = dict.fromkeys(("coins.png", "hubble_deep_field.jpg"), 0)
     found = json.loads((results / "predictions.json").read_text())
     names = {image["id"]: Path(image["file_name"]).name for image in found["images"]}
     for annotation in found["annotations"]:
-        per_picture[names[annotation["image_id"]]] += 1
-    assert 22 <= per_picture["coins.png"] <= 30, "the picture shows 24 coins"
-    assert per_picture["hubble_deep_field.jpg"] > 50, "the picture shows some dozens of large galaxies"
+        per_image[names[annotation["image_id"]]] += 1
+    assert 22 <= per_image["coins.png"] <= 30, "the image shows 24 coins"
+    assert per_image["hubble_deep_field.jpg"] > 50, "the image shows some dozens of large galaxies"
     photographs = json.loads((tmp_path / "out" / "objects" / "predictions.json").read_text())
     kinds = {category["id"]: category["name"] for category in photographs["categories"]}
-    pictures = {image["id"]: Path(image["file_name"]).name for image in photographs["images"]}
-    seen = {(pictures[a["image_id"]], kinds[a["category_id"]]) for a in photographs["annotations"]}
+    images = {image["id"]: Path(image["file_name"]).name for image in photographs["images"]}
+    seen = {(images[a["image_id"]], kinds[a["category_id"]]) for a in photographs["annotations"]}
     assert {("astronaut.png", "person"), ("chelsea.png", "animal"), ("coffee.png", "kitchen")} <= seen
     assert "mask_rcnn_r50_fpn_v2" in done.stdout and "make demo FETCH=1" in done.stdout

@@ -18,9 +18,9 @@ BLOCKS = re.findall(r"```(bash|python) run\n(.*?)```", README, flags=re.DOTALL)
 
 @pytest.fixture
 def newcomer(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """A folder with pictures, and an environment in which ``eachmask`` is found by name."""
-    (tmp_path / "pictures").mkdir()
-    shutil.copy(Path(skimage.__file__).parent / "data" / "coins.png", tmp_path / "pictures")
+    """A folder with images, and an environment in which ``eachmask`` is found by name."""
+    (tmp_path / "images").mkdir()
+    shutil.copy(Path(skimage.__file__).parent / "data" / "coins.png", tmp_path / "images")
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "eachmask"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m eachmask "$@"\n')

@@ -10,7 +10,7 @@ from eachmask.models.instance.blendmask import IGNORED, blend, classes_of_pixels
 from eachmask.structures import RLE, Instances
 
 
-def test_blending_is_a_normalised_mixture_of_bases():
+def test_blending_is_a_normalized_mixture_of_bases():
     torch.manual_seed(0)
     bases, attention = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 2, 2)
     found = blend(bases, attention)

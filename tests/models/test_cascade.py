@@ -29,21 +29,21 @@ def target(*boxes: list[float]) -> Instances:
 def test_the_same_slip_weighs_more_at_later_stages():
     """A tenth of the side off is 1, 2, 3 of what the head is asked for: little errors are worth mending."""
     truth, near = torch.tensor([[10.0, 10, 50, 50]]), torch.tensor([[6.0, 10, 46, 50]])
-    shifts = [box_ops.encode(truth, near, weights) for weights in Config().stage_box_weights]
-    assert torch.allclose(torch.cat(shifts)[:, 0], torch.tensor([1.0, 2.0, 3.0]))
+    deltas = [box_ops.encode(truth, near, weights) for weights in Config().stage_box_weights]
+    assert torch.allclose(torch.cat(deltas)[:, 0], torch.tensor([1.0, 2.0, 3.0]))
     wider = torch.tensor([[10.0, 10, 10 + 40 / torch.e, 50]])
-    shifts = [box_ops.encode(truth, wider, weights) for weights in Config().stage_box_weights]
-    assert torch.allclose(torch.cat(shifts)[:, 2], torch.tensor([5.0, 10.0, 15.0]))
+    deltas = [box_ops.encode(truth, wider, weights) for weights in Config().stage_box_weights]
+    assert torch.allclose(torch.cat(deltas)[:, 2], torch.tensor([5.0, 10.0, 15.0]))
 
 
 def test_a_stage_that_is_right_mends_boxes_onto_the_truth(model):
     truth = torch.tensor([[10.0, 12, 50, 40], [60.0, 5, 90, 60]])
     boxes = torch.tensor([[5.0, 14, 45, 50], [50.0, 0, 96, 50]])
     for stage, weights in enumerate(model.config.stage_box_weights):
-        shifts = box_ops.encode(truth, boxes, weights)[:, None]
-        (mended,) = model.mended(stage, [boxes], shifts, ((64, 96),))
+        deltas = box_ops.encode(truth, boxes, weights)[:, None]
+        (mended,) = model.mended(stage, [boxes], deltas, ((64, 96),))
         assert torch.allclose(mended, truth, atol=1e-4)
-        (clipped,) = model.mended(stage, [boxes], shifts, ((30, 80),))
+        (clipped,) = model.mended(stage, [boxes], deltas, ((30, 80),))
         assert torch.allclose(clipped, box_ops.clip(truth, (30, 80)), atol=1e-4)
 
 
@@ -83,9 +83,9 @@ def test_scores_are_the_mean_over_the_stages(average):
     ((found, scores),) = model.judge(raw, boxes)
     logits = []
     for stage in range(3):
-        answer, shifts = model.run_stage(stage, raw.features, boxes)
+        answer, deltas = model.run_stage(stage, raw.features, boxes)
         logits.append(answer)
-        boxes = model.mended(stage, boxes, shifts, raw.sizes)
+        boxes = model.mended(stage, boxes, deltas, raw.sizes)
     stack = torch.stack(logits)
     mean = stack.mean(0).softmax(1) if average == "logits" else stack.softmax(2).mean(0)
     assert torch.allclose(scores, mean[:, :3], atol=1e-6) and torch.equal(found[:, 0], boxes[0])

@@ -9,8 +9,8 @@ import torch
 from eachmask.models.instance.centermask import (
     SpatialAttention,
     centermask_lite0_fpn,
+    gt_masks,
     share_levels,
-    true_masks,
     true_shares,
 )
 from eachmask.structures import DecodeOptions, ImageBatch, Polygons
@@ -39,9 +39,9 @@ def test_polygons_are_filled_at_the_size_of_the_head():
     ring = np.array([[10.0, 10.0], [50.0, 10.0], [50.0, 34.0], [10.0, 34.0]])
     masks = Polygons([[ring]], (), (60, 80))
     boxes = torch.tensor([[10.0, 10.0, 50.0, 34.0], [30.0, 10.0, 70.0, 34.0]])
-    filled = true_masks(masks, torch.tensor([0, 0]), boxes, 28)
+    filled = gt_masks(masks, torch.tensor([0, 0]), boxes, 28)
     assert filled[0].all() and filled[1, :, :14].all() and not filled[1, :, 14:].any()
-    cut = true_masks(masks.to_rle(), torch.tensor([0, 0]), boxes, 28)
+    cut = gt_masks(masks.to_rle(), torch.tensor([0, 0]), boxes, 28)
     assert (filled != cut).float().mean() < 0.05
     for any_masks in (masks, masks.to_rle()):
         assert torch.allclose(true_shares(any_masks, torch.tensor([0, 0]), boxes), torch.tensor([1.0, 0.5]), atol=0.02)

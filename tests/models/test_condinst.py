@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from eachmask.models.instance.condinst import aligned_upsample, centres_of_mass, condinst_lite0_fpn
+from eachmask.models.instance.condinst import aligned_upsample, centers_of_mass, condinst_lite0_fpn
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
 
@@ -28,13 +28,13 @@ def test_aligned_upsampling_keeps_cells_at_their_places():
                 assert torch.allclose(found[..., row, column], wanted, atol=1e-5)
 
 
-def test_places_stand_for_objects_near_their_centre_of_mass():
+def test_places_stand_for_objects_near_their_center_of_mass():
     bitmaps = np.zeros((2, 40, 50), bool)
     bitmaps[0, 10:30, 5:8] = bitmaps[0, 27:30, 5:45] = True  # an L: its mass is not in the middle of its box
     masks = RLE.from_bitmaps(bitmaps)
     boxes = torch.from_numpy(masks.boxes())
     boxes[1] = torch.tensor([2.0, 4.0, 6.0, 8.0])  # no pixels: the box must do
-    found = centres_of_mass(Instances((40, 50), boxes, masks=masks, labels=torch.tensor([0, 0])))
+    found = centers_of_mass(Instances((40, 50), boxes, masks=masks, labels=torch.tensor([0, 0])))
     ys, xs = np.nonzero(bitmaps[0])
     assert torch.allclose(found, torch.tensor([[xs.mean(), ys.mean()], [4.0, 6.0]], dtype=torch.float32))
 

@@ -34,7 +34,7 @@ class Case:
     score: float = 0.01
     """Of the threshold under which an untrained network finds something."""
     learning_rate: float = 1e-3
-    """With which it memorises; 0 where a sibling of the same code does that for it."""
+    """With which it memorizes; 0 where a sibling of the same code does that for it."""
 
     def build(self) -> nn.Module:
         torch.manual_seed(0)
@@ -44,7 +44,7 @@ class Case:
 CASES = [
     Case("faster_rcnn_lite0_fpn", config=FEW, masks=False),
     Case("faster_rcnn_r50_fpn", config=FEW, masks=False, learning_rate=0),
-    Case("mask_rcnn_lite0_p3", config=FEW | {"box_agnostic": True, "mask_agnostic": True, "one_label": True}),
+    Case("mask_rcnn_lite0_p3", config=FEW | {"box_agnostic": True, "mask_agnostic": True, "class_agnostic_nms": True}),
     Case("mask_rcnn_lite0_fpn", config=FEW),
     Case("mask_rcnn_r18_fpn", config=FEW, learning_rate=3e-4),
     Case("mask_rcnn_r50_fpn", config=FEW, learning_rate=0),
@@ -69,13 +69,13 @@ CASES = [
     Case("decoupled_solo_lite0", score=0.001),
     Case("solov2_lite0", score=0.001),
     Case("tensormask_lite0_fpn", score=0.005),
-    # In 7 x 7 cells two objects of the pictures to memorise would have one cell between them.
+    # In 7 x 7 cells two objects of the images to memorize would have one cell between them.
     Case("yolo_v1_lite0", config={"grid": 9}, masks=False, learning_rate=3e-4),
     Case("panoptic_deeplab_lite0", 1, {"heat_threshold": 0.01}),
     Case("yolact_lite0"),
     Case("fastsam_lite0", 1),
     Case("yolact_plus_r18", learning_rate=3e-4),
-    Case("sds_lite0", config={"roi_batch": 16, "proposals": 24}),  # with 16, one object to memorise has none
+    Case("sds_lite0", config={"roi_batch": 16, "proposals": 24}),  # with 16, one object to memorize has none
     Case("cfm_lite0", config={"roi_batch": 16}),
     Case("hypercolumns_lite0", config={"roi_batch": 16}),
     Case("mnc_lite0", config=FEW),
@@ -183,7 +183,7 @@ def test_large_variants_are_built_of_the_same_code(name):
 
 
 def scene(case: Case, size: tuple[int, int], num: int = 3, seed: int = 0) -> tuple[torch.Tensor, Instances]:
-    """A picture (3, H, W) of ellipses, coloured by class, and its targets."""
+    """An image (3, H, W) of ellipses, colored by class, and its targets."""
     rng = np.random.default_rng(seed)
     height, width = size
     ys, xs = np.mgrid[:height, :width] + 0.5
@@ -340,11 +340,11 @@ def test_crowd_is_not_learnt(case, model):
     """What a crowd region is said to hold makes no difference, but that it is one does."""
     batch, (target,) = scenes(case, (64, 96))
     crowd = torch.tensor([True] + [False] * (len(target) - 1))
-    relabelled = torch.cat([(target.labels[:1] + 1) % case.num_classes, target.labels[1:]])
+    relabeled = torch.cat([(target.labels[:1] + 1) % case.num_classes, target.labels[1:]])
     with torch.inference_mode():
         as_crowd, as_other = (
             losses_of(model, batch, [replace(target, crowd=crowd, labels=labels)])
-            for labels in (target.labels, relabelled)
+            for labels in (target.labels, relabeled)
         )
         as_object = losses_of(model, batch, [target])
     assert all(float(as_crowd[name]) == float(as_other[name]) for name in as_crowd)
@@ -352,12 +352,12 @@ def test_crowd_is_not_learnt(case, model):
 
 
 @pytest.mark.slow
-def test_memorises_a_few_images(case):
+def test_memorizes_a_few_images(case):
     if not case.learning_rate:
-        pytest.skip("a sibling of the same code memorises for it")
+        pytest.skip("a sibling of the same code memorizes for it")
     model = case.build()
     batch, targets = scenes(case, (96, 128), (128, 96), (128, 128))
-    optimiser = torch.optim.Adam(model.parameters(), lr=case.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=case.learning_rate)
     first, worst = None, 0.0
     for step in range(450):  # most need 150
         model.train()
@@ -365,10 +365,10 @@ def test_memorises_a_few_images(case):
         losses = model.losses(model(batch), targets)
         total = sum(losses.values())
         first = first or float(total.detach())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
+        optimizer.step()
         if step % 75 == 74:
             worst = least_overlap(case, predict(model.eval(), batch, score_threshold=0.5), targets)
             if worst > 0.5 and float(total.detach()) < 0.3 * first:

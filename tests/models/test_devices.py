@@ -69,19 +69,19 @@ def test_a_predictor_gives_its_results_in_main_memory(tile):
         config=case.config,
         preprocess=Preprocess(short_side=96, long_side=128),
     )
-    picture = np.random.default_rng(0).integers(0, 255, (80, 100, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (80, 100, 3), np.uint8)
     options = DecodeOptions(score_threshold=case.score)
     with pretended_gpu():
         predictor = Predictor(case.build(), info, device="cuda", precision="fp32")
-        found = predictor.predict(picture, tile=tile, options=options)
+        found = predictor.predict(image, tile=tile, options=options)
     assert len(found) and not isinstance(found.boxes, Away) and not isinstance(found.scores, Away)
     assert found.masks.to_rle().size == (80, 100)
 
 
 def test_a_bundled_model_names_what_it_finds_there():
-    picture = skimage.data.chelsea()[::2, ::2]
-    expected = load("objects", device="cpu", precision="fp32").predict(picture)
+    image = skimage.data.chelsea()[::2, ::2]
+    expected = load("objects", device="cpu", precision="fp32").predict(image)
     with pretended_gpu():
-        found = load("objects", device="cuda", precision="fp32").predict(picture)
+        found = load("objects", device="cuda", precision="fp32").predict(image)
     assert found.label_names == expected.label_names and found.fine_label_names == expected.fine_label_names
     assert len(found) and torch.allclose(found.boxes, expected.boxes, atol=0.5)

@@ -122,7 +122,7 @@ def test_a_later_stage_teaches_where_the_box_should_have_been(cascade):
     raw = cascade(ImageBatch.from_tensors([image]))
     losses = cascade.losses(raw, [target])
     assert {"class", "mask", "box", "class_2", "mask_2", "box_2"} < set(losses)
-    gradients = torch.autograd.grad(losses["class_2"], raw.shifts, allow_unused=True)
+    gradients = torch.autograd.grad(losses["class_2"], raw.deltas, allow_unused=True)
     assert any(g is not None and g.abs().sum() > 0 for g in gradients)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from eachmask import models
 from eachmask.backbones.features import Features
-from eachmask.backbones.fuse import optimise_for_inference
+from eachmask.backbones.fuse import optimize_for_inference
 from eachmask.models.detection.fast_rcnn import box_losses, select
 from eachmask.models.detection.faster_rcnn import FasterRCNN, faster_rcnn_lite0_fpn
 from eachmask.models.detection.faster_rcnn_c4 import faster_rcnn_r18_c4, faster_rcnn_r50_c4
@@ -47,7 +47,7 @@ def test_a_box_without_area_leaves_the_losses_finite_and_unchanged(model, order)
     assert {k: float(v) for k, v in losses.items()} == {k: float(v) for k, v in expected.items()}
 
 
-def test_sampled_proposals_are_balanced_and_labelled(model):
+def test_sampled_proposals_are_balanced_and_labeled(model):
     truth = target((10, 10, 40, 40), (60, 60, 90, 90))
     near = truth.boxes[[0, 1] * 200] + torch.rand(400, 4, generator=torch.Generator().manual_seed(0))
     far = torch.tensor([[45.0, 0, 55, 9]]).repeat(1000, 1)
@@ -65,11 +65,11 @@ def test_the_true_boxes_are_among_the_proposals(model):
 
 
 def test_box_loss_looks_at_the_true_class_alone():
-    logits, shifts = torch.zeros(2, 3), torch.zeros(2, 2, 4)
-    shifts[0, 1] = 1.0  # the wrong class's shifts cost nothing
-    losses = box_losses(logits, shifts, torch.tensor([0, 2]), torch.zeros(2, 4))
+    logits, deltas = torch.zeros(2, 3), torch.zeros(2, 2, 4)
+    deltas[0, 1] = 1.0  # the wrong class's deltas cost nothing
+    losses = box_losses(logits, deltas, torch.tensor([0, 2]), torch.zeros(2, 4))
     assert float(losses["box"]) == 0 and float(losses["class"]) == pytest.approx(torch.log(torch.tensor(3.0)))
-    losses = box_losses(logits, shifts, torch.tensor([1, 2]), torch.zeros(2, 4))
+    losses = box_losses(logits, deltas, torch.tensor([1, 2]), torch.zeros(2, 4))
     assert float(losses["box"]) == pytest.approx(4 * (1 - 0.5 / 9) / 2)  # smooth L1, over both RoIs
 
 
@@ -156,11 +156,11 @@ def test_a_body_of_timm_by_name():
     "name", ["cascade_mask_rcnn_lite0_fpn", "mask_scoring_rcnn_lite0_fpn", "panet_lite0_fpn", "faster_rcnn_r18_c4"]
 )
 @torch.inference_mode()
-def test_relatives_are_the_same_when_optimised(name):
+def test_relatives_are_the_same_when_optimized(name):
     torch.manual_seed(0)
     plain = models.variant(name)(num_classes=2, proposals=10, rpn_candidates=20, max_detections=5).eval()
     batch = ImageBatch.from_tensors([torch.rand(3, 64, 96)])
-    fast = optimise_for_inference(plain)
+    fast = optimize_for_inference(plain)
     for one, other in zip(plain(batch).objectness, fast(batch).objectness, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
     raw, boxes = plain(batch), [torch.tensor([[4.0, 5, 60, 50], [30.0, 10, 90, 64]])]

@@ -83,8 +83,8 @@ def test_a_box_takes_the_best_fit(found):
     assert len(by_box(found[:0], [0, 0, 3, 3])) == 0
 
 
-class Colours:
-    """An encoder whose space is the mean colour, for pictures and for three words."""
+class Colors:
+    """An encoder whose space is the mean color, for images and for three words."""
 
     def images(self, crops):
         return torch.stack([torch.from_numpy(crop.reshape(-1, 3).mean(0)) - 128 for crop in crops])
@@ -99,13 +99,13 @@ def test_text_takes_what_looks_like_it(found):
     image[20:55, 5:45, 0] = 255
     image[30:38, 30:38] = (0, 0, 255)
     image[5:30, 50:75, 1] = 255
-    one, similarity = by_text(found, image, "blue", Colours())
+    one, similarity = by_text(found, image, "blue", Colors())
     assert same(one, rectangle(30, 30, 38, 38)) and float(similarity) > 0.9
-    two, similarity = by_text(found, image, "red", Colours(), num=2)
+    two, similarity = by_text(found, image, "red", Colors(), num=2)
     assert set(two.masks.area().tolist()) == {20 * 35, 40 * 35} and (similarity.diff() <= 0).all()
-    assert len(by_text(found[:0], image, "red", Colours())[0]) == 0
+    assert len(by_text(found[:0], image, "red", Colors())[0]) == 0
     with pytest.raises(ValueError, match="height, width"):
-        by_text(found, image[:10], "red", Colours())
+        by_text(found, image[:10], "red", Colors())
 
 
 def test_knows_one_class_and_learns_from_objects_of_any(found):

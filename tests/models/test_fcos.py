@@ -31,7 +31,7 @@ def matched(boxes: list[list[float]], radius: float | None = None, crowd: list[b
     return assign(level_points(SHAPES, STRIDES), STRIDES, target, RANGES, radius)
 
 
-def test_points_are_the_centres_of_cells():
+def test_points_are_the_centers_of_cells():
     fine, coarse = level_points(SHAPES, STRIDES)
     assert fine[:2].tolist() == [[4, 4], [12, 4]] and coarse[-1].tolist() == [56, 56]
 
@@ -48,10 +48,10 @@ def test_the_smaller_of_two_objects_has_a_place():
     assert index[0, 0] == 0 and index[1, 1] == 1 and index[5, 5] == UNMATCHED
 
 
-def test_centre_sampling():
+def test_center_sampling():
     index = matched([[0.0, 0, 40, 40]], radius=1.0)[:64].reshape(8, 8)
     places = torch.nonzero(index >= 0).tolist()
-    assert places == [[2, 2]], "the others are 8 px or more from the centre at (20, 20)"
+    assert places == [[2, 2]], "the others are 8 px or more from the center at (20, 20)"
 
 
 def test_crowds_are_ignored():
@@ -95,8 +95,8 @@ def test_the_best_candidates_are_those_of_the_class_or_of_the_product():
     """One candidate per level: the surest of its class is at the border of an object, the other in its middle."""
     logits = torch.full((1, 2, 2, 2), -20.0)
     logits[0, 0, 0, 0], logits[0, 1, 1, 1] = 3.0, 2.0
-    centre = torch.full((1, 1, 2, 2), -2.0)
-    centre[0, 0, 1, 1] = 4.0
+    center = torch.full((1, 1, 2, 2), -2.0)
+    center[0, 0, 1, 1] = 4.0
     levels = [torch.full((1, num, 2, 2), -20.0) for num in (2, 4, 1)]
     for best_by, label in (("class", 0), ("product", 1)):
         model = fcos_lite0_fpn(2, best_by=best_by, candidates=1).eval()
@@ -106,11 +106,11 @@ def test_the_best_candidates_are_those_of_the_class_or_of_the_product():
             raw = raw._replace(
                 logits=(logits, *[levels[0]] * rest),
                 distances=(torch.full((1, 4, 2, 2), 4.0), *[levels[1].abs()] * rest),
-                centerness=(centre, *[levels[2]] * rest),
+                centerness=(center, *[levels[2]] * rest),
             )
             (found,) = model.decode(raw, DecodeOptions())
         assert found.labels.tolist() == [label]
-        sure = logits[0, label].max().sigmoid() * centre[0, 0].flatten()[3 * label].sigmoid()
+        sure = logits[0, label].max().sigmoid() * center[0, 0].flatten()[3 * label].sigmoid()
         assert float(found.scores[0]) == pytest.approx(float(sure))
 
 

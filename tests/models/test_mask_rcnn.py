@@ -135,7 +135,7 @@ def test_class_agnostic_heads_learn():
     )
     losses = model.losses(model(ImageBatch.from_tensors([image])), [target])
     sum(losses.values()).backward()
-    assert model.box_predictor.shifts.weight.grad.abs().sum() > 0
+    assert model.box_predictor.deltas.weight.grad.abs().sum() > 0
     assert model.mask_head.masks.weight.grad.abs().sum() > 0
     with torch.inference_mode():
         (found,) = model.decode(model(ImageBatch.from_tensors([image])), DecodeOptions(score_threshold=0.01))

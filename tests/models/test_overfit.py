@@ -19,20 +19,20 @@ import torch.nn.functional as F
 from models.test_contract import CASES, Case
 from PIL import Image
 
-from eachmask.data.annotated import AnnotatedSet, Picture, merged_categories
 from eachmask.data.convert import read_any
-from eachmask.data.pictures import PictureSamples
+from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, merged_categories
 from eachmask.data.sample import Sample
+from eachmask.data.samples import ImageSamples
 from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.metrics.coco_ap import coco_ap
 from eachmask.models.instance import cfm, hypercolumns, polarmask, sds
 from eachmask.ops.selective_search import Proposals, Search, search_batch
-from eachmask.recipes.own_data import mask_scores
+from eachmask.recipes.auto_recipe import mask_scores
 from eachmask.structures import ImageBatch, Masks, Preprocess
 from eachmask.structures.boxes import resize
 from eachmask.train.loop import train
+from eachmask.train.pretrained import FromBackbone
 from eachmask.train.recipe import Recipe, Run
-from eachmask.train.start import FromBackbone
 from eachmask.weights.file import read_info
 from eachmask.weights.from_efficientnet_lite import MEAN, STD
 
@@ -41,7 +41,7 @@ STEPS = (150, 300, 600, 1200, 2400)
 SIDES = {"solo_lite0": 384}
 """Longer sides, px, where it is not SIDE: SOLO draws large objects in cells of 16 px, too large for thin wings."""
 GOAL = {"polarmask_lite0_fpn": 0.7}
-"""Mask AP, where it is not 0.8: 36 rays from the centres of mass, drawn without an error, reach 0.795."""
+"""Mask AP, where it is not 0.8: 36 rays from the centers of mass, drawn without an error, reach 0.795."""
 SEARCHERS = {"sds_lite0": sds, "cfm_lite0": cfm, "hypercolumns_lite0": hypercolumns}
 """The best of 300 regions for each of these objects reach a mask AP of 0.13."""
 LEARNERS = [case for case in CASES if case.masks and case.learning_rate and not case.num_keypoints]
@@ -51,8 +51,8 @@ def eight(shared: Path) -> AnnotatedSet:
     """The first eight photographs of one to five objects, none of them a crowd or tiny at the size they are learnt."""
     data = merged_categories(read_any(shared / "data" / "coco-mini")[0], lambda category: "object")
 
-    def plain(picture: Picture) -> bool:
-        targets = picture.targets
+    def plain(image: AnnotatedImage) -> bool:
+        targets = image.targets
         least = (24 * max(targets.image_size) / SIDE) ** 2
         crowded = targets.crowd is not None and bool(targets.crowd.any())
         return 1 <= len(targets) <= 5 and not crowded and bool((targets.masks.area() > least).all())
@@ -65,11 +65,11 @@ def in_squares(side: int = SIDE) -> Preprocess:
     return Preprocess(mean=MEAN, std=STD, short_side=side, long_side=side, divisor=side)
 
 
-def shown(samples: PictureSamples, i: int) -> ImageBatch:
+def shown(samples: ImageSamples, i: int) -> ImageBatch:
     """A photograph at the size of the networks, and smooth."""
-    picture = samples[i].image
-    height, width = in_squares().target_size(*picture.shape[:2])
-    image = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+    pixels = samples[i].image
+    height, width = in_squares().target_size(*pixels.shape[:2])
+    image = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1) / 255
     tensor = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     return ImageBatch(tensor[None], ((height, width),))
@@ -81,8 +81,8 @@ def thumbnails(images: ImageBatch) -> torch.Tensor:
     return torch.cat([F.adaptive_avg_pool2d(part, 8).flatten(1) for part in parts])
 
 
-def search_that_finds_the_objects(samples: PictureSamples) -> Callable[[ImageBatch, Search], list[Proposals]]:
-    """Selective search, with the true regions of these pictures among what it finds."""
+def search_that_finds_the_objects(samples: ImageSamples) -> Callable[[ImageBatch, Search], list[Proposals]]:
+    """Selective search, with the true regions of these images among what it finds."""
     known = torch.cat([thumbnails(shown(samples, i)) for i in range(len(samples))])
 
     def search(images: ImageBatch, options: Search) -> list[Proposals]:
@@ -101,7 +101,7 @@ def search_that_finds_the_objects(samples: PictureSamples) -> Callable[[ImageBat
 @pytest.mark.parametrize("case", LEARNERS, ids=[case.variant for case in LEARNERS])
 def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data = eight(shared)
-    samples = PictureSamples(data.splits["train"], data.categories)
+    samples = ImageSamples(data.splits["train"], data.categories)
     assert len(samples) == 8
     config = case.config | ({"roi_batch": 128} if "roi_batch" in case.config else {})
     if case.variant in SEARCHERS:
@@ -143,7 +143,7 @@ def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path, mo
 def test_what_selective_search_finds(shared: Path):
     """The best of 300 regions for each of the objects, against the objects."""
     data = eight(shared)
-    samples = PictureSamples(data.splits["train"], data.categories)
+    samples = ImageSamples(data.splits["train"], data.categories)
     search = sds.sds_lite0(1, search_side=SIDE, pixel_mean=MEAN, pixel_std=STD).config.search
     drawn, targets = [], []
     for i in range(len(samples)):
@@ -156,15 +156,15 @@ def test_what_selective_search_finds(shared: Path):
 
 
 def test_what_the_rays_of_polarmask_can_hold(shared: Path):
-    """The eight photographs' objects, drawn with 36 true rays from their centres of mass, against themselves."""
+    """The eight photographs' objects, drawn with 36 true rays from their centers of mass, against themselves."""
     drawn, targets = [], []
-    for picture in eight(shared).splits["train"]:
-        target = picture.targets.resize(in_squares().target_size(*picture.targets.image_size))
+    for image in eight(shared).splits["train"]:
+        target = image.targets.resize(in_squares().target_size(*image.targets.image_size))
         corners = []
         for i in range(len(target)):
             polygon = polarmask.outline(target, i)
-            centre = polarmask.mass_centre(polygon)[None].float()
-            corners.append(polarmask.ends(centre, polarmask.rays_to(centre, polygon, 36))[0].numpy())
+            center = polarmask.mass_center(polygon)[None].float()
+            corners.append(polarmask.ends(center, polarmask.rays_to(center, polygon, 36))[0].numpy())
         masks = polarmask.RayMasks(np.stack(corners), target.image_size)
         drawn.append(replace(target, masks=masks.to_rle(), scores=torch.full((len(target),), 0.9)))
         targets.append(target)

@@ -12,7 +12,7 @@ from eachmask.ops.roi import roi_align
 from eachmask.structures import ImageBatch
 
 
-class Body(nn.Module):
+class Backbone(nn.Module):
     """Four maps of a few channels, straight from the image."""
 
     channels, strides = (4, 5, 6, 7), (4, 8, 16, 32)
@@ -30,7 +30,7 @@ class Body(nn.Module):
 def test_the_second_path_is_the_formula(chained):
     """N2 = P2, N(i + 1) = relu(conv(P(i + 1) + relu(strided_conv(N(i)))))."""
     torch.manual_seed(0)
-    pafpn = PAFPN(Body(), Pyramid(channels=8), BottomUp(chained=chained, norm=nn.BatchNorm2d)).eval()
+    pafpn = PAFPN(Backbone(), Pyramid(channels=8), BottomUp(chained=chained, norm=nn.BatchNorm2d)).eval()
     images = torch.rand(1, 3, 64, 96)
     first = FPN.with_extra
     with pytest.MonkeyPatch.context() as patch:
@@ -48,8 +48,8 @@ def test_the_second_path_is_the_formula(chained):
 
 
 def test_forms_of_the_second_path():
-    assert isinstance(PAFPN(Body(), Pyramid(channels=8), PLAIN).down[0], nn.Conv2d)
-    layers = PAFPN(Body(), Pyramid(channels=8), BottomUp(norm=nn.BatchNorm2d)).down[0]
+    assert isinstance(PAFPN(Backbone(), Pyramid(channels=8), PLAIN).down[0], nn.Conv2d)
+    layers = PAFPN(Backbone(), Pyramid(channels=8), BottomUp(norm=nn.BatchNorm2d)).down[0]
     assert [type(layer) for layer in layers] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] and layers[0].bias is None
 
 

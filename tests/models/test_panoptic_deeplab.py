@@ -7,7 +7,7 @@ import torch
 from eachmask.models.instance.panoptic_deeplab import (
     Config,
     Raw,
-    find_centres,
+    find_centers,
     group_pixels,
     largest_parts,
     make_targets,
@@ -42,7 +42,7 @@ def perfect(label: np.ndarray, config: Config) -> Raw:
     return Raw(foreground, as_logits(heat), torch.from_numpy(offsets)[None], (label.shape,))
 
 
-def test_targets_point_to_the_centre_of_mass():
+def test_targets_point_to_the_center_of_mass():
     label = np.zeros((32, 40), np.int32)
     label[4:9, 10:21] = 1
     _, valid, heat, offsets, weight = make_targets(instances(label), (32, 40), Config())
@@ -67,26 +67,26 @@ def test_decoding_perfect_maps_gives_the_objects_back():
     assert len(found) == 6 and np.all(iou.max(0) > 0.95)
 
 
-def test_doubled_peaks_become_one_centre():
+def test_doubled_peaks_become_one_center():
     label = np.zeros((64, 64), np.int32)
     label[8:56, 8:56] = 1
     raw = perfect(label, Config())
-    raw.heat[0, 0, 20, 20] = 6.0  # a false peak, whose offset still points to the true centre
-    centres, _ = find_centres(raw.heat[0].sigmoid(), raw.offsets[0].numpy(), Config())
-    assert len(centres) == 1 and np.allclose(centres[0], 31.5, atol=1)
+    raw.heat[0, 0, 20, 20] = 6.0  # a false peak, whose offset still points to the true center
+    centers, _ = find_centers(raw.heat[0].sigmoid(), raw.offsets[0].numpy(), Config())
+    assert len(centers) == 1 and np.allclose(centers[0], 31.5, atol=1)
 
 
-def test_grouping_equals_the_nearest_centre_of_eq_1():
+def test_grouping_equals_the_nearest_center_of_eq_1():
     rng = np.random.default_rng(0)
     foreground = rng.random((40, 50)) > 0.3
     offsets = rng.normal(0, 4, (2, 40, 50)).astype(np.float32)
-    centres = np.array([[5, 6], [30, 10], [44, 35], [12, 31]], np.float32)
-    label = group_pixels(foreground, offsets, centres)
+    centers = np.array([[5, 6], [30, 10], [44, 35], [12, 31]], np.float32)
+    label = group_pixels(foreground, offsets, centers)
     ys, xs = np.mgrid[:40, :50]
     place = np.stack([np.clip(np.rint(xs + offsets[0]), 0, 49), np.clip(np.rint(ys + offsets[1]), 0, 39)], -1)
-    distance = np.linalg.norm(place[:, :, None] - centres, axis=-1)
+    distance = np.linalg.norm(place[:, :, None] - centers, axis=-1)
     near = distance[np.arange(40)[:, None], np.arange(50), np.maximum(label - 1, 0)]
-    # OpenCV's 5 x 5 mask distance is exact to 2%: the chosen centre is the nearest or as good as.
+    # OpenCV's 5 x 5 mask distance is exact to 2%: the chosen center is the nearest or as good as.
     assert np.all(near[foreground] <= distance.min(-1)[foreground] * 1.03 + 0.5)
     assert np.all((label > 0) == foreground)
 

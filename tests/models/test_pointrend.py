@@ -143,14 +143,14 @@ def test_masks_of_the_loss_may_be_drawn_in_the_boxes_that_the_box_head_predicts(
     batch = scene()
     raw = model(batch)
     boxes, labels = [torch.tensor([[4.0, 5, 60, 50], [10, 10, 40, 30]]), torch.zeros(0, 4)], torch.tensor([0, 2])
-    torch.nn.init.zeros_(model.box_predictor.shifts.weight)
-    torch.nn.init.zeros_(model.box_predictor.shifts.bias)
+    torch.nn.init.zeros_(model.box_predictor.deltas.weight)
+    torch.nn.init.zeros_(model.box_predictor.deltas.bias)
     assert torch.allclose(model.predicted_boxes(raw, boxes, labels)[0], boxes[0])
     with torch.no_grad():
-        model.box_predictor.shifts.bias.view(3, 4)[2, 2] = 5 * np.log(2)  # class 2 is twice as wide
+        model.box_predictor.deltas.bias.view(3, 4)[2, 2] = 5 * np.log(2)  # class 2 is twice as wide
     first, second = model.predicted_boxes(raw, boxes, labels)[0].tolist()
     assert first == [4, 5, 60, 50] and second == pytest.approx([-5, 10, 55, 30], abs=1e-3)
-    torch.nn.init.constant_(model.box_predictor.shifts.bias, 99.0)
+    torch.nn.init.constant_(model.box_predictor.deltas.bias, 99.0)
     (height, width), far = batch.sizes[0], model.predicted_boxes(raw, boxes, labels)[0]
     assert (far[:, 0] >= -width / 2).all() and (far[:, 2] <= 1.5 * width).all()
     bitmaps = np.zeros((1, height, width), bool)

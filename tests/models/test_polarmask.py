@@ -13,7 +13,7 @@ from eachmask.models.instance.polarmask import (
     RayMasks,
     directions,
     ends,
-    mass_centre,
+    mass_center,
     outline,
     polar_centerness,
     polar_iou_loss,
@@ -40,7 +40,7 @@ def test_rays_of_a_disc_are_its_radius():
     border = outline(target_of(disc(65, 32, 20)), 0)
     rays = rays_to(torch.tensor([[32.0, 32.0]]), border, 36)
     assert float((rays - 20).abs().max()) < 0.8  # pixels are no circle
-    assert mass_centre(border).tolist() == pytest.approx([32, 32], abs=0.01)
+    assert mass_center(border).tolist() == pytest.approx([32, 32], abs=0.01)
 
 
 def test_a_ray_goes_to_the_last_of_several_crossings():
@@ -53,7 +53,7 @@ def test_the_largest_part_is_the_outline_and_a_box_stands_in_for_a_lost_mask():
     two = disc(40, 10, 3) | np.roll(disc(40, 10, 6), (18, 18), (0, 1))
     assert outline(target_of(two), 0).min() > 15
     boxed = Instances((40, 40), torch.tensor([[1.0, 2, 5, 9]]))
-    assert mass_centre(outline(boxed, 0)).tolist() == [3, 5.5]
+    assert mass_center(outline(boxed, 0)).tolist() == [3, 5.5]
 
 
 def test_polar_iou_and_centerness_are_the_papers():

@@ -48,7 +48,7 @@ def test_a_warped_crop_has_its_context_around_it():
     assert crop.shape == (1, 3, 24, 24)
     assert crop[0, 0, 5].tolist() == pytest.approx((30 - 4 + 2 * (np.arange(24) + 0.5)).tolist(), abs=1e-4)
     outside = warp(ramp, [torch.tensor([[0.0, 0, 40, 40]])], 24, 4)
-    assert (outside[0, 0, :2] == 0).all(), "beyond the image there is the mean colour"
+    assert (outside[0, 0, :2] == 0).all(), "beyond the image there is the mean color"
 
 
 def test_signs_of_the_support_vector_machines():
@@ -92,7 +92,7 @@ def test_ridge_regression():
 
 
 def test_stages_two_and_three_of_the_paper():
-    """With an untrained network's features: three coloured squares are told apart by what was fitted."""
+    """With an untrained network's features: three colored squares are told apart by what was fitted."""
     torch.manual_seed(0)
     model = models.rcnn_lite0(num_classes=3, ridge=1.0, svm_cost=1.0).eval()
     image = torch.zeros(3, 64, 128) + 0.05 * torch.randn(3, 64, 128)

@@ -102,9 +102,9 @@ def test_official_names_reach_the_right_places():
         state[name.replace("cls_convs", "reg_convs")] = state[name]
     model = models.variant("rtmdet_ins_tiny")(num_classes=3)
     fill(model, convert(state))
-    body = model.backbone.body
-    assert torch.equal(body.stages[3][1].expand.conv.weight, state["backbone.stage4.1.conv2.conv.weight"])
-    assert torch.equal(body.stages[1][1].blocks[0].depthwise.bn.bias,
+    backbone = model.backbone.backbone
+    assert torch.equal(backbone.stages[3][1].expand.conv.weight, state["backbone.stage4.1.conv2.conv.weight"])
+    assert torch.equal(backbone.stages[1][1].blocks[0].depthwise.bn.bias,
                        state["backbone.stage2.1.blocks.0.conv2.depthwise_conv.bn.bias"])  # fmt: skip
     assert torch.equal(model.heads.tower.norms[2][1].weight, state["bbox_head.cls_convs.2.1.bn.weight"])
     state["bbox_head.reg_convs.0.0.conv.weight"] = state["bbox_head.reg_convs.0.0.conv.weight"] + 1

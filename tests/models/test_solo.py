@@ -49,8 +49,8 @@ def test_an_object_belongs_to_the_levels_of_its_size():
     assert set(fine.objects.tolist()) == {0, 1} and set(coarse.objects.tolist()) == {1, 2}
 
 
-def test_the_centre_region_is_a_fifth_of_the_box():
-    # Centre of mass 87.5; a fifth of 56 px is 11.2 px, so 81.9 ... 93.1: within cell 5 (80 ... 96) of ten.
+def test_the_center_region_is_a_fifth_of_the_box():
+    # Center of mass 87.5; a fifth of 56 px is 11.2 px, so 81.9 ... 93.1: within cell 5 (80 ... 96) of ten.
     fine, _ = assign(squares((60, 60, 116, 116)), CONFIG, 3, FRAME)
     assert cells_of(fine, 10) == [(5, 5)]
     # 79.5 +- 5.6 touches cells 4 and 5 both ways.
@@ -59,8 +59,8 @@ def test_the_centre_region_is_a_fifth_of_the_box():
     assert int((fine.labels == 0).sum()) == 4 and int((fine.labels == 3).sum()) == 96
 
 
-def test_at_most_one_cell_beside_the_centre_and_none_outside():
-    wide = replace(CONFIG, centre_share=1.0)
+def test_at_most_one_cell_beside_the_center_and_none_outside():
+    wide = replace(CONFIG, center_share=1.0)
     fine, _ = assign(squares((60, 60, 116, 116)), wide, 3, FRAME)
     assert cells_of(fine, 10) == [(y, x) for y in (4, 5, 6) for x in (4, 5, 6)]
     fine, _ = assign(squares((0, 0, 40, 10)), wide, 3, FRAME)

@@ -36,11 +36,11 @@ def test_prototypes_are_twice_as_fine_and_never_negative():
 
 
 @torch.inference_mode()
-def test_anchors_are_centred_on_cells(model):
+def test_anchors_are_centerd_on_cells(model):
     raw = model(ImageBatch.from_tensors([torch.zeros(3, 64, 96)]))
     anchors = model.anchors(raw)
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    assert centres[0].tolist() == [4, 4] and centres[3].tolist() == [12, 4]
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert centers[0].tolist() == [4, 4] and centers[3].tolist() == [12, 4]
     sides = anchors[:, 2:] - anchors[:, :2]
     assert torch.allclose(sides[:3].prod(1), torch.tensor(16.0**2))
     assert torch.allclose(sides[:3, 1] / sides[:3, 0], torch.tensor([1.0, 2.0, 0.5]))

@@ -52,7 +52,7 @@ def test_the_loss_is_equation_3(model):
     """Every sum written out, cell by cell and box by box."""
     raw = raw_of(model)
     target = objects((12, 3, 32, 27), (40, 50, 68, 70))
-    wanted = dict.fromkeys(("centre", "size", "object", "no_object", "class"), 0.0)
+    wanted = dict.fromkeys(("center", "size", "object", "no_object", "class"), 0.0)
     for row in range(7):
         for column in range(7):
             mine = [
@@ -73,7 +73,7 @@ def test_the_loss_is_equation_3(model):
                 ious.append(iou(found, (x1 / SIDE, y1 / SIDE, x2 / SIDE, y2 / SIDE)))
             best = ious.index(max(ious))
             x, y, root_w, root_h = answers[best]
-            wanted["centre"] += 5 * ((x - ((x1 + x2) / 20 - column)) ** 2 + (y - ((y1 + y2) / 20 - row)) ** 2)
+            wanted["center"] += 5 * ((x - ((x1 + x2) / 20 - column)) ** 2 + (y - ((y1 + y2) / 20 - row)) ** 2)
             wanted["size"] += 5 * (root_w - math.sqrt((x2 - x1) / SIDE)) ** 2
             wanted["size"] += 5 * (root_h - math.sqrt((y2 - y1) / SIDE)) ** 2
             wanted["object"] += (confidence[best] - max(ious)) ** 2
@@ -126,6 +126,6 @@ def test_boxes_of_the_grid():
 def test_at_448_px_the_map_is_not_resized(model):
     images = ImageBatch.from_tensors([torch.zeros(3, 448, 448)])
     with torch.inference_mode():
-        assert model.backbone.body(images.tensor).maps[-1].shape[-2:] == (14, 14)
+        assert model.backbone.backbone(images.tensor).maps[-1].shape[-2:] == (14, 14)
         raw = model(images)
     assert raw.boxes.shape == (1, 7, 7, 2, 4) and raw.classes.shape == (1, 7, 7, 3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from eachmask.ops.grid_cells import cell_centres_within, centre_of_mass, every_cell
+from eachmask.ops.grid_cells import cell_centers_within, center_of_mass, every_cell
 from eachmask.structures import RLE
 
 
@@ -38,18 +38,18 @@ def test_an_image_that_ends_within_a_cell():
     assert found[:23, :29].all() and not found[23:].any() and not found[:, 29:].any()
 
 
-def test_centre_of_mass_is_scipys():
+def test_center_of_mass_is_scipys():
     masks = ellipses(10, (60, 80), seed=1)
     bitmaps = RLE.from_bitmaps(masks).to_bitmaps()
     for i, mask in enumerate(masks):
-        assert centre_of_mass(bitmaps[i]) == pytest.approx(ndimage.center_of_mass(mask)[::-1], abs=1e-3)
+        assert center_of_mass(bitmaps[i]) == pytest.approx(ndimage.center_of_mass(mask)[::-1], abs=1e-3)
 
 
-def test_cells_whose_centre_lies_in_the_mask():
+def test_cells_whose_center_lies_in_the_mask():
     masks = ellipses(6, (60, 80), seed=2)
     bitmaps = RLE.from_bitmaps(masks).to_bitmaps()
     for i, mask in enumerate(masks):
         padded = np.zeros((64, 96), bool)
         padded[:60, :80] = mask
         rows, columns = ((np.arange(12) + 0.5) * 64 / 12).astype(int), ((np.arange(12) + 0.5) * 96 / 12).astype(int)
-        assert np.array_equal(cell_centres_within(bitmaps[i], (64, 96), 12).numpy(), padded[np.ix_(rows, columns)])
+        assert np.array_equal(cell_centers_within(bitmaps[i], (64, 96), 12).numpy(), padded[np.ix_(rows, columns)])

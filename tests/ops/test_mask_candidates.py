@@ -21,9 +21,9 @@ LIMITS = Limits(candidate=0.1, candidates=500, sigma=2.0, greedy=None, score=0.0
 def blobs(num: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     ys, xs = torch.meshgrid(torch.arange(32.0), torch.arange(40.0), indexing="ij")
-    centre = torch.rand(num, 2, generator=generator) * torch.tensor([32.0, 40.0])
+    center = torch.rand(num, 2, generator=generator) * torch.tensor([32.0, 40.0])
     radius = 1 + 8 * torch.rand(num, generator=generator)
-    distance = ((ys - centre[:, 0, None, None]) ** 2 + (xs - centre[:, 1, None, None]) ** 2).sqrt()
+    distance = ((ys - center[:, 0, None, None]) ** 2 + (xs - center[:, 1, None, None]) ** 2).sqrt()
     return torch.sigmoid(radius[:, None, None] - distance)
 
 
@@ -96,10 +96,10 @@ def test_memory_of_500_objects_in_a_large_image():
         from eachmask.ops.mask_candidates import Candidates, Frame, Limits, select
 
         ys, xs = torch.meshgrid(torch.arange(320.0), torch.arange(320.0), indexing="ij")
-        centre = torch.rand(700, 2, generator=torch.Generator().manual_seed(0)) * 320
+        center = torch.rand(700, 2, generator=torch.Generator().manual_seed(0)) * 320
 
         def draw(index):
-            distance = (ys - centre[index, 0, None, None]) ** 2 + (xs - centre[index, 1, None, None]) ** 2
+            distance = (ys - center[index, 0, None, None]) ** 2 + (xs - center[index, 1, None, None]) ** 2
             return torch.sigmoid(8 - distance.sqrt())
 
         cells = torch.arange(700)

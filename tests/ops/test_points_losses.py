@@ -11,7 +11,7 @@ from eachmask.ops import losses
 from eachmask.ops.points import most_uncertain_cells, point_sample, sample_uncertain_points, uncertainty
 
 
-def test_points_at_pixel_centres_are_the_pixels():
+def test_points_at_pixel_centers_are_the_pixels():
     maps = torch.randn(2, 3, 4, 6)
     ys, xs = torch.meshgrid((torch.arange(4) + 0.5) / 4, (torch.arange(6) + 0.5) / 6, indexing="ij")
     points = torch.stack([xs, ys], dim=-1).reshape(1, -1, 2).expand(2, -1, -1)

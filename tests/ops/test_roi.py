@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 
-from eachmask.ops import roi_cpu
+from eachmask.accel import roi_cpu
 from eachmask.ops.roi import in_groups, roi_align, roi_levels, roi_pool
 
 

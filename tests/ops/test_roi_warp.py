@@ -39,7 +39,7 @@ def test_takes_each_box_from_its_level():
 
 @pytest.mark.parametrize("which", ["box", "features"])
 def test_gradients_are_those_of_finite_differences(which):
-    features, boxes = maps(), [b.double() + 0.137 for b in BOXES]  # bilinear reading has kinks at pixel centres
+    features, boxes = maps(), [b.double() + 0.137 for b in BOXES]  # bilinear reading has kinks at pixel centers
     if which == "box":
         boxes = [b.requires_grad_() for b in boxes]
         inputs = boxes

@@ -15,7 +15,7 @@ from eachmask.ops.selective_search import (
     describe,
     hierarchy,
     merge,
-    neighbours,
+    neighbors,
     search_batch,
     selective_search,
     similarity,
@@ -25,8 +25,8 @@ from eachmask.structures import ImageBatch
 from eachmask.structures import boxes as box_ops
 
 
-def regions(colour, texture, size, boxes) -> Regions:
-    return Regions(*(np.array(v, np.float64) for v in (colour, texture, size, boxes)))
+def regions(color, texture, size, boxes) -> Regions:
+    return Regions(*(np.array(v, np.float64) for v in (color, texture, size, boxes)))
 
 
 A = regions([[0.5, 0.5, 0.0]], [[1.0, 0.0]], [4], [[0, 0, 2, 2]])
@@ -34,7 +34,7 @@ B = regions([[0.25, 0.25, 0.5]], [[0.3, 0.7]], [2], [[4, 0, 5, 2]])
 
 
 def test_similarities_are_those_of_the_paper():
-    # A picture of 5 x 4: A is 2 x 2, B is 1 x 2, two columns of air between them.
+    # An image of 5 x 4: A is 2 x 2, B is 1 x 2, two columns of air between them.
     assert similarity(A, B, "C", 20)[0] == pytest.approx(0.25 + 0.25)  # eq. 1: what the histograms share
     assert similarity(A, B, "T", 20)[0] == pytest.approx(0.3)  # eq. 3
     assert similarity(A, B, "S", 20)[0] == pytest.approx(1 - 6 / 20)  # eq. 4
@@ -46,7 +46,7 @@ def test_similarities_are_those_of_the_paper():
 def test_histograms_of_a_union_are_weighted_by_size():
     both = union(A, B)
     assert both.size.tolist() == [6] and both.boxes.tolist() == [[0, 0, 5, 2]]
-    assert both.colour[0].tolist() == pytest.approx([(4 * 0.5 + 2 * 0.25) / 6] * 2 + [2 * 0.5 / 6])  # eq. 2
+    assert both.color[0].tolist() == pytest.approx([(4 * 0.5 + 2 * 0.25) / 6] * 2 + [2 * 0.5 / 6])  # eq. 2
     assert both.texture[0].tolist() == pytest.approx([(4 + 0.6) / 6, 1.4 / 6])
 
 
@@ -59,27 +59,27 @@ def test_a_union_is_described_as_if_its_pixels_were_looked_at():
     both = union(*(Regions(*(v[[i]] for v in parts)) for i in (1, 2)))
     for one, other in zip(both, joined, strict=True):
         assert np.allclose(one[0], other[1])
-    assert parts.colour.shape == (3, 75) and parts.texture.shape == (3, 240)  # the paper's dimensions
-    assert np.allclose(parts.colour.sum(1), 1) and np.allclose(parts.texture.sum(1), 1)
+    assert parts.color.shape == (3, 75) and parts.texture.shape == (3, 240)  # the paper's dimensions
+    assert np.allclose(parts.color.sum(1), 1) and np.allclose(parts.texture.sum(1), 1)
 
 
-def test_neighbours_share_an_edge_or_a_corner():
-    assert neighbours(np.array([[0, 0, 1], [2, 2, 3], [4, 4, 4]])).tolist() == [
+def test_neighbors_share_an_edge_or_a_corner():
+    assert neighbors(np.array([[0, 0, 1], [2, 2, 3], [4, 4, 4]])).tolist() == [
         [0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3], [2, 4], [3, 4]
     ]  # fmt: skip
 
 
-def test_the_most_similar_neighbours_go_first():
-    # A row of four equal squares; 0 and 1 are of one colour, 2 and 3 of another.
-    colour = [[1, 0], [0.9, 0.1], [0.1, 0.9], [0, 1.0]]
-    row = regions(colour, [[1]] * 4, [1] * 4, [[i, 0, i + 1, 1] for i in range(4)])
+def test_the_most_similar_neighbors_go_first():
+    # A row of four equal squares; 0 and 1 are of one color, 2 and 3 of another.
+    color = [[1, 0], [0.9, 0.1], [0.1, 0.9], [0, 1.0]]
+    row = regions(color, [[1]] * 4, [1] * 4, [[i, 0, i + 1, 1] for i in range(4)])
     everything, parents = merge(row, np.array([[0, 1], [1, 2], [2, 3]]), "C", 4)
     assert parents.tolist() == [4, 4, 5, 5, 6, 6, 6]
     assert everything.boxes[4:].tolist() == [[0, 0, 2, 1], [2, 0, 4, 1], [0, 0, 4, 1]]
 
 
 def scene(size=(96, 128)) -> tuple[np.ndarray, np.ndarray]:
-    """A grey ground with noise, a red disc, a green and a blue-and-white box: (H, W, 3), label map."""
+    """A gray ground with noise, a red disc, a green and a blue-and-white box: (H, W, 3), label map."""
     rng = np.random.default_rng(0)
     image = 0.45 + rng.normal(0, 0.02, (*size, 3))
     label_map = np.zeros(size, np.int32)

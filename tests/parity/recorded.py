@@ -26,7 +26,7 @@ from eachmask.weights.renaming import fill
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "parity"
 MISSING = "needs the recorded reference outputs in ../shared/parity, which are not here"
 CASES = ("plain", "padded_rescaled")
-"""Detections were recorded of the whole input, and of a part that counts as a resized picture."""
+"""Detections were recorded of the whole input, and of a part that counts as a resized image."""
 
 
 def recorded(*systems: str) -> list[Any]:
@@ -133,7 +133,7 @@ def weights(fixture: Any) -> dict[str, Tensor]:
 
 
 def batch(fixture: Any) -> ImageBatch:
-    """The fixture's normalised input as a batch of one."""
+    """The fixture's normalized input as a batch of one."""
     tensor = torch.from_numpy(fixture.input())
     height, width = tensor.shape[-2:]
     return ImageBatch(tensor, ((height, width),))
@@ -234,7 +234,7 @@ def check_detections(fixture: Any, case: str, found: Instances, *, scores: Tenso
 
 
 def original_size(fixture: Any, case: str) -> tuple[int, int]:
-    """(height, width) of the picture that the case's detections are in."""
+    """(height, width) of the image that the case's detections are in."""
     said = fixture.manifest["detections"][case]
     return tuple(said["ori_shape"]) if "ori_shape" in said else (said["height"], said["width"])
 

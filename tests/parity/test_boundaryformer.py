@@ -44,9 +44,9 @@ def test_pyramid(ran):
 
 
 def test_box_head(ran):
-    logits, shifts = ran.model.run_box_head(ran.raw.features, [ran.array("aux/rois")])
+    logits, deltas = ran.model.run_box_head(ran.raw.features, [ran.array("aux/rois")])
     check_raw(ran.fixture, "roi_cls", logits)
-    check_raw(ran.fixture, "roi_reg", shifts.flatten(1))
+    check_raw(ran.fixture, "roi_reg", deltas.flatten(1))
 
 
 def test_numbers_of_vertices(ran):

@@ -57,13 +57,13 @@ def ran(request: pytest.FixtureRequest) -> Ran:
 
 def test_pyramid_and_proposal_network(ran):
     check_pyramid(ran.fixture, ran.raw.features.maps)
-    check_levels(ran.fixture, rpn_cls=ran.raw.objectness, rpn_reg=ran.raw.shifts)
+    check_levels(ran.fixture, rpn_cls=ran.raw.objectness, rpn_reg=ran.raw.deltas)
 
 
 def test_box_head(ran):
-    logits, shifts = ran.model.run_box_head(ran.raw.features, [ran.array("aux/rois")])
+    logits, deltas = ran.model.run_box_head(ran.raw.features, [ran.array("aux/rois")])
     check_raw(ran.fixture, "roi_cls", logits)
-    check_raw(ran.fixture, "roi_reg", shifts.flatten(1))
+    check_raw(ran.fixture, "roi_reg", deltas.flatten(1))
 
 
 def test_coarse_and_point_heads(ran):

@@ -44,7 +44,7 @@ def test_raw_outputs(ran):
     raw = ran.raw
     assert list(raw.features.strides) == ran.said["strides"]
     check_pyramid(ran.fixture, raw.features.maps)
-    check_levels(ran.fixture, cls=raw.logits, box=raw.shifts, anchors=ran.model.anchors(raw))
+    check_levels(ran.fixture, cls=raw.logits, box=raw.deltas, anchors=ran.model.anchors(raw))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -70,7 +70,7 @@ def test_computes_what_torchvisions_does():
             value.copy_(torch.randn(value.shape, generator=generator) * (gain / value[0].numel() ** 0.5))
         elif "cls_logits" in name:
             value.fill_(-4.0).unflatten(0, (9, 6))[:, 0] = -100.0  # what they call background is a class like any other
-    eps = float(theirs.backbone.body.bn1.eps)
+    eps = float(theirs.backbone.backbone.bn1.eps)
     ours = retinanet_r50_fpn_torchvision(num_classes=5, norm_eps=eps, max_detections=10**6).eval()
     theirs.detections_per_img = 10**6
     fill(ours, from_torchvision.convert(theirs.state_dict()))

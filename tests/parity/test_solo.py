@@ -51,7 +51,7 @@ def config_of(said: dict[str, Any], project: str) -> dict[str, Any]:
     return {
         "grids": tuple(said["num_grids"]),
         "scale_ranges": tuple(tuple(pair) for pair in said["scale_ranges"]),
-        "centre_share": said["pos_scale" if project == "mmdet" else "pos_sigma"],
+        "center_share": said["pos_scale" if project == "mmdet" else "pos_sigma"],
         "mask_mean": "cells" if project == "mmdet" else "pairs",
         "candidate_threshold": said["score_thr"],
         "score_threshold": said["filter_thr" if project == "mmdet" else "update_thr"],

@@ -43,7 +43,7 @@ def test_raw_outputs(ran):
     raw, said = ran.raw, ran.said
     assert list(raw.features.strides) == said["strides"]
     check_pyramid(ran.fixture, raw.features.maps)
-    check_levels(ran.fixture, cls=raw.logits, box=raw.shifts)
+    check_levels(ran.fixture, cls=raw.logits, box=raw.deltas)
     for level, anchors in enumerate(ran.model.anchors(raw)):
         assert (anchors[: len(said["mask_sizes"]), 2] * 2).tolist() == said["anchor_sizes"][level]
 

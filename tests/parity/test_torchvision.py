@@ -32,7 +32,7 @@ NAMES = {
 
 
 def weights_for(name: str, value: torch.Tensor, deep: bool) -> torch.Tensor:
-    """Random but repeatable, with activations and scores in a realistic range."""
+    """Random but repeatable, with activations and scores in a realiztic range."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     if not value.is_floating_point():
         return torch.zeros(value.shape, dtype=value.dtype)
@@ -69,34 +69,34 @@ def build(name: str) -> tuple[torch.nn.Module, FasterRCNN]:
     return reference.eval(), ours.eval()
 
 
-def images(seed: int = 0) -> list[np.ndarray]:
+def made_images(seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    pictures = []
+    arrays = []
     for height, width in SIZES:
         coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3)).astype(np.float32)
         smooth = torch.nn.functional.interpolate(
             torch.from_numpy(coarse).permute(2, 0, 1)[None], size=(height, width), mode="bicubic"
         )[0]
-        pictures.append(smooth.clamp(0, 255).byte().permute(1, 2, 0).numpy())
-    return pictures
+        arrays.append(smooth.clamp(0, 255).byte().permute(1, 2, 0).numpy())
+    return arrays
 
 
-def tensors(pictures: list[np.ndarray]) -> list[torch.Tensor]:
-    return [torch.from_numpy(p).permute(2, 0, 1) / 255 for p in pictures]
+def tensors(arrays: list[np.ndarray]) -> list[torch.Tensor]:
+    return [torch.from_numpy(p).permute(2, 0, 1) / 255 for p in arrays]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.inference_mode()
 def test_same_detections(name):
     reference, ours = build(name)
-    pictures = images()
-    expected = reference(tensors(pictures))
-    batch = Preprocess(short_side=SHORT, long_side=LONG)(pictures)
+    arrays = made_images()
+    expected = reference(tensors(arrays))
+    batch = Preprocess(short_side=SHORT, long_side=LONG)(arrays)
     raw = ours(batch)
     found = ours.decode(raw, DecodeOptions(paste="compatible"))
     boxes = [instances.boxes for instances in found]
-    for number, (picture, theirs_, mine) in enumerate(zip(pictures, expected, found, strict=True)):
-        mine = mine.resize(picture.shape[:2])
+    for number, (pixels, theirs_, mine) in enumerate(zip(arrays, expected, found, strict=True)):
+        mine = mine.resize(pixels.shape[:2])
         assert len(mine) == len(theirs_["scores"]) >= 10
         assert torch.allclose(mine.scores, theirs_["scores"], atol=1e-4)
         assert torch.equal(mine.labels + 1, theirs_["labels"])
@@ -113,12 +113,12 @@ def test_same_detections(name):
             assert torch.allclose(find_peaks(maps, boxes[number])[..., 2], theirs_["keypoints_scores"], atol=1e-3)
 
 
-def made_targets(pictures: list[np.ndarray], num_classes: int) -> list[dict[str, torch.Tensor]]:
+def made_targets(images: list[np.ndarray], num_classes: int) -> list[dict[str, torch.Tensor]]:
     """torchvision targets: boxes with ellipses in them; one image without any object."""
     rng = np.random.default_rng(5)
     targets = []
-    for i, picture in enumerate(pictures):
-        height, width = picture.shape[:2]
+    for i, image in enumerate(images):
+        height, width = image.shape[:2]
         num = 0 if i == 1 else 4
         masks = np.zeros((num, height, width), np.uint8)
         ys, xs = np.mgrid[:height, :width]
@@ -143,9 +143,9 @@ def made_targets(pictures: list[np.ndarray], num_classes: int) -> list[dict[str,
 @pytest.mark.parametrize("name", NAMES)
 def test_same_losses_on_the_same_proposals(name, monkeypatch):
     reference, ours = build(name)
-    pictures = images(1)
-    targets = made_targets(pictures, ours.num_classes)
-    # Both draw everything there is, so chance has no part; normalisation stays in eval mode in both.
+    arrays = made_images(1)
+    targets = made_targets(arrays, ours.num_classes)
+    # Both draw everything there is, so chance has no part; normalization stays in eval mode in both.
     everything = torchvision.models.detection._utils.BalancedPositiveNegativeSampler(10**6, 1.0)
 
     def take_all(matched):
@@ -155,7 +155,7 @@ def test_same_losses_on_the_same_proposals(name, monkeypatch):
     reference.rpn.fg_bg_sampler = reference.roi_heads.fg_bg_sampler = everything
     for module in (reference, reference.rpn, reference.roi_heads):
         module.training = True
-    transformed, resized = reference.transform(tensors(pictures), targets)
+    transformed, resized = reference.transform(tensors(arrays), targets)
     features = reference.backbone(transformed.tensors)
     proposals, rpn_losses = reference.rpn(transformed, features, resized)
     _, head_losses = reference.roi_heads(features, proposals, transformed.image_sizes, resized)
@@ -163,7 +163,7 @@ def test_same_losses_on_the_same_proposals(name, monkeypatch):
 
     for stage in (rpn, faster_rcnn):
         monkeypatch.setattr(stage, "sample", lambda matched, *_: (matched >= 0, matched == UNMATCHED))
-    batch = Preprocess(short_side=SHORT, long_side=LONG)(pictures)
+    batch = Preprocess(short_side=SHORT, long_side=LONG)(arrays)
     mine = []
     for target, size in zip(resized, batch.sizes, strict=True):
         masks = target["masks"].numpy().astype(bool)

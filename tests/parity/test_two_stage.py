@@ -70,7 +70,7 @@ def every_mask(head: Any, rois: Tensor) -> Tensor:
 def test_same_first_stage(ran):
     """Pyramid, proposal network and its proposals."""
     check_pyramid(ran.fixture, ran.raw.features.maps)
-    check_levels(ran.fixture, rpn_cls=ran.raw.objectness, rpn_reg=ran.raw.shifts)
+    check_levels(ran.fixture, rpn_cls=ran.raw.objectness, rpn_reg=ran.raw.deltas)
     (ours,) = ran.model.propose(ran.raw, ran.model.config.rpn_candidates, ran.model.config.proposals)
     theirs = ran.array("aux/proposals")
     assert ours.shape == theirs.shape
@@ -84,9 +84,9 @@ def test_same_heads(ran):
     fixture, model, raw = ran
     rois = [ran.array("aux/rois")]
     check_raw(fixture, "roi_feats", model.pool(raw.features, rois, model.config.roi_size))
-    logits, shifts = model.run_box_head(raw.features, rois)
+    logits, deltas = model.run_box_head(raw.features, rois)
     check_raw(fixture, "roi_cls", logits)
-    check_raw(fixture, "roi_reg", shifts.flatten(1))
+    check_raw(fixture, "roi_reg", deltas.flatten(1))
     pooled = model.pool(raw.features, rois, model.config.mask_roi_size)
     check_raw(fixture, "roi_mask", every_mask(model.mask_head, pooled))
 
@@ -106,9 +106,9 @@ def test_same_heads_of_every_stage(ran):
     rois = [ran.array("aux/rois")]
     pooled = model.pool(raw.features, rois, model.config.mask_roi_size)
     for stage in range(len(model.box_heads)):
-        logits, shifts = model.run_stage(stage, raw.features, rois)
+        logits, deltas = model.run_stage(stage, raw.features, rois)
         check_raw(fixture, f"roi_cls.s{stage}", logits)
-        check_raw(fixture, f"roi_reg.s{stage}", shifts.flatten(1))
+        check_raw(fixture, f"roi_reg.s{stage}", deltas.flatten(1))
     for stage, head in enumerate(model.mask_heads):
         name = f"roi_mask.s{stage}" if model.config.mask_every_stage else "roi_mask"
         check_raw(fixture, name, every_mask(head, pooled))

@@ -79,7 +79,7 @@ def test_is_told_when_weights_are_of_something_else():
 def test_raw_outputs_equal_mmdetections(ran):
     fixture, model, raw = ran
     check_pyramid(fixture, raw.features.maps)
-    check_levels(fixture, cls=raw.logits, box=raw.shifts, coeff=raw.coefficients)
+    check_levels(fixture, cls=raw.logits, box=raw.deltas, coeff=raw.coefficients)
     counts = [level[0].numel() // (model.num_classes + 1) for level in raw.logits]
     check_levels(fixture, anchors=model.anchors(raw).split(counts))
     check_raw(fixture, "proto", raw.prototypes)
@@ -95,9 +95,9 @@ def check_release_raw(ran: Ran) -> None:
     """The release's layout: levels joined, background first, prototypes channels last, priors relative."""
     fixture, model, raw = ran
     check_pyramid(fixture, raw.features.maps)
-    logits, shifts, coefficients = model._flat(raw)
+    logits, deltas, coefficients = model._flat(raw)
     check_raw(fixture, "cls", logits.roll(1, dims=2))
-    check_raw(fixture, "box", shifts)
+    check_raw(fixture, "box", deltas)
     check_raw(fixture, "coeff", coefficients)
     check_raw(fixture, "proto", raw.prototypes.permute(0, 2, 3, 1))
     size = torch.tensor([raw.batch_size[1], raw.batch_size[0]]).repeat(2)

@@ -5,10 +5,10 @@ import torch
 from eachmask.structures import keypoints as ops
 
 POINTS = torch.tensor([[[10.0, 4, 2], [0, 0, 0], [3, 9, -1.5]]])
-"""Labelled, not labelled, and one whose score is below zero, as a keypoint head may say."""
+"""Labelled, not labeled, and one whose score is below zero, as a keypoint head may say."""
 
 
-def test_flip_mirrors_what_is_labelled_and_swaps_names():
+def test_flip_mirrors_what_is_labeled_and_swaps_names():
     assert ops.flip(POINTS, 20).tolist() == [[[10, 4, 2], [0, 0, 0], [17, 9, -1.5]]]
     assert ops.flip(POINTS, 20, [(0, 1)]).tolist() == [[[0, 0, 0], [10, 4, 2], [17, 9, -1.5]]]
     assert torch.equal(ops.flip(ops.flip(POINTS, 20, [(0, 2)]), 20, [(0, 2)]), POINTS)

@@ -33,7 +33,7 @@ def pasted(probabilities: torch.Tensor, where: torch.Tensor, mode: str, threshol
 
 
 def sampled(probabilities: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """The definition of the accurate mode: the grid read at every pixel's centre, 0 around it."""
+    """The definition of the accurate mode: the grid read at every pixel's center, 0 around it."""
     ys, xs = torch.meshgrid(torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij")
     x = (xs[None] - where[:, 0, None, None]) / (where[:, 2] - where[:, 0])[:, None, None] * 2 - 1
     y = (ys[None] - where[:, 1, None, None]) / (where[:, 3] - where[:, 1])[:, None, None] * 2 - 1
@@ -51,7 +51,7 @@ def test_compatible_is_torchvision_pixel_by_pixel(side):
     assert clear.mean() > 0.999 and found.any()
 
 
-def test_accurate_reads_the_grid_at_pixel_centres():
+def test_accurate_reads_the_grid_at_pixel_centers():
     probabilities, where = blobs(60, seed=1), boxes(60, seed=1)
     values = sampled(probabilities, where)
     found = pasted(probabilities, where, "accurate")

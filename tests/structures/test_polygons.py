@@ -75,7 +75,7 @@ def test_masks_with_and_without_holes_are_filled_side_by_side():
     assert polygons[::-1].to_rle().area().tolist() == [100, 100, 0, 84]
 
 
-def test_diagonal_neighbours_are_two_parts_and_a_diagonal_gap_one_hole():
+def test_diagonal_neighbors_are_two_parts_and_a_diagonal_gap_one_hole():
     for bitmap in (np.eye(2), np.eye(2)[::-1]):
         polygons = traced(bitmap)
         assert len(polygons.outers[0]) == 2 and not polygons.holes[0]

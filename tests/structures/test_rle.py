@@ -120,7 +120,7 @@ def test_a_window_may_leave_the_canvas():
         RLE.from_bitmaps(masks).crop((2, 2, 2, 4))
 
 
-def test_iou_and_intersection_with_few_and_with_many_neighbours():
+def test_iou_and_intersection_with_few_and_with_many_neighbors():
     rng = np.random.default_rng(3)
     for size in (4, 30):  # far apart: pair by pair; crowded: compiled, all with all
         sets = []

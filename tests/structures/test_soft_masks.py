@@ -26,9 +26,9 @@ def blobs(num: int, grid: tuple[int, int], seed: int = 0) -> torch.Tensor:
     """Smooth objects of several sizes; the first map is empty, the second full."""
     generator = torch.Generator().manual_seed(seed)
     ys, xs = torch.meshgrid(torch.arange(grid[0]) + 0.5, torch.arange(grid[1]) + 0.5, indexing="ij")
-    centre = torch.rand(num, 2, generator=generator) * torch.tensor(grid)
+    center = torch.rand(num, 2, generator=generator) * torch.tensor(grid)
     radius = (0.03 + 0.4 * torch.rand(num, generator=generator)) * min(grid)
-    distance = ((ys - centre[:, 0, None, None]) ** 2 + (xs - centre[:, 1, None, None]) ** 2).sqrt()
+    distance = ((ys - center[:, 0, None, None]) ** 2 + (xs - center[:, 1, None, None]) ** 2).sqrt()
     maps = torch.sigmoid(2 * (radius[:, None, None] - distance) + torch.randn(num, *grid, generator=generator))
     maps[0], maps[1] = 0.4, 0.9
     return maps

@@ -19,10 +19,10 @@ from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.recipes import recipe as recipe_named
 from eachmask.structures import Instances, UserError
 from eachmask.train import loop
-from eachmask.train.draws import Draws, Share, batches
 from eachmask.train.optim import set_learning_rate
 from eachmask.train.recipe import Run
-from eachmask.train.written import recipe_source
+from eachmask.train.recipe_source import recipe_source
+from eachmask.train.sampling import Share, TrainingSequence, batches
 from eachmask.weights.file import read_info
 
 TESTS = Path(__file__).parents[1]
@@ -104,9 +104,9 @@ def test_a_batch_in_pieces_gives_what_the_whole_gives(tmp_path):
         loop.train(recipe(), Made(), Made(), Run(out=tmp_path / "odd", accumulate=3))
 
 
-def test_batches_of_small_pictures_are_as_large_as_the_window_and_say_where_pictures_end():
+def test_batches_of_small_images_are_as_large_as_the_window_and_say_where_images_end():
     jitter = LargeScaleJitter(size=(64, 96), scale=(0.2, 1.2))
-    draws = Draws(Made(), recipe(augment=jitter, batch_size=2), seed=0)
+    draws = TrainingSequence(Made(), recipe(augment=jitter, batch_size=2), seed=0)
     ends = set()
     for (batch,) in batches(draws, range(8), Share(), workers=0):
         assert batch.images.tensor.shape == (2, 3, 64, 96)
@@ -150,7 +150,7 @@ def test_a_written_recipe_is_the_recipe(tmp_path):
     assert "# augment was" in recipe_source(nameless)
 
 
-def test_a_broken_picture_gives_way_to_another_and_is_named(tmp_path):
+def test_a_broken_image_gives_way_to_another_and_is_named(tmp_path):
     class OneBroken(Made):
         def __getitem__(self, index):
             if index == 2:
@@ -179,26 +179,26 @@ def test_a_loss_that_is_not_a_number_names_the_files(tmp_path, monkeypatch):
 
 
 def test_every_sample_once_per_epoch_and_weights_in_proportion():
-    draws = Draws(Made(), recipe(), seed=3)
+    draws = TrainingSequence(Made(), recipe(), seed=3)
     assert sorted(draws.index(n) for n in range(5)) == [0, 1, 2, 3, 4]
     assert [draws.index(n) for n in range(10)] == [draws.index(n) for n in range(10)]
-    weighted = Draws(Made(), recipe(sample_weight=lambda samples: [2, 1, 1, 1, 0]), seed=3)
+    weighted = TrainingSequence(Made(), recipe(sample_weight=lambda samples: [2, 1, 1, 1, 0]), seed=3)
     counts = np.bincount([weighted.index(n) for n in range(500)], minlength=5)
     assert counts[4] == 0 and abs(counts[0] - 200) <= 5 and abs(counts[1] - 100) <= 5
 
 
 def test_learning_rate_warms_up_then_falls():
-    optimiser = torch.optim.SGD([{"params": [torch.zeros(1)], "rate": 0.5}], lr=1.0)
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(1)], "rate": 0.5}], lr=1.0)
     chosen = recipe(learning_rate=1.0, steps=100, warmup_steps=10)
-    rates = [set_learning_rate(optimiser, chosen, step) for step in range(100)]
+    rates = [set_learning_rate(optimizer, chosen, step) for step in range(100)]
     assert rates[0] < rates[5] < rates[9] and max(rates) == pytest.approx(1, abs=0.05)
-    assert rates[-1] == pytest.approx(0.01, abs=0.01) and optimiser.param_groups[0]["lr"] == rates[-1] * 0.5
+    assert rates[-1] == pytest.approx(0.01, abs=0.01) and optimizer.param_groups[0]["lr"] == rates[-1] * 0.5
 
 
 def test_learning_rate_drops_in_steps():
-    optimiser = torch.optim.SGD([{"params": [torch.zeros(1)], "rate": 1.0}], lr=1.0)
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(1)], "rate": 1.0}], lr=1.0)
     chosen = recipe(learning_rate=1.0, steps=100, warmup_steps=1, drop_at=(0.5, 0.9))
-    rates = [set_learning_rate(optimiser, chosen, step) for step in (10, 49, 50, 89, 90)]
+    rates = [set_learning_rate(optimizer, chosen, step) for step in (10, 49, 50, 89, 90)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 

@@ -61,7 +61,7 @@ def test_entry_fits_a_variant(entry: Entry) -> None:
 @each_entry
 def test_card_has_what_a_user_must_know(entry: Entry) -> None:
     card = entry.card()
-    assert entry.licence in card and entry.host in card
+    assert entry.license in card and entry.host in card
     assert all(f"{name} {value:.1f}" in card for name, value in entry.published.items())
     assert entry.info().scores == {}, "published scores are never shown as measured ones"
 
@@ -74,6 +74,6 @@ def test_unknown_name_offers_the_nearest() -> None:
 def test_bundled_models_speak_for_themselves() -> None:
     for name, path in bundled().items():
         info = read_info(path)
-        assert info.name == name and info.licence and info.categories and info.scores and info.card
+        assert info.name == name and info.license and info.categories and info.scores and info.card
         assert info.variant in models.VARIANTS
         assert path.stat().st_size < 20e6

@@ -17,7 +17,7 @@ INFO = ModelInfo(
     config={"sigma_min": 2.0},
     preprocess=Preprocess(short_side=None, long_side=None, contrast="percentile"),
     categories=(Category(7, "Zellkern ä", "cell", ("front", "back", "side"), ((0, 2), (1, 2))),),
-    licence="CC0-1.0",
+    license="CC0-1.0",
     training={"steps": 3, "seed": 1},
     scores={"mask_ap": 0.5},
     decode={"score_threshold": 0.2},
@@ -83,7 +83,7 @@ def test_writing_is_all_or_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_header_can_be_rewritten(model: nn.Module, path: Path) -> None:
     assert replace_info(path, card="# new").card == "# new"
     again, info = load_model(path)
-    assert info.card == "# new" and info.licence == INFO.licence
+    assert info.card == "# new" and info.license == INFO.license
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 
 

@@ -19,14 +19,14 @@ def test_deformable_convolutions_get_a_bias_of_zero():
     }
     found = from_mmdet.convert(state)
     assert found["kernels.convs.1.0.bias"].tolist() == [0] * 4
-    assert found["backbone.body.layer2.0.conv2.bias"].tolist() == [0] * 8
-    assert set(found) - {"kernels.convs.1.0.bias", "backbone.body.layer2.0.conv2.bias"} == {
+    assert found["backbone.backbone.layer2.0.conv2.bias"].tolist() == [0] * 8
+    assert set(found) - {"kernels.convs.1.0.bias", "backbone.backbone.layer2.0.conv2.bias"} == {
         "kernels.convs.1.0.weight",
         "kernels.convs.1.0.offsets.weight",
         "kernels.convs.1.0.offsets.bias",
         "kernels.convs.1.1.weight",
-        "backbone.body.layer2.0.conv2.weight",
-        "backbone.body.layer2.0.conv2.offsets.weight",
+        "backbone.backbone.layer2.0.conv2.weight",
+        "backbone.backbone.layer2.0.conv2.offsets.weight",
     }
 
 

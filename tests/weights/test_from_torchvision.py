@@ -10,13 +10,13 @@ from torchvision.models import detection as theirs
 from torchvision.ops import FrozenBatchNorm2d
 
 from eachmask import models
-from eachmask.backbones.bodies import ResNet
+from eachmask.backbones.networks import ResNet
 from eachmask.structures import UserError
 from eachmask.weights.from_torchvision import convert, load_detector, load_imagenet_resnet
 
 
 def reference(norm: type[nn.Module] = nn.BatchNorm2d) -> nn.Module:
-    """torchvision's Mask R-CNN on a small body, so that tests stay quick; 3 classes and background."""
+    """torchvision's Mask R-CNN on a small backbone, so that tests stay quick; 3 classes and background."""
     backbone = theirs.backbone_utils.resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=norm)
     return theirs.MaskRCNN(backbone, num_classes=4, min_size=64, max_size=96).eval()
 
@@ -53,16 +53,16 @@ def test_names_of_old_and_new_releases_are_the_same_weights(state):
 
 def test_background_becomes_the_last_class_and_loses_its_box_and_mask(state):
     found = convert(state)
-    scores, shifts = "roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.bbox_pred.weight"
+    scores, deltas = "roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.bbox_pred.weight"
     assert torch.equal(found["box_predictor.classes.weight"][-1], state[scores][0])
     assert torch.equal(found["box_predictor.classes.weight"][0], state[scores][1])
-    assert torch.equal(found["box_predictor.shifts.weight"], state[shifts][4:])
+    assert torch.equal(found["box_predictor.deltas.weight"], state[deltas][4:])
     masks = state["roi_heads.mask_predictor.mask_fcn_logits.weight"]
     assert torch.equal(found["mask_head.masks.weight"], masks[1:])
 
 
 @torch.inference_mode()
-def test_frozen_normalisation_without_epsilon_as_published():
+def test_frozen_normalization_without_epsilon_as_published():
     """The first generation's files: no batch counters, variances that were divided by without an epsilon."""
     torch.manual_seed(0)
     frozen = reference(FrozenBatchNorm2d)
@@ -101,12 +101,12 @@ def test_weights_that_do_not_fit_are_named(state):
 
 def test_an_imagenet_classifier_fills_a_body():
     torch.manual_seed(0)
-    classifier, body = torchvision.models.resnet18(weights=None).eval(), ResNet("resnet18").eval()
+    classifier, backbone = torchvision.models.resnet18(weights=None).eval(), ResNet("resnet18").eval()
     published = {k: v for k, v in classifier.state_dict().items() if "num_batches" not in k}  # as the files are
-    load_imagenet_resnet(body, published)
+    load_imagenet_resnet(backbone, published)
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        pooled = body(image).maps[-1].mean((2, 3))
+        pooled = backbone(image).maps[-1].mean((2, 3))
         assert torch.allclose(classifier.fc(pooled), classifier(image), atol=1e-4)
     with pytest.raises(UserError, match="do not fit ResNet"):
         load_imagenet_resnet(ResNet("resnet34"), published)

@@ -64,7 +64,7 @@ def test_what_holds_no_weights_is_told():
 
 
 @pytest.mark.parametrize("convert", [detectron2.convert, tensormask.convert, boundaryformer.convert])
-def test_colours_and_anchors_in_detectron2s_files_are_no_weights(convert):
+def test_colors_and_anchors_in_detectron2s_files_are_no_weights(convert):
     names = ("pixel_mean", "pixel_std", "anchor_generator.cell_anchors.0")
     assert convert(numbered(*names, "proposal_generator.anchor_generator.cell_anchors.3")) == {}
 

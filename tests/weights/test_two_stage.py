@@ -12,7 +12,7 @@ from eachmask.weights.from_mmdet import two_stage as mmdet
 MMDET = {
     "neck.fpn_convs.3.conv.bias": "backbone.smooth.3.bias",
     "neck.downsample_convs.0.conv.weight": "backbone.down.0.weight",
-    "rpn_head.rpn_reg.weight": "rpn.shifts.weight",
+    "rpn_head.rpn_reg.weight": "rpn.deltas.weight",
     "roi_head.bbox_head.shared_fcs.1.weight": "box_head.layers.1.weight",
     "roi_head.bbox_head.2.shared_fcs.0.bias": "box_heads.2.layers.0.bias",
     "roi_head.bbox_head.1.fc_cls.bias": "box_predictors.1.classes.bias",
@@ -24,7 +24,7 @@ DETECTRON2 = {
     "backbone.fpn_output4.weight": "backbone.smooth.2.weight",
     "proposal_generator.rpn_head.conv.weight": "rpn.convs.0.weight",
     "roi_heads.box_head.fc2.weight": "box_head.layers.1.weight",
-    "roi_heads.box_predictor.bbox_pred.bias": "box_predictor.shifts.bias",
+    "roi_heads.box_predictor.bbox_pred.bias": "box_predictor.deltas.bias",
     "roi_heads.mask_head.mask_fcn4.bias": "mask_head.convs.3.0.bias",
 }
 CASCADE = {

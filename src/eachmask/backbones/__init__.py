@@ -1,8 +1,8 @@
 """Backbones: learned weights without a task, from images to Features. Thin over torchvision and timm."""
 
-from eachmask.ops.later import compiler_later
+from eachmask.accel.lazy_dynamo import lazy_dynamo
 
-with compiler_later():
+with lazy_dynamo():
     import timm
 
 __all__ = ["timm"]

@@ -23,7 +23,7 @@ POOLS = (5, 9, 13)
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, batch normalisation, SiLU."""
+    """Convolution without bias, batch normalization, SiLU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -151,17 +151,17 @@ class Neck:
 
 
 class CSPNeXtPAFPN(nn.Module):
-    """A body with a pyramid that goes down and up again, each step one CSP stage without identity.
+    """A backbone with a pyramid that goes down and up again, each step one CSP stage without identity.
 
     Args:
-        body: gives Features, each map twice as wide as the finer one or of any width.
+        backbone: gives Features, each map twice as wide as the finer one or of any width.
     """
 
-    def __init__(self, body: nn.Module, neck: Neck | None = None) -> None:
+    def __init__(self, backbone: nn.Module, neck: Neck | None = None) -> None:
         super().__init__()
         neck = neck or Neck()
-        self.body = body
-        widths: tuple[int, ...] = tuple(body.channels)  # type: ignore[arg-type]
+        self.backbone = backbone
+        widths: tuple[int, ...] = tuple(backbone.channels)  # type: ignore[arg-type]
         down = range(len(widths) - 1, 0, -1)  # from the coarsest map
         up = range(len(widths) - 1)
         self.reduce = nn.ModuleList(ConvNorm(widths[i], widths[i - 1], 1) for i in down)
@@ -169,12 +169,12 @@ class CSPNeXtPAFPN(nn.Module):
         self.downsample = nn.ModuleList(ConvNorm(widths[i], widths[i], 3, stride=2) for i in up)
         self.bottom_up = nn.ModuleList(CSPLayer(2 * widths[i], widths[i + 1], neck.blocks, False) for i in up)
         self.out = nn.ModuleList(ConvNorm(width, neck.channels, 3) for width in widths)
-        self.strides: tuple[int, ...] = tuple(body.strides)  # type: ignore[arg-type]
+        self.strides: tuple[int, ...] = tuple(backbone.strides)  # type: ignore[arg-type]
         self.channels = (neck.channels,) * len(widths)
 
     def forward(self, images: Tensor) -> Features:
-        """(B, 3, H, W) -> one level for each map of the body."""
-        maps = self.body(images).maps
+        """(B, 3, H, W) -> one level for each map of the backbone."""
+        maps = self.backbone(images).maps
         x = maps[-1]
         waiting = []
         for reduce, stage, below in zip(self.reduce, self.top_down, reversed(maps[:-1]), strict=True):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 
 Norm = Callable[[int], nn.Module]
-"""Channels -> a normalisation layer."""
+"""Channels -> a normalization layer."""
 
 
 @dataclass(frozen=True)
@@ -27,47 +27,47 @@ class Pyramid:
     channels: int = 256
     """Of every level."""
     first: int = 0
-    """Leave out so many of the body's finest maps: 1 starts at stride 8 (RetinaNet, FCOS, YOLACT)."""
+    """Leave out so many of the backbone's finest maps: 1 starts at stride 8 (RetinaNet, FCOS, YOLACT)."""
     extra: Literal["pool", "convs"] | None = "pool"
     """``pool`` adds one level by sub-sampling the coarsest (Faster R-CNN, SOLO), ``convs`` adds ``num_convs`` by
     strided 3 x 3 convolutions (P6, P7 of RetinaNet and FCOS), None adds nothing."""
     num_convs: int = 2
-    convs_of: Literal["body", "pyramid"] = "pyramid"
-    """Whether the first of these convolutions reads the body's last map (C5) or the pyramid's (P5)."""
+    convs_of: Literal["backbone", "pyramid"] = "pyramid"
+    """Whether the first of these convolutions reads the backbone's last map (C5) or the pyramid's (P5)."""
     convs_relu: bool = True
     """Each following one reads what came before through a ReLU; with ``first_relu`` the first does too."""
     first_relu: bool = False
     merge: Literal["sum", "mean"] = "sum"
     upsample: Literal["nearest", "bilinear"] = "nearest"
     norm: Norm | None = None
-    """Makes a normalisation layer behind every convolution, which then has no bias."""
+    """Makes a normalization layer behind every convolution, which then has no bias."""
 
 
 class FPN(nn.Module):
-    """A body with a pyramid on top.
+    """A backbone with a pyramid on top.
 
     Args:
-        body: gives Features; see :mod:`eachmask.backbones.bodies`.
+        backbone: gives Features; see :mod:`eachmask.backbones.networks`.
         pyramid: its form.
     """
 
-    def __init__(self, body: nn.Module, pyramid: Pyramid | None = None) -> None:
+    def __init__(self, backbone: nn.Module, pyramid: Pyramid | None = None) -> None:
         super().__init__()
-        self.body = body
+        self.backbone = backbone
         self.pyramid = p = pyramid or Pyramid()
-        inputs, strides = tuple(body.channels)[p.first :], tuple(body.strides)[p.first :]
+        inputs, strides = tuple(backbone.channels)[p.first :], tuple(backbone.strides)[p.first :]
         self.lateral = nn.ModuleList(_conv(c, p.channels, 1, p.norm) for c in inputs)
         self.smooth = nn.ModuleList(_conv(p.channels, p.channels, 3, p.norm) for _ in inputs)
         num_extra = {"pool": 1, "convs": p.num_convs, None: 0}[p.extra]
         if p.extra == "convs":
-            sources = [inputs[-1] if p.convs_of == "body" else p.channels, *[p.channels] * num_extra]
+            sources = [inputs[-1] if p.convs_of == "backbone" else p.channels, *[p.channels] * num_extra]
             self.extra = nn.ModuleList(_conv(sources[i], p.channels, 3, None, stride=2) for i in range(num_extra))
         self.strides = strides + tuple(strides[-1] * 2 ** (i + 1) for i in range(num_extra))
         self.channels = (p.channels,) * len(self.strides)
 
     def forward(self, images: Tensor) -> Features:
         """(B, 3, H, W) -> levels from the chosen stride on."""
-        maps = self.body(images).maps[self.pyramid.first :]
+        maps = self.backbone(images).maps[self.pyramid.first :]
         x = self.lateral[-1](maps[-1])
         levels = [self.smooth[-1](x)]
         for i in range(len(maps) - 2, -1, -1):
@@ -90,13 +90,13 @@ class FPN(nn.Module):
         """The levels and those made of the coarsest.
 
         Args:
-            coarsest: the body's last map.
+            coarsest: the backbone's last map.
         """
         p = self.pyramid
         if p.extra == "pool":
             levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
         elif p.extra == "convs":
-            x = coarsest if p.convs_of == "body" else levels[-1]
+            x = coarsest if p.convs_of == "backbone" else levels[-1]
             for i, conv in enumerate(self.extra):
                 relu = p.first_relu if i == 0 else p.convs_relu
                 x = conv(torch.relu(x) if relu else x)

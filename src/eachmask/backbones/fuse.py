@@ -1,12 +1,12 @@
 """Make a trained network fast on the processor without changing what it computes.
 
-`optimise_for_inference` returns a copy in which
+`optimize_for_inference` returns a copy in which
 
-* batch normalisation is folded into the convolution before it (`w x + b` is an affine map; so is the
-  normalisation with fixed statistics, and one affine map after another is one affine map),
+* batch normalization is folded into the convolution before it (`w x + b` is an affine map; so is the
+  normalization with fixed statistics, and one affine map after another is one affine map),
 * activation and residual addition ride on the convolution's own write instead of passing over memory again,
 * maps lie channels-last, which spares oneDNN a reordering of every input and output,
-* 3x3 convolutions run as Winograd F(4x4, 3x3) where that is faster (`eachmask.ops.winograd`),
+* 3x3 convolutions run as Winograd F(4x4, 3x3) where that is faster (`eachmask.accel.winograd`),
 * TensorFlow's padding, one more zero after than before, is in the kernel instead of a padded copy of the map.
 
 **What may be folded is proven, not guessed.** A network's attributes say nothing about the order of calls,
@@ -36,9 +36,9 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from eachmask.accel import winograd
+from eachmask.accel.malloc import give_back_freed_memory
 from eachmask.backbones.fpn import FPN
-from eachmask.ops import winograd
-from eachmask.ops.heap import give_back_freed_memory
 
 Limits = tuple[float, float]
 """An activation that clamps to [low, high]: ReLU is (0, inf), ReLU6 (0, 6), none (-inf, inf)."""
@@ -54,11 +54,11 @@ _MANY_MAPS = 9  # from here on, one more or less does not change how oneDNN want
 _MANY_SHAPES = 256  # of inputs whose layout is remembered, so that a service's memory has an end
 
 
-def optimise_for_inference(model: nn.Module, *, in_place: bool = False) -> nn.Module:
+def optimize_for_inference(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """A copy of `model` in eval mode, fast on the processor, equal in its outputs up to rounding.
 
     The copy shares no parameter with the input, needs no gradients, can be pickled, deep-copied and moved
-    to another device or type (where its convolutions become plain ones); optimising it again changes
+    to another device or type (where its convolutions become plain ones); optimizing it again changes
     nothing. Batch statistics are frozen into the weights, so it must not be trained.
 
     Args:
@@ -87,7 +87,7 @@ def optimise_for_inference(model: nn.Module, *, in_place: bool = False) -> nn.Mo
 class FastConv2d(nn.Conv2d):
     """A convolution that clamps its own output and chooses its algorithm by shape.
 
-    The choice is by a fixed rule, not by measuring on the first call, so that the same picture gives the
+    The choice is by a fixed rule, not by measuring on the first call, so that the same image gives the
     same bits in every run. Weights in an algorithm's own layout are made on first use, and never saved.
     """
 
@@ -196,7 +196,7 @@ class FastConv2d(nn.Conv2d):
 
     def _matrix_pays(self, x: Tensor) -> bool:
         """Whether to multiply by the plain weights: those of small maps are much larger than the maps, and laying them
-        out for oneDNN anew with every size of picture takes longer than the convolution."""
+        out for oneDNN anew with every size of image takes longer than the convolution."""
         return (
             self.kernel_size == self.stride == (1, 1)
             and self.padding == (0, 0)
@@ -550,7 +550,7 @@ def _limits(module: nn.Module) -> Limits | None:
 
 
 def _own_limits(norm: nn.Module) -> Limits | None:
-    """What timm's BatchNormAct2d does after normalising; None if that is more than clamping."""
+    """What timm's BatchNormAct2d does after normalizing; None if that is more than clamping."""
     drop, act = getattr(norm, "drop", None), getattr(norm, "act", None)
     if not isinstance(drop, nn.Identity | None) or not isinstance(act, nn.Module | None):
         return None
@@ -574,7 +574,7 @@ def _fold(model: nn.Module, chain: Chain) -> None:
     if act_name is not None:
         limits = _limits(model.get_submodule(act_name))
     if limits is None:
-        # Only the normalisation fits into this one: what follows stays a module of its own.
+        # Only the normalization fits into this one: what follows stays a module of its own.
         if norm is not None and _own_limits(norm) != NO_LIMITS:
             rest = nn.Sequential(norm.drop, norm.act)
         limits, act_name = NO_LIMITS, None

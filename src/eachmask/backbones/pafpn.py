@@ -2,7 +2,7 @@
 
 Liu, Qi, Qin, Shi, Jia: "Path Aggregation Network for Instance Segmentation", CVPR 2018, arXiv 1803.01534, section 3.1.
 
-A fine map's edges reach the coarsest map of an FPN only through the whole body, a hundred layers; here they take a
+A fine map's edges reach the coarsest map of an FPN only through the whole backbone, a hundred layers; here they take a
 short cut of a few strided convolutions.
 """
 
@@ -25,7 +25,7 @@ class BottomUp:
     chained: bool = True
     """The next map is made of the finished one; otherwise of the sum before its last convolution (MMDetection)."""
     norm: Norm | None = None
-    """Makes a normalisation layer behind every convolution of the path, which then has no bias."""
+    """Makes a normalization layer behind every convolution of the path, which then has no bias."""
 
 
 PLAIN = BottomUp(relu=False, chained=False)
@@ -36,13 +36,13 @@ class PAFPN(FPN):
     """A feature pyramid with a path from the bottom up: N2 = P2, N(i + 1) = conv(P(i + 1) + strided_conv(N(i))).
 
     Args:
-        body: gives Features; see :mod:`eachmask.backbones.bodies`.
+        backbone: gives Features; see :mod:`eachmask.backbones.networks`.
         pyramid: form of the first pyramid; its extra levels are made of the last N.
         bottom_up: form of the second.
     """
 
-    def __init__(self, body: nn.Module, pyramid: Pyramid | None = None, bottom_up: BottomUp | None = None) -> None:
-        super().__init__(body, pyramid)
+    def __init__(self, backbone: nn.Module, pyramid: Pyramid | None = None, bottom_up: BottomUp | None = None) -> None:
+        super().__init__(backbone, pyramid)
         self.bottom_up = path = bottom_up or BottomUp()
         channels = self.pyramid.channels
         num_steps = len(self.lateral) - 1
@@ -53,7 +53,7 @@ class PAFPN(FPN):
         """The second path over the levels P2, P3, ..., then the extra levels.
 
         Args:
-            coarsest: the body's last map.
+            coarsest: the backbone's last map.
         """
         results = [levels[0]]
         below = levels[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 from timm.layers.create_attn import create_attn
 
-from eachmask.backbones.bodies import Timm
+from eachmask.backbones.networks import Timm
 
 
 class VoVNet(Timm):

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "predict": ("eachmask.cli.predict", "PredictOptions", "predict", "find the objects in pictures"),
+    "predict": ("eachmask.cli.predict", "PredictOptions", "predict", "find the objects in images"),
     "train": ("eachmask.cli.train", "TrainOptions", "train", "train a model by a recipe on annotated images"),
     "evaluate": ("eachmask.cli.evaluate", "EvaluateOptions", "evaluate", "measure a model or its predictions"),
     "convert": ("eachmask.cli.convert", "ConvertOptions", "convert", "annotations from one format to another"),

@@ -40,12 +40,12 @@ class ConvertOptions:
 
 def convert(options: ConvertOptions) -> int:
     """Run the command; exit status 1 if annotations or images had to be left out."""
-    from eachmask.cli.bar import bar_after_a_while
     from eachmask.data.convert import REPORT
     from eachmask.data.convert import convert as run_conversion
+    from eachmask.files.progress_bar import bar_after_a_while
 
-    with bar_after_a_while() as watch:
-        report = run_conversion(options.source, options.target, options.to, options.from_, watch)
+    with bar_after_a_while() as progress:
+        report = run_conversion(options.source, options.target, options.to, options.from_, progress)
     print(summary(report))
     for problem in report.problems[: options.show]:
         print(f"  {problem}")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from eachmask.data.whole_file import write_text
+from eachmask.files.atomic import write_text
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DoctorOptions:
     data: Annotated[Path, tyro.conf.Positional]
     """Folder of the data set, in any format that `eachmask convert` reads, or its annotation file."""
     html: Path | None = None
-    """Write a page with all findings and pictures of the worst."""
+    """Write a page with all findings and images of the worst."""
     fix: Path | None = None
     """Write a repaired copy to this new folder."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
@@ -39,12 +39,12 @@ class DoctorOptions:
 
 def doctor(options: DoctorOptions) -> int:
     """Run the command; returns the exit status."""
-    from eachmask.cli.bar import bar_after_a_while
-    from eachmask.data.doctor import examine, write_repaired
-    from eachmask.data.doctor_page import page
+    from eachmask.data.check.doctor import examine, write_repaired
+    from eachmask.data.check.page import page
+    from eachmask.files.progress_bar import bar_after_a_while
 
-    with bar_after_a_while() as watch:
-        result = examine(options.data, options.from_, watch)
+    with bar_after_a_while() as progress:
+        result = examine(options.data, options.from_, progress)
     for finding in result.findings[: options.show]:
         print(f"{finding.severity}: {finding}")
     if len(result.findings) > options.show:
@@ -61,8 +61,8 @@ def doctor(options: DoctorOptions) -> int:
         write_text(options.html, page(result))
         print(f"The report is {options.html}")
     if options.fix is not None:
-        with bar_after_a_while() as watch:
-            notes = write_repaired(result, options.fix, watch)
+        with bar_after_a_while() as progress:
+            notes = write_repaired(result, options.fix, progress)
         for note in notes:
             print(f"note: {note}")
         print(f"The repaired copy is {options.fix}")

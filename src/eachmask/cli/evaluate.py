@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from eachmask.data.whole_file import write_text
+from eachmask.files.atomic import write_text
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
-    from eachmask.data.coco import CocoDataset
-    from eachmask.data.coco_merge import Merged
-    from eachmask.evaluation import Evaluation
+    from eachmask.data.formats.coco import CocoDataset
+    from eachmask.data.formats.coco_merge import Merged
+    from eachmask.evaluation.evaluation import Evaluation
 
 _SHOWN_NOTES = 5
 MERGED = "merged"
@@ -75,24 +75,24 @@ class EvaluateOptions:
     """Also boundary AP, the slowest of all."""
     seed: int = 0
     """Of the resampling."""
-    pictures: int = 5
+    gallery: Annotated[int, tyro.conf.arg(aliases=["--pictures"])] = 5
     """So many of the best images and of the worst ones are shown in the report."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps or auto."""
     precision: str = "auto"
     """auto, fp32, bf16 or fp16, as in `eachmask predict`."""
     side: int | None = None
-    """Longer side of every picture as the model sees it, px, instead of its own choice."""
+    """Longer side of every image as the model sees it, px, instead of its own choice."""
 
 
 def evaluate(options: EvaluateOptions) -> int:
     """Run the command; returns the exit status."""
-    from eachmask.evaluate import Settings
-    from eachmask.evaluate import evaluate as measure
-    from eachmask.evaluation_report import evaluation_html
+    from eachmask.evaluation.evaluate import Settings
+    from eachmask.evaluation.evaluate import evaluate as measure
+    from eachmask.evaluation.report import evaluation_html
 
     limits = [_limit(text) for text in options.fail_under]
-    settings = Settings(options.score, options.resamples, options.boundary, options.seed, options.pictures)
+    settings = Settings(options.score, options.resamples, options.boundary, options.seed, options.gallery)
     if (options.model is None) == (options.predictions is None):
         raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
     if options.model is None and (options.side is not None or options.precision != "auto"):
@@ -145,7 +145,7 @@ def _judge(found: Evaluation, limits: Sequence[tuple[str, float]]) -> int:
 
 
 def _dataset(options: EvaluateOptions) -> CocoDataset:
-    from eachmask.data.coco import CocoDataset
+    from eachmask.data.formats.coco import CocoDataset
 
     annotations, images = options.data, options.images
     if annotations.is_dir():
@@ -162,14 +162,14 @@ def _dataset(options: EvaluateOptions) -> CocoDataset:
 
 def _as_coco(options: EvaluateOptions) -> CocoDataset:
     """A data set of another format, written as COCO beside the report."""
-    from eachmask.data.coco import CocoDataset, write_coco
     from eachmask.data.convert import read_any
+    from eachmask.data.formats.coco import CocoDataset, write_coco
 
     data, form = read_any(options.data)
     if options.split in data.splits:
-        pictures = data.splits[options.split]
+        images = data.splits[options.split]
     elif set(data.splits) <= {"all"}:
-        pictures = data.splits.get("all", [])
+        images = data.splits.get("all", [])
     else:
         raise UserError(f"{options.data} has no split {options.split!r}: choose --split {' or '.join(data.splits)}")
     for problem in data.problems[:5]:
@@ -178,13 +178,13 @@ def _as_coco(options: EvaluateOptions) -> CocoDataset:
         print(f"... and {len(data.problems) - 5} more; eachmask doctor {options.data} names them all")
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "annotations.json"
-    rows = [(str(p.path.resolve()), replace(p.targets, categories=data.categories)) for p in pictures]
+    rows = [(str(p.path.resolve()), replace(p.targets, categories=data.categories)) for p in images]
     write_coco(path, rows, info={"description": f"{options.data}, {form.name}"})
     return CocoDataset(path, options.out)
 
 
 def _merged(options: EvaluateOptions, dataset: CocoDataset) -> Merged | None:
-    from eachmask.data.coco_merge import merge_classes
+    from eachmask.data.formats.coco_merge import merge_classes
 
     if options.merge is None:
         return None
@@ -204,11 +204,11 @@ def _predict(
     """Predict all images into predictions.json: its path, what is measured, what to note, why images are missing."""
     from rich.console import Console
 
-    from eachmask.cli.bar import bar_after_a_while
     from eachmask.cli.warning_notes import warnings_as_notes
-    from eachmask.data.coco_results import left_out, match_categories
-    from eachmask.evaluation_predictions import of_categories, predict_dataset, without_images
-    from eachmask.predict import load
+    from eachmask.data.formats.coco_results import left_out, match_categories
+    from eachmask.evaluation.predictions import of_categories, predict_dataset, without_images
+    from eachmask.files.progress_bar import bar_after_a_while
+    from eachmask.inference.predictor import load
 
     assert options.model is not None
     predictor = load(options.model, device=options.device, precision=options.precision, side=options.side)
@@ -217,8 +217,8 @@ def _predict(
     kinds = {c.supercategory for c in dataset.categories} - {c.name for c in dataset.categories}
     if merged is None and any(c.name in kinds for c in known):
         notes.append("the model knows supercategories of the annotated classes: --merge supercategories measures these")
-    with warnings_as_notes(Console(stderr=True, highlight=False)), bar_after_a_while() as watch:
-        predicted = predict_dataset(predictor, dataset, options.out / "predicted", watch)
+    with warnings_as_notes(Console(stderr=True, highlight=False)), bar_after_a_while() as progress:
+        predicted = predict_dataset(predictor, dataset, options.out / "predicted", progress)
     if predicted.resumed:
         print(f"{predicted.resumed} images had been predicted before the last run ended.")
     notes.append(f"predicted by {predictor!r}" + (f", longer side {options.side} px" if options.side else ""))

@@ -47,7 +47,7 @@ class Row:
     """Fractions 0..1."""
     published: dict[str, float]
     """Per cent, as their makers give them."""
-    licence: str
+    license: str
 
 
 def list_models(options: ModelsOptions) -> int:
@@ -77,7 +77,7 @@ def all_variants() -> dict[str, str]:
 def _variants_text(variants: Mapping[str, str]) -> str:
     width = max(map(len, variants))
     lines = [f"{name:<{width}}  {summary}" for name, summary in sorted(variants.items())]
-    return "\n".join([*lines, "Train one on your own pictures: eachmask train NAME --data DATA --out RUN"])
+    return "\n".join([*lines, "Train one on your own images: eachmask train NAME --data DATA --out RUN"])
 
 
 def all_rows() -> list[Row]:
@@ -98,7 +98,7 @@ def all_rows() -> list[Row]:
                 classes=len(info.categories),
                 measured=_numbers(info.scores),
                 published={},
-                licence=info.licence,
+                license=info.license,
             )
         )
     return rows + [_catalogue_row(entry) for entry in CATALOGUE]
@@ -116,7 +116,7 @@ def _catalogue_row(entry: Entry) -> Row:
         classes=sum(category.name != "N/A" for category in entry.categories),
         measured={},
         published=dict(entry.published),
-        licence=entry.licence,
+        license=entry.license,
     )
 
 
@@ -140,7 +140,7 @@ def _print_table(rows: list[Row]) -> None:
     for title in ("name", "where"):
         table.add_column(title, no_wrap=True)
     table.add_column("MB", justify="right", no_wrap=True)
-    for title in ("what for", "measured by us", "published by its makers", "licence"):
+    for title in ("what for", "measured by us", "published by its makers", "license"):
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(
@@ -150,7 +150,7 @@ def _print_table(rows: list[Row]) -> None:
             row.summary,
             ", ".join(f"{name} {value:.3f}" for name, value in row.measured.items()) or "-",
             ", ".join(f"{name} {value:g}" for name, value in row.published.items()) or "-",
-            row.licence.split(";")[0],
+            row.license.split(";")[0],
         )
     # A pipe has no width of its own; 80 columns would break every cell into pieces.
     Console(width=None if sys.stdout.isatty() else 180).print(table)

@@ -1,4 +1,4 @@
-"""``eachmask predict``: pictures in, masks, tables and a report out."""
+"""``eachmask predict``: images in, masks, tables and a report out."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from eachmask.structures.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eachmask.batch import BatchOptions, Listener
-    from eachmask.results import Summary
+    from eachmask.batch.results import Summary
+    from eachmask.batch.run import BatchOptions, Listener
 
 _NAMED_FAILURES = 20
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Find the objects in pictures, one mask for each.
+    """Find the objects in images, one mask for each.
 
     The results folder gets predictions.json (COCO, masks as RLE), instances.csv (one row of measures per object),
     overlays/, report.html (open it in a browser) and summary.json. Started again after an interruption, the
-    same command does only what is missing. A picture that cannot be used is named, counted and passed over.
+    same command does only what is missing. An image that cannot be used is named, counted and passed over.
 
-    Exit status: 0 all pictures done; 1 some failed (the rest is done; summary.json says why); 2 a mistake in the
+    Exit status: 0 all images done; 1 some failed (the rest is done; summary.json says why); 2 a mistake in the
     call. Other files in a searched folder are skipped and do not count as failed.
 
     Examples:
@@ -44,9 +44,9 @@ class PredictOptions:
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT ...")]
     """Files, folders (with their sub-folders), 'patterns*', a list of names (names.txt or @names), or - for
-    names on standard input. PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, every page), grey, colour, palette, CMYK."""
+    names on standard input. PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, every page), gray, color, palette, CMYK."""
     model: str = "auto"
-    """Name of a model (`eachmask models` lists them) or a .safetensors file. auto looks at the first pictures: nuclei
+    """Name of a model (`eachmask models` lists them) or a .safetensors file. auto looks at the first images: nuclei
     for microscope images, else the best model for photographs that is at hand."""
     out: Path = Path("results")
     """Results folder; made if missing."""
@@ -55,29 +55,29 @@ class PredictOptions:
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Keep only these classes, by name."""
     max_detections: int | None = None
-    """At most so many objects per picture, best first; with --classes of these classes. The model's own limit by
+    """At most so many objects per image, best first; with --classes of these classes. The model's own limit by
     default."""
     save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
-    """Also one file per picture of: labels (16-bit label map), crops (cut-out objects), polygons (JSON with
+    """Also one file per image of: labels (16-bit label map), crops (cut-out objects), polygons (JSON with
     holes), csv, geojson."""
     tile: int | None = None
-    """Predict larger pictures in squares of this side, px, and join what they cut; 0 never. The model's own
+    """Predict larger images in squares of this side, px, and join what they cut; 0 never. The model's own
     choice by default."""
     overlap: float = 0.2
-    """Share of a tile that its neighbour sees too; objects should be smaller than that."""
+    """Share of a tile that its neighbor sees too; objects should be smaller than that."""
     side: int | None = None
-    """Longer side of every picture (or tile) as the network sees it, px: smaller is faster, larger finds smaller
+    """Longer side of every image (or tile) as the network sees it, px: smaller is faster, larger finds smaller
     things. The model's own choice by default."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: str = "auto"
     """auto, fp32, bf16 or fp16."""
     batch: int | None = None
-    """Pictures per pass of the network; by default 1 on a CPU and 4 on a GPU."""
+    """Images per pass of the network; by default 1 on a CPU and 4 on a GPU."""
     overlays: bool = True
-    """Write pictures with the objects drawn in."""
+    """Write images with the objects drawn in."""
     max_pixels: float = 250e6
-    """Refuse pictures of more pixels (decompression bombs)."""
+    """Refuse images of more pixels (decompression bombs)."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove earlier results in --out and begin anew."""
 
@@ -86,19 +86,19 @@ def predict(options: PredictOptions) -> int:
     """Run the command; returns the exit status."""
     from rich.console import Console
 
-    from eachmask.batch import run
-    from eachmask.choose import choose_model
+    from eachmask.batch.run import run
     from eachmask.cli.warning_notes import warnings_as_notes
-    from eachmask.data.inputs import find_inputs
-    from eachmask.predict import load
+    from eachmask.data.images.inputs import find_inputs
+    from eachmask.inference.auto_model import auto_model
+    from eachmask.inference.predictor import load
 
     console = Console(stderr=True, highlight=False)
     inputs = find_inputs(options.inputs, exclude=options.out)
     batch_options = _batch_options(options)
     model = options.model
     if model == "auto":
-        model = choose_model([source.path for source in inputs.sources])
-        console.print(f"Chosen for these pictures: {model} (--model takes another).")
+        model = auto_model([source.path for source in inputs.sources])
+        console.print(f"Chosen for these images: {model} (--model takes another).")
     predictor = load(model, device=options.device, precision=options.precision, side=options.side)
     with warnings_as_notes(console), _progress(console, len(inputs.sources)) as listener:
         summary = run(predictor, inputs, options.out, batch_options, overwrite=options.overwrite, listener=listener)
@@ -107,7 +107,7 @@ def predict(options: PredictOptions) -> int:
 
 
 def _batch_options(options: PredictOptions) -> BatchOptions:
-    from eachmask.batch import BatchOptions, Extra
+    from eachmask.batch.run import BatchOptions, Extra
     from eachmask.structures import DecodeOptions
 
     save = [kind for word in options.save for kind in word.split(",") if kind]
@@ -141,7 +141,7 @@ def _progress(console: Console, total: int) -> Iterator[Listener]:
         TimeRemainingColumn,
     )
 
-    from eachmask.batch import Outcome
+    from eachmask.batch.run import Outcome
 
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -165,7 +165,7 @@ def _progress(console: Console, total: int) -> Iterator[Listener]:
 
 
 def _say(summary: Summary, out: Path) -> None:
-    parts = [f"{summary.done:,} of {summary.images:,} pictures done", f"{summary.objects:,} objects"]
+    parts = [f"{summary.done:,} of {summary.images:,} images done", f"{summary.objects:,} objects"]
     if summary.failed:
         parts.append(f"{summary.failed:,} failed (reasons in {out / 'summary.json'})")
     if summary.hidden_in_label_maps:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from eachmask.data.whole_file import write_text
+from eachmask.files.atomic import write_text
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
-    from eachmask.data.annotated import AnnotatedSet, Picture, Problem
-    from eachmask.data.pictures import PictureSamples
+    from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem
+    from eachmask.data.samples import ImageSamples
     from eachmask.structures import Category
     from eachmask.train.recipe import Recipe
 
@@ -76,7 +76,7 @@ class TrainOptions:
     schedule: Literal["cosine", "step"] | None = None
     """How the learning rate falls: along a cosine, or tenfold at 75% and 92% of the run."""
     freeze: int | None = None
-    """Fix so many first stages of the backbone and all its batch normalisation; -1 trains everything."""
+    """Fix so many first stages of the backbone and all its batch normalization; -1 trains everything."""
     patience: int | None = None
     """Stop after so many evaluations without a better score."""
     evaluate_every: int | None = None
@@ -163,10 +163,10 @@ def _named_recipe(options: TrainOptions) -> Recipe | None:
     return None
 
 
-def _recipe_for(options: TrainOptions, data: PictureSamples) -> tuple[Recipe, list[str]]:
-    from eachmask.recipes.own_data import own_data
+def _recipe_for(options: TrainOptions, data: ImageSamples) -> tuple[Recipe, list[str]]:
+    from eachmask.recipes.auto_recipe import auto_recipe
 
-    return own_data(options.model, data, start=options.start, size=options.size)
+    return auto_recipe(options.model, data, start=options.start, size=options.size)
 
 
 def _near(name: str, known: Sequence[str]) -> str:
@@ -192,11 +192,11 @@ def _changed(recipe: Recipe, options: TrainOptions) -> Recipe:
 
 def _splits(
     options: TrainOptions, recipe: Recipe | None
-) -> tuple[PictureSamples, PictureSamples, list[str], dict[str, Any]]:
+) -> tuple[ImageSamples, ImageSamples, list[str], dict[str, Any]]:
     """Training and val samples, what to say about them, and what to keep in the run's record."""
-    from eachmask.data.annotated import one_class, with_the_rest_ignored
     from eachmask.data.convert import read_any
-    from eachmask.data.pictures import PictureSamples
+    from eachmask.data.dataset import one_class, with_the_rest_ignored
+    from eachmask.data.samples import ImageSamples
     from eachmask.models import ONE_CLASS
 
     variant = options.model if recipe is None else recipe.variant
@@ -211,21 +211,21 @@ def _splits(
 
     data, form = read(options.data)
     problems = list(data.problems)
-    pictures = dict(data.splits)
-    val = pictures.pop("val", [])
-    training = pictures.get("train") or [p for name, split in pictures.items() if name != "test" for p in split]
+    images = dict(data.splits)
+    val = images.pop("val", [])
+    training = images.get("train") or [p for name, split in images.items() if name != "test" for p in split]
     how = "the split val"
     if options.val is not None:
         other, _ = read(options.val)
         problems += other.problems
-        val, how = _relabelled(other, data.categories, options.val, "val"), str(options.val)
+        val, how = _relabeled(other, data.categories, options.val, "val"), str(options.val)
     elif not val:
         training, val = _held_out(training, options.seed)
         how = "held out of them, by chance"
     for path in options.partial:
         other, _ = read(path)
         problems += other.problems
-        training = training + _relabelled(with_the_rest_ignored(other), data.categories, path, "train")
+        training = training + _relabeled(with_the_rest_ignored(other), data.categories, path, "train")
     training, val = (_present(split, problems) for split in (training, val))
     if not training or not val:
         raise UserError(
@@ -245,13 +245,13 @@ def _splits(
         count = "One problem" if len(problems) == 1 else f"{len(problems)} problems"
         notes.append(f"{count} in the data, all in {listed}; the first: {problems[0]}.")
     record = {"data": str(options.data), "val": how, "val images": len(val), "problems": len(problems)}
-    train_data, val_data = PictureSamples(training, data.categories), PictureSamples(val, data.categories)
+    train_data, val_data = ImageSamples(training, data.categories), ImageSamples(val, data.categories)
     if not train_data.num_objects:
         raise UserError(f"the training images of {options.data} show not one object: there is nothing to learn from")
     return train_data, val_data, notes + _doubts(train_data, val_data), record
 
 
-def _doubts(train_data: PictureSamples, val_data: PictureSamples) -> list[str]:
+def _doubts(train_data: ImageSamples, val_data: ImageSamples) -> list[str]:
     """What makes the scores worth less than they look."""
     notes = []
     known = {train_data.path(i).resolve() for i in range(len(train_data))}
@@ -270,20 +270,20 @@ def _doubts(train_data: PictureSamples, val_data: PictureSamples) -> list[str]:
     return notes
 
 
-def _held_out(pictures: Sequence[Picture], seed: int) -> tuple[list[Picture], list[Picture]]:
-    """A fifth of the pictures, at least one, drawn by the seed."""
+def _held_out(images: Sequence[AnnotatedImage], seed: int) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """A fifth of the images, at least one, drawn by the seed."""
     import numpy as np
 
-    if len(pictures) < 2:
-        raise UserError(f"{len(pictures)} annotated image is too few: at least one to learn from and one to choose by")
-    number = max(1, len(pictures) // 5)
-    chosen = set(np.random.default_rng([seed, 4]).permutation(len(pictures))[:number].tolist())
-    kept = [p for i, p in enumerate(pictures) if i not in chosen]
-    return kept, [p for i, p in enumerate(pictures) if i in chosen]
+    if len(images) < 2:
+        raise UserError(f"{len(images)} annotated image is too few: at least one to learn from and one to choose by")
+    number = max(1, len(images) // 5)
+    chosen = set(np.random.default_rng([seed, 4]).permutation(len(images))[:number].tolist())
+    kept = [p for i, p in enumerate(images) if i not in chosen]
+    return kept, [p for i, p in enumerate(images) if i in chosen]
 
 
-def _relabelled(other: AnnotatedSet, categories: tuple[Category, ...], path: Path, wanted: str) -> list[Picture]:
-    """The pictures of another set's wanted split (or of all) with the training set's labels, matched by name."""
+def _relabeled(other: AnnotatedSet, categories: tuple[Category, ...], path: Path, wanted: str) -> list[AnnotatedImage]:
+    """The images of another set's wanted split (or of all) with the training set's labels, matched by name."""
     import torch
 
     names = {category.name: label for label, category in enumerate(categories)}
@@ -294,22 +294,22 @@ def _relabelled(other: AnnotatedSet, categories: tuple[Category, ...], path: Pat
     lookup = torch.tensor([exact.get((c.id, c.name), names[c.name]) for c in other.categories], dtype=torch.int64)
     chosen = other.splits.get(wanted) or [p for split in other.splits.values() for p in split]
     result = []
-    for picture in chosen:
-        labels = picture.targets.labels
-        targets = replace(picture.targets, labels=None if labels is None else lookup[labels], categories=categories)
-        result.append(replace(picture, targets=targets))
+    for image in chosen:
+        labels = image.targets.labels
+        targets = replace(image.targets, labels=None if labels is None else lookup[labels], categories=categories)
+        result.append(replace(image, targets=targets))
     return result
 
 
-def _present(pictures: Sequence[Picture], problems: list[Problem]) -> list[Picture]:
+def _present(images: Sequence[AnnotatedImage], problems: list[Problem]) -> list[AnnotatedImage]:
     """Those whose image file is there; the others become problems."""
-    from eachmask.data.annotated import Problem
+    from eachmask.data.dataset import Problem
 
     kept = []
-    for picture in pictures:
-        if picture.path.is_file():
-            kept.append(picture)
+    for image in images:
+        if image.path.is_file():
+            kept.append(image)
         else:
             remedy = "put it there or remove it"
-            problems.append(Problem(str(picture.path), "", "the image is missing", remedy, "image"))
+            problems.append(Problem(str(image.path), "", "the image is missing", remedy, "image"))
     return kept

@@ -14,15 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from eachmask.data.annotated import AnnotatedSet, Picture, Problem, contained, crowd_of, labels_of, masks_of
-from eachmask.data.cityscapes import read_cityscapes, write_cityscapes
-from eachmask.data.coco_folder import find_coco_files, read_coco_folder, write_coco_folder
-from eachmask.data.cvat import read_cvat, write_cvat
-from eachmask.data.folder import read_label_map_folder, read_mask_files, write_label_map_folder, write_mask_files
-from eachmask.data.labelme import read_labelme, write_labelme
-from eachmask.data.voc import read_voc, write_voc
-from eachmask.data.watch import Watch, unwatched
-from eachmask.data.yolo import read_yolo, write_yolo
+from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem, contained, crowd_of, labels_of, masks_of
+from eachmask.data.formats.cityscapes import read_cityscapes, write_cityscapes
+from eachmask.data.formats.coco_folder import find_coco_files, read_coco_folder, write_coco_folder
+from eachmask.data.formats.cvat import read_cvat, write_cvat
+from eachmask.data.formats.folder import (
+    read_label_map_folder,
+    read_mask_files,
+    write_label_map_folder,
+    write_mask_files,
+)
+from eachmask.data.formats.labelme import read_labelme, write_labelme
+from eachmask.data.formats.voc import read_voc, write_voc
+from eachmask.data.formats.yolo import read_yolo, write_yolo
+from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Instances, UserError
 
 REPORT = "convert-report.json"
@@ -33,8 +38,8 @@ class Format:
     """One annotation format: how to read and to write it."""
 
     name: str
-    read: Callable[[Path, Watch], AnnotatedSet]
-    write: Callable[[Path, AnnotatedSet, Watch], list[str]]
+    read: Callable[[Path, Progress], AnnotatedSet]
+    write: Callable[[Path, AnnotatedSet, Progress], list[str]]
 
 
 FORMATS = (
@@ -157,14 +162,16 @@ def _head(path: Path) -> str:
         return handle.read(1 << 16)
 
 
-def read_any(source: Path, source_format: str | None = None, watch: Watch = unwatched) -> tuple[AnnotatedSet, Format]:
+def read_any(
+    source: Path, source_format: str | None = None, progress: Progress = no_progress
+) -> tuple[AnnotatedSet, Format]:
     """Read a data set in the given or the detected format.
 
     Raises:
         UserError: as :func:`detect_format` and the format's own reader; or there is not one image.
     """
     chosen = detect_format(source) if source_format is None else format_named(source_format)
-    data = contained(chosen.read(source, watch))
+    data = contained(chosen.read(source, progress))
     if not len(data):
         more = f" ({data.problems[0]})" if data.problems else ""
         raise UserError(f"{source} holds no usable image in the format {chosen.name}{more}")
@@ -172,11 +179,11 @@ def read_any(source: Path, source_format: str | None = None, watch: Watch = unwa
 
 
 def convert(
-    source: Path, target: Path, to: str, source_format: str | None = None, watch: Watch = unwatched
+    source: Path, target: Path, to: str, source_format: str | None = None, progress: Progress = no_progress
 ) -> Conversion:
     """Read ``source``, write it to the new folder ``target``, read that again and compare.
 
-    Both sets are held as packed runs; pixels are looked at one picture at a time.
+    Both sets are held as packed runs; pixels are looked at one image at a time.
 
     Raises:
         UserError: unknown or undetectable format, or the target is not empty.
@@ -184,22 +191,22 @@ def convert(
     wanted = format_named(to)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(f"{target} is not empty: choose a new folder")
-    data, found = read_any(source, source_format, watch)
+    data, found = read_any(source, source_format, progress)
     notes = _unique_names(data)
     problems = list(data.problems)
-    for _, picture in data.pictures():
-        if not picture.path.is_file():
+    for _, image in data.images():
+        if not image.path.is_file():
             what, remedy = "the image is missing", "put it there; its annotations are kept where the format can"
-            problems.append(Problem(str(picture.path), "", what, remedy, "missing"))
+            problems.append(Problem(str(image.path), "", what, remedy, "missing"))
     target.mkdir(parents=True, exist_ok=True)
-    notes += wanted.write(target, data, watch)
+    notes += wanted.write(target, data, progress)
     try:
-        again = wanted.read(target, lambda what, items: watch(f"{what} back", items))
+        again = wanted.read(target, lambda what, items: progress(f"{what} back", items))
     except UserError as error:  # formats without sizes of their own hold nothing where all images are missing
         again = AnnotatedSet(data.categories, {})
         problems.append(Problem(str(target), "", f"it cannot be read back ({error})", "add the images first", "file"))
-    loss, worst = compare(data, again, watch)
-    holes, parts = _count_shapes(data, watch)
+    loss, worst = compare(data, again, progress)
+    holes, parts = _count_shapes(data, progress)
     report = Conversion(
         str(source), found.name, str(target), wanted.name, loss, holes, parts, notes, problems, worst[:20]
     )
@@ -210,7 +217,7 @@ def convert(
 def _unique_names(data: AnnotatedSet) -> list[str]:
     """What had to be renamed before it can be written."""
     cleaned = _clean_class_names(data)
-    renamed, doubled = make_pictures_unique(data), make_classes_unique(data)
+    renamed, doubled = make_images_unique(data), make_classes_unique(data)
     notes = [f"class names that not every format can hold were changed: {', '.join(cleaned)}"] if cleaned else []
     notes += [f"{renamed} images had the same name as another but for the suffix and got a number"] if renamed else []
     return notes + ([f"classes of one name got their ids added: {', '.join(doubled)}"] if doubled else [])
@@ -224,21 +231,21 @@ def _clean_class_names(data: AnnotatedSet) -> list[str]:
     return changed
 
 
-def make_pictures_unique(data: AnnotatedSet) -> int:
+def make_images_unique(data: AnnotatedSet) -> int:
     """a.jpg and a.png would share one label file: the later gets another name. Returns how many did."""
     renamed = 0
-    for split, pictures in data.splits.items():
+    for split, images in data.splits.items():
         taken: set[str] = set()
-        for i, picture in enumerate(pictures):
-            stem, number = picture.stem, 1
+        for i, image in enumerate(images):
+            stem, number = image.stem, 1
             while stem.casefold() in taken:
                 number += 1
-                stem = f"{picture.stem}_{number}"
+                stem = f"{image.stem}_{number}"
             taken.add(stem.casefold())
             if number > 1:
-                pictures[i] = replace(picture, name=f"{stem}{PurePosixPath(picture.name).suffix}")
+                images[i] = replace(image, name=f"{stem}{PurePosixPath(image.name).suffix}")
                 renamed += 1
-        data.splits[split] = pictures
+        data.splits[split] = images
     return renamed
 
 
@@ -253,11 +260,11 @@ def make_classes_unique(data: AnnotatedSet) -> list[str]:
     return doubled
 
 
-def _count_shapes(data: AnnotatedSet, watch: Watch) -> tuple[int, int]:
+def _count_shapes(data: AnnotatedSet, progress: Progress) -> tuple[int, int]:
     """How many objects have holes, and how many several parts."""
     holes = parts = 0
-    for _, picture in watch("counting", list(data.pictures())):
-        polygons = masks_of(picture.targets).to_polygons()
+    for _, image in progress("counting", list(data.images())):
+        polygons = masks_of(image.targets).to_polygons()
         holes += sum(bool(rings) for rings in polygons.holes)
         parts += sum(len(rings) > 1 for rings in polygons.outers)
     return holes, parts
@@ -267,29 +274,29 @@ def _count_shapes(data: AnnotatedSet, watch: Watch) -> tuple[int, int]:
 
 
 def compare(
-    before: AnnotatedSet, after: AnnotatedSet, watch: Watch = unwatched
+    before: AnnotatedSet, after: AnnotatedSet, progress: Progress = no_progress
 ) -> tuple[Loss, list[tuple[str, int, float]]]:
     """What ``after`` holds of ``before``, and the objects that changed most (image, number from 1, IoU)."""
-    written = {_key(split, picture): picture for split, picture in after.pictures()}
+    written = {_key(split, image): image for split, image in after.images()}
     loss, ious, worst = Loss(), [], []
-    for split, picture in watch("comparing", list(before.pictures())):
+    for split, image in progress("comparing", list(before.images())):
         loss.images += 1
-        there = written.get(_key(split, picture))
+        there = written.get(_key(split, image))
         loss.images_missing += there is None
-        targets, other = picture.targets, None if there is None else there.targets
+        targets, other = image.targets, None if there is None else there.targets
         if other is None or other.image_size != targets.image_size:
             other = Instances.empty(targets.image_size)
         own = _compare_targets(targets, other, (before, after), loss)
         ious.append(own)
-        worst += [(f"{split}/{picture.name}", i + 1, float(v)) for i, v in enumerate(own) if v < 1]
+        worst += [(f"{split}/{image.name}", i + 1, float(v)) for i, v in enumerate(own) if v < 1]
     joined = np.concatenate([np.zeros(0), *ious])
     if len(joined):
         loss.mean_iou, loss.min_iou = float(joined.mean()), float(joined.min())
     return loss, sorted(worst, key=lambda row: row[2])
 
 
-def _key(split: str, picture: Picture) -> tuple[str, str]:
-    return split.casefold(), picture.stem.replace("/", "__")
+def _key(split: str, image: AnnotatedImage) -> tuple[str, str]:
+    return split.casefold(), image.stem.replace("/", "__")
 
 
 def _compare_targets(here: Instances, there: Instances, sets: tuple[AnnotatedSet, AnnotatedSet], loss: Loss) -> Any:

@@ -1,8 +1,8 @@
 """Ops: arithmetic on tensors. No learned weights, no training state, no configuration."""
 
-from eachmask.ops.later import compiler_later
+from eachmask.accel.lazy_dynamo import lazy_dynamo
 
-with compiler_later():
+with lazy_dynamo():
     import torchvision
 
 __all__ = ["torchvision"]

@@ -119,7 +119,7 @@ def draw_in_groups(features: Tensor, kernels: Tensor, places: Places) -> Iterato
 
 
 @dataclass(eq=False, repr=False)
-class DrawnMasks(Masks):
+class DynamicMasks(Masks):
     """N masks as the networks that draw them: a few hundred numbers each, until somebody needs the pixels.
 
     However many objects there are and however large the image, only one group of maps exists at a time.
@@ -146,17 +146,17 @@ class DrawnMasks(Masks):
     def __len__(self) -> int:
         return len(self.kernels)
 
-    def __getitem__(self, index: Index) -> DrawnMasks:
+    def __getitem__(self, index: Index) -> DynamicMasks:
         rows = torch.from_numpy(as_index(index, len(self))).to(self.kernels.device)
         places = self.places._replace(points=self.places.points[rows], reach=self.places.reach[rows])
         return replace(self, kernels=self.kernels[rows], places=places)
 
-    def to(self, device: torch.device | str) -> DrawnMasks:
+    def to(self, device: torch.device | str) -> DynamicMasks:
         """Features and kernels on another device, where the masks will be drawn."""
         places = self.places._replace(points=self.places.points.to(device), reach=self.places.reach.to(device))
         return replace(self, features=self.features.to(device), kernels=self.kernels.to(device), places=places)
 
-    def resize(self, size: tuple[int, int]) -> DrawnMasks:
+    def resize(self, size: tuple[int, int]) -> DynamicMasks:
         """Only the last size changes: pixels are never resized twice."""
         return replace(self, size=(int(size[0]), int(size[1])))
 

@@ -1,4 +1,4 @@
-"""Masks seen by a grid of cells: where an object's centre falls, and how a coarse map would draw it.
+"""Masks seen by a grid of cells: where an object's center falls, and how a coarse map would draw it.
 
 Every object is looked at in a window of its own, so nothing grows with the image.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from eachmask.structures import Bitmaps, Masks
 
 
-def centre_of_mass(one: Bitmaps) -> tuple[np.float32, np.float32]:
+def center_of_mass(one: Bitmaps) -> tuple[np.float32, np.float32]:
     """Mean column and row of an object's pixels, counted from 0."""
     (crop,), ((x, y),) = one.crops, one.origins.tolist()
     by_column, by_row = crop.sum(0), crop.sum(1)
@@ -22,8 +22,8 @@ def centre_of_mass(one: Bitmaps) -> tuple[np.float32, np.float32]:
     return np.float32(column), np.float32(row)
 
 
-def cell_centres_within(one: Bitmaps, frame: tuple[int, int], grid: int) -> Tensor:
-    """(S, S) bool: cells whose centre lies in the mask."""
+def cell_centers_within(one: Bitmaps, frame: tuple[int, int], grid: int) -> Tensor:
+    """(S, S) bool: cells whose center lies in the mask."""
     (crop,), ((x, y),) = one.crops, one.origins.tolist()
     rows, columns = (((np.arange(grid) + 0.5) * side / grid).astype(np.int64) for side in frame)
     padded = np.pad(crop, 1)  # whatever lies beside the crop reads its frame

@@ -104,7 +104,7 @@ def smooth_l1(
 
 
 def giou(predicted: Tensor, targets: Tensor) -> Tensor:
-    """1 - generalised IoU of box pairs: (N, 4), (N, 4) -> (N,) in 0..2 (Rezatofighi et al., CVPR 2019)."""
+    """1 - generalized IoU of box pairs: (N, 4), (N, 4) -> (N,) in 0..2 (Rezatofighi et al., CVPR 2019)."""
     low = torch.maximum(predicted[:, :2], targets[:, :2])
     high = torch.minimum(predicted[:, 2:], targets[:, 2:])
     common = (high - low).clamp(min=0).prod(-1)

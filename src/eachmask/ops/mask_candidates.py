@@ -35,7 +35,7 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(logits: list[Tensor], threshold: float, min_areas: Sequence[int]) -> Candidates:
-    """Cells above the threshold that are not below their left, upper and upper left neighbours' scores.
+    """Cells above the threshold that are not below their left, upper and upper left neighbors' scores.
 
     Args:
         logits: per level (K, S, S) of one image; min_areas: per level.

@@ -15,7 +15,7 @@ def point_sample(maps: Tensor, points: Tensor) -> Tensor:
     Args:
         maps: (R, C, H, W).
         points: (R, P, 2) as (x, y); (0, 0) is the corner of the first pixel, (1, 1) that of the last, so that the first
-            pixel's centre is at (0.5 / W, 0.5 / H). Outside the map it is 0.
+            pixel's center is at (0.5 / W, 0.5 / H). Outside the map it is 0.
 
     Returns:
         (R, C, P).
@@ -69,7 +69,7 @@ def most_uncertain_cells(uncertainties: Tensor, num_points: int) -> tuple[Tensor
         uncertainties: (R, 1, H, W).
 
     Returns:
-        flat indices (R, P) and their centres (R, P, 2) in 0..1, P = min(num_points, H W).
+        flat indices (R, P) and their centers (R, P, 2) in 0..1, P = min(num_points, H W).
     """
     _, _, height, width = uncertainties.shape
     index = uncertainties.flatten(1).topk(min(num_points, height * width), dim=1).indices

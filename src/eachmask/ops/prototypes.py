@@ -101,7 +101,7 @@ def draw_objects(
     grid = (int(prototypes.shape[1]), int(prototypes.shape[2]))
     boxes = on_grid(target.boxes.to(prototypes)[objects], frame, grid)
     areas = box_ops.area(boxes).clamp(min=1.0).tolist()
-    wanted = coarse_masks(target.true_masks[objects], frame, grid)
+    wanted = coarse_masks(target.gt_masks[objects], frame, grid)
     windows = windows_of(boxes, grid).tolist()
     for i, coarse, window, area in zip(objects.tolist(), wanted, windows, areas, strict=True):
         x1, y1, x2, y2 = window

@@ -10,10 +10,10 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F
 
-from eachmask.ops import roi_cpu
+from eachmask.accel import roi_cpu
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4
-"""A box of 224 x 224 px is pooled from P4 (stride 16), as an ImageNet picture was."""
+"""A box of 224 x 224 px is pooled from P4 (stride 16), as an ImageNet image was."""
 
 
 def in_groups(boxes: list[Tensor], at_once: int) -> Iterator[list[Tensor]]:
@@ -103,7 +103,7 @@ def roi_warp(features: Sequence[Tensor], boxes: Sequence[Tensor], size: int, str
     """RoI warping (Dai, He, Sun, arXiv 1512.04412, eq. 4 - 6): bilinear samples on a grid over the box.
 
     RoIAlign with one point per bin, but differentiable in the box as well: a later stage can tell the one that
-    proposed the box where it should have been. Pixel centres are at .5, as everywhere here.
+    proposed the box where it should have been. Pixel centers are at .5, as everywhere here.
 
     Args:
         boxes: for each image (N_b, 4) px, with or without a gradient.

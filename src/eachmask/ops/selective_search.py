@@ -1,9 +1,9 @@
-"""Selective search: where an object might be, from the picture alone, without learning.
+"""Selective search: where an object might be, from the image alone, without learning.
 
 Uijlings, van de Sande, Gevers, Smeulders: "Selective Search for Object Recognition", IJCV 104, 2013.
 
-The picture is cut into superpixels (Felzenszwalb and Huttenlocher, IJCV 2004; scikit-image's). The two neighbours that
-are most alike in colour, texture, size and fit become one region, again and again, until the picture is one region:
+The image is cut into superpixels (Felzenszwalb and Huttenlocher, IJCV 2004; scikit-image's). The two neighbors that
+are most alike in color, texture, size and fit become one region, again and again, until the image is one region:
 every region on the way is a proposal, small ones and the large ones made of them. Since no single measure fits all
 objects, this is done under several strategies and the proposals are joined.
 
@@ -34,7 +34,7 @@ from eachmask.structures import boxes as box_ops
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 
-COLOUR_BINS = 25
+COLOR_BINS = 25
 """Per channel (paper, section 3.2.2)."""
 TEXTURE_BINS, ORIENTATIONS = 10, 8
 """Per channel and direction."""
@@ -46,23 +46,23 @@ STEEPEST = 1 / math.sqrt(2 * math.pi)
 class Strategy:
     """One way of grouping (paper, sections 3.2 and 3.3)."""
 
-    colours: Literal["hsv", "lab", "rgb", "grey"] = "lab"
-    """Colour space of superpixels and measures."""
+    colors: Literal["hsv", "lab", "rgb", "gray"] = "lab"
+    """Color space of superpixels and measures."""
     scale: float = 100.0
     """Felzenszwalb's k: the larger, the larger the superpixels."""
     measures: str = "CTSF"
-    """Which similarities are added: C colour, T texture, S size, F fill."""
+    """Which similarities are added: C color, T texture, S size, F fill."""
 
 
 FAST = tuple(
-    Strategy(colours, scale, measures)
-    for colours in ("hsv", "lab")
+    Strategy(colors, scale, measures)
+    for colors in ("hsv", "lab")
     for scale in (50.0, 100.0)
     for measures in ("CTSF", "TSF")
 )
-"""The paper's "fast" set of eight strategies (table 5): about 2000 boxes per picture."""
+"""The paper's "fast" set of eight strategies (table 5): about 2000 boxes per image."""
 SINGLE = (Strategy("rgb", 50.0),)
-"""One strategy, for small simple pictures."""
+"""One strategy, for small simple images."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Search:
     most: int = 2000
     """Proposals per image."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """What the batch was normalised with ..."""
+    """What the batch was normalized with ..."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
@@ -91,7 +91,7 @@ class Proposals(NamedTuple):
 class Regions(NamedTuple):
     """What the measures need to know about N regions (paper, section 3.2.2)."""
 
-    colour: Floats  # (N, 25 channels) histograms, each summing to 1
+    color: Floats  # (N, 25 channels) histograms, each summing to 1
     texture: Floats  # (N, 80 channels) likewise
     size: Floats  # (N,) pixels
     boxes: Floats  # (N, 4) xyxy px
@@ -102,19 +102,19 @@ class Regions(NamedTuple):
 
 @torch.no_grad()
 def search_batch(images: ImageBatch, search: Search) -> list[Proposals]:
-    """Proposals for every image of a normalised batch; there is at least one, the whole image.
+    """Proposals for every image of a normalized batch; there is at least one, the whole image.
 
     The valid part of each image is taken back to 0..1, shrunk to the search's side and searched on the processor.
     """
     mean, std = (images.tensor.new_tensor(v).float().view(3, 1, 1) for v in (search.mean, search.std))
     found = []
     for tensor, (height, width) in zip(images.tensor, images.sizes, strict=True):
-        picture = tensor[:, :height, :width].float() * std + mean
+        pixels = tensor[:, :height, :width].float() * std + mean
         factor = search.side / max(height, width)
         if factor < 1:
             small = (max(1, round(height * factor)), max(1, round(width * factor)))
-            picture = F.interpolate(picture[None], small, mode="area")[0]
-        image = picture.clamp(0, 1).permute(1, 2, 0).double().cpu().numpy()
+            pixels = F.interpolate(pixels[None], small, mode="area")[0]
+        image = pixels.clamp(0, 1).permute(1, 2, 0).double().cpu().numpy()
         boxes, regions = selective_search(image, search.strategies, search.min_size, search.most)
         boxes = box_ops.resize(boxes, regions.size, (height, width))
         found.append(Proposals(boxes.to(images.tensor.device), regions))
@@ -142,9 +142,9 @@ def selective_search(
     # The whole image comes first; a map of one superpixel says so.
     maps, members = [np.zeros(size, np.int64)], [np.ones((1, 1), bool)]
     rank, boxes = [np.zeros(1)], [np.array([[0, 0, size[1], size[0]]])]
-    superpixels = functools.cache(lambda colours, scale: _superpixels(image, colours, scale, min_size))
+    superpixels = functools.cache(lambda colors, scale: _superpixels(image, colors, scale, min_size))
     for strategy in strategies:
-        labels, leaves, pairs = superpixels(strategy.colours, strategy.scale)
+        labels, leaves, pairs = superpixels(strategy.colors, strategy.scale)
         regions, parents = merge(leaves, pairs, strategy.measures, labels.size)
         place = len(parents) - np.arange(len(parents))  # the last one made is the first
         rank.append(place * rng.random(len(place)))
@@ -171,32 +171,32 @@ def hierarchy(image: Floats, strategy: Strategy, min_size: int) -> tuple[Ints, R
         (H, W) superpixel of each pixel, the 2 S - 1 regions in the order of their making (superpixels first), and
         (2 S - 1,) the number of the region that each became part of, the last one's being its own.
     """
-    labels, leaves, pairs = _superpixels(image, strategy.colours, strategy.scale, min_size)
+    labels, leaves, pairs = _superpixels(image, strategy.colors, strategy.scale, min_size)
     return labels, *merge(leaves, pairs, strategy.measures, labels.size)
 
 
-def _superpixels(image: Floats, colours: str, scale: float, min_size: int) -> tuple[Ints, Regions, Ints]:
-    """(H, W) superpixel of each pixel, what the measures need of them, and which are neighbours."""
+def _superpixels(image: Floats, colors: str, scale: float, min_size: int) -> tuple[Ints, Regions, Ints]:
+    """(H, W) superpixel of each pixel, what the measures need of them, and which are neighbors."""
     from skimage.segmentation import felzenszwalb  # here: every model of the family imports this file, few search
 
-    channels = convert_colours(image, colours)
+    channels = convert_colors(image, colors)
     if min(image.shape[:2]) < 3:  # too small to have an inside and an outside
         labels = np.zeros(image.shape[:2], np.int64)
     else:
         found = felzenszwalb(channels, scale=scale, sigma=0.8, min_size=min_size, channel_axis=-1)
         labels = found.astype(np.int64)
-    return labels, describe(channels, labels), neighbours(labels)
+    return labels, describe(channels, labels), neighbors(labels)
 
 
-def convert_colours(image: Floats, colours: str) -> Floats:
-    """(H, W, 3) RGB in 0..1 -> (H, W, C) of the colour space, 0..1 each."""
+def convert_colors(image: Floats, colors: str) -> Floats:
+    """(H, W, 3) RGB in 0..1 -> (H, W, C) of the color space, 0..1 each."""
     from skimage.color import rgb2gray, rgb2hsv, rgb2lab
 
-    if colours == "hsv":
+    if colors == "hsv":
         return np.asarray(rgb2hsv(image))
-    if colours == "lab":
+    if colors == "lab":
         return np.asarray(np.clip((rgb2lab(image) + [0, 128, 128]) / [100, 255, 255], 0, 1))
-    if colours == "grey":
+    if colors == "gray":
         return np.asarray(rgb2gray(image))[..., None]
     return image
 
@@ -216,7 +216,7 @@ def describe(channels: Floats, labels: Ints) -> Regions:
     num = int(labels.max()) + 1
     flat = labels.reshape(-1)
     size = np.bincount(flat, minlength=num).astype(np.float64)
-    colour = [_histogram(channel, flat, num, COLOUR_BINS, 1.0) for channel in np.moveaxis(channels, -1, 0)]
+    color = [_histogram(channel, flat, num, COLOR_BINS, 1.0) for channel in np.moveaxis(channels, -1, 0)]
     texture = []
     for channel in np.moveaxis(channels, -1, 0):
         dy, dx = (gaussian_filter(channel, 1.0, order=order, mode="nearest") for order in ((1, 0), (0, 1)))
@@ -224,7 +224,7 @@ def describe(channels: Floats, labels: Ints) -> Regions:
             slope = np.maximum(np.cos(angle) * dx + np.sin(angle) * dy, 0)
             texture.append(_histogram(slope, flat, num, TEXTURE_BINS, STEEPEST))
     boxes = np.array([[x.start, y.start, x.stop, y.stop] for y, x in find_objects(labels + 1)], np.float64)
-    return Regions(_share(np.concatenate(colour, 1)), _share(np.concatenate(texture, 1)), size, boxes)
+    return Regions(_share(np.concatenate(color, 1)), _share(np.concatenate(texture, 1)), size, boxes)
 
 
 def similarity(a: Regions, b: Regions, measures: str, num_pixels: int) -> Floats:
@@ -232,11 +232,11 @@ def similarity(a: Regions, b: Regions, measures: str, num_pixels: int) -> Floats
 
     Args:
         measures: letters of C, T, S and F.
-        num_pixels: of the picture.
+        num_pixels: of the image.
     """
     total = np.zeros(np.broadcast_shapes(a.size.shape, b.size.shape))
     if "C" in measures:
-        total += np.minimum(a.colour, b.colour).sum(-1)
+        total += np.minimum(a.color, b.color).sum(-1)
     if "T" in measures:
         total += np.minimum(a.texture, b.texture).sum(-1)
     if "S" in measures:
@@ -251,15 +251,15 @@ def union(a: Regions, b: Regions) -> Regions:
     """Pair by pair, two regions as one: no pixel is looked at again (equation 2)."""
     size = a.size + b.size
     weight_a, weight_b = (a.size / size)[:, None], (b.size / size)[:, None]
-    colour = weight_a * a.colour + weight_b * b.colour
+    color = weight_a * a.color + weight_b * b.color
     texture = weight_a * a.texture + weight_b * b.texture
-    return Regions(colour, texture, size, _hull(a.boxes, b.boxes))
+    return Regions(color, texture, size, _hull(a.boxes, b.boxes))
 
 
 # Grouping -------------------------------------------------------------------------------------------------------------
 
 
-def neighbours(labels: Ints) -> Ints:
+def neighbors(labels: Ints) -> Ints:
     """(H, W) -> (E, 2) pairs of regions that share an edge or a corner, each once, smaller number first."""
     pairs = []
     for a, b in (
@@ -277,7 +277,7 @@ def merge(leaves: Regions, pairs: Ints, measures: str, num_pixels: int) -> tuple
 
     Args:
         leaves: S superpixels.
-        pairs: (E, 2) which are neighbours.
+        pairs: (E, 2) which are neighbors.
 
     Returns:
         all 2 S - 1 regions and the parent of each, see :func:`hierarchy`; fewer where parts of the map never meet.

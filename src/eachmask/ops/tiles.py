@@ -1,4 +1,4 @@
-"""Pictures too large for one pass: overlapping tiles, and joining what they see without a seam.
+"""Images too large for one pass: overlapping tiles, and joining what they see without a seam.
 
 Both tiles see all pixels of their overlap, so what an object looks like *there* decides whether two detections are
 the same object, whether or not one of them is cut off by the end of its tile. Groups of detections are then one
@@ -35,7 +35,7 @@ WHOLE = 0.5
 def tile_boxes(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[Box]:
     """Windows of at most tile x tile pixels that cover an image, row by row.
 
-    Neighbours share at least ``overlap * tile`` pixels; the windows of a row are evenly spaced and of equal size.
+    Neighbors share at least ``overlap * tile`` pixels; the windows of a row are evenly spaced and of equal size.
 
     Args:
         size: (height, width).

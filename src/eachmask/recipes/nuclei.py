@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from eachmask.data.sample import Sample
-from eachmask.data.transforms.colour import MicroscopeLight
+from eachmask.data.transforms.color import MicroscopyColorJitter
 from eachmask.data.transforms.geometry import AffineCrop
 from eachmask.metrics.coco_ap import coco_ap
 from eachmask.metrics.matching import matching_scores
@@ -23,25 +23,25 @@ class WindowAndLight:
     """Geometry, then light."""
 
     crop: AffineCrop = AffineCrop(size=256, scale=(0.8, 2.1))
-    light: MicroscopeLight = MicroscopeLight()
+    light: MicroscopyColorJitter = MicroscopyColorJitter()
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return self.light(self.crop(sample, rng), rng)
 
 
-def by_area_and_colour(samples: Samples) -> Sequence[float]:
-    """Large images hold more windows, and stained (colour) images are rare but more varied.
+def by_area_and_color(samples: Samples) -> Sequence[float]:
+    """Large images hold more windows, and stained (color) images are rare but more varied.
 
-    Weight: the square root of the number of 256 px windows, times 2 for colour images and for grey
+    Weight: the square root of the number of 256 px windows, times 2 for color images and for gray
     images with a bright background.
     """
     weights = []
     for i in range(len(samples)):
         image = samples[i].image
-        colour = bool((image[..., 0] != image[..., 2]).any())
+        color = bool((image[..., 0] != image[..., 2]).any())
         bright = float(np.median(image)) > 0.5 * np.iinfo(image.dtype).max
         windows = max(1.0, image.shape[0] * image.shape[1] / 256**2)
-        weights.append(windows**0.5 * (2.0 if colour or bright else 1.0))
+        weights.append(windows**0.5 * (2.0 if color or bright else 1.0))
     return weights
 
 
@@ -82,11 +82,11 @@ def nuclei() -> Recipe:
         score=score,
         best="match_mean",
         start=_start,
-        sample_weight=by_area_and_colour,
+        sample_weight=by_area_and_color,
         steps=3600,
         batch_size=8,
         learning_rate=1.5e-3,
         evaluate_every=300,
-        licence="Apache-2.0 (weights); trained on the 2018 Data Science Bowl nuclei, CC0-1.0",
+        license="Apache-2.0 (weights); trained on the 2018 Data Science Bowl nuclei, CC0-1.0",
         tile=1024,
     )

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eachmask.data.annotated import AnnotatedSet, merged_categories, one_class
+from eachmask.data.dataset import one_class
 from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste
 from eachmask.metrics.coco_ap import coco_ap
-from eachmask.recipes.own_data import JitterAndLight
+from eachmask.recipes.auto_recipe import PhotoAugment
 from eachmask.structures import Instances, Preprocess
+from eachmask.train.pretrained import FromBackbone
 from eachmask.train.recipe import Recipe
-from eachmask.train.start import FromBackbone
 from eachmask.weights.from_efficientnet_lite import MEAN, STD
 
 SIDE = 512
 """Longer side of the photographs as the network sees them when it predicts, px."""
 WINDOW = 320
 """Side of the windows that it learns from: smaller for speed; their jitter covers the scale of whole photographs."""
-
-
-def supercategories(data: AnnotatedSet) -> AnnotatedSet:
-    """COCO's 80 classes as its 12 supercategories, which :mod:`~eachmask.recipes.object_names` tells apart."""
-    return merged_categories(data, lambda category: category.supercategory or category.name)
 
 
 def score(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
@@ -34,7 +29,7 @@ def score(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dic
 def objects() -> Recipe:
     """Train with ``eachmask train objects --data COCO_MINI --partial COCO_PERSON_SINGLE --out RUN``.
 
-    What comes out calls everything ``object``; :mod:`~eachmask.recipes.object_names` adds what tells things apart.
+    What comes out calls everything ``object``; :mod:`~eachmask.train.crop_classifier` adds what tells things apart.
     """
     return Recipe(
         variant="condinst_lite0_fpn",
@@ -47,7 +42,7 @@ def objects() -> Recipe:
         },
         prepare=one_class,  # what an object is, 343 images teach; what 80 kinds look like they do not
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=SIDE, long_side=SIDE),
-        augment=JitterAndLight(LargeScaleJitter(size=(WINDOW, WINDOW), scale=(0.5, 2.5), aspect=0.2)),
+        augment=PhotoAugment(LargeScaleJitter(size=(WINDOW, WINDOW), scale=(0.5, 2.5), aspect=0.2)),
         mix=CopyPaste(chance=0.4),
         score=score,
         best="ap",
@@ -61,5 +56,5 @@ def objects() -> Recipe:
         frozen_stages=4,
         ema_decay=0.998,
         evaluate_every=500,
-        licence="Apache-2.0 (weights); trained on COCO 2017: annotations CC BY 4.0, photographs under Flickr terms",
+        license="Apache-2.0 (weights); trained on COCO 2017: annotations CC BY 4.0, photographs under Flickr terms",
     )

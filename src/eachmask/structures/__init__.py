@@ -3,10 +3,10 @@
 Words and units, fixed once for the whole project:
 
 - ``boxes``: float (N, 4) xyxy in pixels of the image they travel with, half-open,
-  ``0 <= x1 <= x2 <= width``; ``points``: (..., 2) as (x, y), the centre of the first pixel is (0.5, 0.5).
+  ``0 <= x1 <= x2 <= width``; ``points``: (..., 2) as (x, y), the center of the first pixel is (0.5, 0.5).
 - sizes are ``(height, width)``.
 - ``images`` are float RGB in 0..1 until :class:`Preprocess` makes an :class:`ImageBatch` of them; the batch is
-  normalised and padded.
+  normalized and padded.
 - ``labels``: int 0..K-1, background is never a label; ``scores``: 0..1; ``logits`` are logits,
   ``probabilities`` are probabilities.
 - ``targets`` is what was given, ``raw`` what the network said, ``instances`` what we tell the user.

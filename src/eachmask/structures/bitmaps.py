@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eachmask.structures.masks import Index, Masks, as_index
 from eachmask.structures.rle import RLE
 from eachmask.structures.rle_codec import offsets_of
-from eachmask.structures.runs import Pieces
+from eachmask.structures.runs import ColumnRuns
 
 
 class Bitmaps(Masks):
@@ -59,7 +59,9 @@ class Bitmaps(Masks):
         owner = np.searchsorted(begins, start, side="right") - 1
         column, top = np.divmod(start - begins[owner], height[owner] + 1)
         x, y = self.origins.astype(np.int64)[owner].T
-        return RLE.from_pieces(Pieces(owner, x + column, y + top, y + top + stop - start), len(self), self.size)
+        return RLE.from_column_runs(
+            ColumnRuns(owner, x + column, y + top, y + top + stop - start), len(self), self.size
+        )
 
     def resize(self, size: tuple[int, int]) -> Bitmaps:
         """Bilinear on each crop, foreground from one half on: what resizing whole canvases would give."""
@@ -83,7 +85,7 @@ def _stretched(values: NDArray[np.float32], origin: int, old: int, new: int) -> 
     num, scale = len(values) - 2, new / old
     first = min(max(int(np.floor((origin - 0.5) * scale)), 0), new)
     last = min(max(int(np.ceil((origin + num + 0.5) * scale)), first), new)
-    # By pixel centres: row r lies at (r + 0.5) / scale - 0.5 of the old canvas, whose outermost rows go on forever.
+    # By pixel centers: row r lies at (r + 0.5) / scale - 0.5 of the old canvas, whose outermost rows go on forever.
     place = np.clip((np.arange(first, last) + 0.5) / scale - 0.5, 0, old - 1) + 1 - origin
     above = np.clip(np.floor(place).astype(np.int64), 0, num)
     share = np.clip(place - above, 0, 1).astype(np.float32)[:, None]

@@ -44,7 +44,7 @@ def coverage(a: Tensor, b: Tensor) -> Tensor:
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
-    """Pairwise generalised IoU, -1..1 (Rezatofighi et al., CVPR 2019, algorithm 1): (N, 4), (M, 4) -> (N, M)."""
+    """Pairwise generalized IoU, -1..1 (Rezatofighi et al., CVPR 2019, algorithm 1): (N, 4), (M, 4) -> (N, M)."""
     common = intersection(a, b)
     union = area(a)[:, None] + area(b)[None] - common
     hull = torch.maximum(a[:, None, 2:], b[None, :, 2:]) - torch.minimum(a[:, None, :2], b[None, :, :2])
@@ -74,7 +74,7 @@ def resize(boxes: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
 
 
 def convert(boxes: Tensor, source: Format, target: Format) -> Tensor:
-    """Between corner (xyxy), corner-and-size (xywh) and centre-and-size (cxcywh) form."""
+    """Between corner (xyxy), corner-and-size (xywh) and center-and-size (cxcywh) form."""
     a, b, c, d = boxes.unbind(-1)
     if source == "xywh":
         a, b, c, d = a, b, a + c, b + d

@@ -13,7 +13,7 @@ from torch import Tensor
 class ImageBatch:
     """What a network eats.
 
-    ``tensor`` is (B, 3, H, W) float, already normalised, zero-padded at the bottom and right; ``sizes``
+    ``tensor`` is (B, 3, H, W) float, already normalized, zero-padded at the bottom and right; ``sizes``
     holds the valid (height, width) of each image, in the top-left corner.
 
     Raises:

@@ -17,7 +17,7 @@ from eachmask.structures import boxes as box_ops
 from eachmask.structures import keypoints as keypoint_ops
 from eachmask.structures.masks import Index, Masks, as_index
 from eachmask.structures.rle import RLE
-from eachmask.structures.runs import Pieces
+from eachmask.structures.runs import ColumnRuns
 
 _PER_OBJECT = ("boxes", "masks", "labels", "scores", "keypoints", "track_ids", "crowd", "fine_labels",
                "fine_scores")  # fmt: skip
@@ -95,7 +95,7 @@ class Instances:
         return self._map(lambda value: value[chosen.to(value.device) if isinstance(value, Tensor) else chosen])
 
     @property
-    def true_masks(self) -> Masks:
+    def gt_masks(self) -> Masks:
         """The masks of a target that a model learns from.
 
         Raises:
@@ -242,26 +242,26 @@ class Instances:
             x1, y1, x2, y2 = (f"{v:.0f}" for v in self.boxes[i].tolist())
             rows.append(f"<tr><td>{i}</td><td>{escape(name)}</td><td>{score}</td><td>{x1}, {y1}, {x2}, {y2}</td></tr>")
         more = f"<p>... and {len(self) - 10} more</p>" if len(self) > 10 else ""
-        picture = "" if self.masks is None or not len(self) else _thumbnail(self.masks)
+        image = "" if self.masks is None or not len(self) else _thumbnail(self.masks)
         return (
-            f"<div><p><b>{len(self)} objects</b> in an image of {width} x {height} pixels</p>{picture}"
+            f"<div><p><b>{len(self)} objects</b> in an image of {width} x {height} pixels</p>{image}"
             "<table><tr><th></th><th>class</th><th>score</th><th>box (x1, y1, x2, y2)</th></tr>"
             f"{''.join(rows)}</table>{more}</div>"
         )
 
 
 def _thumbnail(masks: Masks, side: int = 240) -> str:
-    """An <img> of the masks in random colours, at most side pixels wide and high; small objects stay visible."""
+    """An <img> of the masks in random colors, at most side pixels wide and high; small objects stay visible."""
     from PIL import Image
 
     height, width = masks.size
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     label = _shrunk(masks.to_rle(), size).to_label_map()
-    colours = np.random.default_rng(0).integers(60, 256, (len(masks) + 1, 3)).astype(np.uint8)
-    colours[0] = 24
+    colors = np.random.default_rng(0).integers(60, 256, (len(masks) + 1, 3)).astype(np.uint8)
+    colors[0] = 24
     buffer = io.BytesIO()
-    Image.fromarray(colours[label]).save(buffer, "PNG")
+    Image.fromarray(colors[label]).save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f'<img alt="masks" src="data:image/png;base64,{data}">'
 
@@ -269,7 +269,7 @@ def _thumbnail(masks: Masks, side: int = 240) -> str:
 def _shrunk(masks: RLE, size: tuple[int, int]) -> RLE:
     """A smaller canvas; a pixel belongs to a mask where any of its own does."""
     scale_y, scale_x = size[0] / masks.size[0], size[1] / masks.size[1]
-    p = masks.pieces()
+    p = masks.column_runs()
     x, top, bottom = np.floor(p.x * scale_x), np.floor(p.top * scale_y), np.ceil(p.bottom * scale_y)
-    pieces = Pieces(p.owner, x.astype(np.int64), top.astype(np.int64), bottom.astype(np.int64))
-    return RLE.from_pieces(pieces, len(masks), size)
+    column_runs = ColumnRuns(p.owner, x.astype(np.int64), top.astype(np.int64), bottom.astype(np.int64))
+    return RLE.from_column_runs(column_runs, len(masks), size)

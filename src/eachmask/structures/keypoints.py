@@ -1,6 +1,6 @@
 """Keypoints: float (N, P, 3) of x, y in pixels and visibility (targets: 0, 1, 2) or score (predictions).
 
-A keypoint that is not labelled is (0, 0, 0), as COCO writes it, and so it stays whatever happens to the image.
+A keypoint that is not labeled is (0, 0, 0), as COCO writes it, and so it stays whatever happens to the image.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def flip(keypoints: Tensor, width: int, pairs: Sequence[tuple[int, int]] = ()) -
     order = list(range(keypoints.shape[1]))
     for left, right in pairs:
         order[left], order[right] = right, left
-    return torch.where(labelled(keypoints)[..., None], mirrored, keypoints)[:, order]
+    return torch.where(labeled(keypoints)[..., None], mirrored, keypoints)[:, order]
 
 
 def mirror_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -52,11 +52,11 @@ def crop(keypoints: Tensor, box: Sequence[int]) -> Tensor:
     """Keypoints in the coordinates of the window (x1, y1, x2, y2); those outside it become (0, 0, 0)."""
     x1, y1, x2, y2 = box
     x, y, v = keypoints.unbind(-1)
-    kept = labelled(keypoints) & (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+    kept = labeled(keypoints) & (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
     moved = torch.stack([x - x1, y - y1, v], dim=-1)
     return torch.where(kept[..., None], moved, torch.zeros_like(moved))
 
 
-def labelled(keypoints: Tensor) -> Tensor:
+def labeled(keypoints: Tensor) -> Tensor:
     """(N, P) bool: not (0, 0, 0)."""
     return (keypoints != 0).any(-1)

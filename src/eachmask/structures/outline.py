@@ -11,25 +11,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.structures.runs import Ints, Pieces
+from eachmask.structures.runs import ColumnRuns, Ints
 
 Ring = NDArray[np.float32 | np.float64]
 """(K, 2) of (x, y), K >= 3, not closed."""
 
 
-def trace(pieces: Pieces, num_masks: int) -> tuple[list[list[Ring]], list[list[Ring]]]:
+def trace(column_runs: ColumnRuns, num_masks: int) -> tuple[list[list[Ring]], list[list[Ring]]]:
     """Rings of corner points around 4-connected foreground.
 
     Args:
-        pieces: strokes of the masks; strokes of one mask in one column do not touch.
+        column_runs: strokes of the masks; strokes of one mask in one column do not touch.
         num_masks: N.
 
     Returns:
         for each mask its outer rings, and for each mask its holes. Rings are float32 on the integer lattice,
-        begin at their topmost leftmost corner and run clockwise (as seen on a screen, y downwards).
-        Diagonal neighbours count as apart, diagonal gaps as one hole.
+        begin at their topmost leftmost corner and run clockwise (as seen on a console, y downwards).
+        Diagonal neighbors count as apart, diagonal gaps as one hole.
     """
-    owner, y, faces_up, left, right = _chains(pieces)
+    owner, y, faces_up, left, right = _chains(column_runs)
     x = np.stack([left, right], axis=1).reshape(-1)  # corner 2c is the left end of chain c, 2c + 1 its right end
     rings, begins = _follow(_vertical_partners(np.repeat(owner, 2), x, np.repeat(y, 2), np.repeat(faces_up, 2)))
     points = np.stack([x[rings], y[rings // 2]], axis=1).astype(np.float32)
@@ -42,11 +42,11 @@ def trace(pieces: Pieces, num_masks: int) -> tuple[list[list[Ring]], list[list[R
     return outers, holes
 
 
-def _chains(pieces: Pieces) -> tuple[Ints, Ints, NDArray[np.bool_], Ints, Ints]:
+def _chains(column_runs: ColumnRuns) -> tuple[Ints, Ints, NDArray[np.bool_], Ints, Ints]:
     """Horizontal stretches sorted by (owner, y): owner, y, whether the object lies below, x from, x to."""
-    owner, x = np.tile(pieces.owner, 2), np.tile(pieces.x, 2)
-    y = np.concatenate([pieces.top, pieces.bottom])
-    faces_up = np.arange(len(y)) < len(pieces.top)
+    owner, x = np.tile(column_runs.owner, 2), np.tile(column_runs.x, 2)
+    y = np.concatenate([column_runs.top, column_runs.bottom])
+    faces_up = np.arange(len(y)) < len(column_runs.top)
     order = np.lexsort((x, faces_up, y, owner))
     owner, x, y, faces_up = owner[order], x[order], y[order], faces_up[order]
     begins = np.ones(len(order), bool)

@@ -1,15 +1,15 @@
 """RoI mask probabilities -> column-major COCO runs of the whole image, without a canvas.
 
 A mask head answers with a small grid per box. Up-sampled bilinearly, that grid is *piecewise linear*
-along every image column: between two neighbouring grid rows it can cross the threshold at most once,
+along every image column: between two neighboring grid rows it can cross the threshold at most once,
 and the crossing can be solved for. So instead of evaluating every pixel of every box (box height x
 box width), this module interpolates only the grid rows along x (grid height x box width), looks for
-sign changes between neighbouring rows, and turns each crossing into one run boundary. Cost and memory
+sign changes between neighboring rows, and turns each crossing into one run boundary. Cost and memory
 grow with the box *perimeters*, never with the canvas.
 
 Both conventions in use are the same computation on a grid surrounded by one ring of zeros:
 
-* ``"accurate"`` samples at pixel centres relative to the float box (what ``grid_sample`` with
+* ``"accurate"`` samples at pixel centers relative to the float box (what ``grid_sample`` with
   ``align_corners=False`` and zero padding does) and keeps ``value >= threshold``;
 * ``"compatible"`` is torchvision's ``paste_masks_in_image``: the box grows with the ring, its corners
   are truncated to integers, the grid is resized to that integer box, and ``value > threshold`` is kept.
@@ -33,7 +33,7 @@ _VALUES_PER_CHUNK = 1 << 18
 """Interpolated grid values held at once: 1 MB of float32 stays in the second-level cache."""
 
 _NEAR_PIXEL = 1e-3
-"""A crossing this close to a pixel centre (in pixels) is decided by evaluating that pixel."""
+"""A crossing this close to a pixel center (in pixels) is decided by evaluating that pixel."""
 
 
 def paste_to_rle(
@@ -153,7 +153,7 @@ def _only(axis: _Axis, visible: NDArray[np.bool_]) -> _Axis:
 
 
 def _float_axis(start: Floats, stop: Floats, num_cells: int, limit: int) -> _Axis:
-    """Pixel centres relative to a float box; the ring reaches half a cell beyond the box."""
+    """Pixel centers relative to a float box; the ring reaches half a cell beyond the box."""
     length = stop - start
     positive = length > 0
     cell = np.where(positive, length, 1) / num_cells
@@ -168,10 +168,10 @@ def _integer_axis(start: Tensor, stop: Tensor, num_cells: int, limit: int) -> _A
     The arithmetic stays in the boxes' own precision and order, since truncation magnifies rounding.
     """
     half = (stop - start) * 0.5 * ((num_cells + 2) / num_cells)
-    centre = (stop + start) * 0.5
+    center = (stop + start) * 0.5
     bound = float(1 << 40)  # far outside any image, and safe to truncate
-    first = (centre - half).clamp(-bound, bound).to(torch.int64).numpy()
-    last = (centre + half).clamp(-bound, bound).to(torch.int64).numpy()
+    first = (center - half).clamp(-bound, bound).to(torch.int64).numpy()
+    last = (center + half).clamp(-bound, bound).to(torch.int64).numpy()
     scale = np.float32(num_cells + 2) / np.maximum(last - first + 1, 1).astype(np.float32)
     low, high = np.clip(first, 0, limit), np.clip(last + 1, 0, limit)
     return _Axis(first.astype(np.float32), scale, -0.5, low, high)

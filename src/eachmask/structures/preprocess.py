@@ -26,10 +26,10 @@ _BINCOUNT_BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Contrast, normalisation, size and padding.
+    """Contrast, normalization, size and padding.
 
     With ``contrast="range"`` and a short side it does, operation for operation, what torchvision's
-    ``GeneralizedRCNNTransform`` does: normalise, then resize bilinearly, then pad with zeros.
+    ``GeneralizedRCNNTransform`` does: normalize, then resize bilinearly, then pad with zeros.
 
     Raises:
         ValueError: there is no such contrast.
@@ -70,11 +70,11 @@ class Preprocess:
             raise UserError(f"the longer side must be at least 32 pixels, not {side}")
         if self.fixed_size is not None:
             height, width = self.fixed_size
-            raise UserError(f"this model sees every picture at {height} x {width} pixels: no other side can be chosen")
+            raise UserError(f"this model sees every image at {height} x {width} pixels: no other side can be chosen")
         if self.short_side is None:
             times = "" if self.magnification == 1 else f", {self.magnification:g} times enlarged"
             raise UserError(
-                f"this model sees pictures in their own size{times}: no side can be chosen, but pictures can be resized"
+                f"this model sees images in their own size{times}: no side can be chosen, but images can be resized"
             )
         return replace(self, short_side=side, long_side=side)
 

@@ -13,7 +13,7 @@ from eachmask.structures import runs as arithmetic
 from eachmask.structures.masks import Index, Masks, Overlaps, as_index, check_same_canvas
 from eachmask.structures.outline import trace
 from eachmask.structures.rle_codec import Counts, Offsets, decode_strings, encode_strings, offsets_of
-from eachmask.structures.runs import Pieces, Runs
+from eachmask.structures.runs import ColumnRuns, Runs
 
 if TYPE_CHECKING:
     from eachmask.structures.bitmaps import Bitmaps
@@ -132,18 +132,18 @@ class RLE(Masks):
         return RLE(*arithmetic.runs_to_counts(runs, num, size[0] * size[1]), size)
 
     @staticmethod
-    def from_pieces(pieces: Pieces, num: int, size: tuple[int, int]) -> RLE:
+    def from_column_runs(column_runs: ColumnRuns, num: int, size: tuple[int, int]) -> RLE:
         """Vertical strokes of num masks in any order -> RLE; what leaves the canvas is cut off."""
-        return RLE.from_runs(arithmetic.pieces_to_runs(pieces, size), num, size)
+        return RLE.from_runs(arithmetic.column_runs_to_runs(column_runs, size), num, size)
 
     @cached_property
     def runs(self) -> Runs:
         """Foreground runs of all masks."""
         return arithmetic.counts_to_runs(self.counts, self.offsets)
 
-    def pieces(self) -> Pieces:
+    def column_runs(self) -> ColumnRuns:
         """Vertical strokes of all masks."""
-        return arithmetic.runs_to_pieces(self.runs, self.size[0])
+        return arithmetic.runs_to_column_runs(self.runs, self.size[0])
 
     def decode(self) -> NDArray[np.bool_]:
         """(N, H, W) bool: for tests and single small images only."""
@@ -163,7 +163,7 @@ class RLE(Masks):
         boxes = self._int_boxes
         width, height = (boxes[:, 2:] - boxes[:, :2]).T
         ends = np.cumsum(width * height)
-        p = self.pieces()
+        p = self.column_runs()
         begin = (ends - width * height - boxes[:, 0] * height - boxes[:, 1])[p.owner] + p.x * height[p.owner]
         window = Runs(p.owner, begin + p.top, begin + p.bottom)
         buffer = arithmetic.paint(window, np.ones(len(p.x), bool), int(ends[-1]) if len(ends) else 0)
@@ -174,7 +174,7 @@ class RLE(Masks):
     def to_polygons(self) -> Polygons:
         from eachmask.structures.polygons import Polygons
 
-        return Polygons(*trace(self.pieces(), len(self)), self.size)
+        return Polygons(*trace(self.column_runs(), len(self)), self.size)
 
     def to_label_map(self) -> NDArray[np.int32]:
         height, width = self.size
@@ -197,7 +197,7 @@ class RLE(Masks):
     def overlaps(self, other: Masks) -> Overlaps:
         other = other.to_rle()
         check_same_canvas(self, other)
-        rows, columns = arithmetic.neighbours(self._int_boxes, other._int_boxes)
+        rows, columns = arithmetic.neighbors(self._int_boxes, other._int_boxes)
         common = arithmetic.common_pixels(self.runs, other.runs, rows, columns)
         some = common > 0
         return Overlaps(rows[some], columns[some], common[some])
@@ -212,7 +212,7 @@ class RLE(Masks):
         other = other.to_rle()
         check_same_canvas(self, other)
         result = np.zeros((len(self), len(other)))
-        rows, columns = arithmetic.neighbours(self._int_boxes, other._int_boxes)
+        rows, columns = arithmetic.neighbors(self._int_boxes, other._int_boxes)
         if 10 * len(rows) < result.size:  # few objects meet: look at the pairs that do
             common = arithmetic.common_pixels(self.runs, other.runs, rows, columns)
             union = self.area()[rows] + other.area()[columns] - common
@@ -226,8 +226,8 @@ class RLE(Masks):
     # Moves --------------------------------------------------------------------------------------
 
     def shift(self, dx: int, dy: int, size: tuple[int, int]) -> RLE:
-        p = self.pieces()
-        return RLE.from_pieces(Pieces(p.owner, p.x + dx, p.top + dy, p.bottom + dy), len(self), size)
+        p = self.column_runs()
+        return RLE.from_column_runs(ColumnRuns(p.owner, p.x + dx, p.top + dy, p.bottom + dy), len(self), size)
 
     def crop(self, box: Sequence[int]) -> RLE:
         x1, y1, x2, y2 = (int(v) for v in box)
@@ -237,12 +237,12 @@ class RLE(Masks):
 
     def flip(self, horizontal: bool = True) -> RLE:
         height, width = self.size
-        p = self.pieces()
+        p = self.column_runs()
         if horizontal:
-            p = Pieces(p.owner, width - 1 - p.x, p.top, p.bottom)
+            p = ColumnRuns(p.owner, width - 1 - p.x, p.top, p.bottom)
         else:
-            p = Pieces(p.owner, p.x, height - p.bottom, height - p.top)
-        return RLE.from_pieces(p, len(self), self.size)
+            p = ColumnRuns(p.owner, p.x, height - p.bottom, height - p.top)
+        return RLE.from_column_runs(p, len(self), self.size)
 
     def resize(self, size: tuple[int, int]) -> RLE:
         """Bilinear, decided at one half; each mask costs its own box."""

@@ -2,7 +2,7 @@
 
 Masks are kept as *runs*, foreground stretches of the column-major flattened canvas: parallel arrays
 ``owner`` (which mask), ``start`` and ``stop`` (flat positions, half-open), sorted by owner and start.
-*Pieces* are runs cut at the ends of columns: ``owner``, ``x``, ``top``, ``bottom``. Everything here costs what
+*ColumnRuns* are runs cut at the ends of columns: ``owner``, ``x``, ``top``, ``bottom``. Everything here costs what
 the objects' outlines cost, never what the canvas does.
 """
 
@@ -29,7 +29,7 @@ class Runs(NamedTuple):
     stop: Ints
 
 
-class Pieces(NamedTuple):
+class ColumnRuns(NamedTuple):
     """Vertical strokes, (P,) each: column x, rows top <= y < bottom."""
 
     owner: Ints
@@ -96,7 +96,7 @@ def unite_touching(runs: Runs) -> Runs:
     return Runs(runs.owner[first], runs.start[first], furthest[final])
 
 
-def runs_to_pieces(runs: Runs, height: int) -> Pieces:
+def runs_to_column_runs(runs: Runs, height: int) -> ColumnRuns:
     """Cut runs at the ends of columns of the given height."""
     first, last = runs.start // height, (runs.stop - 1) // height
     columns = last - first + 1
@@ -104,15 +104,15 @@ def runs_to_pieces(runs: Runs, height: int) -> Pieces:
     x = ranges(first, columns)
     top = np.maximum(runs.start[index] - x * height, 0)
     bottom = np.minimum(runs.stop[index] - x * height, height)
-    return Pieces(runs.owner[index], x, top, bottom)
+    return ColumnRuns(runs.owner[index], x, top, bottom)
 
 
-def pieces_to_runs(pieces: Pieces, size: tuple[int, int]) -> Runs:
+def column_runs_to_runs(column_runs: ColumnRuns, size: tuple[int, int]) -> Runs:
     """Strokes in any order -> sorted runs on a canvas of size (height, width); what lies outside is cut off."""
     height, width = size
-    top, bottom = np.clip(pieces.top, 0, height), np.clip(pieces.bottom, 0, height)
-    inside = (pieces.x >= 0) & (pieces.x < width) & (top < bottom)
-    owner, x = pieces.owner[inside], pieces.x[inside]
+    top, bottom = np.clip(column_runs.top, 0, height), np.clip(column_runs.bottom, 0, height)
+    inside = (column_runs.x >= 0) & (column_runs.x < width) & (top < bottom)
+    owner, x = column_runs.owner[inside], column_runs.x[inside]
     start, stop = x * height + top[inside], x * height + bottom[inside]
     order = np.argsort(start + owner * (height * width + 1), kind="stable")  # fast where it is nearly sorted
     return unite_touching(Runs(owner[order], start[order], stop[order]))
@@ -154,7 +154,7 @@ def paint(runs: Runs, values: NDArray[np.generic], num_pixels: int) -> NDArray[A
     return np.repeat(both, np.diff(edges, prepend=0, append=num_pixels))
 
 
-def neighbours(a: Ints, b: Ints) -> tuple[Ints, Ints]:
+def neighbors(a: Ints, b: Ints) -> tuple[Ints, Ints]:
     """Pairs (i, j), sorted by i, of boxes (N, 4) and (M, 4) that have pixels in common.
 
     A sweep: boxes of b that begin between ``x1 - widest`` and ``x2`` of a box of a are its candidates.

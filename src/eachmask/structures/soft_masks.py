@@ -24,10 +24,10 @@ from eachmask.structures.rle import RLE
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
-Samples = Literal["centres", "corners"]
+Samples = Literal["centers", "corners"]
 
 _STRIP = 64
-"""Pixels whose weights form one small matrix; they read only a few neighbouring cells."""
+"""Pixels whose weights form one small matrix; they read only a few neighboring cells."""
 
 _PIXELS_AT_ONCE = 1 << 22
 """Bool pixels held before they become runs."""
@@ -45,8 +45,8 @@ class Canvas:
     """... the top-left part of which is cut out ..."""
     size: tuple[int, int]
     """... and resized to this."""
-    samples: Samples = "centres"
-    """The first resizing: ``centres`` as ``F.interpolate`` with ``align_corners=False``; ``corners`` puts cell i at
+    samples: Samples = "centers"
+    """The first resizing: ``centers`` as ``F.interpolate`` with ``align_corners=False``; ``corners`` puts cell i at
     pixel (i + 1/2) * stride instead of (i + 1/2) * stride - 1/2 (CondInst's aligned resizing)."""
 
     @cached_property
@@ -87,7 +87,7 @@ class SoftMasks(Masks):
         padded: tuple[int, int],
         valid: tuple[int, int],
         threshold: float = 0.5,
-        samples: Samples = "centres",
+        samples: Samples = "centers",
     ) -> SoftMasks:
         """Crop whole maps, losing nothing: bilinear values reach the threshold only near a cell that does.
 
@@ -102,7 +102,7 @@ class SoftMasks(Masks):
         high = maps >= threshold
         spans = []
         for seen, cells, pixels in ((high.any(1), columns, padded[1]), (high.any(2), rows, padded[0])):
-            # A pixel mixes two neighbouring pixels of two neighbouring cells each.
+            # A pixel mixes two neighboring pixels of two neighboring cells each.
             spans.append(_span(seen, margin=1 + max(1, -(-cells // pixels))))
         (left, right), (top, bottom) = spans
         windows = torch.stack([left, top, right, bottom], 1).tolist()
@@ -192,7 +192,7 @@ class SoftMasks(Masks):
 
 @dataclass(frozen=True)
 class _Strip:
-    """Some neighbouring pixels and the cells that they read."""
+    """Some neighboring pixels and the cells that they read."""
 
     first: int  # pixel
     cell: int  # first cell
@@ -215,8 +215,8 @@ class _Axis:
         cells, padded, valid, size = (s[side] for s in (canvas.grid, canvas.padded, canvas.valid, canvas.size))
         # Each pixel of the image reads two of the valid ones, and each of these two cells.
         pixel, pixel_share = _bilinear((np.arange(size) + 0.5) * (valid / max(size, 1)) - 0.5, valid)
-        centre = 0.5 if canvas.samples == "centres" else 0.0
-        cell, cell_share = _bilinear((pixel + centre) * (cells / max(padded, 1)) - 0.5, cells)
+        center = 0.5 if canvas.samples == "centers" else 0.0
+        cell, cell_share = _bilinear((pixel + center) * (cells / max(padded, 1)) - 0.5, cells)
         index = cell.reshape(size, 4)
         share = (cell_share * pixel_share[:, :, None]).reshape(size, 4)
         used = np.where(share > 0, index, index[:, :1])
@@ -249,7 +249,7 @@ class _Axis:
 
 
 def _bilinear(places: Floats, num: int) -> tuple[Ints, Floats]:
-    """Places (...) -> the two neighbours that each reads (..., 2), and their shares; the border goes on forever."""
+    """Places (...) -> the two neighbors that each reads (..., 2), and their shares; the border goes on forever."""
     places = np.clip(places, 0, max(num - 1, 0))
     low = np.floor(places).astype(np.int64)
     share = places - low
@@ -274,7 +274,7 @@ def _span(seen: Tensor, margin: int) -> tuple[Tensor, Tensor]:
 
 
 def _crossings(rows: NDArray[np.float32], threshold: float) -> tuple[float, float]:
-    """Where the lines through each row's cell centres first and last cross the threshold, over all rows (L, cells).
+    """Where the lines through each row's cell centers first and last cross the threshold, over all rows (L, cells).
 
     Returns:
         places, 0 being the first cell's outer edge; both 0 where nothing reaches the threshold.

@@ -54,7 +54,7 @@ def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Move tensors out of a nested value into ``tensors``; returns its JSON outline.
 
-    Dicts become pairs, because an optimiser's state has integer keys and JSON would make them strings.
+    Dicts become pairs, because an optimizer's state has integer keys and JSON would make them strings.
     """
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().contiguous().clone()

@@ -1,4 +1,4 @@
-"""Losses and scores of a run as one SVG picture, without a plotting library."""
+"""Losses and scores of a run as one SVG image, without a plotting library."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from html import escape
 from math import isfinite
 from pathlib import Path
 
-from eachmask.data.whole_file import write_text
+from eachmask.files.atomic import write_text
 
 WIDTH, HEIGHT, MARGIN = 720, 260, 48
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
+COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 
 
 def write_curves(path: Path, history: Sequence[dict[str, float]], best: str) -> None:
@@ -51,7 +51,7 @@ def _panel(title: str, names: Sequence[str], history: Sequence[dict[str, float]]
     ]
     for i, name in enumerate(names):
         points = " ".join(point(row, name) for row in history if name in row and isfinite(row[name]))
-        colour = COLOURS[i % len(COLOURS)]
-        out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        out.append(f'<text x="{right + 10}" y="{36 + 16 * i}" fill="{colour}">{escape(name)}</text>')
+        color = COLORS[i % len(COLORS)]
+        out.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>')
+        out.append(f'<text x="{right + 10}" y="{36 + 16 * i}" fill="{color}">{escape(name)}</text>')
     return "".join(out)

@@ -21,24 +21,24 @@ import torch
 from torch import nn
 
 from eachmask import models
-from eachmask.backbones.bodies import freeze, set_training_mode
-from eachmask.backbones.fuse import optimise_for_inference
+from eachmask.accel.winograd_training import FastConvolutions
+from eachmask.backbones.fuse import optimize_for_inference
+from eachmask.backbones.networks import freeze, set_training_mode
 from eachmask.data.sample import Sample
-from eachmask.data.whole_file import write_text
+from eachmask.files.atomic import write_text
 from eachmask.metrics.coco_matches import box_overlap, mask_overlap, match
 from eachmask.metrics.matching import count_in_image
 from eachmask.metrics.sweep import sweep
-from eachmask.ops.winograd_training import FastConvolutions
 from eachmask.structures import Category, DecodeOptions, Instances, UserError
 from eachmask.train.checkpoint import latest_checkpoint, save_checkpoint
+from eachmask.train.console import Console
 from eachmask.train.devices import Step, make_accelerator, share_of
-from eachmask.train.draws import Batch, Draws, batches
-from eachmask.train.optim import MovingAverage, make_optimiser, set_learning_rate
+from eachmask.train.optim import MovingAverage, make_optimizer, set_learning_rate
+from eachmask.train.pretrained import backbone_of
 from eachmask.train.recipe import Recipe, Run, Samples
 from eachmask.train.report import Pages, Shot, write_report
-from eachmask.train.run_folder import SHOWN, RunFolder, picture, sure_enough
-from eachmask.train.screen import Screen
-from eachmask.train.start import body_of
+from eachmask.train.run_folder import SHOWN, RunFolder, image, sure_enough
+from eachmask.train.sampling import Batch, TrainingSequence, batches
 from eachmask.weights.file import load_model, replace_info
 
 WORST = 6
@@ -53,7 +53,7 @@ class State:
     average: MovingAverage
     step_module: nn.Module
     """Forward and losses, prepared by accelerate."""
-    optimiser: Any
+    optimizer: Any
     accelerator: Any
     step: int = 0
     best: float = -1.0
@@ -71,7 +71,7 @@ class State:
         return {
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "best": self.best,
             "since_best": self.since_best,
@@ -84,7 +84,7 @@ class State:
         """From a checkpoint."""
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.since_best = step, state["best"], state["since_best"]
@@ -120,14 +120,14 @@ def train(recipe: Recipe, train_data: Samples, val_data: Samples, run: Run) -> P
     if folder is not None:
         folder.begin(str(accelerator.device), accelerator.mixed_precision, accelerator.num_processes)
     share = share_of(accelerator, run)
-    draws = Draws(train_data, recipe, run.seed)
+    draws = TrainingSequence(train_data, recipe, run.seed)
     skipped: dict[str, None] = {}
-    with Screen(recipe.steps, state.step, silent=folder is None) as screen:
+    with Console(recipe.steps, state.step, silent=folder is None) as console:
         if found:
             start = f"Resumed at step {state.step} of {recipe.steps}."
             if state.step >= recipe.steps:
                 start = f"The run has had its {state.step} steps already; a larger number goes on from there."
-        screen.say(start)
+        console.say(start)
         for pieces in batches(draws, range(state.step, recipe.steps), share, run.workers):
             _seed(run.seed, state.step, share.rank)
             skipped |= dict.fromkeys(note for piece in pieces for note in piece.skipped)
@@ -137,18 +137,18 @@ def train(recipe: Recipe, train_data: Samples, val_data: Samples, run: Run) -> P
             state.summed += 1
             for name, value in losses.items():
                 state.total[name] = state.total.get(name, 0.0) + value
-            screen.advance(state.step, sum(losses.values()))
+            console.advance(state.step, sum(losses.values()))
             last = state.step == recipe.steps
             stop = False
             if state.step % recipe.evaluate_every == 0 or last:
-                stop = _assess(state, recipe, val_data, folder, screen)
+                stop = _assess(state, recipe, val_data, folder, console)
             if folder is not None and (state.step % run.checkpoint_every == 0 or last or stop):
                 save_checkpoint(checkpoints, state.step, state.to_dict())
             if stop:
-                screen.say(f"Stopped at step {state.step}: {state.since_best} evaluations without a better score.")
+                console.say(f"Stopped at step {state.step}: {state.since_best} evaluations without a better score.")
                 break
         if folder is not None:
-            _finish(state, recipe, val_data, folder, skipped, screen)
+            _finish(state, recipe, val_data, folder, skipped, console)
     accelerator.wait_for_everyone()
     return run.out / "model.safetensors"
 
@@ -156,8 +156,8 @@ def train(recipe: Recipe, train_data: Samples, val_data: Samples, run: Run) -> P
 def train_step(state: State, recipe: Recipe, pieces: Sequence[Batch]) -> dict[str, float]:
     """One update of model and average; returns the losses as numbers (and updates nothing if one is not finite)."""
     set_training_mode(state.model)
-    set_learning_rate(state.optimiser, recipe, state.step)
-    state.optimiser.zero_grad(set_to_none=True)
+    set_learning_rate(state.optimizer, recipe, state.step)
+    state.optimizer.zero_grad(set_to_none=True)
     values: dict[str, float] = {}
     for i, piece in enumerate(pieces):
         more = i + 1 < len(pieces)
@@ -172,7 +172,7 @@ def train_step(state: State, recipe: Recipe, pieces: Sequence[Batch]) -> dict[st
                 return values
             state.accelerator.backward(total)
     state.accelerator.clip_grad_norm_(state.model.parameters(), recipe.clip_norm)
-    state.optimiser.step()
+    state.optimizer.step()
     state.average.update(state.model, state.step)
     return values
 
@@ -192,11 +192,11 @@ def evaluate(
     """Scores of the model on whole images, and what it found in each by index; unreadable ones are left out."""
     model.eval()
     if device.type == "cpu":
-        model = optimise_for_inference(model)
+        model = optimize_for_inference(model)
     found: dict[int, Instances] = {}
     targets = []
     for i in range(len(data)):
-        with contextlib.suppress(UserError):  # a picture that cannot be read is named at the end of the run
+        with contextlib.suppress(UserError):  # an image that cannot be read is named at the end of the run
             sample = data[i]
             found[i] = predict(model, recipe, sample, device)
             targets.append(sample.targets)
@@ -208,7 +208,7 @@ def evaluate(
 def new_state(
     recipe: Recipe, categories: Sequence[Category], accelerator: Any, *, load: bool = True
 ) -> tuple[State, str]:
-    """Model, average and optimiser before the first step, and a sentence on what the weights start from.
+    """Model, average and optimizer before the first step, and a sentence on what the weights start from.
 
     Args:
         load: pretrained weights, where the recipe has a start; a checkpoint makes them unnecessary.
@@ -218,12 +218,12 @@ def new_state(
     if recipe.start is not None and load:
         start = recipe.start(model)
     if recipe.frozen_stages is not None:
-        freeze(body_of(model), recipe.frozen_stages)
+        freeze(backbone_of(model), recipe.frozen_stages)
     model.to(device=accelerator.device, memory_format=torch.channels_last)
     average = MovingAverage(model, copy.deepcopy(model), recipe.ema_decay)
-    optimiser = make_optimiser(model, recipe)
-    prepared, optimiser = accelerator.prepare(Step(model), optimiser)
-    return State(model, average, prepared, optimiser, accelerator), start
+    optimizer = make_optimizer(model, recipe)
+    prepared, optimizer = accelerator.prepare(Step(model), optimizer)
+    return State(model, average, prepared, optimizer, accelerator), start
 
 
 def _seed(seed: int, step: int, rank: int) -> None:
@@ -231,7 +231,7 @@ def _seed(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, 3, step, rank]).generate_state(1, np.uint64)[0] >> 1))
 
 
-def _assess(state: State, recipe: Recipe, val_data: Samples, folder: RunFolder | None, screen: Screen) -> bool:
+def _assess(state: State, recipe: Recipe, val_data: Samples, folder: RunFolder | None, console: Console) -> bool:
     """Evaluate, log, keep what is best; whether to stop early."""
     means = {name: value / state.summed for name, value in state.total.items()}
     if state.accelerator.num_processes > 1:
@@ -251,7 +251,7 @@ def _assess(state: State, recipe: Recipe, val_data: Samples, folder: RunFolder |
         folder.log(state.history)
         shown = list(found)[:SHOWN]
         folder.draw(state.step, [val_data[i] for i in shown], [found[i] for i in shown])
-        screen.evaluated(row, better)
+        console.evaluated(row, better)
     stop = recipe.patience is not None and state.since_best >= recipe.patience
     if state.accelerator.num_processes > 1:
         from accelerate.utils import broadcast_object_list
@@ -261,13 +261,13 @@ def _assess(state: State, recipe: Recipe, val_data: Samples, folder: RunFolder |
 
 
 def _finish(
-    state: State, recipe: Recipe, val_data: Samples, folder: RunFolder, skipped: dict[str, None], screen: Screen
+    state: State, recipe: Recipe, val_data: Samples, folder: RunFolder, skipped: dict[str, None], console: Console
 ) -> None:
     """The report, drawn from the best weights; and what had to be left out."""
     folder.close()
     if skipped:
         write_text(folder.out / "skipped.txt", "\n".join(skipped) + "\n")
-        screen.say(f"{len(skipped)} pictures could not be read and were left out: {folder.out / 'skipped.txt'}")
+        console.say(f"{len(skipped)} images could not be read and were left out: {folder.out / 'skipped.txt'}")
     if not state.history:
         return
     model = load_model(folder.out / "model.safetensors")[0].to(state.accelerator.device)
@@ -276,13 +276,13 @@ def _finish(
     if best is not None and "score_threshold" not in recipe.decode:
         recipe = replace(recipe, decode=recipe.decode | {"score_threshold": best})
         replace_info(folder.out / "model.safetensors", decode=recipe.decode)
-        screen.say(f"The model shows objects from a score of {best:.2f} on, which gives the best F1 on val.")
+        console.say(f"The model shows objects from a score of {best:.2f} on, which gives the best F1 on val.")
     quality = {i: _quality(instances, val_data[i].targets, recipe) for i, instances in found.items()}
     worst = sorted(quality, key=lambda i: quality[i])[:WORST]
     shown = (list(found)[:WORST], worst)
     shots = [[_shot(val_data[i], found[i], quality[i], recipe) for i in chosen] for chosen in shown]
     title = f"{recipe.variant} on {len(folder.data)} images"
-    screen.say(f"Report: {write_report(folder.out, Pages(title, recipe.best, state.history, *shots))}")
+    console.say(f"Report: {write_report(folder.out, Pages(title, recipe.best, state.history, *shots))}")
 
 
 def best_threshold(found: Sequence[Instances], targets: Sequence[Instances], num_classes: int) -> float | None:
@@ -301,7 +301,7 @@ def _quality(found: Instances, targets: Instances, recipe: Recipe) -> float:
 
 def _shot(sample: Sample, found: Instances, quality: float, recipe: Recipe) -> Shot:
     caption = f"{sample.path.name}: TP/(TP+FP+FN) at IoU 0.5 is {quality:.2f}, {len(sample.targets)} annotated"
-    return Shot(picture(sample, found, recipe), caption)
+    return Shot(image(sample, found, recipe), caption)
 
 
 def _check_finite(losses: dict[str, float], pieces: Sequence[Batch], step: int, out: Path) -> None:

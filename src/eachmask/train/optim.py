@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and the moving average of the weights."""
+"""Optimizer, learning-rate schedule and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from eachmask.train.recipe import Recipe
 BACKBONES = ("encoder", "backbone")
 
 
-def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with four groups: backbone or not, decayed or not (vectors are not: biases, normalisation)."""
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW with four groups: backbone or not, decayed or not (vectors are not: biases, normalization)."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -32,7 +32,7 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     )
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> float:
+def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> float:
     """A function of the step alone: linear warm-up, then half a cosine down to 1% (Loshchilov & Hutter 2017).
 
     With ``recipe.drop_at`` it falls tenfold at these shares of the run instead.
@@ -43,7 +43,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: in
     if recipe.drop_at:
         falling = 0.1 ** sum(progress >= share for share in recipe.drop_at)
     rate = recipe.learning_rate * warm * falling
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group["rate"]
     return rate
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from eachmask.data.annotated import AnnotatedSet
+from eachmask.data.dataset import AnnotatedSet
 from eachmask.data.sample import Sample
 from eachmask.structures import Category, DecodeOptions, ImageBatch, Instances, Preprocess
 
@@ -69,12 +69,12 @@ class Recipe:
     backbone_rate: float = 0.3
     """Learning rate of ``model.encoder`` / ``model.backbone`` relative to the rest."""
     weight_decay: float = 0.01
-    """Of convolution and linear weights; never of biases and normalisation."""
+    """Of convolution and linear weights; never of biases and normalization."""
     warmup_steps: int = 100
     drop_at: tuple[float, ...] = ()
     """Shares of the run at which the learning rate falls tenfold (step schedule); () is half a cosine."""
     frozen_stages: int | None = None
-    """None trains all of the backbone; a number fixes so many of its first stages and all its batch normalisation
+    """None trains all of the backbone; a number fixes so many of its first stages and all its batch normalization
     (2 is usual in detection). With batches of a few images this is the better choice."""
     patience: int | None = None
     """Stop after so many evaluations in a row without a better score; None never."""
@@ -82,8 +82,8 @@ class Recipe:
     ema_decay: float = 0.998
     """Of the averaged weights, which are the ones that are scored and saved."""
     evaluate_every: int = 300
-    licence: str = ""
-    """Licence of the weights, written into the model file."""
+    license: str = ""
+    """License of the weights, written into the model file."""
     decode: dict[str, Any] = field(default_factory=dict)
     """DecodeOptions saved with the weights."""
     tile: int | None = None

@@ -1,4 +1,4 @@
-"""``report.html`` of a training run: scores, curves, pictures; one file, no script and no request."""
+"""``report.html`` of a training run: scores, curves, images; one file, no script and no request."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eachmask.data.whole_file import write_text
 from eachmask.draw import jpeg_source
+from eachmask.files.atomic import write_text
 
 STYLE = """
 svg{width:100%;max-width:760px;height:auto;display:block;background:#fff;border-radius:12px}
@@ -21,9 +21,9 @@ figure{margin:0}figcaption{font-size:14px;color:var(--soft);margin-top:4px}
 
 
 class Shot(NamedTuple):
-    """One picture of the report."""
+    """One image of the report."""
 
-    picture: Any  # (H, W, 3) uint8
+    image: Any  # (H, W, 3) uint8
     caption: str
 
 
@@ -43,7 +43,7 @@ def write_report(folder: Path, pages: Pages) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    style = (files("eachmask") / "report.css").read_text(encoding="utf-8") + STYLE
+    style = (files("eachmask.files") / "page.css").read_text(encoding="utf-8") + STYLE
     curves = (folder / "curves.svg").read_text(encoding="utf-8")
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     top = max(pages.history, key=lambda row: row[pages.best])
@@ -86,7 +86,7 @@ def _table(history: Sequence[dict[str, float]], top: dict[str, float]) -> str:
 
 def _gallery(title: str, shots: Sequence[Shot]) -> str:
     figures = "".join(
-        f'<figure><img alt="{escape(shot.caption)}" src="{jpeg_source(shot.picture)}">'
+        f'<figure><img alt="{escape(shot.caption)}" src="{jpeg_source(shot.image)}">'
         f"<figcaption>{escape(shot.caption)}</figcaption></figure>"
         for shot in shots
     )

@@ -1,4 +1,4 @@
-"""What a run leaves behind: recipe, environment, log, curves, pictures, models.
+"""What a run leaves behind: recipe, environment, log, curves, images, models.
 
 Every file is complete or absent: it is written under another name and then renamed.
 """
@@ -20,18 +20,18 @@ from PIL import Image
 from torch import nn
 
 from eachmask.data.sample import Sample
-from eachmask.data.whole_file import write_text
 from eachmask.draw import overlay, shrink
+from eachmask.files.atomic import write_text
 from eachmask.structures import Instances, UserError
 from eachmask.train.curves import write_curves
 from eachmask.train.recipe import Recipe, Run, Samples
-from eachmask.train.written import recipe_source
+from eachmask.train.recipe_source import recipe_source
 from eachmask.weights.file import ModelInfo, save_model
 
 SHOWN = 4
 """Val images drawn at every evaluation."""
 SIDE = 640
-"""Longest side of a drawn picture, px."""
+"""Longest side of a drawn image, px."""
 DRAWN_SCORE = 0.3
 """Least score of a drawn object, unless the recipe's own threshold is higher."""
 
@@ -109,7 +109,7 @@ class RunFolder:
             config=recipe.config,
             preprocess=recipe.preprocess,
             categories=tuple(self.data.categories),
-            licence=recipe.licence,
+            license=recipe.license,
             training={"steps": int(row["step"]), "of_steps": recipe.steps, "seed": self.run.seed,
                       "batch_size": recipe.batch_size, "images": len(self.data)},
             scores={f"val {n}": row[n] for n in names[names.index(recipe.best) :]},
@@ -123,7 +123,7 @@ class RunFolder:
         folder = self.out / "samples" / f"step-{step:07d}"
         folder.mkdir(parents=True, exist_ok=True)
         for i, (sample, instances) in enumerate(zip(samples, found, strict=True)):
-            Image.fromarray(picture(sample, instances, self.recipe)).save(folder / f"{i}-{sample.path.stem}.jpg")
+            Image.fromarray(image(sample, instances, self.recipe)).save(folder / f"{i}-{sample.path.stem}.jpg")
 
     def close(self) -> None:
         """Finish TensorBoard's file."""
@@ -131,7 +131,7 @@ class RunFolder:
             self._board.close()
 
 
-def picture(sample: Sample, instances: Instances, recipe: Recipe) -> Any:
+def image(sample: Sample, instances: Instances, recipe: Recipe) -> Any:
     """(H, W, 3) uint8 of at most ``SIDE`` px: the image with the objects that are sure enough."""
     sure = sure_enough(instances, recipe)
     sure = replace(sure, categories=sample.targets.categories)  # so that classes are written by name

@@ -37,7 +37,7 @@ class Entry:
     """Of the download, in units of a million bytes."""
     published: Mapping[str, float]
     """Scores as the source reports them, COCO val2017, in per cent."""
-    licence: str
+    license: str
     source: str
     """Who publishes the weights, in words."""
     categories: tuple[Category, ...] = COCO_CATEGORIES
@@ -63,7 +63,7 @@ class Entry:
             config=dict(self.config),
             preprocess=self.preprocess,
             categories=self.categories,
-            licence=self.licence,
+            license=self.license,
             training={"source": self.source, "url": self.url, "sha256": sha256 or self.sha256},
             name=self.name,
             card=self.card(),
@@ -78,21 +78,21 @@ class Entry:
             f"- Weights: {self.source}, {self.size_mb:.0f} MB from {self.host}, fetched on first use\n"
             f"- Published scores (COCO val2017, per cent): {scores}\n"
             f"- Categories: {used} of COCO's\n"
-            f"- Licence: {self.licence}\n"
+            f"- License: {self.license}\n"
         )
 
 
 _TORCHVISION = "torchvision's official COCO_V1 weights"
-_LICENCE = (
+_LICENSE = (
     "code BSD-3-Clause, weights not stated; the source leaves it to the user to see what the training data allows "
     "(COCO 2017: annotations CC BY 4.0, photographs under their Flickr terms)"
 )
 _FIRST = {"norm_eps": 0.0}
-"""The first generation was trained with batch normalisation that adds no epsilon to the variance."""
+"""The first generation was trained with batch normalization that adds no epsilon to the variance."""
 _FILES = "https://download.pytorch.org/models/"
 
 _MMDETECTION = "MMDetection's official weights"
-_MMDETECTION_LICENCE = (
+_MMDETECTION_LICENSE = (
     "code Apache-2.0, weights not stated; the source leaves it to the user to see what the training data allows "
     "(COCO 2017: annotations CC BY 4.0, photographs under their Flickr terms)"
 )
@@ -117,7 +117,7 @@ def _solo(name: str, summary: str, file: str, size_mb: float, mask_ap: float, si
         sha256=stamp.split("-")[1],
         size_mb=size_mb,
         published={"mask AP": mask_ap},
-        licence=_MMDETECTION_LICENCE,
+        license=_MMDETECTION_LICENSE,
         source=_MMDETECTION,
         categories=EIGHTY,
         preprocess=Preprocess(short_side=sides[0], long_side=sides[1]),
@@ -215,7 +215,7 @@ def _yolact(name: str, summary: str, file: str, size_mb: float, mask_ap: float) 
         sha256=stamp.split("-")[1],
         size_mb=size_mb,
         published={"mask AP": mask_ap},
-        licence=_MMDETECTION_LICENCE,
+        license=_MMDETECTION_LICENSE,
         source=_MMDETECTION,
         categories=EIGHTY,
         preprocess=Preprocess(
@@ -229,7 +229,7 @@ def _yolact(name: str, summary: str, file: str, size_mb: float, mask_ap: float) 
             "anchor_ratios": (0.5, 1.0, 2.0),
             "square_anchors": False,
             "head_relu": False,
-            "coarse_from_body": True,
+            "coarse_from_backbone": True,
             "own_anchors": False,
             "learn_empty": True,
             "candidates_per_level": 1000,
@@ -272,7 +272,7 @@ def _rtmdet(size: str, file: str, size_mb: float, box_ap: float, mask_ap: float)
         sha256=stamp.split("-")[1],
         size_mb=size_mb,
         published={"box AP": box_ap, "mask AP": mask_ap},
-        licence=_MMDETECTION_LICENCE,
+        license=_MMDETECTION_LICENSE,
         source=_MMDETECTION,
         categories=EIGHTY,
         preprocess=Preprocess(channels="bgr", short_side=640, long_side=640),
@@ -289,7 +289,7 @@ _DYNAMIC_FAMILY = (
         sha256="4c186406",
         size_mb=136.9,
         published={"box AP": 39.8, "mask AP": 36.0},
-        licence=_MMDETECTION_LICENCE,
+        license=_MMDETECTION_LICENSE,
         source=_MMDETECTION,
         categories=EIGHTY,
         converter="from_mmdet.condinst",
@@ -308,7 +308,7 @@ _CAFFE = Preprocess(
     short_side=800,
     long_side=1333,
 )
-"""Of bodies that were trained with Caffe."""
+"""Of backbones that were trained with Caffe."""
 
 
 def _two_stage(
@@ -332,7 +332,7 @@ def _two_stage(
         sha256=rest.split("-")[-1],
         size_mb=size_mb,
         published=published,
-        licence=_MMDETECTION_LICENCE,
+        license=_MMDETECTION_LICENSE,
         source=_MMDETECTION,
         categories=EIGHTY,
         preprocess=preprocess or Preprocess(short_side=800, long_side=1333),
@@ -411,7 +411,7 @@ _DETECTORS = (
         sha256="0a0d75a8",
         size_mb=129.4,
         published={"box AP": 38.7},
-        licence=_MMDETECTION_LICENCE,
+        license=_MMDETECTION_LICENSE,
         source=_MMDETECTION,
         categories=EIGHTY,
         preprocess=_CAFFE,
@@ -426,7 +426,7 @@ _DETECTORS = (
         sha256="88476508",
         size_mb=152.1,
         published={"box AP": 39.5},
-        licence=_MMDETECTION_LICENCE,
+        license=_MMDETECTION_LICENSE,
         source=_MMDETECTION,
         categories=EIGHTY,
         converter="from_mmdet.retinanet",
@@ -438,7 +438,7 @@ _DETECTORS = (
         sha256="eeacb38b",
         size_mb=136.6,
         published={"box AP": 36.4},
-        licence=_LICENCE,
+        license=_LICENSE,
         source=_TORCHVISION,
         config=_FIRST,
         converter="from_torchvision_retinanet",
@@ -454,7 +454,7 @@ CATALOGUE = (
         sha256="bf2d0c1e",
         size_mb=178.1,
         published={"box AP": 37.9, "mask AP": 34.6},
-        licence=_LICENCE,
+        license=_LICENSE,
         source=_TORCHVISION,
         config=_FIRST,
     ),
@@ -465,7 +465,7 @@ CATALOGUE = (
         sha256="73cbd019",
         size_mb=185.8,
         published={"box AP": 47.4, "mask AP": 41.8},
-        licence=_LICENCE,
+        license=_LICENSE,
         source=_TORCHVISION,
     ),
     Entry(
@@ -475,7 +475,7 @@ CATALOGUE = (
         sha256="258fb6c6",
         size_mb=167.5,
         published={"box AP": 37.0},
-        licence=_LICENCE,
+        license=_LICENSE,
         source=_TORCHVISION,
         config=_FIRST,
     ),
@@ -486,7 +486,7 @@ CATALOGUE = (
         sha256="dd69338a",
         size_mb=175.2,
         published={"box AP": 46.7},
-        licence=_LICENCE,
+        license=_LICENSE,
         source=_TORCHVISION,
     ),
     Entry(
@@ -496,7 +496,7 @@ CATALOGUE = (
         sha256="fc266e95",
         size_mb=237.0,
         published={"box AP": 54.6, "keypoint AP": 65.0},
-        licence=_LICENCE,
+        license=_LICENSE,
         source=_TORCHVISION,
         categories=PERSON,
         config=_FIRST,
@@ -514,7 +514,7 @@ CATALOGUE = (
         sha256="e0ebb6b7",
         size_mb=241.1,
         published={"box AP": 41.0, "mask AP": 38.0},
-        licence=_MMDETECTION_LICENCE,
+        license=_MMDETECTION_LICENSE,
         source=_MMDETECTION,
         categories=EIGHTY,
         preprocess=Preprocess(

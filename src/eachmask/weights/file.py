@@ -16,14 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eachmask import models
-from eachmask.models.naming import Config as NamingConfig
-from eachmask.models.naming import Namer
+from eachmask.models.crop_classifier import Config as ClassifierConfig
+from eachmask.models.crop_classifier import CropClassifier
 from eachmask.structures import Category, Preprocess, UserError
+from eachmask.weights.migrate import FORMAT, migrated_header, migrated_weight
 
 HEADER = "eachmask"
 """Key of the JSON text in the file's metadata."""
-NAMER = "namer."
-"""Begins the names of the tensors that are the namer's, not the model's."""
+CLASSIFIER = "crop_classifier."
+"""Begins the names of the tensors that are the classifier's, not the model's."""
 _WEIGHTS_AT_ONCE = 16
 """Tensors that are read before the file is closed for a moment."""
 
@@ -38,7 +39,7 @@ class ModelInfo:
     """Keyword arguments of the variant function besides ``num_classes``."""
     preprocess: Preprocess = Preprocess()
     categories: tuple[Category, ...] = ()
-    licence: str = ""
+    license: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     """Recipe, steps, seed and data of the run that made the weights."""
     scores: dict[str, Any] = field(default_factory=dict)
@@ -47,20 +48,20 @@ class ModelInfo:
     """DecodeOptions that differ from the model's defaults."""
     tile: int | None = None
     """Larger images are predicted in tiles of this side, px; None: in one pass, whatever the size."""
-    naming: dict[str, Any] | None = None
-    """Settings of a :class:`~eachmask.models.naming.Namer` in the same file; None without one."""
+    crop_classifier: dict[str, Any] | None = None
+    """Settings of a :class:`~eachmask.models.crop_classifier.CropClassifier` in the same file; None without one."""
     name: str = ""
     card: str = ""
     """The model card, Markdown."""
 
     def to_json(self) -> str:
         """The header's text."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps({"format": FORMAT} | asdict(self), ensure_ascii=False)
 
     @staticmethod
     def from_json(text: str) -> ModelInfo:
         """Undo of :meth:`to_json`; fields of later versions are passed over."""
-        values = json.loads(text)
+        values = migrated_header(json.loads(text))
         known = {k: v for k, v in values.items() if k in ModelInfo.__dataclass_fields__}
         known["preprocess"] = Preprocess.from_dict(known["preprocess"])
         known["categories"] = tuple(_category(row) for row in known["categories"])
@@ -74,19 +75,19 @@ def _category(row: dict[str, Any]) -> Category:
 
 
 def save_model(
-    path: str | Path, model: nn.Module, info: ModelInfo, *, half: bool = False, namer: Namer | None = None
+    path: str | Path, model: nn.Module, info: ModelInfo, *, half: bool = False, classifier: CropClassifier | None = None
 ) -> Path:
     """Write model and info, atomically: the file is complete or absent.
 
     Args:
         half: store weights as float16, half the size; they are widened again on loading.
-        namer: goes into the same file.
+        classifier: goes into the same file.
     """
     tensors = {}
     state = dict(model.state_dict())
-    if namer is not None:
-        info = replace(info, naming=namer.config.to_dict())
-        state |= {NAMER + name: value for name, value in namer.state_dict().items()}
+    if classifier is not None:
+        info = replace(info, crop_classifier=classifier.config.to_dict())
+        state |= {CLASSIFIER + name: value for name, value in classifier.state_dict().items()}
     for name, value in state.items():
         value = value.detach().cpu().contiguous()
         tensors[name] = value.half() if half and value.dtype == torch.float32 else value.clone()
@@ -104,7 +105,7 @@ def replace_info(path: str | Path, **changes: Any) -> ModelInfo:
     """
     info = replace(read_info(path), **changes)
     with safe_open(path, framework="pt") as handle:
-        tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+        tensors = {migrated_weight(key): handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
     _write(Path(path), tensors, info)
     return info
 
@@ -159,27 +160,27 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     build = models.variant(info.variant)
     try:
         model: nn.Module = build(num_classes=len(info.categories), **info.config)
-        _fill(model, path, lambda name: None if name.startswith(NAMER) else name)
+        _fill(model, path, lambda name: None if name.startswith(CLASSIFIER) else name)
     except (TypeError, RuntimeError) as error:
         raise UserError(f"{path} does not fit its variant {info.variant}: it was written by another version") from error
     return model.eval(), info
 
 
-def load_namer(path: str | Path) -> Namer | None:
+def load_classifier(path: str | Path) -> CropClassifier | None:
     """What gives the model's objects narrower names, in eval mode on the CPU, float32; None if the file has none.
 
     Raises:
         UserError: see :func:`read_info`; or its weights and settings do not fit together.
     """
-    naming = read_info(path).naming
-    if naming is None:
+    settings = read_info(path).crop_classifier
+    if settings is None:
         return None
     try:
-        namer = Namer(NamingConfig.from_dict(naming))
-        _fill(namer, path, lambda name: name.removeprefix(NAMER) if name.startswith(NAMER) else None)
+        classifier = CropClassifier(ClassifierConfig.from_dict(settings))
+        _fill(classifier, path, lambda name: name.removeprefix(CLASSIFIER) if name.startswith(CLASSIFIER) else None)
     except (TypeError, KeyError, RuntimeError) as error:
         raise UserError(f"the names in {path} do not fit this version of eachmask") from error
-    return namer.eval()
+    return classifier.eval()
 
 
 def _fill(module: nn.Module, path: str | Path, rename: Callable[[str], str | None]) -> None:
@@ -192,7 +193,8 @@ def _fill(module: nn.Module, path: str | Path, rename: Callable[[str], str | Non
         RuntimeError: a weight is missing, left over or of another shape.
     """
     with safe_open(path, framework="pt") as handle:
-        names = {key: name for key in handle.keys() if (name := rename(key)) is not None}  # noqa: SIM118
+        keys_now = {key: migrated_weight(key) for key in handle.keys()}  # noqa: SIM118
+    names = {key: name for key, now in keys_now.items() if (name := rename(now)) is not None}
     own = module.state_dict()
     if different := set(own) ^ set(names.values()):
         raise RuntimeError(f"missing or left over: {sorted(different)[:5]}")

@@ -1,4 +1,4 @@
-"""The PolarMask authors' checkpoints (``polar_768_1x_r50``): MMDetection's body and pyramid, and a head of its own."""
+"""The PolarMask authors' checkpoints (``polar_768_1x_r50``): MMDetection's backbone and pyramid with its own head."""
 
 from __future__ import annotations
 

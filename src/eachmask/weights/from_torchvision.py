@@ -15,7 +15,7 @@ from eachmask.structures import UserError
 from eachmask.weights.renaming import fill, rename, unwrapped
 
 RENAMES = (
-    (r"^backbone\.body\.", "backbone.body."),
+    (r"^backbone\.body\.", "backbone.backbone."),
     (r"^backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"backbone.lateral.\1."),
     (r"^backbone\.fpn\.layer_blocks\.(\d)\.0\.", r"backbone.smooth.\1."),
     (r"^backbone\.fpn\.inner_blocks\.(\d)\.(\d)\.", r"backbone.lateral.\1.\2."),
@@ -25,13 +25,13 @@ RENAMES = (
     (r"^rpn\.head\.conv\.(\d)\.0\.", r"rpn.convs.\1."),
     (r"^rpn\.head\.conv\.", "rpn.convs.0."),
     (r"^rpn\.head\.cls_logits\.", "rpn.objectness."),
-    (r"^rpn\.head\.bbox_pred\.", "rpn.shifts."),
+    (r"^rpn\.head\.bbox_pred\.", "rpn.deltas."),
     (r"^roi_heads\.box_head\.fc6\.", "box_head.layers.0."),
     (r"^roi_heads\.box_head\.fc7\.", "box_head.layers.1."),
     (r"^roi_heads\.box_head\.5\.", "box_head.layers.0."),
     (r"^roi_heads\.box_head\.(\d)\.", r"box_head.convs.\1."),
     (r"^roi_heads\.box_predictor\.cls_score\.", "box_predictor.classes."),
-    (r"^roi_heads\.box_predictor\.bbox_pred\.", "box_predictor.shifts."),
+    (r"^roi_heads\.box_predictor\.bbox_pred\.", "box_predictor.deltas."),
     # The official first-generation file has the names of older releases, which count from 1.
     *((rf"^roi_heads\.mask_head\.mask_fcn{i + 1}\.", f"mask_head.convs.{i}.0.") for i in range(4)),
     (r"^roi_heads\.mask_head\.(\d)\.(\d)\.", r"mask_head.convs.\1.\2."),
@@ -50,7 +50,7 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         UserError: an entry that no rule knows.
     """
     state = unwrapped(state)
-    deep = "backbone.fpn.inner_blocks.0.1.weight" in state  # v2's pyramid: convolution and normalisation
+    deep = "backbone.fpn.inner_blocks.0.1.weight" in state  # v2's pyramid: convolution and normalization
     # There .0 is the convolution of a pair, not the whole block.
     rules = [(p, r) for p, r in RENAMES if not (deep and r"\.fpn\." in p and p.endswith(r"(\d)\.0\."))]
     renamed = rename(state, rules, "torchvision")
@@ -72,19 +72,19 @@ def load_detector(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise UserError(f"these weights are not of torchvision's detectors or of another variant: {error}") from error
 
 
-def load_imagenet_resnet(body: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Fill a :class:`~eachmask.backbones.bodies.ResNet` from torchvision's classifier of the same depth.
+def load_imagenet_resnet(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Fill a :class:`~eachmask.backbones.networks.ResNet` from torchvision's classifier of the same depth.
 
     Raises:
         UserError: the weights are of another network; the message has the first names.
     """
-    fill(body, {k: v for k, v in unwrapped(state).items() if not k.startswith("fc.")})
+    fill(backbone, {k: v for k, v in unwrapped(state).items() if not k.startswith("fc.")})
 
 
 def _without_background(name: str, value: Tensor) -> Tensor:
     if name.startswith("box_predictor.classes."):
         return torch.roll(value, -1, dims=0)
-    if name.startswith("box_predictor.shifts."):
+    if name.startswith("box_predictor.deltas."):
         return value[4:]
     if name.startswith("mask_head.masks."):
         return value[1:]
@@ -92,7 +92,7 @@ def _without_background(name: str, value: Tensor) -> Tensor:
 
 
 def _batch_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's frozen normalisation counts no batches; ours has the counter and never reads it."""
+    """torchvision's frozen normalization counts no batches; ours has the counter and never reads it."""
     means = [name for name in state if name.endswith(".running_mean")]
     counters = (name.removesuffix("running_mean") + "num_batches_tracked" for name in means)
     return {name: torch.tensor(0) for name in counters if name not in state}

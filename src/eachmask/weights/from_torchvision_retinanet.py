@@ -15,7 +15,7 @@ NUM_ANCHORS = 9
 """Per place: each has its logits behind one another."""
 
 RULES: tuple[Rule, ...] = (
-    (r"^backbone\.body\.", "backbone.body."),
+    (r"^backbone\.body\.", "backbone.backbone."),
     (r"^backbone\.fpn\.inner_blocks\.(\d)\.(?:0\.)?", r"backbone.lateral.\1."),
     (r"^backbone\.fpn\.layer_blocks\.(\d)\.(?:0\.)?", r"backbone.smooth.\1."),
     (r"^backbone\.fpn\.extra_blocks\.p6\.", "backbone.extra.0."),
@@ -29,7 +29,7 @@ RULES: tuple[Rule, ...] = (
     (r"^head\.classification_head\.conv\.(\d)\.0\.", r"head.class_tower.\1.0."),
     (r"^head\.regression_head\.conv\.(\d)\.0\.", r"head.box_tower.\1.0."),
     (r"^head\.classification_head\.cls_logits\.", "head.classes."),
-    (r"^head\.regression_head\.bbox_reg\.", "head.shifts."),
+    (r"^head\.regression_head\.bbox_reg\.", "head.deltas."),
 )
 
 

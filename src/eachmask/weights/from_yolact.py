@@ -11,12 +11,12 @@ from eachmask.structures import UserError
 from eachmask.weights.renaming import Rule, rename
 
 RULES: tuple[Rule, ...] = (
-    (r"^backbone\.(conv1|bn1)\.", r"backbone.body.\1."),
+    (r"^backbone\.(conv1|bn1)\.", r"backbone.backbone.\1."),
     *(
-        (rf"^backbone\.layers\.{i}\.(.*)\.conv_offset_mask\.", rf"backbone.body.layer{i + 1}.\1.offsets.")
+        (rf"^backbone\.layers\.{i}\.(.*)\.conv_offset_mask\.", rf"backbone.backbone.layer{i + 1}.\1.offsets.")
         for i in range(4)
     ),
-    *((rf"^backbone\.layers\.{i}\.", f"backbone.body.layer{i + 1}.") for i in range(4)),
+    *((rf"^backbone\.layers\.{i}\.", f"backbone.backbone.layer{i + 1}.") for i in range(4)),
     # The pyramid's layers are counted from the coarsest map.
     *((rf"^fpn\.lat_layers\.{i}\.", f"backbone.lateral.{2 - i}.") for i in range(3)),
     *((rf"^fpn\.pred_layers\.{i}\.", f"backbone.smooth.{2 - i}.") for i in range(3)),
@@ -24,7 +24,7 @@ RULES: tuple[Rule, ...] = (
     *((rf"^proto_net\.{i}\.", f"protonet.{j}.") for i, j in ((0, 0), (2, 2), (4, 4), (8, 7), (10, 9))),
     (r"^prediction_layers\.0\.upfeature\.0\.", "head.shared.0."),
     (r"^prediction_layers\.0\.conf_layer\.", "head.classes."),
-    (r"^prediction_layers\.0\.bbox_layer\.", "head.shifts."),
+    (r"^prediction_layers\.0\.bbox_layer\.", "head.deltas."),
     (r"^prediction_layers\.0\.mask_layer\.", "head.coefficients."),
     (r"^semantic_seg_conv\.", "semantic."),
     (r"^maskiou_net\.maskiou_net\.(\d+)\.", r"mask_iou.\1."),

@@ -67,7 +67,7 @@ def _rename(name: str, rules: Sequence[Rule], project: str) -> str:
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load all or nothing. Counters of batch normalisation, which nothing reads, may be missing or surplus.
+    """Load all or nothing. Counters of batch normalization, which nothing reads, may be missing or surplus.
 
     Raises:
         UserError: names or shapes do not fit; the message has the first of each kind.

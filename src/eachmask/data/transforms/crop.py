@@ -85,7 +85,7 @@ def cut(sample: Sample, scaled: tuple[int, int], window: Sequence[int]) -> Sampl
     height, width = sample.image.shape[:2]
     x1, y1, x2, y2 = window
     to_window = np.array([[scaled[1] / width, 0, -x1], [0, scaled[0] / height, -y1]], np.float64)
-    # cv2 counts from pixel centres; (x + .5) * s - .5 keeps corners on corners.
+    # cv2 counts from pixel centers; (x + .5) * s - .5 keeps corners on corners.
     to_window[:, 2] += 0.5 * (to_window[:, :2].sum(1) - 1)
     smaller = scaled[0] < height
     image = _warped(sample.image, to_window, (x2 - x1, y2 - y1), smaller, scaled, window)
@@ -94,7 +94,7 @@ def cut(sample: Sample, scaled: tuple[int, int], window: Sequence[int]) -> Sampl
 
 
 def padded(sample: Sample, size: tuple[int, int]) -> Sample:
-    """The sample with grey added at the right and the bottom.
+    """The sample with gray added at the right and the bottom.
 
     Args:
         size: (height, width), no smaller than the image.

@@ -57,9 +57,9 @@ class AffineCrop:
         scale = float(np.exp(rng.uniform(*np.log(self.scale))))
         angle = rng.uniform(0, 360) if self.rotate else 90.0 * rng.integers(4)
         reach = self.size / scale / 2  # half a window in image pixels
-        centre = [rng.uniform(min(reach, side / 2), max(side - reach, side / 2)) for side in (width, height)]
-        matrix = cv2.getRotationMatrix2D((centre[0], centre[1]), angle, scale).astype(np.float64)
-        matrix[:, 2] += self.size / 2 - np.asarray(centre)
+        center = [rng.uniform(min(reach, side / 2), max(side - reach, side / 2)) for side in (width, height)]
+        matrix = cv2.getRotationMatrix2D((center[0], center[1]), angle, scale).astype(np.float64)
+        matrix[:, 2] += self.size / 2 - np.asarray(center)
         if rng.random() < 0.5:
             matrix[0] = -matrix[0]
             matrix[0, 2] += self.size - 1

@@ -60,14 +60,14 @@ class CopyPaste:
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Four samples in the quarters of one, around a random centre (Bochkovskiy et al., arXiv 2004.10934)."""
+    """Four samples in the quarters of one, around a random center (Bochkovskiy et al., arXiv 2004.10934)."""
 
     chance: float = 0.5
     reach: float = 0.25
-    """How far the centre may lie from the middle, as a share of the side."""
+    """How far the center may lie from the middle, as a share of the side."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator, others: Callable[[], Sample]) -> Sample:
-        """Draw the centre and three other samples; each gives the quarter that it fills; smaller ones are padded."""
+        """Draw the center and three other samples; each gives the quarter that it fills; smaller ones are padded."""
         if rng.random() >= self.chance:
             return sample
         sample, *more = _of_one_size(sample, others(), others(), others(), least=sample.canvas)

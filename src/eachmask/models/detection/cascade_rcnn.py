@@ -44,7 +44,7 @@ class Config(faster_rcnn.Config):
         (20.0, 20.0, 10.0, 10.0),
         (30.0, 30.0, 15.0, 15.0),
     )
-    """What is left to mend shrinks from stage to stage, so the shifts are magnified (section 4.1: normalised by their
+    """What is left to mend shrinks from stage to stage, so the deltas are magnified (section 4.1: normalized by their
     standard deviation); the first replaces ``box_weights``."""
     stage_loss_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
     stage_gradient: float = 1.0
@@ -85,15 +85,15 @@ class CascadeRCNN(FasterRCNN):
         c = self.config
         losses: dict[str, Tensor] = {}
         for stage, factor in enumerate(c.stage_loss_weights):
-            logits, shifts = self.run_stage(stage, raw.features, [s.boxes for s in sampled])
+            logits, deltas = self.run_stage(stage, raw.features, [s.boxes for s in sampled])
             labels = torch.cat([s.labels for s in sampled])
             wanted = torch.cat([box_ops.encode(s.matched_boxes, s.boxes, c.stage_box_weights[stage]) for s in sampled])
-            found = box_losses(logits, shifts, labels, wanted, c.box_beta)
+            found = box_losses(logits, deltas, labels, wanted, c.smooth_l1_beta)
             found |= self.stage_losses(stage, raw, sampled, targets)
             losses |= {f"{name}_{stage}": factor * value for name, value in found.items()}
             if stage + 1 < len(c.stage_ious):
                 with torch.no_grad():
-                    mended = self.mended(stage, [s.boxes for s in sampled], shifts, raw.sizes)
+                    mended = self.mended(stage, [s.boxes for s in sampled], deltas, raw.sizes)
                     sampled = [
                         self._next(stage + 1, boxes, s, target)
                         for boxes, s, target in zip(mended, sampled, targets, strict=True)
@@ -110,10 +110,10 @@ class CascadeRCNN(FasterRCNN):
         total: Tensor | None = None
         num_stages = len(self.box_heads)
         for stage in range(num_stages):
-            logits, shifts = self.run_stage(stage, raw.features, boxes)
+            logits, deltas = self.run_stage(stage, raw.features, boxes)
             scores = logits.float() if self.config.average == "logits" else logits.float().softmax(dim=-1)
             total = scores if total is None else total + scores
-            boxes = self.mended(stage, boxes, shifts, raw.sizes)
+            boxes = self.mended(stage, boxes, deltas, raw.sizes)
         assert total is not None
         mean = total / num_stages
         if self.config.average == "logits":
@@ -121,7 +121,7 @@ class CascadeRCNN(FasterRCNN):
         return [(b[:, None], p) for b, p in zip(boxes, mean[:, :-1].split(counts), strict=True)]
 
     def run_stage(self, stage: int, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """One stage's RoIs of all images in one go -> (R, K + 1) logits, (R, 1, 4) shifts."""
+        """One stage's RoIs of all images in one go -> (R, K + 1) logits, (R, 1, 4) deltas."""
         rois = self.pool(features, boxes, self.config.roi_size)
         share = self.config.stage_gradient
         if share != 1 and rois.requires_grad:
@@ -130,11 +130,11 @@ class CascadeRCNN(FasterRCNN):
         return result
 
     def mended(
-        self, stage: int, boxes: list[Tensor], shifts: Tensor, sizes: tuple[tuple[int, int], ...]
+        self, stage: int, boxes: list[Tensor], deltas: Tensor, sizes: tuple[tuple[int, int], ...]
     ) -> list[Tensor]:
         """Each image's boxes (P, 4) after a stage, within the image."""
         weights = self.config.stage_box_weights[stage]
-        parts = shifts.float().squeeze(1).split([len(b) for b in boxes])
+        parts = deltas.float().squeeze(1).split([len(b) for b in boxes])
         mended = (self.shifted(b, part, weights) for b, part in zip(boxes, parts, strict=True))
         return [box_ops.clip(b, size) for b, size in zip(mended, sizes, strict=True)]
 
@@ -173,8 +173,8 @@ def _check(config: Config) -> None:
 
 _MMDET_WEIGHTS = tuple((1 / a, 1 / a, 1 / b, 1 / b) for a, b in ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067)))
 MMDET: dict[str, Any] = faster_rcnn.MMDET | {
-    "rpn_inside": True, "rpn_beta": 1 / 9, "box_beta": 1.0, "average": "logits", "stage_box_weights": _MMDET_WEIGHTS,
-    "proposals_training": 2000,
+    "rpn_inside": True, "rpn_beta": 1 / 9, "smooth_l1_beta": 1.0, "average": "logits",
+    "stage_box_weights": _MMDET_WEIGHTS, "proposals_training": 2000,
 }  # fmt: skip
 DETECTRON2: dict[str, Any] = faster_rcnn.DETECTRON2 | {
     "resample": False, "stage_loss_weights": (1.0, 1.0, 1.0), "stage_gradient": 1 / 3, "proposals_training": 2000,

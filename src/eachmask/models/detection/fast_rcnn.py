@@ -1,9 +1,9 @@
-"""Fast R-CNN: one pass over the picture, then a small head on every proposal.
+"""Fast R-CNN: one pass over the image, then a small head on every proposal.
 
 Girshick: "Fast R-CNN", ICCV 2015, arXiv 1504.08083.
 
-The idea: R-CNN runs a network on every proposal, so two thousand times per picture; here the network runs once on the
-whole picture, and RoIPool cuts a small grid of fixed size out of its features for each proposal. A head of fully
+The idea: R-CNN runs a network on every proposal, so two thousand times per image; here the network runs once on the
+whole image, and RoIPool cuts a small grid of fixed size out of its features for each proposal. A head of fully
 connected layers then gives class and box together, and one multi-task loss trains everything at once, instead of a
 network, support vector machines and box regressors one after the other.
 
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.ops.losses import smooth_l1
 from eachmask.ops.match import learnable
 from eachmask.ops.nms import nms
@@ -54,7 +54,7 @@ class Config:
     proposals: int = 2000
     """Per image, at most."""
     pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Of the preprocessing, which selective search has to undo; it looks at the picture's own colours."""
+    """Of the preprocessing, which selective search has to undo; it looks at the image's own colors."""
     pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     roi_size: int = 7
     """Side of the pooled grid."""
@@ -69,7 +69,7 @@ class Config:
     box_width: int = 1024
     """Of the two fully connected layers; VGG16 has 4096."""
     box_weights: box_ops.Weights = (10.0, 10.0, 5.0, 5.0)
-    box_beta: float = 1.0
+    smooth_l1_beta: float = 1.0
     """Where smooth L1 turns from a parabola to a line."""
     score_threshold: float = 0.05
     nms_threshold: float = 0.3
@@ -94,15 +94,15 @@ class Head(nn.Module):
             nn.Linear(in_features, width), nn.ReLU(inplace=True), nn.Linear(width, width), nn.ReLU(inplace=True)
         )
         self.classes = nn.Linear(width, num_classes + 1)
-        self.shifts = nn.Linear(width, 4 * num_classes)
-        for layer, std in ((self.classes, 0.01), (self.shifts, 0.001)):
+        self.deltas = nn.Linear(width, 4 * num_classes)
+        for layer, std in ((self.classes, 0.01), (self.deltas, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
     def forward(self, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, ...) -> (R, K + 1) logits, background last, and (R, K, 4) shifts of the box."""
+        """(R, ...) -> (R, K + 1) logits, background last, and (R, K, 4) deltas of the box."""
         x = self.layers(rois.flatten(1))
-        return self.classes(x), self.shifts(x).unflatten(1, (-1, 4))
+        return self.classes(x), self.deltas(x).unflatten(1, (-1, 4))
 
 
 # The model ------------------------------------------------------------------------------------------------------------
@@ -138,10 +138,10 @@ class FastRCNN(nn.Module):
                 sample_boxes(p.boxes, target, self.num_classes, self.config)
                 for p, target in zip(raw.proposals, targets, strict=True)
             ]
-        logits, shifts = self.head(self.pool(raw.features, [s.boxes for s in sampled]))
+        logits, deltas = self.head(self.pool(raw.features, [s.boxes for s in sampled]))
         labels = torch.cat([s.labels for s in sampled])
         wanted = [box_ops.encode(s.matched_boxes, s.boxes, self.config.box_weights) for s in sampled]
-        losses = box_losses(logits, shifts, labels, torch.cat(wanted), self.config.box_beta)
+        losses = box_losses(logits, deltas, labels, torch.cat(wanted), self.config.smooth_l1_beta)
         return losses | self.more_losses(raw, sampled, targets)
 
     def more_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
@@ -152,10 +152,10 @@ class FastRCNN(nn.Module):
         """All proposals through the head, suppression per class; the best first."""
         boxes = [p.boxes for p in raw.proposals]
         counts = [len(b) for b in boxes]
-        logits, shifts = self.head(self.pool(raw.features, boxes))
+        logits, deltas = self.head(self.pool(raw.features, boxes))
         results = []
         for image_boxes, image_logits, image_shifts, size in zip(
-            boxes, logits.split(counts), shifts.split(counts), raw.sizes, strict=True
+            boxes, logits.split(counts), deltas.split(counts), raw.sizes, strict=True
         ):
             moved = box_ops.decode(image_shifts.float(), image_boxes[:, None], self.config.box_weights)
             probabilities = image_logits.float().softmax(dim=-1)[:, :-1]
@@ -176,20 +176,20 @@ class FastRCNN(nn.Module):
 
 
 def box_losses(
-    logits: Tensor, shifts: Tensor, labels: Tensor, wanted: Tensor, beta: float = 1 / 9
+    logits: Tensor, deltas: Tensor, labels: Tensor, wanted: Tensor, beta: float = 1 / 9
 ) -> dict[str, Tensor]:
-    """Cross-entropy over K + 1 classes; smooth L1 on the true class's shifts, per RoI (paper, eq. 1 - 3).
+    """Cross-entropy over K + 1 classes; smooth L1 on the true class's deltas, per RoI (paper, eq. 1 - 3).
 
     Args:
-        logits: (R, K + 1); shifts: (R, K or 1, 4); labels: (R,), K is background; wanted: (R, 4).
+        logits: (R, K + 1); deltas: (R, K or 1, 4); labels: (R,), K is background; wanted: (R, 4).
         beta: of smooth L1, 0 is L1.
     """
-    logits, shifts = logits.float(), shifts.float()
+    logits, deltas = logits.float(), deltas.float()
     if not len(labels):
-        return {"class": logits.sum() * 0, "box": shifts.sum() * 0}
+        return {"class": logits.sum() * 0, "box": deltas.sum() * 0}
     positive = torch.nonzero(labels < logits.shape[1] - 1).squeeze(1)
-    of_class = labels[positive] if shifts.shape[1] > 1 else torch.zeros_like(positive)
-    error = smooth_l1(shifts[positive, of_class], wanted[positive], beta)
+    of_class = labels[positive] if deltas.shape[1] > 1 else torch.zeros_like(positive)
+    error = smooth_l1(deltas[positive, of_class], wanted[positive], beta)
     return {"class": F.cross_entropy(logits, labels), "box": error / len(labels)}
 
 
@@ -199,18 +199,18 @@ def select(
     size: tuple[int, int],
     limits: tuple[float, float, int],
     min_side: float = 1e-2,
-    one_label: bool = False,
+    class_agnostic_nms: bool = False,
 ) -> Instances:
     """(P, K or 1, 4) boxes and (P, K) probabilities -> the instances of one image, best first.
 
     Args:
         limits: score threshold, NMS threshold and largest number.
         min_side: boxes narrower than this, px, are dropped.
-        one_label: each box gets its likeliest class alone and the sum of its probabilities as score, and boxes of
-            different classes suppress one another.
+        class_agnostic_nms: each box gets its likeliest class alone and the sum of its probabilities as score, and boxes
+            of different classes suppress one another.
     """
     score_threshold, nms_threshold, max_detections = limits
-    if one_label:
+    if class_agnostic_nms:
         something, likeliest = probabilities.sum(dim=1), probabilities.argmax(dim=1)
         proposal = torch.nonzero(something > score_threshold).squeeze(1)
         label, scores = likeliest[proposal], something[proposal].clamp(max=1.0)
@@ -220,7 +220,7 @@ def select(
     boxes = boxes[proposal, label if boxes.shape[1] > 1 else 0]
     solid = torch.nonzero((boxes[:, 2:] - boxes[:, :2] >= min_side).all(dim=1)).squeeze(1)
     boxes, scores, label = boxes[solid], scores[solid], label[solid]
-    rivals = torch.zeros_like(label) if one_label else label
+    rivals = torch.zeros_like(label) if class_agnostic_nms else label
     keep = nms(boxes, scores, rivals, nms_threshold)[:max_detections]
     return Instances(image_size=size, boxes=boxes[keep], labels=label[keep], scores=scores[keep])
 
@@ -245,7 +245,7 @@ def sample_boxes(boxes: Tensor, target: Instances, num_classes: int, config: Con
     boxes = torch.cat([boxes, truth[single]])
     in_crowd = (box_ops.coverage(boxes, truth[crowd]) > 0.5).any(dim=1)
     chosen, matched = draw(box_ops.iou(truth[single], boxes), in_crowd, config)
-    return labelled(boxes[chosen], single, matched, target, num_classes)
+    return labeled(boxes[chosen], single, matched, target, num_classes)
 
 
 def draw(overlap: Tensor, in_crowd: Tensor, config: Config) -> tuple[Tensor, Tensor]:
@@ -273,7 +273,7 @@ def draw(overlap: Tensor, in_crowd: Tensor, config: Config) -> tuple[Tensor, Ten
     return torch.cat([positive, negative]), matched
 
 
-def labelled(boxes: Tensor, single: Tensor, matched: Tensor, target: Instances, num_classes: int) -> Sampled:
+def labeled(boxes: Tensor, single: Tensor, matched: Tensor, target: Instances, num_classes: int) -> Sampled:
     """Drawn proposals with the label and box of their object.
 
     Args:

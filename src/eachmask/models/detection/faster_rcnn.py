@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Swin, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.networks import ResNet, Swin, Timm
 from eachmask.models.detection import rpn
 from eachmask.models.detection.fast_rcnn import Sampled, box_losses, select
 from eachmask.models.detection.rpn import RPN, Raw
@@ -48,10 +48,10 @@ class Config(rpn.Config):
     roi_size: int = 7
     roi_pooling: Literal["align", "pool"] = "align"
     """RoIAlign, or RoIPool with its two roundings, in all heads: the ablation of Mask R-CNN's table 2."""
-    roi_sampling: int = 2
+    sampling_ratio: int = 2
     """RoIAlign's points per bin and side; 0 takes as many as the bin has pixels."""
     roi_aligned: bool = False
-    """RoIAlign with pixel centres at .5, as Detectron2 corrected it."""
+    """RoIAlign with pixel centers at .5, as Detectron2 corrected it."""
     proposal_jitter: float = 0.0
     """When training, each proposal moves by up to this share of its sides, which also change by up to that share."""
     roi_iou: float = 0.5
@@ -69,18 +69,18 @@ class Config(rpn.Config):
     box_weights: box_ops.Weights = (10.0, 10.0, 5.0, 5.0)
     box_agnostic: bool = False
     """One box for all classes instead of one for each."""
-    box_beta: float = 1 / 9
+    smooth_l1_beta: float = 1 / 9
     """Where smooth L1 turns from a parabola to a line; 0 is L1."""
     min_side: float = 1e-2
     """Detections narrower than this, px, are dropped."""
-    one_label: bool = False
+    class_agnostic_nms: bool = False
     """Each box gets its likeliest class alone and the score that it is anything at all (1 - background), and boxes of
     different classes suppress one another: for data too small to tell classes apart as well as objects."""
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     max_detections: int = 100
     norm_eps: float = 1e-5
-    """Of the backbone's batch normalisation; torchvision's first COCO weights want 0."""
+    """Of the backbone's batch normalization; torchvision's first COCO weights want 0."""
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -124,11 +124,11 @@ class BoxPredictor(nn.Module):
     def __init__(self, in_features: int, num_classes: int, agnostic: bool = False) -> None:
         super().__init__()
         self.classes = nn.Linear(in_features, num_classes + 1)
-        self.shifts = nn.Linear(in_features, 4 if agnostic else num_classes * 4)
+        self.deltas = nn.Linear(in_features, 4 if agnostic else num_classes * 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, D) -> (R, K + 1) logits, (R, K or 1, 4) shifts."""
-        return self.classes(x), self.shifts(x).unflatten(1, (-1, 4))
+        """(R, D) -> (R, K + 1) logits, (R, K or 1, 4) deltas."""
+        return self.classes(x), self.deltas(x).unflatten(1, (-1, 4))
 
 
 # The model ------------------------------------------------------------------------------------------------------------
@@ -155,9 +155,9 @@ class FasterRCNN(nn.Module):
     def forward(self, images: ImageBatch) -> Raw:
         """(B, 3, H, W) -> the pyramid, and the proposal network's answer on it."""
         features = self.backbone(images.tensor)
-        objectness, shifts = zip(*(self.rpn(level) for level in features.maps), strict=True)
+        objectness, deltas = zip(*(self.rpn(level) for level in features.maps), strict=True)
         height, width = images.tensor.shape[-2:]
-        return Raw(features, objectness, shifts, images.sizes, (height, width))
+        return Raw(features, objectness, deltas, images.sizes, (height, width))
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """Both stages' classification and box losses (paper, eq. 1), on sampled anchors and proposals.
@@ -176,27 +176,29 @@ class FasterRCNN(nn.Module):
 
     def head_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
         """Losses of what stands on the proposals; subclasses add theirs."""
-        logits, shifts = self.run_box_head(raw.features, [s.boxes for s in sampled])
+        logits, deltas = self.run_box_head(raw.features, [s.boxes for s in sampled])
         labels = torch.cat([s.labels for s in sampled])
         wanted = torch.cat([self._box_targets(s) for s in sampled])
-        return box_losses(logits, shifts, labels, wanted, self.config.box_beta)
+        return box_losses(logits, deltas, labels, wanted, self.config.smooth_l1_beta)
 
     def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
         """Proposals through the box head, suppression per class; the best first."""
         boxes = self.propose(raw, self.config.rpn_candidates, self.config.proposals)
         results = [
-            select(mended, probabilities, size, self.limits(options), self.config.min_side, self.config.one_label)
+            select(
+                mended, probabilities, size, self.limits(options), self.config.min_side, self.config.class_agnostic_nms
+            )
             for (mended, probabilities), size in zip(self.judge(raw, boxes), raw.sizes, strict=True)
         ]
         return self.decode_heads(raw, results, options)
 
     def judge(self, raw: Raw, boxes: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """What the second stage makes of proposals (P, 4): boxes (P, K or 1, 4) within the image, scores (P, K)."""
-        logits, shifts = self.run_box_head(raw.features, boxes)
+        logits, deltas = self.run_box_head(raw.features, boxes)
         counts = [len(b) for b in boxes]
         results = []
         for image_boxes, image_logits, image_shifts, size in zip(
-            boxes, logits.split(counts), shifts.split(counts), raw.sizes, strict=True
+            boxes, logits.split(counts), deltas.split(counts), raw.sizes, strict=True
         ):
             mended = self.shifted(image_boxes[:, None], image_shifts.float(), self.config.box_weights)
             results.append((box_ops.clip(mended, size), image_logits.float().softmax(dim=-1)[:, :-1]))
@@ -210,9 +212,9 @@ class FasterRCNN(nn.Module):
         """Score threshold, NMS threshold and largest number of what :meth:`decode_heads` is given."""
         return options.limits(self.config)
 
-    def shifted(self, boxes: Tensor, shifts: Tensor, weights: box_ops.Weights) -> Tensor:
+    def shifted(self, boxes: Tensor, deltas: Tensor, weights: box_ops.Weights) -> Tensor:
         """Boxes (..., 4) moved and scaled by what a head said of them; not clipped."""
-        return box_ops.decode(shifts, boxes, weights, self.config.symmetric_clip)
+        return box_ops.decode(deltas, boxes, weights, self.config.symmetric_clip)
 
     # Proposals and regions
 
@@ -247,7 +249,7 @@ class FasterRCNN(nn.Module):
         return Sampled(boxes[chosen], labels, matched, matched_boxes, chosen >= len(proposals))
 
     def run_box_head(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """RoIs of all images in one go -> (R, K + 1) logits, (R, K or 1, 4) shifts."""
+        """RoIs of all images in one go -> (R, K + 1) logits, (R, K or 1, 4) deltas."""
         return self.box_predictor(self.box_head(self.pool(features, boxes, self.config.roi_size)))
 
     def pool(self, features: Features, boxes: list[Tensor], size: int) -> Tensor:
@@ -261,7 +263,7 @@ class FasterRCNN(nn.Module):
         if c.roi_pooling == "pool":
             rois = roi_pool(maps, boxes, size, strides)
         else:
-            rois = roi_align(maps, boxes, size, strides, c.roi_sampling, c.roi_aligned)
+            rois = roi_align(maps, boxes, size, strides, c.sampling_ratio, c.roi_aligned)
         return rois.to(features.maps[0].dtype)
 
     def _jittered(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -289,12 +291,12 @@ def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
 # Variants -------------------------------------------------------------------------------------------------------------
 
 V2: dict[str, Any] = {"rpn_depth": 2, "box_convs": 4, "box_layers": 1}
-"""Changes of the second generation; its pyramid has batch normalisation too."""
+"""Changes of the second generation; its pyramid has batch normalization too."""
 
-_BOTH: dict[str, Any] = {"exact_anchors": True, "roi_aligned": True, "roi_sampling": 0, "rpn_beta": 0.0,
-                         "box_beta": 0.0, "proposals_training": 1000}  # fmt: skip
+_BOTH: dict[str, Any] = {"exact_anchors": True, "roi_aligned": True, "sampling_ratio": 0, "rpn_beta": 0.0,
+                         "smooth_l1_beta": 0.0, "proposals_training": 1000}  # fmt: skip
 DETECTRON2 = _BOTH | {"rpn_divisor": "batch", "min_side": 1e-6}
-"""What Detectron2's two-stage models do otherwise; their bodies are built with ``stride_first=True``."""
+"""What Detectron2's two-stage models do otherwise; their backbones are built with ``stride_first=True``."""
 MMDET = _BOTH | {"rpn_rescue": 0.3, "rescue_moves": True, "rpn_divisor": "counted", "symmetric_clip": True,
                  "min_side": 0.0}  # fmt: skip
 """What MMDetection's do otherwise."""
@@ -317,7 +319,7 @@ def faster_rcnn_r50_fpn(num_classes: int = 80, **config: Any) -> FasterRCNN:
 
 
 def faster_rcnn_r50_fpn_v2(num_classes: int = 80, **config: Any) -> FasterRCNN:
-    """ResNet-50 with deeper heads, normalised: torchvision's ``fasterrcnn_resnet50_fpn_v2``."""
+    """ResNet-50 with deeper heads, normalized: torchvision's ``fasterrcnn_resnet50_fpn_v2``."""
     chosen = Config(**(V2 | config))
     return FasterRCNN(resnet_fpn("resnet50", chosen.norm_eps, nn.BatchNorm2d), num_classes, chosen)
 

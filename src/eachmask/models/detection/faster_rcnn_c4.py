@@ -3,8 +3,8 @@
 He, Zhang, Ren, Sun: "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385, appendix A, after Ren
 et al., arXiv 1506.01497; the baseline that feature pyramids were measured against.
 
-The idea: a network trained on whole pictures is cut in two. All images share everything up to stride 16; each proposal
-is cut out there at 14 x 14 and goes through the last stage alone, as if it were a picture. That makes the head very
+The idea: a network trained on whole images is cut in two. All images share everything up to stride 16; each proposal
+is cut out there at 14 x 14 and goes through the last stage alone, as if it were an image. That makes the head very
 heavy: most of the time per image is spent in it, and it grows with the number of proposals.
 
 All anchor sizes stand on the one map, so there are fifteen anchors per place.
@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eachmask.backbones.bodies import ResNet
 from eachmask.backbones.features import Features
+from eachmask.backbones.networks import ResNet
 from eachmask.models.detection import faster_rcnn
 from eachmask.models.detection.faster_rcnn import BoxPredictor, Config, FasterRCNN
 
@@ -30,36 +30,36 @@ PAPER: dict[str, Any] = {"roi_size": 14, "box_layers": 0, "rpn_candidates": 6000
 class C4(nn.Module):
     """A ResNet read after its fourth stage: one map at stride 16.
 
-    The body keeps its last stage, so that ImageNet's weights fit the whole of it; the box head runs it.
+    The backbone keeps its last stage, so that ImageNet's weights fit the whole of it; the box head runs it.
     """
 
-    def __init__(self, body: ResNet) -> None:
+    def __init__(self, backbone: ResNet) -> None:
         super().__init__()
-        self.body = body
-        self.channels = (body.channels[2],)
-        self.strides = (body.strides[2],)
+        self.backbone = backbone
+        self.channels = (backbone.channels[2],)
+        self.strides = (backbone.strides[2],)
 
     def forward(self, images: Tensor) -> Features:
         """(B, 3, H, W) -> (B, C4, H / 16, W / 16)."""
-        body = self.body
-        x = body.maxpool(body.relu(body.bn1(body.conv1(images))))
-        for layer in (body.layer1, body.layer2, body.layer3):
+        backbone = self.backbone
+        x = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(images))))
+        for layer in (backbone.layer1, backbone.layer2, backbone.layer3):
             x = layer(x)
         return Features((x,), self.strides, self.channels)
 
 
 class FasterRCNNC4(FasterRCNN):
-    """Faster R-CNN whose box head is the body's last stage; see there for the three verbs."""
+    """Faster R-CNN whose box head is the backbone's last stage; see there for the three verbs."""
 
     def __init__(self, backbone: C4, num_classes: int, config: Config | None = None) -> None:
         super().__init__(backbone, num_classes, config or Config(**PAPER))  # type: ignore[arg-type]
-        del self.box_head  # nothing but the body's last stage stands before the predictor
-        self.box_predictor = BoxPredictor(backbone.body.channels[3], num_classes, self.config.box_agnostic)
+        del self.box_head  # nothing but the backbone's last stage stands before the predictor
+        self.box_predictor = BoxPredictor(backbone.backbone.channels[3], num_classes, self.config.box_agnostic)
 
     def run_box_head(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """RoIs of all images in one go -> (R, K + 1) logits, (R, K or 1, 4) shifts."""
+        """RoIs of all images in one go -> (R, K + 1) logits, (R, K or 1, 4) deltas."""
         rois = self.pool(features, boxes, self.config.roi_size)
-        last: Any = self.backbone.body.layer4
+        last: Any = self.backbone.backbone.layer4
         x = last(rois).mean(dim=(2, 3)) if len(rois) else rois.new_zeros(0, self.box_predictor.classes.in_features)
         result: tuple[Tensor, Tensor] = self.box_predictor(x)
         return result

@@ -1,10 +1,10 @@
 """FCOS: every place of the feature maps says what it is in and how far the four sides of that object are.
 
 Tian, Shen, Chen, He: "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019, arXiv 1904.01355; with the
-later improvements of arXiv 2006.09214 (centre sampling, GIoU, centerness beside the distances), which are the default.
+later improvements of arXiv 2006.09214 (center sampling, GIoU, centerness beside the distances), which are the default.
 
 The idea: no anchors. A place that lies inside an object's box learns its class and its distances (left, top, right,
-bottom) to the box; objects are shared out among the levels by size. Places far from the centre draw poor boxes, so
+bottom) to the box; objects are shared out among the levels by size. Places far from the center draw poor boxes, so
 each also learns its *centerness*, which lowers their scores before suppression.
 
 The same numbers as MMDetection's ``fcos_r50-caffe_fpn_gn-head`` (``**FIRST``) and its improved form (see
@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.ops.anchors import flatten_anchors
 from eachmask.ops.losses import giou, sigmoid_focal
 from eachmask.ops.match import IGNORED, UNMATCHED, learnable
@@ -60,9 +60,9 @@ class Config:
     agnostic: bool = False
     """One score for all classes together: every object gets label 0, and something else has to tell them apart."""
     groups: int = 32
-    """Of the towers' group normalisation; 0 leaves it out."""
+    """Of the towers' group normalization; 0 leaves it out."""
     conv_bias: bool = True
-    """The towers' convolutions have a bias, although normalisation follows."""
+    """The towers' convolutions have a bias, although normalization follows."""
     scales: bool = True
     """One learnt factor per level for the distances."""
     distance: Literal["relu", "exp"] = "relu"
@@ -72,7 +72,7 @@ class Config:
     ranges: tuple[float, ...] = (64, 128, 256, 512)
     """Largest distance, px, of the objects of each level but the last; each next level starts where one ends."""
     radius: float | None = 1.5
-    """Only places this near the centre, in strides, stand for an object; None: all within its box."""
+    """Only places this near the center, in strides, stand for an object; None: all within its box."""
     box_loss: BoxLoss = "giou"
     """1 - GIoU, or -log IoU, or 1 - GIoU with one square stride more in the IoU's numerator and denominator."""
     score: Score = "product"
@@ -124,7 +124,7 @@ class FCOSHead(nn.Module):
 
 
 def tower(in_channels: int, channels: int, depth: int, groups: int = 0, bias: bool = True) -> nn.Sequential:
-    """3 x 3 convolutions, each with ReLU, in between group normalisation if groups > 0."""
+    """3 x 3 convolutions, each with ReLU, in between group normalization if groups > 0."""
     layers = []
     for i in range(depth):
         conv = nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1, bias=bias)
@@ -192,15 +192,15 @@ class FCOS(nn.Module):
         shapes = [(int(x.shape[-2]), int(x.shape[-1])) for x in raw.logits]
         return level_points(shapes, raw.features.strides, raw.logits[0].device)
 
-    def assign(self, raw: Raw, targets: list[Instances], centres: Sequence[Tensor] | None = None) -> list[Tensor]:
+    def assign(self, raw: Raw, targets: list[Instances], centers: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The object of every place: (P,) per image, see :func:`assign`.
 
         Args:
-            centres: (N, 2) of each image, to sample around instead of the boxes' centres.
+            centers: (N, 2) of each image, to sample around instead of the boxes' centers.
         """
         points, c = self.points(raw), self.config
         return [
-            assign(points, raw.features.strides, target, c.ranges, c.radius, None if centres is None else centres[i])
+            assign(points, raw.features.strides, target, c.ranges, c.radius, None if centers is None else centers[i])
             for i, target in enumerate(targets)
         ]
 
@@ -253,10 +253,10 @@ class FCOS(nn.Module):
         wanted = options.score_threshold  # a user means the score that is reported
         threshold = c.score_threshold if wanted is None else wanted**2 if c.score == "root" else wanted
         boxes, scores, labels, places, before = [], [], [], [], 0
-        for logits, distances, centre, places_at in zip(raw.logits, raw.distances, raw.centerness, points, strict=True):
+        for logits, distances, center, places_at in zip(raw.logits, raw.distances, raw.centerness, points, strict=True):
             probability = logits[image].flatten(1).float().sigmoid()  # (K, H W)
-            centre = centre[image].flatten().float().sigmoid()
-            product = probability * centre
+            center = center[image].flatten().float().sigmoid()
+            product = probability * center
             forms = {"class": probability, "product": product}
             _, label, place = best_pairs(forms[c.threshold_on], threshold, c.candidates, forms[c.best_by])
             score = product[label, place]
@@ -297,7 +297,7 @@ class Kept(NamedTuple):
 def level_points(
     shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device | None = None
 ) -> list[Tensor]:
-    """(H W, 2) x and y of the centres of every level's cells, px, row by row (section 3.1).
+    """(H W, 2) x and y of the centers of every level's cells, px, row by row (section 3.1).
 
     Args:
         shapes: (rows, columns) of each level.
@@ -317,7 +317,7 @@ def assign(
     target: Instances,
     ranges: Sequence[float],
     radius: float | None = None,
-    centres: Tensor | None = None,
+    centers: Tensor | None = None,
 ) -> Tensor:
     """Which object every place stands for (section 3.2): it lies within it and the level has its size.
 
@@ -326,8 +326,8 @@ def assign(
     Args:
         points: (H W, 2) of every level, px.
         ranges: largest distance of each level but the last, px.
-        radius: only places within this many strides of the object's centre (along both axes) and within its box.
-        centres: (N, 2) of all objects instead of the boxes' centres.
+        radius: only places within this many strides of the object's center (along both axes) and within its box.
+        centers: (N, 2) of all objects instead of the boxes' centers.
 
     Returns:
         (P,) int64: index of the object, UNMATCHED or IGNORED.
@@ -336,7 +336,7 @@ def assign(
     boxes = target.boxes.to(device, torch.float32)
     single, crowd = learnable(target, device)
     areas = box_ops.area(boxes[single])
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2 if centres is None else centres.to(boxes)
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2 if centers is None else centers.to(boxes)
     ends = [-1.0, *ranges, math.inf]
     result = []
     for places, stride, low, high in zip(points, strides, ends[:-1], ends[1:], strict=True):
@@ -452,12 +452,12 @@ def iou_of_distances(found: Tensor, truth: Tensor, margin: float = 0.0) -> Tenso
 
 FIRST: dict[str, Any] = {"conv_bias": False, "distance": "exp", "centerness_on": "class", "radius": None,
                          "box_loss": "iou", "nms_threshold": 0.5}  # fmt: skip
-"""What the paper's first version did otherwise, with group normalisation in the heads."""
+"""What the paper's first version did otherwise, with group normalization in the heads."""
 
 
-def p3_to_p7(body: nn.Module, channels: int = 256) -> FPN:
-    """A pyramid of strides 8 ... 128: three levels of the body's maps, two by strided convolutions of the third."""
-    return FPN(body, Pyramid(channels=channels, first=1, extra="convs"))
+def p3_to_p7(backbone: nn.Module, channels: int = 256) -> FPN:
+    """A pyramid of strides 8 ... 128: three levels of the backbone's maps, two by strided convolutions of the third."""
+    return FPN(backbone, Pyramid(channels=channels, first=1, extra="convs"))
 
 
 def fcos_r50_fpn(num_classes: int = 80, **config: Any) -> FCOS:

@@ -32,7 +32,7 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.models.detection import fast_rcnn
 from eachmask.models.detection.fast_rcnn import sample_boxes, select
 from eachmask.ops.match import learnable
@@ -80,7 +80,7 @@ class Config(fast_rcnn.Config):
     box_iou: float = 0.6
     """Proposals with this IoU to an object teach the regressor (appendix C)."""
     ridge: float = 1000.0
-    """Its regularisation (``fit``)."""
+    """Its regularization (``fit``)."""
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def warp(pixels: Tensor, boxes: list[Tensor], side: int, context: int) -> Tensor
     """Cut out proposals and warp each to a square (appendix A): (R, 3, side, side).
 
     Args:
-        pixels: (B, 3, H, W) normalised; beyond the image there is the mean colour, 0.
+        pixels: (B, 3, H, W) normalized; beyond the image there is the mean color, 0.
         boxes: (N_b, 4) px of each image.
         context: pixels of the result around the proposal, on each side.
     """
@@ -101,9 +101,9 @@ def warp(pixels: Tensor, boxes: list[Tensor], side: int, context: int) -> Tensor
     return roi_align([pixels], wider, side, (1,), sampling=2, aligned=True)
 
 
-def describe(body: nn.Module, crops: Tensor) -> Tensor:
-    """(R, 3, side, side) -> (R, D) the mean of the body's last map."""
-    result: Tensor = body(crops).maps[-1].mean(dim=(2, 3))
+def describe(backbone: nn.Module, crops: Tensor) -> Tensor:
+    """(R, 3, side, side) -> (R, D) the mean of the backbone's last map."""
+    result: Tensor = backbone(crops).maps[-1].mean(dim=(2, 3))
     return result
 
 
@@ -114,20 +114,20 @@ class RCNN(nn.Module):
     """Regions with CNN features, with three verbs.
 
     Args:
-        body: gives Features; only the last map is looked at.
+        backbone: gives Features; only the last map is looked at.
         num_classes: K, without background.
     """
 
-    def __init__(self, body: nn.Module, num_classes: int, config: Config | None = None) -> None:
+    def __init__(self, backbone: nn.Module, num_classes: int, config: Config | None = None) -> None:
         super().__init__()
         self.config = config or Config()
         self.num_classes = num_classes
-        self.backbone = nn.ModuleDict({"body": body})  # where training looks for what is to be frozen
-        features = body.channels[-1]  # type: ignore[index]
+        self.backbone = nn.ModuleDict({"backbone": backbone})  # where training looks for what is to be frozen
+        features = backbone.channels[-1]  # type: ignore[index]
         self.classes = nn.Linear(features, num_classes + 1)  # only for fine-tuning
         self.svms = nn.Linear(features, num_classes)
-        self.shifts = nn.Linear(features, 4 * num_classes)
-        for layer in (self.classes, self.svms, self.shifts):
+        self.deltas = nn.Linear(features, 4 * num_classes)
+        for layer in (self.classes, self.svms, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.svms.bias, -1.0)  # nothing is an object until it has been learnt
@@ -171,8 +171,8 @@ class RCNN(nn.Module):
         for i, (proposals, size) in enumerate(zip(raw.proposals, raw.sizes, strict=True)):
             parts = proposals.boxes.split(CROPS_AT_ONCE)
             features = of_length(torch.cat([self._crops_described(raw.pixels[i : i + 1], [b]) for b in parts]).float())
-            shifts = self.shifts(features).unflatten(1, (-1, 4)).float()
-            moved = box_ops.clip(box_ops.decode(shifts, proposals.boxes[:, None], NO_WEIGHTS), size)
+            deltas = self.deltas(features).unflatten(1, (-1, 4)).float()
+            moved = box_ops.clip(box_ops.decode(deltas, proposals.boxes[:, None], NO_WEIGHTS), size)
             scores = (self.config.slope * self.svms(features).float()).sigmoid()
             results.append(select(moved, scores, size, options.limits(self.config)))
         return results
@@ -200,26 +200,26 @@ class RCNN(nn.Module):
             weight, bias = fit_svm(features[known], signs[known, k], c.svm_cost)
             self.svms.weight[k], self.svms.bias[k] = self.svms.weight.new_tensor(weight), bias
             weight, biases = fit_ridge(features[labels == k], wanted[labels == k], c.ridge)
-            self.shifts.weight[4 * k : 4 * k + 4] = self.shifts.weight.new_tensor(weight)
-            self.shifts.bias[4 * k : 4 * k + 4] = self.shifts.bias.new_tensor(biases)
+            self.deltas.weight[4 * k : 4 * k + 4] = self.deltas.weight.new_tensor(weight)
+            self.deltas.bias[4 * k : 4 * k + 4] = self.deltas.bias.new_tensor(biases)
 
     def _crops_described(self, pixels: Tensor, boxes: list[Tensor]) -> Tensor:
         crops = warp(pixels.float(), boxes, self.config.crop_side, self.config.context)
-        return describe(self.backbone["body"], crops.to(pixels.dtype))
+        return describe(self.backbone["backbone"], crops.to(pixels.dtype))
 
     def _box_loss(self, features: Tensor, boxes: Tensor, matched: Tensor, labels: Tensor) -> Tensor:
-        shifts = self.shifts(features).unflatten(1, (-1, 4)).float()
+        deltas = self.deltas(features).unflatten(1, (-1, 4)).float()
         near = torch.zeros_like(labels, dtype=torch.bool)
         for first in range(0, len(boxes), CROPS_AT_ONCE):
             part = slice(first, first + CROPS_AT_ONCE)
             near[part] = box_ops.iou(boxes[part], matched[part]).diagonal() >= self.config.box_iou
         rows = torch.nonzero(near & (labels < self.num_classes)).squeeze(1)
         wanted = box_ops.encode(matched[rows], boxes[rows], NO_WEIGHTS)
-        error = (shifts[rows, labels[rows]] - wanted).pow(2).sum()
+        error = (deltas[rows, labels[rows]] - wanted).pow(2).sum()
         return error / max(len(rows), 1)
 
     def _all_of(self, features: Tensor) -> Tensor:
-        return self.classes(features).sum() + self.svms(features).sum() + self.shifts(features).sum()
+        return self.classes(features).sum() + self.svms(features).sum() + self.deltas(features).sum()
 
 
 def of_length(features: Tensor, length: float = LENGTH) -> Tensor:
@@ -280,7 +280,7 @@ def hinge_loss(margins: Tensor, signs: Tensor, num_hard: int) -> Tensor:
 def fit_svm(
     features: NDArray[np.floating[Any]], signs: NDArray[np.floating[Any]], cost: float, rounds: int = 10
 ) -> tuple[NDArray[np.float64], float]:
-    """A linear SVM with mining of hard negatives (section 2.3): minimises |w|^2 / 2 + cost * sum max(0, 1 - y m)^2.
+    """A linear SVM with mining of hard negatives (section 2.3): minimizes |w|^2 / 2 + cost * sum max(0, 1 - y m)^2.
 
     It starts from as many negatives as positives (at least 100), adds those within the margin, and is fitted again,
     until none is left; squared violations make the problem smooth, so that L-BFGS solves it.
@@ -333,7 +333,7 @@ def fit_ridge(
 
 
 def _regression(boxes: Tensor, target: Instances, near: float) -> tuple[Tensor, Tensor]:
-    """For each box (P, 4) the shifts to its object and this object's label, -1 where none is near."""
+    """For each box (P, 4) the deltas to its object and this object's label, -1 where none is near."""
     assert target.labels is not None
     truth, (single, _) = target.boxes.to(boxes), learnable(target, boxes.device)
     if not len(single):

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.models.detection.fcos import Kept, best_pairs, matched_boxes, matched_labels, output, suppress, tower
 from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors, octave
 from eachmask.ops.losses import sigmoid_focal, smooth_l1
@@ -38,7 +38,7 @@ class Raw(NamedTuple):
 
     features: Features
     logits: tuple[Tensor, ...]  # per level (B, A K, H, W), anchor by anchor
-    shifts: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the anchors
+    deltas: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the anchors
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
     batch_size: tuple[int, int]  # padded (height, width)
 
@@ -69,7 +69,7 @@ class Config:
     symmetric_clip: bool = True
     """A predicted box shrinks by no more than it may grow."""
     norm_eps: float = 1e-5
-    """Of the backbone's batch normalisation; torchvision's weights want 0."""
+    """Of the backbone's batch normalization; torchvision's weights want 0."""
     candidates: int = 1000
     """Best (anchor, class) pairs of each level that go into suppression."""
     score_threshold: float = 0.05
@@ -81,7 +81,7 @@ class Config:
 
 
 class RetinaHead(nn.Module):
-    """Two towers, the same for every level: classes and shifts of every anchor (section 4).
+    """Two towers, the same for every level: classes and deltas of every anchor (section 4).
 
     Args:
         channels: of the levels and the towers.
@@ -92,11 +92,11 @@ class RetinaHead(nn.Module):
         self.class_tower = tower(channels, channels, depth)
         self.box_tower = tower(channels, channels, depth)
         self.classes = output(channels, num_anchors * num_classes, prior=0.01)
-        self.shifts = output(channels, num_anchors * 4)
+        self.deltas = output(channels, num_anchors * 4)
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) -> logits (B, A K, H, W), shifts (B, 4 A, H, W)."""
-        return self.classes(self.class_tower(level)), self.shifts(self.box_tower(level))
+        """(B, C, H, W) -> logits (B, A K, H, W), deltas (B, 4 A, H, W)."""
+        return self.classes(self.class_tower(level)), self.deltas(self.box_tower(level))
 
 
 # The model ------------------------------------------------------------------------------------------------------------
@@ -121,12 +121,12 @@ class RetinaNet(nn.Module):
     def forward(self, images: ImageBatch) -> Raw:
         """(B, 3, H, W) -> what the head says of every anchor."""
         features = self.backbone(images.tensor)
-        logits, shifts = zip(*(self.head(level) for level in features.maps), strict=True)
+        logits, deltas = zip(*(self.head(level) for level in features.maps), strict=True)
         height, width = images.tensor.shape[-2:]
-        return Raw(features, logits, shifts, images.sizes, (height, width))
+        return Raw(features, logits, deltas, images.sizes, (height, width))
 
     def anchors(self, raw: Raw) -> list[Tensor]:
-        """(H W A, 4) of every level, on the batch's device; centred on multiples of the stride."""
+        """(H W A, 4) of every level, on the batch's device; centerd on multiples of the stride."""
         c, result = self.config, []
         for level, stride in zip(raw.logits, raw.features.strides, strict=True):
             sides = list(octave(stride * c.base_scale, c.octave_scales))
@@ -140,7 +140,7 @@ class RetinaNet(nn.Module):
         return result
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
-        """Focal loss of all anchors, L1 of the shifts of those that stand for an object, both per such anchor.
+        """Focal loss of all anchors, L1 of the deltas of those that stand for an object, both per such anchor.
 
         Args:
             targets: one per image, in pixels of the batch, with labels.
@@ -151,7 +151,7 @@ class RetinaNet(nn.Module):
         index = torch.cat(matched)
         places = torch.nonzero(index >= 0).squeeze(1)
         logits = torch.cat([flatten_anchors(x, self.num_classes) for x in raw.logits], 1).flatten(0, 1).float()
-        shifts = torch.cat([flatten_anchors(x, 4) for x in raw.shifts], 1).flatten(0, 1).float()
+        deltas = torch.cat([flatten_anchors(x, 4) for x in raw.deltas], 1).flatten(0, 1).float()
         wanted = torch.zeros_like(logits)
         wanted[places, matched_labels(targets, matched)] = 1
         used = (index != IGNORED).float()[:, None]
@@ -159,7 +159,7 @@ class RetinaNet(nn.Module):
         boxes = matched_boxes(targets, matched, anchors)
         offsets = box_ops.encode(boxes, anchors.repeat(len(targets), 1)[places], UNWEIGHTED)
         num_positive = sum(max(int((m >= 0).sum()), 1) for m in matched)  # an image without any counts as one
-        return {"class": focal / num_positive, "box": smooth_l1(shifts[places], offsets, c.beta) / num_positive}
+        return {"class": focal / num_positive, "box": smooth_l1(deltas[places], offsets, c.beta) / num_positive}
 
     @torch.no_grad()
     def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
@@ -181,10 +181,10 @@ class RetinaNet(nn.Module):
         c, size = self.config, raw.sizes[image]
         threshold = c.score_threshold if options.score_threshold is None else options.score_threshold
         boxes, scores, labels, before, places = [], [], [], 0, []
-        for logits, shifts, level in zip(raw.logits, raw.shifts, anchors, strict=True):
+        for logits, deltas, level in zip(raw.logits, raw.deltas, anchors, strict=True):
             probability = flatten_anchors(logits[image : image + 1], self.num_classes)[0].float().sigmoid()
             value, label, place = best_pairs(probability.T, threshold, c.candidates)
-            offsets = flatten_anchors(shifts[image : image + 1], 4)[0, place].float()
+            offsets = flatten_anchors(deltas[image : image + 1], 4)[0, place].float()
             boxes.append(box_ops.decode(offsets, level[place], UNWEIGHTED, c.symmetric_clip))
             scores.append(value)
             labels.append(label)
@@ -201,7 +201,7 @@ class RetinaNet(nn.Module):
 
 def retinanet_r50_fpn(num_classes: int = 80, **config: Any) -> RetinaNet:
     """ResNet-50: MMDetection's ``retinanet_r50_fpn``, whose P6 comes from C5 and P7 from P6 as it is."""
-    pyramid = Pyramid(first=1, extra="convs", convs_of="body", convs_relu=False)
+    pyramid = Pyramid(first=1, extra="convs", convs_of="backbone", convs_relu=False)
     chosen = Config(**config)
     return RetinaNet(FPN(ResNet("resnet50", chosen.norm_eps), pyramid), num_classes, chosen)
 
@@ -216,5 +216,5 @@ def retinanet_r50_fpn_torchvision(num_classes: int = 80, **config: Any) -> Retin
 def retinanet_lite0_fpn(num_classes: int = 80, **config: Any) -> RetinaNet:
     """EfficientNet-Lite0, narrow towers of two convolutions and anchors of half the size, for small images."""
     light: dict[str, Any] = {"depth": 2, "base_scale": 2.0} | config
-    pyramid = Pyramid(channels=128, first=1, extra="convs", convs_of="body", convs_relu=False)
+    pyramid = Pyramid(channels=128, first=1, extra="convs", convs_of="backbone", convs_relu=False)
     return RetinaNet(FPN(Timm("tf_efficientnet_lite0"), pyramid), num_classes, Config(**light))

@@ -30,7 +30,7 @@ from eachmask.structures import Instances
 from eachmask.structures import boxes as box_ops
 
 UNWEIGHTED = (1.0, 1.0, 1.0, 1.0)
-"""The shifts of anchors are learnt as they are encoded."""
+"""The deltas of anchors are learnt as they are encoded."""
 
 
 class Raw(NamedTuple):
@@ -38,7 +38,7 @@ class Raw(NamedTuple):
 
     features: Features
     objectness: tuple[Tensor, ...]  # per level (B, A, H, W) logits
-    shifts: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the anchors
+    deltas: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the anchors
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
     batch_size: tuple[int, int]  # padded (height, width)
 
@@ -85,7 +85,7 @@ class Config:
 
 
 class RPN(nn.Module):
-    """Objectness and box shifts of every anchor from shared convolutions, and what follows from them.
+    """Objectness and box deltas of every anchor from shared convolutions, and what follows from them.
 
     Args:
         channels: of each level.
@@ -101,16 +101,16 @@ class RPN(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(config.rpn_depth))
         self.relus = nn.ModuleList(nn.ReLU(inplace=True) for _ in range(config.rpn_depth))
         self.objectness = nn.Conv2d(channels, num_anchors, 1)
-        self.shifts = nn.Conv2d(channels, 4 * num_anchors, 1)
-        for layer in (*self.convs, self.objectness, self.shifts):
+        self.deltas = nn.Conv2d(channels, 4 * num_anchors, 1)
+        for layer in (*self.convs, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) -> (B, A, H, W) logits, (B, 4 A, H, W) shifts."""
+        """(B, C, H, W) -> (B, A, H, W) logits, (B, 4 A, H, W) deltas."""
         for conv, relu in zip(self.convs, self.relus, strict=True):
             level = relu(conv(level))
-        return self.objectness(level), self.shifts(level)
+        return self.objectness(level), self.deltas(level)
 
     def anchors(self, raw: Raw) -> list[Tensor]:
         """(H W A, 4) of every level, on the batch's device."""
@@ -126,17 +126,17 @@ class RPN(nn.Module):
         return result
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
-        """Binary cross-entropy on sampled anchors, smooth L1 on the positive ones' shifts (section 3.1.2, eq. 1)."""
+        """Binary cross-entropy on sampled anchors, smooth L1 on the positive ones' deltas (section 3.1.2, eq. 1)."""
         anchors = torch.cat(self.anchors(raw))
         logits = torch.cat([flatten_anchors(x, 1) for x in raw.objectness], 1).squeeze(-1).float()
-        shifts = torch.cat([flatten_anchors(x, 4) for x in raw.shifts], 1).float()
+        deltas = torch.cat([flatten_anchors(x, 4) for x in raw.deltas], 1).float()
         matched = [self.assign(anchors, target, size) for target, size in zip(targets, raw.sizes, strict=True)]
         drawn = [sample(m, self.config.rpn_batch, 0.5) for m in matched]
         positive, negative = (torch.stack(column) for column in zip(*drawn, strict=True))
         used = positive | negative
         wanted = torch.stack([_encoded(t, anchors, m) for t, m in zip(targets, matched, strict=True)])
         objectness = F.binary_cross_entropy_with_logits(logits[used], positive[used].float(), reduction="sum")
-        boxes = smooth_l1(shifts[positive], wanted[positive], self.config.rpn_beta)
+        boxes = smooth_l1(deltas[positive], wanted[positive], self.config.rpn_beta)
         divisor = {
             "sampled": max(int(used.sum()), 1),
             "counted": int((positive.sum(dim=1).clamp(min=1) + negative.sum(dim=1).clamp(min=1)).sum()),
@@ -159,17 +159,17 @@ class RPN(nn.Module):
     def propose(self, raw: Raw, candidates: int, keep: int) -> list[Tensor]:
         """The most object-like anchors of each image, shifted, clipped and suppressed per level: (P, 4) each.
 
-        Gradients of the boxes pass to the shifts.
+        Gradients of the boxes pass to the deltas.
 
         Args:
             candidates: so many of each level go into suppression ...
             keep: ... and so many of each image come out.
         """
         boxes, scores, levels = [], [], []
-        for i, (logits, shifts, anchors) in enumerate(zip(raw.objectness, raw.shifts, self.anchors(raw), strict=True)):
+        for i, (logits, deltas, anchors) in enumerate(zip(raw.objectness, raw.deltas, self.anchors(raw), strict=True)):
             logits = flatten_anchors(logits.detach(), 1).squeeze(-1).float()  # (B, H W A)
             best, index = logits.topk(min(candidates, logits.shape[1]), dim=1)
-            chosen = flatten_anchors(shifts, 4).float().gather(1, index[..., None].expand(-1, -1, 4))
+            chosen = flatten_anchors(deltas, 4).float().gather(1, index[..., None].expand(-1, -1, 4))
             boxes.append(box_ops.decode(chosen, anchors[index], UNWEIGHTED, self.config.symmetric_clip))
             scores.append(best.sigmoid())
             levels.append(torch.full_like(index, i))
@@ -185,7 +185,7 @@ def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _encoded(target: Instances, anchors: Tensor, matched: Tensor) -> Tensor:
-    """(P, 4) shifts from each anchor to its object (to any where it has none)."""
+    """(P, 4) deltas from each anchor to its object (to any where it has none)."""
     truth = target.boxes.to(anchors)
     return box_ops.encode(truth[matched.clamp(min=0)], anchors, UNWEIGHTED) if len(truth) else torch.zeros_like(anchors)
 

@@ -3,14 +3,14 @@
 Redmon, Divvala, Girshick, Farhadi: "You Only Look Once: Unified, Real-Time Object Detection", CVPR 2016,
 arXiv 1506.02640. Written from the paper.
 
-The idea: the image is divided into S x S cells. The cell that an object's centre falls into answers for it, with B
+The idea: the image is divided into S x S cells. The cell that an object's center falls into answers for it, with B
 boxes, how sure it is of each (the confidence shall be the box's IoU with the truth), and one distribution over classes.
 No proposals, no anchors, no pyramid: a regression by least squares, read by two fully connected layers.
 
-Where we differ: the body is a ResNet-18 or an EfficientNet-Lite0 instead of the paper's 24 convolutions, and instead
-of every image its map is resized, so that the grid spans the whole (padded) tensor whatever its size; with images of
-448 x 448 nothing is resized, as in the paper. The paper leaves open what happens if two centres fall into one cell:
-here the first object has it. Crowd regions are ignored.
+Where we differ: the backbone is a ResNet-18 or an EfficientNet-Lite0 instead of the paper's 24 convolutions, and
+instead of every image its map is resized, so that the grid spans the whole (padded) tensor whatever its size; with
+images of 448 x 448 nothing is resized, as in the paper. The paper leaves open what happens if two centers fall into one
+cell: here the first object has it. Crowd regions are ignored.
 
 Shapes: B images, S x S cells, b boxes per cell, N objects, K classes.
 """
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.models.detection.fast_rcnn import select
 from eachmask.ops.match import learnable
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
@@ -34,7 +34,7 @@ from eachmask.structures import boxes as box_ops
 class Raw(NamedTuple):
     """The answers of every cell, as the last layer gives them (linear: nothing keeps them in 0..1)."""
 
-    boxes: Tensor  # (B, S, S, b, 4): centre x and y in the cell, 0..1; square roots of width and height / tensor's
+    boxes: Tensor  # (B, S, S, b, 4): center x and y in the cell, 0..1; square roots of width and height / tensor's
     confidence: Tensor  # (B, S, S, b)
     classes: Tensor  # (B, S, S, K) probabilities, given that there is an object
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
@@ -66,21 +66,21 @@ class Config:
 
 
 class Coarse(nn.Module):
-    """A body's coarsest map, resized to twice the grid.
+    """A backbone's coarsest map, resized to twice the grid.
 
     Args:
-        body: gives Features; see :mod:`eachmask.backbones.bodies`.
+        backbone: gives Features; see :mod:`eachmask.backbones.networks`.
     """
 
-    def __init__(self, body: Any, grid: int) -> None:
+    def __init__(self, backbone: Any, grid: int) -> None:
         super().__init__()
-        self.body = body
+        self.backbone = backbone
         self.side = 2 * grid
-        self.out_channels = int(body.channels[-1])
+        self.out_channels = int(backbone.channels[-1])
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, 2 S, 2 S); at 448 x 448 px that is the map as it is."""
-        coarsest = self.body(images).maps[-1]
+        coarsest = self.backbone(images).maps[-1]
         return F.interpolate(coarsest, size=(self.side, self.side), mode="bilinear", align_corners=False)
 
 
@@ -116,15 +116,15 @@ class YOLO(nn.Module):
     """Detection on one grid, with three verbs.
 
     Args:
-        body: gives Features, of which the coarsest is used.
+        backbone: gives Features, of which the coarsest is used.
         num_classes: K.
     """
 
-    def __init__(self, body: nn.Module, num_classes: int, config: Config | None = None) -> None:
+    def __init__(self, backbone: nn.Module, num_classes: int, config: Config | None = None) -> None:
         super().__init__()
         self.config = config = config or Config()
         self.num_classes = num_classes
-        self.backbone = Coarse(body, config.grid)
+        self.backbone = Coarse(backbone, config.grid)
         self.head = GridHead(self.backbone.out_channels, num_classes, config)
 
     def forward(self, images: ImageBatch) -> Raw:
@@ -155,7 +155,7 @@ class YOLO(nn.Module):
         one_hot = F.one_hot(labels[owned], self.num_classes).to(raw.classes)
         per_image = 1 / max(len(targets), 1)
         return {
-            "centre": (chosen[:, :2] - truth[:, :2]).square().sum() * c.coordinate_weight * per_image,
+            "center": (chosen[:, :2] - truth[:, :2]).square().sum() * c.coordinate_weight * per_image,
             "size": (chosen[:, 2:] - truth[:, 2:]).square().sum() * c.coordinate_weight * per_image,
             "object": (confidence - iou.gather(1, best)).square().sum() * per_image,
             "no_object": raw.confidence[empty].square().sum() * c.empty_weight * per_image,
@@ -185,7 +185,7 @@ class YOLO(nn.Module):
 
 
 def assign(target: Instances, batch_size: tuple[int, int], grid: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What every cell shall answer (section 2): it is the object's whose centre falls into it, the first one's of many.
+    """What every cell shall answer (section 2): it is the object's whose center falls into it, the first one's of many.
 
     Args:
         batch_size: (height, width) that the grid spans.
@@ -216,16 +216,16 @@ def relative_boxes(boxes: Tensor, grid: int) -> Tensor:
     """Answers (..., S, S, b, 4) -> xyxy in 0..1 of the tensor."""
     place = torch.arange(grid, device=boxes.device, dtype=boxes.dtype)
     corner = torch.stack(torch.meshgrid(place, place, indexing="xy"), dim=-1)[:, :, None]  # (S, S, 1, 2): x, y
-    centre, sides = (boxes[..., :2] + corner) / grid, boxes[..., 2:].square()
-    return torch.cat([centre - sides / 2, centre + sides / 2], dim=-1)
+    center, sides = (boxes[..., :2] + corner) / grid, boxes[..., 2:].square()
+    return torch.cat([center - sides / 2, center + sides / 2], dim=-1)
 
 
 def in_cell_iou(found: Tensor, truth: Tensor, grid: int) -> Tensor:
     """IoU of a cell's boxes with its object: (M, b, 4), (M, 4), both as in :class:`Raw` -> (M, b)."""
 
     def corners(boxes: Tensor) -> Tensor:
-        centre, sides = boxes[..., :2] / grid, boxes[..., 2:].square()
-        return torch.cat([centre - sides / 2, centre + sides / 2], dim=-1)
+        center, sides = boxes[..., :2] / grid, boxes[..., 2:].square()
+        return torch.cat([center - sides / 2, center + sides / 2], dim=-1)
 
     a, b = corners(found), corners(truth)[:, None]
     common = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.models.detection import fcos
 from eachmask.models.detection.fcos import FCOS, distances_to, flat, output, p3_to_p7
 from eachmask.models.instance.condinst import conv_norm_relu
@@ -110,7 +110,7 @@ class BasisModule(nn.Module):
 
 
 def blend(bases: Tensor, attention: Tensor) -> Tensor:
-    """Logits of each object's mask: bases times normalised attention, summed (eq. 2 - 5).
+    """Logits of each object's mask: bases times normalized attention, summed (eq. 2 - 5).
 
     Args:
         bases: (N, K, R, R) cut out of each object's box.
@@ -161,7 +161,7 @@ class BlendMask(FCOS):
                 boxes = target.boxes.to(points)[objects]
                 bases = self.cut(raw.bases[image : image + 1], [boxes])
                 logits = blend(bases[row], self.maps(attention[image, places]))
-                truth = mask_targets(target.true_masks, objects, boxes, self.config.base_size, aligned=True)
+                truth = mask_targets(target.gt_masks, objects, boxes, self.config.base_size, aligned=True)
                 truth = (truth >= 0.5).to(logits)[row]
                 errors = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(1, 2))
                 quality = fcos.centerness(distances_to(points[places], boxes[row]))
@@ -217,7 +217,7 @@ def classes_of_pixels(target: Instances, shape: tuple[int, int], num_classes: in
         shape: (rows, columns).
     """
     wanted = torch.full(shape, num_classes, dtype=torch.int64)
-    masks = target.true_masks
+    masks = target.gt_masks
     assert target.labels is not None
     for i, label in enumerate(target.labels.tolist()):
         crowd = target.crowd is not None and bool(target.crowd[i])

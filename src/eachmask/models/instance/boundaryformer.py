@@ -33,7 +33,7 @@ from eachmask.models.detection.faster_rcnn import FasterRCNN, light_fpn, resnet_
 from eachmask.models.detection.rpn import Raw
 from eachmask.ops.losses import dice
 from eachmask.ops.mask_targets import mask_targets
-from eachmask.ops.raster import soft_polygons
+from eachmask.ops.soft_rasterizer import soft_polygons
 from eachmask.structures import DecodeOptions, Instances, Polygons
 
 BOXES_AT_ONCE = 128
@@ -247,7 +247,7 @@ class BoundaryFormer(FasterRCNN):
         size = self.config.raster_size
         wanted = []
         for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True):
-            wanted.append(mask_targets(target.true_masks, s.matched[p], b, size, aligned=True) >= 0.5)
+            wanted.append(mask_targets(target.gt_masks, s.matched[p], b, size, aligned=True) >= 0.5)
         truth = torch.cat(wanted).float()[None]
         drawn = zip(*(p for p in self.polygons(raw, boxes) if p), strict=True)  # layer by layer
         rasters = [soft_polygons(torch.cat(layer) * size, (size, size), self.config.smoothness) for layer in drawn]

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.backbones.vovnet import VoVNet
 from eachmask.models.detection import fcos
 from eachmask.models.detection.fcos import FCOS, Raw, p3_to_p7
@@ -152,8 +152,8 @@ class CenterMask(FCOS):
             if len(chosen):
                 assert target.labels is not None
                 labels.append(target.labels.to(matched.device)[matched])
-                wanted.append(true_masks(target.true_masks, matched, chosen, 2 * self.config.mask_roi_size))
-                inside.append(true_shares(target.true_masks, matched, chosen))
+                wanted.append(gt_masks(target.gt_masks, matched, chosen, 2 * self.config.mask_roi_size))
+                inside.append(true_shares(target.gt_masks, matched, chosen))
         label, truth = torch.cat(labels), torch.cat(wanted)
         rois = self.pool(raw.features, boxes, raw.sizes)
         logits = self.mask_head(rois, label).float()
@@ -230,7 +230,7 @@ class CenterMask(FCOS):
 # Target assignment ----------------------------------------------------------------------------------------------------
 
 
-def true_masks(masks: Masks, matched: Tensor, boxes: Tensor, size: int) -> Tensor:
+def gt_masks(masks: Masks, matched: Tensor, boxes: Tensor, size: int) -> Tensor:
     """The true mask of each RoI (R, size, size), 0 or 1: polygons are filled at that size, other masks cut out.
 
     Args:
@@ -251,7 +251,7 @@ def true_masks(masks: Masks, matched: Tensor, boxes: Tensor, size: int) -> Tenso
 def true_shares(masks: Masks, matched: Tensor, boxes: Tensor) -> Tensor:
     """How much of its object lies in each RoI: (R,) 0..1; a polygon's part in whole pixels, the whole as it is.
 
-    Args and shapes as for :func:`true_masks`.
+    Args and shapes as for :func:`gt_masks`.
     """
     if not isinstance(masks, Polygons):
         return share_inside(masks, matched, boxes)

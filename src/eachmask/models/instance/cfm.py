@@ -2,7 +2,7 @@
 
 Dai, He, Sun: "Convolutional Feature Masking for Joint Object and Stuff Segmentation", CVPR 2015, arXiv 1412.1283.
 
-The idea: SDS paints pixels over and runs a network on each region; here the network runs once on the whole picture,
+The idea: SDS paints pixels over and runs a network on each region; here the network runs once on the whole image,
 and a region is cut out of its *features*: what lies outside is set to zero, as if the network had looked at the region
 alone, but with no artificial edges in its input. One pathway sees the box, the other the masked region.
 

@@ -8,7 +8,7 @@ give this object's mask and no other's. Coordinates tell equal objects apart; ei
 
 The same numbers as MMDetection's and AdelaiDet's CondInst (see ``tests/parity``). Where we differ: besides what
 :mod:`~eachmask.models.detection.fcos` says, where there are too many positives a random choice *per image* is drawn,
-and masks are drawn when somebody needs the pixels, a few at a time (``DrawnMasks``).
+and masks are drawn when somebody needs the pixels, a few at a time (``DynamicMasks``).
 
 Shapes: B images, P places of all levels of one image, N objects, 8 mask features at stride 8, 169 kernel weights.
 """
@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eachmask.backbones.bodies import ResNet, Timm
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.models.detection import fcos
 from eachmask.models.detection.fcos import FCOS, Kept, output, p3_to_p7
-from eachmask.ops.dynamic import DrawnMasks, Kernels, Places, aligned_upsample, draw, every_fourth, num_kernel_weights
+from eachmask.ops.dynamic import DynamicMasks, Kernels, Places, aligned_upsample, draw, every_fourth, num_kernel_weights
 from eachmask.ops.losses import dice
 from eachmask.ops.mask_candidates import Candidates, Frame, Limits, score_masks, suppress
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
@@ -87,7 +87,7 @@ class MaskBranch(nn.Module):
 
 
 def conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3 x 3, batch normalisation, ReLU."""
+    """3 x 3, batch normalization, ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
@@ -117,9 +117,9 @@ class CondInst(FCOS):
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:  # type: ignore[override]
         """FCOS's losses and the mean Dice loss of the positive places' masks, at a quarter of the size (eq. 5).
 
-        Places stand for an object near its centre of mass, not near its box's centre.
+        Places stand for an object near its center of mass, not near its box's center.
         """
-        matched = self.assign(raw.detection, targets, [centres_of_mass(target) for target in targets])
+        matched = self.assign(raw.detection, targets, [centers_of_mass(target) for target in targets])
         losses = self.detection_losses(raw.detection, targets, matched)
         none = raw.kernels.at(0, torch.zeros(0, dtype=torch.int64, device=raw.mask_features.device))
         total, count = raw.mask_features.sum() * 0 + none.sum(), 0  # every parameter has a gradient, if only of zero
@@ -145,7 +145,7 @@ class CondInst(FCOS):
                 kernels = kernels[chosen]
             found = kept.clipped()
             if options.with_masks:
-                masks = DrawnMasks(
+                masks = DynamicMasks(
                     raw.mask_features[image].detach(),
                     kernels.detach(),
                     self.places(raw, kept.places),
@@ -213,7 +213,7 @@ class CondInst(FCOS):
         logits = self.draw(raw, image, kernels, self.places(raw, index))
         objects, row = matched.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         step = raw.detection.features.strides[0] // 2
-        truth = every_fourth(target.true_masks[objects], (logits.shape[1], logits.shape[2]), step).to(logits)
+        truth = every_fourth(target.gt_masks[objects], (logits.shape[1], logits.shape[2]), step).to(logits)
         return dice(logits.sigmoid(), truth[row], eps=5e-6).sum()
 
 
@@ -226,15 +226,15 @@ def spanned(raw: Raw) -> tuple[int, int]:
 # Target assignment ----------------------------------------------------------------------------------------------------
 
 
-def centres_of_mass(target: Instances) -> Tensor:
-    """(N, 2) mean x and y of each mask's pixels, by their upper left corners; the box's centre where there are none."""
-    centres = (target.boxes[:, :2] + target.boxes[:, 2:]).float() / 2
-    bitmaps = target.true_masks.to_bitmaps()
+def centers_of_mass(target: Instances) -> Tensor:
+    """(N, 2) mean x and y of each mask's pixels, by their upper left corners; the box's center where there are none."""
+    centers = (target.boxes[:, :2] + target.boxes[:, 2:]).float() / 2
+    bitmaps = target.gt_masks.to_bitmaps()
     for i, (crop, origin) in enumerate(zip(bitmaps.crops, bitmaps.origins, strict=True)):
         if crop.any():
             ys, xs = np.nonzero(crop)
-            centres[i] = torch.tensor([xs.mean() + origin[0], ys.mean() + origin[1]])
-    return centres
+            centers[i] = torch.tensor([xs.mean() + origin[0], ys.mean() + origin[1]])
+    return centers
 
 
 # Variants -------------------------------------------------------------------------------------------------------------

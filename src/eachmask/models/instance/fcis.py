@@ -43,11 +43,11 @@ class Raw(NamedTuple):
 
     features: Features
     objectness: tuple[Tensor, ...]  # per level (B, A, H, W) logits
-    shifts: tuple[Tensor, ...]  # per level (B, 4 A, H, W)
+    deltas: tuple[Tensor, ...]  # per level (B, 4 A, H, W)
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
     batch_size: tuple[int, int]  # padded (height, width)
     scores: Tensor  # (B, k k 2 (K + 1), h, w): part by part, inside then outside, background last
-    moves: Tensor  # (B, k k 4, h, w): part by part, shifts of the box
+    moves: Tensor  # (B, k k 4, h, w): part by part, deltas of the box
     stride: int  # of these two
 
 
@@ -157,28 +157,28 @@ class FCIS(FasterRCNN):
         """Log loss of the class, smooth L1 of the box, and log loss of the true class's mask on positive regions."""
         boxes = [s.boxes for s in sampled]
         labels = torch.cat([s.labels for s in sampled])
-        scores, shifts = self.read(raw, boxes)
+        scores, deltas = self.read(raw, boxes)
         wanted = torch.cat([self._box_targets(s) for s in sampled])
-        losses = box_losses(class_logits(scores), shifts, labels, wanted, self.config.box_beta)
+        losses = box_losses(class_logits(scores), deltas, labels, wanted, self.config.smooth_l1_beta)
         rows = torch.nonzero(labels < self.num_classes).squeeze(1)
         if not len(rows):
             return losses | {"mask": scores.sum() * 0}
         drawn = []
         for s, target in zip(sampled, targets, strict=True):
             own = torch.nonzero(s.labels < self.num_classes).squeeze(1)
-            drawn.append(mask_targets(target.true_masks, s.matched[own], s.boxes[own], scores.shape[-1]))
+            drawn.append(mask_targets(target.gt_masks, s.matched[own], s.boxes[own], scores.shape[-1]))
         logits = mask_logits(scores[rows], labels[rows])
         return losses | {"mask": F.binary_cross_entropy_with_logits(logits, torch.cat(drawn))}
 
     def judge(self, raw: Raw, boxes: list[Tensor]) -> list[tuple[Tensor, Tensor]]:  # type: ignore[override]
         """What the maps make of proposals (P, 4): boxes (P, 1, 4) within the image, scores (P, K)."""
-        logits, shifts = [], []
+        logits, deltas = [], []
         for group in in_groups(boxes, ROIS_AT_ONCE):
             scores, moves = self.read(raw, group)
             logits.append(class_logits(scores))
-            shifts.append(moves)
+            deltas.append(moves)
         counts = [len(b) for b in boxes]
-        columns = zip(boxes, torch.cat(logits).split(counts), torch.cat(shifts).split(counts), raw.sizes, strict=True)
+        columns = zip(boxes, torch.cat(logits).split(counts), torch.cat(deltas).split(counts), raw.sizes, strict=True)
         results = []
         for image_boxes, image_logits, image_shifts, size in columns:
             mended = self.shifted(image_boxes[:, None], image_shifts, self.config.box_weights)
@@ -198,7 +198,7 @@ class FCIS(FasterRCNN):
         ]
 
     def read(self, raw: Raw, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Regions of all images -> (R, 2, K + 1, S, S) inside and outside, and (R, 1, 4) shifts of the box."""
+        """Regions of all images -> (R, 2, K + 1, S, S) inside and outside, and (R, 1, 4) deltas of the box."""
         parts, cell = self.config.parts, self.config.cell
         scores = assemble(raw.scores, boxes, parts, cell, raw.stride).unflatten(1, (2, -1))
         return scores, assemble(raw.moves, boxes, parts, 1, raw.stride).mean(dim=(2, 3))[:, None]

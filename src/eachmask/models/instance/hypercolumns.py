@@ -9,7 +9,7 @@ K x K grid of linear classifiers, and each pixel asks the nearest ones, interpol
 
 A linear classifier of a column is a sum of 1 x 1 convolutions, one per layer, so each runs at its layer's own pace and
 only the answers are enlarged (section 4). Where we differ: boxes come from Fast R-CNN, trained together; the columns
-are the body's maps cut out by RoIAlign.
+are the backbone's maps cut out by RoIAlign.
 
 Shapes: B images, R RoIs of all images, K classes, g x g classifiers, M = 28 the side of a mask.
 """
@@ -37,7 +37,7 @@ ROIS_AT_ONCE = 64
 
 
 class Raw(NamedTuple):
-    """The pyramid for boxes, the body's own maps for columns, and proposals."""
+    """The pyramid for boxes, the backbone's own maps for columns, and proposals."""
 
     features: Features
     proposals: tuple[Proposals, ...]
@@ -54,7 +54,7 @@ class Config(fast_rcnn.Config):
     mask_side: int = 28
     """M; the paper has 50."""
     column_levels: int = 3
-    """So many of the body's coarsest maps make a column."""
+    """So many of the backbone's coarsest maps make a column."""
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -106,16 +106,16 @@ class Hypercolumns(FastRCNN):
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         config = config or Config()
         super().__init__(backbone, num_classes, config)
-        channels = tuple(backbone.body.channels)[-config.column_levels :]  # type: ignore[arg-type]
+        channels = tuple(backbone.backbone.channels)[-config.column_levels :]  # type: ignore[arg-type]
         self.mask_head = ColumnHead(channels, num_classes, config)
 
     def forward(self, images: ImageBatch) -> Raw:  # type: ignore[override]
-        """(B, 3, H, W) -> the pyramid, the body's maps under it, and proposals."""
-        body: Features = self.backbone.body(images.tensor)
+        """(B, 3, H, W) -> the pyramid, the backbone's maps under it, and proposals."""
+        backbone: Features = self.backbone.backbone(images.tensor)
         levels = self.config.column_levels
-        columns = Features(body.maps[-levels:], body.strides[-levels:], body.channels[-levels:])
+        columns = Features(backbone.maps[-levels:], backbone.strides[-levels:], backbone.channels[-levels:])
         proposals = tuple(search_batch(images, self.config.search))
-        return Raw(_pyramid(self.backbone, body.maps), proposals, images.sizes, columns)
+        return Raw(_pyramid(self.backbone, backbone.maps), proposals, images.sizes, columns)
 
     def more_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:  # type: ignore[override]
         """Mean log loss of the pixels of positive RoIs."""
@@ -126,7 +126,7 @@ class Hypercolumns(FastRCNN):
             return {"mask": sum(p.sum() for p in self.mask_head.parameters()) * 0}
         wanted = []
         for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True):
-            wanted.append(mask_targets(target.true_masks, s.matched[p], b, self.config.mask_side))
+            wanted.append(mask_targets(target.gt_masks, s.matched[p], b, self.config.mask_side))
         inside, share = self.probabilities(raw.columns, boxes, labels), torch.cat(wanted)
         return {"mask": -(share * inside.log() + (1 - share) * (1 - inside).log()).mean()}
 

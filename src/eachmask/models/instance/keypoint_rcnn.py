@@ -185,7 +185,7 @@ def keypoint_rcnn_lite0_fpn(num_classes: int = 1, **config: Any) -> KeypointRCNN
 def keypoint_rcnn_lite0_p3(num_classes: int = 1, **config: Any) -> KeypointRCNN:
     """EfficientNet-Lite0 with narrow heads on strides 8 ... 64: half the work, for people of 16 px and more.
 
-    Body, pyramid, proposals and box head are those of the bundled ``objects``, from which training starts.
+    Backbone, pyramid, proposals and box head are those of the bundled ``objects``, from which training starts.
     """
     light = {"anchor_sizes": (24, 48, 96, 192), "roi_levels": 3, "keypoint_convs": 4, "keypoint_width": 128}
     few = {"box_agnostic": True, "roi_batch": 128, "rpn_candidates_training": 600, "proposals_training": 300}

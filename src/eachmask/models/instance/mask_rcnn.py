@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.backbones.pafpn import PAFPN, PLAIN
 from eachmask.models.detection import faster_rcnn
 from eachmask.models.detection.fast_rcnn import Sampled
@@ -49,7 +49,7 @@ class Config(faster_rcnn.Config):
     mask_convs: int = 4
     mask_width: int = 256
     mask_norm: bool = False
-    """Batch normalisation in the mask head (v2)."""
+    """Batch normalization in the mask head (v2)."""
     mask_agnostic: bool = False
     """One mask for all classes instead of one for each (section 4.1, class-specific against class-agnostic)."""
     mask_binary: bool = False
@@ -155,7 +155,7 @@ def sampled_mask_targets(
     labels = torch.cat([s.labels[p] for s, p in zip(sampled, positive, strict=True)])
     side = 2 * config.mask_roi_size
     wanted = [
-        mask_targets(target.true_masks, s.matched[p], b, side, config.roi_aligned)
+        mask_targets(target.gt_masks, s.matched[p], b, side, config.roi_aligned)
         if len(b)
         else b.new_zeros((0, side, side))
         for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True)
@@ -183,7 +183,7 @@ def mask_rcnn_r50_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
 
 
 def mask_rcnn_r50_fpn_v2(num_classes: int = 80, **config: Any) -> MaskRCNN:
-    """ResNet-50 with deeper heads, normalised: torchvision's ``maskrcnn_resnet50_fpn_v2``."""
+    """ResNet-50 with deeper heads, normalized: torchvision's ``maskrcnn_resnet50_fpn_v2``."""
     chosen = Config(**(faster_rcnn.V2 | {"mask_norm": True} | config))
     return MaskRCNN(resnet_fpn("resnet50", chosen.norm_eps, nn.BatchNorm2d), num_classes, chosen)
 

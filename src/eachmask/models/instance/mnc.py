@@ -27,7 +27,7 @@ from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection import faster_rcnn
 from eachmask.models.detection.fast_rcnn import Config as Sampling
-from eachmask.models.detection.fast_rcnn import Sampled, box_losses, draw, labelled
+from eachmask.models.detection.fast_rcnn import Sampled, box_losses, draw, labeled
 from eachmask.models.detection.faster_rcnn import BoxHead, BoxPredictor, FasterRCNN, light_fpn, resnet_fpn
 from eachmask.models.detection.rpn import Raw
 from eachmask.models.instance.sds import select_regions
@@ -65,7 +65,7 @@ class Answer(NamedTuple):
 
     masks: Tensor  # (R, M, M) logits
     logits: Tensor  # (R, K + 1), background last
-    shifts: Tensor  # (R, 1, 4) of the box
+    deltas: Tensor  # (R, 1, 4) of the box
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class MNC(FasterRCNN):
             in_crowd = (box_ops.coverage(boxes, truth[crowd]) > 0.5).any(dim=1)
             sampling = Sampling(roi_iou=c.roi_iou, roi_low=0.0, roi_batch=c.roi_batch, roi_positive=c.roi_positive)
             chosen, matched = draw(box_ops.iou(truth[single], boxes), in_crowd | ~_solid(boxes), sampling)
-        return labelled(boxes[chosen], single, matched, target, self.num_classes)
+        return labeled(boxes[chosen], single, matched, target, self.num_classes)
 
     def answer(self, features: Features, boxes: list[Tensor]) -> Answer:
         """Second and third stage on boxes (P, 4) of each image."""
@@ -167,19 +167,19 @@ class MNC(FasterRCNN):
 
     def mended(self, boxes: list[Tensor], answer: Answer, sizes: tuple[tuple[int, int], ...]) -> list[Tensor]:
         """The boxes that the third stage would rather have had."""
-        parts = answer.shifts[:, 0].float().split([len(b) for b in boxes])
+        parts = answer.deltas[:, 0].float().split([len(b) for b in boxes])
         moved = (self.shifted(b, s, self.config.box_weights) for b, s in zip(boxes, parts, strict=True))
         return [box_ops.clip(b, size) for b, size in zip(moved, sizes, strict=True)]
 
     def _round_losses(self, answer: Answer, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
         labels = torch.cat([s.labels for s in sampled])
         wanted = [box_ops.encode(s.matched_boxes, s.boxes, self.config.box_weights).detach() for s in sampled]
-        losses = box_losses(answer.logits, answer.shifts, labels, torch.cat(wanted), self.config.box_beta)
+        losses = box_losses(answer.logits, answer.deltas, labels, torch.cat(wanted), self.config.smooth_l1_beta)
         drawn = []
         for s, target in zip(sampled, targets, strict=True):
             rows = torch.nonzero(s.labels < self.num_classes).squeeze(1)
             boxes = s.boxes[rows].detach()
-            drawn.append(mask_targets(target.true_masks, s.matched[rows], boxes, self.config.mask_side))
+            drawn.append(mask_targets(target.gt_masks, s.matched[rows], boxes, self.config.mask_side))
         logits = answer.masks[labels < self.num_classes].float()
         if not len(logits):
             return losses | {"mask": answer.masks.sum() * 0}

@@ -8,7 +8,7 @@ The idea: three small changes let information flow. A second path from the botto
 (adaptive feature pooling), instead of one level chosen by the region's size. A fully connected branch, which knows
 where in the region a pixel lies, adds a class-agnostic mask to the convolutional one.
 
-Where we differ: the heads of the paper's best model are normalised over GPUs; ours use batch normalisation with the
+Where we differ: the heads of the paper's best model are normalized over GPUs; ours use batch normalization with the
 box head's four convolutions, and nothing in the mask head. The levels' first layers have weights of their own.
 
 Shapes: R RoIs of all images, K classes, L = 4 levels, M = 28 the side of a mask.
@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.backbones.pafpn import PAFPN, BottomUp
 from eachmask.models.detection import faster_rcnn
 from eachmask.models.detection.fast_rcnn import Sampled
@@ -113,7 +113,7 @@ class PANet(MaskRCNN):
         return losses | {"mask": losses["mask"] + unused}
 
     def run_box_head(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """RoIs of all images in one go -> (R, K + 1) logits, (R, K, 4) shifts."""
+        """RoIs of all images in one go -> (R, K + 1) logits, (R, K, 4) deltas."""
         rois = self.box_pooling(self.pool_every_level(features, boxes, self.config.roi_size))
         result: tuple[Tensor, Tensor] = self.box_predictor(self.box_head(rois))
         return result
@@ -134,7 +134,7 @@ class PANet(MaskRCNN):
             if c.roi_pooling == "pool":
                 rois = roi_pool([level.float()], boxes, size, [stride])
             else:
-                rois = roi_align([level.float()], boxes, size, [stride], c.roi_sampling, c.roi_aligned)
+                rois = roi_align([level.float()], boxes, size, [stride], c.sampling_ratio, c.roi_aligned)
             results.append(rois.to(level.dtype))
         return results
 

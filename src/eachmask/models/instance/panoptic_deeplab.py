@@ -1,21 +1,21 @@
-"""Panoptic-DeepLab: instances from the bottom up, by centres and offsets.
+"""Panoptic-DeepLab: instances from the bottom up, by centers and offsets.
 
 Cheng, Collins, Zhu, Liu, Huang, Adam, Chen: "Panoptic-DeepLab: A Simple, Strong, and Fast Baseline
 for Bottom-Up Panoptic Segmentation", CVPR 2020, arXiv 1911.10194.
 
-The idea: every pixel of a thing says how likely it is foreground and points to the centre of its own
-object; a heat map says where centres are. Grouping is then one look-up: a pixel belongs to the
-centre nearest to the place it points to. No boxes, no proposals, no suppression among masks, so
+The idea: every pixel of a thing says how likely it is foreground and points to the center of its own
+object; a heat map says where centers are. Grouping is then one look-up: a pixel belongs to the
+center nearest to the place it points to. No boxes, no proposals, no suppression among masks, so
 the cost does not grow with the number of objects: the natural choice for crowded microscope images.
 
 Where we differ from the paper (all for small, crowded, class-agnostic objects such as nuclei):
 - the heat map's sigma grows with the object (the paper has 8 px for all) and the heat stays inside
-  its object, so that neighbours of 5 px do not melt together;
+  its object, so that neighbors of 5 px do not melt together;
 - offsets are regressed in units of ``Config.offset_unit`` px and every *object* counts in the loss,
   not every pixel (``1/sqrt(area)``), so that big objects do not drown small ones;
 - the decoder is a light U-Net ladder that also sees the image itself (space-to-depth), and answers at
   full resolution by sub-pixel convolution (Shi et al., CVPR 2016);
-- peaks that point to the same place are one centre: the paper's max-pooling alone leaves doubles
+- peaks that point to the same place are one center: the paper's max-pooling alone leaves doubles
   on large objects;
 - one foreground class (``num_classes == 1``); the semantic half is a sigmoid.
 
@@ -41,8 +41,8 @@ class Raw(NamedTuple):
     """What the network says, at the resolution of the batch."""
 
     foreground: Tensor  # (B, 1, H, W) logits
-    heat: Tensor  # (B, 1, H, W) logits; sigmoid is 1 on a centre
-    offsets: Tensor  # (B, 2, H, W) pixels, (x, y): centre minus pixel
+    heat: Tensor  # (B, 1, H, W) logits; sigmoid is 1 on a center
+    offsets: Tensor  # (B, 2, H, W) pixels, (x, y): center minus pixel
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
 
 
@@ -57,19 +57,19 @@ class Config:
     offset_unit: float = 8.0
     """Pixels per unit of the offset head."""
     sigma_min: float = 1.0
-    """Smallest spread of a centre's heat, px."""
+    """Smallest spread of a center's heat, px."""
     sigma_per_diameter: float = 0.15
     """Spread of the heat as a share of ``sqrt(area)``."""
     heat_weight: float = 1.0
     offset_weight: float = 1.0
     heat_threshold: float = 0.1
-    """A centre's heat below this is no centre (paper: 0.1)."""
+    """A center's heat below this is no center (paper: 0.1)."""
     score_threshold: float = 0.3
     """Objects scoring less are dropped when predicting."""
     foreground_threshold: float = 0.5
     merge_distance: float = 2.5
     """Two peaks pointing to places nearer than this (px, or a quarter of the longer of their offsets'
-    lengths) are one centre."""
+    lengths) are one center."""
     min_area: int = 10
     """Smaller masks are dropped, px."""
     max_detections: int = 5000
@@ -134,7 +134,7 @@ class PanopticDeepLab(nn.Module):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         with torch.no_grad():
-            self.head.bias[4:8] = -4.0  # centres are rare: start with a heat of about 0.02
+            self.head.bias[4:8] = -4.0  # centers are rare: start with a heat of about 0.02
 
     def forward(self, images: ImageBatch) -> Raw:
         """Images (B, 3, H, W), H and W multiples of 32 -> maps at the same resolution."""
@@ -168,7 +168,7 @@ class PanopticDeepLab(nn.Module):
         dice = 1 - (2 * overlap + 1) / (probability.sum() + (foreground * valid).sum() + 1)
         heat_logits = raw.heat[:, 0].float()
         heat_loss = F.binary_cross_entropy_with_logits(heat_logits, heat, reduction="none")
-        # The entropy of a soft target is no fault of the network; centres count ten times.
+        # The entropy of a soft target is no fault of the network; centers count ten times.
         heat_loss = heat_loss - F.binary_cross_entropy(heat, heat, reduction="none")
         heat_loss = (heat_loss * (1 + 9 * heat) * valid).sum() / num_valid
         error = (raw.offsets.float() - offsets).abs().sum(1) / self.config.offset_unit
@@ -181,9 +181,9 @@ class PanopticDeepLab(nn.Module):
         }
 
     def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
-        """Group pixels to the centre they point to; masks as RLE, sorted by score.
+        """Group pixels to the center they point to; masks as RLE, sorted by score.
 
-        An object's score is its mean foreground probability times the square root of its centre's
+        An object's score is its mean foreground probability times the square root of its center's
         heat: the first says how sure the pixels are, the second how sure the grouping is.
         """
         probability = raw.foreground.float().sigmoid().cpu().numpy()
@@ -193,11 +193,11 @@ class PanopticDeepLab(nn.Module):
         for i, (height, width) in enumerate(raw.sizes):
             valid = np.s_[:height, :width]
             image_heat = heat[i, :, :height, :width]
-            centres, strengths = find_centres(image_heat, offsets[i][:, :height, :width], self.config)
+            centers, strengths = find_centers(image_heat, offsets[i][:, :height, :width], self.config)
             labels = group_pixels(
                 probability[i, 0][valid] >= self.config.foreground_threshold,
                 offsets[i][:, :height, :width],
-                centres,
+                centers,
             )
             result.append(_collect(labels, probability[i, 0][valid], strengths, self.config, options))
         return result
@@ -210,7 +210,7 @@ def make_targets(
 
     Returns:
         label (H, W) int32, 0 is background; valid (H, W) bool, False in crowd regions; heat (H, W)
-        float32, 1 on centres; offsets (2, H, W) float32 px (x, y); weight (H, W) float32,
+        float32, 1 on centers; offsets (2, H, W) float32 px (x, y); weight (H, W) float32,
         ``1/sqrt(area)`` relative to an object of 100 px, at most 4, 0 on background.
     """
     height, width = size
@@ -226,10 +226,10 @@ def make_targets(
     ys, xs = np.nonzero(label)
     ids = label[ys, xs]
     area = np.maximum(np.bincount(ids), 1).astype(np.float32)
-    centre_x = (np.bincount(ids, xs) / area).astype(np.float32)
-    centre_y = (np.bincount(ids, ys) / area).astype(np.float32)
+    center_x = (np.bincount(ids, xs) / area).astype(np.float32)
+    center_y = (np.bincount(ids, ys) / area).astype(np.float32)
     offsets = np.zeros((2, *shape), np.float32)
-    offsets[0, ys, xs], offsets[1, ys, xs] = centre_x[ids] - xs, centre_y[ids] - ys
+    offsets[0, ys, xs], offsets[1, ys, xs] = center_x[ids] - xs, center_y[ids] - ys
     sigma = np.maximum(config.sigma_min, config.sigma_per_diameter * np.sqrt(area))
     heat, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     distance = offsets[0, ys, xs] ** 2 + offsets[1, ys, xs] ** 2
@@ -238,7 +238,7 @@ def make_targets(
     return label, valid, heat, offsets, weight
 
 
-def find_centres(heat: Tensor, offsets: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
+def find_centers(heat: Tensor, offsets: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Local maxima of the heat, doubles united.
 
     Args:
@@ -246,7 +246,7 @@ def find_centres(heat: Tensor, offsets: np.ndarray, config: Config) -> tuple[np.
         offsets: (2, H, W) px.
 
     Returns:
-        centres (N, 2) float32 (x, y) and their heat (N,), strongest first.
+        centers (N, 2) float32 (x, y) and their heat (N,), strongest first.
     """
     smooth = F.avg_pool2d(heat[None], 3, stride=1, padding=1, count_include_pad=False)[0]
     peak = (F.max_pool2d(smooth[None], 3, stride=1, padding=1)[0] == smooth) & (heat >= config.heat_threshold)
@@ -275,31 +275,31 @@ def _suppress_near(place: np.ndarray, reach: np.ndarray) -> np.ndarray:
     return np.array(keep, dtype=np.int64)
 
 
-def group_pixels(foreground: np.ndarray, offsets: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Every foreground pixel joins the centre nearest to where it points (paper, eq. 1).
+def group_pixels(foreground: np.ndarray, offsets: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Every foreground pixel joins the center nearest to where it points (paper, eq. 1).
 
-    The nearest centre of every place is read off one Voronoi map, so the cost is that of the image
-    and not of pixels times centres.
+    The nearest center of every place is read off one Voronoi map, so the cost is that of the image
+    and not of pixels times centers.
 
     Args:
         foreground: (H, W) bool.
         offsets: (2, H, W) px.
-        centres: (N, 2) px (x, y).
+        centers: (N, 2) px (x, y).
 
     Returns:
-        (H, W) int32, 0 is background, i + 1 the i-th centre.
+        (H, W) int32, 0 is background, i + 1 the i-th center.
     """
     height, width = foreground.shape
-    if not len(centres) or not foreground.any():
+    if not len(centers) or not foreground.any():
         return np.zeros((height, width), np.int32)
     seeds = np.full((height, width), 255, np.uint8)
-    cx = np.clip(np.rint(centres[:, 0]).astype(int), 0, width - 1)
-    cy = np.clip(np.rint(centres[:, 1]).astype(int), 0, height - 1)
+    cx = np.clip(np.rint(centers[:, 0]).astype(int), 0, width - 1)
+    cy = np.clip(np.rint(centers[:, 1]).astype(int), 0, height - 1)
     seeds[cy, cx] = 0
     _, voronoi = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    # OpenCV numbers the zero pixels in its own order; two centres may share a pixel: the first wins.
+    # OpenCV numbers the zero pixels in its own order; two centers may share a pixel: the first wins.
     of_label = np.zeros(int(voronoi.max()) + 1, np.int32)
-    of_label[voronoi[cy, cx][::-1]] = np.arange(len(centres), 0, -1)
+    of_label[voronoi[cy, cx][::-1]] = np.arange(len(centers), 0, -1)
     ys, xs = np.nonzero(foreground)
     px = np.clip(np.rint(xs + offsets[0, ys, xs]).astype(int), 0, width - 1)
     py = np.clip(np.rint(ys + offsets[1, ys, xs]).astype(int), 0, height - 1)

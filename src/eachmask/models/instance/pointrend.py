@@ -223,7 +223,7 @@ class PointRend(FasterRCNN):
         with torch.no_grad():
             points = self.training_points(region, labels)
             wanted = [
-                point_targets(target.true_masks, m, b, p)
+                point_targets(target.gt_masks, m, b, p)
                 for target, m, b, p in zip(targets, matched, boxes, points.split([len(b) for b in boxes]), strict=True)
             ]
         logits = self.point_logits(read_points(raw.features, boxes, points), points, region, labels)
@@ -236,11 +236,11 @@ class PointRend(FasterRCNN):
         Not clipped to the image, like Detectron2's, but kept within half an image around it: a box sixty times too
         large, which an untrained head may ask for, would take minutes to compare with the true mask.
         """
-        shifts = self.run_box_head(raw.features, boxes)[1].float()
+        deltas = self.run_box_head(raw.features, boxes)[1].float()
         of_class = torch.zeros_like(labels) if self.config.box_agnostic else labels
-        shifts = shifts[torch.arange(len(labels), device=labels.device), of_class]
+        deltas = deltas[torch.arange(len(labels), device=labels.device), of_class]
         result = []
-        for b, s, (height, width) in zip(boxes, shifts.split([len(b) for b in boxes]), raw.sizes, strict=True):
+        for b, s, (height, width) in zip(boxes, deltas.split([len(b) for b in boxes]), raw.sizes, strict=True):
             limit = b.new_tensor([width, height, width, height])
             moved = self.shifted(b, s, self.config.box_weights)
             result.append(torch.minimum(torch.maximum(moved, -0.5 * limit), 1.5 * limit))
@@ -251,7 +251,7 @@ class PointRend(FasterRCNN):
     ) -> dict[str, Tensor]:
         """Mean cross-entropy of the true class's coarse mask."""
         wanted = [
-            coarse_targets(target.true_masks, m, b, self.config.coarse_size)
+            coarse_targets(target.gt_masks, m, b, self.config.coarse_size)
             for target, m, b in zip(targets, matched, boxes, strict=True)
         ]
         logits = region[torch.arange(len(labels), device=labels.device), labels].float()
@@ -343,14 +343,14 @@ class ImplicitPointRend(PointRend):
 
 
 def grid_points(side: int, device: torch.device) -> Tensor:
-    """Centres of side x side cells, row by row: (1, side^2, 2) as (x, y) in 0..1."""
-    centres = (torch.arange(side, device=device) + 0.5) / side
-    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    """Centers of side x side cells, row by row: (1, side^2, 2) as (x, y) in 0..1."""
+    centers = (torch.arange(side, device=device) + 0.5) / side
+    y, x = torch.meshgrid(centers, centers, indexing="ij")
     return torch.stack([x, y], dim=-1).view(1, -1, 2)
 
 
 def read_grid(features: Features, boxes: Sequence[Tensor], size: int) -> Tensor:
-    """The finest map at the cell centres of a regular grid in each box: (R, C, size, size)."""
+    """The finest map at the cell centers of a regular grid in each box: (R, C, size, size)."""
     points = grid_points(size, features.maps[0].device).expand(sum(len(b) for b in boxes), -1, -1)
     return read_points(features, boxes, points).unflatten(2, (size, size))
 

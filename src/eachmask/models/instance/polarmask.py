@@ -1,4 +1,4 @@
-"""PolarMask: an object is a centre and the lengths of 36 rays to its outline.
+"""PolarMask: an object is a center and the lengths of 36 rays to its outline.
 
 Xie, Sun, Song, Wang, Liu, Liang, Shen, Luo: "PolarMask: Single Shot Instance Segmentation with Polar Representation",
 CVPR 2020, arXiv 1909.13226. Written from the paper.
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.models.detection import fcos
 from eachmask.models.detection.fcos import FCOS, boxes_from, distances_to, flat, iou_of_distances, output, tower
 from eachmask.ops.losses import sigmoid_focal
@@ -121,8 +121,8 @@ class PolarMask(FCOS):
         """
         outlines = [[outline(target, i) for i in range(len(target))] for target in targets]
         # Of whole pixels, as the authors' are: places on the sampling region's very border depend on it.
-        centres = [torch.stack([*map(mass_centre, here)]).floor() if here else torch.zeros(0, 2) for here in outlines]
-        matched = self.assign(raw.detection, targets, centres)
+        centers = [torch.stack([*map(mass_center, here)]).floor() if here else torch.zeros(0, 2) for here in outlines]
+        matched = self.assign(raw.detection, targets, centers)
         points = torch.cat(self.points(raw.detection))
         rays = []
         for here, index in zip(outlines, matched, strict=True):
@@ -187,13 +187,13 @@ class PolarMask(FCOS):
         if options.score_threshold is not None:  # of the score that is reported, at most this many times the class's
             threshold = options.score_threshold / (1 + c.bonus)
         before = 0
-        for logits, distances, centre, level in zip(raw.logits, raw.distances, raw.centerness, points, strict=True):
+        for logits, distances, center, level in zip(raw.logits, raw.distances, raw.centerness, points, strict=True):
             probability = logits[image].flatten(1).float().sigmoid()  # (K, H W)
-            centre = centre[image].flatten().float().sigmoid()
-            best = (probability.amax(0) * centre).topk(min(c.candidates, len(level))).indices
+            center = center[image].flatten().float().sigmoid()
+            best = (probability.amax(0) * center).topk(min(c.candidates, len(level))).indices
             label, chosen = torch.nonzero(probability[:, best] > threshold, as_tuple=True)
             place = best[chosen]
-            score = probability[label, place] * (centre[place] + c.bonus)
+            score = probability[label, place] * (center[place] + c.bonus)
             sure = torch.nonzero(score > (options.score_threshold or 0.0)).squeeze(1)
             label, place, score = label[sure], place[sure], score[sure]
             boxes = boxes_from(level[place], distances[image].flatten(1).T[place])
@@ -217,7 +217,7 @@ class RayMasks(Masks):
     """N polygons around their ray ends, filled on demand with the pixels under their outlines included.
 
     Args:
-        corners: (N, V, 2) float x and y of pixel *centres* (a pixel's own corner is half a pixel before).
+        corners: (N, V, 2) float x and y of pixel *centers* (a pixel's own corner is half a pixel before).
         size: (height, width) of the canvas.
     """
 
@@ -250,9 +250,9 @@ class RayMasks(Masks):
 
 
 def outline(target: Instances, index: int) -> Tensor:
-    """(C, 2) pixel centres, x and y, along the outer border of an object's largest part; of its box without a mask.
+    """(C, 2) pixel centers, x and y, along the outer border of an object's largest part; of its box without a mask.
 
-    Whole numbers are pixel centres here, as in the paper's targets.
+    Whole numbers are pixel centers here, as in the paper's targets.
     """
     if target.masks is not None:
         bitmaps = target.masks[index].to_bitmaps()
@@ -266,8 +266,8 @@ def outline(target: Instances, index: int) -> Tensor:
     return torch.tensor([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
 
 
-def mass_centre(polygon: Tensor) -> Tensor:
-    """(C, 2) -> (2,) the centre of mass of what a polygon encloses (section 3.2); of its corners if that is nothing."""
+def mass_center(polygon: Tensor) -> Tensor:
+    """(C, 2) -> (2,) the center of mass of what a polygon encloses (section 3.2); of its corners if that is nothing."""
     middle = polygon.mean(dim=0)
     here = polygon - middle  # small numbers, so that areas do not cancel
     there = here.roll(-1, dims=0)

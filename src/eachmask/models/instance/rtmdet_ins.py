@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.backbones.cspnext import ConvNorm, CSPNeXt, CSPNeXtPAFPN, Neck
-from eachmask.ops.dynamic import DrawnMasks, Places, draw, every_fourth, num_kernel_weights
+from eachmask.ops.dynamic import DynamicMasks, Places, draw, every_fourth, num_kernel_weights
 from eachmask.ops.losses import dice, giou, quality_focal
 from eachmask.ops.match import learnable
 from eachmask.ops.nms import nms
@@ -62,8 +62,8 @@ class Config:
     topk: int = 13
     """So many best IoUs of an object are added up to the number of its places."""
     iou_weight: float = 3.0
-    centre_radius: float = 3.0
-    """beta of the soft centre prior, in strides."""
+    center_radius: float = 3.0
+    """beta of the soft center prior, in strides."""
     box_weight: float = 2.0
     mask_weight: float = 2.0
     drawn: int = 300
@@ -74,7 +74,7 @@ class Config:
 
 
 class SepBNTower(nn.Module):
-    """3 x 3 convolutions shared by the levels, each level with batch normalisation of its own (section 3.1)."""
+    """3 x 3 convolutions shared by the levels, each level with batch normalization of its own (section 3.1)."""
 
     def __init__(self, channels: int, depth: int, num_levels: int) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class RTMDetIns(nn.Module):
             if options.with_masks:
                 places = Places(points[keep], reach[keep], self.strides[0], 0.0)
                 chosen = raw.mask_features[i].detach(), kernels[keep].detach(), places
-                masks = DrawnMasks(*chosen, raw.batch_size, valid=size, size=size, threshold=options.mask_threshold)
+                masks = DynamicMasks(*chosen, raw.batch_size, valid=size, size=size, threshold=options.mask_threshold)
             results.append(
                 Instances(image_size=size, boxes=boxes[keep], labels=labels[keep], scores=scores[keep], masks=masks)
             )
@@ -251,7 +251,7 @@ class RTMDetIns(nn.Module):
         logits = draw(raw.mask_features[index], kernels, places)[None]
         logits = F.interpolate(logits, scale_factor=self.strides[0] // 4, mode="bilinear", align_corners=False)[0]
         objects, row = assigned.objects.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        truth = every_fourth(target.true_masks[objects], (logits.shape[1], logits.shape[2])).to(logits)
+        truth = every_fourth(target.gt_masks[objects], (logits.shape[1], logits.shape[2])).to(logits)
         return dice(logits.sigmoid(), truth[row], eps=5e-6).sum()
 
     # Target assignment
@@ -277,9 +277,9 @@ class RTMDetIns(nn.Module):
             return Assigned(nothing, nothing, nothing, boxes.new_zeros(0), ignored)
         iou = box_ops.iou(boxes[rows], truth[single])
         cost = self.cost(logits[rows][:, labels[single]], iou, logits[rows])
-        centre = (truth[single, :2] + truth[single, 2:]) / 2
-        distance = (points[rows][:, None] - centre).norm(dim=-1) / strides[rows, None]
-        chosen = dynamic_top(cost + 10.0 ** (distance - self.config.centre_radius), iou, self.config.topk)
+        center = (truth[single, :2] + truth[single, 2:]) / 2
+        distance = (points[rows][:, None] - center).norm(dim=-1) / strides[rows, None]
+        chosen = dynamic_top(cost + 10.0 ** (distance - self.config.center_radius), iou, self.config.topk)
         place, column = torch.nonzero(chosen, as_tuple=True)
         ignored[rows[place]] = False
         objects = single[column]
@@ -321,7 +321,7 @@ def dynamic_top(cost: Tensor, iou: Tensor, topk: int) -> Tensor:
     """Each object's cheapest places, as many as its topk best IoUs add up to (at least 1); a place takes one object.
 
     Where an object loses all of them to others, it takes the cheapest that is left: of two objects with much the same
-    centre one would otherwise never be learnt, since the places that come nearest to it are those that fit the other.
+    center one would otherwise never be learnt, since the places that come nearest to it are those that fit the other.
 
     Args:
         cost, iou: (R, N).

@@ -3,7 +3,7 @@
 Hariharan, Arbelaez, Girshick, Malik: "Simultaneous Detection and Segmentation", ECCV 2014, arXiv 1407.1808.
 
 The idea: R-CNN on *regions*. Every proposal is a region, not only a box, and two networks look at it: one at its box,
-one at its box with all but the region painted in the mean colour. Support vector machines score what both say, and a
+one at its box with all but the region painted in the mean color. Support vector machines score what both say, and a
 small predictor draws the object anew on a coarse grid, to mend what the bottom-up region got wrong.
 
 This is the paper's variant C, both networks learnt together. Where we differ: regions come from selective search, not
@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.models.detection import rcnn
 from eachmask.models.detection.fast_rcnn import Config as Proposing
-from eachmask.models.detection.fast_rcnn import Sampled, draw, labelled
+from eachmask.models.detection.fast_rcnn import Sampled, draw, labeled
 from eachmask.models.detection.rcnn import CROPS_AT_ONCE, Raw, describe, hinge_loss, of_length, signs_of, warp
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.match import learnable
@@ -86,18 +86,18 @@ class SDS(nn.Module):
     """Two networks on every region, with three verbs.
 
     Args:
-        box_body, region_body: give Features; only the last maps are looked at.
+        box_backbone, region_backbone: give Features; only the last maps are looked at.
         num_classes: K, without background.
     """
 
     def __init__(
-        self, box_body: nn.Module, region_body: nn.Module, num_classes: int, config: Config | None = None
+        self, box_backbone: nn.Module, region_backbone: nn.Module, num_classes: int, config: Config | None = None
     ) -> None:
         super().__init__()
         self.config = config = config or Config()
         self.num_classes = num_classes
-        self.backbone = nn.ModuleDict({"box": box_body, "region": region_body})
-        features = box_body.channels[-1] + region_body.channels[-1]  # type: ignore[index]
+        self.backbone = nn.ModuleDict({"box": box_backbone, "region": region_backbone})
+        features = box_backbone.channels[-1] + region_backbone.channels[-1]  # type: ignore[index]
         self.classes = nn.Linear(features, num_classes + 1)  # only for fine-tuning
         self.svms = nn.Linear(features, num_classes)
         for layer in (self.classes, self.svms):
@@ -163,9 +163,9 @@ class SDS(nn.Module):
         crops = warp(pixels.float(), boxes, side, context)
         inner = side - 2 * context
         region = F.interpolate(shapes[:, None], (inner, inner), mode="bilinear", align_corners=False) >= 0.5
-        alone = crops * F.pad(region.to(crops), [context] * 4)  # 0 is the mean colour
+        alone = crops * F.pad(region.to(crops), [context] * 4)  # 0 is the mean color
         parts = (self.backbone["box"], crops), (self.backbone["region"], alone)
-        return torch.cat([describe(body, x.to(pixels.dtype)) for body, x in parts], dim=1)
+        return torch.cat([describe(backbone, x.to(pixels.dtype)) for backbone, x in parts], dim=1)
 
     def _mask_losses(
         self, features: Tensor, shapes: Tensor, labels: Tensor, chosen: list[SampledRegions], targets: list[Instances]
@@ -227,7 +227,7 @@ def sample_regions(
     boxes = torch.cat([proposals.boxes, torch.from_numpy(truth.boxes()).to(proposals.boxes)])
     in_crowd = (box_ops.coverage(boxes, target.boxes.to(boxes)[crowd]) > 0.5).any(dim=1)
     chosen, matched = draw(overlap, in_crowd, config)
-    sampled = labelled(boxes[chosen], single, matched, target, num_classes)
+    sampled = labeled(boxes[chosen], single, matched, target, num_classes)
     num = len(proposals.boxes)
     shapes = torch.zeros(len(chosen), side, side)
     old, new = (chosen < num).cpu(), (chosen >= num).cpu()
@@ -275,5 +275,5 @@ def sds_r50(num_classes: int = 80, **config: Any) -> SDS:
 
 def sds_lite0(num_classes: int = 80, **config: Any) -> SDS:
     """Two EfficientNet-Lite0 on at most 300 regions, in crops of 64 x 64 px."""
-    box_body, region_body = Timm("tf_efficientnet_lite0"), Timm("tf_efficientnet_lite0")
-    return SDS(box_body, region_body, num_classes, Config(**(rcnn.LIGHT | config)))
+    box_backbone, region_backbone = Timm("tf_efficientnet_lite0"), Timm("tf_efficientnet_lite0")
+    return SDS(box_backbone, region_backbone, num_classes, Config(**(rcnn.LIGHT | config)))

@@ -3,7 +3,7 @@
 Wang, Kong, Shen, Jiang, Li: "SOLO: Segmenting Objects by Locations", ECCV 2020, arXiv 1912.04488; the suppression at
 the end is that of its successor, SOLOv2 (arXiv 2003.10152), as both projects have it.
 
-The idea: lay an S x S grid over the image. The cell in which an object's centre of mass falls says the object's class,
+The idea: lay an S x S grid over the image. The cell in which an object's center of mass falls says the object's class,
 and one channel of a mask map, the one that belongs to this cell, draws it. Each level of the pyramid has a grid of
 its own, for objects of its own range of sizes, so that two objects hardly ever share a cell. Convolutions do not know
 where they are; two channels with x and y tell them. The decoupled form draws S columns and S rows instead of S^2 cells,
@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
 from eachmask.models.detection.faster_rcnn import light_fpn, resnet_fpn
-from eachmask.ops.grid_cells import cell_centres_within, centre_of_mass, every_cell
+from eachmask.ops.grid_cells import cell_centers_within, center_of_mass, every_cell
 from eachmask.ops.losses import dice, sigmoid_focal
 from eachmask.ops.mask_candidates import Frame, Limits, find_candidates, select
 from eachmask.ops.match import learnable
@@ -65,8 +65,8 @@ class GridConfig:
     """S of each level."""
     scale_ranges: tuple[tuple[float, float], ...] = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))
     """An object belongs to each level whose range has the square root of its box's area, px."""
-    centre_share: float = 0.2
-    """Side of the region around an object's centre, as a share of its box, whose cells learn it."""
+    center_share: float = 0.2
+    """Side of the region around an object's center, as a share of its box, whose cells learn it."""
     mask_weight: float = 3.0
     """Of the mask loss (paper, eq. 1)."""
     mask_mean: Literal["cells", "pairs"] = "cells"
@@ -99,13 +99,13 @@ class Config(GridConfig):
 
 
 def even_levels(features: Features) -> list[Tensor]:
-    """The pyramid's five maps, the finest halved and the coarsest in the size of its neighbour: strides 8 ... 32."""
+    """The pyramid's five maps, the finest halved and the coarsest in the size of its neighbor: strides 8 ... 32."""
     p2, p3, p4, p5, p6 = features.maps
     return [resize(p2, p3.shape[-2:]), p3, p4, p5, resize(p6, p5.shape[-2:])]
 
 
 def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Bilinear, by pixel centres: (B, C, H, W) -> (B, C, *size)."""
+    """Bilinear, by pixel centers: (B, C, H, W) -> (B, C, *size)."""
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
@@ -125,7 +125,7 @@ def coordinates(maps: Tensor) -> Tensor:
 
 
 def plain_conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
-    """A convolution without bias, since normalisation follows."""
+    """A convolution without bias, since normalization follows."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv
@@ -136,13 +136,13 @@ MakeConv = Callable[[int, int, int], nn.Module]
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, kernel: int = 3, conv: MakeConv = plain_conv) -> nn.Sequential:
-    """A convolution with group normalisation (32 groups) and ReLU."""
+    """A convolution with group normalization (32 groups) and ReLU."""
     layers = (conv(in_channels, out_channels, kernel), nn.GroupNorm(32, out_channels), nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
 
 
 def tower(in_channels: int, width: int, depth: int, conv: MakeConv = plain_conv) -> nn.Sequential:
-    """So many 3 x 3 convolutions, normalised."""
+    """So many 3 x 3 convolutions, normalized."""
     return nn.Sequential(*(conv_norm_relu(width if i else in_channels, width, conv=conv) for i in range(depth)))
 
 
@@ -150,7 +150,7 @@ class GridBranch(nn.Module):
     """One answer for each cell of a level's grid: its classes (and in SOLOv2 its kernel).
 
     Args:
-        convs: normalised convolutions to ``width`` channels.
+        convs: normalized convolutions to ``width`` channels.
         prior: probability at which sigmoids of the answer start.
     """
 
@@ -270,7 +270,7 @@ class SOLO(nn.Module):
                 level = level.last_of_each_cell()
                 if len(level.cells):
                     drawn = self.mask_branch.draw(maps[image], index, level.cells.to(maps.device), None)
-                    truth = every_cell(target.true_masks, level.objects, STRIDES[index] // 2, drawn.shape[-2:])
+                    truth = every_cell(target.gt_masks, level.objects, STRIDES[index] // 2, drawn.shape[-2:])
                     errors.append(dice(drawn, truth.to(drawn), eps=2e-3))
         return {
             "class": class_loss(raw.logits, assigned),
@@ -325,9 +325,9 @@ class Assigned(NamedTuple):
 
 
 def assign(target: Instances, config: GridConfig, num_classes: int, frame: tuple[int, int]) -> list[Assigned]:
-    """Each object to the cells around its centre of mass, on every level whose range has its size (section 3.3.1).
+    """Each object to the cells around its center of mass, on every level whose range has its size (section 3.3.1).
 
-    A cell is the object's if it is in its centre region and at most one away from the cell of the centre.
+    A cell is the object's if it is in its center region and at most one away from the cell of the center.
 
     Args:
         target: one image's objects, with labels and masks; those without a pixel are left out.
@@ -338,24 +338,24 @@ def assign(target: Instances, config: GridConfig, num_classes: int, frame: tuple
     """
     assert target.labels is not None
     single, crowd = (index.tolist() for index in learnable(target, torch.device("cpu")))
-    bitmaps = target.true_masks.to_bitmaps()
-    centres = {i: centre_of_mass(bitmaps[i]) for i in single if bitmaps.crops[i].any()}
+    bitmaps = target.gt_masks.to_bitmaps()
+    centers = {i: center_of_mass(bitmaps[i]) for i in single if bitmaps.crops[i].any()}
     boxes = target.boxes.detach().cpu().float().numpy()
     result = []
     for grid, (low, high) in zip(config.grids, config.scale_ranges, strict=True):
         labels = torch.full((grid, grid), num_classes)
         cells, objects = [], []
-        for i, centre in centres.items():
+        for i, center in centers.items():
             sides = boxes[i, 2:] - boxes[i, :2]
             if low <= np.sqrt(sides.prod()) <= high:
-                x1, x2 = _cells_along(centre[0], sides[0] * config.centre_share / 2, frame[1], grid)
-                y1, y2 = _cells_along(centre[1], sides[1] * config.centre_share / 2, frame[0], grid)
+                x1, x2 = _cells_along(center[0], sides[0] * config.center_share / 2, frame[1], grid)
+                y1, y2 = _cells_along(center[1], sides[1] * config.center_share / 2, frame[0], grid)
                 labels[y1 : y2 + 1, x1 : x2 + 1] = target.labels[i]
                 own = [y * grid + x for y in range(y1, y2 + 1) for x in range(x1, x2 + 1)]
                 cells += own
                 objects += [i] * len(own)
         for i in crowd:
-            labels[(labels == num_classes) & cell_centres_within(bitmaps[i], frame, grid)] = IGNORED
+            labels[(labels == num_classes) & cell_centers_within(bitmaps[i], frame, grid)] = IGNORED
         result.append(Assigned(labels, torch.tensor(cells).long(), torch.tensor(objects).long()))
     return result
 
@@ -384,11 +384,11 @@ def mask_loss(errors: list[Tensor], assigned: list[list[Assigned]], config: Grid
     return config.mask_weight * joined.sum() / (num_cells if config.mask_mean == "cells" else len(joined))
 
 
-def _cells_along(centre: np.float32, reach: np.float32, length: int, grid: int) -> tuple[int, int]:
-    """First and last cell, along one axis, of the region centre +- reach; at most one beside the centre's own."""
+def _cells_along(center: np.float32, reach: np.float32, length: int, grid: int) -> tuple[int, int]:
+    """First and last cell, along one axis, of the region center +- reach; at most one beside the center's own."""
     low, own, high = (
         int(np.floor_divide(np.float32(place / length), np.float32(1 / grid)))
-        for place in (centre - reach, centre, centre + reach)
+        for place in (center - reach, center, center + reach)
     )
     return max(low, own - 1, 0), min(high, own + 1, grid - 1)
 

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from eachmask.backbones.bodies import ResNet
 from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.networks import ResNet
 from eachmask.models.detection.faster_rcnn import light_fpn, resnet_fpn
 from eachmask.models.instance.solo import (
     STRIDES,
@@ -76,7 +76,7 @@ class Config(GridConfig):
     kernel_size: int = 256
     """D: a kernel is 1 x 1 and reads so many channels of mask features."""
     deformable: bool = False
-    """The normalised convolutions of all branches choose where they look."""
+    """The normalized convolutions of all branches choose where they look."""
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class SOLOv2(nn.Module):
             objects = torch.cat([level.objects for level in levels])
             if len(objects):
                 painted = paint(positive_kernels(raw, image, levels), raw.mask_features[image])
-                truth = every_cell(target.true_masks, objects, MASK_STRIDE, raw.mask_features.shape[-2:])
+                truth = every_cell(target.gt_masks, objects, MASK_STRIDE, raw.mask_features.shape[-2:])
                 errors.append(dice(painted, truth.to(painted), eps=2e-3))
         # Without any object the mask branches still take part, with nothing.
         nothing = 0 * (raw.mask_features.sum() + sum(level.sum() for level in raw.kernels))

@@ -6,7 +6,7 @@ The idea: as a dense detector says of every place which box it holds, say which 
 place. Two things make that work: the *aligned* representation, in which a feature predicts what all windows around
 say of its own pixel, and the *tensor bipyramid*: coarse levels stand for larger windows, so their masks get more
 pixels, not fewer; all levels' masks are predicted on the finest map and re-arranged
-(:func:`eachmask.ops.align.aligned_to_natural`).
+(:func:`eachmask.ops.tensormask_align.aligned_to_natural`).
 
 The same numbers as Detectron2's ``tensormask_R_50_FPN_1x`` (see ``tests/parity``). Where we differ: masks are
 re-arranged only where they are wanted, for objects found and for windows that learn; crowd regions are ignored.
@@ -26,15 +26,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.models.detection.fcos import Kept, best_pairs, matched_boxes, matched_labels, output, suppress, tower
-from eachmask.ops.align import aligned_to_natural, bordered
 from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors
 from eachmask.ops.losses import reduce, smooth_l1
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.match import IGNORED, UNMATCHED, learnable
+from eachmask.ops.tensormask_align import aligned_to_natural, bordered
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, Masks, RoIMasks
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.masks import Index, as_index
@@ -45,7 +45,7 @@ class Raw(NamedTuple):
 
     features: Features
     logits: tuple[Tensor, ...]  # per level (B, A K, H, W), window by window
-    shifts: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the windows
+    deltas: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the windows
     mask_features: tuple[Tensor, ...]  # per level (B, C, H, W)
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
 
@@ -63,7 +63,7 @@ class Config:
     scale: float = 2.0
     """A window this many times larger than an object still stands for it; it must contain the object."""
     radius: float = 1.0
-    """The window's centre is at most this many strides from the object's."""
+    """The window's center is at most this many strides from the object's."""
     alpha: float = 0.3
     gamma: float = 3.0
     """Of the focal loss."""
@@ -95,13 +95,13 @@ class TensorMaskHead(nn.Module):
         self.box_tower = tower(channels, width, config.depth)
         self.mask_tower = tower(channels, width, config.depth)
         self.classes = output(channels, num * num_classes, prior=0.01)
-        self.shifts = output(width, num * 4)
+        self.deltas = output(width, num * 4)
         self.fuse = tower(width, width, 1)
         self.masks = nn.ModuleList(output(width, window**2, kernel=1) for window in config.windows)
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C, H, W) -> logits (B, A K, H, W), shifts (B, 4 A, H, W), mask features (B, C', H, W)."""
-        return self.classes(self.class_tower(level)), self.shifts(self.box_tower(level)), self.mask_tower(level)
+        """(B, C, H, W) -> logits (B, A K, H, W), deltas (B, 4 A, H, W), mask features (B, C', H, W)."""
+        return self.classes(self.class_tower(level)), self.deltas(self.box_tower(level)), self.mask_tower(level)
 
     def fused(self, finest: Tensor, level: Tensor, factor: int) -> Tensor:
         """A level's mask features enlarged to the finest map and joined with its own (section 3.4, figure 5).
@@ -137,11 +137,11 @@ class TensorMask(nn.Module):
     def forward(self, images: ImageBatch) -> Raw:
         """(B, 3, H, W) -> classes, boxes and mask features of every place."""
         features = self.backbone(images.tensor)
-        logits, shifts, masks = zip(*(self.head(level) for level in features.maps), strict=True)
-        return Raw(features, logits, shifts, masks, images.sizes)
+        logits, deltas, masks = zip(*(self.head(level) for level in features.maps), strict=True)
+        return Raw(features, logits, deltas, masks, images.sizes)
 
     def anchors(self, raw: Raw) -> list[Tensor]:
-        """(H W A, 4) windows of every level, px, on the batch's device; centred on multiples of the stride."""
+        """(H W A, 4) windows of every level, px, on the batch's device; centerd on multiples of the stride."""
         result = []
         for level, stride in zip(raw.logits, raw.features.strides, strict=True):
             sides = [stride * window for window in self.config.windows]
@@ -192,7 +192,7 @@ class TensorMask(nn.Module):
         index = torch.cat(matched)
         places = torch.nonzero(index >= 0).squeeze(1)
         logits = torch.cat([flatten_anchors(x, self.num_classes) for x in raw.logits], 1).flatten(0, 1).float()
-        shifts = torch.cat([flatten_anchors(x, 4) for x in raw.shifts], 1).flatten(0, 1).float()
+        deltas = torch.cat([flatten_anchors(x, 4) for x in raw.deltas], 1).flatten(0, 1).float()
         wanted = torch.zeros_like(logits)
         wanted[places, matched_labels(targets, matched)] = 1
         focal = reduce(focal_star(logits, wanted, c.alpha, c.gamma), "sum", (index != IGNORED).float()[:, None])
@@ -204,7 +204,7 @@ class TensorMask(nn.Module):
         for image, target in enumerate(targets):
             masks = masks + self._mask_loss(raw, image, target, matched[image], anchors)
         num = max(len(places), 1)
-        return {"class": focal / num, "box": smooth_l1(shifts[places], offsets, 0.0) / num, "mask": masks / num}
+        return {"class": focal / num, "box": smooth_l1(deltas[places], offsets, 0.0) / num, "mask": masks / num}
 
     def _mask_loss(self, raw: Raw, image: int, target: Instances, matched: Tensor, anchors: Tensor) -> Tensor:
         """Mean cross-entropy of each window's mask, summed over windows and weighted."""
@@ -216,7 +216,7 @@ class TensorMask(nn.Module):
         emphasis = anchors.new_tensor(c.positive_weight)
         for group, logits in self.natural_masks(raw, image, places):
             here = places[group]
-            truth = mask_targets(target.true_masks, matched[here], anchors[here], logits.shape[-1], aligned=True)
+            truth = mask_targets(target.gt_masks, matched[here], anchors[here], logits.shape[-1], aligned=True)
             loss = F.binary_cross_entropy_with_logits(
                 logits, (truth >= 0.5).float(), pos_weight=emphasis, reduction="sum"
             )
@@ -250,7 +250,7 @@ class TensorMask(nn.Module):
     def assign(self, raw: Raw, target: Instances) -> Tensor:
         """Which object every window stands for (section 3.5): (P,) index, UNMATCHED or IGNORED.
 
-        The window contains the object, is not much larger, and is centred on it; and this is so for one object only.
+        The window contains the object, is not much larger, and is centerd on it; and this is so for one object only.
         Windows mostly within a crowd are ignored.
         """
         c, result = self.config, []
@@ -281,9 +281,9 @@ class TensorMask(nn.Module):
         c = self.config
         threshold = c.score_threshold if options.score_threshold is None else options.score_threshold
         logits = torch.cat([flatten_anchors(x[image : image + 1], self.num_classes)[0] for x in raw.logits])
-        shifts = torch.cat([flatten_anchors(x[image : image + 1], 4)[0] for x in raw.shifts])
+        deltas = torch.cat([flatten_anchors(x[image : image + 1], 4)[0] for x in raw.deltas])
         score, label, place = best_pairs(logits.float().sigmoid_().T, threshold, c.candidates)
-        boxes = box_ops.decode(shifts[place].float(), anchors[place], c.box_weights)
+        boxes = box_ops.decode(deltas[place].float(), anchors[place], c.box_weights)
         found = Instances(raw.sizes[image], boxes, labels=label, scores=score)
         return suppress(Kept(found, place), options, c.nms_threshold, c.max_detections)
 
@@ -353,7 +353,7 @@ class WindowMasks(Masks):
 
 def _pyramid(channels: int) -> Pyramid:
     """Strides 4 ... 128; sums are halved, P6 is made of C5 and P7 of ReLU(P6)."""
-    return Pyramid(channels=channels, extra="convs", convs_of="body", merge="mean")
+    return Pyramid(channels=channels, extra="convs", convs_of="backbone", merge="mean")
 
 
 def tensormask_r50_fpn(num_classes: int = 80, **config: Any) -> TensorMask:

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.ops.anchors import flatten_anchors, grid_anchors
 from eachmask.ops.coarse_masks import coarse_masks
 from eachmask.ops.match import IGNORED, UNMATCHED, learnable, match, one_each
@@ -42,7 +42,7 @@ class Raw(NamedTuple):
 
     features: Features
     logits: tuple[Tensor, ...]  # per level (B, A (K + 1), H, W), background last
-    shifts: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the anchors
+    deltas: tuple[Tensor, ...]  # per level (B, 4 A, H, W), encoded against the anchors
     coefficients: tuple[Tensor, ...]  # per level (B, A P, H, W), -1..1
     prototypes: Tensor  # (B, P, h, w)
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
@@ -61,9 +61,9 @@ class Config:
     """Anchors are as high as they are wide, whatever their ratio: a slip in the authors' code that their published
     weights were trained with."""
     head_relu: bool = True
-    """The levels that come from the body pass a ReLU before anything reads them."""
-    coarse_from_body: bool = False
-    """The two coarsest levels are made of the body's last map instead of the pyramid's."""
+    """The levels that come from the backbone pass a ReLU before anything reads them."""
+    coarse_from_backbone: bool = False
+    """The two coarsest levels are made of the backbone's last map instead of the pyramid's."""
     num_prototypes: int = 32
     prototype_convs: int = 3
     """3 x 3 convolutions before the doubling in size; one more follows it."""
@@ -109,7 +109,7 @@ MMDETECTION: dict[str, Any] = {
     "anchor_ratios": (0.5, 1.0, 2.0),
     "square_anchors": False,
     "head_relu": False,
-    "coarse_from_body": True,
+    "coarse_from_backbone": True,
     "own_anchors": False,
     "learn_empty": True,
     "candidates_per_level": 1000,
@@ -132,13 +132,13 @@ class Head(nn.Module):
         super().__init__()
         self.shared = nn.Sequential(_conv(channels, channels, 3), nn.ReLU(inplace=True))
         self.classes = _conv(channels, num_anchors * (num_classes + 1), 3)
-        self.shifts = _conv(channels, num_anchors * 4, 3)
+        self.deltas = _conv(channels, num_anchors * 4, 3)
         self.coefficients = _conv(channels, num_anchors * num_prototypes, 3)
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C, H, W) -> logits (B, A (K + 1), H, W), shifts (B, 4 A, H, W), coefficients (B, A P, H, W)."""
+        """(B, C, H, W) -> logits (B, A (K + 1), H, W), deltas (B, 4 A, H, W), coefficients (B, A P, H, W)."""
         x = self.shared(level)
-        return self.classes(x), self.shifts(x), self.coefficients(x).tanh()
+        return self.classes(x), self.deltas(x), self.coefficients(x).tanh()
 
 
 class Protonet(nn.Sequential):
@@ -185,13 +185,13 @@ class YOLACT(nn.Module):
         """(B, 3, H, W) -> the pyramid and both branches' answers."""
         features = self.backbone(images.tensor)
         if self.config.head_relu:
-            from_body = len(self.backbone.lateral)
-            maps = (*(m.relu() for m in features.maps[:from_body]), *features.maps[from_body:])
+            from_backbone = len(self.backbone.lateral)
+            maps = (*(m.relu() for m in features.maps[:from_backbone]), *features.maps[from_backbone:])
             features = features._replace(maps=maps)
-        logits, shifts, coefficients = zip(*(self.head(level) for level in features.maps), strict=True)
+        logits, deltas, coefficients = zip(*(self.head(level) for level in features.maps), strict=True)
         height, width = images.tensor.shape[-2:]
         prototypes = self.protonet(features.maps[0])
-        return Raw(features, logits, shifts, coefficients, prototypes, images.sizes, (height, width))
+        return Raw(features, logits, deltas, coefficients, prototypes, images.sizes, (height, width))
 
     def anchors(self, raw: Raw) -> Tensor:
         """(N, 4) px: rows, columns, then the anchors of the place (scales outside, ratios inside)."""
@@ -215,7 +215,7 @@ class YOLACT(nn.Module):
         Args:
             targets: one per image, in pixels of the batch, with labels and masks.
         """
-        logits, shifts, coefficients = self._flat(raw)
+        logits, deltas, coefficients = self._flat(raw)
         anchors = self.anchors(raw)
         matched = torch.stack([self.assign(anchors, target) for target in targets])
         counts = (matched >= 0).sum(dim=1)
@@ -225,13 +225,13 @@ class YOLACT(nn.Module):
             mask, drawn = self.mask_loss(raw, coefficients, matched, targets)
             losses = {
                 "class": self.class_loss(logits, matched, targets) / num_learnt,
-                "box": self.box_loss(shifts, anchors, matched, targets) / num_learnt * self.config.box_weight,
+                "box": self.box_loss(deltas, anchors, matched, targets) / num_learnt * self.config.box_weight,
                 "mask": mask / num_positive * self.config.mask_weight,
                 "semantic": self.semantic_loss(raw, targets) / len(targets) * self.config.semantic_weight,
             }
-            return losses | self.judging_losses(raw, drawn, num_positive)
+            return losses | self.rescoring_losses(raw, drawn, num_positive)
 
-    def judging_losses(self, raw: Raw, drawn: list[Drawn], num_positive: int) -> dict[str, Tensor]:
+    def rescoring_losses(self, raw: Raw, drawn: list[Drawn], num_positive: int) -> dict[str, Tensor]:
         """What subclasses add that judge the masks."""
         return {}
 
@@ -269,10 +269,10 @@ class YOLACT(nn.Module):
             used[image, ranked.topk(num).indices] = True
         return error[used].sum() + logits.sum() * 0
 
-    def box_loss(self, shifts: Tensor, anchors: Tensor, matched: Tensor, targets: list[Instances]) -> Tensor:
+    def box_loss(self, deltas: Tensor, anchors: Tensor, matched: Tensor, targets: list[Instances]) -> Tensor:
         """Summed smooth L1 of the positives' boxes."""
-        total = shifts.sum() * 0
-        for found, index, target in zip(shifts, matched, targets, strict=True):
+        total = deltas.sum() * 0
+        for found, index, target in zip(deltas, matched, targets, strict=True):
             positive = torch.nonzero(index >= 0).squeeze(1)
             wanted = box_ops.encode(target.boxes.to(anchors)[index[positive]], anchors[positive], BOX_WEIGHTS)
             total = total + F.smooth_l1_loss(found[positive], wanted, reduction="sum")
@@ -315,7 +315,7 @@ class YOLACT(nn.Module):
             weight = np.ones(grid, np.float32)
             assert target.labels is not None
             crowd = [False] * len(target) if target.crowd is None else target.crowd.tolist()
-            coarse = coarse_masks(target.true_masks, raw.batch_size, grid)
+            coarse = coarse_masks(target.gt_masks, raw.batch_size, grid)
             for one, label, is_crowd in zip(coarse, target.labels.tolist(), crowd, strict=True):
                 if is_crowd:
                     one.paint(weight, 0)
@@ -330,14 +330,14 @@ class YOLACT(nn.Module):
     @torch.no_grad()
     def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
         """Fast NMS per class; masks from the prototypes, pixels only when asked for. The best first."""
-        logits, shifts, coefficients = self._flat(raw)
+        logits, deltas, coefficients = self._flat(raw)
         anchors = self.anchors(raw)
         counts = [level[0].numel() // (self.num_classes + 1) for level in raw.logits]
         results = []
         for image, size in enumerate(raw.sizes):
             probabilities = logits[image].softmax(dim=-1)[:, :-1]
             chosen = self._candidates(probabilities, counts, options)
-            boxes = box_ops.decode(shifts[image, chosen], anchors[chosen], BOX_WEIGHTS)
+            boxes = box_ops.decode(deltas[image, chosen], anchors[chosen], BOX_WEIGHTS)
             if self.config.clip_first:
                 boxes = box_ops.clip(boxes, size)
             row, label, scores = self._suppressed(boxes, probabilities[chosen], options)
@@ -384,9 +384,9 @@ class YOLACT(nn.Module):
         return row[order], label[order], scores[order]
 
     def _flat(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, K + 1) logits, (B, N, 4) shifts and (B, N, P) coefficients, all float32."""
+        """(B, N, K + 1) logits, (B, N, 4) deltas and (B, N, P) coefficients, all float32."""
         widths = (self.num_classes + 1, 4, self.config.num_prototypes)
-        parts = zip((raw.logits, raw.shifts, raw.coefficients), widths, strict=True)
+        parts = zip((raw.logits, raw.deltas, raw.coefficients), widths, strict=True)
         return tuple(torch.cat([flatten_anchors(x, width) for x in p], 1).float() for p, width in parts)  # type: ignore[return-value]
 
 
@@ -415,18 +415,18 @@ def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
-def yolact_fpn(body: nn.Module, config: Config, channels: int = 256) -> FPN:
+def yolact_fpn(backbone: nn.Module, config: Config, channels: int = 256) -> FPN:
     """Five levels, strides 8 ... 128, doubled bilinearly (section 3.4)."""
     pyramid = Pyramid(
         channels=channels,
         first=1,
         extra="convs",
-        convs_of="body" if config.coarse_from_body else "pyramid",
+        convs_of="backbone" if config.coarse_from_backbone else "pyramid",
         convs_relu=False,
-        first_relu=config.head_relu and not config.coarse_from_body,
+        first_relu=config.head_relu and not config.coarse_from_backbone,
         upsample="bilinear",
     )
-    return FPN(body, pyramid)
+    return FPN(backbone, pyramid)
 
 
 def yolact_r50(num_classes: int = 80, **config: Any) -> YOLACT:

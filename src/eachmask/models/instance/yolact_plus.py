@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet
+from eachmask.accel.malloc import give_back_freed_memory
 from eachmask.backbones.fpn import FPN
+from eachmask.backbones.networks import ResNet
 from eachmask.models.instance import yolact
 from eachmask.models.instance.yolact import YOLACT, Raw, yolact_fpn
 from eachmask.ops import torchvision
 from eachmask.ops.anchors import octave
-from eachmask.ops.heap import give_back_freed_memory
 from eachmask.ops.prototypes import Drawn
 from eachmask.structures import DecodeOptions, Instances, SoftMasks
 
@@ -139,7 +139,7 @@ class YOLACTPlus(YOLACT):
         super().__init__(backbone, num_classes, config or Config())
         self.mask_iou = MaskIoU(num_classes)
 
-    def judging_losses(self, raw: Raw, drawn: list[Drawn], num_positive: int) -> dict[str, Tensor]:
+    def rescoring_losses(self, raw: Raw, drawn: list[Drawn], num_positive: int) -> dict[str, Tensor]:
         """Smooth L1 of the predicted overlap of the positives' masks, where the object is large enough to tell."""
         grid = raw.prototypes.shape[-2:]
         drawn = [one for one in drawn if one.wanted_area > self.config.iou_min_area]
@@ -212,27 +212,27 @@ def _iou_of(one: Drawn) -> Tensor:
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
-def deform(body: ResNet, every: int) -> ResNet:
-    """The body, changed in place: every so many blocks of its last three stages get deformable 3 x 3 convolutions."""
-    for stage in (body.layer2, body.layer3, body.layer4):
+def deform(backbone: ResNet, every: int) -> ResNet:
+    """Changed in place: every so many blocks of the last three stages get deformable 3 x 3 convolutions."""
+    for stage in (backbone.layer2, backbone.layer3, backbone.layer4):
         for block in list(stage.children())[::every]:
             conv: Any = block.conv2
             block.conv2 = DeformableConv(conv.in_channels, conv.out_channels, conv.stride[0])
-    return body
+    return backbone
 
 
 def yolact_plus_r50(num_classes: int = 80, **config: Any) -> YOLACTPlus:
     """ResNet-50, every block of the last three stages deformable; for images of 550 x 550."""
     chosen = Config(**config)
-    body = deform(ResNet("resnet50"), chosen.deformable_every)
-    return YOLACTPlus(yolact_fpn(body, chosen), num_classes, chosen)
+    backbone = deform(ResNet("resnet50"), chosen.deformable_every)
+    return YOLACTPlus(yolact_fpn(backbone, chosen), num_classes, chosen)
 
 
 def yolact_plus_r101(num_classes: int = 80, **config: Any) -> YOLACTPlus:
     """ResNet-101, every third block deformable; for images of 550 x 550."""
     chosen = Config(**({"deformable_every": 3} | config))
-    body = deform(ResNet("resnet101"), chosen.deformable_every)
-    return YOLACTPlus(yolact_fpn(body, chosen), num_classes, chosen)
+    backbone = deform(ResNet("resnet101"), chosen.deformable_every)
+    return YOLACTPlus(yolact_fpn(backbone, chosen), num_classes, chosen)
 
 
 LIGHT: dict[str, Any] = {"anchor_scales": tuple(octave(size) for size in (16, 32, 64, 128, 256)),
@@ -243,5 +243,5 @@ LIGHT: dict[str, Any] = {"anchor_scales": tuple(octave(size) for size in (16, 32
 def yolact_plus_r18(num_classes: int = 80, **config: Any) -> YOLACTPlus:
     """ResNet-18, the first block of each of the last three stages deformable, with narrow branches."""
     chosen = Config(**(LIGHT | {"deformable_every": 2} | config))
-    body = deform(ResNet("resnet18"), chosen.deformable_every)
-    return YOLACTPlus(yolact_fpn(body, chosen, channels=96), num_classes, chosen)
+    backbone = deform(ResNet("resnet18"), chosen.deformable_every)
+    return YOLACTPlus(yolact_fpn(backbone, chosen, channels=96), num_classes, chosen)

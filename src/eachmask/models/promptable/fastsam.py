@@ -1,4 +1,4 @@
-"""FastSAM: first everything in the picture, in one go; then what a prompt points at.
+"""FastSAM: first everything in the image, in one go; then what a prompt points at.
 
 Zhao, Ding, An, Du, Yu, Li, Tang, Wang: "Fast Segment Anything", 2023, arXiv 2306.12156.
 
@@ -10,7 +10,7 @@ pass of the network.
 Where we differ: the paper's first stage is a YOLOv8 detector with YOLACT's prototypes and coefficients, whose code
 and weights are AGPL; ours is YOLACT itself (:mod:`eachmask.models.instance.yolact`) with three sizes of anchors to a
 doubling, because everything means objects of every size, and with boxes that may overlap more, because parts of
-things are things too. Written from the paper. The text prompt takes any encoder that puts pictures and sentences into
+things are things too. Written from the paper. The text prompt takes any encoder that puts images and sentences into
 one space.
 
 Shapes: as in :mod:`eachmask.models.instance.yolact`; N masks, T points.
@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import ResNet, Timm
 from eachmask.backbones.fpn import FPN
+from eachmask.backbones.networks import ResNet, Timm
 from eachmask.models.instance import yolact
 from eachmask.models.instance.yolact import YOLACT, Raw, yolact_fpn
 from eachmask.ops.anchors import octave
@@ -80,10 +80,10 @@ class FastSAM(YOLACT):
 
 
 class TextEncoder(Protocol):
-    """Puts pictures and sentences into one space (CLIP and its kin)."""
+    """Puts images and sentences into one space (CLIP and its kin)."""
 
     def images(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Pictures (h, w, 3) of any sizes -> (N, D)."""
+        """Images (h, w, 3) of any sizes -> (N, D)."""
 
     def texts(self, sentences: Sequence[str]) -> Tensor:
         """Sentences -> (T, D)."""
@@ -103,7 +103,7 @@ def by_points(
     parts of one thing, which are joined, and gaps between them are closed.
 
     Args:
-        found: of the first stage, in pixels of the picture.
+        found: of the first stage, in pixels of the image.
         points: (T, 2) x and y, px.
         foreground: of each point; False marks background. By default all are foreground.
         which: ``union`` joins the chosen masks into one object; ``smallest`` keeps, per foreground point, the smallest
@@ -114,7 +114,7 @@ def by_points(
         the chosen, or nothing where no mask answers.
 
     Raises:
-        ValueError: points and their marks do not pair off, or a point is outside of the picture.
+        ValueError: points and their marks do not pair off, or a point is outside of the image.
     """
     places = np.asarray(points, np.float64).reshape(-1, 2)
     marks = np.ones(len(places), bool) if foreground is None else np.asarray(foreground, bool)
@@ -150,10 +150,10 @@ def by_text(
 ) -> tuple[Instances, Tensor]:
     """The objects that look most like what the text says (section 3.3, "text prompt").
 
-    Every object is cut out of the picture, on white, and compared with the text.
+    Every object is cut out of the image, on white, and compared with the text.
 
     Args:
-        image: (H, W, 3) uint8, the picture in which ``found`` was found.
+        image: (H, W, 3) uint8, the image in which ``found`` was found.
         encoder: embeds cut-outs and text; see :class:`TextEncoder`.
         num: how many objects to return.
 
@@ -161,7 +161,7 @@ def by_text(
         the objects, the most similar first, and their similarities (num,), -1..1.
 
     Raises:
-        ValueError: the picture is not the one of ``found``.
+        ValueError: the image is not the one of ``found``.
     """
     if tuple(image.shape[:2]) != found.image_size:
         raise ValueError(f"objects of an image of {found.image_size} (height, width) in one of {image.shape[:2]}")
@@ -174,8 +174,8 @@ def by_text(
         mask, (x, y) = bitmaps.crops[i], bitmaps.origins[i].tolist()
         part = image[y : y + mask.shape[0], x : x + mask.shape[1]]
         crops.append(np.where(mask[..., None], part, np.uint8(255)))
-    pictures, words = encoder.images(crops).float(), encoder.texts([text]).float()
-    similarity = F.cosine_similarity(pictures.cpu(), words.cpu())
+    images, words = encoder.images(crops).float(), encoder.texts([text]).float()
+    similarity = F.cosine_similarity(images.cpu(), words.cpu())
     order = similarity.argsort(descending=True, stable=True)[:num]
     return found[torch.tensor(seen)[order]], similarity[order]
 
@@ -191,7 +191,7 @@ def _contains(masks: RLE, points: NDArray[np.float64]) -> NDArray[np.bool_]:
     height, width = masks.size
     x, y = np.floor(points).astype(np.int64).T
     if ((x < 0) | (y < 0) | (x >= width) | (y >= height)).any():
-        raise ValueError(f"a point lies outside of the picture of {width} x {height} px")
+        raise ValueError(f"a point lies outside of the image of {width} x {height} px")
     runs = masks.runs
     result = np.zeros((len(points), len(masks)), bool)
     for row, place in zip(result, (x * height + y).tolist(), strict=True):

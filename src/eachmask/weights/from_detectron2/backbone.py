@@ -8,10 +8,10 @@ from __future__ import annotations
 from eachmask.weights.renaming import Rule
 
 RESNET: tuple[Rule, ...] = (
-    (r"^backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.body.bn1."),
-    (r"^backbone\.bottom_up\.stem\.conv1\.", "backbone.body.conv1."),
+    (r"^backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.backbone.bn1."),
+    (r"^backbone\.bottom_up\.stem\.conv1\.", "backbone.backbone.conv1."),
     *(
-        (rf"^backbone\.bottom_up\.res{stage}\.(\d+)\.{theirs}", rf"backbone.body.layer{stage - 1}.\1.{ours}")
+        (rf"^backbone\.bottom_up\.res{stage}\.(\d+)\.{theirs}", rf"backbone.backbone.layer{stage - 1}.\1.{ours}")
         for stage in (2, 3, 4, 5)
         for theirs, ours in (
             (r"shortcut\.norm\.", "downsample.1."),

@@ -11,7 +11,7 @@ from eachmask.weights.from_detectron2.condinst import fcos, scalars
 from eachmask.weights.renaming import Rule, rename, unwrapped
 
 _BODY = r"^backbone\.bottom_up\."
-_NET = "backbone.body.net."
+_NET = "backbone.backbone.net."
 _MASK = r"^roi_heads\.mask_head\."
 _IOU = r"^roi_heads\.maskiou_head\."
 

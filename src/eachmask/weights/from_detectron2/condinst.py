@@ -13,7 +13,7 @@ _HEAD = r"^proposal_generator\.fcos_head\."
 
 
 def fcos(depth: int = 4) -> tuple[Rule, ...]:
-    """Rules of an FCOS head whose towers are flat: convolution, group normalisation and ReLU by turns."""
+    """Rules of an FCOS head whose towers are flat: convolution, group normalization and ReLU by turns."""
     return (
         *(
             (rf"{_HEAD}{theirs}_tower\.{3 * i + place}\.", f"head.{ours}_tower.{i}.{place}.")

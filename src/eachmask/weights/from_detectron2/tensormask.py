@@ -16,7 +16,7 @@ RULES: tuple[Rule, ...] = (
     *fpn(),
     *((rf"^head\.{theirs}\.{2 * i}\.", f"head.{ours}.{i}.0.") for theirs, ours in _TOWERS for i in range(4)),
     (r"^head\.cls_score\.", "head.classes."),
-    (r"^head\.bbox_pred\.", "head.shifts."),
+    (r"^head\.bbox_pred\.", "head.deltas."),
     (r"^head\.mask_fuse\.0\.", "head.fuse.0.0."),
     *((rf"^head\.mask_pred_{window}\.", f"head.masks.{i}.") for i, window in enumerate(_WINDOWS)),
 )

@@ -14,7 +14,7 @@ RULES: tuple[Rule, ...] = (
     (r"^bbox_head\.cls_convs\.(\d)\.conv\.", r"head.class_tower.\1.0."),
     (r"^bbox_head\.reg_convs\.(\d)\.conv\.", r"head.box_tower.\1.0."),
     (r"^bbox_head\.retina_cls\.", "head.classes."),
-    (r"^bbox_head\.retina_reg\.", "head.shifts."),
+    (r"^bbox_head\.retina_reg\.", "head.deltas."),
 )
 
 

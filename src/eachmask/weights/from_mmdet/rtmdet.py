@@ -27,14 +27,14 @@ def _csp(theirs: str, ours: str) -> tuple[Rule, ...]:
 
 
 RULES: tuple[Rule, ...] = (
-    (r"^backbone\.stem\.", "backbone.body.stem."),
-    *((rf"^backbone\.stage{i + 1}\.0\.", f"backbone.body.stages.{i}.0.") for i in range(4)),
-    (r"^backbone\.stage4\.1\.conv1\.", "backbone.body.stages.3.1.reduce."),
-    (r"^backbone\.stage4\.1\.conv2\.", "backbone.body.stages.3.1.expand."),
+    (r"^backbone\.stem\.", "backbone.backbone.stem."),
+    *((rf"^backbone\.stage{i + 1}\.0\.", f"backbone.backbone.stages.{i}.0.") for i in range(4)),
+    (r"^backbone\.stage4\.1\.conv1\.", "backbone.backbone.stages.3.1.reduce."),
+    (r"^backbone\.stage4\.1\.conv2\.", "backbone.backbone.stages.3.1.expand."),
     *(
         rule
         for i, place in enumerate((1, 1, 1, 2))
-        for rule in _csp(rf"backbone\.stage{i + 1}\.{place}", f"backbone.body.stages.{i}.{place}")
+        for rule in _csp(rf"backbone\.stage{i + 1}\.{place}", f"backbone.backbone.stages.{i}.{place}")
     ),
     (r"^neck\.reduce_layers\.", "backbone.reduce."),
     (r"^neck\.downsamples\.", "backbone.downsample."),

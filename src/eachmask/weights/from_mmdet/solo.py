@@ -51,7 +51,7 @@ def convert(state: Mapping[str, Tensor], project: str = "MMDetection") -> dict[s
         UserError: an entry that no rule knows.
     """
     result = rename(state, RULES, project)
-    # Their deformable convolutions have no bias before a normalisation, ours always have one.
+    # Their deformable convolutions have no bias before a normalization, ours always have one.
     deformable = [name.removesuffix("conv_offset.weight") for name in result if name.endswith("conv_offset.weight")]
     biases = {f"{name}bias": torch.zeros_like(result[f"{name}weight"][:, 0, 0, 0]) for name in deformable}
     return {name.replace(".conv_offset.", ".offsets."): value for name, value in result.items()} | biases

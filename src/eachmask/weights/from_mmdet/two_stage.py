@@ -22,7 +22,7 @@ def _heads(theirs: str, ours: str) -> tuple[Rule, ...]:
     """
     return (
         (rf"^roi_head\.bbox_head\.{theirs}fc_cls\.", rf"box_predictor{ours}.classes."),
-        (rf"^roi_head\.bbox_head\.{theirs}fc_reg\.", rf"box_predictor{ours}.shifts."),
+        (rf"^roi_head\.bbox_head\.{theirs}fc_reg\.", rf"box_predictor{ours}.deltas."),
         (rf"^roi_head\.bbox_head\.{theirs}shared_fcs\.(\d)\.", rf"box_head{ours}.layers.\{1 + bool(ours)}."),
         (rf"^roi_head\.mask_head\.{theirs}convs\.(\d)\.conv\.", rf"mask_head{ours}.convs.\{1 + bool(ours)}.0."),
         (rf"^roi_head\.mask_head\.{theirs}upsample\.", rf"mask_head{ours}.upsample."),
@@ -36,7 +36,7 @@ RULES: tuple[Rule, ...] = (
     (r"^neck\.pafpn_convs\.(\d)\.conv\.", r"backbone.finish.\1."),
     (r"^rpn_head\.rpn_conv\.", "rpn.convs.0."),
     (r"^rpn_head\.rpn_cls\.", "rpn.objectness."),
-    (r"^rpn_head\.rpn_reg\.", "rpn.shifts."),
+    (r"^rpn_head\.rpn_reg\.", "rpn.deltas."),
     *_heads("", ""),
     *_heads(r"(\d)\.", r"s.\1"),
     (r"^roi_head\.mask_iou_head\.convs\.(\d)\.", r"mask_iou_head.convs.\1."),

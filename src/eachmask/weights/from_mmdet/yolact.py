@@ -13,7 +13,7 @@ RULES: tuple[Rule, ...] = (
     *fpn(3),
     (r"^bbox_head\.head_convs\.0\.conv\.", "head.shared.0."),
     (r"^bbox_head\.conv_cls\.", "head.classes."),
-    (r"^bbox_head\.conv_reg\.", "head.shifts."),
+    (r"^bbox_head\.conv_reg\.", "head.deltas."),
     (r"^bbox_head\.conv_coeff\.", "head.coefficients."),
     (r"^(?:mask_head|bbox_head)\.segm_branch\.segm_conv\.|^segm_head\.segm_conv\.", "semantic."),
     *((rf"^mask_head\.protonet\.{i}\.", f"protonet.{j}.") for i, j in ((0, 0), (2, 2), (4, 4), (8, 7), (10, 9))),

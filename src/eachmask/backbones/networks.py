@@ -1,0 +1,148 @@
+"""Backbones: torchvision's and timm's networks as pyramids of features, nothing more.
+
+A backbone has ``channels`` and ``strides`` (fine to coarse) and returns :class:`Features`. None downloads anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.resnet import Bottleneck
+
+from eachmask.backbones.features import Features
+from eachmask.structures import UserError
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNet without its classifier: maps C2 ... C5 at strides 4 ... 32 (He et al., arXiv 1512.03385).
+
+    Args:
+        name: resnet18, resnet34, resnet50, resnet101, resnext101_32x8d, ...
+        norm_eps: epsilon of the batch normalization; torchvision's first COCO weights were trained with 0.
+        stride_first: bottlenecks halve the map in their first (1 x 1) convolution, as in the paper and its Caffe
+            models (Detectron2, MMDetection's ``-caffe``), instead of in their 3 x 3 one, as torchvision does.
+    """
+
+    def __init__(self, name: str, norm_eps: float = 1e-5, stride_first: bool = False) -> None:
+        super().__init__()
+        net: Any = getattr(torchvision.models, name)(weights=None)
+        self.name = name
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        width = net.fc.in_features
+        self.channels = (width // 8, width // 4, width // 2, width)
+        self.strides = (4, 8, 16, 32)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = norm_eps
+            elif stride_first and isinstance(module, Bottleneck):
+                module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
+
+    def forward(self, images: Tensor) -> Features:
+        """(B, 3, H, W) -> four maps."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            maps.append(x)
+        return Features(tuple(maps), self.strides, self.channels)
+
+
+class Timm(nn.Module):
+    """Any timm model that can list its features, from stride 4 on.
+
+    Args:
+        name: for example tf_efficientnet_lite0, convnext_tiny, mobilenetv3_large_100.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.net = timm.create_model(name, pretrained=False, features_only=True)
+        info = self.net.feature_info
+        self.first = next(i for i, stride in enumerate(info.reduction()) if stride >= 4)
+        self.channels = tuple(info.channels()[self.first :])
+        self.strides = tuple(info.reduction()[self.first :])
+
+    def forward(self, images: Tensor) -> Features:
+        """(B, 3, H, W) -> maps from stride 4 on."""
+        maps = self.net(images)[self.first :]
+        return Features(tuple(maps), self.strides, self.channels)
+
+
+class Swin(nn.Module):
+    """torchvision's Swin transformer (Liu et al., arXiv 2103.14030): maps of its four stages, normalized each.
+
+    Args:
+        name: swin_t, swin_s, swin_b, or their _v2.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        net: Any = getattr(torchvision.models, name)(weights=None)
+        self.name = name
+        width = net.head.in_features
+        self.channels = (width // 8, width // 4, width // 2, width)
+        self.strides = (4, 8, 16, 32)
+        nodes = {"features.1": "0", "features.3": "1", "features.5": "2", "features.7": "3"}
+        self.net = create_feature_extractor(net, nodes)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
+
+    def forward(self, images: Tensor) -> Features:
+        """(B, 3, H, W) -> four maps, channels first."""
+        stages = self.net(images).values()
+        maps = [norm(x).permute(0, 3, 1, 2).contiguous() for norm, x in zip(self.norms, stages, strict=True)]
+        return Features(tuple(maps), self.strides, self.channels)
+
+
+def stages(backbone: nn.Module) -> list[list[nn.Module]]:
+    """A backbone's parts in the order an image passes them: the stem, then the stages that halve the map or widen it.
+
+    Raises:
+        UserError: a backbone of unknown build.
+    """
+    if isinstance(backbone, nn.ModuleDict):  # several backbones side by side, as SDS has
+        together = zip(*(stages(part) for part in backbone.values()), strict=True)
+        return [[module for part in stage for module in part] for stage in together]
+    if isinstance(backbone, ResNet):
+        return [
+            [backbone.conv1, backbone.bn1],
+            *([layer] for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)),
+        ]
+    net = getattr(backbone, "net", backbone)
+    if isinstance(getattr(net, "blocks", None), nn.Sequential):  # timm's EfficientNet, MobileNet, ...
+        stem = [module for name, module in net.named_children() if name in ("conv_stem", "bn1")]
+        return [stem, *([block] for block in net.blocks)]
+    children = list(net.children())
+    if not children:
+        raise UserError(f"{type(backbone).__name__} has no stages that could be frozen")
+    return [[child] for child in children]
+
+
+def freeze(backbone: nn.Module, num_stages: int) -> None:
+    """Fix the weights of a backbone's first stages and all of its batch normalization: fine-tuning on few images.
+
+    What learns nothing is also kept in eval mode by :func:`set_training_mode`, so that the statistics of a few small
+    batches do not replace those of ImageNet.
+
+    Args:
+        num_stages: counted from the image, see :func:`stages`. Detectors freeze 2.
+    """
+    for stage in stages(backbone)[:num_stages]:
+        for module in stage:
+            module.requires_grad_(False)
+    for module in backbone.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.requires_grad_(False)
+
+
+def set_training_mode(model: nn.Module) -> None:
+    """``model.train()``, except for frozen batch normalization."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if module.affine and not module.weight.requires_grad:
+                module.eval()

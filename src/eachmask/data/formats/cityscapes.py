@@ -1,0 +1,218 @@
+"""Cityscapes (Cordts et al., arXiv 1604.01685): instanceIds PNGs and polygon JSON per image.
+
+A pixel of ``gtFine/SPLIT/CITY/NAME_gtFine_instanceIds.png`` is ``id * 1000 + n`` in the n-th object of class id,
+and plain ``id`` where objects of that class cannot be told apart (a group: our crowd) or the class has no objects.
+``_gtFine_polygons.json`` lists outlines from back to front; it is read where there are no instanceIds.
+``gtFine/classes.txt`` (ours) lists ids and names where they are not Cityscapes' own.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.data.dataset import (
+    AnnotatedImage,
+    AnnotatedSet,
+    Problem,
+    copy_image,
+    crowd_of,
+    find_image,
+    instances_of,
+    labels_of,
+    masks_of,
+)
+from eachmask.data.formats.label_maps import numbers_in
+from eachmask.data.formats.segmentations import LEAVES, rasterize_readable
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import RLE, Category, UserError
+
+CLASSES = (
+    Category(24, "person", "human"), Category(25, "rider", "human"), Category(26, "car", "vehicle"),
+    Category(27, "truck", "vehicle"), Category(28, "bus", "vehicle"), Category(29, "caravan", "vehicle"),
+    Category(30, "trailer", "vehicle"), Category(31, "train", "vehicle"), Category(32, "motorcycle", "vehicle"),
+    Category(33, "bicycle", "vehicle"),
+)  # fmt: skip
+"""The classes that have objects."""
+_MOST_OBJECTS = 999
+_CITY = "city"
+_NOT_DRAWN = ("license plate",)
+"""Outlines that hide nothing: their id is below 0, and Cityscapes' own tools leave them out of instanceIds."""
+
+
+def read_cityscapes(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
+    """Read gtFine and leftImg8bit.
+
+    Raises:
+        UserError: there is no gtFine folder.
+    """
+    if not (source / "gtFine").is_dir():
+        raise UserError(f"{source} has no folder gtFine")
+    result = AnnotatedSet(_read_categories(source / "gtFine" / "classes.txt"), {})
+    files: dict[str, Path] = {}
+    for ending in ("instanceIds.png", "instanceIds.tif", "polygons.json"):
+        for path in sorted((source / "gtFine").rglob(f"*_gtFine_{ending}")):
+            files.setdefault(str(path).removesuffix(f"_gtFine_{ending}"), path)
+    for base, path in progress("reading", sorted(files.items())):
+        relative = Path(base).relative_to(source / "gtFine")
+        split = relative.parts[0] if len(relative.parts) > 1 else "all"
+        try:
+            masks, labels, crowd = _read_file(path, result)
+        except UserError as error:
+            result.problems.append(Problem(str(path), "", str(error), "restore the file", "file"))
+            continue
+        folder = source / "leftImg8bit" / relative.parent
+        image = find_image(folder, f"{relative.name}_leftImg8bit") or folder / f"{relative.name}_leftImg8bit.png"
+        inner = Path(*relative.parts[1:]) if len(relative.parts) > 1 else relative
+        if inner.parts[0] == _CITY and len(inner.parts) > 1:
+            inner = Path(*inner.parts[1:])
+        targets = instances_of(masks, labels, crowd, result.categories)
+        result.splits.setdefault(split, []).append(AnnotatedImage(f"{inner.as_posix()}{image.suffix}", image, targets))
+    return result
+
+
+def write_cityscapes(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
+    """Write leftImg8bit, and gtFine with instanceIds (16-bit PNG), labelIds and polygons.
+
+    Class ids that leave no room for three digits of objects (above 64) are numbered anew from 1; with more than
+    64 classes the instanceIds are 32-bit TIFF. Overlaps: the smaller object keeps the pixel.
+    """
+    ids, notes = _class_ids(data.categories)
+    wide = max(ids, default=0) > 64
+    lost = 0
+    for split, image in progress("writing", list(data.images())):
+        name = image.stem if "/" in image.stem else f"{_CITY}/{image.stem}"
+        suffix = Path(image.name).suffix
+        copy_image(image, target / "leftImg8bit" / split / f"{name}_leftImg8bit{suffix}")
+        base = target / "gtFine" / split / f"{name}_gtFine"
+        base.parent.mkdir(parents=True, exist_ok=True)
+        pixels, missing = instance_ids(image, ids)
+        lost += missing
+        kind, ending = (np.int32, ".tif") if wide else (np.uint16, ".png")
+        data_bytes = bytes(cv2.imencode(ending, pixels.astype(kind))[1])
+        Path(f"{base}_instanceIds{ending}").write_bytes(data_bytes)
+        plain = np.where(pixels >= 1000, pixels // 1000, pixels).astype(np.uint8 if max(ids, default=0) < 256 else kind)
+        Path(f"{base}_labelIds.png").write_bytes(bytes(cv2.imencode(".png", plain.astype(np.uint16))[1]))
+        Path(f"{base}_polygons.json").write_text(json.dumps(_outlines(image, data.categories)), encoding="utf-8")
+    path = target / "gtFine" / "classes.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{i} {c.name}\n" for i, c in zip(ids, data.categories, strict=True)), encoding="utf-8")
+    if wide:
+        notes.append("the class ids need 32 bits: instanceIds are TIFF, which Cityscapes' own tools do not read")
+    if lost:
+        notes.append(f"{lost} objects are beyond the 999 per class and image that the format numbers, and are missing")
+    return notes
+
+
+def instance_ids(image: AnnotatedImage, ids: list[int]) -> tuple[NDArray[np.int32], int]:
+    """(H, W) instanceIds of an image, and how many objects found no number."""
+    masks = masks_of(image.targets)
+    count = [0] * len(ids)
+    value = np.zeros(len(masks), np.int64)
+    for i, (label, crowd) in enumerate(zip(labels_of(image.targets), crowd_of(image.targets), strict=True)):
+        if crowd:
+            value[i] = ids[label]
+        elif count[label] <= _MOST_OBJECTS:
+            value[i] = ids[label] * 1000 + count[label]  # the first has number 0
+            count[label] += 1
+    from eachmask.data.formats.folder import painted
+
+    pixels = np.concatenate([[0], value])[painted(masks)].astype(np.int32)
+    return pixels, int((value == 0).sum())
+
+
+def _class_ids(categories: tuple[Category, ...]) -> tuple[list[int], list[str]]:
+    ids = [category.id for category in categories]
+    if all(1 <= i <= 64 for i in ids):
+        return ids, []
+    return list(range(1, len(ids) + 1)), ["class ids above 64 or below 1 were numbered anew, see gtFine/classes.txt"]
+
+
+def _outlines(image: AnnotatedImage, categories: tuple[Category, ...]) -> dict[str, Any]:
+    """The polygons file, large objects at the back; holes are not in it."""
+    height, width = image.targets.image_size
+    masks = masks_of(image.targets)
+    polygons, labels, crowd = masks.to_polygons(), labels_of(image.targets), crowd_of(image.targets)
+    objects = []
+    for i in np.argsort(-masks.area(), kind="stable"):
+        name = categories[labels[i]].name + ("group" if crowd[i] else "")
+        objects += [{"label": name, "polygon": ring.astype(int).tolist()} for ring in polygons.outers[i]]
+    return {"imgHeight": height, "imgWidth": width, "objects": objects}
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def _read_categories(path: Path) -> tuple[Category, ...]:
+    if not path.is_file():
+        return CLASSES
+    try:
+        rows = [line.split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return tuple(Category(int(number), name.strip()) for number, name in rows)
+    except ValueError:
+        raise UserError(f"{path}: each line must be an id and a name") from None
+
+
+def _read_file(path: Path, result: AnnotatedSet) -> tuple[RLE, list[int], list[bool]]:
+    if path.suffix == ".json":
+        return _read_polygons(path, result)
+    pixels = numbers_in(path).astype(np.int64)
+    masks = RLE.from_label_map(pixels)
+    label_of = {category.id: i for i, category in enumerate(result.categories)}
+    keep, labels, crowd = [], [], []
+    for i, value in enumerate(int(v) for v in np.unique(pixels) if v > 0):
+        number = value // 1000 if value >= 1000 else value
+        if number in label_of:  # the rest is scenery
+            keep.append(i)
+            labels.append(label_of[number])
+            crowd.append(value < 1000)
+    return masks[keep], labels, crowd
+
+
+def _read_polygons(path: Path, result: AnnotatedSet) -> tuple[RLE, list[int], list[bool]]:
+    """Outlines from back to front -> what is seen of each."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        size = (int(content["imgHeight"]), int(content["imgWidth"]))
+        rows = list(content["objects"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is no Cityscapes polygon file") from None
+    label_of = {category.name: i for i, category in enumerate(result.categories)}
+    outlines, labels, crowd = [], [], []
+    bad: dict[int, str] = {}
+    for number, row in enumerate(rows, start=1):
+        try:
+            outline, name = np.asarray(row["polygon"], np.float64).ravel().tolist(), str(row["label"])
+        except (KeyError, TypeError, ValueError) as error:
+            outline, name = [], ""
+            bad[number] = str(error)
+        if name and (row.get("deleted") or (name in _NOT_DRAWN and name not in label_of)):
+            outline = []
+        plain = name.removesuffix("group")
+        outlines.append({"segmentation": [outline]})
+        labels.append(label_of.get(name, label_of.get(plain, -1)))
+        crowd.append(name not in label_of and plain in label_of)
+    ((_, drawn, mistakes),) = rasterize_readable([(path, outlines, size)])
+    bad |= {i + 1: why for i, why in mistakes.unread.items()}
+    for number, why in sorted(bad.items()):
+        what = f"its outline cannot be read ({why})"
+        result.problems.append(Problem(str(path), f"object {number}", what, "draw it anew"))
+    known = (i for i in mistakes.outside if labels[i] >= 0)  # the rest is scenery
+    result.problems += (Problem(str(path), f"object {i + 1}", *LEAVES) for i in known)
+    front = _front(drawn.masks)
+    seen = RLE.from_label_map(front)
+    numbers = np.flatnonzero(np.bincount(front.ravel(), minlength=1)[1:]).tolist()  # of those that are seen
+    keep = [i for i, n in enumerate(numbers) if labels[n] >= 0]
+    return seen[keep], [labels[numbers[i]] for i in keep], [crowd[numbers[i]] for i in keep]
+
+
+def _front(masks: RLE) -> NDArray[np.int32]:
+    """(H, W) label map in which the later mask hides the earlier."""
+    last = len(masks)
+    flipped = masks[np.arange(last)[::-1]].to_label_map()
+    return np.where(flipped > 0, last + 1 - flipped, 0).astype(np.int32)

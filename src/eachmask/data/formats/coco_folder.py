@@ -1,0 +1,348 @@
+"""COCO data sets as folders, read without stopping at what is broken.
+
+:class:`eachmask.data.formats.coco.CocoDataset` reads one file strictly, for training; here every instances file of a
+folder is read, and each annotation that cannot be used is named and left out.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import compress
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem, copy_image, image_size, only_boxes, safe_name
+from eachmask.data.formats import coco
+from eachmask.data.formats.segmentations import LEAVES, Mistakes, Rasterized, Rows, Size, rasterize_readable
+from eachmask.files.json_lists import JsonList, read_object
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import Category, Instances, UserError
+from eachmask.structures.rle_codec import offsets_of
+
+_SPLITS = ("train", "val", "valid", "test")
+
+
+def find_coco_files(source: Path) -> list[Path]:
+    """The instances files of a folder: in it, or in its folder ``annotations``; or the file itself."""
+    if source.is_file():
+        return [source]
+    for folder in (source, source / "annotations"):
+        found = sorted(folder.glob("instances*.json")) or [p for p in sorted(folder.glob("*.json")) if _is_coco(p)]
+        if found:
+            return found
+    return sorted(source.glob("*/_annotations.coco.json"))
+
+
+def _is_coco(path: Path) -> bool:
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        text = handle.read() if path.stat().st_size < 10**8 else handle.read(10**6)
+    return '"images"' in text and '"annotations"' in text and '"file_name"' in text
+
+
+def read_coco_folder(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
+    """Read all instances files; each is a split, named after its file.
+
+    Raises:
+        UserError: there is no instances file, or none of them is JSON of the known make.
+    """
+    files = find_coco_files(source)
+    if not files:
+        raise UserError(f"{source} holds no COCO instances file: name it instances_train.json")
+    result = AnnotatedSet((), {})
+    contents = {}
+    for path in progress("parsing", files):
+        try:
+            contents[path] = _content(path)
+        except UserError as error:
+            if len(files) == 1:
+                raise
+            result.problems.append(Problem(str(path), "", str(error), "the other files are read", "file"))
+    if not contents:
+        raise UserError(result.problems[0].what)
+    result.categories = _joined_categories(contents)
+    for content in contents.values():
+        for key, fields in coco.read_category_fields(content["categories"]).items():
+            result.category_fields.setdefault(key, fields)
+    for path, content in contents.items():
+        split = _split_name(path)
+        reader = _Reader(path, _image_folders(path, split), result.categories, result.problems)
+        result.splits.setdefault(split, []).extend(reader.images(content, progress))
+    return result
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """An instances file; its images and annotations are parsed one by one when they are asked for."""
+    content = read_object(path, {"images": JsonList, "annotations": _Annotations})
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), JsonList | list):
+            raise UserError(f"{path} is no COCO instances file: it has no list named {key!r}")
+    return content
+
+
+def write_coco_folder(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
+    """Write instances_SPLIT.json and images/SPLIT; the format holds everything."""
+    target.mkdir(parents=True, exist_ok=True)
+    for split, image in progress("writing", list(data.images())):
+        copy_image(image, target / "images" / split / image.name)
+    for split, images in data.splits.items():
+        if images:
+            coco.write_coco(
+                target / f"instances_{split}.json",
+                _Samples(images, data.categories),
+                image_fields=[p.fields for p in images],
+                category_fields=data.category_fields,
+            )
+    return []
+
+
+class _Samples(Sequence[tuple[str, Instances]]):
+    """Names and objects of images; the objects are unpacked one image at a time."""
+
+    def __init__(self, images: Sequence[AnnotatedImage], categories: tuple[Category, ...]) -> None:
+        self._images, self._categories = images, categories
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, Instances]: ...
+    @overload
+    def __getitem__(self, index: slice) -> _Samples: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, Instances] | _Samples:
+        if isinstance(index, slice):
+            return _Samples(self._images[index], self._categories)
+        image = self._images[index]
+        return image.name, replace(image.targets, categories=self._categories)
+
+
+def _joined_categories(contents: dict[Path, dict[str, Any]]) -> tuple[Category, ...]:
+    """The categories of all files; an id must mean the same everywhere."""
+    by_id: dict[int, Category] = {}
+    for path, content in contents.items():
+        for category in coco.read_categories(content["categories"], path):
+            known = by_id.setdefault(category.id, category)
+            if known.name != category.name:
+                raise UserError(
+                    f"{path}: category {category.id} is {category.name!r}, but another file of the data set calls it "
+                    f"{known.name!r}: give each category one id"
+                )
+    return tuple(by_id.values())
+
+
+def _split_name(path: Path) -> str:
+    name = path.parent.name if path.name == "_annotations.coco.json" else path.stem
+    words = [w for w in re.split(r"[^a-z]+", name.lower().replace("instances", "")) if w]
+    return next((w for w in words if w in _SPLITS), "all")
+
+
+def _image_folders(path: Path, split: str) -> tuple[Path, Path]:
+    """Where the names of images start from: the folder of the split's images, or the data set itself."""
+    base = path.parent.parent if path.parent.name == "annotations" else path.parent
+    year = re.search(r"\d{4}", path.stem)
+    own = path.stem.removeprefix("instances_")
+    names = [f"images/{own}", own, f"images/{split}", f"{split}{year.group() if year else ''}", "images", split, "."]
+    return next(base / name for name in names if (base / name).is_dir()), base
+
+
+class _Annotations(JsonList):
+    """The annotations of a file; whose they are is noted when they pass."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.images: dict[int | str, int] = {}
+        """The images that annotations name, numbered as they come."""
+        self.owners = array("q")
+        """(N,) numbers of ``images``; -1 where an annotation names none or is none."""
+        self.same_id: list[int] = []
+        """Places of those whose id another has had."""
+        self._ids: set[int | str | None] = set()
+
+    def append(self, begin: int, end: int, entry: Any) -> None:
+        super().append(begin, end, entry)
+        if not _has_an_id(entry) or not isinstance(entry.get("image_id"), int | str):
+            self.owners.append(-1)
+            return
+        if entry.get("id") in self._ids:
+            self.same_id.append(len(self.owners))
+        self._ids.add(entry.get("id"))
+        self.owners.append(self.images.setdefault(entry["image_id"], len(self.images)))
+
+
+def _has_an_id(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("id"), int | str | None)
+
+
+@dataclass
+class _Reader:
+    file: Path
+    folders: tuple[Path, Path]
+    categories: tuple[Category, ...]
+    problems: list[Problem]
+    refused: set[int | str] = field(default_factory=set)
+    """Images whose entries cannot be used."""
+
+    def images(self, content: dict[str, Any], progress: Progress) -> Iterator[AnnotatedImage]:
+        records = coco.Records(self._records(content["images"]))
+        annotations: _Annotations = content["annotations"]
+        places, first = self._by_image(annotations, {record["id"]: i for i, record in enumerate(records)})
+        label_of = {category.id: label for label, category in enumerate(self.categories)}
+        num_boxes = 0
+
+        def pages() -> Iterator[tuple[tuple[dict[str, Any], list[dict[str, Any]]], Rows, Size]]:
+            for i, record in enumerate(progress("reading", records)):
+                own = annotations.take(places[first[i] : first[i + 1]].tolist())
+                rows = list(self._of_known_class(own, label_of))
+                yield (record, rows), rows, (record["height"], record["width"])
+
+        for (record, rows), drawn, mistakes in rasterize_readable(pages()):
+            num_boxes += sum(not row.get("segmentation") for row in compress(rows, (drawn.area > 0).tolist()))
+            yield self._image(record, rows, drawn, mistakes, label_of)
+        self.problems += only_boxes(self.file, num_boxes)
+
+    def _by_image(
+        self, annotations: _Annotations, image: Mapping[Any, int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places in the file of the annotations that have an image, image by image, and where each image's begin."""
+        number = np.array([*(image.get(key, -1) for key in annotations.images), -1])
+        owners = number[np.array(annotations.owners, np.int64)]
+        for place in sorted({*np.flatnonzero(owners < 0).tolist(), *annotations.same_id}):
+            row = annotations[place]
+            if owners[place] >= 0:
+                self._problem(row, "another annotation has the same id", "number them anew", "duplicate id", "warning")
+            elif not _has_an_id(row):
+                self._problem(row, "it is no annotation with an id", "mend or delete it", "annotation")
+            elif isinstance(key := row.get("image_id"), int | str) and key in self.refused:
+                self._problem(row, "the entry of its image cannot be used", "mend that entry", "orphan")
+            else:
+                self._problem(row, "its image is not in the list of images", "add the image or delete it", "orphan")
+        order = np.argsort(owners, kind="stable")
+        ends = offsets_of(np.bincount(owners + 1, minlength=len(image) + 1))
+        return order, ends[1:]
+
+    def _records(self, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        ids: set[Any] = set()
+        names: set[str] = set()
+        for number, row in enumerate(map(coco.with_file_name, rows), start=1):
+            try:
+                key, name = row["id"], safe_name(str(row["file_name"]), self.file)
+                hash(key)
+                height, width = self._size(row, name)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                reason = str(error) if isinstance(error, UserError) else "id, file_name, width or height is missing"
+                self.problems.append(Problem(str(self.file), f"image {number}", reason, "mend its entry", "image"))
+                if isinstance(row, dict) and isinstance(row.get("id"), int | str):
+                    self.refused.add(row["id"])
+                continue
+            if key in ids or name in names or height < 1 or width < 1:
+                what = "its size is no size" if key not in ids and name not in names else "it is listed twice"
+                self.problems.append(Problem(str(self.file), f"image {key}", what, "mend its entry", "duplicate id"))
+                continue
+            ids.add(key)
+            names.add(name)
+            yield {**row, "file_name": name, "height": height, "width": width}
+
+    def _size(self, row: Mapping[str, Any], name: str) -> Size:
+        """(height, width) as the entry says, or, where it says neither, those of the file."""
+        if row.get("height") is not None or row.get("width") is not None:
+            return int(row["height"]), int(row["width"])
+        size = image_size(coco.image_file(name, self.folders))
+        what, remedy = "it has neither width nor height", f"those of the file are taken, {size[1]} x {size[0]}"
+        self.problems.append(Problem(str(self.file), f"image {row['id']}", what, remedy, "image", "warning"))
+        return size
+
+    def _image(
+        self,
+        record: dict[str, Any],
+        rows: list[dict[str, Any]],
+        drawn: Rasterized,
+        mistakes: Mistakes,
+        label_of: Mapping[int, int],
+    ) -> AnnotatedImage:
+        some = drawn.area > 0
+        for i in np.flatnonzero(~some).tolist():
+            row = rows[i]
+            if i in mistakes.unread:
+                what = f"its segmentation cannot be read ({mistakes.unread[i]})"
+                self._problem(row, what, "draw it anew or delete it")
+                continue
+            few = all(len(ring) < 6 for ring in row["segmentation"]) if isinstance(row.get("segmentation"), list) else 0
+            what = "its outline has fewer than three points" if few else "it covers no pixel of the image"
+            self._problem(row, what, "delete it or draw it anew", "empty")
+        for i in mistakes.outside:
+            self._problem(rows[i], *LEAVES)
+        rows = list(compress(rows, some.tolist()))
+        self._check_boxes(rows, drawn.boxes[some], record)
+        points = self._keypoints(rows)
+        targets = Instances(
+            image_size=drawn.masks.size,
+            boxes=torch.from_numpy(drawn.boxes[some]),
+            masks=drawn.masks if some.all() else drawn.masks[some],
+            labels=torch.tensor([label_of[row["category_id"]] for row in rows], dtype=torch.int64),
+            crowd=torch.tensor([coco.is_crowd(row) for row in rows], dtype=torch.bool),
+            keypoints=None if points is None else torch.from_numpy(points),
+            categories=self.categories,
+        )
+        ids = tuple(str(row.get("id")) for row in rows)
+        fields = coco.read_image_fields(record)
+        name, (folder, _) = record["file_name"], self.folders
+        place = coco.image_file(name, self.folders)
+        name = place.relative_to(folder).as_posix() if place.is_relative_to(folder) else name
+        return AnnotatedImage(name, place, targets, ids, fields)
+
+    def _of_known_class(self, rows: list[dict[str, Any]], label_of: dict[int, int]) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            number = coco.whole_number(row.get("category_id"))
+            if number in label_of:
+                yield row if isinstance(row["category_id"], int) else {**row, "category_id": number}
+            else:
+                what = f"category_id {row.get('category_id')} is not among the categories"
+                self._problem(row, what, "add the category or mend the id", "category")
+
+    def _keypoints(self, rows: list[dict[str, Any]]) -> NDArray[np.float32] | None:
+        """Those that can be read; the others are named."""
+        try:
+            return coco.packed_keypoints(rows)
+        except (TypeError, ValueError):
+            pass
+        readable = []
+        for row in rows:
+            try:
+                coco.packed_keypoints([row])
+                readable.append(row)
+            except (TypeError, ValueError):
+                what, remedy = "its keypoints cannot be read", "write x, y and visibility of each, or none"
+                self._problem(row, what, remedy, "keypoints")
+                readable.append({**row, "keypoints": None})
+        return coco.packed_keypoints(readable)
+
+    def _check_boxes(self, rows: list[dict[str, Any]], tight: Any, record: dict[str, Any]) -> None:
+        height, width = record["height"], record["width"]
+        box = np.array([coco.box_of(row) for row in rows], np.float64).reshape(-1, 4)
+        (x, y, w, h), remedy = box.T, "the box of its mask is taken"
+        given = np.isfinite(box).all(1)
+        flat = given & ((w <= 0) | (h <= 0))
+        outside = given & ~flat & ((x < -1) | (y < -1) | (x + w > width + 1) | (y + h > height + 1))
+        gap = np.abs(tight - np.stack([x, y, x + w, y + h], 1)).max(1, initial=0)
+        another = given & ~flat & ~outside & (gap > np.maximum(5, 0.1 * np.maximum(w, h)))
+        for i in np.flatnonzero(~given | flat | outside | another):
+            if flat[i]:
+                self._problem(rows[i], f"its box {w[i]:g} x {h[i]:g} is degenerate", remedy, "degenerate box")
+            elif outside[i]:
+                self._problem(rows[i], "its box leaves the image", remedy, "outside", "warning")
+            elif another[i]:
+                self._problem(rows[i], "its box does not fit its mask", remedy, "box and mask", "warning")
+            else:
+                self._problem(rows[i], "it has no box of four numbers", remedy, "degenerate box", "warning")
+
+    def _problem(self, row: Any, what: str, remedy: str, kind: str = "segmentation", severity: str = "error") -> None:
+        name = f"annotation {row.get('id')}" if isinstance(row, dict) else "an annotation"
+        if isinstance(row, dict) and row.get("image_id") is not None:
+            name += f" of image {row['image_id']}"
+        self.problems.append(Problem(str(self.file), name, what, remedy, kind, severity))

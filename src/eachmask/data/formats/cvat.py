@@ -1,0 +1,226 @@
+"""CVAT for images 1.1: one annotations.xml with polygons, boxes and run-length masks.
+
+A ``mask`` element holds ``rle``: run lengths within its window, row by row, background first. Objects with
+holes or several parts are written so; all others as polygons. Crowd regions carry the attribute ``crowd``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree.ElementTree import Element, SubElement
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.data.dataset import (
+    AnnotatedImage,
+    AnnotatedSet,
+    Problem,
+    copy_image,
+    crowd_of,
+    instances_of,
+    labels_of,
+    masks_of,
+    named_categories,
+    safe_name,
+)
+from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
+from eachmask.files.progress import Progress, no_progress
+from eachmask.files.untrusted_xml import children_of_root, write_children
+from eachmask.structures import RLE, Category, UserError
+
+_ROOT = "annotations"
+_SHAPES = ("polygon", "box", "mask", "ellipse")
+_WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")
+
+
+class _Page(NamedTuple):
+    """What the file says of an image besides its outlines."""
+
+    name: str
+    split: str
+    shapes: list[str]
+    """What each is called in messages."""
+    labels: list[int]
+    crowd: list[bool]
+
+
+def read_cvat(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
+    """Read a folder with annotations.xml, or the file itself: twice, image by image, since the classes come first.
+
+    Raises:
+        UserError: the file is missing, cut off, refused (DOCTYPE) or no CVAT export.
+    """
+    path = source / "annotations.xml" if source.is_dir() else source
+    categories, num_images = _survey(path)
+    result = AnnotatedSet(categories, {})
+    images = (element for element in children_of_root(path, _ROOT) if element.tag == "image")
+    counted = (image for _, image in zip(progress("reading", range(num_images)), images, strict=True))
+    for page, drawn, mistakes in rasterize_readable(_pages(counted, path, result)):
+        result.problems += (Problem(str(path), page.shapes[i], *LEAVES) for i in mistakes.outside)
+        for i in np.flatnonzero(drawn.area == 0).tolist():
+            why, remedy, kind = "it covers no pixel", "delete it", "empty"
+            if i in mistakes.unread:
+                why, remedy, kind = f"it cannot be read ({mistakes.unread[i]})", "draw it anew", "annotation"
+            result.problems.append(Problem(str(path), page.shapes[i], why, remedy, kind))
+        targets = instances_of(drawn, page.labels, page.crowd, categories)
+        record = AnnotatedImage(page.name, _find(path.parent, page.split, page.name), targets)
+        result.splits.setdefault(page.split, []).append(record)
+    return result
+
+
+def _survey(path: Path) -> tuple[tuple[Category, ...], int]:
+    """The classes, declared ones first, and the number of images."""
+    ids: dict[str, str | None] = {}
+    used: dict[str, None] = {}
+    num_images = num_tracks = 0
+    for element in children_of_root(path, _ROOT):
+        num_images += element.tag == "image"
+        num_tracks += element.tag == "track"
+        if element.tag == "meta":
+            declared = [label for label in element.findall(".//labels/label") if label.findtext("name")]
+            ids |= {str(label.findtext("name")): label.get("category_id") for label in declared}
+        used |= {str(s.get("label")): None for s in element.iter() if s.tag in _SHAPES and s.get("label")}
+    if num_tracks and not num_images:
+        raise UserError(f"{path} holds {num_tracks} tracks of a video: export the task as CVAT for images 1.1")
+    return tuple(_with_id(c, ids.get(c.name)) for c in named_categories([*ids, *used])), num_images
+
+
+def write_cvat(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
+    """Write annotations.xml and images/SPLIT; the format holds holes, parts, overlaps."""
+    write_children(target / "annotations.xml", _ROOT, _elements(target, data, progress))
+    return []
+
+
+def _elements(target: Path, data: AnnotatedSet, progress: Progress) -> Iterator[Element]:
+    """The head of the file, and each image when it is copied."""
+    version = Element("version")
+    version.text = "1.1"
+    yield version
+    meta = Element("meta")
+    labels = SubElement(SubElement(meta, "task"), "labels")
+    for category in data.categories:
+        label = SubElement(labels, "label", category_id=str(category.id))
+        SubElement(label, "name").text = category.name
+        attributes = SubElement(label, "attributes")
+        attribute = SubElement(attributes, "attribute")
+        for tag, text in (("name", "crowd"), ("input_type", "checkbox"), ("default_value", "false")):
+            SubElement(attribute, tag).text = text
+    yield meta
+    for number, (split, record) in enumerate(progress("writing", list(data.images()))):
+        copy_image(record, target / "images" / split / record.name)
+        height, width = record.targets.image_size
+        image = Element("image", id=str(number), name=record.name, subset=split)
+        image.set("width", str(width))
+        image.set("height", str(height))
+        _write_objects(image, record, data.categories)
+        yield image
+
+
+def row_runs(crop: NDArray[np.bool_]) -> list[int]:
+    """(h, w) bitmap -> CVAT's run lengths: row by row, background first (0 where the first pixel is inside)."""
+    flat = crop.reshape(-1)
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    return [0, *runs] if flat.size and flat[0] else list(runs)
+
+
+def crop_of_runs(runs: list[int], height: int, width: int) -> NDArray[np.bool_]:
+    """The inverse of :func:`row_runs`.
+
+    Raises:
+        ValueError: the runs do not fill the window, or one is negative.
+    """
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError(f"its runs hold {sum(runs)} pixels, its window {width} x {height}")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(height, width)
+
+
+def _with_id(category: Category, own: str | None) -> Category:
+    return Category(int(own), category.name) if own is not None and own.lstrip("-").isdigit() else category
+
+
+def _write_objects(image: Element, record: AnnotatedImage, categories: tuple[Category, ...]) -> None:
+    masks = masks_of(record.targets)
+    polygons, bitmaps = masks.to_polygons(), masks.to_bitmaps()
+    for i, (label, crowd) in enumerate(zip(labels_of(record.targets), crowd_of(record.targets), strict=True)):
+        outers, holes = polygons.outers[i], polygons.holes[i]
+        if len(outers) == 1 and not holes:
+            shape = SubElement(image, "polygon", points=";".join(f"{x:.2f},{y:.2f}" for x, y in outers[0]))
+        else:
+            crop, (x, y) = bitmaps.crops[i], bitmaps.origins[i].tolist()
+            shape = SubElement(image, "mask", rle=", ".join(map(str, row_runs(crop))))
+            window = {"left": x, "top": y, "width": crop.shape[1], "height": crop.shape[0]}
+            shape.attrib |= {key: str(value) for key, value in window.items()}
+        shape.attrib |= {"label": categories[label].name, "occluded": "0", "source": "manual", "z_order": str(i)}
+        SubElement(shape, "attribute", name="crowd").text = "true" if crowd else "false"
+
+
+def _pages(images: Iterable[Element], path: Path, result: AnnotatedSet) -> Iterator[tuple[_Page, Rows, Size]]:
+    """Each image with the outlines of its objects, not yet filled."""
+    label_of = {category.name: i for i, category in enumerate(result.categories)}
+    for image in images:
+        try:
+            page = _Page(safe_name(image.get("name", ""), path), image.get("subset") or "all", [], [], [])
+            size = (int(image.get("height", "")), int(image.get("width", "")))
+            if min(size) < 1:
+                raise ValueError("its size is no size")
+        except ValueError as error:
+            what = str(error) if isinstance(error, UserError) else "width and height must be whole numbers above 0"
+            result.problems.append(Problem(str(path), f"image {image.get('id')}", what, "export it again", "image"))
+            continue
+        rows = []
+        for number, shape in enumerate((s for s in image if s.tag in _SHAPES + _WITHOUT_AREA), start=1):
+            where = f"{shape.tag} {number} of {page.name}"
+            try:
+                if shape.tag in _WITHOUT_AREA:
+                    raise ValueError(f"a {shape.tag} has no area")
+                row = {"segmentation": _segmentation(shape, size)}
+                page.labels.append(label_of[shape.get("label", "")])
+            except KeyError:
+                result.problems.append(Problem(str(path), where, "it has no label", "give it one", "category"))
+                continue
+            except (ValueError, TypeError) as error:
+                result.problems.append(Problem(str(path), where, f"it cannot be read ({error})", "draw it anew"))
+                continue
+            rows.append(row)
+            page.shapes.append(where)
+            page.crowd.append(any(a.get("name") == "crowd" and a.text == "true" for a in shape.findall("attribute")))
+        yield page, rows, size
+
+
+def _segmentation(shape: Element, size: Size) -> Any:
+    """A shape as COCO writes it: its ring, or its run lengths."""
+    if shape.tag == "polygon":
+        return [[float(v) for v in shape.get("points", "").strip("; ").replace(";", ",").split(",")]]
+    if shape.tag == "box":
+        x1, y1, x2, y2 = (float(shape.get(k, "")) for k in ("xtl", "ytl", "xbr", "ybr"))
+        return [_turned(np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]), shape)]
+    if shape.tag == "ellipse":
+        x, y, across, down = (float(shape.get(k, "")) for k in ("cx", "cy", "rx", "ry"))
+        angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+        return [_turned(np.stack([x + across * np.cos(angle), y + down * np.sin(angle)], 1), shape)]
+    left, top, width, height = (int(shape.get(k, "")) for k in ("left", "top", "width", "height"))
+    if not (0 < width <= size[1] and 0 < height <= size[0]):
+        raise ValueError(f"its window of {width} x {height} is larger than the image, or empty")
+    runs = [int(word) for word in shape.get("rle", "").split(",")]
+    return RLE.from_bitmaps(crop_of_runs(runs, height, width)[None]).shift(left, top, size).to_coco()[0]
+
+
+def _turned(ring: NDArray[np.float64], shape: Element) -> list[float]:
+    """The ring x1, y1, x2, y2 ..., turned clockwise about its center by the shape's rotation, in degrees."""
+    degrees = float(shape.get("rotation", "0"))
+    if degrees:
+        angle, center = np.deg2rad(degrees), ring.mean(0)
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])  # y points down
+        ring = (ring - center) @ turn + center
+    numbers: list[float] = ring.ravel().tolist()
+    return numbers
+
+
+def _find(base: Path, split: str, name: str) -> Path:
+    places = [base / "images" / split / name, base / "images" / name, base / split / name, base / name]
+    return next((p for p in places if p.is_file()), places[0])

@@ -1,0 +1,275 @@
+"""LabelMe: one JSON file per image, with shapes.
+
+Objects of one part without holes are written as ``polygon``. All others are ``mask`` shapes, a PNG of the object's
+window in base64 (known to LabelMe since 5.2), so nothing is lost. Crowd regions carry the flag ``crowd``.
+Read are also ``rectangle``, ``circle``, and shapes that one ``group_id`` makes parts of one object.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eachmask.data.dataset import (
+    AnnotatedImage,
+    AnnotatedSet,
+    Problem,
+    copy_image,
+    crowd_of,
+    find_image,
+    image_size,
+    instances_of,
+    labels_of,
+    masks_of,
+    with_targets,
+)
+from eachmask.data.formats.segmentations import LEAVES, Rasterized, Rows, Size, rasterize_readable
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import RLE, Category, Instances, UserError
+
+_CLASSES = "classes.json"
+
+
+class _Page(NamedTuple):
+    """What a file says besides the outlines; the lists have an entry for each shape that has one."""
+
+    file: Path
+    split: str
+    name: str
+    image: Path
+    numbers: list[int]
+    """The shape's place in the file, from 1."""
+    objects: list[Hashable]
+    """Which object it is a part of."""
+    labels: list[int]
+    crowd: list[bool]
+    refused: dict[int, str]
+    """What is wrong with each shape that cannot be used, by its place in the file."""
+
+
+def read_labelme(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
+    """Read all LabelMe files below a folder; its own folders are the splits.
+
+    Raises:
+        UserError: there is none.
+    """
+    result = AnnotatedSet((), {})
+    known = _known_categories(source / _CLASSES)
+    label_of = {name: i for i, name in enumerate(known)}
+    ours = (source / _CLASSES, source / "convert-report.json")
+    files = [path for path in sorted(source.rglob("*.json")) if path not in ours]
+    for page, drawn, mistakes in rasterize_readable(
+        _pages(progress("reading", files), source, label_of, result.problems)
+    ):
+        where = [f"shape {number}" for number in page.numbers]
+        result.problems += (Problem(str(page.file), where[i], *LEAVES) for i in mistakes.outside)
+        bad = dict(page.refused)
+        for i in np.flatnonzero(drawn.area == 0).tolist():
+            why = mistakes.unread.get(i)
+            bad[page.numbers[i]] = f"it cannot be read ({why})" if why else "it covers no pixel"
+        for number, what in sorted(bad.items()):
+            result.problems.append(Problem(str(page.file), f"shape {number}", what, "draw it anew or delete it"))
+        image = AnnotatedImage(page.name, page.image, instances_of(*_objects(page, drawn), ()))
+        result.splits.setdefault(page.split, []).append(image)
+    if not len(result) and all(problem.kind == "file" for problem in result.problems):
+        raise UserError(f"{source} holds no LabelMe files (JSON with a list named shapes)")
+    return _with_categories(result, known, label_of)
+
+
+def write_labelme(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
+    """Write SPLIT/NAME.json beside the images, and classes.json with the data set's ids."""
+    target.mkdir(parents=True, exist_ok=True)
+    ids = [{"id": c.id, "name": c.name} for c in data.categories]
+    (target / _CLASSES).write_text(json.dumps(ids), encoding="utf-8")
+    for split, image in progress("writing", list(data.images())):
+        copy_image(image, target / split / image.name)
+        height, width = image.targets.image_size
+        content: dict[str, Any] = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": _shapes(image, data.categories),
+            "imagePath": Path(image.name).name,
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        path = target / split / f"{image.stem}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return []
+
+
+def _shapes(image: AnnotatedImage, categories: tuple[Category, ...]) -> list[dict[str, Any]]:
+    masks = masks_of(image.targets)
+    polygons, bitmaps = masks.to_polygons(), masks.to_bitmaps()
+    shapes = []
+    for i, (label, crowd) in enumerate(zip(labels_of(image.targets), crowd_of(image.targets), strict=True)):
+        outers, holes = polygons.outers[i], polygons.holes[i]
+        shape: dict[str, Any] = {"label": categories[label].name, "group_id": None, "flags": {}, "description": ""}
+        if crowd:
+            shape["flags"] = {"crowd": True}
+        if len(outers) == 1 and not holes:
+            shape |= {"shape_type": "polygon", "points": outers[0].astype(float).tolist(), "mask": None}
+        else:
+            shape |= _mask_shape(bitmaps.crops[i], *bitmaps.origins[i].tolist())
+        shapes.append(shape)
+    return shapes
+
+
+def _mask_shape(crop: NDArray[np.bool_], x: int, y: int) -> dict[str, Any]:
+    """The window's corners, both inside it, and its pixels as PNG."""
+    data = bytes(cv2.imencode(".png", crop.astype(np.uint8) * np.uint8(255))[1])
+    points = [[float(x), float(y)], [float(x + crop.shape[1] - 1), float(y + crop.shape[0] - 1)]]
+    return {"shape_type": "mask", "points": points, "mask": base64.b64encode(data).decode("ascii")}
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def _known_categories(path: Path) -> dict[str, Category]:
+    """Those of classes.json, by name; none where there is no such file."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {str(row["name"]): Category(int(row["id"]), str(row["name"])) for row in rows}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path} must be a list of objects with id and name") from None
+
+
+def _with_categories(data: AnnotatedSet, known: dict[str, Category], label_of: dict[str, int]) -> AnnotatedSet:
+    """Labels were numbered as they came; now further ones follow the known in alphabetical order, numbered on."""
+    first = max((category.id for category in known.values()), default=0) + 1
+    further = sorted(set(label_of) - set(known))
+    categories = (*known.values(), *(Category(i, name) for i, name in enumerate(further, start=first)))
+    place = {category.name: i for i, category in enumerate(categories)}
+    lookup = torch.tensor([place[name] for name in label_of], dtype=torch.int64)
+
+    def named(targets: Instances) -> Instances:
+        return replace(targets, labels=lookup[labels_of(targets)], categories=categories)
+
+    return with_targets(data, categories, named)
+
+
+def _pages(
+    files: Iterable[Path], source: Path, label_of: dict[str, int], problems: list[Problem]
+) -> Iterator[tuple[_Page, Rows, Size]]:
+    """Each file with the outlines of its shapes, not yet filled; names that are new get the next label."""
+    for path in files:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            if not isinstance(content.get("shapes"), list):
+                raise ValueError("it has no list of shapes")
+        except (OSError, ValueError, AttributeError) as error:
+            problems.append(Problem(str(path), "", f"no LabelMe file ({error})", "mend or remove it", "file"))
+            continue
+        for shape in content["shapes"]:
+            if isinstance(shape, dict) and shape.get("label") not in (None, ""):
+                label_of.setdefault(str(shape["label"]), len(label_of))
+        inner, image = path.relative_to(source), _image(path, content, source)
+        try:
+            size = _size(content, image)
+            if min(size) < 1:
+                raise ValueError
+        except (TypeError, ValueError):
+            what = "imageHeight and imageWidth must be whole numbers above 0"
+            problems.append(Problem(str(path), "", what, "save it anew in LabelMe", "image"))
+            continue
+        split = inner.parts[0] if len(inner.parts) > 1 else "all"
+        name = path.with_suffix(image.suffix).relative_to(source / split if len(inner.parts) > 1 else source)
+        page = _Page(path, split, name.as_posix(), image, [], [], [], [], {})
+        yield page, list(_rows(content["shapes"], page, size, label_of)), size
+
+
+def _rows(shapes: Sequence[Any], page: _Page, size: Size, label_of: dict[str, int]) -> Iterator[dict[str, Any]]:
+    for number, shape in enumerate(shapes, start=1):
+        try:
+            row = {"segmentation": _segmentation(shape, size)}
+            if shape.get("label") in (None, ""):
+                raise ValueError("it has no label")
+            label, group, flags = str(shape["label"]), shape.get("group_id"), shape.get("flags") or {}
+            crowd = bool(flags.get("crowd"))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            page.refused[number] = f"it cannot be read ({error})"
+            continue
+        page.numbers.append(number)
+        page.objects.append(number if group is None else ("group", str(group), label))
+        page.labels.append(label_of[label])
+        page.crowd.append(crowd)
+        yield row
+
+
+def _objects(page: _Page, drawn: Rasterized) -> tuple[Rasterized | RLE, list[int], list[bool]]:
+    """Masks, labels and crowd flags, shapes of one group united."""
+    if len(set(page.objects)) == len(page.objects):
+        return drawn, page.labels, page.crowd
+    members: dict[Hashable, list[int]] = {}
+    for i in np.flatnonzero(drawn.area).tolist():
+        members.setdefault(page.objects[i], []).append(i)
+    masks = RLE.cat([RLE.empty(drawn.masks.size), *(drawn.masks[own].union() for own in members.values())])
+    first = [own[0] for own in members.values()]
+    return masks, [page.labels[i] for i in first], [page.crowd[i] for i in first]
+
+
+def _image(path: Path, content: dict[str, Any], source: Path) -> Path:
+    """The image where the file says it is, within the data set, or beside it: by the name it gives, or by its own."""
+    named = str(content.get("imagePath") or "").replace("\\", "/")
+    name = Path(named).name
+    for place in (path.parent / named, path.parent / name) if name else ():
+        if place.is_file() and place.resolve().is_relative_to(source.resolve()):
+            return place
+    return find_image(path.parent, path.stem) or path.parent / (name or f"{path.stem}.jpg")
+
+
+def _size(content: dict[str, Any], image: Path) -> Size:
+    """(height, width) as the file says, or, where an old one does not, those of the image.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    return image_size(image) if height is None and width is None else (int(height or 0), int(width or 0))
+
+
+def _segmentation(shape: dict[str, Any], size: Size) -> Any:
+    """A shape as COCO writes it: its ring, or its run lengths."""
+    kind = shape.get("shape_type") or "polygon"
+    points = np.asarray(shape["points"], np.float64).reshape(-1, 2)
+    if kind == "mask":
+        return _read_mask(shape, points, size).to_coco()[0]
+    if kind == "rectangle" and len(points) == 2:
+        (x1, y1), (x2, y2) = points.min(0), points.max(0)
+        points = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+    elif kind == "circle":
+        if len(points) != 2:
+            raise ValueError("a circle needs its center and a point on it")
+        angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+        radius = np.hypot(*(points[1] - points[0]))
+        points = points[0] + radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+    elif kind not in ("polygon", "rectangle", "rotation", "oriented_rectangle"):  # of four corners, as some tools write
+        raise ValueError(f"a {kind} has no area")
+    return [points.ravel().tolist()]
+
+
+def _read_mask(shape: dict[str, Any], points: NDArray[np.float64], size: tuple[int, int]) -> RLE:
+    try:
+        data = np.frombuffer(base64.b64decode(shape["mask"], validate=True), np.uint8)
+    except (binascii.Error, TypeError):
+        raise ValueError("its mask is not base64") from None
+    pixels = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    if pixels is None:
+        raise ValueError("its mask is no PNG")
+    if not np.isfinite(points).all() or len(points) != 2:
+        raise ValueError("a mask needs the two corners of its window")
+    x, y = (round(float(v)) for v in points[0])
+    return RLE.from_bitmaps((pixels > 0)[None]).shift(x, y, size)

@@ -1,0 +1,224 @@
+"""Pascal VOC segmentation (Everingham et al., IJCV 2010): palette PNGs of objects and classes, XML per image.
+
+``SegmentationObject/NAME.png`` numbers the objects, and the i-th ``<object>`` of ``Annotations/NAME.xml`` says
+what number i is; ``SegmentationClass`` paints classes; 255 is void (border or ignored). Beyond 254 objects or
+classes the PNGs are 16-bit and void is 65,535. A crowd region is an object with ``<crowd>1</crowd>`` and
+``<difficult>1</difficult>``, void in the class map. ``classes.txt`` (ours) lists ids and names.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from eachmask.data.dataset import (
+    AnnotatedImage,
+    AnnotatedSet,
+    Problem,
+    copy_image,
+    crowd_of,
+    find_image,
+    instances_of,
+    labels_of,
+    masks_of,
+    named_categories,
+)
+from eachmask.data.formats.folder import painted
+from eachmask.files.progress import Progress, no_progress
+from eachmask.files.untrusted_xml import parse_xml, write_xml
+from eachmask.structures import RLE, Category, UserError
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""VOC's own twenty, ids 1..20."""
+
+
+def read_voc(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
+    """Read a folder with JPEGImages, SegmentationObject, SegmentationClass and Annotations.
+
+    Raises:
+        UserError: there is no SegmentationObject folder.
+    """
+    if not (source / "SegmentationObject").is_dir():
+        raise UserError(f"{source} has no folder SegmentationObject: boxes alone are no masks")
+    result = AnnotatedSet(_read_categories(source), {})
+    for split, name in progress("reading", _names(source)):
+        record = _read_image(source, name, split, result)
+        if record is not None:
+            result.splits.setdefault(split, []).append(record)
+    return result
+
+
+def write_voc(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
+    """Write the five folders; where objects overlap the smaller keeps the pixel."""
+    wide = 0
+    names: dict[str, list[str]] = {split: [] for split in data.splits}
+    stems = Counter(record.stem for _, record in data.images())  # VOC keeps all splits in one folder
+    for split, record in progress("writing", list(data.images())):
+        stem = record.stem.replace("/", "__")
+        name = f"{split}__{stem}" if stems[record.stem] > 1 else stem
+        names[split].append(name)
+        copy_image(record, target / "JPEGImages" / f"{name}{Path(record.name).suffix}")
+        wide += _write_maps(target, name, record, data.categories)
+        _write_xml(target, name, record, data.categories)
+    for split, lines in names.items():
+        path = target / "ImageSets" / "Segmentation" / f"{split}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    rows = "".join(f"{c.id} {c.name}\n" for c in data.categories)
+    (target / "classes.txt").write_text(rows, encoding="utf-8")
+    return [f"{wide} images have more than 254 objects or classes and got 16-bit PNGs"] if wide else []
+
+
+def palette() -> list[int]:
+    """VOC's 256 colors, flat R, G, B: the bits of the index dealt to the channels, highest first."""
+    index = np.arange(256)
+    colors = np.zeros((256, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colors[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return [int(v) for v in colors.reshape(-1)]
+
+
+def _write_maps(target: Path, name: str, record: AnnotatedImage, categories: tuple[Category, ...]) -> bool:
+    numbers = painted(masks_of(record.targets))
+    ids = np.array([0, *(k + 1 for k in labels_of(record.targets))])
+    wide = len(record.targets) > 254 or len(categories) > 254
+    ids[1:][np.array(crowd_of(record.targets), bool)] = 65535 if wide else 255
+    for folder, pixels in (("SegmentationObject", numbers), ("SegmentationClass", ids[numbers])):
+        path = target / folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if wide:
+            path.write_bytes(bytes(cv2.imencode(".png", pixels.astype(np.uint16))[1]))
+            continue
+        image = Image.fromarray(pixels.astype(np.uint8))
+        image.putpalette(palette())
+        image.save(path)
+    return wide
+
+
+def _write_xml(target: Path, name: str, record: AnnotatedImage, categories: tuple[Category, ...]) -> None:
+    height, width = record.targets.image_size
+    root = Element("annotation")
+    SubElement(root, "folder").text = target.name
+    SubElement(root, "filename").text = f"{name}{Path(record.name).suffix}"
+    size = SubElement(root, "size")
+    for tag, value in (("width", width), ("height", height), ("depth", 3)):
+        SubElement(size, tag).text = str(value)
+    SubElement(root, "segmented").text = "1"
+    boxes = masks_of(record.targets).boxes().astype(int).tolist()
+    for box, label, crowd in zip(boxes, labels_of(record.targets), crowd_of(record.targets), strict=True):
+        entry = SubElement(root, "object")
+        SubElement(entry, "name").text = categories[label].name
+        for tag in ("truncated", "difficult", "crowd"):
+            SubElement(entry, tag).text = str(int(crowd and tag != "truncated"))
+        corners = SubElement(entry, "bndbox")
+        # VOC counts pixels from 1, both corners inside
+        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), (box[0] + 1, box[1] + 1, *box[2:]), strict=True):
+            SubElement(corners, tag).text = str(value)
+    write_xml(target / "Annotations" / f"{name}.xml", root)
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def _read_categories(source: Path) -> tuple[Category, ...]:
+    path = source / "classes.txt"
+    if not path.is_file():
+        return named_categories(CLASSES)
+    try:
+        rows = [line.split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return tuple(Category(int(number), name.strip()) for number, name in rows)
+    except ValueError:
+        raise UserError(f"{path}: each line must be an id and a name") from None
+
+
+def _names(source: Path) -> list[tuple[str, str]]:
+    """(split, name): by the lists in ImageSets/Segmentation, else all maps. A name is taken once."""
+    found: dict[str, str] = {}
+    lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
+    for path in sorted(lists, key=lambda p: p.stem in ("trainval", "all")):
+        for name in path.read_text(encoding="utf-8-sig", errors="replace").split("\n"):
+            if name.strip():
+                found.setdefault(name.strip(), path.stem)
+    if not found:
+        found = {p.stem: "all" for p in sorted((source / "SegmentationObject").glob("*.png"))}
+    return [(split, name) for name, split in found.items()]
+
+
+def _read_map(path: Path) -> tuple[NDArray[np.int32], int]:
+    """Numbers of a palette or gray PNG, and its void number."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode not in ("P", "L", "I;16", "I"):
+                raise UserError(f"{path} must be a palette PNG, not {image.mode}: save the indices, not the colors")
+            return np.array(image).astype(np.int32), 65535 if image.mode.startswith("I") else 255
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+
+
+def _read_image(source: Path, name: str, split: str, result: AnnotatedSet) -> AnnotatedImage | None:
+    file = source / "SegmentationObject" / f"{name}.png"
+    try:
+        numbers, void = _read_map(file)
+        classes = source / "SegmentationClass" / f"{name}.png"
+        kinds = _read_map(classes)[0] if classes.is_file() else np.zeros_like(numbers)
+        xml = source / "Annotations" / f"{name}.xml"
+        listed = _objects(xml) if xml.is_file() else []
+    except UserError as error:
+        result.problems.append(Problem(str(file), "", str(error), "restore the file", "file"))
+        return None
+    if kinds.shape != numbers.shape:
+        what = "object and class map differ in size"
+        result.problems.append(Problem(str(file), "", what, "export both again", "size"))
+        return None
+    numbers[numbers == void] = 0
+    values = [int(v) for v in np.unique(numbers) if v > 0]
+    masks = RLE.from_label_map(numbers)
+    label_of = {category.name: i for i, category in enumerate(result.categories)}
+    majority = _majority(numbers, kinds, void)
+    keep, labels, crowd = [], [], []
+    for i, value in enumerate(values):
+        own, is_crowd = listed[value - 1] if value <= len(listed) else ("", False)
+        kind = majority.get(value, 0)
+        if not is_crowd and 1 <= kind <= len(result.categories):
+            label = kind - 1
+        elif own in label_of:
+            label = label_of[own]
+        else:
+            what = "its class is neither in the class map nor in the XML"
+            result.problems.append(Problem(str(file), f"object {value}", what, "paint its class", "category"))
+            continue
+        keep.append(i)
+        labels.append(label)
+        crowd.append(is_crowd)
+    image = find_image(source / "JPEGImages", name) or source / "JPEGImages" / f"{name}.jpg"
+    targets = instances_of(masks[keep], labels, crowd, result.categories)
+    own_name = name.removeprefix(f"{split}__")
+    return AnnotatedImage(f"{own_name}{image.suffix}", image, targets)
+
+
+def _objects(path: Path) -> list[tuple[str, bool]]:
+    """(class name, crowd) of each object of an annotation file."""
+    entries = parse_xml(path).findall("object")
+    return [(entry.findtext("name") or "", entry.findtext("crowd") == "1") for entry in entries]
+
+
+def _majority(numbers: NDArray[np.int32], kinds: NDArray[np.int32], void: int) -> dict[int, int]:
+    """Object number -> the class that most of its pixels have."""
+    chosen = (numbers > 0) & (kinds > 0) & (kinds != void)
+    base = 1 << 16
+    pairs, count = np.unique(numbers[chosen].astype(np.int64) * base + kinds[chosen], return_counts=True)
+    order = np.argsort(count, kind="stable")
+    return {int(pair // base): int(pair % base) for pair in pairs[order]}

@@ -1,0 +1,265 @@
+"""The journal of a run: what is done, so that a run killed at any moment goes on where it was.
+
+One line per image is appended to ``.journal/records.jsonl`` after the image's own files are complete:
+``checksum TAB header TAB body``. A torn last line does not match its checksum and is cut off. Headers are
+small and kept in memory by name; bodies (annotations, table, thumbnail) stay on disk and are streamed when the
+final files are put together, so memory does not grow with what is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from eachmask.structures import UserError
+
+FOLDER = ".journal"
+"""Subfolder of a results folder; a search for images passes over it."""
+_FORMAT = 2
+
+
+class Source(Protocol):
+    """What a record is about: a file in a certain state, and what its outputs are called."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def output(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def modified(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the record of an image lies, and for which state of its file it holds."""
+
+    offset: int
+    path: str
+    output: str
+    size: int
+    modified: int
+
+
+class Journal:
+    """The journal of the results folder ``out``; use it as a context manager.
+
+    Args:
+        out: made if missing.
+        settings: everything that decides the results, by the names that the user knows; JSON-ready.
+        made: names in ``out`` that a run makes.
+        overwrite: begin anew; what the journal knows is removed, what others put there stays.
+        renew: the same, but only where ``out`` holds results of other settings.
+
+    Raises:
+        UserError: ``out`` holds results of other settings, or another process is writing there.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        settings: Mapping[str, Any],
+        made: tuple[str, ...],
+        overwrite: bool = False,
+        *,
+        renew: bool = False,
+    ) -> None:
+        self.out, self.folder = out, out / FOLDER
+        self.settings, self.made, self.overwrite, self.renew = dict(settings), made, overwrite, renew
+        self.entries: dict[str, Entry] = {}
+        self._number = 0
+
+    def __enter__(self) -> Journal:
+        foreign = next((name for name in self.made if (self.out / name).exists()), None)
+        if foreign and not (self.folder / "run.json").exists() and not self.overwrite:
+            raise UserError(
+                f"{self.out} holds {foreign}, which no earlier run made: choose another --out, or --overwrite to "
+                "write into it all the same"
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.folder / "lock")
+        except OSError as error:
+            raise UserError(f"{self.out} cannot be written to ({error.strerror or error})") from None
+        try:
+            shutil.rmtree(self.folder / "parts", ignore_errors=True)
+            (self.folder / "parts").mkdir()
+            self._file = open(self.folder / "records.jsonl", "a+b")  # noqa: SIM115 - closed in __exit__
+            self._read()
+            if self.overwrite:
+                self._clear()
+            self._check_settings()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        shutil.rmtree(self.folder / "parts", ignore_errors=True)
+        self._lock.close()
+
+    def is_done(self, source: Source) -> bool:
+        """Whether this state of the file has its record and its outputs under its present name.
+
+        Name, size and time alone would take a.bmp of one unpacked archive for that of another.
+        """
+        entry = self.entries.get(source.name)
+        return entry is not None and entry == _entry(entry.offset, source)
+
+    def append(self, source: Source, header: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+        """Record an image whose files are complete; from now on it is done."""
+        head = {
+            "name": source.name, "path": str(source.path), "output": source.output, "size": source.size,
+            "modified": source.modified, **header,
+        }  # fmt: skip
+        text = f"{compact_json(head)}\t{compact_json(body)}".encode()
+        line = b"%08x\t%s\n" % (zlib.crc32(text), text)
+        offset = self._file.seek(0, os.SEEK_END)
+        self._file.write(line)
+        self._file.flush()
+        self.entries[source.name] = _entry(offset, source)
+
+    def header(self, source: Source) -> dict[str, Any]:
+        """The header of an image that is done."""
+        return dict(json.loads(self._line(source).split(b"\t", 2)[1]))
+
+    def body(self, source: Source) -> dict[str, Any]:
+        """The body of an image that is done."""
+        return dict(json.loads(self._line(source).split(b"\t", 2)[2]))
+
+    def superseded(self, source: Source) -> dict[str, Any] | None:
+        """The header of an older record of this image, whose outputs are stale."""
+        return None if source.name not in self.entries else self.header(source)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """A file of the results, complete or absent; folders are made."""
+        with self.replacing(path) as handle:
+            handle.write(data)
+
+    @contextlib.contextmanager
+    def replacing(self, path: Path) -> Any:
+        """A binary file that takes the place of ``path`` when the block ends without an error."""
+        self._number += 1
+        part = self.folder / "parts" / str(self._number)
+        with open(part, "wb") as handle:
+            yield handle
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part, path)
+
+    def _line(self, source: Source) -> bytes:
+        return self._line_at(self.entries[source.name].offset)
+
+    def _line_at(self, offset: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.readline()
+
+    def _read(self) -> None:
+        """Index the records; what follows the last whole one is cut off, damaged ones are passed over."""
+        self._file.seek(0)
+        end = 0
+        for line in iter(self._file.readline, b""):
+            offset, end_of_line = end, end + len(line)
+            if not line.endswith(b"\n"):
+                break
+            end = end_of_line
+            checksum, _, text = line[:-1].partition(b"\t")
+            if checksum != b"%08x" % zlib.crc32(text):
+                continue
+            head = json.loads(text.split(b"\t", 1)[0])
+            path = head.get("path", "")  # a folder of format 1 has none, and is refused further on
+            self.entries[head["name"]] = Entry(offset, path, head["output"], head["size"], head["modified"])
+        self._file.truncate(end)
+
+    def _check_settings(self) -> None:
+        path = self.folder / "run.json"
+        wanted = {"format": _FORMAT, **json.loads(compact_json(self.settings))}
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.write(path, (json.dumps(wanted, indent=1) + "\n").encode())
+            return
+        except ValueError:
+            before = {}
+        changed = [key for key in wanted if before.get(key) != wanted[key]]
+        if changed and self.renew:
+            self._clear()
+            self._check_settings()
+        elif changed:
+            details = ", ".join(f"{key} was {_shown(before.get(key))} and is {_shown(wanted[key])}" for key in changed)
+            raise UserError(
+                f"{self.out} holds results of other settings ({details}): choose another --out, or --overwrite to "
+                "begin anew"
+            )
+
+    def _clear(self) -> None:
+        """Remove what the recorded run made; its settings last, so that no record ever outlives them."""
+        for entry in self.entries.values():
+            for name in json.loads(self._line_at(entry.offset).split(b"\t", 2)[1]).get("files", ()):
+                remove(self.out / name)
+                _prune((self.out / name).parent, self.out)
+        if (self.folder / "run.json").exists():
+            for name in self.made:
+                if (self.out / name).is_file():
+                    (self.out / name).unlink()
+        self._file.truncate(0)
+        self.entries = {}
+        (self.folder / "run.json").unlink(missing_ok=True)
+
+
+def _entry(offset: int, source: Source) -> Entry:
+    return Entry(offset, str(source.path), source.output, source.size, source.modified)
+
+
+def remove(path: Path) -> None:
+    """A file or a folder of results, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _prune(folder: Path, root: Path) -> None:
+    """Remove folders that have become empty, up to root."""
+    while folder != root and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+def compact_json(value: Any) -> str:
+    """JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _shown(value: Any) -> str:
+    text = "not set" if value in (None, "", []) else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """An open file that only one process can have; the system frees it however the process ends."""
+    handle = open(path, "wb")  # noqa: SIM115 - held for the life of the journal
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs into one folder are the user's business
+        return handle
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise UserError(
+            f"another process is writing to {path.parent.parent}: wait for it, or choose another --out"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return handle

@@ -1,0 +1,170 @@
+"""The recipe for any model on anybody's data: every default is a function of the data and the machine.
+
+Few images want many passes, strong augmentation and a backbone that mostly stays as it is; many images want the
+opposite. The numbers here are starting points that worked on the small public sets named in docs/training.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from eachmask import models
+from eachmask.data.sample import Sample
+from eachmask.data.samplers import repeat_factors
+from eachmask.data.transforms.color import PhotoLight
+from eachmask.data.transforms.crop import Flip, LargeScaleJitter
+from eachmask.data.transforms.mix import CopyPaste
+from eachmask.metrics.coco_ap import coco_ap
+from eachmask.structures import Instances, UserError
+from eachmask.structures.keypoints import mirror_pairs
+from eachmask.train.pretrained import backbone_preprocess, choose_start
+from eachmask.train.recipe import Recipe, Samples
+
+LOOKED_AT = 500
+"""So many samples' annotations decide the defaults."""
+HEAVY = ("r50", "r101", "x101", "swin", "v39")
+"""Parts of names of variants that want large images and a GPU."""
+
+
+@dataclass(frozen=True)
+class PhotoAugment:
+    """Large-scale jitter, mirroring, light: the augmentation of everyday photographs."""
+
+    jitter: LargeScaleJitter
+    flip: Flip = Flip()
+    light: PhotoLight = PhotoLight()
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Draw one training sample."""
+        return self.light(self.flip(self.jitter(sample, rng), rng), rng)
+
+
+def auto_recipe(
+    variant: str, data: Samples, *, start: str = "auto", size: int | None = None
+) -> tuple[Recipe, list[str]]:
+    """A recipe for a variant on this data, and sentences on what was decided.
+
+    Args:
+        variant: name of the variant function.
+        data: the training samples.
+        start: see :func:`eachmask.train.pretrained.choose_start`.
+        size: longer side of the images as the network sees them, px; by default from the data.
+
+    Raises:
+        UserError: there is no such variant, or the wanted start does not fit.
+    """
+    build = models.variant(variant)
+    chosen = choose_start(variant, start)
+    config = dict(chosen.config) | _config(variant, data)
+    with torch.device("meta"):
+        model = build(num_classes=len(data.categories), **config)
+    on_gpu, heavy = torch.cuda.is_available(), any(part in variant.split("_") for part in HEAVY)
+    side = size or _side(data, 1024 if heavy and on_gpu else 800 if on_gpu else 384)
+    base = chosen.preprocess or backbone_preprocess(model)
+    batch = min(_power_of_two(len(data)), 16 if on_gpu else 4)
+    steps = _steps(len(data), batch)
+    whole = chosen.whole
+    kind = keypoint_scores if "keypoint" in variant else box_scores if is_scored_by_boxes(variant) else mask_scores
+    flip, about_flip = _flip(data)
+    notes = [note for note in (chosen.note, about_flip) if note]
+    notes.append(f"{len(data)} images: longer side {side} px, scored by {kind.__name__}.")
+    recipe = Recipe(
+        variant=variant,
+        config=config,
+        preprocess=replace(base, short_side=side, long_side=side, fixed_size=None),
+        augment=PhotoAugment(
+            LargeScaleJitter(size=(side, side), scale=(0.5, 2.0) if whole else (0.4, 2.0)),
+            flip,
+        ),
+        mix=CopyPaste() if kind is mask_scores and len(data) > 1 else None,
+        score=kind,
+        best="ap",
+        start=chosen.load,
+        sample_weight=repeat_factors if len(data.categories) > 1 else None,
+        steps=steps,
+        batch_size=batch,
+        learning_rate=(2e-4 if whole else 5e-4) * (0.5 if heavy else 1.0) * (batch / 8) ** 0.5,
+        backbone_rate=0.3,
+        weight_decay=0.05,
+        warmup_steps=min(200, steps // 10 + 1),
+        frozen_stages=3 if chosen.load is not None and not on_gpu else None,
+        ema_decay=0.998 if steps > 1500 else 0.99,
+        evaluate_every=max(50, steps // 10),
+    )
+    return recipe, notes
+
+
+def mask_scores(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
+    """COCO's average precision of masks."""
+    return _some(coco_ap(predictions, targets, kind="segm"))
+
+
+def box_scores(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
+    """COCO's average precision of boxes."""
+    return _some(coco_ap(predictions, targets, kind="bbox"))
+
+
+def keypoint_scores(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
+    """COCO's average precision of keypoints, by their similarity (OKS) instead of IoU, and that of boxes beside it."""
+    found = _some(coco_ap(predictions, targets, kind="keypoints"), ("ap", "ap50", "ap75", "ar"))
+    return found | {"box_ap": box_scores(predictions, targets)["ap"]}
+
+
+def _some(numbers: dict[str, float], names: Sequence[str] = ("ap", "ap50", "ap75", "ar100")) -> dict[str, float]:
+    """The numbers that decide; sizes without an object are no number."""
+    return {name: 0.0 if np.isnan(numbers[name]) else numbers[name] for name in names}
+
+
+def is_scored_by_boxes(variant: str) -> bool:
+    """Whether a variant makes no masks to be scored by."""
+    return models.VARIANTS[variant].startswith("detection.") or "keypoint" in variant
+
+
+def _config(variant: str, data: Samples) -> dict[str, int]:
+    """What a variant has to know of the data besides the number of classes.
+
+    Raises:
+        UserError: it is about keypoints, and the data have none.
+    """
+    if "keypoint" not in variant:
+        return {}
+    points = _targets(data, 0).keypoints
+    if points is None:
+        raise UserError(f"{variant} learns from keypoints, and the data have none: take a variant for boxes or masks")
+    return {"num_keypoints": int(points.shape[1])}
+
+
+def _flip(data: Samples) -> tuple[Flip, str]:
+    """Mirroring, with the keypoints that change their names in it; what is to be said of it."""
+    names = next((category.keypoints for category in data.categories if category.keypoints), ())
+    if names or not len(data) or _targets(data, 0).keypoints is None:
+        return Flip(keypoint_pairs=mirror_pairs(names)), ""
+    return Flip(chance=0.0), "The keypoints have no names to tell left from right by: images are not mirrored."
+
+
+def _targets(data: Samples, index: int) -> Instances:
+    """Annotations of one sample, without reading the image where that is possible."""
+    read = getattr(data, "targets", None)
+    targets: Instances = read(index) if read is not None else data[index].targets
+    return targets
+
+
+def _side(data: Samples, most: int) -> int:
+    """The longer side of the median image, a multiple of 32, unless that is more than the machine should bear."""
+    step = max(1, len(data) // LOOKED_AT)
+    sides = [max(_targets(data, i).image_size) for i in range(0, len(data), step)]
+    return int(min(most, max(128, 32 * round(float(np.median(sides)) / 32))))
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number.bit_length() - 1)
+
+
+def _steps(num_images: int, batch: int) -> int:
+    """Passes over the data fall from 60 for ten images to 12 for a hundred thousand; never under 300 steps."""
+    epochs = float(np.clip(60 * (10 / max(num_images, 1)) ** 0.175, 12, 60))
+    return max(300, round(num_images * epochs / batch))

@@ -1,0 +1,53 @@
+"""torch's compiler is loaded when somebody compiles, and not before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+import numpy, torch
+import eachmask
+eachmask.load("objects", device="cpu").predict(numpy.zeros((64, 96, 3), numpy.uint8)).masks.to_rle()
+assert not {"torch._dynamo", "sympy", "scipy"} & set(sys.modules)
+from torchvision.ops import roi_align
+assert roi_align(torch.ones(1, 1, 8, 8), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], 2).shape == (1, 1, 2, 2)
+assert "torch._dynamo" not in sys.modules
+compiled = torch.compile(lambda x: x + 1, backend="eager")
+assert compiled(torch.zeros(1)) == 1 and "torch._dynamo" in sys.modules
+from eachmask.accel.lazy_dynamo import lazy_dynamo
+loaded = sys.modules["torch._dynamo"]
+with lazy_dynamo():
+    assert sys.modules["torch._dynamo"] is loaded  # what is there stays
+print("fine")
+"""
+
+WANTED = """
+import sys
+from eachmask.accel.lazy_dynamo import lazy_dynamo
+with lazy_dynamo():
+    import torch._dynamo
+    from torch._dynamo.utils import is_compile_supported
+    assert torch._dynamo.disable(len) is len and torch._dynamo.disable()(len) is len
+    assert type(sys.modules["torch._dynamo"]).__name__ == "_Placeholder"
+    assert is_compile_supported("cpu") in (True, False)  # an answer of the compiler's own
+    assert torch._dynamo.config.cache_size_limit > 0
+    assert type(sys.modules["torch._dynamo"]).__name__ != "_Placeholder"
+assert "torch._dynamo" in sys.modules
+print("fine")
+"""
+
+
+def run(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_predicting_loads_no_compiler_and_compiling_does():
+    assert run(PROGRAM) == "fine"
+
+
+def test_whoever_wants_more_of_it_gets_the_compiler():
+    assert run(WANTED) == "fine"
