@@ -1,0 +1,53 @@
+"""Section: a part of a report, as values that a page and a machine can read alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under heads; the first cell of a row names it."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An SVG with a title and a sentence on how to read it."""
+
+    title: str
+    svg: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Images side by side under one caption."""
+
+    images: Sequence[tuple[str, NDArray[np.uint8]]]
+    """(what it shows, (H, W, 3)) each."""
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report."""
+
+    key: str
+    """Of its values in the machine-readable file."""
+    title: str
+    values: Mapping[str, Any]
+    """JSON-ready."""
+    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()
+    gallery: Mapping[str, Sequence[Figure]] | None = None
+    """Heading -> figures."""
+    note: str = ""

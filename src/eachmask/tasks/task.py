@@ -1,0 +1,117 @@
+"""Task: what training, prediction, writing and measuring have to know of one kind of result.
+
+A model names its task by a class attribute (``task = INSTANCES``). Everything above the models asks this record and
+knows nothing else, so that a new task is one new file in this room, and the commands serve it unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from numpy.typing import NDArray
+
+from eachmask.structures import Category
+
+if TYPE_CHECKING:
+    from eachmask.draw import DrawOptions, RGBImage
+    from eachmask.files.sections import Section
+
+T = TypeVar("T")
+
+Box = tuple[int, int, int, int]
+"""x1, y1, x2, y2 of a tile, px of the whole image."""
+
+
+@dataclass(frozen=True)
+class Scoring(Generic[T]):
+    """How a training run judges the model on whole images."""
+
+    scores: Callable[[Sequence[T], Sequence[T]], dict[str, float]]
+    """(predictions, targets) of all val images -> measures, each higher for better predictions."""
+    best: str
+    """The measure that chooses the weights."""
+    quality: Callable[[T, T], float]
+    """(what a user is shown, target) of one image -> 0..1; finds the worst images."""
+    calibrate: Callable[[Sequence[T], Sequence[T]], dict[str, Any]] = lambda predictions, targets: {}
+    """(predictions, targets) of all val images -> decode settings that suit them best, saved with the weights."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run remembers of one image: small facts in memory, the rest on disk. Both JSON-ready."""
+
+    header: dict[str, Any]
+    """``height``, ``width``, ``objects`` (a count), ``mean_score`` or None, ``classes`` (name -> count)."""
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files of one image: path below the kind's folder -> content."""
+
+    files: Mapping[str, bytes]
+    hidden: int = 0
+    """Objects that the files cannot show, because better ones cover them."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An image of a finished run, read back from its journal."""
+
+    number: int
+    """Place in the list of inputs, from 1: its id in files about all images."""
+    name: str
+    record: Record
+
+
+@dataclass(frozen=True)
+class About:
+    """The model that a run used, for the files about all images."""
+
+    name: str
+    variant: str
+    license: str
+    categories: tuple[Category, ...]
+
+
+@dataclass(frozen=True)
+class Outputs(Generic[T]):
+    """What is written of results: per image, and about all images together."""
+
+    packed: Callable[[T], T]
+    """As it is kept until it is written: small, on the CPU, in runs."""
+    record: Callable[[str, T, NDArray[Any]], Record]
+    """(name, packed result, image (H, W, 3)) -> record for the journal."""
+    writers: Mapping[str, Callable[[str, T, NDArray[Any]], Written]] = field(default_factory=dict)
+    """``--save KIND``: (output name without suffix, packed result, image) -> files."""
+    collections: Mapping[str, Callable[[Callable[[], Iterable[Recorded]], About], Iterator[str]]] = field(
+        default_factory=dict
+    )
+    """File about all images -> its text, streamed; the records can be asked for more than once."""
+    noun: str = "object"
+    """What ``objects`` of a record counts, in the singular."""
+
+
+@dataclass(frozen=True)
+class Task(Generic[T]):
+    """One kind of result."""
+
+    name: str
+    target: type[T]
+    """The noun that models learn from and predict."""
+    scoring: Scoring[T]
+    shown: Callable[[T, float], T]
+    """(result, score threshold) -> what a user is shown of it."""
+    choose: Callable[[T, Sequence[str], int | None], T]
+    """(result, class names or none for all, largest number) -> what a user asked for."""
+    merge: Callable[[Sequence[T], Sequence[Box]], T]
+    """(results of overlapping tiles, each placed on the whole image; the tiles) -> one result."""
+    render: Callable[[NDArray[Any], T, DrawOptions | None], RGBImage]
+    """(image (H, W, 3), result on it, options) -> what people look at."""
+    outputs: Outputs[T]
+    sections: Callable[[Sequence[T], Sequence[T], Any], tuple[Section, ...]]
+    """(predictions, targets, settings) -> the sections of an evaluation."""
+    mixes: bool = False
+    """Objects of one training image can be pasted into another."""
