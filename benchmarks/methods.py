@@ -96,8 +96,8 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     from eachmask.metrics.coco_ap import coco_ap
     from eachmask.metrics.coco_matches import match
     from eachmask.metrics.sweep import sweep
-    from eachmask.train.loop import train
-    from eachmask.train.recipe import Run
+    from eachmask.training.loop import train
+    from eachmask.training.recipe import Run
 
     train_data, val_data = _samples(pack)
     out = RESULTS / pack.name / name
@@ -135,10 +135,10 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
 def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, float]:
     """Of a trained system: images per second of a training step, milliseconds from image to RLE (medians)."""
     from eachmask.inference.predictor import load
-    from eachmask.train.devices import make_accelerator
-    from eachmask.train.loop import new_state, train_step
-    from eachmask.train.recipe import Run
-    from eachmask.train.sampling import Share, TrainingSequence, batches
+    from eachmask.training.devices import make_accelerator
+    from eachmask.training.loop import new_state, train_step
+    from eachmask.training.recipe import Run
+    from eachmask.training.sampling import Share, TrainingSequence, batches
 
     train_data, val_data = _samples(pack)
     out = RESULTS / pack.name / name
@@ -221,8 +221,8 @@ def recipe(name: str, pack: str, options: argparse.Namespace) -> Any:
     from eachmask.data.transforms.crop import LargeScaleJitter
     from eachmask.recipes.auto_recipe import PhotoAugment, box_scores, is_scored_by_boxes, mask_scores
     from eachmask.structures import Preprocess
-    from eachmask.train.pretrained import FromBackbone
-    from eachmask.train.recipe import Recipe
+    from eachmask.training.pretrained import FromBackbone
+    from eachmask.training.recipe import Recipe
     from eachmask.weights.from_efficientnet_lite import MEAN, STD
 
     variant, config = EXTRA.get(name, (name, {}))

@@ -99,10 +99,10 @@ def eachmask_step(options: argparse.Namespace) -> Any:
 
     from eachmask.recipes.auto_recipe import box_scores
     from eachmask.structures import RLE, Category, ImageBatch, Instances, Preprocess
-    from eachmask.train.devices import make_accelerator
-    from eachmask.train.loop import new_state, train_step
-    from eachmask.train.recipe import Recipe, Run
-    from eachmask.train.sampling import Batch
+    from eachmask.training.devices import make_accelerator
+    from eachmask.training.loop import new_state, train_step
+    from eachmask.training.recipe import Recipe, Run
+    from eachmask.training.sampling import Batch
 
     categories = tuple(Category(i + 1, f"class {i}") for i in range(NUM_CLASSES))
     recipe = Recipe(

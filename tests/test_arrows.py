@@ -28,8 +28,8 @@ BELOW = {
     "inference": NETWORKS | {"data", "files", "tasks", "weights"},
     "batch": NETWORKS | {"data", "draw", "files", "inference", "tasks", "weights"},
     "evaluation": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
-    "train": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
-    "recipes": NETWORKS | {"data", "metrics", "tasks", "weights", "train"},
+    "training": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
+    "recipes": NETWORKS | {"data", "metrics", "tasks", "weights", "training"},
 }
 """Room -> the rooms it may import. Rooms that are not named here stand on top."""
 TOP = {"cli", "__main__", "__init__"}

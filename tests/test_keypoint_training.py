@@ -21,7 +21,7 @@ from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.models import keypoint_rcnn_lite0_p3
 from eachmask.recipes.auto_recipe import auto_recipe, box_scores, keypoint_scores
 from eachmask.structures import Category, Instances, UserError
-from eachmask.train.pretrained import choose_start
+from eachmask.training.pretrained import choose_start
 from eachmask.weights.file import read_info
 
 NAMES = ("nose", "left_hand", "right_hand")

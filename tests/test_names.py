@@ -18,7 +18,7 @@ from eachmask import models
 ROOT = Path(__file__).parents[1]
 NAMES = {
     "Category", "DecodeOptions", "Instances", "Masks", "Predictor", "Preprocess", "RLE", "UserError", "data", "draw",
-    "load", "metrics", "models", "ops", "recipes", "structures", "train", "weights",
+    "load", "metrics", "models", "ops", "recipes", "structures", "training", "weights",
 }  # fmt: skip
 """A name that leaves this set breaks somebody's program."""
 

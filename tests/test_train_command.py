@@ -23,7 +23,7 @@ from eachmask.data.formats.labelme import write_labelme
 from eachmask.data.samples import ImageSamples
 from eachmask.recipes.auto_recipe import auto_recipe
 from eachmask.structures import UserError
-from eachmask.train.pretrained import FromBackbone, backbone_of, choose_start
+from eachmask.training.pretrained import FromBackbone, backbone_of, choose_start
 from eachmask.weights.file import load_model, read_info
 
 QUICK = ["--steps", "2", "--batch", "2", "--size", "64", "--start", "none", "--device", "cpu"]
@@ -70,7 +70,7 @@ def test_another_format_and_a_val_set_of_its_own(coco, tmp_path, capsys):
 
 def test_one_process_of_several_speaks(coco, tmp_path, capsys, monkeypatch):
     """Each process of a shared run calls the command; what it says, and the list of problems, come once."""
-    monkeypatch.setattr("eachmask.train.loop.train", lambda recipe, train_data, val_data, run: run.out / "model")
+    monkeypatch.setattr("eachmask.training.loop.train", lambda recipe, train_data, val_data, run: run.out / "model")
     said = {}
     for rank in "01":
         monkeypatch.setenv("RANK", rank)

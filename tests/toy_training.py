@@ -10,7 +10,7 @@ from torch import nn
 
 from eachmask.data.sample import Sample
 from eachmask.structures import RLE, Category, DecodeOptions, ImageBatch, Instances, Preprocess
-from eachmask.train.recipe import Recipe
+from eachmask.training.recipe import Recipe
 
 
 class Toy(nn.Module):
@@ -80,8 +80,8 @@ def main(arguments: list[str]) -> None:
     import signal
 
     from eachmask import models
-    from eachmask.train import checkpoint, loop
-    from eachmask.train.recipe import Run
+    from eachmask.training import checkpoint, loop
+    from eachmask.training.recipe import Run
 
     models.variant = lambda name: Toy  # type: ignore[assignment]
     if "--die-writing" in arguments:

@@ -27,7 +27,7 @@ _HOMES = {
     "load": "eachmask.inference.predictor",
 }
 """Public name -> the module that defines it."""
-_ROOMS = ("data", "draw", "metrics", "models", "ops", "recipes", "structures", "train", "weights")
+_ROOMS = ("data", "draw", "metrics", "models", "ops", "recipes", "structures", "training", "weights")
 
 __all__ = [*_HOMES, *_ROOMS]
 

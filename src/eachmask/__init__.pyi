@@ -5,7 +5,7 @@ from eachmask import models as models
 from eachmask import ops as ops
 from eachmask import recipes as recipes
 from eachmask import structures as structures
-from eachmask import train as train
+from eachmask import training as training
 from eachmask import weights as weights
 from eachmask.inference.predictor import Predictor as Predictor
 from eachmask.inference.predictor import load as load

@@ -21,8 +21,8 @@ from eachmask.models.crop_classifier import Config, CropClassifier, likeliest_cl
 from eachmask.models.instance.condinst import condinst_lite0_fpn
 from eachmask.models.instance.mask_rcnn import mask_rcnn_lite0_p3
 from eachmask.structures import Bitmaps, Category, Instances, Preprocess, UserError
-from eachmask.train.crop_classifier import least_sure, with_kinds
-from eachmask.train.pretrained import choose_start
+from eachmask.training.crop_classifier import least_sure, with_kinds
+from eachmask.training.pretrained import choose_start
 from eachmask.weights.file import ModelInfo, load_classifier, load_model, save_model
 
 ANIMALS = Config(

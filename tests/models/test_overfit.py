@@ -30,9 +30,9 @@ from eachmask.ops.selective_search import Proposals, Search, search_batch
 from eachmask.recipes.auto_recipe import mask_scores
 from eachmask.structures import ImageBatch, Masks, Preprocess
 from eachmask.structures.boxes import resize
-from eachmask.train.loop import train
-from eachmask.train.pretrained import FromBackbone
-from eachmask.train.recipe import Recipe, Run
+from eachmask.training.loop import train
+from eachmask.training.pretrained import FromBackbone
+from eachmask.training.recipe import Recipe, Run
 from eachmask.weights.file import read_info
 from eachmask.weights.from_efficientnet_lite import MEAN, STD
 

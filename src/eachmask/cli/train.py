@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem
     from eachmask.data.samples import ImageSamples
     from eachmask.structures import Category
-    from eachmask.train.recipe import Recipe
+    from eachmask.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class TrainOptions:
 
 def train(options: TrainOptions) -> int:
     """Run the command; returns the exit status."""
-    from eachmask.train.loop import train as run_training
-    from eachmask.train.recipe import Run
+    from eachmask.training.loop import train as run_training
+    from eachmask.training.recipe import Run
 
     _check(options)
     named = _named_recipe(options)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eachmask.structures import UserError
 
 if TYPE_CHECKING:
-    from eachmask.train.recipe import Recipe
+    from eachmask.training.recipe import Recipe
 
 RECIPES = {"nuclei": "eachmask.recipes.nuclei", "objects": "eachmask.recipes.objects"}
 """Recipe function name -> the module it lives in."""

@@ -21,8 +21,8 @@ from eachmask.data.transforms.mix import CopyPaste
 from eachmask.metrics.coco_ap import coco_ap
 from eachmask.structures import Instances, UserError
 from eachmask.structures.keypoints import mirror_pairs
-from eachmask.train.pretrained import backbone_preprocess, choose_start
-from eachmask.train.recipe import Recipe, Samples
+from eachmask.training.pretrained import backbone_preprocess, choose_start
+from eachmask.training.recipe import Recipe, Samples
 
 LOOKED_AT = 500
 """So many samples' annotations decide the defaults."""
@@ -51,7 +51,7 @@ def auto_recipe(
     Args:
         variant: name of the variant function.
         data: the training samples.
-        start: see :func:`eachmask.train.pretrained.choose_start`.
+        start: see :func:`eachmask.training.pretrained.choose_start`.
         size: longer side of the images as the network sees them, px; by default from the data.
 
     Raises:

@@ -14,7 +14,7 @@ from eachmask.data.transforms.geometry import AffineCrop
 from eachmask.metrics.coco_ap import coco_ap
 from eachmask.metrics.matching import matching_scores
 from eachmask.structures import Instances, Preprocess
-from eachmask.train.recipe import Recipe, Samples
+from eachmask.training.recipe import Recipe, Samples
 from eachmask.weights.from_efficientnet_lite import load_offline_backbone
 
 

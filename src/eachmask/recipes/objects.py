@@ -10,8 +10,8 @@ from eachmask.data.transforms.mix import CopyPaste
 from eachmask.metrics.coco_ap import coco_ap
 from eachmask.recipes.auto_recipe import PhotoAugment
 from eachmask.structures import Instances, Preprocess
-from eachmask.train.pretrained import FromBackbone
-from eachmask.train.recipe import Recipe
+from eachmask.training.pretrained import FromBackbone
+from eachmask.training.recipe import Recipe
 from eachmask.weights.from_efficientnet_lite import MEAN, STD
 
 SIDE = 512
@@ -29,7 +29,7 @@ def score(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dic
 def objects() -> Recipe:
     """Train with ``eachmask train objects --data COCO_MINI --partial COCO_PERSON_SINGLE --out RUN``.
 
-    What comes out calls everything ``object``; :mod:`~eachmask.train.crop_classifier` adds what tells things apart.
+    What comes out calls everything ``object``; :mod:`~eachmask.training.crop_classifier` adds what tells things apart.
     """
     return Recipe(
         variant="condinst_lite0_fpn",

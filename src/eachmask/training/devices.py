@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from eachmask.structures import ImageBatch, Instances, UserError
-from eachmask.train.recipe import Run
-from eachmask.train.sampling import Share
+from eachmask.training.recipe import Run
+from eachmask.training.sampling import Share
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 

@@ -18,11 +18,11 @@ from eachmask import models
 from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.recipes import recipe as recipe_named
 from eachmask.structures import Instances, UserError
-from eachmask.train import loop
-from eachmask.train.optim import set_learning_rate
-from eachmask.train.recipe import Run
-from eachmask.train.recipe_source import recipe_source
-from eachmask.train.sampling import Share, TrainingSequence, batches
+from eachmask.training import loop
+from eachmask.training.optim import set_learning_rate
+from eachmask.training.recipe import Run
+from eachmask.training.recipe_source import recipe_source
+from eachmask.training.sampling import Share, TrainingSequence, batches
 from eachmask.weights.file import read_info
 
 TESTS = Path(__file__).parents[1]

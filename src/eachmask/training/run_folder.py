@@ -23,9 +23,9 @@ from eachmask.data.sample import Sample
 from eachmask.draw import overlay, shrink
 from eachmask.files.atomic import write_text
 from eachmask.structures import Instances, UserError
-from eachmask.train.curves import write_curves
-from eachmask.train.recipe import Recipe, Run, Samples
-from eachmask.train.recipe_source import recipe_source
+from eachmask.training.curves import write_curves
+from eachmask.training.recipe import Recipe, Run, Samples
+from eachmask.training.recipe_source import recipe_source
 from eachmask.weights.file import ModelInfo, save_model
 
 SHOWN = 4

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from typing import Any
 
-from eachmask.train.recipe import Recipe
+from eachmask.training.recipe import Recipe
 
 HEAD = '''"""What this run was trained with. Train again: eachmask train {file}:recipe --data DATA --out RUN"""
 

@@ -30,15 +30,15 @@ from eachmask.metrics.coco_matches import box_overlap, mask_overlap, match
 from eachmask.metrics.matching import count_in_image
 from eachmask.metrics.sweep import sweep
 from eachmask.structures import Category, DecodeOptions, Instances, UserError
-from eachmask.train.checkpoint import latest_checkpoint, save_checkpoint
-from eachmask.train.console import Console
-from eachmask.train.devices import Step, make_accelerator, share_of
-from eachmask.train.optim import MovingAverage, make_optimizer, set_learning_rate
-from eachmask.train.pretrained import backbone_of
-from eachmask.train.recipe import Recipe, Run, Samples
-from eachmask.train.report import Pages, Shot, write_report
-from eachmask.train.run_folder import SHOWN, RunFolder, image, sure_enough
-from eachmask.train.sampling import Batch, TrainingSequence, batches
+from eachmask.training.checkpoint import latest_checkpoint, save_checkpoint
+from eachmask.training.console import Console
+from eachmask.training.devices import Step, make_accelerator, share_of
+from eachmask.training.optim import MovingAverage, make_optimizer, set_learning_rate
+from eachmask.training.pretrained import backbone_of
+from eachmask.training.recipe import Recipe, Run, Samples
+from eachmask.training.report import Pages, Shot, write_report
+from eachmask.training.run_folder import SHOWN, RunFolder, image, sure_enough
+from eachmask.training.sampling import Batch, TrainingSequence, batches
 from eachmask.weights.file import load_model, replace_info
 
 WORST = 6

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from eachmask.train.recipe import Recipe
+from eachmask.training.recipe import Recipe
 
 BACKBONES = ("encoder", "backbone")
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from eachmask.data.sample import Sample
 from eachmask.structures import ImageBatch, Instances, UserError
-from eachmask.train.recipe import Recipe, Samples
+from eachmask.training.recipe import Recipe, Samples
 
 ATTEMPTS = 20
 """So many images in a row may be unreadable before training stops."""

