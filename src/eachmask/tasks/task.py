@@ -96,7 +96,7 @@ class Outputs(Generic[T]):
 
 @dataclass(frozen=True)
 class Task(Generic[T]):
-    """One kind of result."""
+    """One kind of result; a model class names its own as ``task``."""
 
     name: str
     target: type[T]
@@ -110,8 +110,10 @@ class Task(Generic[T]):
     """(results of overlapping tiles, each placed on the whole image; the tiles) -> one result."""
     render: Callable[[NDArray[Any], T, DrawOptions | None], RGBImage]
     """(image (H, W, 3), result on it, options) -> what people look at."""
-    outputs: Outputs[T]
-    sections: Callable[[Sequence[T], Sequence[T], Any], tuple[Section, ...]]
+    outputs: Outputs[T] | None = None
+    sections: Callable[[Sequence[T], Sequence[T], Any], tuple[Section, ...]] | None = None
     """(predictions, targets, settings) -> the sections of an evaluation."""
+    with_categories: Callable[[T, tuple[Category, ...]], T] = lambda result, categories: result
+    """(result, the model's categories) -> the same, with names for its labels."""
     mixes: bool = False
     """Objects of one training image can be pasted into another."""

@@ -1,0 +1,91 @@
+"""Instances: one mask for each object. The record of all models that predict masks of things."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.metrics.coco_ap import Kind, coco_ap
+from eachmask.metrics.coco_matches import box_overlap, mask_overlap, match
+from eachmask.metrics.matching import count_in_image
+from eachmask.metrics.sweep import sweep
+from eachmask.ops.tiles import merge_tiles
+from eachmask.structures import Category, Instances
+from eachmask.tasks.task import Scoring, Task
+
+if TYPE_CHECKING:
+    from eachmask.draw import DrawOptions, RGBImage
+
+SCORES = ("ap", "ap50", "ap75", "ar100")
+"""COCO's measures that decide."""
+
+
+def mask_scores(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
+    """COCO's average precision of masks."""
+    return coco_scores(predictions, targets, "segm")
+
+
+def coco_scores(
+    predictions: Sequence[Instances], targets: Sequence[Instances], kind: Kind, names: Sequence[str] = SCORES
+) -> dict[str, float]:
+    """Some of COCO's measures; those of sizes without an object are 0."""
+    numbers = coco_ap(predictions, targets, kind=kind)
+    return {name: 0.0 if np.isnan(numbers[name]) else numbers[name] for name in names}
+
+
+def best_threshold(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, Any]:
+    """The score from which on objects should be shown: that of the best F1 at IoU 0.5; nothing if nothing is right."""
+    if any(found.scores is None for found in predictions):
+        return {}
+    with_masks = all(some.masks is not None for some in (*predictions, *targets))
+    num_classes = 1 + max((int(some.labels.max()) for some in (*predictions, *targets) if len(some)), default=0)
+    best = sweep(match(predictions, targets, num_classes, overlap=mask_overlap if with_masks else box_overlap))
+    return {"score_threshold": best.best_threshold} if best is not None and best.best_f1 > 0 else {}
+
+
+def quality(shown: Instances, target: Instances) -> float:
+    """TP/(TP+FP+FN) at IoU 0.5, classes aside."""
+    return count_in_image(shown, target, 0.5).score
+
+
+def sure(found: Instances, score: float) -> Instances:
+    """The objects that score at least so much; all where there are no scores."""
+    return found if found.scores is None else found.filter(score=score)
+
+
+def choose(found: Instances, classes: Sequence[str], most: int | None) -> Instances:
+    """The best objects of some classes."""
+    if classes:
+        found = found.filter(classes=classes)
+    if most is None or found.scores is None:
+        return found[:most]
+    return found[np.argsort(-found.scores.numpy(), kind="stable")[:most]]
+
+
+def with_categories(found: Instances, categories: tuple[Category, ...]) -> Instances:
+    """Named by the model's categories."""
+    return replace(found, categories=categories)
+
+
+def render(image: NDArray[Any], found: Instances, options: DrawOptions | None = None) -> RGBImage:
+    """The objects over the image."""
+    from eachmask.draw import overlay
+
+    return overlay(image, found, options)
+
+
+INSTANCES: Task[Instances] = Task(
+    name="instances",
+    target=Instances,
+    scoring=Scoring(mask_scores, "ap", quality, best_threshold),
+    shown=sure,
+    choose=choose,
+    merge=merge_tiles,
+    render=render,
+    with_categories=with_categories,
+    mixes=True,
+)
