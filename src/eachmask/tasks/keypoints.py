@@ -19,5 +19,3 @@ def keypoint_scores(predictions: Sequence[Instances], targets: Sequence[Instance
 KEYPOINTS = replace(
     INSTANCES, name="keypoints", scoring=replace(INSTANCES.scoring, scores=keypoint_scores), mixes=False
 )
-    INSTANCES, name="keypoints", scoring=replace(INSTANCES.scoring, scores=keypoint_scores), mixes=False
-)
