@@ -132,7 +132,6 @@ def draw(shown: list[Any], annotations: list[Any], names: list[str], page: Path)
 
     from eachmask.draw import overlay, shrink, write_names
     from eachmask.evaluation.gallery import ranking
-    from eachmask.metrics.coco_matches import crowd_of
 
     order, counts = ranking(shown, annotations)
     chosen = [order[round(k * (len(order) - 1) / 9)] for k in range(10)]
@@ -140,7 +139,7 @@ def draw(shown: list[Any], annotations: list[Any], names: list[str], page: Path)
     rows = []
     for i in chosen:
         pair = []
-        for instances in (annotations[i][np.flatnonzero(~crowd_of(annotations[i]))], shown[i]):
+        for instances in (annotations[i][~annotations[i].crowd], shown[i]):
             blank = np.full((*instances.image_size, 3), 235, np.uint8)
             small, drawn = shrink(blank, replace(instances, keypoints=None), side - 8)
             pair.append(Image.fromarray(write_names(overlay(small, drawn), drawn)))

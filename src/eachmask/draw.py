@@ -159,7 +159,7 @@ def color(index: int) -> Color:
 
 def instance_colors(instances: Instances, options: DrawOptions) -> list[Color]:
     """One color per object: of its class, or of its track or number."""
-    if options.color_by == "class" and instances.labels is not None:
+    if options.color_by == "class":
         return [color(label) for label in instances.labels.tolist()]
     if instances.track_ids is not None:
         return [color(int(track)) for track in instances.track_ids.tolist()]
@@ -245,8 +245,7 @@ def _draw_keypoints(canvas: RGBImage, instances: Instances, colors: list[Color],
     """Limbs in the object's color, with a dark rim to be seen on anything, and white joints over them."""
     assert instances.keypoints is not None
     radius = max(2, _thickness(canvas.shape, False))
-    labels = [0] * len(instances) if instances.labels is None else instances.labels.tolist()
-    for points, label, tint in zip(instances.keypoints.tolist(), labels, colors, strict=True):
+    for points, label, tint in zip(instances.keypoints.tolist(), instances.labels.tolist(), colors, strict=True):
         # cv2 counts from pixel centers, and in sixteenths for smooth lines
         places = [(round((x - 0.5) * 16), round((y - 0.5) * 16)) for x, y, _ in points]
         shown = [score >= least and score > 0 for *_, score in points]
@@ -290,6 +289,7 @@ def write_names(canvas: RGBImage, instances: Instances, options: DrawOptions | N
 def _captions(instances: Instances) -> list[str]:
     """Narrowest name and score; of a single class the score alone."""
     names = [fine or name for fine, name in zip(instances.fine_label_names, instances.label_names, strict=True)]
+    names = names if instances.categories else instances.fine_label_names  # a number alone says nothing
     if instances.scores is None:
         return names
     names = names if len(instances.categories) != 1 else [""] * len(instances)

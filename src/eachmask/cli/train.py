@@ -295,8 +295,7 @@ def _relabeled(other: AnnotatedSet, categories: tuple[Category, ...], path: Path
     chosen = other.splits.get(wanted) or [p for split in other.splits.values() for p in split]
     result = []
     for image in chosen:
-        labels = image.targets.labels
-        targets = replace(image.targets, labels=None if labels is None else lookup[labels], categories=categories)
+        targets = replace(image.targets, labels=lookup[image.targets.labels], categories=categories)
         result.append(replace(image, targets=targets))
     return result
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem, contained, crowd_of, labels_of, masks_of
+from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem, contained, masks_of
 from eachmask.data.formats.cityscapes import read_cityscapes, write_cityscapes
 from eachmask.data.formats.coco_folder import find_coco_files, read_coco_folder, write_coco_folder
 from eachmask.data.formats.cvat import read_cvat, write_cvat
@@ -303,7 +303,7 @@ def _compare_targets(here: Instances, there: Instances, sets: tuple[AnnotatedSet
     """(N,) IoU of each object with its counterpart; adds to ``loss``."""
     own, other = masks_of(here), masks_of(there)
     names = [_class_names(sets[0], here), _class_names(sets[1], there)]
-    crowds = [crowd_of(here), crowd_of(there)]
+    crowds = [here.crowd.tolist(), there.crowd.tolist()]
     area, area_there = own.area(), other.area()
     overlaps = own.overlaps(other)
     iou = overlaps.pixels / (area[overlaps.rows] + area_there[overlaps.columns] - overlaps.pixels)
@@ -335,4 +335,4 @@ def _compare_targets(here: Instances, there: Instances, sets: tuple[AnnotatedSet
 
 
 def _class_names(data: AnnotatedSet, targets: Instances) -> list[str]:
-    return [data.categories[label].name for label in labels_of(targets)]
+    return [data.categories[label].name for label in targets.labels.tolist()]

@@ -156,16 +156,6 @@ def _box_runs(boxes: NDArray[np.int64]) -> Any:
     return ColumnRuns(owner, ranges(boxes[:, 0], widths), boxes[owner, 1], boxes[owner, 3])
 
 
-def crowd_of(targets: Instances) -> list[bool]:
-    """Whether each object is a crowd region."""
-    return [False] * len(targets) if targets.crowd is None else [bool(v) for v in targets.crowd.tolist()]
-
-
-def labels_of(targets: Instances) -> list[int]:
-    """Each object's label; 0 where the data set has none."""
-    return [0] * len(targets) if targets.labels is None else [int(v) for v in targets.labels.tolist()]
-
-
 def named_categories(names: Iterable[str], first_id: int = 1) -> tuple[Category, ...]:
     """Names -> categories with consecutive ids; each name once, in the order given."""
     return tuple(Category(i, name) for i, name in enumerate(dict.fromkeys(names), start=first_id))
@@ -236,7 +226,7 @@ def merged_categories(data: AnnotatedSet, merge: Callable[[Category], str]) -> A
     place = {category.name: label for label, category in enumerate(categories)}
     lookup = torch.tensor([place[name] for name in names], dtype=torch.int64)
     return with_targets(data, categories, lambda targets: replace(
-        targets, labels=None if targets.labels is None else lookup[targets.labels], categories=categories
+        targets, labels=lookup[targets.labels], categories=categories
     ))  # fmt: skip
 
 
@@ -260,7 +250,7 @@ def with_the_rest_ignored(data: AnnotatedSet) -> AnnotatedSet:
     def ignore(targets: Instances) -> Instances:
         height, width = targets.image_size
         all_of_it = instances_of(RLE.from_bitmaps(np.ones((1, height, width), bool)), [0], [True], data.categories)
-        known = instances_of(masks_of(targets), labels_of(targets), crowd_of(targets), data.categories)
+        known = instances_of(masks_of(targets), targets.labels.tolist(), targets.crowd.tolist(), data.categories)
         return Instances.cat([known, all_of_it])
 
     return with_targets(data, data.categories, ignore)

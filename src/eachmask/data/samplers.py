@@ -38,7 +38,7 @@ def repeat_factors(samples: Annotated, threshold: float = THRESHOLD) -> Sequence
     present: list[set[int]] = []
     for i in range(len(samples)):
         targets: Instances = read(i) if read is not None else samples[i].targets
-        present.append(set() if targets.labels is None else set(targets.labels.tolist()))
+        present.append(set(targets.labels.tolist()))
     num_images = np.zeros(len(samples.categories))
     for labels in present:
         num_images[list(labels)] += 1

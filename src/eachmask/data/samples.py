@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eachmask.data.dataset import AnnotatedImage, crowd_of, labels_of, masks_of
+from eachmask.data.dataset import AnnotatedImage, masks_of
 from eachmask.data.images.read import read_image
 from eachmask.data.sample import Sample
 from eachmask.structures import RLE, Category, Instances, UserError
@@ -43,8 +43,8 @@ class ImageSamples:
             counts.frombytes(masks.counts.astype(np.uint32).tobytes())
             lengths.extend(np.diff(masks.offsets).tolist())
             boxes.frombytes(targets.boxes.numpy().astype(np.float32).tobytes())
-            labels.extend(labels_of(targets))
-            crowd.extend(crowd_of(targets))
+            labels.extend(targets.labels.tolist())
+            crowd.extend(targets.crowd.tolist())
             keypoints.append(None if targets.keypoints is None else targets.keypoints.numpy())
         self._sizes = np.array(sizes).reshape(-1, 2)
         self._first = offsets_of(numbers)

@@ -26,7 +26,7 @@ from eachmask.metrics.bootstrap import difference, intervals
 from eachmask.metrics.boundary_ap import boundary_matches
 from eachmask.metrics.calibration import calibration
 from eachmask.metrics.coco_ap import Kind, coco_evaluation, numbers
-from eachmask.metrics.coco_matches import Matches, crowd_of, labels_of, match
+from eachmask.metrics.coco_matches import Matches, match
 from eachmask.metrics.confusion import confusion_matrix
 from eachmask.metrics.counting import counting
 from eachmask.metrics.coverage import coverage
@@ -116,7 +116,7 @@ def evaluate(
         name=name or results.stem,
         data=str(dataset.path.name),
         num_images=len(targets),
-        num_objects=sum(int((~crowd_of(t)).sum()) for t in targets),
+        num_objects=sum(int((~t.crowd.cpu().numpy()).sum()) for t in targets),
         num_detections=sum(len(p) for p in predictions),
         classes=classes,
         score=settings.score,
@@ -196,7 +196,7 @@ def _matching(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, dict[st
 
 def _plain_masks(pairs: Sequence[tuple[Instances, Instances]]) -> list[tuple[Masks, Masks]]:
     """Without classes, and without crowd regions."""
-    return [(p.masks, t.masks[~crowd_of(t)]) for p, t in pairs if p.masks is not None and t.masks is not None]
+    return [(p.masks, t.masks[~t.crowd.cpu().numpy()]) for p, t in pairs if p.masks is not None and t.masks is not None]
 
 
 def _sweeps(matches: Matches, classes: Sequence[str]) -> dict[str, Sweep]:
@@ -237,7 +237,7 @@ def _as_run_lengths(rows: list[dict[str, Any]], dataset: CocoDataset) -> list[di
 
 def _crowded(targets: Sequence[Instances]) -> list[str]:
     """COCO's limit, where it is felt."""
-    most = [int(np.bincount(labels_of(t)[~crowd_of(t)]).max(initial=0)) for t in targets]
+    most = [int(np.bincount(t.labels.cpu().numpy()[~t.crowd.cpu().numpy()]).max(initial=0)) for t in targets]
     num = sum(n > 100 for n in most)
     if not num:
         return []

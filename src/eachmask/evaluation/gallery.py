@@ -10,7 +10,6 @@ import numpy as np
 
 from eachmask.data.formats.coco import CocoDataset
 from eachmask.draw import RGBImage, overlay, shrink
-from eachmask.metrics.coco_matches import crowd_of
 from eachmask.metrics.matching import Counts, count_in_image
 from eachmask.structures import Instances, UserError
 
@@ -37,7 +36,7 @@ def ranking(shown: Sequence[Instances], targets: Sequence[Instances]) -> tuple[l
     Args:
         shown: the predictions that a user sees.
     """
-    single = [some[np.flatnonzero(~crowd_of(some))] for some in targets]
+    single = [some[np.flatnonzero(~some.crowd.cpu().numpy())] for some in targets]
     counts = {i: count_in_image(found, single[i], IOU) for i, found in enumerate(shown) if len(single[i])}
     return sorted(counts, key=lambda i: (-counts[i].score, -len(targets[i]))), counts
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.metrics.average_precision import summary
-from eachmask.metrics.coco_matches import Matches, crowd_of, labels_of, mask_overlap, match
+from eachmask.metrics.coco_matches import Matches, mask_overlap, match
 from eachmask.structures import RLE, Bitmaps, Instances, Masks
 
 DILATION = 0.02
@@ -63,7 +63,8 @@ def boundary_overlap(predictions: Instances, targets: Instances) -> NDArray[np.f
     """(D, G) min(mask IoU, boundary IoU); over crowd regions the share of the prediction that lies in them."""
     overlap = mask_overlap(predictions, targets)
     # Other pairs fail at the smallest threshold anyway: their bands need not be drawn.
-    close = (overlap >= 0.5) & ~crowd_of(targets) & (labels_of(predictions)[:, None] == labels_of(targets))
+    same = (predictions.labels[:, None] == targets.labels) & ~targets.crowd
+    close = (overlap >= 0.5) & same.cpu().numpy()
     rows, columns = np.flatnonzero(close.any(1)), np.flatnonzero(close.any(0))
     if len(rows):
         assert predictions.masks is not None and targets.masks is not None

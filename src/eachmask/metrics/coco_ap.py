@@ -52,7 +52,7 @@ def coco_ap(
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} images")
     from hotcoco import COCO, COCOeval
 
-    labels = [t.labels for t in (*targets, *predictions) if t.labels is not None and len(t)]
+    labels = [t.labels for t in (*targets, *predictions) if len(t)]
     num_classes = 1 + max((int(each.max()) for each in labels), default=0)
     categories = [{"id": i + 1, "name": str(i + 1)} for i in range(num_classes)]
     images = [{"id": i + 1, "height": t.image_size[0], "width": t.image_size[1]} for i, t in enumerate(targets)]
@@ -155,10 +155,10 @@ def to_coco_annotations(instances: Instances, image_id: int) -> list[dict[str, A
     for i, (x1, y1, x2, y2) in enumerate(boxes):
         row: dict[str, Any] = {
             "image_id": image_id,
-            "category_id": 1 if instances.labels is None else int(instances.labels[i]) + 1,
+            "category_id": int(instances.labels[i]) + 1,
             "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
             "area": float(areas[i]),
-            "iscrowd": 0 if instances.crowd is None else int(instances.crowd[i]),
+            "iscrowd": int(instances.crowd[i]),
         }
         if segmentations is not None:
             row["segmentation"] = segmentations[i]

@@ -86,7 +86,7 @@ def mask_overlap(predictions: Instances, targets: Instances) -> Floats:
     """Mask IoU; over a crowd region the share of the prediction that lies in it."""
     assert predictions.masks is not None and targets.masks is not None
     iou = predictions.masks.iou(targets.masks)
-    crowd = crowd_of(targets)
+    crowd = targets.crowd.cpu().numpy()
     if crowd.any():
         common = predictions.masks.intersection(targets.masks[crowd])
         iou[:, crowd] = common / np.maximum(predictions.masks.area(), 1)[:, None]
@@ -96,7 +96,7 @@ def mask_overlap(predictions: Instances, targets: Instances) -> Floats:
 def box_overlap(predictions: Instances, targets: Instances) -> Floats:
     """Box IoU; over a crowd region the share of the prediction that lies in it."""
     iou = box_ops.iou(predictions.boxes, targets.boxes).double()
-    crowd = torch.from_numpy(crowd_of(targets))
+    crowd = targets.crowd.cpu()
     if crowd.any():
         ours, theirs = predictions.boxes[:, None], targets.boxes[crowd]
         sides = torch.minimum(ours[..., 2:], theirs[:, 2:]) - torch.maximum(ours[..., :2], theirs[:, :2])
@@ -128,7 +128,8 @@ def match(
     rows: list[tuple[NDArray[np.generic], ...]] = []
     objects: list[tuple[Ints, Ints, Bools]] = []
     for image, (found, true) in enumerate(zip(predictions, targets, strict=True)):
-        objects.append((np.full(len(true), image), labels_of(true), _outside(true) | crowd_of(true)))
+        unimportant = _outside(true) | true.crowd.cpu().numpy()
+        objects.append((np.full(len(true), image), true.labels.cpu().numpy(), unimportant))
         if len(found):
             rows += _of_image(image, found, true, overlap(found, true), limit)
     none = (np.zeros(0, np.int64),) * 3
@@ -146,8 +147,9 @@ def _of_image(
     image: int, found: Instances, true: Instances, overlap: Floats, limit: int
 ) -> list[tuple[NDArray[np.generic], ...]]:
     """The detections' columns, class by class."""
-    labels, scores, outside = labels_of(found), _scores(found), _outside(found)
-    true_labels, crowd, unimportant = labels_of(true), crowd_of(true), _outside(true) | crowd_of(true)
+    labels, scores, outside = found.labels.cpu().numpy(), _scores(found), _outside(found)
+    true_labels, crowd = true.labels.cpu().numpy(), true.crowd.cpu().numpy()
+    unimportant = _outside(true) | crowd
     rows: list[tuple[NDArray[np.generic], ...]] = []
     for label in np.unique(labels):
         chosen = np.flatnonzero(labels == label)
@@ -195,22 +197,6 @@ def _outside(instances: Instances) -> Bools:
     masks, boxes = instances.masks, instances.boxes
     area = box_ops.area(boxes).double().numpy() if masks is None else masks.area()
     return np.stack([(area < low) | (area > high) for low, high in AREAS])
-
-
-def crowd_of(instances: Instances) -> Bools:
-    """(N,) which are crowd regions."""
-    if instances.crowd is None:
-        return np.zeros(len(instances), bool)
-    crowd: Bools = instances.crowd.cpu().numpy().astype(bool)
-    return crowd
-
-
-def labels_of(instances: Instances) -> Ints:
-    """(N,) labels; 0 without."""
-    if instances.labels is None:
-        return np.zeros(len(instances), np.int64)
-    labels: Ints = instances.labels.cpu().numpy()
-    return labels
 
 
 def _scores(instances: Instances) -> Floats:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.metrics.coco_matches import crowd_of, labels_of, mask_overlap
+from eachmask.metrics.coco_matches import mask_overlap
 from eachmask.structures import Instances
 
 
@@ -36,8 +36,8 @@ def confusion_matrix(
 
 def _outcomes(predictions: Instances, targets: Instances, background: int, least: float) -> tuple[list[int], list[int]]:
     """True and predicted class of every pair, and of what has no partner."""
-    found, true = labels_of(predictions).tolist(), labels_of(targets).tolist()
-    crowd = crowd_of(targets)
+    found, true = predictions.labels.tolist(), targets.labels.tolist()
+    crowd = targets.crowd.cpu().numpy()
     overlap = mask_overlap(predictions, targets)
     in_crowd = overlap[:, crowd].max(1, initial=0.0)
     free = overlap.copy()

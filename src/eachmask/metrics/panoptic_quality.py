@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.metrics.coco_matches import crowd_of, labels_of
 from eachmask.structures import RLE, Instances
 
 
@@ -87,8 +86,8 @@ def without_overlaps(instances: Instances) -> Instances:
 def _of_image(predictions: Instances, targets: Instances) -> dict[int, Quality]:
     predictions = without_overlaps(predictions)
     assert predictions.masks is not None and targets.masks is not None
-    crowd = crowd_of(targets)
-    labels, true_labels = labels_of(predictions), labels_of(targets)
+    crowd = targets.crowd.cpu().numpy()
+    labels, true_labels = predictions.labels.cpu().numpy(), targets.labels.cpu().numpy()
     overlap, area = predictions.masks.iou(targets.masks), predictions.masks.area()
     found: dict[int, Quality] = {}
     for label in {*labels.tolist(), *true_labels[~crowd].tolist()}:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.metrics.coco_matches import labels_of
 from eachmask.structures import Instances, Masks
 
 
@@ -41,11 +40,11 @@ def pixel_counts(pairs: Iterable[tuple[Instances, Instances]], num_classes: int)
 
     Args:
         pairs: (predictions, targets) of one image each, with masks and labels.
-        num_classes: labels are below it; 1 with ``labels`` None joins all objects.
+        num_classes: labels are below it; 1 with labels of zero joins all objects.
     """
     common, predicted, true = (np.zeros(num_classes, np.int64) for _ in range(3))
     for found, wanted in pairs:
-        mine, theirs = labels_of(found), labels_of(wanted)
+        mine, theirs = found.labels.cpu().numpy(), wanted.labels.cpu().numpy()
         for label in {*mine.tolist(), *theirs.tolist()}:
             assert found.masks is not None and wanted.masks is not None
             a: Masks = found.masks[mine == label].union()

@@ -98,8 +98,7 @@ class CropClassifier(nn.Module):
         scores = torch.zeros(len(found))
         boxes = found.boxes[: None if config.decides else config.at_most].cpu().numpy()
         device, kinds = self.classifier.weight.device, torch.tensor(config.labels)
-        labels = found.labels
-        labels = None if labels is None else labels.cpu().clone()
+        labels = found.labels.cpu().clone()
         for first in range(0, len(boxes), CROPS_AT_ONCE):
             crops = self.crops(image, boxes[first : first + CROPS_AT_ONCE], limits).to(device)
             logits = self(crops).float().cpu()
@@ -108,9 +107,8 @@ class CropClassifier(nn.Module):
             part = slice(first, first + len(best))
             fine[part] = torch.where(sure, name, -1)
             scores[part] = torch.where(sure, best, 0.0)
-            if labels is not None:
-                others = likeliest_class(logits, config) if config.decides else labels[part]
-                labels[part] = torch.where(sure, kinds[name], others)
+            others = likeliest_class(logits, config) if config.decides else labels[part]
+            labels[part] = torch.where(sure, kinds[name], others)
         return replace(found, labels=labels, fine_labels=fine, fine_scores=scores, fine_names=config.names)
 
     def crops(self, image: NDArray[Any], boxes: NDArray[Any], limits: tuple[float, float]) -> Tensor:

@@ -73,7 +73,7 @@ def learnable(target: Instances, device: torch.device) -> tuple[Tensor, Tensor]:
 
     A box without area is neither: no anchor overlaps it, and its logarithmic size would make the loss infinite.
     """
-    crowd = torch.zeros(len(target), dtype=torch.bool) if target.crowd is None else target.crowd.cpu()
+    crowd = target.crowd.cpu()
     solid = (target.boxes[:, 2:] > target.boxes[:, :2]).all(dim=1).cpu()
     objects, crowds = (torch.nonzero(chosen).squeeze(1).to(device) for chosen in (solid & ~crowd, solid & crowd))
     return objects, crowds

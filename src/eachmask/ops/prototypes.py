@@ -95,7 +95,6 @@ def draw_objects(
     Raises:
         ValueError: the target has no masks.
     """
-    assert target.labels is not None
     prototypes = prototypes.float()
     objects = index.unique()  # type: ignore[no-untyped-call]
     grid = (int(prototypes.shape[1]), int(prototypes.shape[2]))

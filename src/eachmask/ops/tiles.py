@@ -138,8 +138,7 @@ def _same_object(view_a: _View, view_b: _View) -> NDArray[np.int64]:
     # A fragment at the end of its tile is often drawn badly: enough that another tile's object covers it.
     same |= cut_a[near_a][:, None] & (common >= INSIDE * np.maximum(area_a, 1)[:, None])
     same |= cut_b[near_b][None] & (common >= INSIDE * np.maximum(area_b, 1)[None])
-    if a.labels is not None and b.labels is not None:
-        same &= (a.labels[near_a][:, None] == b.labels[near_b][None]).numpy()
+    same &= (a.labels[near_a][:, None] == b.labels[near_b][None]).numpy()
     i, j = np.nonzero(same)
     return np.stack([near_a[i], near_b[j]], axis=1)
 

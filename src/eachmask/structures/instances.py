@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from eachmask.structures.runs import ColumnRuns
 
 _PER_OBJECT = ("boxes", "masks", "labels", "scores", "keypoints", "track_ids", "crowd", "fine_labels",
                "fine_scores")  # fmt: skip
+_ZEROS = cast(Tensor, None)
+"""Left out: a zero for each object, once their number is known."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,14 @@ class Instances:
     boxes: Tensor
     """(N, 4) float xyxy, half-open."""
     masks: Masks | None = None
-    labels: Tensor | None = None
+    labels: Tensor = _ZEROS
     """(N,) int64, 0..K-1."""
     scores: Tensor | None = None
     """(N,) float in 0..1."""
     keypoints: Tensor | None = None
     """(N, P, 3) float: x, y and visibility (targets: 0, 1, 2) or score (predictions)."""
     track_ids: Tensor | None = None
-    crowd: Tensor | None = None
+    crowd: Tensor = _ZEROS
     """(N,) bool: a region of many objects (COCO's ``iscrowd``), to be ignored rather than learnt."""
     categories: tuple[Category, ...] = ()
     fine_labels: Tensor | None = None
@@ -70,6 +72,9 @@ class Instances:
         self.image_size = (int(self.image_size[0]), int(self.image_size[1]))
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
             raise ValueError(f"boxes must be (N, 4), not {tuple(self.boxes.shape)}")
+        for name, dtype in (("labels", torch.int64), ("crowd", torch.bool)):
+            if getattr(self, name) is _ZEROS:
+                setattr(self, name, torch.zeros(len(self.boxes), dtype=dtype, device=self.boxes.device))
         for name in _PER_OBJECT[1:]:
             value = getattr(self, name)
             if value is not None and len(value) != len(self.boxes):
@@ -82,8 +87,9 @@ class Instances:
 
     def __repr__(self) -> str:
         height, width = self.image_size
-        present = ", ".join(name for name in _PER_OBJECT if getattr(self, name) is not None)
-        return f"Instances({len(self)} objects on {height} x {width}: {present})"
+        present = [name for name in _PER_OBJECT if name != "crowd" and getattr(self, name) is not None]
+        crowd = ["crowd"] * bool(self.crowd.any())
+        return f"Instances({len(self)} objects on {height} x {width}: {', '.join(present + crowd)})"
 
     def __iter__(self) -> Iterator[Instances]:
         """One by one, each a collection of one."""
@@ -108,8 +114,6 @@ class Instances:
     @property
     def label_names(self) -> list[str]:
         """Each object's class name; its number where the categories are not known."""
-        if self.labels is None:
-            return [""] * len(self)
         known = [c.name for c in self.categories]
         return [known[k] if k < len(known) else str(k) for k in self.labels.tolist()]
 
@@ -156,7 +160,7 @@ class Instances:
         keep = torch.ones(len(self), dtype=torch.bool)
         if score is not None and self.scores is not None:
             keep &= self.scores.cpu() >= score
-        if classes is not None and self.labels is not None:
+        if classes is not None:
             wanted = set(classes)
             called = zip(self.labels.tolist(), self.label_names, self.fine_label_names, strict=True)
             keep &= torch.tensor([not wanted.isdisjoint(names) for names in called], dtype=torch.bool)

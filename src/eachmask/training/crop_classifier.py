@@ -177,9 +177,7 @@ def _objects(images: Sequence[AnnotatedImage], data: AnnotatedSet) -> Iterator[t
     for sample in (samples[i] for i in range(len(samples))):
         targets = sample.targets
         chosen = (targets.boxes[:, 2:] - targets.boxes[:, :2]).amin(dim=1) >= LEAST_SIDE
-        if targets.crowd is not None:
-            chosen &= ~targets.crowd
-        assert targets.labels is not None
+        chosen &= ~targets.crowd
         yield sample.image, targets.boxes[chosen].numpy(), targets.labels[chosen]
 
 

@@ -287,7 +287,7 @@ def _finish(
 
 def best_threshold(found: Sequence[Instances], targets: Sequence[Instances], num_classes: int) -> float | None:
     """The score from which on objects should be shown: that of the best F1 at IoU 0.5; None if nothing is right."""
-    if any(i.labels is None or i.scores is None for i in found):
+    if any(i.scores is None for i in found):
         return None
     with_masks = all(i.masks is not None for i in (*found, *targets))
     best = sweep(match(found, targets, num_classes, overlap=mask_overlap if with_masks else box_overlap))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.convert import Format, make_classes_unique, make_images_unique, read_any
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem, crowd_of, image_size, labels_of, masks_of
+from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem, image_size, masks_of
 from eachmask.data.images.read import read_image
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Instances, UserError
@@ -151,8 +151,8 @@ def _wrong_size(
 
 
 def _look_at_objects(result: Examination, split: str, image: AnnotatedImage) -> None:
-    masks, labels = masks_of(image.targets), np.array(labels_of(image.targets))
-    crowd = np.array(crowd_of(image.targets), bool)
+    masks, labels = masks_of(image.targets), image.targets.labels.numpy()
+    crowd = image.targets.crowd.numpy()
     area, boxes = masks.area(), masks.boxes()
     file, key = str(image.path), (split, image.name)
     for i in np.flatnonzero(area < _SMALLEST):
@@ -221,7 +221,7 @@ def _look_at_classes(result: Examination) -> None:
     for split, images in result.data.splits.items():
         counts = np.zeros(len(names), np.int64)
         for image in images:
-            counts += np.bincount(labels_of(image.targets), minlength=len(names)).astype(np.int64)
+            counts += np.bincount(image.targets.labels.numpy(), minlength=len(names)).astype(np.int64)
         result.class_balance[split] = {name: int(n) for name, n in zip(names, counts, strict=True)}
     result.findings += _class_findings(result)
     result.findings += _split_findings(result)
@@ -251,7 +251,7 @@ def _split_findings(result: Examination) -> Iterator[Problem]:
         if empty:
             what = f"{empty} of {len(images)} images have no objects"
             yield Problem(str(result.source), where, what, "right if they show none", "no objects", "note")
-        crowd = sum(sum(crowd_of(image.targets)) for image in images)
+        crowd = sum(int(image.targets.crowd.sum()) for image in images)
         objects = sum(len(image.targets) for image in images)
         if crowd > objects / 2:
             what = f"{crowd} of {objects} objects are crowd regions, which are not learnt"

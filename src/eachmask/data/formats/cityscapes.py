@@ -21,10 +21,8 @@ from eachmask.data.dataset import (
     AnnotatedSet,
     Problem,
     copy_image,
-    crowd_of,
     find_image,
     instances_of,
-    labels_of,
     masks_of,
 )
 from eachmask.data.formats.label_maps import numbers_in
@@ -114,7 +112,7 @@ def instance_ids(image: AnnotatedImage, ids: list[int]) -> tuple[NDArray[np.int3
     masks = masks_of(image.targets)
     count = [0] * len(ids)
     value = np.zeros(len(masks), np.int64)
-    for i, (label, crowd) in enumerate(zip(labels_of(image.targets), crowd_of(image.targets), strict=True)):
+    for i, (label, crowd) in enumerate(zip(image.targets.labels.tolist(), image.targets.crowd.tolist(), strict=True)):
         if crowd:
             value[i] = ids[label]
         elif count[label] <= _MOST_OBJECTS:
@@ -137,7 +135,7 @@ def _outlines(image: AnnotatedImage, categories: tuple[Category, ...]) -> dict[s
     """The polygons file, large objects at the back; holes are not in it."""
     height, width = image.targets.image_size
     masks = masks_of(image.targets)
-    polygons, labels, crowd = masks.to_polygons(), labels_of(image.targets), crowd_of(image.targets)
+    polygons, labels, crowd = masks.to_polygons(), image.targets.labels.tolist(), image.targets.crowd.tolist()
     objects = []
     for i in np.argsort(-masks.area(), kind="stable"):
         name = categories[labels[i]].name + ("group" if crowd[i] else "")

@@ -236,7 +236,7 @@ def to_annotations(instances: Instances) -> list[dict[str, Any]]:
             row["segmentation"] = segmentations[i]
         row["bbox"] = [round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)]
         row["area"] = round(float(areas[i]), 2) if masks is None else int(areas[i])
-        row["iscrowd"] = 0 if instances.crowd is None else int(instances.crowd[i])
+        row["iscrowd"] = int(instances.crowd[i])
         if instances.scores is not None:
             row["score"] = float(f"{float(instances.scores[i]):.6g}")
         if fine[i] and instances.fine_scores is not None:
@@ -249,8 +249,6 @@ def to_annotations(instances: Instances) -> list[dict[str, Any]]:
 
 def category_ids(instances: Instances) -> list[int]:
     """The data set's own category id of each instance; label + 1 where there are no categories."""
-    if instances.labels is None:
-        return [instances.categories[0].id if instances.categories else 1] * len(instances)
     labels = instances.labels.tolist()
     return [instances.categories[i].id if i < len(instances.categories) else i + 1 for i in labels]
 

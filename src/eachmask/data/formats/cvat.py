@@ -19,9 +19,7 @@ from eachmask.data.dataset import (
     AnnotatedSet,
     Problem,
     copy_image,
-    crowd_of,
     instances_of,
-    labels_of,
     masks_of,
     named_categories,
     safe_name,
@@ -146,7 +144,7 @@ def _with_id(category: Category, own: str | None) -> Category:
 def _write_objects(image: Element, record: AnnotatedImage, categories: tuple[Category, ...]) -> None:
     masks = masks_of(record.targets)
     polygons, bitmaps = masks.to_polygons(), masks.to_bitmaps()
-    for i, (label, crowd) in enumerate(zip(labels_of(record.targets), crowd_of(record.targets), strict=True)):
+    for i, (label, crowd) in enumerate(zip(record.targets.labels.tolist(), record.targets.crowd.tolist(), strict=True)):
         outers, holes = polygons.outers[i], polygons.holes[i]
         if len(outers) == 1 and not holes:
             shape = SubElement(image, "polygon", points=";".join(f"{x:.2f},{y:.2f}" for x, y in outers[0]))

@@ -25,11 +25,9 @@ from eachmask.data.dataset import (
     AnnotatedSet,
     Problem,
     copy_image,
-    crowd_of,
     image_files,
     image_size,
     instances_of,
-    labels_of,
     masks_of,
 )
 from eachmask.data.formats.label_maps import numbers_in, read_label_map, write_label_map
@@ -235,7 +233,7 @@ def _read_table(source: Path) -> _Table:
 def _write_table(target: Path, data: AnnotatedSet) -> None:
     rows: list[Sequence[Any]] = [("", "", "", c.id, c.name, 0) for c in data.categories]
     for split, image in data.images():
-        pairs = zip(labels_of(image.targets), crowd_of(image.targets), strict=True)
+        pairs = zip(image.targets.labels.tolist(), image.targets.crowd.tolist(), strict=True)
         for number, (label, crowd) in enumerate(pairs, start=1):
             category = data.categories[label]
             rows.append((split, image.name, number, category.id, category.name, int(crowd)))

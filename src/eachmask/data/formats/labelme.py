@@ -25,11 +25,9 @@ from eachmask.data.dataset import (
     AnnotatedSet,
     Problem,
     copy_image,
-    crowd_of,
     find_image,
     image_size,
     instances_of,
-    labels_of,
     masks_of,
     with_targets,
 )
@@ -113,7 +111,7 @@ def _shapes(image: AnnotatedImage, categories: tuple[Category, ...]) -> list[dic
     masks = masks_of(image.targets)
     polygons, bitmaps = masks.to_polygons(), masks.to_bitmaps()
     shapes = []
-    for i, (label, crowd) in enumerate(zip(labels_of(image.targets), crowd_of(image.targets), strict=True)):
+    for i, (label, crowd) in enumerate(zip(image.targets.labels.tolist(), image.targets.crowd.tolist(), strict=True)):
         outers, holes = polygons.outers[i], polygons.holes[i]
         shape: dict[str, Any] = {"label": categories[label].name, "group_id": None, "flags": {}, "description": ""}
         if crowd:
@@ -156,7 +154,7 @@ def _with_categories(data: AnnotatedSet, known: dict[str, Category], label_of: d
     lookup = torch.tensor([place[name] for name in label_of], dtype=torch.int64)
 
     def named(targets: Instances) -> Instances:
-        return replace(targets, labels=lookup[labels_of(targets)], categories=categories)
+        return replace(targets, labels=lookup[targets.labels], categories=categories)
 
     return with_targets(data, categories, named)
 

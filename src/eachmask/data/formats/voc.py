@@ -22,10 +22,8 @@ from eachmask.data.dataset import (
     AnnotatedSet,
     Problem,
     copy_image,
-    crowd_of,
     find_image,
     instances_of,
-    labels_of,
     masks_of,
     named_categories,
 )
@@ -90,9 +88,9 @@ def palette() -> list[int]:
 
 def _write_maps(target: Path, name: str, record: AnnotatedImage, categories: tuple[Category, ...]) -> bool:
     numbers = painted(masks_of(record.targets))
-    ids = np.array([0, *(k + 1 for k in labels_of(record.targets))])
+    ids = np.array([0, *(k + 1 for k in record.targets.labels.tolist())])
     wide = len(record.targets) > 254 or len(categories) > 254
-    ids[1:][np.array(crowd_of(record.targets), bool)] = 65535 if wide else 255
+    ids[1:][record.targets.crowd.numpy()] = 65535 if wide else 255
     for folder, pixels in (("SegmentationObject", numbers), ("SegmentationClass", ids[numbers])):
         path = target / folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +113,7 @@ def _write_xml(target: Path, name: str, record: AnnotatedImage, categories: tupl
         SubElement(size, tag).text = str(value)
     SubElement(root, "segmented").text = "1"
     boxes = masks_of(record.targets).boxes().astype(int).tolist()
-    for box, label, crowd in zip(boxes, labels_of(record.targets), crowd_of(record.targets), strict=True):
+    for box, label, crowd in zip(boxes, record.targets.labels.tolist(), record.targets.crowd.tolist(), strict=True):
         entry = SubElement(root, "object")
         SubElement(entry, "name").text = categories[label].name
         for tag in ("truncated", "difficult", "crowd"):

@@ -21,11 +21,9 @@ from eachmask.data.dataset import (
     AnnotatedSet,
     Problem,
     copy_image,
-    crowd_of,
     image_files,
     image_size,
     instances_of,
-    labels_of,
     masks_of,
     only_boxes,
 )
@@ -80,7 +78,7 @@ def write_yolo(target: Path, data: AnnotatedSet, progress: Progress = no_progres
         polygons = masks_of(targets).to_polygons()
         rings = one_rings(polygons)
         joined += sum(len(o) + len(h) > 1 for o, h in zip(polygons.outers, polygons.holes, strict=True))
-        crowd, labels = crowd_of(targets), labels_of(targets)
+        crowd, labels = targets.crowd.tolist(), targets.labels.tolist()
         crowds += sum(crowd)
         lines = [_line(k, ring, targets.image_size) for k, ring in zip(labels, rings, strict=True)]
         objects = [line for line, c in zip(lines, crowd, strict=True) if not c]

@@ -131,5 +131,4 @@ def _mended(targets: Instances) -> Instances:
     if targets.masks is None or not len(targets):
         return targets
     area = torch.from_numpy(targets.masks.area())
-    crowd = torch.zeros(len(targets), dtype=torch.bool) if targets.crowd is None else targets.crowd
-    return replace(targets.with_boxes_from_masks(), crowd=crowd | (area < LEAST_AREA))
+    return replace(targets.with_boxes_from_masks(), crowd=targets.crowd | (area < LEAST_AREA))

@@ -79,7 +79,7 @@ class AffineCrop:
             image_size=(self.size, self.size),
             boxes=torch.from_numpy(masks.boxes()),
             masks=masks,
-            labels=None if before.labels is None else before.labels[index],
-            crowd=None if before.crowd is None else before.crowd[index],
+            labels=before.labels[index],
+            crowd=before.crowd[index],
             categories=before.categories,
         )

@@ -51,7 +51,7 @@ class CopyPaste:
 
     def _chosen(self, targets: Instances, rng: np.random.Generator) -> Instances:
         """Each object with a chance of one half, at least one."""
-        single = np.ones(len(targets), bool) if targets.crowd is None else ~targets.crowd.numpy()
+        single = ~targets.crowd.numpy()
         wanted = single & (rng.random(len(targets)) < 0.5)
         if single.any() and not wanted.any():
             wanted[rng.choice(np.flatnonzero(single))] = True
@@ -106,6 +106,5 @@ def _beneath(targets: Instances, covered: np.ndarray) -> Instances:
 
 
 def _alike(targets: Instances) -> Instances:
-    """With crowd flags and without keypoints, so that parts of several samples can be joined."""
-    crowd = torch.zeros(len(targets), dtype=torch.bool) if targets.crowd is None else targets.crowd
-    return replace(targets, crowd=crowd, keypoints=None)
+    """Without keypoints, so that parts of several samples can be joined."""
+    return replace(targets, keypoints=None)
