@@ -13,8 +13,8 @@ from PIL import Image
 from tiny_model import Spots, spots_image, spots_info
 from torch import nn
 
-from eachmask.inference.predictor import Predictor, find_device, find_precision, load, place, preprocessed
-from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, Preprocess, UserError
+from eachmask.inference.predictor import Predictor, find_device, find_precision, load, preprocessed
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Preprocess, UserError
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +127,6 @@ def test_tiles_share_their_contrast() -> None:
     image[20:40, 20:40] = 60_000
     image[150:160, 150:160] = 6_000
     assert len(Predictor(Spots(), info, device="cpu", precision="fp32").predict(image)) == 1
-
-
-def test_placing_moves_everything() -> None:
-    masks = RLE.from_bitmaps(np.ones((1, 2, 3), bool))
-    tile = Instances((2, 3), torch.tensor([[0.0, 0, 3, 2]]), masks, keypoints=torch.tensor([[[1.0, 1, 0.5]]]))
-    moved = place(tile, 10, 20, (50, 60))
-    assert moved.boxes.tolist() == [[10, 20, 13, 22]] and moved.masks.boxes().tolist() == [[10, 20, 13, 22]]
-    assert moved.keypoints.tolist() == [[[11, 21, 0.5]]] and moved.image_size == (50, 60)
 
 
 def test_large_images_are_reduced_before_they_become_floats(monkeypatch: pytest.MonkeyPatch) -> None:

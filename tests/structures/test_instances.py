@@ -71,6 +71,47 @@ def test_flip_swaps_paired_keypoints():
     assert torch.equal(swapped[:, [1, 0, 2, 3]], before.flip().keypoints)
 
 
+def test_flip_swaps_what_the_categories_name_left_and_right():
+    def animal(*names: str) -> Category:
+        return Category(1, "animal", keypoints=names)
+
+    ears, bear = animal("left_ear", "right_ear", "tail"), animal("tail", "L_paw", "R_paw")
+    points = torch.tensor([[[1.0, 1, 2], [3, 1, 2], [5, 1, 0]]]).repeat(2, 1, 1)
+    two = Instances((4, 10), torch.zeros(2, 4), labels=torch.tensor([0, 1]), keypoints=points, categories=(ears, bear))
+    mirrored = two.flip().keypoints[..., 0]
+    assert mirrored.tolist() == [[7, 9, 5], [9, 5, 7]]
+    assert two.flip(()).keypoints[0, :, 0].tolist() == [9, 7, 5]
+    assert torch.equal(two.flip().flip().keypoints, points)
+
+
+def test_shifting_moves_everything():
+    masks = RLE.from_bitmaps(np.ones((1, 2, 3), bool))
+    tile = Instances((2, 3), torch.tensor([[0.0, 0, 3, 2]]), masks, keypoints=torch.tensor([[[1.0, 1, 0.5]]]))
+    moved = tile.shift(10, 20, (50, 60))
+    assert moved.boxes.tolist() == [[10, 20, 13, 22]] and moved.masks.boxes().tolist() == [[10, 20, 13, 22]]
+    assert moved.keypoints.tolist() == [[[11, 21, 0.5]]] and moved.image_size == (50, 60)
+
+
+def test_what_is_shifted_off_the_canvas_is_cut():
+    before = some()
+    moved = before.shift(-8, -9, (22, 30))
+    assert len(moved) == 3 and moved.boxes[0].tolist() == [0, 0, 7, 1] and moved.masks.area()[0] == 7
+    assert moved.masks.boxes().tolist() == moved.boxes.tolist()
+    assert before.shift(0, -15, (40, 50)).labels.tolist() == [1, 0]
+    empty = Instances((4, 4), torch.zeros(1, 4), RLE.from_bitmaps(np.zeros((1, 4, 4), bool)))
+    assert len(empty.shift(1, 1, (9, 9))) == 1
+
+
+def test_labels_and_crowd_are_zeros_where_they_are_left_out():
+    plain = Instances((4, 5), torch.zeros(2, 4))
+    assert plain.labels.tolist() == [0, 0] and plain.labels.dtype == torch.int64
+    assert plain.crowd.tolist() == [False, False] and plain.crowd.dtype == torch.bool
+    assert Instances((4, 5), torch.zeros(2, 4), labels=None, crowd=None).labels is not None
+    assert repr(plain) == "Instances(2 objects on 4 x 5: boxes, labels)"
+    with pytest.raises(ValueError, match="1 labels for 2 boxes"):
+        Instances((4, 5), torch.zeros(2, 4), labels=torch.zeros(1))
+
+
 def test_iteration_and_repr():
     assert [len(one) for one in some()] == [1, 1, 1]
     assert repr(some()) == "Instances(3 objects on 40 x 50: boxes, masks, labels, scores, keypoints)"

@@ -266,7 +266,7 @@ class Predictor:
             chosen = boxes[first : first + step]
             windows = [np.ascontiguousarray(image[y1:y2, x1:x2]) for x1, y1, x2, y2 in chosen]
             found = self._predict_grouped(windows, [limits] * len(windows), options)
-            parts += [place(instances, box[0], box[1], size) for instances, box in zip(found, chosen, strict=True)]
+            parts += [instances.shift(box[0], box[1], size) for instances, box in zip(found, chosen, strict=True)]
         merged: Instances = merge_tiles(parts, boxes)
         if options.max_detections is not None and merged.scores is not None:
             merged = merged[torch.argsort(merged.scores, descending=True, stable=True)[: options.max_detections]]
@@ -362,21 +362,6 @@ def _read_by_resizing(length: int, wanted: int) -> tuple[NDArray[np.int64], torc
     before = places.astype(np.int64)
     after = np.minimum(before + 1, length - 1)
     return np.stack([before, after], axis=1).reshape(-1), torch.from_numpy(places - before.astype(np.float32))
-
-
-def place(instances: Instances, dx: int, dy: int, size: tuple[int, int]) -> Instances:
-    """Instances of a tile -> on the whole image of ``size``, the tile's corner at (dx, dy)."""
-    corner = torch.tensor([dx, dy], dtype=instances.boxes.dtype)
-    keypoints = instances.keypoints
-    if keypoints is not None:
-        keypoints = torch.cat([keypoints[..., :2] + corner.to(keypoints), keypoints[..., 2:]], dim=-1)
-    return replace(
-        instances,
-        image_size=size,
-        boxes=instances.boxes + corner.repeat(2),
-        masks=None if instances.masks is None else instances.masks.shift(dx, dy, size),
-        keypoints=keypoints,
-    )
 
 
 def find_device(name: str) -> torch.device:

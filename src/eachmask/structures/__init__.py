@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from eachmask.structures.rle import RLE
     from eachmask.structures.roi_masks import RoIMasks
     from eachmask.structures.soft_masks import SoftMasks
+    from eachmask.structures.spatial import Spatial
 
 __all__ = [
     "RLE",
@@ -46,6 +47,7 @@ __all__ = [
     "Preprocess",
     "RoIMasks",
     "SoftMasks",
+    "Spatial",
     "UserError",
 ]
 
@@ -62,6 +64,7 @@ _HOMES = {
     "Preprocess": "preprocess",
     "RoIMasks": "roi_masks",
     "SoftMasks": "soft_masks",
+    "Spatial": "spatial",
     "UserError": "errors",
 }
 """Name -> the module that defines it."""

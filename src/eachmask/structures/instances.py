@@ -18,6 +18,7 @@ from eachmask.structures import keypoints as keypoint_ops
 from eachmask.structures.masks import Index, Masks, as_index
 from eachmask.structures.rle import RLE
 from eachmask.structures.runs import ColumnRuns
+from eachmask.structures.spatial import window_of
 
 _PER_OBJECT = ("boxes", "masks", "labels", "scores", "keypoints", "track_ids", "crowd", "fine_labels",
                "fine_scores")  # fmt: skip
@@ -183,21 +184,33 @@ class Instances:
             keypoints=None if self.keypoints is None else keypoint_ops.resize(self.keypoints, old, new),
         )
 
-    def flip(self, keypoint_pairs: Sequence[tuple[int, int]] = ()) -> Instances:
+    def flip(self, keypoint_pairs: Sequence[tuple[int, int]] | None = None) -> Instances:
         """Mirrored left to right.
 
         Args:
-            keypoint_pairs: indices of keypoints that change their names in a mirror (left and right eye).
+            keypoint_pairs: indices of keypoints that change their names in a mirror (left and right eye); None: those
+                that each object's category names so.
         """
         width = self.image_size[1]
         x1, y1, x2, y2 = self.boxes.unbind(1)
-        keypoints = None if self.keypoints is None else keypoint_ops.flip(self.keypoints, width, keypoint_pairs)
         return replace(
             self,
             boxes=torch.stack([width - x2, y1, width - x1, y2], dim=1),
             masks=None if self.masks is None else self.masks.flip(),
-            keypoints=keypoints,
+            keypoints=None if self.keypoints is None else self._mirrored(self.keypoints, keypoint_pairs),
         )
+
+    def _mirrored(self, keypoints: Tensor, pairs: Sequence[tuple[int, int]] | None) -> Tensor:
+        width = self.image_size[1]
+        if pairs is not None:
+            return keypoint_ops.flip(keypoints, width, pairs)
+        result = keypoint_ops.flip(keypoints, width)
+        for label, category in enumerate(self.categories):
+            if len(category.keypoints) == keypoints.shape[1]:
+                own = self.labels == label
+                pairs = keypoint_ops.mirror_pairs(category.keypoints)
+                result[own] = keypoint_ops.flip(keypoints[own], width, pairs)
+        return result
 
     def crop(self, box: Sequence[int]) -> Instances:
         """What lies in the window (x1, y1, x2, y2), whole pixels; objects without a pixel in it are gone.
@@ -208,19 +221,29 @@ class Instances:
         Raises:
             ValueError: the window is empty.
         """
-        x1, y1, x2, y2 = window = tuple(int(v) for v in box)
-        if x2 <= x1 or y2 <= y1:
-            raise ValueError(f"the window {window} is empty")
-        size = (y2 - y1, x2 - x1)
-        cropped = replace(
-            self,
-            image_size=size,
-            boxes=box_ops.clip(self.boxes - self.boxes.new_tensor([x1, y1, x1, y1]), size),
-            masks=None if self.masks is None else self.masks.crop(window),
-            keypoints=None if self.keypoints is None else keypoint_ops.crop(self.keypoints, window),
-        )
+        x1, y1, x2, y2 = window_of(box)
+        cropped = self._moved(-x1, -y1, (y2 - y1, x2 - x1))
         size_left = box_ops.area(cropped.boxes) if cropped.masks is None else cropped.masks.area()
         return cropped[size_left > 0]
+
+    def shift(self, dx: int, dy: int, image_size: tuple[int, int]) -> Instances:
+        """Moved by whole pixels onto a canvas of (height, width): a tile's objects onto the whole image.
+
+        What leaves the canvas is cut; objects whose box leaves it are gone.
+        """
+        moved = self._moved(dx, dy, image_size)
+        left = (box_ops.area(moved.boxes) <= 0) & (box_ops.area(self.boxes) > 0)
+        return moved[~left] if left.any() else moved
+
+    def _moved(self, dx: int, dy: int, size: tuple[int, int]) -> Instances:
+        window = (-dx, -dy, size[1] - dx, size[0] - dy)
+        return replace(
+            self,
+            image_size=size,
+            boxes=box_ops.clip(self.boxes + self.boxes.new_tensor([dx, dy, dx, dy]), size),
+            masks=None if self.masks is None else self.masks.shift(dx, dy, size),
+            keypoints=None if self.keypoints is None else keypoint_ops.crop(self.keypoints, window),
+        )
 
     def with_boxes_from_masks(self) -> Instances:
         """Boxes tight around the masks.

@@ -61,11 +61,12 @@ class LargeScaleJitter:
 class Flip:
     """Mirrored left to right, with a chance.
 
-    ``keypoint_pairs`` are indices of keypoints that change their names in a mirror (left and right eye).
+    ``keypoint_pairs`` are indices of keypoints that change their names in a mirror (left and right eye); None: those
+    that the categories name so.
     """
 
     chance: float = 0.5
-    keypoint_pairs: tuple[tuple[int, int], ...] = ()
+    keypoint_pairs: tuple[tuple[int, int], ...] | None = None
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Draw whether to mirror."""
@@ -90,7 +91,7 @@ def cut(sample: Sample, scaled: tuple[int, int], window: Sequence[int]) -> Sampl
     smaller = scaled[0] < height
     image = _warped(sample.image, to_window, (x2 - x1, y2 - y1), smaller, scaled, window)
     targets = sample.targets.resize(scaled)
-    return replace(sample, image=image, targets=_mended(targets.crop((x1, y1, x2, y2))))
+    return replace(sample, image=image, targets=_refined(targets.crop((x1, y1, x2, y2))))
 
 
 def padded(sample: Sample, size: tuple[int, int]) -> Sample:
@@ -105,9 +106,7 @@ def padded(sample: Sample, size: tuple[int, int]) -> Sample:
     top = np.iinfo(sample.image.dtype).max if sample.image.dtype.kind in "iu" else 1.0
     image = np.full((*size, 3), PADDING * top, sample.image.dtype)
     image[:height, :width] = sample.image
-    targets = sample.targets
-    masks = None if targets.masks is None else targets.masks.to_rle().shift(0, 0, size)
-    return replace(sample, image=image, targets=replace(targets, image_size=size, masks=masks))
+    return replace(sample, image=image, targets=sample.targets.shift(0, 0, size))
 
 
 def _warped(
@@ -126,7 +125,7 @@ def _warped(
     return warped
 
 
-def _mended(targets: Instances) -> Instances:
+def _refined(targets: Instances) -> Instances:
     """Tight boxes again; objects of which next to nothing is left are ignored from now on."""
     if targets.masks is None or not len(targets):
         return targets

@@ -79,10 +79,8 @@ class Mosaic:
             x1, y1, x2, y2 = corner
             image[y1:y2, x1:x2] = part.image[y1:y2, x1:x2]
             inside = part.targets.crop(corner)
-            masks = None if inside.masks is None else inside.masks.to_rle().shift(x1, y1, (height, width))
-            moved = replace(inside, image_size=(height, width), masks=masks,
-                            boxes=inside.boxes + torch.tensor([x1, y1, x1, y1]))  # fmt: skip
-            parts.append(_alike(moved if masks is None else moved.with_boxes_from_masks()))
+            moved = inside.shift(x1, y1, (height, width))
+            parts.append(_alike(moved if moved.masks is None else moved.with_boxes_from_masks()))
         return replace(sample, image=image, targets=Instances.cat(parts))
 
 
