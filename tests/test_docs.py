@@ -15,7 +15,7 @@ import tyro
 from eachmask.cli import COMMANDS
 from eachmask.models import VARIANTS
 from eachmask.recipes import RECIPES
-from eachmask.weights.catalogue import CATALOGUE, bundled
+from eachmask.weights.catalogue import bundled, entries
 from eachmask.weights.file import read_info
 
 ROOT = Path(__file__).parents[1]
@@ -95,5 +95,5 @@ def test_commands_on_a_page_are_understood(page: Path) -> None:
             pytest.fail(f"{page.name}: eachmask {line}")
         name = str(getattr(options, "model", None) or "auto")
         if re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            known = {*VARIANTS, *RECIPES, *bundled(), *(entry.name for entry in CATALOGUE), "auto"}
+            known = {*VARIANTS, *RECIPES, *bundled(), *entries(), "auto"}
             assert name in known, f"{page.name}: eachmask {line}"

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from importlib import import_module
 
 import pytest
 from torchvision.models import detection
@@ -8,10 +11,12 @@ from torchvision.models._meta import _COCO_CATEGORIES
 
 from eachmask import models
 from eachmask.structures import Preprocess, UserError
-from eachmask.weights.catalogue import CATALOGUE, Entry, bundled, find
+from eachmask.weights.catalogue import FILE, Entry, bundled, entries, find, read_catalogue
 from eachmask.weights.coco_categories import COCO_CATEGORIES
 from eachmask.weights.file import read_info
+from eachmask.weights.schema import SchemaError
 
+CATALOGUE = tuple(entries().values())
 THEIRS = {
     "mask_rcnn_r50_fpn": detection.MaskRCNN_ResNet50_FPN_Weights.COCO_V1,
     "mask_rcnn_r50_fpn_v2": detection.MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
@@ -32,7 +37,7 @@ def test_entry_says_what_torchvision_says(entry: Entry) -> None:
     weights = THEIRS[entry.name]
     assert entry.url == weights.url
     assert re.search(rf"-{entry.sha256}\.pth$", weights.url), "the file's name carries the digest's first digits"
-    assert entry.published == {SCORES[k]: v for k, v in weights.meta["_metrics"]["COCO-val2017"].items()}
+    assert entry.by_metric() == {SCORES[k]: v for k, v in weights.meta["_metrics"]["COCO-val2017"].items()}
     assert entry.size_mb == pytest.approx(weights.meta["_file_size"] * 1.048576, abs=0.06)
     assert [c.name for c in entry.categories] == weights.meta["categories"][1:]
 
@@ -50,6 +55,7 @@ def test_preprocessing_is_torchvisions(entry: Entry) -> None:
 
 @each_entry
 def test_file_name_carries_the_first_digits_of_its_digest(entry: Entry) -> None:
+    assert re.fullmatch(r"[0-9a-f]{8,64}", entry.sha256)
     assert re.search(rf"-{entry.sha256[:8]}\.pth$", entry.url)
 
 
@@ -62,7 +68,7 @@ def test_entry_fits_a_variant(entry: Entry) -> None:
 def test_card_has_what_a_user_must_know(entry: Entry) -> None:
     card = entry.card()
     assert entry.license in card and entry.host in card
-    assert all(f"{name} {value:.1f}" in card for name, value in entry.published.items())
+    assert all(f"{name} {value:.1f}" in card for name, value in entry.by_metric().items())
     assert entry.info().scores == {}, "published scores are never shown as measured ones"
 
 
@@ -77,3 +83,44 @@ def test_bundled_models_speak_for_themselves() -> None:
         assert info.name == name and info.license and info.categories and info.scores and info.card
         assert info.variant in models.VARIANTS
         assert path.stat().st_size < 20e6
+
+
+# The file -----------------------------------------------------------------------------------------
+
+TEXT = FILE.read_text()
+
+
+def test_names_are_those_of_converters() -> None:
+    for entry in CATALOGUE:
+        assert callable(import_module(f"eachmask.weights.{entry.converter}").convert)
+        assert {score.data for score in entry.published} == {"COCO val2017"} and entry.published
+
+
+def test_tasks_are_those_of_the_scores() -> None:
+    kinds = {"mask AP": "instances", "keypoint AP": "keypoints"}
+    for entry in CATALOGUE:
+        assert entry.task == next((kinds[name] for name in entry.by_metric() if name in kinds), "boxes"), entry.name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('task = "instances"', 'task = "masks"', r"task must be 'boxes' or 'instances' or 'keypoints', not 'masks'"),
+        ("size_mb = 178.1", "size_mb = -1", r"size_mb must be in 0\.1\.\.100000, not -1"),
+        ("size_mb = 178.1", "size_mb = nan", "size_mb must be a number, not nan"),
+        ("value = 37.9", "value = 379", r"published\[\]\.value must be in 0\.\.100, not 379"),
+        ("value = 37.9", "valu = 37.9", r"published\[\]\.value is missing"),
+        ('sha256 = "bf2d0c1e"\n', "", "sha256 is missing"),
+        ("config = { norm_eps = 0.0 }", "confg = { norm_eps = 0.0 }", "confg is none of name, task"),
+        ("[550, 550]", "[550]", r"preprocess\.fixed_size must be a list of 2, not \[550\]"),
+    ],
+)
+def test_a_mistake_in_an_entry_is_named(old: str, new: str, message: str) -> None:
+    assert old in TEXT
+    with pytest.raises(SchemaError, match=message):
+        read_catalogue(TEXT.replace(old, new, 1))
+
+
+def test_reading_waits_until_it_is_needed() -> None:
+    code = "import eachmask.weights.catalogue as c, sys; sys.exit(c.entries.cache_info().currsize)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

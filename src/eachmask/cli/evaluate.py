@@ -237,9 +237,10 @@ def _predict(
 
 
 def _published(model: str | None) -> dict[str, float]:
-    from eachmask.weights.catalogue import CATALOGUE
+    from eachmask.weights.catalogue import entries
 
-    return next((dict(entry.published) for entry in CATALOGUE if entry.name == model), {})
+    entry = entries().get(model or "")
+    return {} if entry is None else entry.by_metric()
 
 
 def _summary(found: Evaluation) -> str:

@@ -82,7 +82,7 @@ def _variants_text(variants: Mapping[str, str]) -> str:
 
 def all_rows() -> list[Row]:
     """Bundled models, then the catalogue."""
-    from eachmask.weights.catalogue import CATALOGUE, bundled
+    from eachmask.weights.catalogue import bundled, entries
     from eachmask.weights.file import read_info
 
     rows = []
@@ -101,7 +101,7 @@ def all_rows() -> list[Row]:
                 license=info.license,
             )
         )
-    return rows + [_catalogue_row(entry) for entry in CATALOGUE]
+    return rows + [_catalogue_row(entry) for entry in entries().values()]
 
 
 def _catalogue_row(entry: Entry) -> Row:
@@ -113,9 +113,9 @@ def _catalogue_row(entry: Entry) -> Row:
         where="cache" if cached(entry) else "download",
         source=f"{entry.source}, {entry.host}",
         size_mb=entry.size_mb,
-        classes=sum(category.name != "N/A" for category in entry.categories),
+        classes=entry.num_classes,
         measured={},
-        published=dict(entry.published),
+        published=entry.by_metric(),
         license=entry.license,
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from eachmask.backbones.networks import ResNet, Swin
 from eachmask.structures import Preprocess, UserError
-from eachmask.weights.catalogue import CATALOGUE, bundled
+from eachmask.weights.catalogue import bundled, entries
 from eachmask.weights.fetch import locate
 from eachmask.weights.file import load_model, read_info
 from eachmask.weights.from_efficientnet_lite import LITES, MEAN, STD, read_offline_weights
@@ -113,7 +113,7 @@ def choose_start(variant: str, wanted: str = "auto") -> Start:
             return _from_file(path, variant)
         if info.variant == RELATIVES.get(variant):
             return Start(FromBackbone(str(path)), info.preprocess)
-    if not any(entry.name == variant for entry in CATALOGUE):
+    if variant not in entries():
         return Start(FromBackbone())
     try:
         return _from_file(locate(variant), variant)

@@ -57,3 +57,10 @@ _SKELETON = (
 
 PERSON = (replace(COCO_CATEGORIES[0], keypoints=_KEYPOINTS, skeleton=_SKELETON),)
 """The one category of the keypoint models."""
+
+SETS = {
+    "coco-91": COCO_CATEGORIES,
+    "coco-80": tuple(category for category in COCO_CATEGORIES if category.name != "N/A"),
+    "coco-person": PERSON,
+}
+"""Name in the catalogue -> categories: COCO's 91 ids with their gaps; the 80 that are used, without; people."""

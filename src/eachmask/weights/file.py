@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,60 +17,19 @@ from torch import Tensor, nn
 from eachmask import models
 from eachmask.models.crop_classifier import Config as ClassifierConfig
 from eachmask.models.crop_classifier import CropClassifier
-from eachmask.structures import Category, Preprocess, UserError
-from eachmask.weights.migrate import FORMAT, migrated_header, migrated_weight
+from eachmask.structures import UserError
+from eachmask.weights.header import SCHEMA, ModelInfo
+from eachmask.weights.migrate import migrated_weight
+from eachmask.weights.schema import Schema, SchemaError
+
+__all__ = ["ModelInfo", "load_classifier", "load_model", "read_info", "replace_info", "save_model"]
 
 HEADER = "eachmask"
 """Key of the JSON text in the file's metadata."""
 CLASSIFIER = "crop_classifier."
 """Begins the names of the tensors that are the classifier's, not the model's."""
-_WEIGHTS_AT_ONCE = 16
+_CHUNK_SIZE = 16
 """Tensors that are read before the file is closed for a moment."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a model file says about itself."""
-
-    variant: str
-    """Name of the variant function in ``eachmask.models``."""
-    config: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the variant function besides ``num_classes``."""
-    preprocess: Preprocess = Preprocess()
-    categories: tuple[Category, ...] = ()
-    license: str = ""
-    training: dict[str, Any] = field(default_factory=dict)
-    """Recipe, steps, seed and data of the run that made the weights."""
-    scores: dict[str, Any] = field(default_factory=dict)
-    """Measured by us, as fractions 0..1."""
-    decode: dict[str, Any] = field(default_factory=dict)
-    """DecodeOptions that differ from the model's defaults."""
-    tile: int | None = None
-    """Larger images are predicted in tiles of this side, px; None: in one pass, whatever the size."""
-    crop_classifier: dict[str, Any] | None = None
-    """Settings of a :class:`~eachmask.models.crop_classifier.CropClassifier` in the same file; None without one."""
-    name: str = ""
-    card: str = ""
-    """The model card, Markdown."""
-
-    def to_json(self) -> str:
-        """The header's text."""
-        return json.dumps({"format": FORMAT} | asdict(self), ensure_ascii=False)
-
-    @staticmethod
-    def from_json(text: str) -> ModelInfo:
-        """Undo of :meth:`to_json`; fields of later versions are passed over."""
-        values = migrated_header(json.loads(text))
-        known = {k: v for k, v in values.items() if k in ModelInfo.__dataclass_fields__}
-        known["preprocess"] = Preprocess.from_dict(known["preprocess"])
-        known["categories"] = tuple(_category(row) for row in known["categories"])
-        return ModelInfo(**known)
-
-
-def _category(row: dict[str, Any]) -> Category:
-    """JSON knows lists only."""
-    skeleton = tuple((int(a), int(b)) for a, b in row.get("skeleton", ()))
-    return Category(**(row | {"keypoints": tuple(row.get("keypoints", ())), "skeleton": skeleton}))
 
 
 def save_model(
@@ -146,8 +104,8 @@ def read_info(path: str | Path) -> ModelInfo:
         )
     try:
         return ModelInfo.from_json(text)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the eachmask header of {path} cannot be read: the file is of another version") from error
+    except SchemaError as error:
+        raise UserError(f"the eachmask header of {path} cannot be used, for {error}: save the model again") from error
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
@@ -157,13 +115,37 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
         UserError: see :func:`read_info`; or weights and variant do not fit together.
     """
     info = read_info(path)
-    build = models.variant(info.variant)
+    model = _built(info, path)
     try:
-        model: nn.Module = build(num_classes=len(info.categories), **info.config)
         _fill(model, path, lambda name: None if name.startswith(CLASSIFIER) else name)
-    except (TypeError, RuntimeError) as error:
-        raise UserError(f"{path} does not fit its variant {info.variant}: it was written by another version") from error
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit its variant {info.variant} ({error}): save the model again") from error
     return model.eval(), info
+
+
+def _built(info: ModelInfo, path: str | Path) -> nn.Module:
+    """The variant with new weights; its settings came from a file, so that any of them may be wrong.
+
+    Raises:
+        UserError: there is no such variant, or it cannot be built so.
+    """
+    if not info.categories:
+        raise UserError(f"{path} has no categories, so its model would find nothing: save the model again with some")
+    try:
+        model: nn.Module = models.variant(info.variant)(num_classes=len(info.categories), **info.config)
+        config = getattr(model, "config", None)
+        Schema().read(type(config), config, "config")
+    except UserError as error:
+        raise UserError(f"the variant of {path} is unknown, for {error}") from error
+    except Exception as error:
+        raise UserError(
+            f"the config of {path} does not fit its variant {info.variant} ({_line(error)}): save the model again"
+        ) from error
+    return model
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n")[0]
 
 
 def load_classifier(path: str | Path) -> CropClassifier | None:
@@ -176,10 +158,10 @@ def load_classifier(path: str | Path) -> CropClassifier | None:
     if settings is None:
         return None
     try:
-        classifier = CropClassifier(ClassifierConfig.from_dict(settings))
+        classifier = CropClassifier(SCHEMA.read(ClassifierConfig, settings, "crop_classifier"))
         _fill(classifier, path, lambda name: name.removeprefix(CLASSIFIER) if name.startswith(CLASSIFIER) else None)
-    except (TypeError, KeyError, RuntimeError) as error:
-        raise UserError(f"the names in {path} do not fit this version of eachmask") from error
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the crop_classifier of {path} does not fit ({_line(error)}): save the model again") from error
     return classifier.eval()
 
 
@@ -199,7 +181,7 @@ def _fill(module: nn.Module, path: str | Path, rename: Callable[[str], str | Non
     if different := set(own) ^ set(names.values()):
         raise RuntimeError(f"missing or left over: {sorted(different)[:5]}")
     keys = iter(names.items())
-    while some := list(islice(keys, _WEIGHTS_AT_ONCE)):
+    while some := list(islice(keys, _CHUNK_SIZE)):
         with safe_open(path, framework="pt") as handle, torch.no_grad():
             for key, name in some:
                 weight = handle.get_tensor(key)
