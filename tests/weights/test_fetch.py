@@ -19,7 +19,7 @@ from torchvision.models import detection
 
 from eachmask import models
 from eachmask.structures import Preprocess, UserError
-from eachmask.weights import fetch
+from eachmask.weights import download, fetch
 from eachmask.weights.catalogue import Entry, bundled, find
 from eachmask.weights.file import ModelInfo, load_model, read_info, save_model
 
@@ -86,7 +86,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test touches the user's cache or leaves this machine."""
     monkeypatch.setenv("EACHMASK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     return tmp_path / "cache"
 
 
@@ -103,70 +103,70 @@ def closed_url() -> str:
 def test_whole_download(server: Server, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     target = tmp_path / "new folder" / "w.pth"
-    assert fetch.download(server.url, target, DIGEST, lambda *at: seen.append(at)) == DIGEST
+    assert download.download(server.url, target, DIGEST, lambda *at: seen.append(at)) == DIGEST
     assert target.read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT)) and len(seen) > 1
     assert os.listdir(target.parent) == ["w.pth"]
 
 
 def test_published_prefix_is_enough_and_is_checked(server: Server, tmp_path: Path) -> None:
-    assert fetch.download(server.url, tmp_path / "w", DIGEST[:8]) == DIGEST
+    assert download.download(server.url, tmp_path / "w", DIGEST[:8]) == DIGEST
     with pytest.raises(UserError, match="checksum"):
-        fetch.download(server.url, tmp_path / "v", "00000000")
+        download.download(server.url, tmp_path / "v", "00000000")
     assert os.listdir(tmp_path) == ["w"], "nothing of a wrong file stays"
 
 
 def test_broken_connections_are_continued(server: Server, tmp_path: Path) -> None:
     server.breaks_after = [1_000_000, 500_000]
-    fetch.download(server.url, tmp_path / "w", DIGEST)
+    download.download(server.url, tmp_path / "w", DIGEST)
     assert server.asked == [None, "bytes=1000000-", "bytes=1500000-"]
     assert (tmp_path / "w").read_bytes() == CONTENT
 
 
 def test_next_run_continues(server: Server, tmp_path: Path) -> None:
     (tmp_path / "w.part").write_bytes(CONTENT[:2_000_000])
-    fetch.download(server.url, tmp_path / "w", DIGEST)
+    download.download(server.url, tmp_path / "w", DIGEST)
     assert server.asked == ["bytes=2000000-"]
     assert (tmp_path / "w").read_bytes() == CONTENT
 
 
 def test_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
     server.ranges, server.breaks_after = False, [1_000_000]
-    fetch.download(server.url, tmp_path / "w", DIGEST)
+    download.download(server.url, tmp_path / "w", DIGEST)
     assert server.asked == [None, "bytes=1000000-"]
     assert (tmp_path / "w").read_bytes() == CONTENT
 
 
 def test_finished_part_needs_no_byte_more(server: Server, tmp_path: Path) -> None:
     (tmp_path / "w.part").write_bytes(CONTENT)
-    fetch.download(server.url, tmp_path / "w", DIGEST)
+    download.download(server.url, tmp_path / "w", DIGEST)
     assert server.asked == [f"bytes={len(CONTENT)}-"]
 
 
 @pytest.mark.parametrize("stale", [b"of another file" * 1000, CONTENT + b"too long"])
 def test_stale_part_is_replaced(server: Server, tmp_path: Path, stale: bytes) -> None:
     (tmp_path / "w.part").write_bytes(stale)
-    fetch.download(server.url, tmp_path / "w", DIGEST)
+    download.download(server.url, tmp_path / "w", DIGEST)
     assert (tmp_path / "w").read_bytes() == CONTENT
 
 
 def test_busy_server_is_asked_again(server: Server, tmp_path: Path) -> None:
     server.statuses = [503, 429]
-    fetch.download(server.url, tmp_path / "w", DIGEST)
+    download.download(server.url, tmp_path / "w", DIGEST)
     assert len(server.asked) == 3
 
 
 def test_refusal_is_final(server: Server, tmp_path: Path) -> None:
     server.statuses = [404]
     with pytest.raises(UserError, match="refuses .*404"):
-        fetch.download(server.url, tmp_path / "w", DIGEST)
+        download.download(server.url, tmp_path / "w", DIGEST)
     assert len(server.asked) == 1
 
 
 def test_gives_up_and_keeps_what_came(server: Server, tmp_path: Path) -> None:
-    server.breaks_after = [1_000_000] + [0] * fetch.ATTEMPTS
-    with pytest.raises(fetch.Broken, match="1000000 of 3000000"):
-        fetch.download(server.url, tmp_path / "w", DIGEST)
+    server.breaks_after = [1_000_000] + [0] * download.MAX_ATTEMPTS
+    with pytest.raises(download.Broken, match="1000000 of 3000000"):
+        download.download(server.url, tmp_path / "w", DIGEST)
     assert (tmp_path / "w.part").stat().st_size == 1_000_000
 
 
@@ -202,6 +202,21 @@ def test_fetch_converts_and_caches(server: Server, entry: Entry, own_cache: Path
     assert not list(own_cache.glob("*.pth*")), "the original is not kept twice"
     model, _ = load_model(path)
     assert model.weight.tolist() == [0, 1, 2]
+
+
+def test_a_damaged_cache_is_fetched_again(server: Server, entry: Entry) -> None:
+    path = fetch.fetch(entry)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one bit of one weight
+    assert fetch.fetch(entry).read_bytes() == whole
+    assert len(server.asked) == 2
+
+
+def test_a_damaged_cache_without_a_network_is_named(entry: Entry) -> None:
+    path = fetch.fetch(entry)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="mask_rcnn_r50_fpn"):
+        fetch.fetch(replace(entry, url=closed_url()))
 
 
 def test_new_weights_do_not_meet_the_old_cache(entry: Entry) -> None:
@@ -270,6 +285,18 @@ def test_locate_a_path(tmp_path: Path) -> None:
 def test_locate_names_a_missing_file(missing: str | Path) -> None:
     with pytest.raises(UserError, match=f"{Path(missing).name} does not exist"):
         fetch.locate(missing)
+
+
+def test_locate_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_model(tmp_path / "mine" / "model.safetensors", TinyModel(), ModelInfo("mask_rcnn_r50_fpn"))
+    assert fetch.locate(path.parent) == fetch.locate(str(path.parent)) == path
+    monkeypatch.chdir(tmp_path)
+    assert fetch.locate("mine") == Path("mine/model.safetensors")
+    (tmp_path / "nuclei").mkdir()
+    assert fetch.locate("nuclei") == bundled()["nuclei"], "a model's name stays a name"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"the folder empty holds no model\.safetensors"):
+        fetch.locate("empty")
 
 
 def test_locate_an_unknown_name() -> None:

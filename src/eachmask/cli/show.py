@@ -19,11 +19,11 @@ class ShowOptions:
 
     Examples:
       eachmask show nuclei
-      eachmask show runs/mine/model.safetensors
+      eachmask show runs/mine
     """
 
     model: Annotated[str, tyro.conf.Positional]
-    """A name from `eachmask models`, or a model file."""
+    """A name from `eachmask models`, a model file, or the folder of a run."""
     json: bool = False
     """Print the settings as JSON, the card among them, for programs."""
 
@@ -47,13 +47,12 @@ def find_info(model: str) -> ModelInfo:
         UserError: there is no such name, or no readable model file at the path.
     """
     from eachmask.weights.catalogue import bundled, find
-    from eachmask.weights.fetch import cached, is_path
+    from eachmask.weights.fetch import cached, given_file
     from eachmask.weights.file import read_info
 
-    if is_path(model):
-        return read_info(model)
-    if model in bundled():
-        return read_info(bundled()[model])
+    path = given_file(model) or bundled().get(model)
+    if path is not None:
+        return read_info(path)
     entry = find(model)
     path = cached(entry)
     return read_info(path) if path else entry.info()
