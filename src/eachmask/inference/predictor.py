@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from eachmask.data.images.read import as_array, read_image, unit_range
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, Preprocess, UserError
+from eachmask.structures import Category, DecodeOptions, ImageBatch, Instances, Preprocess, UserError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -279,6 +279,12 @@ class Predictor:
         if height * width <= _LARGE or wanted[0] >= height or wanted[1] >= width:
             return image
         return cv2.resize(image, wanted[::-1], interpolation=cv2.INTER_AREA)
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """All that an object may be: the detector's classes and the narrower ones of its classifier."""
+        wide = tuple(self.info.categories)
+        return wide if self.classifier is None else self.classifier.categories(wide)
 
     def _named(self, image: NDArray[Any], instances: Instances) -> Instances:
         instances = replace(instances, categories=tuple(self.info.categories))

@@ -88,12 +88,12 @@ def fit(
         UserError: a supercategory is not among the detector's categories.
     """
     labels = {category.name: label for label, category in enumerate(categories)}
-    missing = {c.supercategory for c in data.categories} - set(labels)
+    missing = {c.parent for c in data.categories} - set(labels)
     if missing:
         raise UserError(f"the model knows no class {', '.join(sorted(missing))}: its data had other supercategories")
     config = Config(
         names=tuple(c.name for c in data.categories),
-        labels=tuple(labels[c.supercategory] for c in data.categories),
+        labels=tuple(labels[c.parent] for c in data.categories),
         decides=decides,
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=None),
     )
