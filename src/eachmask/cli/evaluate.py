@@ -207,7 +207,7 @@ def _predict(
     from eachmask.cli.warning_notes import warnings_as_notes
     from eachmask.data.formats.coco_results import left_out, match_categories
     from eachmask.evaluation.predictions import of_categories, predict_dataset, without_images
-    from eachmask.files.progress_bar import bar_after_a_while
+    from eachmask.files.progress import bar_after_a_while
     from eachmask.inference.predictor import load
 
     assert options.model is not None

@@ -1,19 +1,19 @@
 """The state of a run on disk: safetensors for tensors, JSON for the rest, written atomically, two kept.
 
-A checkpoint file is complete or absent, also after a crash in the middle of writing: it is written under
-another name, synced, then renamed.
+A checkpoint file is complete or absent, also after a crash in the middle of writing.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from eachmask.files.atomic import replacing
 
 KEPT = 2
 
@@ -28,11 +28,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     tensors: dict[str, Tensor] = {}
     outline = _flatten(state, "", tensors)
     path = folder / f"step-{step:07d}.safetensors"
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata={"state": json.dumps(outline), "step": str(step)})
-    with open(part, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(part, path)
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={"state": json.dumps(outline), "step": str(step)})
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
     return path
