@@ -90,7 +90,7 @@ def predict(options: PredictOptions) -> int:
     from eachmask.cli.warning_notes import warnings_as_notes
     from eachmask.data.images.inputs import find_inputs
     from eachmask.inference.auto_model import auto_model
-    from eachmask.inference.predictor import load
+    from eachmask.inference.load import load
 
     console = Console(stderr=True, highlight=False)
     inputs = find_inputs(options.inputs, exclude=options.out)
@@ -132,10 +132,22 @@ def _batch_options(options: PredictOptions) -> BatchOptions:
 @contextmanager
 def _progress(console: Console, total: int) -> Iterator[Listener]:
     """A bar with the time left; failures are said above it as they come."""
-    from eachmask.batch.run import Outcome
-    from eachmask.files.progress import bars
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    with bars(console) as progress:
+    from eachmask.batch.run import Outcome
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as progress:
         bar = progress.add_task("predicting", total=total)
         failed = 0
 

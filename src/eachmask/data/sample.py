@@ -25,3 +25,5 @@ class Sample:
     path: Path = Path()
     image_id: int = 0
     canvas: tuple[int, int] = (0, 0)
+    given: Any = None
+    """What a user hands over with the image: clicks, a trimap, a clean background."""

@@ -13,12 +13,12 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
-from eachmask.files.atomic import atomic_bytes
+from eachmask.files.lock import lock
 from eachmask.structures import UserError
 
 FOLDER = ".journal"
@@ -89,7 +89,7 @@ class Journal:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.folder / "lock")
+            self._lock = lock(self.folder / "lock", self.out)
         except OSError as error:
             raise UserError(f"{self.out} cannot be written to ({error.strerror or error})") from None
         try:
@@ -149,12 +149,14 @@ class Journal:
             handle.write(data)
 
     @contextlib.contextmanager
-    def replacing(self, path: Path) -> Iterator[BinaryIO]:
+    def replacing(self, path: Path) -> Any:
         """A binary file that takes the place of ``path`` when the block ends without an error."""
         self._number += 1
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_bytes(path, self.folder / "parts" / str(self._number)) as handle:
+        part = self.folder / "parts" / str(self._number)
+        with open(part, "wb") as handle:
             yield handle
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part, path)
 
     def _line(self, source: Source) -> bytes:
         return self._line_at(self.entries[source.name].offset)
@@ -243,22 +245,3 @@ def compact_json(value: Any) -> str:
 def _shown(value: Any) -> str:
     text = "not set" if value in (None, "", []) else str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."
-
-
-def _lock(path: Path) -> IO[bytes]:
-    """An open file that only one process can have; the system frees it however the process ends."""
-    handle = open(path, "wb")  # noqa: SIM115 - held for the life of the journal
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs into one folder are the user's business
-        return handle
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise UserError(
-            f"another process is writing to {path.parent.parent}: wait for it, or choose another --out"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return handle

@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from eachmask.files.atomic import put_in_place
 from eachmask.structures import UserError
 
 CHUNK_SIZE = 1 << 20
@@ -60,7 +59,7 @@ def download(url: str, target: Path, sha256: str, progress: Progress | None = No
             f"{url} does not have the published checksum (SHA-256 {sha256}..., got {digest[:16]}...), so it was "
             "deleted: try again; if it stays so, the file was changed at its source or on its way"
         )
-    put_in_place(part, target)
+    os.replace(part, target)
     return digest
 
 
@@ -134,9 +133,19 @@ def _give_up(error: Exception, url: str) -> str:
 @contextlib.contextmanager
 def _bar(name: str) -> Iterator[Progress]:
     """A progress bar with speed and time left on standard error."""
-    from eachmask.files.progress import bars
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bar
 
-    with bars(transfer=True) as bar:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
