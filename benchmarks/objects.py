@@ -61,6 +61,7 @@ def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[st
     from rich.progress import track
 
     from eachmask.data.convert import read_any
+    from eachmask.data.formats.coco_results import match_categories
     from eachmask.data.samples import ImageSamples
     from eachmask.metrics.calibration import calibration
     from eachmask.metrics.coco_ap import coco_ap
@@ -72,19 +73,20 @@ def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[st
     annotated = supercategories(original)
     samples = ImageSamples(annotated.splits[split], annotated.categories)
     names = {category.name: label for label, category in enumerate(samples.categories)}
-    lookup = [names[category.name] for category in predictor.info.categories]
+    lookup, _ = match_categories(predictor.categories, samples.categories)
     found, targets, named_right = [], [], []
     shown_from = predictor.decode_options().score_threshold or 0.0
     for index in track(range(len(samples)), description="predicting", disable=not sys.stderr.isatty()):
         sample = samples[index]
         instances = predictor.predict(sample.path, options=predictor.ranked_options())
         instances.masks = instances.masks.to_rle()
+        named_right += names_right(
+            instances.filter(score=shown_from), original.splits[split][index].targets, original.categories
+        )
         instances.labels = instances.labels.new_tensor([lookup[label] for label in instances.labels.tolist()])
         found.append(instances)
         targets.append(sample.targets)
-        image = original.splits[split][index]
-        assert image.path == sample.path
-        named_right += names_right(instances.filter(score=shown_from), image.targets, original.categories)
+        assert original.splits[split][index].path == sample.path
     anything = coco_ap(found, targets, class_agnostic=True)
     named = coco_ap(found, targets)
     person = [i[i.labels == names["person"]] for i in found], [t[t.labels == names["person"]] for t in targets]
@@ -109,15 +111,16 @@ def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[st
 
 
 def names_right(shown: Any, targets: Any, categories: Any) -> list[bool | None]:
-    """Of each shown object that is one (mask IoU >= 0.5): whether its narrower name is right; None without a name."""
+    """Of each shown object that is one (mask IoU >= 0.5): whether its narrowest name is right; None where the model
+    only says of what kind it is."""
     if not len(shown) or not len(targets):
         return []
     overlap = shown.masks.iou(targets.masks)
     best = overlap.argmax(1)
-    labels = targets.labels.tolist()
+    labels, wide = targets.labels.tolist(), {category.parent for category in shown.categories}
     return [
-        name == categories[labels[best[i]]].name if name else None
-        for i, name in enumerate(shown.fine_label_names)
+        None if name in wide else name == categories[labels[best[i]]].name
+        for i, name in enumerate(shown.label_names)
         if overlap[i, best[i]] >= 0.5
     ]
 

@@ -29,7 +29,7 @@ BELOW = {
     "batch": NETWORKS | {"data", "draw", "files", "inference", "tasks", "weights"},
     "evaluation": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
     "training": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
-    "recipes": NETWORKS | {"data", "metrics", "tasks", "weights", "training"},
+    "recipes": NETWORKS | {"data", "files", "metrics", "tasks", "weights", "training"},
 }
 """Room -> the rooms it may import. Rooms that are not named here stand on top."""
 TOP = {"cli", "__main__", "__init__"}

@@ -15,7 +15,6 @@ import eachmask
 from eachmask import models
 from eachmask.backbones.networks import freeze
 from eachmask.cli import main
-from eachmask.cli.train import TrainOptions, _held_out, _splits
 from eachmask.data.dataset import merged_categories, with_the_rest_ignored
 from eachmask.data.formats.coco_folder import write_coco_folder
 from eachmask.data.formats.coco_results import match_categories
@@ -24,6 +23,7 @@ from eachmask.data.samples import ImageSamples
 from eachmask.recipes.auto_recipe import auto_recipe
 from eachmask.structures import UserError
 from eachmask.training.pretrained import FromBackbone, backbone_of, choose_start
+from eachmask.training.splits import held_out, read_splits
 from eachmask.weights.file import load_model, read_info
 
 QUICK = ["--steps", "2", "--batch", "2", "--size", "64", "--start", "none", "--device", "cpu"]
@@ -70,7 +70,9 @@ def test_another_format_and_a_val_set_of_its_own(coco, tmp_path, capsys):
 
 def test_one_process_of_several_speaks(coco, tmp_path, capsys, monkeypatch):
     """Each process of a shared run calls the command; what it says, and the list of problems, come once."""
-    monkeypatch.setattr("eachmask.training.loop.train", lambda recipe, train_data, val_data, run: run.out / "model")
+    monkeypatch.setattr(
+        "eachmask.recipes.train.run_recipe", lambda recipe, train_data, val_data, run: run.out / "model"
+    )
     said = {}
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
@@ -99,7 +101,7 @@ def test_classes_are_merged_for_a_model_of_one_class(coco, tmp_path):
         (["mask_rcnn_lite1", "--data", "x"], "did you mean"),
         (["mask_rcnn_lite0_fpn", "--data", "nowhere"], "nowhere"),
         (["mask_rcnn_lite0_fpn", "--data", "x", "--steps", "0"], "--steps must be more than 0"),
-        (["nuclei", "--data", "x", "--size", "300"], "decides --start and --size itself"),
+        (["nuclei", "--data", "x", "--size", "300"], "decides --pretrained and --size itself"),
         (["mask_rcnn_lite0_fpn", "--data", "x", "--device", "cuda:7"], ""),
     ],
 )
@@ -116,34 +118,32 @@ def _without_objects(folder: Path, *splits: str) -> None:
         file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
 
 
-def _doubtful(data: Path, out: Path, *more: str) -> list[str]:
-    options = TrainOptions("mask_rcnn_lite0_fpn", data, out, **{"val": Path(more[0])} if more else {})
-    return [note for note in _splits(options, None)[2] if note.startswith("Warning")]
+def _doubtful(data: Path, val: Path | None = None) -> list[str]:
+    return [note for note in read_splits(data, val).notes if note.startswith("Warning")]
 
 
 def test_training_images_without_an_object_teach_nothing(coco, tmp_path):
     shutil.copytree(coco, tmp_path / "set")
     _without_objects(tmp_path / "set", "train")
     with pytest.raises(UserError, match="show not one object"):
-        _splits(TrainOptions("mask_rcnn_lite0_fpn", tmp_path / "set", tmp_path / "run"), None)
+        read_splits(tmp_path / "set")
 
 
 def test_scores_that_say_little_are_doubted(coco, tmp_path):
-    assert _doubtful(coco, tmp_path / "run") == []
-    (shared,) = _doubtful(coco, tmp_path / "run", str(coco / "instances_train.json"))
+    assert _doubtful(coco) == []
+    (shared,) = _doubtful(coco, coco / "instances_train.json")
     assert "2 of the 2 val images are training images too" in shared
     shutil.copytree(coco, tmp_path / "set")
     _without_objects(tmp_path / "set", "val")
-    assert "the val images show not one object" in _doubtful(tmp_path / "set", tmp_path / "run")[0]
+    assert "the val images show not one object" in _doubtful(tmp_path / "set")[0]
 
 
 def test_classes_of_one_name_keep_their_labels(coco, tmp_path):
     shutil.copytree(coco, tmp_path / "set")
     for file in (tmp_path / "set").glob("*.json"):
         file.write_text(file.read_text().replace("dead cell", "cell"))
-    val = tmp_path / "set" / "instances_train.json"
-    options = TrainOptions("mask_rcnn_lite0_fpn", tmp_path / "set", tmp_path / "run", val=val)
-    train_data, val_data, notes, _ = _splits(options, None)
+    splits = read_splits(tmp_path / "set", tmp_path / "set" / "instances_train.json")
+    train_data, val_data, notes = splits.train, splits.val, splits.notes
     assert val_data.targets(0).labels.tolist() == train_data.targets(0).labels.tolist() == [0, 1, 2, 0]
     assert any("several classes have the name cell" in note for note in notes)
     labels, _ = match_categories(train_data.categories, val_data.categories)
@@ -173,10 +173,10 @@ def test_a_file_in_the_place_of_the_run_is_no_folder(coco, tmp_path, capsys):
 
 def test_a_fifth_is_held_out_and_always_the_same(tmp_path):
     images = make_set(tmp_path).splits["train"] * 5
-    kept, held = _held_out(images, seed=0)
-    assert (len(kept), len(held)) == (8, 2) and _held_out(images, seed=0) == (kept, held)
+    kept, held = held_out(images, seed=0)
+    assert (len(kept), len(held)) == (8, 2) and held_out(images, seed=0) == (kept, held)
     with pytest.raises(UserError, match="too few"):
-        _held_out(images[:1], seed=0)
+        held_out(images[:1], seed=0)
 
 
 def test_classes_are_merged_and_the_rest_ignored(tmp_path):

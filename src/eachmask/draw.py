@@ -287,9 +287,8 @@ def write_names(canvas: RGBImage, instances: Instances, options: DrawOptions | N
 
 
 def _captions(instances: Instances) -> list[str]:
-    """Narrowest name and score; of a single class the score alone."""
-    names = [fine or name for fine, name in zip(instances.fine_label_names, instances.label_names, strict=True)]
-    names = names if instances.categories else instances.fine_label_names  # a number alone says nothing
+    """Name and score; of a single class the score alone."""
+    names = instances.label_names if instances.categories else [""] * len(instances)  # a number alone says nothing
     if instances.scores is None:
         return names
     names = names if len(instances.categories) != 1 else [""] * len(instances)

@@ -18,7 +18,7 @@ from small_sets import CATEGORIES, make_set
 from eachmask.data.convert import FORMATS, compare, convert
 from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, instances_of, masks_of
 from eachmask.data.formats.coco_folder import read_coco_folder, write_coco_folder
-from eachmask.files.progress_bar import bar_after_a_while
+from eachmask.files.progress import bar_after_a_while
 from eachmask.structures import RLE, Instances
 
 T = TypeVar("T")

@@ -233,6 +233,9 @@ def test_classes_are_matched_by_name():
     labels, notes = match_categories(known, (Category(9, "dog"), Category(4, "person"), Category(5, "cat")))
     assert labels == {0: 1, 2: 0} and "cat" in notes[0]
     assert match_categories((Category(1, "nucleus"),), (Category(1, "cell"),))[0] == {0: 0}
+    kinds = (Category(1, "animal"), Category(2, "cat", "animal"), Category(3, "car", "vehicle"))
+    labels, _ = match_categories(kinds, (Category(5, "Animal"), Category(6, "bus")))
+    assert labels == {0: 0, 1: 0}, "what the annotations do not know counts for its nearest ancestor"
     with pytest.raises(UserError, match="no class in common"):
         match_categories(known, (Category(1, "tree"), Category(2, "bush")))
 

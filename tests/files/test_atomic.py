@@ -1,4 +1,4 @@
-"""Text files appear whole or not at all."""
+"""Files appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eachmask.files.atomic import atomic, write_text
+from eachmask.files.atomic import atomic, replacing, write_bytes, write_text
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -19,3 +19,13 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"] and path.read_text() == "old"
     write_text(path, "neu: \u00e4")
     assert path.read_bytes() == "neu: \u00e4".encode() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_bytes_have_the_permissions_of_the_users_other_files(tmp_path: Path) -> None:
+    (tmp_path / "own").touch()
+    write_bytes(tmp_path / "data", b"\x00")
+    with replacing(tmp_path / "tensors") as part:  # as safetensors does
+        part.write_bytes(b"1")
+        part.chmod(0o600)
+    assert (tmp_path / "data").read_bytes() == b"\x00"
+    assert {p.stat().st_mode for p in tmp_path.iterdir()} == {(tmp_path / "own").stat().st_mode}

@@ -60,3 +60,19 @@ def test_fewer_detections_are_the_best_of_all():
     assert len(few) == 3 and torch.equal(few.scores, many.scores[:3]) and torch.equal(few.boxes, many.boxes[:3])
     assert float(many.scores.max()) == pytest.approx(float(scored.clamp(0, 1).max()))
     assert (found.scores.diff() <= 0).all()
+
+
+def test_a_threshold_is_of_the_score_that_is_reported():
+    """A mask whose predicted IoU is above 1 raises its object's score, and so its place in the list."""
+    torch.manual_seed(0)
+    model = centermask_lite0_fpn(num_classes=3).eval()
+    torch.nn.init.constant_(model.head.classes.bias, -1.0)
+    torch.nn.init.constant_(model.mask_iou_head.ious.bias, 1.5)
+    with torch.no_grad():
+        raw = model(ImageBatch.from_tensors([torch.randn(3, 64, 96)]))
+        (every,) = model.decode(raw, DecodeOptions(score_threshold=model.config.score_threshold))
+        ((_, raised),) = model.detect(raw, DecodeOptions())
+        threshold = float(every.scores.median())
+        (sure,) = model.decode(raw, DecodeOptions(score_threshold=threshold))
+    assert float(raised.min()) > 0.4 and 0.4 < threshold < 1
+    assert torch.equal(sure.scores, every.scores[every.scores >= threshold])

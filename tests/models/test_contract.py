@@ -56,7 +56,7 @@ CASES = [
     Case("centermask_lite0_fpn", score=0.01),
     Case("condinst_lite0_fpn", score=0.005),
     Case("blendmask_lite0_fpn", score=0.01),
-    Case("fcos_lite0_fpn", masks=False),
+    Case("fcos_lite0_fpn", masks=False, score=0.004),
     Case("cascade_rcnn_lite0_fpn", config=FEW, masks=False, learning_rate=3e-4),
     Case("cascade_mask_rcnn_lite0_fpn", config=FEW, learning_rate=3e-4),
     Case("mask_scoring_rcnn_lite0_fpn", config=FEW),
@@ -277,6 +277,17 @@ def test_options_are_obeyed(case, model):
     (none,) = predict(model, batch, score_threshold=1.0)
     assert len(none) == 0
     check_valid(none, (64, 96), case)
+
+
+def test_the_score_that_is_reported_is_what_a_threshold_is_compared_with(case, model):
+    """Bit for bit: a threshold that is itself a reported score divides the same list in two."""
+    batch, _ = scenes(case, (64, 96))
+    (every,) = predict(model, batch, score_threshold=case.score)
+    for number in {0, len(every) // 3, len(every) // 2, len(every) - 1}:
+        threshold = float(every.scores[number])
+        (sure,) = predict(model, batch, score_threshold=threshold)
+        above, least = (every.scores[above] for above in (every.scores > threshold, every.scores >= threshold))
+        assert torch.equal(sure.scores, above) or torch.equal(sure.scores, least), (number, len(sure), len(above))
 
 
 def test_same_result_twice(case, model):

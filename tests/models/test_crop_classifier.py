@@ -17,7 +17,7 @@ from eachmask.data.formats import table
 from eachmask.data.formats.coco import to_annotations
 from eachmask.data.formats.geojson import to_geojson
 from eachmask.draw import _captions
-from eachmask.models.crop_classifier import Config, CropClassifier, likeliest_class, square
+from eachmask.models.crop_classifier import Config, CropClassifier, likeliest_class, square, with_narrower
 from eachmask.models.instance.condinst import condinst_lite0_fpn
 from eachmask.models.instance.mask_rcnn import mask_rcnn_lite0_p3
 from eachmask.structures import Bitmaps, Category, Instances, Preprocess, UserError
@@ -62,9 +62,9 @@ def test_a_name_comes_with_its_class_and_only_where_the_network_is_sure():
     image[:, 80:] = 255
     image[:, 40:80] = np.round(255 * (np.array([0.485, 0.456, 0.406]) + 0.75 * np.array([0.229, 0.224, 0.225])))
     named = classifier.name(image, objects(), (0.0, 255.0))
-    assert named.fine_label_names == ["cat", "", "car"]
-    assert named.label_names == ["animal", "vehicle", "vehicle"]  # the middle one keeps what the detector said
-    assert named.fine_scores[1] == 0 and (named.fine_scores[[0, 2]] >= 0.9).all()
+    assert named.label_names == ["cat", "vehicle", "car"]  # the middle one keeps what the detector said
+    assert named.parent_names == ["animal", "", "vehicle"]
+    assert [category.id for category in named.categories] == [1, 2, 3, 4, 5]
 
 
 def test_the_likeliest_class_is_that_of_the_likeliest_names_together():
@@ -79,8 +79,8 @@ def test_the_class_can_be_left_to_the_names():
     bright.labels = torch.zeros(3, dtype=torch.int64)
     for sure in (0.5, 1.1):  # also where no name is given
         decided = Brightness(replace(ANIMALS, at_most=2, sure=sure, decides=True)).name(image, bright, (0.0, 255.0))
-        assert decided.label_names == ["vehicle"] * 3, "however many they are, none keeps a class that nobody chose"
-        assert decided.fine_label_names == ["car" if sure < 1 else ""] * 3
+        names = ["car" if sure < 1 else "vehicle"] * 3
+        assert decided.label_names == names, "however many they are, none keeps a class that nobody chose"
     assert not bright.labels.any(), "the objects that were given stay as they are"
 
 
@@ -97,7 +97,8 @@ def test_a_detector_of_one_class_gets_the_kinds_of_the_data(tmp_path: Path):
     )
     image = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
     found = eachmask.load(path, device="cpu").predict(image)
-    assert len(found) > 2 and set(found.label_names) <= {"animal", "vehicle"}
+    assert len(found) > 2 and set(found.label_names) <= {"animal", "vehicle", *ANIMALS.names}
+    assert len(found.filter(classes=["animal", "vehicle"])) == len(found)
     start = choose_start("condinst_lite0_fpn", str(path))
     assert start.whole and "agnostic" not in start.config, "trained further, it learns the classes itself"
 
@@ -112,9 +113,9 @@ def test_a_detector_that_cannot_leave_classes_to_the_names_is_refused():
 def test_only_the_best_objects_are_looked_at():
     classifier = Brightness(ANIMALS)
     named = classifier.name(np.zeros((60, 120, 3), np.uint8), objects(), (0.0, 255.0))
-    assert named.fine_label_names == ["cat", "cat", ""] and sum(map(len, classifier.seen)) == 2
+    assert named.label_names == ["cat", "cat", "vehicle"] and sum(map(len, classifier.seen)) == 2
     none = classifier.name(np.zeros((60, 120, 3), np.uint8), objects()[[]], (0.0, 255.0))
-    assert len(none) == 0 and none.fine_label_names == []
+    assert len(none) == 0 and none.label_names == []
 
 
 @pytest.mark.parametrize("width", [20, 300])
@@ -134,24 +135,30 @@ def test_a_crop_at_the_edge_is_mirrored():
 
 
 def test_names_travel_with_the_objects():
-    named = replace(
-        objects(), fine_labels=torch.tensor([0, -1, 2]), fine_scores=torch.tensor([0.9, 0, 0.7]),
-        fine_names=ANIMALS.names,
-    )  # fmt: skip
-    assert named[[2, 0]].fine_label_names == ["car", "cat"]
+    categories, (cat, _, car) = with_narrower(objects().categories, ANIMALS)
+    named = replace(objects(), labels=torch.tensor([cat, 1, car]), categories=categories)
+    assert named[[2, 0]].label_names == ["car", "cat"]
     assert named.filter(classes=["cat", "car"]).scores.tolist() == named.scores[[0, 2]].tolist()
-    assert len(named.filter(classes=["vehicle"])) == 3
-    assert Instances.cat([named[0], named[1]]).fine_label_names == ["cat", ""]
-    assert named.resize((30, 60)).fine_label_names == named.fine_label_names
+    assert named.filter(classes=["vehicle"]).label_names == ["vehicle", "car"]
+    assert named.filter(classes="animal").label_names == ["cat"]
+    assert Instances.cat([named[0], named[1]]).label_names == ["cat", "vehicle"]
     assert _captions(named) == ["cat 0.90", "vehicle 0.70", "car 0.50"]
     rows = to_annotations(named)
-    assert rows[0]["fine_name"] == "cat" and rows[0]["fine_score"] == pytest.approx(0.9) and "fine_name" not in rows[1]
-    column = table.COLUMNS.index("fine_class")
-    assert [row[column] for row in table.rows("a", named, np.zeros((60, 120, 3)))] == ["cat", "", "car"]
+    assert [row["category_id"] for row in rows] == [3, 2, 5]
+    columns = [table.COLUMNS.index(name) for name in ("class", "parent")]
+    found = table.rows("a", named, np.zeros((60, 120, 3)))
+    assert [[row[c] for c in columns] for row in found] == [["cat", "animal"], ["vehicle", ""], ["car", "vehicle"]]
     assert "cat" in named._repr_html_()
     with_masks = replace(named, masks=Bitmaps([np.ones((4, 4), bool)] * 3, np.zeros((3, 2), int), (60, 120)))
     features = to_geojson(with_masks)["features"]
-    assert [f["properties"].get("fine_class") for f in features] == ["cat", None, "car"]
+    assert [f["properties"].get("parent") for f in features] == ["animal", None, "vehicle"]
+    assert [f["properties"]["classification"]["name"] for f in features] == ["cat", "vehicle", "car"]
+
+
+def test_a_name_that_is_its_class_is_no_second_category():
+    wide = (Category(4, "person"), Category(9, "animal"))
+    categories, labels = with_narrower(wide, Config(("person", "cat"), (0, 1)))
+    assert categories == (*wide, Category(10, "cat", "animal")) and labels == (0, 2)
 
 
 def test_the_least_probability_at_which_enough_are_right():
@@ -182,8 +189,8 @@ def test_one_file_holds_the_model_and_its_namer(tmp_path: Path):
     predictor, without = eachmask.load(path, device="cpu"), eachmask.load(plain, device="cpu")
     assert predictor.fingerprint != without.fingerprint
     found, bare = predictor.predict(image), without.predict(image)
-    assert len(found) and bare.fine_labels is None
+    assert len(found) and len(bare.categories) == 2 and len(found.categories) == 5
     torch.testing.assert_close(found.boxes, bare.boxes)
-    assert all(found.fine_label_names[: ANIMALS.at_most]) and not any(found.fine_label_names[ANIMALS.at_most :])
+    assert all(found.parent_names[: ANIMALS.at_most]) and not any(found.parent_names[ANIMALS.at_most :])
     moved = pickle.loads(pickle.dumps(predictor)).predict(image)
     assert json.dumps(to_annotations(moved)) == json.dumps(to_annotations(found))

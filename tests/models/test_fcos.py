@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from eachmask.backbones.networks import Timm
 from eachmask.models.detection.fcos import (
     FCOS,
+    Raw,
     assign,
     boxes_from,
     centerness,
@@ -14,7 +18,10 @@ from eachmask.models.detection.fcos import (
     fcos_lite0_fpn,
     iou_of_distances,
     level_points,
+    p3_to_p7,
 )
+from eachmask.models.detection.fcos import Config as FCOSConfig
+from eachmask.models.instance import blendmask, centermask, condinst
 from eachmask.ops.match import IGNORED, UNMATCHED
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 
@@ -91,36 +98,58 @@ def test_what_a_user_asks_for_is_the_reported_score(models):
             assert len(sure) == int((found.scores > middle).sum()) > 0, score
 
 
-def test_the_best_candidates_are_those_of_the_class_or_of_the_product():
+def two_places(model: FCOS, logits: list[float], center: list[float]) -> Raw:
+    """An image where two places of the finest level say something: the first of class 0, the last of class 1."""
+    with torch.inference_mode():
+        raw = model(ImageBatch.from_tensors([torch.zeros(3, 32, 32)]))
+    rest = len(raw.logits) - 1
+    classes, centers = torch.full((1, 2, 2, 2), -20.0), torch.full((1, 1, 2, 2), -20.0)
+    classes[0, 0, 0, 0], classes[0, 1, 1, 1] = logits
+    centers[0, 0, 0, 0], centers[0, 0, 1, 1] = center
+    nothing = [torch.full((1, num, 2, 2), -20.0) for num in (2, 1)]
+    return raw._replace(
+        logits=(classes, *[nothing[0]] * rest),
+        distances=tuple(torch.full((1, 4, 2, 2), 4.0) for _ in raw.distances),
+        centerness=(centers, *[nothing[1]] * rest),
+    )
+
+
+@pytest.mark.parametrize(("best_by", "label"), [("class", 0), ("product", 1)])
+def test_the_best_candidates_are_those_of_the_class_or_of_the_product(best_by, label):
     """One candidate per level: the surest of its class is at the border of an object, the other in its middle."""
-    logits = torch.full((1, 2, 2, 2), -20.0)
-    logits[0, 0, 0, 0], logits[0, 1, 1, 1] = 3.0, 2.0
-    center = torch.full((1, 1, 2, 2), -2.0)
-    center[0, 0, 1, 1] = 4.0
-    levels = [torch.full((1, num, 2, 2), -20.0) for num in (2, 4, 1)]
-    for best_by, label in (("class", 0), ("product", 1)):
-        model = fcos_lite0_fpn(2, best_by=best_by, candidates=1).eval()
-        with torch.inference_mode():
-            raw = model(ImageBatch.from_tensors([torch.zeros(3, 32, 32)]))
-            rest = len(raw.logits) - 1
-            raw = raw._replace(
-                logits=(logits, *[levels[0]] * rest),
-                distances=(torch.full((1, 4, 2, 2), 4.0), *[levels[1].abs()] * rest),
-                centerness=(center, *[levels[2]] * rest),
-            )
-            (found,) = model.decode(raw, DecodeOptions())
-        assert found.labels.tolist() == [label]
-        sure = logits[0, label].max().sigmoid() * center[0, 0].flatten()[3 * label].sigmoid()
-        assert float(found.scores[0]) == pytest.approx(float(sure))
+    model = fcos_lite0_fpn(2, best_by=best_by, candidates=1).eval()
+    (found,) = model.decode(two_places(model, [3.0, 2.0], [-2.0, 4.0]), DecodeOptions())
+    sure = torch.tensor([[3.0, -2.0], [2.0, 4.0]])[label].sigmoid().prod()
+    assert found.labels.tolist() == [label]
+    assert float(found.scores[0]) == pytest.approx(float(sure))
 
 
-def test_the_authors_models_rank_by_the_product():
-    from eachmask.models.instance.blendmask import Config as BlendMask
-    from eachmask.models.instance.centermask import Config as CenterMask
-    from eachmask.models.instance.condinst import ADELAIDET
+AUTHORS = {
+    "condinst": (condinst.Config(**condinst.ADELAIDET), {1}),
+    "blendmask": (blendmask.Config(), {1}),
+    "centermask": (centermask.Config(), {0, 1}),
+    "fcos": (FCOSConfig(), {0, 1}),
+}
+"""Settings, and which of two objects pass the threshold: one is sure of its class alone, one of its place too."""
 
-    assert BlendMask().best_by == CenterMask().best_by == ADELAIDET["best_by"] == "product"
-    assert fcos_lite0_fpn().config.best_by == "class"
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_what_the_models_own_threshold_is_of(name):
+    """AdelaiDet's is of the product (``THRESH_WITH_CTR``), CenterMask's and MMDetection's of the class alone."""
+    config, passes = AUTHORS[name]
+    model = FCOS(p3_to_p7(Timm("tf_efficientnet_lite0"), 32), 2, replace(config, depth=1, groups=8)).eval()
+    raw = two_places(model, [0.0, 0.0], [-4.0, 4.0])  # products of 0.009 and 0.49
+    ((found, _),) = model.keep(raw, DecodeOptions())
+    assert set(found.labels.tolist()) == passes
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_what_the_authors_models_rank_candidates_by(name):
+    model = FCOS(
+        p3_to_p7(Timm("tf_efficientnet_lite0"), 32), 2, replace(AUTHORS[name][0], depth=1, groups=8, candidates=1)
+    ).eval()
+    ((found, _),) = model.keep(two_places(model, [3.0, 2.0], [-2.0, 4.0]), DecodeOptions())
+    assert found.labels.tolist() == [0 if name == "fcos" else 1]
 
 
 def test_without_classes_every_object_is_of_one():

@@ -160,6 +160,23 @@ def test_rescored_are_the_same_objects_in_another_order():
     assert float(found.scores.max()) <= float(plain.scores.max())
 
 
+@torch.inference_mode()
+def test_a_threshold_is_of_the_score_that_is_reported():
+    """A mask whose predicted overlap is above 1 raises its object's score."""
+    torch.manual_seed(0)
+    plus = yolact_plus_r18(num_classes=2).eval()
+    (last,) = (layer for layer in plus.mask_iou if getattr(layer, "kernel_size", None) == (1, 1))
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, 1.5)
+    torch.nn.init.normal_(plus.head.classes.weight, std=0.01)
+    raw = plus(ImageBatch.from_tensors([torch.randn(3, 64, 96)]))
+    (every,) = plus.decode(raw, DecodeOptions(score_threshold=plus.config.score_threshold))
+    threshold = float(every.scores.median())
+    (sure,) = plus.decode(raw, DecodeOptions(score_threshold=threshold))
+    assert threshold > plus.config.score_threshold
+    assert len(sure) and torch.equal(sure.scores, every.scores[every.scores > threshold])
+
+
 def test_the_catalogue_builds_mmdetections_version():
     from eachmask.models.instance.yolact import MMDETECTION
     from eachmask.weights.catalogue import find

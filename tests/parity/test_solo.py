@@ -23,7 +23,8 @@ from parity.recorded import (
 )
 
 from eachmask import models
-from eachmask.models.instance.solo import SOLO, Raw, doubled
+from eachmask.models.instance.solo import SOLO, STRIDES, Raw, doubled
+from eachmask.ops.mask_candidates import find_candidates
 from eachmask.weights import from_solo
 from eachmask.weights.from_mmdet import solo as from_mmdet
 
@@ -86,6 +87,45 @@ def mask_maps(model: SOLO, raw: Raw, index: int) -> dict[str, torch.Tensor]:
 def test_kernels_and_mask_features(ran):
     check_levels(ran.fixture, kernel=ran.raw.kernels)
     check_raw(ran.fixture, "mask_feat", ran.raw.mask_features)
+
+
+@on(*FIRST, *SECOND)
+def test_what_prediction_makes_of_it(ran):
+    """Scores that are left of the classes, and the masks of all cells of the recorded levels, at stride 4."""
+    names = [name for name in ran.fixture.manifest["raw"] if name.startswith("eval_")]
+    if not names:
+        pytest.skip("only the training form was recorded")
+    for name in names:
+        kind, level = name.split(".")
+        check_raw(ran.fixture, name, EVALUATED[kind](ran, int(level)))
+
+
+def scores_left(ran: Ran, index: int) -> torch.Tensor:
+    """(1, K, S, S): 0 where a neighbor's score is higher."""
+    logits = ran.raw.logits[index]
+    found = find_candidates([logits[0]], 0.0, [0])
+    scores = torch.zeros_like(logits).flatten(2)
+    scores[0, found.labels, found.cells] = found.scores
+    return scores.view_as(logits)
+
+
+def all_cells(ran: Ran, index: int) -> torch.Tensor:
+    """(1, S S, H / 4, W / 4) probabilities."""
+    grid, half = ran.model.config.grids[index], STRIDES[0] // 2
+    size = ran.raw.batch_size[0] // half, ran.raw.batch_size[1] // half
+    return ran.model.mask_branch.draw(ran.raw.maps[index][0], index, torch.arange(grid**2), size)[None]
+
+
+def all_columns(ran: Ran, index: int) -> torch.Tensor:
+    """(1, S, H / 4, W / 4): a cell's mask is its column's times its row's, and each row's is 1 here."""
+    grid, half = ran.model.config.grids[index], STRIDES[0] // 2
+    size = ran.raw.batch_size[0] // half, ran.raw.batch_size[1] // half
+    columns = ran.raw.maps[index][0, :grid]
+    maps = torch.cat([columns, torch.full_like(columns, 100.0)])
+    return ran.model.mask_branch.draw(maps, index, torch.arange(grid), size)[None]
+
+
+EVALUATED = {"eval_cls": scores_left, "eval_mask": all_cells, "eval_mask_x": all_columns}
 
 
 @pytest.mark.parametrize("case", CASES)

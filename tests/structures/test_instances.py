@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eachmask.structures import RLE, Category, Instances, RoIMasks
+from eachmask.structures import RLE, Category, Instances, RoIMasks, UserError
 
 
 def some(num: int = 3) -> Instances:
@@ -39,7 +39,31 @@ def test_filter_by_score_label_and_name():
     assert len(some().filter(score=0.6)) == 2
     assert some().filter(classes=["<dog>"]).labels.tolist() == [1]
     assert some().filter(classes=[0]).label_names == ["cat", "cat"]
-    assert len(some().filter(classes=["no such"])) == 0
+    assert some().filter(classes="cat").label_names == ["cat", "cat"], "one name is a name, not its letters"
+    assert some().filter(classes="animal").label_names == ["cat", "cat"], "a name means all that is below it"
+    assert len(Instances((4, 4), torch.zeros(2, 4)).filter(classes=[1])) == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["dog"], "there is no class 'dog': did you mean <dog>"),
+        ("Cat", "did you mean cat"),
+        (["zebra"], "choose among <dog>, animal, cat"),
+        ([2], "there is no class '2'"),
+        ([0.5], "a name or a label, not 0.5"),
+        ([None], "a name or a label, not None"),
+        ([True], "a name or a label, not True"),
+    ],
+)
+def test_an_unknown_class_is_said(classes, message):
+    with pytest.raises(UserError, match=message):
+        some().filter(classes=classes)
+
+
+def test_classes_without_names_are_chosen_by_label():
+    with pytest.raises(UserError, match="these classes have no names"):
+        Instances((4, 4), torch.zeros(2, 4)).filter(classes=["cat"])
 
 
 def test_resize_flip_and_crop_move_everything_together():

@@ -45,7 +45,7 @@ def test_entry_says_what_torchvision_says(entry: Entry) -> None:
 def test_categories_are_torchvisions_without_background() -> None:
     assert [c.name for c in COCO_CATEGORIES] == _COCO_CATEGORIES[1:]
     assert [c.id for c in COCO_CATEGORIES] == list(range(1, 91))
-    assert {c.supercategory for c in COCO_CATEGORIES if c.name == "N/A"} == {""}
+    assert {c.parent for c in COCO_CATEGORIES if c.name == "N/A"} == {""}
 
 
 @torchvision_entry

@@ -16,7 +16,7 @@ INFO = ModelInfo(
     variant="panoptic_deeplab_lite0",
     config={"sigma_min": 2.0},
     preprocess=Preprocess(short_side=None, long_side=None, contrast="percentile"),
-    categories=(Category(7, "Zellkern ä", "cell", ("front", "back", "side"), ((0, 2), (1, 2))),),
+    categories=(Category(7, "Zellkern ä", "cell", False, ("front", "back", "side"), ((0, 2), (1, 2))),),
     license="CC0-1.0",
     training={"steps": 3, "seed": 1},
     scores={"mask_ap": 0.5},

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from itertools import islice
 from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
+
+from eachmask.files import html
 
 if TYPE_CHECKING:
     from eachmask.batch.results import Failure, Summary
@@ -80,20 +81,10 @@ def _head(summary: Summary) -> str:
     figures = [("objects per image", per_image, ""), ("images not done", f"{summary.failed:,}", "bad")]
     if summary.skipped:
         figures.append(("other files skipped", f"{summary.skipped:,}", ""))
-    numbers = "".join(
-        f'<div class="figure {kind if value != "0" else ""}"><b>{value}</b><span>{label}</span></div>'
-        for label, value, kind in figures
-    )
-    style = (files("eachmask.files") / "page.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark">
-<title>{summary.objects:,} objects in {summary.done:,} images</title>
-<style>{style}</style></head><body>
-<header><div><p class="kicker">eachmask &middot; {escape(model["name"])}</p>
+    numbers = "".join(html.figure(value, label, kind if value != "0" else "") for label, value, kind in figures)
+    title = f"{summary.objects:,} objects in {summary.done:,} images"
+    opening = html.opening(title, images="'self' file: data:", scripted=True)
+    return f"""{opening}<header><div><p class="kicker">eachmask &middot; {escape(model["name"])}</p>
 <h1>{summary.objects:,} {_plural(summary.objects, "object")} in {summary.done:,} {_plural(summary.done, "image")}</h1>
 <div class="figures">{numbers}</div>
 <p class="files">Data: <a href="predictions.json">predictions.json</a> (COCO),
@@ -183,13 +174,11 @@ def _foot(summary: Summary) -> str:
         f"<dt>{escape(str(key))}</dt><dd>{escape(_setting(value))}</dd>" for key, value in summary.settings.items()
     )
     license = escape(str(summary.model.get("license") or "not stated"))
-    script = (files("eachmask.files") / "page.js").read_text(encoding="utf-8")
     return f"""</main><footer><details><summary>How this was made</summary><dl>{settings}
 <dt>license of the model</dt><dd>{license}</dd></dl></details></footer>
 <dialog id="large"><figure><img alt=""><figcaption></figcaption></figure>
 <form method="dialog"><button aria-label="Close">&times;</button></form></dialog>
-<script>{script}</script></body></html>
-"""
+{html.closing(html.asset("page.js"))}"""
 
 
 def _setting(value: object) -> str:

@@ -107,7 +107,7 @@ def run(
     with Journal(out, _settings(predictor, options), made, overwrite) as journal:
         worker = _Worker(predictor, journal, options, listener or (lambda outcome: None))
         worker.work(inputs.sources)
-        return write_results(journal, inputs, worker.failures, predictor.info)
+        return write_results(journal, inputs, worker.failures, replace(predictor.info, categories=predictor.categories))
 
 
 @dataclass
@@ -301,9 +301,8 @@ def _checked(options: BatchOptions, predictor: Predictor) -> BatchOptions:
     predictor.decode_options(options.decode)
     if options.batch is not None and options.batch < 1:
         raise UserError(f"a batch needs at least one image, not {options.batch}")
-    classes_known = [category.name for category in predictor.info.categories]
-    fine = [] if predictor.classifier is None else predictor.classifier.config.names
-    known = {name.casefold(): name for name in (*fine, *classes_known)}
+    classes_known = [category.name for category in predictor.categories]
+    known = {name.casefold(): name for name in classes_known}
     for name in options.classes:
         if name.casefold() not in known:
             shown = ", ".join(sorted(classes_known)[:20]) + (" ..." if len(known) > 20 else "")

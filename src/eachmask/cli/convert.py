@@ -42,7 +42,7 @@ def convert(options: ConvertOptions) -> int:
     """Run the command; exit status 1 if annotations or images had to be left out."""
     from eachmask.data.convert import REPORT
     from eachmask.data.convert import convert as run_conversion
-    from eachmask.files.progress_bar import bar_after_a_while
+    from eachmask.files.progress import bar_after_a_while
 
     with bar_after_a_while() as progress:
         report = run_conversion(options.source, options.target, options.to, options.from_, progress)

@@ -41,7 +41,7 @@ def doctor(options: DoctorOptions) -> int:
     """Run the command; returns the exit status."""
     from eachmask.data.check.doctor import examine, write_repaired
     from eachmask.data.check.page import page
-    from eachmask.files.progress_bar import bar_after_a_while
+    from eachmask.files.progress import bar_after_a_while
 
     with bar_after_a_while() as progress:
         result = examine(options.data, options.from_, progress)

@@ -207,14 +207,14 @@ def _predict(
     from eachmask.cli.warning_notes import warnings_as_notes
     from eachmask.data.formats.coco_results import left_out, match_categories
     from eachmask.evaluation.predictions import of_categories, predict_dataset, without_images
-    from eachmask.files.progress_bar import bar_after_a_while
+    from eachmask.files.progress import bar_after_a_while
     from eachmask.inference.load import load
 
     assert options.model is not None
     predictor = load(options.model, device=options.device, precision=options.precision, side=options.side)
-    known = predictor.info.categories
+    known = predictor.categories
     labels, notes = match_categories(known, dataset.categories) if merged is None else merged.of_model(known)
-    kinds = {c.supercategory for c in dataset.categories} - {c.name for c in dataset.categories}
+    kinds = {c.parent for c in dataset.categories} - {c.name for c in dataset.categories}
     if merged is None and any(c.name in kinds for c in known):
         notes.append("the model knows supercategories of the annotated classes: --merge supercategories measures these")
     with warnings_as_notes(Console(stderr=True, highlight=False)), bar_after_a_while() as progress:

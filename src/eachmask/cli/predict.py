@@ -132,22 +132,10 @@ def _batch_options(options: PredictOptions) -> BatchOptions:
 @contextmanager
 def _progress(console: Console, total: int) -> Iterator[Listener]:
     """A bar with the time left; failures are said above it as they come."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from eachmask.batch.run import Outcome
+    from eachmask.files.progress import bars
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
+    with bars(console) as progress:
         bar = progress.add_task("predicting", total=total)
         failed = 0
 

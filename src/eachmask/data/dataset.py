@@ -232,7 +232,7 @@ def merged_categories(data: AnnotatedSet, merge: Callable[[Category], str]) -> A
 
 def supercategories(data: AnnotatedSet) -> AnnotatedSet:
     """The set with each class merged into its supercategory, where it has one: COCO's 80 classes become 12."""
-    return merged_categories(data, lambda category: category.supercategory or category.name)
+    return merged_categories(data, lambda category: category.parent or category.name)
 
 
 def one_class(data: AnnotatedSet) -> AnnotatedSet:

@@ -13,11 +13,12 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
+from eachmask.files.atomic import atomic_bytes
 from eachmask.files.lock import lock
 from eachmask.structures import UserError
 
@@ -149,14 +150,12 @@ class Journal:
             handle.write(data)
 
     @contextlib.contextmanager
-    def replacing(self, path: Path) -> Any:
+    def replacing(self, path: Path) -> Iterator[BinaryIO]:
         """A binary file that takes the place of ``path`` when the block ends without an error."""
         self._number += 1
-        part = self.folder / "parts" / str(self._number)
-        with open(part, "wb") as handle:
-            yield handle
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(part, path)
+        with atomic_bytes(path, self.folder / "parts" / str(self._number)) as handle:
+            yield handle
 
     def _line(self, source: Source) -> bytes:
         return self._line_at(self.entries[source.name].offset)

@@ -20,7 +20,7 @@ from torch import nn
 from eachmask.data.images.read import as_array, read_image, unit_range
 from eachmask.inference.devices import PRECISIONS
 from eachmask.inference.engine import Engine, TileListener, unheard
-from eachmask.structures import DecodeOptions, UserError
+from eachmask.structures import Category, DecodeOptions, UserError
 from eachmask.tasks.instances import INSTANCES
 from eachmask.tasks.task import Task
 
@@ -225,6 +225,12 @@ class Predictor(Generic[T]):
         return (self.info.tile or 0) if tile is None else tile
 
     # How
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """All that an object may be: the detector's classes and the narrower ones of its classifier."""
+        wide = tuple(self.info.categories)
+        return wide if self.classifier is None else self.classifier.categories(wide)
 
     def _named(self, image: NDArray[Any], result: T) -> T:
         result = self.task.with_categories(result, tuple(self.info.categories))

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eachmask.backbones import timm
-from eachmask.structures import Instances, Preprocess
+from eachmask.structures import Category, Instances, Preprocess
 
-CROPS_AT_ONCE = 8
-"""More do not get faster on a processor, and each takes 6 MB on its way."""
+CROPS_PER_PASS = 8
+"""More do not get faster on a CPU, and each takes 6 MB on its way."""
 
 
 @dataclass(frozen=True)
@@ -84,38 +84,57 @@ class CropClassifier(nn.Module):
         vectors: Tensor = self.backbone(crops)
         return vectors
 
+    def categories(self, wide: Sequence[Category]) -> tuple[Category, ...]:
+        """The detector's categories and, behind these, the narrower ones."""
+        return with_narrower(wide, self.config)[0]
+
     @torch.inference_mode()
     def name(self, image: NDArray[Any], found: Instances, limits: tuple[float, float]) -> Instances:
-        """Give names; an object with a name gets that name's class too.
+        """Label objects as the narrower category that they surely are; the others as their class.
 
         Args:
             image: (H, W, 3), as the objects lie on it.
-            found: best first.
+            found: best first, with the detector's categories.
             limits: the pixel values that mean black and white.
+
+        Returns:
+            the same objects; their categories are the detector's and, behind these, the narrower ones.
         """
         config = self.config
-        fine = torch.full((len(found),), -1, dtype=torch.int64)
-        scores = torch.zeros(len(found))
+        categories, narrow = with_narrower(found.categories, config)
         boxes = found.boxes[: None if config.decides else config.at_most].cpu().numpy()
-        device, kinds = self.classifier.weight.device, torch.tensor(config.labels)
-        labels = found.labels.cpu().clone()
-        for first in range(0, len(boxes), CROPS_AT_ONCE):
-            crops = self.crops(image, boxes[first : first + CROPS_AT_ONCE], limits).to(device)
+        device, labels = self.classifier.weight.device, found.labels.cpu().clone()
+        for first in range(0, len(boxes), CROPS_PER_PASS):
+            crops = self.crops(image, boxes[first : first + CROPS_PER_PASS], limits).to(device)
             logits = self(crops).float().cpu()
             best, name = logits.softmax(dim=1).max(dim=1)
             sure = best >= config.sure
             part = slice(first, first + len(best))
-            fine[part] = torch.where(sure, name, -1)
-            scores[part] = torch.where(sure, best, 0.0)
             others = likeliest_class(logits, config) if config.decides else labels[part]
-            labels[part] = torch.where(sure, kinds[name], others)
-        return replace(found, labels=labels, fine_labels=fine, fine_scores=scores, fine_names=config.names)
+            labels[part] = torch.where(sure, torch.tensor(narrow)[name], others)
+        return replace(found, labels=labels, categories=categories)
 
     def crops(self, image: NDArray[Any], boxes: NDArray[Any], limits: tuple[float, float]) -> Tensor:
         """Squares around (N, 4) boxes -> (N, 3, S, S), normalized; mirrored where they reach over the edge."""
         config = self.config
         parts = [square(image, box, config.side, config.context, config.least) for box in boxes]
         return config.preprocess(parts, limits).tensor
+
+
+def with_narrower(wide: Sequence[Category], config: Config) -> tuple[tuple[Category, ...], tuple[int, ...]]:
+    """The detector's categories with the narrower ones behind them; the label of each name among them.
+
+    A name that is its class's own (COCO's only kind of person is the person) is that class.
+    """
+    first = max((category.id for category in wide), default=0) + 1
+    categories, labels = list(wide), []
+    for name, label in zip(config.names, config.labels, strict=True):
+        if name == wide[label].name:
+            labels.append(label)
+            continue
+        labels.append(len(categories))
+        categories.append(Category(first + len(categories) - len(wide), name, wide[label].name))
+    return tuple(categories), tuple(labels)
 
 
 def likeliest_class(logits: Tensor, config: Config) -> Tensor:
@@ -141,7 +160,7 @@ def square(image: NDArray[Any], box: Sequence[float], side: int, context: float,
         window = cv2.resize(window, (width, height), interpolation=cv2.INTER_AREA)
     else:
         fx = fy = 1.0
-    # Pixel centers lie at .5 in the house's coordinates, at whole numbers in OpenCV's.
+    # Pixel centers lie at .5 in the package's coordinates, at whole numbers in OpenCV's.
     sx, sy = scale / fx, scale / fy
     cx, cy = ((x1 + x2) / 2 - left) * fx, ((y1 + y2) / 2 - top) * fy
     shift = [[sx, 0, side / 2 - cx * sx + 0.5 * sx - 0.5], [0, sy, side / 2 - cy * sy + 0.5 * sy - 0.5]]

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eachmask.structures.bitmaps import Bitmaps
+    from eachmask.structures.category import Category
     from eachmask.structures.decode import DecodeOptions
     from eachmask.structures.errors import UserError
     from eachmask.structures.images import ImageBatch
-    from eachmask.structures.instances import Category, Instances
+    from eachmask.structures.instances import Instances
     from eachmask.structures.masks import Masks, Overlaps
     from eachmask.structures.polygons import Polygons
     from eachmask.structures.preprocess import Preprocess
@@ -54,7 +55,7 @@ __all__ = [
 _HOMES = {
     "RLE": "rle",
     "Bitmaps": "bitmaps",
-    "Category": "instances",
+    "Category": "category",
     "DecodeOptions": "decode",
     "ImageBatch": "images",
     "Instances": "instances",

@@ -15,29 +15,15 @@ from torch import Tensor
 
 from eachmask.structures import boxes as box_ops
 from eachmask.structures import keypoints as keypoint_ops
+from eachmask.structures.category import Category, labels_among
 from eachmask.structures.masks import Index, Masks, as_index
 from eachmask.structures.rle import RLE
 from eachmask.structures.runs import ColumnRuns
 from eachmask.structures.spatial import window_of
 
-_PER_OBJECT = ("boxes", "masks", "labels", "scores", "keypoints", "track_ids", "crowd", "fine_labels",
-               "fine_scores")  # fmt: skip
+_PER_OBJECT = ("boxes", "masks", "labels", "scores", "keypoints", "track_ids", "crowd")
 _ZEROS = cast(Tensor, None)
 """Left out: a zero for each object, once their number is known."""
-
-
-@dataclass(frozen=True)
-class Category:
-    """A class of objects; its label is its position in ``Instances.categories``."""
-
-    id: int
-    """The data set's own number (COCO's go from 1 to 90 with gaps)."""
-    name: str
-    supercategory: str = ""
-    keypoints: tuple[str, ...] = ()
-    """Names of its keypoints, in their order; () where it has none or they have no names."""
-    skeleton: tuple[tuple[int, int], ...] = ()
-    """Pairs of keypoints, counted from 0, with a limb between them, for drawing."""
 
 
 @dataclass(eq=False, repr=False)
@@ -62,12 +48,6 @@ class Instances:
     crowd: Tensor = _ZEROS
     """(N,) bool: a region of many objects (COCO's ``iscrowd``), to be ignored rather than learnt."""
     categories: tuple[Category, ...] = ()
-    fine_labels: Tensor | None = None
-    """(N,) int64: a narrower name than the class's (cat for animal), as a position in ``fine_names``; -1 where the
-    model is not sure of one."""
-    fine_scores: Tensor | None = None
-    """(N,) float in 0..1: how likely the narrower name is right; 0 where there is none."""
-    fine_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.image_size = (int(self.image_size[0]), int(self.image_size[1]))
@@ -119,11 +99,10 @@ class Instances:
         return [known[k] if k < len(known) else str(k) for k in self.labels.tolist()]
 
     @property
-    def fine_label_names(self) -> list[str]:
-        """Each object's narrower name; empty where there is none."""
-        if self.fine_labels is None:
-            return [""] * len(self)
-        return [self.fine_names[k] if k >= 0 else "" for k in self.fine_labels.tolist()]
+    def parent_names(self) -> list[str]:
+        """The name of the category above each object's; empty where there is none."""
+        known = [c.parent for c in self.categories]
+        return [known[k] if k < len(known) else "" for k in self.labels.tolist()]
 
     @staticmethod
     def empty(image_size: tuple[int, int], with_masks: bool = True) -> Instances:
@@ -154,17 +133,24 @@ class Instances:
                 continue
             joined[name] = Masks.cat(values) if name == "masks" else torch.cat(values)
         first = parts[0]
-        return Instances(first.image_size, **joined, categories=first.categories, fine_names=first.fine_names)
+        return Instances(first.image_size, **joined, categories=first.categories)
 
-    def filter(self, score: float | None = None, classes: Sequence[int | str] | None = None) -> Instances:
-        """Objects scoring at least ``score`` whose label, class name or narrower name is among ``classes``."""
+    def filter(self, score: float | None = None, classes: Sequence[int | str] | str | None = None) -> Instances:
+        """Objects scoring at least ``score`` that are of one of ``classes``.
+
+        Args:
+            score: 0..1.
+            classes: names or labels; a name also means all categories below it, so that "animal" takes cats and dogs.
+
+        Raises:
+            UserError: a class is not known.
+        """
         keep = torch.ones(len(self), dtype=torch.bool)
         if score is not None and self.scores is not None:
             keep &= self.scores.cpu() >= score
         if classes is not None:
-            wanted = set(classes)
-            called = zip(self.labels.tolist(), self.label_names, self.fine_label_names, strict=True)
-            keep &= torch.tensor([not wanted.isdisjoint(names) for names in called], dtype=torch.bool)
+            chosen = labels_among(self.categories, classes)
+            keep &= torch.tensor([label in chosen for label in self.labels.tolist()], dtype=torch.bool)
         return self[keep]
 
     def to(self, device: torch.device | str) -> Instances:
@@ -263,8 +249,7 @@ class Instances:
         """A notebook's preview: a thumbnail of the masks beside a table of the first objects."""
         height, width = self.image_size
         rows = []
-        names = [fine or name for fine, name in zip(self.fine_label_names, self.label_names, strict=True)]
-        for i, name in enumerate(names[:10]):
+        for i, name in enumerate(self.label_names[:10]):
             score = "" if self.scores is None else f"{float(self.scores[i]):.2f}"
             x1, y1, x2, y2 = (f"{v:.0f}" for v in self.boxes[i].tolist())
             rows.append(f"<tr><td>{i}</td><td>{escape(name)}</td><td>{score}</td><td>{x1}, {y1}, {x2}, {y2}</td></tr>")

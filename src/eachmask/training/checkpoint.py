@@ -1,14 +1,12 @@
 """The state of a run on disk: safetensors for tensors, JSON for the rest, written atomically, two kept.
 
-A checkpoint file is complete or absent, also after a crash in the middle of writing: it is written under
-another name, synced, then renamed.
+A checkpoint file is complete or absent, also after a crash in the middle of writing.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eachmask.files.atomic import replacing
 from eachmask.structures import UserError
 
 KEPT = 2
@@ -33,15 +32,12 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     tensors: dict[str, Tensor] = {}
     outline = _flatten(state, "", tensors)
     path = folder / f"step-{step:07d}.safetensors"
-    part = path.with_suffix(".part")
     metadata = {"state": json.dumps(outline), "step": str(step), "checksum": _checksum(tensors)}
-    try:
-        save_file(tensors, part, metadata=metadata)
-    except SafetensorError as error:  # it knows no errno
-        raise OSError(errno.ENOSPC, f"the checkpoint cannot be written ({error})", str(path)) from error
-    with open(part, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(part, path)
+    with replacing(path) as part:
+        try:
+            save_file(tensors, part, metadata=metadata)
+        except SafetensorError as error:  # it knows no errno
+            raise OSError(errno.ENOSPC, f"the checkpoint cannot be written ({error})", str(path)) from error
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
     return path

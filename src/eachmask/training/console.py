@@ -9,8 +9,9 @@ from types import TracebackType
 import rich.console
 from rich.console import Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from eachmask.files.progress import bars
 
 ROWS = 10
 """Evaluations shown at once."""
@@ -32,10 +33,7 @@ class Console:
         self.console = console or rich.console.Console(quiet=silent)
         self.steps = steps
         self.rows: list[tuple[dict[str, float], bool]] = []
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True), console=self.console,
-        )  # fmt: skip
+        self.progress = bars(self.console)
         self.task = self.progress.add_task("training", total=steps, completed=first)
         self.live = Live(console=self.console, refresh_per_second=2, get_renderable=self._image)
         self._first, self._began, self._spoke = first, time.monotonic(), time.monotonic()

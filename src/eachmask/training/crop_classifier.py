@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from eachmask import models
 from eachmask.data.convert import read_any
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, supercategories
+from eachmask.data.dataset import AnnotatedSet, supercategories
 from eachmask.data.samples import ImageSamples
+from eachmask.files.progress import bar_after_a_while
 from eachmask.models.crop_classifier import Config, CropClassifier, likeliest_class
 from eachmask.structures import Category, Preprocess, UserError
 from eachmask.weights.file import ModelInfo, load_model, save_model
@@ -88,12 +89,12 @@ def fit(
         UserError: a supercategory is not among the detector's categories.
     """
     labels = {category.name: label for label, category in enumerate(categories)}
-    missing = {c.supercategory for c in data.categories} - set(labels)
+    missing = {c.parent for c in data.categories} - set(labels)
     if missing:
         raise UserError(f"the model knows no class {', '.join(sorted(missing))}: its data had other supercategories")
     config = Config(
         names=tuple(c.name for c in data.categories),
-        labels=tuple(labels[c.supercategory] for c in data.categories),
+        labels=tuple(labels[c.parent] for c in data.categories),
         decides=decides,
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=None),
     )
@@ -152,11 +153,8 @@ def _seen(
     classifier: CropClassifier, data: AnnotatedSet, split: str, rng: np.random.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Features (N, D) of the objects of a split, their categories (N,); with ``rng`` a second look at each."""
-    from rich.progress import track
-
     vectors, wanted = [], []
-    images = data.splits[split]
-    for image, boxes, labels in track(_objects(images, data), f"looking at {split}", len(images)):
+    for image, boxes, labels in _objects(data, split):
         if not len(boxes):
             continue
         limits = classifier.config.preprocess.limits(image)
@@ -171,14 +169,16 @@ def _seen(
     return torch.cat(vectors), torch.cat(wanted)
 
 
-def _objects(images: Sequence[AnnotatedImage], data: AnnotatedSet) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
+def _objects(data: AnnotatedSet, split: str) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
     """(image, boxes, labels) of the single objects that are large enough."""
-    samples = ImageSamples(images, data.categories)
-    for sample in (samples[i] for i in range(len(samples))):
-        targets = sample.targets
-        chosen = (targets.boxes[:, 2:] - targets.boxes[:, :2]).amin(dim=1) >= LEAST_SIDE
-        chosen &= ~targets.crowd
-        yield sample.image, targets.boxes[chosen].numpy(), targets.labels[chosen]
+    samples = ImageSamples(data.splits[split], data.categories)
+    with bar_after_a_while() as progress:
+        for i in progress(f"looking at {split}", range(len(samples))):
+            sample = samples[i]
+            targets = sample.targets
+            chosen = (targets.boxes[:, 2:] - targets.boxes[:, :2]).amin(dim=1) >= LEAST_SIDE
+            chosen &= ~targets.crowd
+            yield sample.image, targets.boxes[chosen].numpy(), targets.labels[chosen]
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from eachmask.files.atomic import put_in_place
 from eachmask.structures import UserError
 
 CHUNK_SIZE = 1 << 20
@@ -59,7 +60,7 @@ def download(url: str, target: Path, sha256: str, progress: Progress | None = No
             f"{url} does not have the published checksum (SHA-256 {sha256}..., got {digest[:16]}...), so it was "
             "deleted: try again; if it stays so, the file was changed at its source or on its way"
         )
-    os.replace(part, target)
+    put_in_place(part, target)
     return digest
 
 
@@ -133,19 +134,9 @@ def _give_up(error: Exception, url: str) -> str:
 @contextlib.contextmanager
 def _bar(name: str) -> Iterator[Progress]:
     """A progress bar with speed and time left on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bar
+    from eachmask.files.progress import bars
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+    with bars(transfer=True) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

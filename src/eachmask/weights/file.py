@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eachmask import models
+from eachmask.files.atomic import replacing
 from eachmask.models.crop_classifier import Config as ClassifierConfig
 from eachmask.models.crop_classifier import CropClassifier
 from eachmask.structures import UserError
@@ -70,17 +70,8 @@ def replace_info(path: str | Path, **changes: Any) -> ModelInfo:
 
 def _write(path: Path, tensors: dict[str, Tensor], info: ModelInfo) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.touch()
-        mode = part.stat().st_mode  # the user's own default; save_file would leave a file for its owner alone
+    with replacing(path) as part:
         save_file(tensors, part, metadata={HEADER: info.to_json()})
-        part.chmod(mode)
-        with open(part, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

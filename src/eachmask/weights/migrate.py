@@ -25,6 +25,7 @@ _WEIGHTS = ((r"(^|\.)body\.", r"\1backbone."), (r"(^|\.)shifts\.", r"\1deltas.")
 
 def migrated_header(values: dict[str, Any]) -> dict[str, Any]:
     """A header of any format -> one of today's."""
+    values = values | {"categories": [_category(row) for row in values.get("categories", ())]}
     if values.get("format", 1) >= FORMAT:
         return values
     values = {"license" if key == "licence" else key: value for key, value in values.items()}
@@ -33,6 +34,10 @@ def migrated_header(values: dict[str, Any]) -> dict[str, Any]:
     if naming is not None:
         values["crop_classifier"] = {"backbone" if key == "body" else key: value for key, value in naming.items()}
     return values
+
+
+def _category(row: dict[str, Any]) -> dict[str, Any]:
+    return {"parent" if key == "supercategory" else key: value for key, value in row.items()}
 
 
 def migrated_weight(name: str) -> str:

@@ -24,6 +24,8 @@ from eachmask.files.atomic import atomic
 from eachmask.structures import RLE, Category, Instances, UserError
 from eachmask.structures.rle_codec import offsets_of
 
+_KNOWN = {"id", "name", "supercategory", "isthing", "keypoints", "skeleton"}
+"""What a :class:`Category` holds of its entry."""
 _ABSURD = 1e15
 """No coordinate is as large as this, px; whole numbers of JSON may be too large for arithmetic."""
 
@@ -218,7 +220,7 @@ def write_coco(
 
 
 def to_annotations(instances: Instances) -> list[dict[str, Any]]:
-    """COCO dicts: category_id, segmentation (RLE), bbox, area, iscrowd, score; fine_name and its score where there is.
+    """COCO dicts: category_id, segmentation (RLE), bbox, area, iscrowd, score.
 
     ``id`` and ``image_id`` are the caller's business. Boxes are the instances' own, to 1/100 px; scores have
     six digits.
@@ -228,7 +230,7 @@ def to_annotations(instances: Instances) -> list[dict[str, Any]]:
     masks = None if instances.masks is None else instances.masks.to_rle()[:]
     segmentations = None if masks is None else masks.to_coco()
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) if masks is None else masks.area()
-    ids, fine = category_ids(instances), instances.fine_label_names
+    ids = category_ids(instances)
     rows = []
     for i, (x1, y1, x2, y2) in enumerate(boxes):
         row: dict[str, Any] = {"category_id": ids[i]}
@@ -239,8 +241,6 @@ def to_annotations(instances: Instances) -> list[dict[str, Any]]:
         row["iscrowd"] = int(instances.crowd[i])
         if instances.scores is not None:
             row["score"] = float(f"{float(instances.scores[i]):.6g}")
-        if fine[i] and instances.fine_scores is not None:
-            row |= {"fine_name": fine[i], "fine_score": float(f"{float(instances.fine_scores[i]):.6g}")}
         if instances.keypoints is not None:
             row |= _keypoint_fields(instances.keypoints[i].detach().cpu().numpy())
         rows.append(row)
@@ -256,8 +256,10 @@ def category_ids(instances: Instances) -> list[int]:
 def category_to_dict(category: Category) -> dict[str, Any]:
     """One entry of the ``categories`` block."""
     entry: dict[str, Any] = {"id": category.id, "name": category.name}
-    if category.supercategory:
-        entry["supercategory"] = category.supercategory
+    if category.parent:
+        entry["supercategory"] = category.parent
+    if not category.is_thing:
+        entry["isthing"] = 0
     if category.keypoints:
         skeleton = [[a + 1, b + 1] for a, b in category.skeleton]  # COCO counts from 1
         entry |= {"keypoints": list(category.keypoints), "skeleton": skeleton}
@@ -279,10 +281,11 @@ def read_categories(rows: Any, path: Path) -> tuple[Category, ...]:
 
 
 def _category(row: Mapping[str, Any]) -> Category:
-    number, name, group = int(row["id"]), str(row["name"]), str(row.get("supercategory") or "")
+    number, name, parent = int(row["id"]), str(row["name"]), str(row.get("supercategory") or "")
+    is_thing = bool(row.get("isthing", True))
     names = row.get("keypoints")
     keypoints = tuple(str(point) for point in names) if isinstance(names, list) else ()
-    return Category(number, name, group, keypoints, _skeleton(row.get("skeleton"), len(keypoints)))
+    return Category(number, name, parent, is_thing, keypoints, _skeleton(row.get("skeleton"), len(keypoints)))
 
 
 def _skeleton(pairs: Any, num_keypoints: int) -> tuple[tuple[int, int], ...]:
@@ -297,8 +300,7 @@ def _skeleton(pairs: Any, num_keypoints: int) -> tuple[tuple[int, int], ...]:
 
 def read_category_fields(rows: Any) -> dict[int, dict[str, Any]]:
     """What categories say besides what a :class:`Category` holds, by id: LVIS's ``frequency`` and ``synset`` ..."""
-    known = Category.__dataclass_fields__
-    return {int(row["id"]): {k: v for k, v in row.items() if k not in known} for row in rows}
+    return {int(row["id"]): {k: v for k, v in row.items() if k not in _KNOWN} for row in rows}
 
 
 def read_image_fields(record: Mapping[str, Any]) -> dict[str, Any]:

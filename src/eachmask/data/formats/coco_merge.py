@@ -77,12 +77,12 @@ def merge_classes(dataset: CocoDataset, merge: Merge, path: Path) -> Merged:
         UserError: supercategories are wanted, and no category has one.
     """
     original = dataset.categories
-    if merge == "supercategories" and not any(c.supercategory for c in original):
+    if merge == "supercategories" and not any(c.parent for c in original):
         raise UserError(
             f"{dataset.path}: no category has a supercategory, so there is nothing to merge them by; --merge all makes "
             "them one class"
         )
-    names = ["object" if merge == "all" else c.supercategory or c.name for c in original]
+    names = ["object" if merge == "all" else c.parent or c.name for c in original]
     categories = named_categories(names)
     place = {category.name: label for label, category in enumerate(categories)}
     labels = tuple(place[name] for name in names)

@@ -16,6 +16,7 @@ import torch
 from eachmask.data.formats.coco import CocoDataset, in_image_order, parsed, rasterized_of, read_categories, whole_number
 from eachmask.data.formats.segmentations import corners
 from eachmask.structures import Category, Instances, UserError
+from eachmask.structures.category import nearest_labels
 
 _NUMBER = (int, float)
 
@@ -63,6 +64,8 @@ def match_categories(
 ) -> tuple[dict[int, int], list[str]]:
     """The model's label -> the data's label, by name (case does not matter), and what to note.
 
+    A class that the data does not have is measured as its nearest ancestor that the data has: a cat as an animal.
+
     Args:
         also: further names of the data's labels; its own names come first.
 
@@ -73,7 +76,7 @@ def match_categories(
         return {i: i for i in range(len(known))}, []  # also where two have the same name
     place = {name.casefold(): i for name, i in (also or {}).items()}
     place |= {category.name.casefold(): i for i, category in enumerate(wanted)}
-    labels = {i: place[c.name.casefold()] for i, c in enumerate(known) if c.name.casefold() in place}
+    labels = nearest_labels(known, place)
     if not labels and len(known) == len(wanted) == 1:
         return {0: 0}, [f"the model's only class {known[0].name!r} is measured as the data's {wanted[0].name!r}"]
     if not labels:

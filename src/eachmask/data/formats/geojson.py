@@ -6,7 +6,7 @@ exactly the pixels of the masks; outer rings and holes turn in opposite directio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,16 @@ def to_geojson(instances: Instances) -> dict[str, Any]:
     Raises:
         UserError: there are no masks to outline.
     """
-    features, fine = [], instances.fine_label_names
-    for i, (parts, name) in enumerate(zip(parts_of(instances), instances.label_names, strict=True)):
+    features = []
+    for i, (parts, name, parent) in enumerate(_named_parts(instances)):
         polygons = [[_closed(outer, True), *(_closed(h, False) for h in holes)] for outer, holes in parts]
         properties: dict[str, Any] = {
             "objectType": "annotation",
             "classification": {"name": name},
             "number": i + 1,
         }
-        if fine[i]:
-            properties["fine_class"] = fine[i]
+        if parent:
+            properties["parent"] = parent
         if instances.scores is not None:
             properties["score"] = float(f"{float(instances.scores[i]):.6g}")
         feature = {"type": "Feature", "id": i + 1, "geometry": _geometry(polygons), "properties": properties}
@@ -48,11 +48,11 @@ def to_polygon_list(instances: Instances) -> list[dict[str, Any]]:
     Raises:
         UserError: there are no masks to outline.
     """
-    entries, fine = [], instances.fine_label_names
-    for i, (parts, name) in enumerate(zip(parts_of(instances), instances.label_names, strict=True)):
+    entries = []
+    for i, (parts, name, parent) in enumerate(_named_parts(instances)):
         entry: dict[str, Any] = {"id": i + 1, "class": name}
-        if fine[i]:
-            entry["fine_class"] = fine[i]
+        if parent:
+            entry["parent"] = parent
         if instances.scores is not None:
             entry["score"] = float(f"{float(instances.scores[i]):.6g}")
         entry["polygons"] = [
@@ -60,6 +60,11 @@ def to_polygon_list(instances: Instances) -> list[dict[str, Any]]:
         ]
         entries.append(entry)
     return entries
+
+
+def _named_parts(instances: Instances) -> Iterator[tuple[list[Part], str, str]]:
+    """Each object's parts, its class and the class above that."""
+    return zip(parts_of(instances), instances.label_names, instances.parent_names, strict=True)
 
 
 def parts_of(instances: Instances) -> list[list[Part]]:

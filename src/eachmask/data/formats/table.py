@@ -1,7 +1,7 @@
 """One row of measures per object: the region properties that biologists and quality engineers ask for.
 
 Perimeter, eccentricity and mean intensity are defined as in scikit-image's ``regionprops``; the centroid is
-in the house's coordinates, where the center of the first pixel is (0.5, 0.5) (scikit-image: 0).
+in the package's coordinates, where the center of the first pixel is (0.5, 0.5) (scikit-image: 0).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from eachmask.structures import Instances
 COLUMNS = (
     "image", "id", "class", "score", "area", "box_x1", "box_y1", "box_x2", "box_y2",
     "centroid_x", "centroid_y", "perimeter", "eccentricity", "mean_intensity",
-    "fine_class",
+    "parent",
 )  # fmt: skip
-"""``id`` counts the objects of an image from 1, as label maps and crops do; lengths are in pixels. ``fine_class`` is
-a narrower name (cat for animal), empty where the model gives none."""
+"""``id`` counts the objects of an image from 1, as label maps and crops do; lengths are in pixels. ``class`` is
+the narrowest name that the model is sure of (cat), ``parent`` the class above it (animal), or nothing."""
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 _NEIGHBORS = np.array([[10, 2, 10], [2, 1, 2], [10, 2, 10]], np.float32)
@@ -59,9 +59,9 @@ def rows(name: str, instances: Instances, image: NDArray[Any]) -> list[tuple[str
     scores = [""] * len(instances) if instances.scores is None else instances.scores.tolist()
     measures = _measures(instances, image, boxes)
     return [
-        (name, i + 1, label, _rounded(score, 6), measure[0], *(_rounded(v, 2) for v in box), *measure[1:], fine)
-        for i, (label, fine, score, box, measure) in enumerate(
-            zip(instances.label_names, instances.fine_label_names, scores, boxes, measures, strict=True)
+        (name, i + 1, label, _rounded(score, 6), measure[0], *(_rounded(v, 2) for v in box), *measure[1:], parent)
+        for i, (label, parent, score, box, measure) in enumerate(
+            zip(instances.label_names, instances.parent_names, scores, boxes, measures, strict=True)
         )
     ]
 

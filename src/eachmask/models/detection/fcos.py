@@ -248,23 +248,27 @@ class FCOS(nn.Module):
         points = self.points(raw)
         return [self._keep(raw, i, points, options) for i in range(len(raw.sizes))]
 
+    def reported(self, product: Tensor) -> Tensor:
+        """The score of class probability times centerness."""
+        return product.sqrt() if self.config.score == "root" else product
+
     def _keep(self, raw: Raw, image: int, points: list[Tensor], options: DecodeOptions) -> Kept:
-        c = self.config
-        wanted = options.score_threshold  # a user means the score that is reported
-        threshold = c.score_threshold if wanted is None else wanted**2 if c.score == "root" else wanted
+        c, asked = self.config, options.score_threshold
         boxes, scores, labels, places, before = [], [], [], [], 0
         for logits, distances, center, places_at in zip(raw.logits, raw.distances, raw.centerness, points, strict=True):
             probability = logits[image].flatten(1).float().sigmoid()  # (K, H W)
             center = center[image].flatten().float().sigmoid()
-            product = probability * center
-            forms = {"class": probability, "product": product}
-            _, label, place = best_pairs(forms[c.threshold_on], threshold, c.candidates, forms[c.best_by])
-            score = product[label, place]
-            if wanted is not None:
-                sure = score > threshold
+            forms = {"class": probability, "product": probability * center}
+            # What a user asks for is compared with what is reported, bit for bit: a root's square is another number.
+            compared = forms[c.threshold_on] if asked is None else self.reported(forms[c.threshold_on])
+            threshold = c.score_threshold if asked is None else asked
+            _, label, place = best_pairs(compared, threshold, c.candidates, forms[c.best_by])
+            score = self.reported(forms["product"][label, place])
+            if asked is not None:
+                sure = score > asked
                 score, label, place = score[sure], label[sure], place[sure]
             boxes.append(boxes_from(places_at[place], distances[image].flatten(1).T[place]))
-            scores.append(score.sqrt() if c.score == "root" else score)
+            scores.append(score)
             labels.append(label)
             places.append(place + before)
             before += len(places_at)

@@ -171,9 +171,13 @@ class CenterMask(FCOS):
 
         As many are painted as the model would report by itself, even if the user wants fewer of them.
         """
-        most = self.config.max_detections if options.max_detections is None else options.max_detections
+        c = self.config
+        most = c.max_detections if options.max_detections is None else options.max_detections
+        painted = replace(options, max_detections=max(most, c.max_detections))
+        if options.score_threshold is not None:  # of the score that is reported: a predicted IoU may raise it
+            painted = replace(painted, score_threshold=min(options.score_threshold, c.score_threshold))
         results = []
-        for found, scores in self.detect(raw, replace(options, max_detections=max(most, self.config.max_detections))):
+        for found, scores in self.detect(raw, painted):
             scores, order = scores.clamp(0, 1).sort(descending=True, stable=True)
             if options.score_threshold is not None:
                 order = order[scores >= options.score_threshold]

@@ -182,20 +182,17 @@ class PolarMask(FCOS):
 
     def _keep(self, raw: fcos.Raw, image: int, points: list[Tensor], options: DecodeOptions) -> fcos.Kept:
         """Detections of one image; their scores may exceed 1."""
-        c, found = self.config, []
-        threshold = c.score_threshold
-        if options.score_threshold is not None:  # of the score that is reported, at most this many times the class's
-            threshold = options.score_threshold / (1 + c.bonus)
-        before = 0
+        c, asked, found, before = self.config, options.score_threshold, [], 0
         for logits, distances, center, level in zip(raw.logits, raw.distances, raw.centerness, points, strict=True):
             probability = logits[image].flatten(1).float().sigmoid()  # (K, H W)
             center = center[image].flatten().float().sigmoid()
             best = (probability.amax(0) * center).topk(min(c.candidates, len(level))).indices
-            label, chosen = torch.nonzero(probability[:, best] > threshold, as_tuple=True)
-            place = best[chosen]
-            score = probability[label, place] * (center[place] + c.bonus)
-            sure = torch.nonzero(score > (options.score_threshold or 0.0)).squeeze(1)
-            label, place, score = label[sure], place[sure], score[sure]
+            probability = probability[:, best]
+            score = probability * (center[best] + c.bonus)
+            # The model's own threshold is of the class alone; a user's is of the score that is reported.
+            sure = probability > c.score_threshold if asked is None else score.clamp(max=1) > asked
+            label, chosen = torch.nonzero(sure, as_tuple=True)
+            score, place = score[label, chosen], best[chosen]
             boxes = boxes_from(level[place], distances[image].flatten(1).T[place])
             found.append((boxes, score, label, place + before))
             before += len(level)
@@ -233,8 +230,8 @@ class RayMasks(Masks):
         return RayMasks(self.corners[as_index(index, len(self))], self.size)
 
     def resize(self, size: tuple[int, int]) -> RayMasks:
-        """The corners move; nothing is drawn twice."""
-        return RayMasks(self.corners * box_ops.ratios(self.size, size).numpy(), size)
+        """The corners move; nothing is filled twice. Divided, as the authors' are by the scale."""
+        return RayMasks(self.corners / box_ops.ratios(size, self.size).numpy(), size)
 
     def to_rle(self) -> RLE:
         """One object at a time in its own window."""
@@ -279,8 +276,12 @@ def mass_center(polygon: Tensor) -> Tensor:
 
 
 def directions(num: int) -> Tensor:
-    """(V, 2) unit vectors, x and y."""
-    angles = torch.arange(num) * (2 * math.pi / num)
+    """(V, 2) unit vectors, x and y.
+
+    From whole degrees, as the authors' are: the signs of sines and cosines that should be 0 depend on it, and a ray's
+    end a hair before a whole pixel belongs to the one before.
+    """
+    angles = (torch.arange(num) * (360 / num)) / 180 * math.pi
     return torch.stack([angles.sin(), angles.cos()], dim=1)
 
 

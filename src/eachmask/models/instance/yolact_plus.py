@@ -181,9 +181,21 @@ class YOLACTPlus(YOLACT):
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, options: DecodeOptions) -> tuple[Tensor, Tensor, Tensor]:
         """As many as the model would judge: the user's limit is for those that score best afterwards."""
-        if self._rescores(options) and options.max_detections is not None:
-            options = replace(options, max_detections=max(options.max_detections, self.config.max_detections))
-        return super()._suppressed(boxes, scores, options)
+        return super()._suppressed(boxes, scores, self._before_rescoring(options))
+
+    def _candidates(self, probabilities: Tensor, counts: list[int], options: DecodeOptions) -> Tensor:
+        return super()._candidates(probabilities, counts, self._before_rescoring(options))
+
+    def _before_rescoring(self, options: DecodeOptions) -> DecodeOptions:
+        """What a user asks for is of the scores that are reported; a predicted overlap may raise them."""
+        if not self._rescores(options):
+            return options
+        c, score, most = self.config, options.score_threshold, options.max_detections
+        return replace(
+            options,
+            score_threshold=None if score is None else min(score, c.score_threshold),
+            max_detections=None if most is None else max(most, c.max_detections),
+        )
 
     def _rescores(self, options: DecodeOptions) -> bool:
         return self.config.rescore and options.with_masks

@@ -1,0 +1,167 @@
+"""Training by name: which recipe is meant, what its user changes of it, and the run on anybody's data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from eachmask.data.dataset import AnnotatedSet, one_class
+from eachmask.files.atomic import write_text
+from eachmask.models import ONE_CLASS, VARIANTS
+from eachmask.recipes import RECIPES
+from eachmask.recipes import recipe as recipe_named
+from eachmask.recipes.auto_recipe import auto_recipe
+from eachmask.structures import UserError
+from eachmask.structures.errors import nearest
+from eachmask.training.loop import train as run_recipe
+from eachmask.training.recipe import Recipe, Run
+from eachmask.training.splits import Data, Splits, read_splits
+
+DROPS: dict[str, tuple[float, ...]] = {"cosine": (), "step": (0.75, 0.92)}
+"""Schedule -> shares of the run at which the learning rate falls tenfold; without any it follows a cosine."""
+PROBLEMS = "data-problems.txt"
+
+
+def train(
+    model: str | Recipe,
+    data: Data,
+    out: str | Path,
+    *,
+    val: Data | None = None,
+    partial: Sequence[Data] = (),
+    format: str | None = None,
+    pretrained: str = "auto",
+    steps: int | None = None,
+    batch: int | None = None,
+    size: int | None = None,
+    learning_rate: float | None = None,
+    schedule: Literal["cosine", "step"] | None = None,
+    freeze: int | None = None,
+    patience: int | None = None,
+    evaluate_every: int | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    device: str = "auto",
+    precision: str = "auto",
+    accumulate: int = 1,
+    workers: int = 0,
+) -> Path:
+    """Train a model on annotated images; the same call again resumes where it stopped.
+
+        path = eachmask.train("condinst_lite0_fpn", "my-photos", "runs/mine", steps=2000)
+        predictor = eachmask.load(path)
+
+    Args:
+        model: a model variant, whose settings then follow from the data; a recipe's name; ``my.py:function``; or a
+            recipe itself.
+        data, val, partial, format: see :func:`eachmask.training.splits.read_splits`.
+        out: folder of the run, made if missing.
+        pretrained: ``auto``; ``backbone`` (a pretrained backbone alone); ``none`` (random numbers); or a model's name
+            or file, of whose backbone a model of another variant starts.
+        steps, batch, learning_rate, patience, evaluate_every: instead of the recipe's; batch in images per step.
+        size: longer side of the images as the network sees them, px; by default from the data.
+        schedule: how the learning rate falls, along a cosine, or tenfold at 75% and 92% of the run.
+        freeze: so many first stages of the backbone and all its batch normalization stay as they are; -1: none.
+        seed: same seed, same data, same device: same weights.
+        resume: False refuses a folder that holds a run.
+        device, precision, accumulate, workers: see :class:`eachmask.training.recipe.Run`.
+
+    Returns:
+        ``out/model.safetensors``, the weights that are best on val. Beside it: report.html, log.csv, recipe.py ...
+
+    Raises:
+        UserError: an unknown name, a number out of its range, data that cannot be used, or a folder that holds
+            another run.
+    """
+    _check_positive(steps=steps, batch=batch, size=size, accumulate=accumulate, patience=patience,
+                    evaluate_every=evaluate_every, learning_rate=learning_rate)  # fmt: skip
+    if workers < 0:
+        raise UserError(f"--workers must be 0 or more, not {workers}")
+    out = Path(out)
+    recipe = _named_recipe(model, chooses=pretrained != "auto" or size is not None)
+    splits = read_splits(data, val, partial, format=format, prepare=_preparation(model, recipe), seed=seed)
+    notes = [*splits.notes, *_problem_notes(splits, out)]
+    if recipe is None:
+        recipe, decided = auto_recipe(str(model), splits.train, start=pretrained, size=size)
+        notes += decided
+    recipe = _changed(recipe, steps=steps, batch_size=batch, learning_rate=learning_rate, patience=patience,
+                      evaluate_every=evaluate_every, frozen_stages=freeze,
+                      drop_at=None if schedule is None else DROPS[schedule])  # fmt: skip
+    if speaks():
+        print(*notes, f"{recipe.steps} steps of {recipe.batch_size} images.", sep="\n")
+    run = Run(out, seed, resume, device, precision, accumulate, workers, notes=splits.record)
+    path = run_recipe(recipe, splits.train, splits.val, run)
+    if speaks() and isinstance(model, str) and ":" in model:
+        _keep_source(Path(model.rsplit(":", 1)[0]), out / "recipe.py")
+    return path
+
+
+def speaks() -> bool:
+    """Whether this process is the one of several (torchrun, accelerate launch) that prints and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _check_positive(**values: float | None) -> None:
+    """Mistakes that need no data to be seen."""
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise UserError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
+
+
+def _named_recipe(model: str | Recipe, chooses: bool) -> Recipe | None:
+    """The recipe that is meant; None where it is a variant, whose recipe follows from the data.
+
+    Args:
+        chooses: what weights start from or how large images are is asked for, which only a variant leaves open.
+
+    Raises:
+        UserError: it is neither; or a recipe is asked for other things than it does.
+    """
+    if isinstance(model, str) and model in VARIANTS:
+        return None
+    if isinstance(model, str) and ":" not in model and model not in RECIPES:
+        raise UserError(f"there is no model or recipe {model!r}; did you mean {nearest(model, [*RECIPES, *VARIANTS])}?")
+    if chooses:
+        name = model if isinstance(model, str) else model.variant
+        raise UserError(f"{name} is a recipe, which decides --pretrained and --size itself: leave them out")
+    return recipe_named(model)() if isinstance(model, str) else model
+
+
+def _preparation(model: str | Recipe, recipe: Recipe | None) -> Callable[[AnnotatedSet], AnnotatedSet]:
+    """What is done to each data set first: what the recipe says, and one class for models that know one."""
+    variant = recipe.variant if recipe is not None else model
+
+    def prepared(data: AnnotatedSet) -> AnnotatedSet:
+        if recipe is not None and recipe.prepare is not None:
+            data = recipe.prepare(data)
+        return one_class(data) if variant in ONE_CLASS and len(data.categories) > 1 else data
+
+    return prepared
+
+
+def _problem_notes(splits: Splits, out: Path) -> list[str]:
+    """What is wrong with the data, all of it in a file of the run."""
+    if not splits.problems:
+        return []
+    listed = out / PROBLEMS
+    if speaks():
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(listed, "".join(f"{problem}\n" for problem in splits.problems))
+    count = "One problem" if len(splits.problems) == 1 else f"{len(splits.problems)} problems"
+    return [f"{count} in the data, all in {listed}; the first: {splits.problems[0]}."]
+
+
+def _changed(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with what its user says."""
+    changed = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    return replace(changed, frozen_stages=None) if changed.frozen_stages == -1 else changed
+
+
+def _keep_source(source: Path, kept: Path) -> None:
+    """A custom recipe is kept as it was written."""
+    if source.resolve() != kept.resolve():
+        shutil.copyfile(source, kept)

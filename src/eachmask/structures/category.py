@@ -1,0 +1,96 @@
+"""Category: what a label means. Supercategories, narrower names, things and stuff are one tree.
+
+A category names the one above it: COCO's *cat* has the parent *animal*, whether *animal* is a category of its own (of a
+model that is not always sure which animal it sees) or only a name to ask by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from numbers import Integral
+
+from eachmask.structures.errors import UserError
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class of objects or regions; its label is its position in the ``categories`` of what is labeled."""
+
+    id: int
+    """The data set's own number (COCO's go from 1 to 90 with gaps)."""
+    name: str
+    parent: str = ""
+    """Name of the category above it (COCO's ``supercategory``); empty where there is none."""
+    is_thing: bool = True
+    """It can be counted (a car); False: stuff (sky)."""
+    keypoints: tuple[str, ...] = ()
+    """Names of its keypoints, in their order; () where it has none or they have no names."""
+    skeleton: tuple[tuple[int, int], ...] = ()
+    """Pairs of keypoints, counted from 0, with a limb between them, for drawing."""
+
+
+def lineages(categories: Sequence[Category]) -> list[tuple[str, ...]]:
+    """Each category's name and those above it, the nearest first.
+
+    >>> lineages([Category(1, "cat", "animal"), Category(2, "animal", "living")])
+    [('cat', 'animal', 'living'), ('animal', 'living')]
+    """
+    parents = {category.name: category.parent for category in reversed(categories)}
+    found = []
+    for category in categories:
+        names, above = [category.name], category.parent
+        while above and above not in names:  # COCO's person is a person; a broken file may go round in circles
+            names.append(above)
+            above = parents.get(above, "")
+        found.append(tuple(names))
+    return found
+
+
+def labels_among(categories: Sequence[Category], classes: Sequence[int | str] | str) -> set[int]:
+    """The labels that are meant by class names, labels or names of ancestors: "animal" means all that is below it.
+
+    Raises:
+        UserError: a class is none of these; the sentence names those that sound alike.
+    """
+    above = lineages(categories)
+    known = {name for names in above for name in names}
+    chosen: set[int] = set()
+    for wanted in [classes] if isinstance(classes, str) else classes:
+        if isinstance(wanted, Integral) and not isinstance(wanted, bool):
+            chosen.add(int(wanted))
+            if not categories:
+                continue
+            wanted = categories[int(wanted)].name if 0 <= wanted < len(categories) else str(wanted)
+        if not isinstance(wanted, str):
+            raise UserError(f"a class is a name or a label, not {wanted!r}: say classes=['person'] or classes=[0]")
+        if wanted not in known:
+            raise UserError(_unknown(wanted, known))
+        chosen |= {label for label, names in enumerate(above) if wanted in names}
+    return chosen
+
+
+def nearest_labels(categories: Sequence[Category], places: Mapping[str, int]) -> dict[int, int]:
+    """Label -> that of its own name elsewhere, else of its nearest ancestor there; without those that have none.
+
+    Args:
+        places: name in lower case -> label.
+    """
+    found = {}
+    for label, names in enumerate(lineages(categories)):
+        here = [places[folded] for name in names if (folded := name.casefold()) in places]
+        if here:
+            found[label] = here[0]
+    return found
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    if not known:
+        return f"there is no class {name!r}, for these classes have no names: choose by label, classes=[0]"
+    folded = {other.casefold(): other for other in sorted(known)}
+    near = [folded[other] for other in get_close_matches(name.casefold(), folded, n=3)]
+    shown = sorted(known)[:8]
+    more = " ..." if len(known) > 8 else ""
+    remedy = f"did you mean {' or '.join(near)}" if near else f"choose among {', '.join(shown)}{more}"
+    return f"there is no class {name!r}: {remedy}"
