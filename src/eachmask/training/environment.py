@@ -12,15 +12,14 @@ import torch
 def environment() -> dict[str, Any]:
     """Versions and machine."""
     import eachmask
-    from eachmask.backbones import timm
-    from eachmask.ops import torchvision
+    from eachmask.accel.lazy_dynamo import timm, torchvision
 
     return {
         "eachmask": eachmask.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
+        "torchvision": torchvision().__version__,
+        "timm": timm().__version__,
         "system": platform.platform(),
         "cpu": _cpu(),
         "threads": torch.get_num_threads(),
