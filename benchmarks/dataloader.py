@@ -5,12 +5,11 @@ and every sample is drawn twice by workers of torch's DataLoader that live throu
 workers hold (``uss``: pages that they wrote to since they were forked are theirs alone, shared ones are not counted)
 and resident memory (``rss``).
 
-    python benchmarks/dataloader.py [--annotations 100000] [--images 10000] [--workers 2] [--kept-as training]
+    python benchmarks/dataloader.py [--annotations 100000] [--images 10000] [--workers 2] [--kept-as split]
 
-``--kept-as`` chooses how the annotations are held: ``training``, as ``eachmask train`` does whatever the format;
-``coco``, one COCO file as ``eachmask evaluate`` reads it; or ``list``, as Python's own objects, the way that grows. The
-last line is JSON: images per second, MB of all workers after the first tenth of the first epoch and at the end of the
-second, bytes of annotations, processor seconds of reading them.
+``--kept-as`` chooses how the annotations are held: ``split``, as ``eachmask train`` does whatever the format, or
+``list``, as Python's own objects, the way that grows. The last line is JSON: images per second, MB of all workers after
+the first tenth of the first epoch and at the end of the second, bytes of annotations, CPU seconds of reading them.
 """
 
 from __future__ import annotations
@@ -27,9 +26,7 @@ import psutil
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from eachmask.data.formats.coco import CocoDataset
-from eachmask.data.formats.coco_folder import read_coco_folder
-from eachmask.data.samples import ImageSamples
+from eachmask.data import Split, read
 
 SIDE = 64
 POINTS = 12
@@ -80,7 +77,7 @@ class Listed(Dataset[int]):
 class TrainingSample(Dataset[int]):
     """Samples reduced to their number of objects: what is measured is reading, not sending."""
 
-    def __init__(self, data: CocoDataset | ImageSamples) -> None:
+    def __init__(self, data: Split) -> None:
         self.data = data
 
     def __len__(self) -> int:
@@ -101,16 +98,16 @@ def main() -> None:
     parser.add_argument("--annotations", type=int, default=100_000)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--kept-as", choices=("training", "coco", "list"), default="training")
+    parser.add_argument("--kept-as", choices=("split", "list"), default="split")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         path = make(Path(name), options.images, options.annotations)
         begun = time.process_time()
-        data = read(path, options.kept_as)
+        data = Listed(path) if options.kept_as == "list" else read(path).splits["all"]
         load = time.process_time() - begun
-        print(f"{options.annotations} annotations read in {load:.1f} s of one processor")
-        held = held_bytes(data)
-        result = measure(data if isinstance(data, Listed) else TrainingSample(data), options.workers)
+        print(f"{options.annotations} annotations read in {load:.1f} s of one core")
+        held = data.nbytes if isinstance(data, Split) else None
+        result = measure(TrainingSample(data) if isinstance(data, Split) else data, options.workers)
     result |= {
         "annotations": options.annotations,
         "annotation_bytes": held,
@@ -118,25 +115,6 @@ def main() -> None:
         "kept_as": options.kept_as,
     }
     print(json.dumps(result))
-
-
-def read(path: Path, kept_as: str) -> Listed | CocoDataset | ImageSamples:
-    """The set, held in one of the three ways."""
-    if kept_as == "list":
-        return Listed(path)
-    if kept_as == "coco":
-        return CocoDataset(path, path.parent / "images")
-    data = read_coco_folder(path)
-    return ImageSamples([image for _, image in data.images()], data.categories)
-
-
-def held_bytes(data: Any) -> int | None:
-    """Of all arrays; None for Python's own objects."""
-    if isinstance(data, Listed):
-        return None
-    if isinstance(data, CocoDataset):
-        return data.nbytes
-    return sum(int(value.nbytes) for value in vars(data).values() if isinstance(value, np.ndarray))
 
 
 def measure(data: Dataset[int], workers: int) -> dict[str, Any]:

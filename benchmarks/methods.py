@@ -90,7 +90,7 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     """Train and score; returns the row."""
     from PIL import Image
 
-    from eachmask.inference.load import load
+    from eachmask.inference.predictor import load
     from eachmask.metrics.boundary_ap import boundary_ap
     from eachmask.metrics.calibration import calibration
     from eachmask.metrics.coco_ap import coco_ap
@@ -134,7 +134,7 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
 
 def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, float]:
     """Of a trained system: images per second of a training step, milliseconds from image to RLE (medians)."""
-    from eachmask.inference.load import load
+    from eachmask.inference.predictor import load
     from eachmask.training.devices import make_accelerator
     from eachmask.training.loop import new_state, train_step
     from eachmask.training.recipe import Run
@@ -164,9 +164,8 @@ def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, floa
 
 def _samples(pack: Path) -> tuple[Any, Any]:
     """The pack's training and val images, all objects of one class: localisation is what is compared."""
-    from eachmask.data.convert import read_any
-    from eachmask.data.dataset import one_class
-    from eachmask.data.samples import ImageSamples
+    from eachmask.data.classes import one_class
+    from eachmask.data.reading import read_any
 
     data, _ = read_any(pack)
     if pack.name == "dsb2018":
@@ -176,7 +175,7 @@ def _samples(pack: Path) -> tuple[Any, Any]:
         data = one_class(data)
     if pack.name == "coco-mini":
         data = replace(data, splits={name: [_small_ignored(p) for p in split] for name, split in data.splits.items()})
-    train_data, val_data = (ImageSamples(data.splits[split], data.categories) for split in ("train", "val"))
+    train_data, val_data = (data.splits[split] for split in ("train", "val"))
     return train_data, val_data
 
 

@@ -60,18 +60,17 @@ def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[st
     """Predict the split and measure; perhaps draw ten of it."""
     from rich.progress import track
 
-    from eachmask.data.convert import read_any
+    from eachmask.data.classes import supercategories
     from eachmask.data.formats.coco_results import match_categories
-    from eachmask.data.samples import ImageSamples
+    from eachmask.data.reading import read_any
     from eachmask.metrics.calibration import calibration
     from eachmask.metrics.coco_ap import coco_ap
     from eachmask.metrics.coco_matches import match
     from eachmask.metrics.sweep import sweep
-    from eachmask.recipes.objects import supercategories
 
     original = read_any(data)[0]
     annotated = supercategories(original)
-    samples = ImageSamples(annotated.splits[split], annotated.categories)
+    samples = annotated.splits[split]
     names = {category.name: label for label, category in enumerate(samples.categories)}
     lookup, _ = match_categories(predictor.categories, samples.categories)
     found, targets, named_right = [], [], []

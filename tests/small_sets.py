@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, instances_of
-from eachmask.structures import RLE, Category
+from eachmask.data import Dataset, DatasetBuilder
+from eachmask.data.targets import instances_of
+from eachmask.structures import RLE, Category, Instances
 
 CATEGORIES = (Category(3, "cell"), Category(7, "dead cell"), Category(40, "bead"))
 SIZE = (48, 64)
@@ -31,16 +32,34 @@ def shapes(overlapping: bool = False) -> np.ndarray:
     return masks
 
 
-def make_set(folder: Path, overlapping: bool = False, crowd: bool = False) -> AnnotatedSet:
+def make_set(folder: Path, overlapping: bool = False, crowd: bool = False) -> Dataset:
     """Two images in train, one in val, one of them without objects, image files in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(1)
     masks = RLE.from_bitmaps(shapes(overlapping))
     full = instances_of(masks, [0, 1, 2, 0], [False, False, crowd, False], CATEGORIES)
     none = instances_of(masks[:0], [], [], CATEGORIES)
-    splits: dict[str, list[AnnotatedImage]] = {"train": [], "val": []}
+    builder = DatasetBuilder(CATEGORIES)
     for split, name, targets in (("train", "a.png", full), ("train", "b.png", none), ("val", "c.png", full[[1, 3]])):
         path = folder / name
         cv2.imwrite(str(path), rng.integers(0, 255, (*SIZE, 3)).astype(np.uint8))
-        splits[split].append(AnnotatedImage(name, path, targets))
-    return AnnotatedSet(CATEGORIES, splits)
+        builder.add(split, name, path, targets)
+    return builder.build()
+
+
+Row = tuple[str, Path, Instances]
+"""An image: its name, its file, its objects."""
+
+
+def rows_of(data: Dataset) -> dict[str, list[Row]]:
+    """What a set was built from, to be changed."""
+    return {name: [(p.name, p.path, p.targets) for p in split.images()] for name, split in data.splits.items()}
+
+
+def built(categories: tuple[Category, ...], splits: dict[str, list[Row]]) -> Dataset:
+    builder = DatasetBuilder(categories)
+    for split, rows in splits.items():
+        builder.add_split(split)
+        for row in rows:
+            builder.add(split, *row)
+    return builder.build()

@@ -12,11 +12,12 @@ import torch
 from small_sets import make_set
 
 from eachmask.cli import main
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet
+from eachmask.data import Dataset
+from eachmask.data.builder import map_targets
 from eachmask.data.formats.coco import CocoDataset
-from eachmask.data.formats.coco_folder import read_coco_folder, write_coco_folder
+from eachmask.data.formats.coco_read import read_coco
+from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.sample import Sample
-from eachmask.data.samples import ImageSamples
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.models import keypoint_rcnn_lite0_p3
 from eachmask.recipes.auto_recipe import auto_recipe, box_scores, keypoint_scores
@@ -29,20 +30,19 @@ SKELETON = ((0, 1), (0, 2))
 QUICK = ["--steps", "2", "--batch", "2", "--size", "64", "--start", "none", "--device", "cpu"]
 
 
-def with_keypoints(data: AnnotatedSet, names: tuple[str, ...] = NAMES) -> AnnotatedSet:
+def with_keypoints(data: Dataset, names: tuple[str, ...] = NAMES) -> Dataset:
     """The first class has three points in each object: the middle of its box, and left and right of it."""
     own = replace(data.categories[0], keypoints=names, skeleton=SKELETON if names else ())
     categories = (own, *data.categories[1:])
 
-    def shown(image: AnnotatedImage) -> AnnotatedImage:
-        targets = image.targets
+    def shown(targets: Instances) -> Instances:
         x1, y1, x2, y2 = targets.boxes.unbind(1)
         x = torch.stack([0.5 * x1 + 0.5 * x2, 0.8 * x1 + 0.2 * x2, 0.2 * x1 + 0.8 * x2], dim=1)
         points = torch.stack([x, ((y1 + y2) / 2)[:, None].expand_as(x), torch.full_like(x, 2)], dim=-1)
         points[targets.labels != 0] = 0
-        return replace(image, targets=replace(targets, keypoints=points, categories=categories))
+        return replace(targets, keypoints=points)
 
-    return AnnotatedSet(categories, {split: [shown(p) for p in images] for split, images in data.splits.items()})
+    return map_targets(data, shown).relabeled([0, 1, 2], categories)
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,10 @@ def test_scores_of_training_are_those_of_evaluation(coco):
 
 
 def test_names_and_skeleton_survive_reading_and_writing(coco, tmp_path):
-    data = read_coco_folder(coco)
+    data = read_coco(coco)
     assert data.categories[0].keypoints == NAMES and data.categories[0].skeleton == SKELETON
     write_coco_folder(tmp_path / "again", data)
-    assert read_coco_folder(tmp_path / "again").categories == data.categories
+    assert read_coco(tmp_path / "again").categories == data.categories
 
 
 @pytest.mark.parametrize(
@@ -142,12 +142,12 @@ def test_skeletons_as_tools_write_them(coco, tmp_path, pairs, read):
 
 def test_left_and_right_need_names(tmp_path):
     data = with_keypoints(make_set(tmp_path))
-    samples = ImageSamples(data.splits["train"], data.categories)
+    samples = data.splits["train"]
     recipe, notes = auto_recipe("keypoint_rcnn_lite0_fpn", samples, start="none")
     assert recipe.augment.flip == Flip(keypoint_pairs=((1, 2),)) and recipe.mix is None
     assert recipe.score is keypoint_scores and not any("mirrored" in note for note in notes)
     nameless = with_keypoints(make_set(tmp_path), names=())
-    samples = ImageSamples(nameless.splits["train"], nameless.categories)
+    samples = nameless.splits["train"]
     recipe, notes = auto_recipe("keypoint_rcnn_lite0_fpn", samples, start="none")
     assert recipe.augment.flip.chance == 0 and any("not mirrored" in note for note in notes)
 
@@ -155,7 +155,7 @@ def test_left_and_right_need_names(tmp_path):
 def test_data_without_keypoints_are_refused(tmp_path):
     data = make_set(tmp_path)
     with pytest.raises(UserError, match="the data have none"):
-        auto_recipe("keypoint_rcnn_lite0_fpn", ImageSamples(data.splits["train"], data.categories), start="none")
+        auto_recipe("keypoint_rcnn_lite0_fpn", data.splits["train"], start="none")
 
 
 def test_people_start_from_the_objects_model():

@@ -15,11 +15,11 @@ import eachmask
 from eachmask import models
 from eachmask.backbones.networks import freeze
 from eachmask.cli import main
-from eachmask.data.dataset import merged_categories, with_the_rest_ignored
-from eachmask.data.formats.coco_folder import write_coco_folder
+from eachmask.data.classes import merged_categories, with_the_rest_ignored
 from eachmask.data.formats.coco_results import match_categories
+from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.labelme import write_labelme
-from eachmask.data.samples import ImageSamples
+from eachmask.data.joined import joined
 from eachmask.recipes.auto_recipe import auto_recipe
 from eachmask.structures import UserError
 from eachmask.training.pretrained import FromBackbone, backbone_of, choose_start
@@ -172,25 +172,26 @@ def test_a_file_in_the_place_of_the_run_is_no_folder(coco, tmp_path, capsys):
 
 
 def test_a_fifth_is_held_out_and_always_the_same(tmp_path):
-    images = make_set(tmp_path).splits["train"] * 5
+    images = joined([make_set(tmp_path).splits["train"]] * 5).renamed([str(i) for i in range(10)])
     kept, held = held_out(images, seed=0)
-    assert (len(kept), len(held)) == (8, 2) and held_out(images, seed=0) == (kept, held)
+    assert (len(kept), len(held)) == (8, 2) and sorted([*kept.names, *held.names]) == list(images.names)
+    assert [list(part.names) for part in held_out(images, seed=0)] == [list(kept.names), list(held.names)]
     with pytest.raises(UserError, match="too few"):
-        held_out(images[:1], seed=0)
+        held_out(images.take([0]), seed=0)
 
 
 def test_classes_are_merged_and_the_rest_ignored(tmp_path):
     data = make_set(tmp_path)
     merged = merged_categories(data, lambda category: "bead" if category.name == "bead" else "cell")
     assert [c.name for c in merged.categories] == ["cell", "bead"]
-    assert merged.splits["train"][0].targets.labels.tolist() == [0, 0, 1, 0]
-    partial = with_the_rest_ignored(data).splits["train"][0].targets
+    assert merged.splits["train"].images()[0].targets.labels.tolist() == [0, 0, 1, 0]
+    partial = with_the_rest_ignored(data).splits["train"].images()[0].targets
     assert partial.crowd.tolist() == [False] * 4 + [True] and partial.boxes[-1].tolist() == [0, 0, 64, 48]
 
 
 def test_defaults_follow_the_data(tmp_path):
     data = make_set(tmp_path)
-    samples = ImageSamples(data.splits["train"], data.categories)
+    samples = data.splits["train"]
     recipe, notes = auto_recipe("mask_rcnn_lite0_fpn", samples, start="backbone")
     assert recipe.batch_size == 2 and recipe.preprocess.long_side == 128 and recipe.steps == 300
     assert recipe.preprocess.mean == pytest.approx((127 / 255,) * 3), "what EfficientNet-Lite was trained with"
@@ -230,8 +231,8 @@ def test_another_backbone_is_no_start(run):
 
 def test_images_are_packed(tmp_path):
     data = make_set(tmp_path)
-    samples = ImageSamples(data.splits["train"], data.categories)
-    for sample, image in zip(samples, data.splits["train"], strict=True):
+    samples = data.splits["train"]
+    for sample, image in zip(samples, data.splits["train"].images(), strict=True):
         assert np.array_equal(sample.targets.masks.decode(), image.targets.masks.decode())
         assert torch.equal(sample.targets.labels, image.targets.labels)
         assert torch.equal(sample.targets.boxes, image.targets.boxes)

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from eachmask import accel
 from eachmask.accel import malloc
 
 
@@ -35,12 +34,6 @@ def test_freed_memory_is_kept_up_to_a_limit(asked):
 )
 def test_the_users_own_choice_stays(asked, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
-    malloc.keep_freed_memory()
-    assert not asked
-
-
-def test_the_switch_turns_it_off(asked, monkeypatch):
-    monkeypatch.setenv(accel.SWITCH, "lazy_dynamo, malloc")
     malloc.keep_freed_memory()
     assert not asked
 

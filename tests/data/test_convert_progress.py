@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,11 +12,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from small_sets import CATEGORIES, make_set
+from small_sets import CATEGORIES, built, make_set
 
-from eachmask.data.convert import FORMATS, compare, convert
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, instances_of, masks_of
-from eachmask.data.formats.coco_folder import read_coco_folder, write_coco_folder
+from eachmask.data.compare import compare
+from eachmask.data.convert import convert
+from eachmask.data.formats.coco_read import read_coco
+from eachmask.data.formats.coco_write import write_coco_folder
+from eachmask.data.formats.known import FORMATS
+from eachmask.data.targets import instances_of, masks_of
 from eachmask.files.progress import bar_after_a_while
 from eachmask.structures import RLE, Instances
 
@@ -62,12 +64,12 @@ def test_a_bar_does_not_swallow_mistakes(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_masks_do_not_keep_what_they_work_out(tmp_path: Path) -> None:
     write_coco_folder(tmp_path / "coco", make_set(tmp_path / "images"))
-    data, again = read_coco_folder(tmp_path / "coco"), read_coco_folder(tmp_path / "coco")
+    data, again = read_coco(tmp_path / "coco"), read_coco(tmp_path / "coco")
     assert compare(data, again)[0].exact
     write_coco_folder(tmp_path / "copy", data)
     for _, image in [*data.images(), *again.images()]:
         assert image.targets.masks is not None and "runs" not in vars(image.targets.masks)
-    first = data.splits["train"][0].targets
+    first = data.splits["train"].images()[0].targets
     masks_of(first).area()
     assert "runs" not in vars(first.masks)
 
@@ -81,8 +83,8 @@ def test_memory_is_that_of_a_few_images(tmp_path: Path, name: str) -> None:
     bitmaps = np.zeros((2, side, side), bool)
     bitmaps[0, 20:900, 30:400] = bitmaps[1, 100:800, 500:950] = True
     targets = instances_of(RLE.from_bitmaps(bitmaps), [0, 1], [False, False], CATEGORIES)
-    images = [AnnotatedImage(f"{i}.png", tmp_path / "images/0.png", targets) for i in range(number)]
-    write_coco_folder(tmp_path / "coco", AnnotatedSet(CATEGORIES, {"train": images}))
+    images = [(f"{i}.png", tmp_path / "images/0.png", targets) for i in range(number)]
+    write_coco_folder(tmp_path / "coco", built(CATEGORIES, {"train": images}))
     convert(tmp_path / "coco", tmp_path / "warm", name)  # what is imported on first use does not count
     tracemalloc.start()
     try:
@@ -98,21 +100,18 @@ def test_images_keep_their_objects_as_they_were_given(tmp_path: Path) -> None:
     boxes = torch.tensor([[0, 0, 6, 6], [0.5, 0, 6, 6]])
     points = torch.rand(2, 5, 3)
     for targets in (
-        Instances((6, 6), boxes, masks, torch.tensor([1, 0]), keypoints=points, crowd=torch.tensor([True, False]),
-                  categories=CATEGORIES),
+        Instances((6, 6), boxes, masks, torch.tensor([1, 0]), keypoints=points, crowd=torch.tensor([True, False])),
         Instances((6, 6), boxes, masks.to_polygons()),
         Instances((6, 6), boxes),
         Instances.empty((6, 6)),
-    ):  # fmt: skip
-        image = AnnotatedImage("a.png", tmp_path / "a.png", targets)
-        again = replace(image, name="b.png").targets
-        assert vars(image).keys() == vars(replace(image, name="b.png")).keys()
-        assert again.image_size == (6, 6) and again.categories == targets.categories
-        for name in ("boxes", "labels", "scores", "keypoints", "crowd"):
-            old, new = getattr(targets, name), getattr(again, name)
-            assert (old is None and new is None) or torch.equal(old, new), name
-        assert (again.masks is None) == (targets.masks is None)
-        if targets.masks is not None and again.masks is not None:
-            assert again.masks.to_rle().to_coco() == targets.masks.to_rle().to_coco()
+    ):
+        split = built(CATEGORIES, {"train": [("a.png", tmp_path / "a.png", targets)]}).splits["train"]
+        again = split.targets(0)
+        assert again.image_size == (6, 6) and again.categories == CATEGORIES
+        assert torch.equal(again.boxes, targets.boxes)
+        assert torch.equal(again.labels, targets.labels) and torch.equal(again.crowd, targets.crowd)
+        assert (again.keypoints is None) == (targets.keypoints is None)
+        assert again.keypoints is None or torch.equal(again.keypoints, points)
+        assert again.masks.to_rle().to_coco() == masks_of(targets).to_coco(), "without a mask it is its box"
         again.boxes += 1  # they can be changed, and the image's are as before
-        assert torch.equal(image.targets.boxes, targets.boxes)
+        assert torch.equal(split.targets(0).boxes, targets.boxes)

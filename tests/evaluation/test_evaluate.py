@@ -17,9 +17,10 @@ from tiny_model import Spots, spots_image, spots_info
 
 from eachmask.cli import main
 from eachmask.data.formats.coco import CocoDataset, to_annotations
-from eachmask.data.formats.coco_folder import write_coco_folder
 from eachmask.data.formats.coco_results import match_categories, read_results
+from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.labelme import write_labelme
+from eachmask.data.joined import joined
 from eachmask.evaluation.evaluate import Settings, evaluate
 from eachmask.evaluation.evaluation import Evaluation
 from eachmask.evaluation.report import evaluation_html
@@ -261,7 +262,7 @@ def spots_data(folder: Path, number: int = 3) -> Path:
 @pytest.fixture
 def spots_model(monkeypatch):
     """A model called spots."""
-    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: Predictor(Spots(), spots_info()))
+    monkeypatch.setattr("eachmask.inference.predictor.load", lambda name, **_: Predictor(Spots(), spots_info()))
 
 
 def test_a_model_predicts_and_is_measured(tmp_path, spots_model, capsys):
@@ -308,7 +309,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch, capsys):
                 raise KeyboardInterrupt
             return super().forward(batch)
 
-    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: Predictor(Dies(), spots_info()))
+    monkeypatch.setattr("eachmask.inference.predictor.load", lambda name, **_: Predictor(Dies(), spots_info()))
     call = ["evaluate", "spots", "--data", str(data), "--out", str(out)]
     assert main(call) == 130
     assert main(call) == 0
@@ -327,11 +328,11 @@ def test_predictions_of_another_model_are_not_used(tmp_path, monkeypatch):
 
     data, out = spots_data(tmp_path), tmp_path / "out"
     call = ["evaluate", "spots", "--data", str(data), "--out", str(out)]
-    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: Predictor(Spots(), spots_info()))
+    monkeypatch.setattr("eachmask.inference.predictor.load", lambda name, **_: Predictor(Spots(), spots_info()))
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if killed before the end
     assert main(call) == 0
     other = replace(spots_info(), decode={"mask_threshold": 0.25})
-    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: Predictor(Dies(), other))
+    monkeypatch.setattr("eachmask.inference.predictor.load", lambda name, **_: Predictor(Dies(), other))
     assert main(call) == 130
 
 
@@ -414,8 +415,7 @@ def test_files_that_hold_no_results_are_named(files, tmp_path, text, reason):
 
 def test_the_report_shows_the_best_and_the_worst_images(tmp_path):
     data = make_set(tmp_path / "images")
-    every = [image for _, image in data.images()]
-    write_coco_folder(tmp_path / "set", replace(data, splits={"train": every}))
+    write_coco_folder(tmp_path / "set", data.with_splits({"train": joined(list(data.splits.values()))}))
     dataset = CocoDataset(tmp_path / "set" / "instances_train.json", tmp_path / "set" / "images" / "train")
     rows = [  # of the first image all that is annotated, of the others nothing
         {"image_id": dataset.records[0]["id"], **row, "score": 0.9} for row in to_annotations(dataset.targets(0))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import eachmask
-from eachmask.data.dataset import AnnotatedSet
+from eachmask.data import Dataset
 from eachmask.data.formats import table
 from eachmask.data.formats.coco import to_annotations
 from eachmask.data.formats.geojson import to_geojson
@@ -90,7 +90,7 @@ def test_a_detector_of_one_class_gets_the_kinds_of_the_data(tmp_path: Path):
     one_class = (Category(1, "object"),)
     info = ModelInfo("condinst_lite0_fpn", {"score_threshold": 0.0}, Preprocess(short_side=64), one_class)
     classes = [Category(1, "cat", "animal"), Category(2, "dog", "animal"), Category(3, "car", "vehicle")]
-    again, changed = with_kinds(model, info, AnnotatedSet(tuple(classes), {}))
+    again, changed = with_kinds(model, info, Dataset(tuple(classes), {}))
     assert [c.name for c in changed.categories] == ["animal", "vehicle"]
     path = save_model(
         tmp_path / "m.safetensors", again, changed, classifier=CropClassifier(replace(ANIMALS, decides=True)).eval()
@@ -107,7 +107,7 @@ def test_a_detector_that_cannot_leave_classes_to_the_names_is_refused():
     model = mask_rcnn_lite0_p3(num_classes=1)
     info = ModelInfo("mask_rcnn_lite0_p3", categories=(Category(1, "object"),))
     with pytest.raises(UserError, match="train it on the supercategories"):
-        with_kinds(model, info, AnnotatedSet((Category(1, "cat", "animal"),), {}))
+        with_kinds(model, info, Dataset((Category(1, "cat", "animal"),), {}))
 
 
 def test_only_the_best_objects_are_looked_at():

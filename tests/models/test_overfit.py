@@ -19,16 +19,16 @@ import torch.nn.functional as F
 from models.test_contract import CASES, Case
 from PIL import Image
 
-from eachmask.data.convert import read_any
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, merged_categories
+from eachmask.data import Dataset, Split
+from eachmask.data.classes import merged_categories
+from eachmask.data.reading import read_any
 from eachmask.data.sample import Sample
-from eachmask.data.samples import ImageSamples
 from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.metrics.coco_ap import coco_ap
 from eachmask.models.instance import cfm, hypercolumns, polarmask, sds
 from eachmask.ops.selective_search import Proposals, Search, search_batch
 from eachmask.recipes.auto_recipe import mask_scores
-from eachmask.structures import ImageBatch, Masks, Preprocess
+from eachmask.structures import ImageBatch, Instances, Masks, Preprocess
 from eachmask.structures.boxes import resize
 from eachmask.training.loop import train
 from eachmask.training.pretrained import FromBackbone
@@ -47,17 +47,17 @@ SEARCHERS = {"sds_lite0": sds, "cfm_lite0": cfm, "hypercolumns_lite0": hypercolu
 LEARNERS = [case for case in CASES if case.masks and case.learning_rate and not case.num_keypoints]
 
 
-def eight(shared: Path) -> AnnotatedSet:
+def eight(shared: Path) -> Dataset:
     """The first eight photographs of one to five objects, none of them a crowd or tiny at the size they are learnt."""
     data = merged_categories(read_any(shared / "data" / "coco-mini")[0], lambda category: "object")
 
-    def plain(image: AnnotatedImage) -> bool:
-        targets = image.targets
+    def plain(targets: Instances) -> bool:
         least = (24 * max(targets.image_size) / SIDE) ** 2
         crowded = targets.crowd is not None and bool(targets.crowd.any())
         return 1 <= len(targets) <= 5 and not crowded and bool((targets.masks.area() > least).all())
 
-    return AnnotatedSet(data.categories, {"train": [p for p in data.splits["train"] if plain(p)][:8]})
+    train = data.splits["train"]
+    return data.with_splits({"train": train.take([i for i in range(len(train)) if plain(train.targets(i))][:8])})
 
 
 def in_squares(side: int = SIDE) -> Preprocess:
@@ -65,7 +65,7 @@ def in_squares(side: int = SIDE) -> Preprocess:
     return Preprocess(mean=MEAN, std=STD, short_side=side, long_side=side, divisor=side)
 
 
-def shown(samples: ImageSamples, i: int) -> ImageBatch:
+def shown(samples: Split, i: int) -> ImageBatch:
     """A photograph at the size of the networks, and smooth."""
     pixels = samples[i].image
     height, width = in_squares().target_size(*pixels.shape[:2])
@@ -81,7 +81,7 @@ def thumbnails(images: ImageBatch) -> torch.Tensor:
     return torch.cat([F.adaptive_avg_pool2d(part, 8).flatten(1) for part in parts])
 
 
-def search_that_finds_the_objects(samples: ImageSamples) -> Callable[[ImageBatch, Search], list[Proposals]]:
+def search_that_finds_the_objects(samples: Split) -> Callable[[ImageBatch, Search], list[Proposals]]:
     """Selective search, with the true regions of these images among what it finds."""
     known = torch.cat([thumbnails(shown(samples, i)) for i in range(len(samples))])
 
@@ -101,7 +101,7 @@ def search_that_finds_the_objects(samples: ImageSamples) -> Callable[[ImageBatch
 @pytest.mark.parametrize("case", LEARNERS, ids=[case.variant for case in LEARNERS])
 def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data = eight(shared)
-    samples = ImageSamples(data.splits["train"], data.categories)
+    samples = data.splits["train"]
     assert len(samples) == 8
     config = case.config | ({"roi_batch": 128} if "roi_batch" in case.config else {})
     if case.variant in SEARCHERS:
@@ -143,7 +143,7 @@ def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path, mo
 def test_what_selective_search_finds(shared: Path):
     """The best of 300 regions for each of the objects, against the objects."""
     data = eight(shared)
-    samples = ImageSamples(data.splits["train"], data.categories)
+    samples = data.splits["train"]
     search = sds.sds_lite0(1, search_side=SIDE, pixel_mean=MEAN, pixel_std=STD).config.search
     drawn, targets = [], []
     for i in range(len(samples)):
@@ -158,7 +158,7 @@ def test_what_selective_search_finds(shared: Path):
 def test_what_the_rays_of_polarmask_can_hold(shared: Path):
     """The eight photographs' objects, drawn with 36 true rays from their centers of mass, against themselves."""
     drawn, targets = [], []
-    for image in eight(shared).splits["train"]:
+    for image in eight(shared).splits["train"].images():
         target = image.targets.resize(in_squares().target_size(*image.targets.image_size))
         corners = []
         for i in range(len(target)):

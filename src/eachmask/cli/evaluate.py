@@ -162,14 +162,14 @@ def _dataset(options: EvaluateOptions) -> CocoDataset:
 
 def _as_coco(options: EvaluateOptions) -> CocoDataset:
     """A data set of another format, written as COCO beside the report."""
-    from eachmask.data.convert import read_any
     from eachmask.data.formats.coco import CocoDataset, write_coco
+    from eachmask.data.reading import read_any
 
     data, form = read_any(options.data)
     if options.split in data.splits:
         images = data.splits[options.split]
     elif set(data.splits) <= {"all"}:
-        images = data.splits.get("all", [])
+        images = data.splits["all"]
     else:
         raise UserError(f"{options.data} has no split {options.split!r}: choose --split {' or '.join(data.splits)}")
     for problem in data.problems[:5]:
@@ -178,7 +178,7 @@ def _as_coco(options: EvaluateOptions) -> CocoDataset:
         print(f"... and {len(data.problems) - 5} more; eachmask doctor {options.data} names them all")
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "annotations.json"
-    rows = [(str(p.path.resolve()), replace(p.targets, categories=data.categories)) for p in images]
+    rows = [(str(images.path(i).resolve()), images.targets(i)) for i in range(len(images))]
     write_coco(path, rows, info={"description": f"{options.data}, {form.name}"})
     return CocoDataset(path, options.out)
 
@@ -208,7 +208,7 @@ def _predict(
     from eachmask.data.formats.coco_results import left_out, match_categories
     from eachmask.evaluation.predictions import of_categories, predict_dataset, without_images
     from eachmask.files.progress import bar_after_a_while
-    from eachmask.inference.load import load
+    from eachmask.inference.predictor import load
 
     assert options.model is not None
     predictor = load(options.model, device=options.device, precision=options.precision, side=options.side)

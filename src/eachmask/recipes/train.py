@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from eachmask.data.dataset import AnnotatedSet, one_class
+from eachmask.data.classes import one_class
+from eachmask.data.dataset import Dataset
 from eachmask.files.atomic import write_text
 from eachmask.models import ONE_CLASS, VARIANTS
 from eachmask.recipes import RECIPES
@@ -131,11 +132,11 @@ def _named_recipe(model: str | Recipe, chooses: bool) -> Recipe | None:
     return recipe_named(model)() if isinstance(model, str) else model
 
 
-def _preparation(model: str | Recipe, recipe: Recipe | None) -> Callable[[AnnotatedSet], AnnotatedSet]:
+def _preparation(model: str | Recipe, recipe: Recipe | None) -> Callable[[Dataset], Dataset]:
     """What is done to each data set first: what the recipe says, and one class for models that know one."""
     variant = recipe.variant if recipe is not None else model
 
-    def prepared(data: AnnotatedSet) -> AnnotatedSet:
+    def prepared(data: Dataset) -> Dataset:
         if recipe is not None and recipe.prepare is not None:
             data = recipe.prepare(data)
         return one_class(data) if variant in ONE_CLASS and len(data.categories) > 1 else data

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask import models
-from eachmask.data.convert import read_any
-from eachmask.data.dataset import AnnotatedSet, supercategories
-from eachmask.data.samples import ImageSamples
+from eachmask.data.classes import supercategories
+from eachmask.data.dataset import Dataset
+from eachmask.data.reading import read_any
+from eachmask.data.split import Split
 from eachmask.files.progress import bar_after_a_while
 from eachmask.models.crop_classifier import Config, CropClassifier, likeliest_class
 from eachmask.structures import Category, Preprocess, UserError
@@ -53,7 +54,7 @@ class Options:
     """The model file with both."""
 
 
-def with_kinds(model: nn.Module, info: ModelInfo, data: AnnotatedSet) -> tuple[nn.Module, ModelInfo]:
+def with_kinds(model: nn.Module, info: ModelInfo, data: Dataset) -> tuple[nn.Module, ModelInfo]:
     """A detector of one class as one of the data's supercategories, which it leaves to a classifier to tell apart.
 
     Raises:
@@ -73,7 +74,7 @@ def with_kinds(model: nn.Module, info: ModelInfo, data: AnnotatedSet) -> tuple[n
 
 
 def fit(
-    categories: Sequence[Category], data: AnnotatedSet, *, decides: bool = False
+    categories: Sequence[Category], data: Dataset, *, decides: bool = False
 ) -> tuple[CropClassifier, dict[str, float]]:
     """Learn the names of a data set's categories.
 
@@ -150,11 +151,11 @@ def _linear(vectors: Tensor, wanted: Tensor, classes: int) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def _seen(
-    classifier: CropClassifier, data: AnnotatedSet, split: str, rng: np.random.Generator | None = None
+    classifier: CropClassifier, data: Dataset, split: str, rng: np.random.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Features (N, D) of the objects of a split, their categories (N,); with ``rng`` a second look at each."""
     vectors, wanted = [], []
-    for image, boxes, labels in _objects(data, split):
+    for image, boxes, labels in _objects(data.splits[split], split):
         if not len(boxes):
             continue
         limits = classifier.config.preprocess.limits(image)
@@ -169,12 +170,11 @@ def _seen(
     return torch.cat(vectors), torch.cat(wanted)
 
 
-def _objects(data: AnnotatedSet, split: str) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
+def _objects(images: Split, name: str) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
     """(image, boxes, labels) of the single objects that are large enough."""
-    samples = ImageSamples(data.splits[split], data.categories)
     with bar_after_a_while() as progress:
-        for i in progress(f"looking at {split}", range(len(samples))):
-            sample = samples[i]
+        for i in progress(f"looking at {name}", range(len(images))):
+            sample = images[i]
             targets = sample.targets
             chosen = (targets.boxes[:, 2:] - targets.boxes[:, :2]).amin(dim=1) >= LEAST_SIDE
             chosen &= ~targets.crowd

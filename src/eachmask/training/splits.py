@@ -6,21 +6,21 @@ A data set's split ``val`` chooses, or another data set, or a fifth of the image
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from eachmask.data.convert import read_any
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem, with_the_rest_ignored
-from eachmask.data.samples import ImageSamples
+from eachmask.data.classes import with_the_rest_ignored
+from eachmask.data.dataset import Dataset
+from eachmask.data.joined import joined
+from eachmask.data.problems import Problem
+from eachmask.data.reading import read_any
+from eachmask.data.split import Split
 from eachmask.structures import Category, UserError
 
-Prepare = Callable[[AnnotatedSet], AnnotatedSet]
+Prepare = Callable[[Dataset], Dataset]
 """Changes a data set before anything else, for example merges its classes."""
-Data = str | Path | AnnotatedSet
+Data = str | Path | Dataset
 MAX_NAMED = 8
 """Classes that a note names."""
 
@@ -29,8 +29,8 @@ MAX_NAMED = 8
 class Splits:
     """Both sides, and what is to be said of them."""
 
-    train: ImageSamples
-    val: ImageSamples
+    train: Split
+    val: Split
     notes: tuple[str, ...]
     """Sentences for whoever started the run, doubts among them."""
     problems: tuple[Problem, ...]
@@ -65,16 +65,19 @@ def read_splits(
     """
     read = _Reader(format, prepare)
     own = read(data)
-    images = {name: list(split) for name, split in own.splits.items()}
-    chosen, how = images.pop("val", []), "the split val"
-    training = images.get("train") or [image for name, split in images.items() if name != "test" for image in split]
+    images = dict(own.splits)
+    nothing = next(iter(images.values())).take([])
+    chosen, how = images.pop("val", nothing), "the split val"
+    others = [split for name, split in images.items() if name != "test"]
+    training = images.get("train") or joined(others or [nothing])
     if val is not None:
         chosen, how = _relabeled(read(val), own.categories, _name(val), "val"), _name(val)
     elif not chosen:
         training, chosen = held_out(training, seed)
         how = "held out of them, by chance"
     for more in partial:
-        training += _relabeled(with_the_rest_ignored(read(more)), own.categories, _name(more), "train")
+        part = _relabeled(with_the_rest_ignored(read(more)), own.categories, _name(more), "train")
+        training = joined([training, part])
     problems = read.problems
     training, chosen = _present(training, problems), _present(chosen, problems)
     if not training or not chosen:
@@ -82,8 +85,8 @@ def read_splits(
             f"{_name(data)} has {len(training)} usable training images and {len(chosen)} to choose the best weights "
             "by: both must be at least one (eachmask doctor says what is wrong with the others)"
         )
-    sides = ImageSamples(training, own.categories), ImageSamples(chosen, own.categories)
-    if not sides[0].num_objects:
+    sides = training, chosen
+    if not training.num_objects:
         raise UserError(f"the training images of {_name(data)} show not one object: there is nothing to learn from")
     record = {"data": _name(data), "val": how, "val images": len(chosen), "problems": len(problems)}
     return Splits(*sides, (_summary(*sides, how, read.format), *doubts(*sides)), tuple(problems), record)
@@ -101,8 +104,8 @@ class _Reader:
         self.problems: list[Problem] = []
         self.given = self.format
 
-    def __call__(self, data: Data) -> AnnotatedSet:
-        if not isinstance(data, AnnotatedSet):
+    def __call__(self, data: Data) -> Dataset:
+        if not isinstance(data, Dataset):
             data, found = read_any(Path(data), self.given)
             self.format = self.format or found.name
         self.problems += data.problems
@@ -110,17 +113,17 @@ class _Reader:
 
 
 def _name(data: Data) -> str:
-    return "the data set" if isinstance(data, AnnotatedSet) else str(data)
+    return "the data set" if isinstance(data, Dataset) else str(data)
 
 
-def _summary(train: ImageSamples, val: ImageSamples, how: str, format: str | None) -> str:
+def _summary(train: Split, val: Split, how: str, format: str | None) -> str:
     names = [category.name for category in train.categories]
     named = ", ".join(names[:MAX_NAMED]) + (" ..." if len(names) > MAX_NAMED else "")
     images = f"{len(train)} training images and {len(val)} val images ({how})"
     return f"{images}{f', {format}' if format else ''}; {len(names)} classes: {named}."
 
 
-def doubts(train: ImageSamples, val: ImageSamples) -> list[str]:
+def doubts(train: Split, val: Split) -> list[str]:
     """What makes the scores worth less than they look."""
     notes = []
     known = {train.path(i).resolve() for i in range(len(train))}
@@ -139,7 +142,7 @@ def doubts(train: ImageSamples, val: ImageSamples) -> list[str]:
     return notes
 
 
-def held_out(images: Sequence[AnnotatedImage], seed: int) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+def held_out(images: Split, seed: int) -> tuple[Split, Split]:
     """The images that stay, and a fifth of them, at least one, drawn by the seed.
 
     Raises:
@@ -147,32 +150,23 @@ def held_out(images: Sequence[AnnotatedImage], seed: int) -> tuple[list[Annotate
     """
     if len(images) < 2:
         raise UserError(f"{len(images)} annotated image is too few: at least one to learn from and one to choose by")
-    number = max(1, len(images) // 5)
-    drawn = set(np.random.default_rng([seed, 4]).permutation(len(images))[:number].tolist())
-    kept = [image for i, image in enumerate(images) if i not in drawn]
-    return kept, [image for i, image in enumerate(images) if i in drawn]
+    return images.held_out(0.2, seed)
 
 
-def _relabeled(other: AnnotatedSet, categories: tuple[Category, ...], name: str, split: str) -> list[AnnotatedImage]:
+def _relabeled(other: Dataset, categories: tuple[Category, ...], name: str, split: str) -> Split:
     """The images of another data set's split (or all of them), with our labels, matched by name."""
     labels = {category.name: label for label, category in enumerate(categories)}
     missing = [c.name for c in other.categories if c.name not in labels]
     if missing:
         raise UserError(f"{name} has classes that the training data lacks: {', '.join(missing[:5])}")
     exact = {(category.id, category.name): label for label, category in enumerate(categories)}
-    lookup = torch.tensor([exact.get((c.id, c.name), labels[c.name]) for c in other.categories], dtype=torch.int64)
-    chosen = other.splits.get(split) or [image for images in other.splits.values() for image in images]
-    return [_with_labels(image, lookup, categories) for image in chosen]
+    ours = [exact.get((c.id, c.name), labels[c.name]) for c in other.categories]
+    return (other.splits.get(split) or joined(list(other.splits.values()))).relabeled(ours, categories)
 
 
-def _with_labels(image: AnnotatedImage, lookup: torch.Tensor, categories: tuple[Category, ...]) -> AnnotatedImage:
-    targets = image.targets
-    return replace(image, targets=replace(targets, labels=lookup[targets.labels], categories=categories))
-
-
-def _present(images: Sequence[AnnotatedImage], problems: list[Problem]) -> list[AnnotatedImage]:
+def _present(images: Split, problems: list[Problem]) -> Split:
     """Those whose image file is there; the others become problems."""
-    there = [image.path.is_file() for image in images]
-    missing = [image.path for image, is_there in zip(images, there, strict=True) if not is_there]
-    problems += [Problem(str(p), "", "the image is missing", "put it there or remove it", "image") for p in missing]
-    return [image for image, is_there in zip(images, there, strict=True) if is_there]
+    there = [images.path(i).is_file() for i in range(len(images))]
+    missing = [images.files[i] for i, is_there in enumerate(there) if not is_there]
+    problems += [Problem(path, "", "the image is missing", "put it there or remove it", "image") for path in missing]
+    return images if all(there) else images.take([i for i, is_there in enumerate(there) if is_there])

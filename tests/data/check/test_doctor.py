@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from small_sets import make_set
+from small_sets import built, make_set, rows_of
 
 from eachmask.cli.doctor import DoctorOptions, doctor
 from eachmask.data.check.doctor import examine, repaired, write_repaired
 from eachmask.data.check.page import page
-from eachmask.data.dataset import AnnotatedImage, instances_of
-from eachmask.data.formats.coco_folder import read_coco_folder, write_coco_folder
+from eachmask.data.formats.coco_read import read_coco
+from eachmask.data.formats.coco_write import write_coco_folder
+from eachmask.data.targets import instances_of
 from eachmask.structures import RLE, UserError
 
 
@@ -77,7 +77,7 @@ def test_objects_of_the_same_image_in_two_files_are_not_lost(sound: Path, tmp_pa
     found = [str(f) for f in examine(sound).findings if f.kind == "duplicate image"]
     assert any("with 2 objects that are not annotated there; join the annotations" in text for text in found)
     write_repaired(examine(sound), tmp_path / "fixed")
-    assert sum(len(p.targets) for p in read_coco_folder(tmp_path / "fixed").splits["train"]) == 4
+    assert sum(len(p.targets) for p in read_coco(tmp_path / "fixed").splits["train"].images()) == 4
 
 
 def test_of_two_copies_the_one_with_more_objects_stays(sound: Path) -> None:
@@ -85,7 +85,7 @@ def test_of_two_copies_the_one_with_more_objects_stays(sound: Path) -> None:
     content, other = json.loads(first.read_text()), json.loads(second.read_text())
     content["annotations"] += other["annotations"]
     second.write_text(json.dumps(content))
-    left = repaired(examine(sound)).splits["train"]
+    left = repaired(examine(sound)).splits["train"].images()
     assert sorted(len(image.targets) for image in left) == [0, 4]
 
 
@@ -99,7 +99,7 @@ def test_images_of_one_name_in_two_folders_of_a_split_keep_apart(sound: Path, tm
         cv2.imwrite(str(sound / f"train20{14 + 3 * half}/a.png"), other + np.uint8(half))
     write_repaired(examine(sound), tmp_path / "fixed")
     assert "orphan" not in kinds(tmp_path / "fixed") and "duplicate id" not in kinds(tmp_path / "fixed")
-    fixed = {p.name: p for p in read_coco_folder(tmp_path / "fixed").splits["train"]}
+    fixed = {p.name: p for p in read_coco(tmp_path / "fixed").splits["train"].images()}
     assert len(fixed["a.png"].targets) == len(fixed["a_2.png"].targets) == 2
     assert (fixed["a.png"].path.read_bytes(), fixed["a_2.png"].path.read_bytes()) == (
         (sound / "train2014/a.png").read_bytes(),
@@ -141,7 +141,7 @@ def test_swapped_and_scaled_sizes(sound: Path, tmp_path: Path) -> None:
     assert {"swapped size", "wrong size"} <= set(kinds(sound))
     write_repaired(examine(sound), tmp_path / "fixed")
     assert examine(tmp_path / "fixed").num_errors == 0
-    assert read_coco_folder(tmp_path / "fixed").splits["val"][0].targets.image_size == (96, 128)
+    assert read_coco(tmp_path / "fixed").splits["val"].images()[0].targets.image_size == (96, 128)
 
 
 def test_objects_that_vanish_as_their_image_is_smaller_go(sound: Path, tmp_path: Path) -> None:
@@ -153,31 +153,31 @@ def test_objects_that_vanish_as_their_image_is_smaller_go(sound: Path, tmp_path:
 
 def test_an_object_is_not_the_crowd_it_stands_in(tmp_path: Path) -> None:
     data = make_set(tmp_path / "made")
-    first = data.splits["train"][0]
-    masks = first.targets.masks
+    rows = rows_of(data)
+    masks = rows["train"][0][2].masks
     assert isinstance(masks, RLE)
     targets = instances_of(masks[[0, 0]], [0, 0], [True, False], data.categories)
-    data.splits["train"][0] = replace(first, targets=targets)
-    write_coco_folder(tmp_path / "data", data)
+    rows["train"][0] = (*rows["train"][0][:2], targets)
+    write_coco_folder(tmp_path / "data", built(data.categories, rows))
     assert "annotated twice" not in kinds(tmp_path / "data")
 
 
 def test_specks_and_double_annotations_go(tmp_path: Path) -> None:
     data = make_set(tmp_path / "made")
-    first = data.splits["train"][0]
-    masks = first.targets.masks
+    rows = rows_of(data)
+    masks = rows["train"][0][2].masks
     assert isinstance(masks, RLE)
     speck = np.zeros((1, 48, 64), bool)
     speck[0, 40, 3:5] = True
     joined = RLE.cat([masks, masks[[0]], RLE.from_bitmaps(speck)])
     targets = instances_of(joined, [0, 1, 2, 0, 0, 0], [False] * 6, data.categories)
-    data.splits["train"][0] = replace(first, targets=targets)
-    write_coco_folder(tmp_path / "data", data)
+    rows["train"][0] = (*rows["train"][0][:2], targets)
+    write_coco_folder(tmp_path / "data", built(data.categories, rows))
     found = {f.kind: str(f) for f in examine(tmp_path / "data").findings}
     assert "annotation 5" in found["annotated twice"] and "annotation 1" in found["annotated twice"]
     assert "annotation 6" in found["speck"] and "2 pixels" in found["speck"]
     write_repaired(examine(tmp_path / "data"), tmp_path / "fixed")
-    assert [len(p.targets) for p in read_coco_folder(tmp_path / "fixed").splits["train"]] == [4, 0]
+    assert [len(p.targets) for p in read_coco(tmp_path / "fixed").splits["train"].images()] == [4, 0]
 
 
 def test_broken_entries_of_a_coco_file(sound: Path) -> None:
@@ -245,9 +245,9 @@ def test_images_without_a_size_have_that_of_their_file(sound: Path) -> None:
     del first["width"], first["height"]
     del second["width"]
     path.write_text(json.dumps(content))
-    data = read_coco_folder(sound)
-    assert [p.name for p in data.splits["train"]] == [first["file_name"]]
-    assert data.splits["train"][0].targets.image_size == (48, 64)
+    data = read_coco(sound)
+    assert [p.name for p in data.splits["train"].images()] == [first["file_name"]]
+    assert data.splits["train"].images()[0].targets.image_size == (48, 64)
     about = [str(problem) for problem in data.problems]
     assert any("neither width nor height" in text for text in about)
     assert not any("not in the list" in text for text in about)
@@ -257,18 +257,19 @@ def test_images_without_a_size_have_that_of_their_file(sound: Path) -> None:
 
 def test_a_class_that_train_lacks(tmp_path: Path) -> None:
     data = make_set(tmp_path / "made")
-    data.splits["train"] = data.splits["train"][1:]
-    write_coco_folder(tmp_path / "data", data)
+    train = data.splits["train"]
+    write_coco_folder(tmp_path / "data", data.with_splits(data.splits | {"train": train.take([1])}))
     assert kinds(tmp_path / "data")["class not in train"] == "warning"
 
 
 def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
     data = make_set(tmp_path / "made")
-    first = data.splits["train"][0]
+    rows = rows_of(data)
+    _, path, targets = rows["train"][0]
     evil = tmp_path / "made" / "<img src=x onerror=alert(1)>.png"
-    evil.write_bytes(first.path.read_bytes())
-    data.splits["val"][0] = AnnotatedImage(evil.name, evil, first.targets)
-    write_coco_folder(tmp_path / "data", data)
+    evil.write_bytes(path.read_bytes())
+    rows["val"][0] = (evil.name, evil, targets)
+    write_coco_folder(tmp_path / "data", built(data.categories, rows))
     html = page(examine(tmp_path / "data"))
     assert "<img src=x" not in html and "&lt;img src=x" in html
     assert "data:image/jpeg;base64," in html

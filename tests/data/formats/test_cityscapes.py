@@ -5,11 +5,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from small_sets import make_set
+from small_sets import built, make_set
 
-from eachmask.data.convert import compare
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, instances_of
+from eachmask.data.compare import compare
 from eachmask.data.formats.cityscapes import read_cityscapes, write_cityscapes
+from eachmask.data.targets import instances_of
 from eachmask.structures import RLE, Category
 
 
@@ -35,7 +35,7 @@ def test_official_files_scenery_left_out_groups_are_crowds(tmp_path: Path) -> No
     pixels = np.full((10, 20), 7, np.uint16)
     pixels[2:5, 2:6], pixels[6:9, 2:6], pixels[2:5, 10:14] = 26000, 26001, 24
     cv2.imwrite(str(folder / "lund_000000_000019_gtFine_instanceIds.png"), pixels)
-    (image,) = read_cityscapes(tmp_path).splits["val"]
+    (image,) = read_cityscapes(tmp_path).splits["val"].images()
     assert image.targets.label_names == ["person", "car", "car"]
     assert image.targets.crowd is not None
     assert image.targets.crowd.tolist() == [True, False, False]
@@ -54,7 +54,7 @@ def test_polygons_where_there_are_no_numbers_later_ones_in_front(tmp_path: Path)
     content = {"imgHeight": 10, "imgWidth": 20, "objects": objects}
     (folder / "a_gtFine_polygons.json").write_text(json.dumps(content))
     data = read_cityscapes(tmp_path)
-    targets = data.splits["val"][0].targets
+    targets = data.splits["val"].images()[0].targets
     assert targets.masks is not None and targets.crowd is not None
     assert dict(zip(targets.label_names, targets.masks.area().tolist(), strict=True)) == {"car": 36, "person": 24}
     assert targets.crowd.tolist() == [False, True]
@@ -69,7 +69,7 @@ def test_license_plates_and_deleted_outlines_hide_nothing(tmp_path: Path) -> Non
     content = {"imgHeight": 10, "imgWidth": 20, "objects": [car, plate, {**plate, "label": "person", "deleted": 1}]}
     (folder / "a_gtFine_polygons.json").write_text(json.dumps(content))
     data = read_cityscapes(tmp_path)
-    targets = data.splits["val"][0].targets
+    targets = data.splits["val"].images()[0].targets
     assert targets.label_names == ["car"] and targets.masks is not None
     assert targets.masks.area().tolist() == [60] and data.problems == []
 
@@ -83,7 +83,7 @@ def test_outlines_that_cannot_be_read_hide_nothing(tmp_path: Path) -> None:
         content = {"imgHeight": 10, "imgWidth": 20, "objects": objects}
         (folder / f"{name}_gtFine_polygons.json").write_text(json.dumps(content))
     data = read_cityscapes(tmp_path)
-    first, second = (image.targets for image in data.splits["val"])
+    first, second = (image.targets for image in data.splits["val"].images())
     assert first.masks is not None and first.masks.area().tolist() == [60] and not len(second)
     assert [problem.annotation for problem in data.problems] == ["object 2", "object 3"]
 
@@ -107,7 +107,7 @@ def test_objects_beyond_the_thousandth_are_told(tmp_path: Path) -> None:
     categories = (Category(90, "pixel"),)
     targets = instances_of(RLE.from_label_map(numbers), [0] * 1020, [False] * 1020, categories)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 34, 3), np.uint8))
-    data = AnnotatedSet(categories, {"train": [AnnotatedImage("a.png", tmp_path / "a.png", targets)]})
+    data = built(categories, {"train": [("a.png", tmp_path / "a.png", targets)]})
     notes = write_cityscapes(tmp_path / "city", data)
     loss = compare(data, read_cityscapes(tmp_path / "city"))[0]
     assert any(note.startswith("20 objects") for note in notes)

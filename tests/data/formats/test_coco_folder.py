@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from eachmask.data.formats.coco import CocoDataset
-from eachmask.data.formats.coco_folder import read_coco_folder
+from eachmask.data.formats.coco_read import read_coco
 from eachmask.structures import UserError
 
 SQUARE = [[5, 5, 20, 5, 20, 20, 5, 20]]
@@ -39,7 +39,7 @@ def _draw(path: Path) -> Path:
 def test_names_may_begin_at_the_data_set_or_at_the_folder_of_the_split(tmp_path: Path, name: str) -> None:
     file = _write(tmp_path / "instances_train.json", name)
     image = _draw(tmp_path / "images/train/a.png")
-    (record,) = read_coco_folder(tmp_path).splits["train"]
+    (record,) = read_coco(tmp_path).splits["train"].images()
     assert record.path.resolve() == image and record.name == "a.png"
     sample = CocoDataset(file, tmp_path / "images" / "train")[0]
     assert sample.path.resolve() == image
@@ -50,12 +50,12 @@ def test_ids_of_classes_written_as_text_or_with_a_point(tmp_path: Path, declared
     categories = [{"id": declared, "name": "cell"}]
     _write(tmp_path / "instances_train.json", "a.png", annotation={"category_id": used}, categories=categories)
     _draw(tmp_path / "a.png")
-    data = read_coco_folder(tmp_path)
+    data = read_coco(tmp_path)
     assert data.problems == [] and [c.id for c in data.categories] == [1]
-    assert len(data.splits["train"][0].targets) == 1
+    assert len(data.splits["train"].images()[0].targets) == 1
 
 
 def test_a_class_whose_id_is_a_word_is_named(tmp_path: Path) -> None:
     _write(tmp_path / "instances_train.json", "a.png", categories=[{"id": "cell", "name": "cell"}])
     with pytest.raises(UserError, match="must be a whole number, not 'cell': number the categories"):
-        read_coco_folder(tmp_path)
+        read_coco(tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_sets import make_set
 
-from eachmask.data.convert import compare
+from eachmask.data.compare import compare
 from eachmask.data.formats.cvat import crop_of_runs, read_cvat, row_runs, write_cvat
 from eachmask.structures import UserError
 
@@ -41,7 +41,7 @@ def test_files_of_others(tmp_path: Path) -> None:
         '<polyline label="dog" points="0,0;5,0"/>'
     )
     data = read_cvat(_file(tmp_path, shapes))
-    targets = data.splits["all"][0].targets
+    targets = data.splits["all"].images()[0].targets
     assert targets.label_names == ["dog", "cat", "dog"]
     assert targets.masks is not None
     assert targets.masks.area().tolist() == [12, 2, 25]
@@ -58,7 +58,7 @@ def test_ellipses_and_what_is_turned(tmp_path: Path) -> None:
         '<polygon label="a" points="0,0;5,0;5,5;0,5;"/>'
     )
     data = read_cvat(_file(tmp_path, shapes))
-    masks = data.splits["all"][0].targets.masks
+    masks = data.splits["all"].images()[0].targets.masks
     assert masks is not None and data.problems == []
     area = masks.area()
     assert area[0] == pytest.approx(np.pi * 18, abs=3) and area[2] == pytest.approx(np.pi * 18, abs=4)
@@ -90,7 +90,7 @@ def test_tracks_of_a_video_say_how_to_export_them(tmp_path: Path) -> None:
 )
 def test_bad_shapes_are_named(tmp_path: Path, shape: str) -> None:
     data = read_cvat(_file(tmp_path, shape + '<box label="cat" xtl="2" ytl="1" xbr="6" ybr="4"/>'))
-    assert data.splits["all"][0].targets.label_names == ["cat"]
+    assert data.splits["all"].images()[0].targets.label_names == ["cat"]
     (problem,) = data.problems
     assert "annotations.xml" in str(problem) and "1 of a.jpg" in str(problem)
 
@@ -126,4 +126,4 @@ def test_classes_that_are_declared_come_first_wherever_they_stand(tmp_path: Path
     (tmp_path / "annotations.xml").write_text(f"<annotations>{image}<meta>{labels}</meta></annotations>")
     data = read_cvat(tmp_path)
     assert [category.name for category in data.categories] == ["dog", "ant", "cat"]
-    assert data.splits["all"][0].targets.label_names == ["cat", "dog"]
+    assert data.splits["all"].images()[0].targets.label_names == ["cat", "dog"]

@@ -8,14 +8,10 @@ import pytest
 from PIL import Image
 from small_sets import make_set, shapes
 
-from eachmask.data.convert import compare
-from eachmask.data.formats.folder import (
-    painted,
-    read_label_map_folder,
-    read_mask_files,
-    write_label_map_folder,
-    write_mask_files,
-)
+from eachmask.data.compare import compare
+from eachmask.data.formats.label_map_folder import read_label_map_folder, write_label_map_folder
+from eachmask.data.formats.mask_files import read_mask_files, write_mask_files
+from eachmask.data.formats.painted import painted
 from eachmask.structures import RLE, UserError
 
 
@@ -50,7 +46,7 @@ def test_maps_of_8_16_and_32_bits_numbers_with_gaps(tmp_path: Path, kind: type, 
     pixels[2:5, 2:5], pixels[7:9, 7:20] = 9, 120 if kind is np.uint8 else 30_000
     cv2.imwrite(str(tmp_path / "images/x.jpg"), np.zeros((20, 30, 3), np.uint8))
     cv2.imwrite(str(tmp_path / f"masks/x{suffix}"), pixels)
-    targets = read_label_map_folder(tmp_path).splits["all"][0].targets
+    targets = read_label_map_folder(tmp_path).splits["all"].images()[0].targets
     assert targets.masks is not None
     assert targets.masks.area().tolist() == [9, 26]
 
@@ -64,7 +60,7 @@ def test_a_map_with_a_palette_has_the_numbers_in_the_file(tmp_path: Path) -> Non
     image = Image.fromarray(pixels)
     image.putpalette([0, 0, 0] * 3 + [200, 10, 10] * 253)  # two numbers of one color stay two objects
     image.save(tmp_path / "labels/x.png")
-    targets = read_label_map_folder(tmp_path).splits["all"][0].targets
+    targets = read_label_map_folder(tmp_path).splits["all"].images()[0].targets
     assert targets.masks is not None
     assert targets.masks.area().tolist() == [9, 26]
 
@@ -79,7 +75,7 @@ def test_the_bowls_own_layout(tmp_path: Path) -> None:
     cv2.imwrite(str(folder / "masks/wrong.png"), np.ones((5, 5), np.uint8))
     cv2.imwrite(str(folder / "masks/void.png"), np.zeros((48, 64), np.uint8))
     data = read_mask_files(tmp_path)
-    targets = data.splits["all"][0].targets
+    targets = data.splits["all"].images()[0].targets
     assert targets.masks is not None
     assert targets.masks.area().tolist() == shapes().sum((1, 2)).tolist()
     assert sorted(p.kind for p in data.problems) == ["empty", "size"]
@@ -111,7 +107,7 @@ def test_no_mask_takes_the_place_of_another(tmp_path: Path) -> None:
         pixels = np.zeros((48, 64), np.uint8)
         pixels[: i + 1] = 255
         cv2.imwrite(str(tmp_path / f"x/masks/{name}.png"), pixels)
-    targets = read_mask_files(tmp_path).splits["all"][0].targets
+    targets = read_mask_files(tmp_path).splits["all"].images()[0].targets
     assert targets.masks is not None
     assert sorted(targets.masks.area().tolist()) == [64 * (i + 1) for i in range(len(names))]
 
@@ -120,7 +116,7 @@ def test_a_damaged_image_does_not_stop_the_rest(tmp_path: Path) -> None:
     write_mask_files(tmp_path, make_set(tmp_path / "drawn"))
     (tmp_path / "train/b/images/b.png").write_bytes(b"no image")  # it has no masks to tell its size
     data = read_mask_files(tmp_path)
-    assert {split: [p.name for p in images] for split, images in data.splits.items()} == {
+    assert {split: list(images.names) for split, images in data.splits.items()} == {
         "train": ["a.png"],
         "val": ["c.png"],
     }

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from small_sets import make_set
 
-from eachmask.data.convert import compare, read_any
+from eachmask.data.compare import compare
 from eachmask.data.formats.labelme import read_labelme, write_labelme
+from eachmask.data.reading import read_any
 from eachmask.structures import UserError
 
 
@@ -47,7 +48,7 @@ def test_rectangles_circles_and_groups_are_read(tmp_path: Path) -> None:
         for p in ([[0, 0], [5, 0], [5, 5], [0, 5]], [[50, 0], [60, 0], [60, 5], [50, 5]])
     ]
     _file(tmp_path, [rectangle, circle, *parts])
-    targets = read_labelme(tmp_path).splits["all"][0].targets
+    targets = read_labelme(tmp_path).splits["all"].images()[0].targets
     assert targets.masks is not None
     assert targets.label_names == ["box", "disc", "box"]
     area = targets.masks.area()
@@ -66,7 +67,7 @@ def test_bad_shapes_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     ]
     _file(tmp_path, [*bad, good])
     data = read_labelme(tmp_path)
-    assert data.splits["all"][0].targets.label_names == ["a"]
+    assert data.splits["all"].images()[0].targets.label_names == ["a"]
     assert [p.annotation for p in data.problems] == [f"shape {i}" for i in (1, 2, 3, 4, 5)]
     assert "cannot belong to an image" in str(data.problems[4])
 
@@ -78,7 +79,7 @@ def test_new_labels_are_in_alphabetical_order_after_the_known(tmp_path: Path) ->
     _file(tmp_path, [{"label": name, "shape_type": "polygon", "points": square} for name in names])
     data = read_labelme(tmp_path)
     assert [(c.id, c.name) for c in data.categories] == [(7, "m"), (8, "a"), (9, "z")]
-    assert data.splits["all"][0].targets.label_names == names
+    assert data.splits["all"].images()[0].targets.label_names == names
 
 
 def test_parts_that_cannot_be_used_do_not_spoil_their_group(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_parts_that_cannot_be_used_do_not_spoil_their_group(tmp_path: Path) -> N
     parts = [{"label": "box", "shape_type": "polygon", "points": p, "group_id": 5} for p in places]
     _file(tmp_path, [{**parts[0], "group_id": None}, *parts])
     data = read_labelme(tmp_path)
-    masks = data.splits["all"][0].targets.masks
+    masks = data.splits["all"].images()[0].targets.masks
     assert masks is not None and masks.area().tolist() == [25, 75]
     assert [p.annotation for p in data.problems] == ["shape 3"]
 
@@ -106,16 +107,16 @@ def test_images_in_a_folder_of_their_own(tmp_path: Path, named: str) -> None:
     place = tmp_path / ("images" if "images" in named else "json") / "a.png"
     cv2.imwrite(str(place), np.zeros((40, 60, 3), np.uint8))
     _file(tmp_path / "json", [SQUARE], imagePath=named)
-    (image,) = read_labelme(tmp_path).splits["json"]
+    (image,) = read_labelme(tmp_path).splits["json"].images()
     assert image.path.resolve() == place and image.name == "a.png"
-    inside = read_labelme(tmp_path / "json").splits["all"]  # what lies outside the data set is not taken
+    inside = read_labelme(tmp_path / "json").splits["all"].images()  # what lies outside the data set is not taken
     assert inside[0].path.is_file() == (place.parent.name == "json")
 
 
 def test_old_files_without_a_size_have_that_of_their_image(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 60, 3), np.uint8))
     _file(tmp_path, [SQUARE], imageHeight=None, imageWidth=None)
-    assert read_labelme(tmp_path).splits["all"][0].targets.image_size == (40, 60)
+    assert read_labelme(tmp_path).splits["all"].images()[0].targets.image_size == (40, 60)
     (tmp_path / "a.png").unlink()
     with pytest.raises(UserError, match="imageHeight and imageWidth"):
         read_any(tmp_path, "labelme")
@@ -127,7 +128,7 @@ def test_other_spellings_of_shapes(tmp_path: Path) -> None:
     bad = {"label": "a", "shape_type": "circle", "points": [[30, 20]]}
     _file(tmp_path, [*({"label": 0, "shape_type": kind, "points": corners} for kind in kinds), bad])
     data = read_labelme(tmp_path)
-    targets = data.splits["all"][0].targets
+    targets = data.splits["all"].images()[0].targets
     assert targets.masks is not None and targets.masks.area().tolist() == [400, 400, 400]
     assert targets.label_names == ["0"] * 3
     (problem,) = data.problems

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from eachmask.data.convert import convert
-from eachmask.data.formats.coco import CocoDataset, Records, read_image_fields, write_coco
+from eachmask.data.formats.coco import CocoDataset, write_coco
+from eachmask.data.formats.coco_fields import read_image_fields
+from eachmask.data.packed import Records
 
 CATEGORIES = [
     {"id": 12, "name": "gull", "frequency": "r", "synset": "gull.n.02", "image_count": 3},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eachmask.data.convert import format_named
+from eachmask.data.reading import format_named
 
 SIZE = (64, 128)
 """Shares of powers of two are exact: YOLO's text says the same places as the others."""

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_sets import make_set
+from small_sets import built, make_set
 
-from eachmask.data.convert import compare
+from eachmask.data.compare import compare
 from eachmask.data.formats.voc import palette, read_voc, write_voc
 from eachmask.structures import UserError
 
@@ -43,20 +43,20 @@ def test_files_of_the_original_make_are_read(tmp_path: Path) -> None:
         image = Image.fromarray(np.where(numbers == 255, 255, pixels).astype(np.uint8))
         image.putpalette(palette())
         image.save(tmp_path / folder / "2007_000001.png")
-    targets = read_voc(tmp_path).splits["all"][0].targets
+    targets = read_voc(tmp_path).splits["all"].images()[0].targets
     assert targets.label_names == ["person", "chair"]
     assert targets.boxes.tolist() == [[2, 2, 8, 8], [10, 10, 28, 18]]
 
 
 def test_more_objects_than_a_palette_has_colors(tmp_path: Path) -> None:
-    from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, instances_of
+    from eachmask.data.targets import instances_of
     from eachmask.structures import RLE, Category
 
     numbers = np.arange(1, 301).reshape(15, 20)
     categories = (Category(1, "pixel"),)
     targets = instances_of(RLE.from_label_map(numbers), [0] * 300, [False] * 300, categories)
     Image.fromarray(np.zeros((15, 20, 3), np.uint8)).save(tmp_path / "a.png")
-    data = AnnotatedSet(categories, {"train": [AnnotatedImage("a.png", tmp_path / "a.png", targets)]})
+    data = built(categories, {"train": [("a.png", tmp_path / "a.png", targets)]})
     assert "16-bit" in write_voc(tmp_path / "voc", data)[0]
     assert compare(data, read_voc(tmp_path / "voc"))[0].exact
 
@@ -81,5 +81,5 @@ def test_lists_of_names_in_other_encodings(tmp_path: Path, text: bytes) -> None:
     write_voc(tmp_path / "out", make_set(tmp_path / "images"))
     (tmp_path / "out/ImageSets/Segmentation/train.txt").write_bytes(text)
     data = read_voc(tmp_path / "out")
-    assert [image.name for image in data.splits["train"]] == ["a.png", "b.png"]
+    assert [image.name for image in data.splits["train"].images()] == ["a.png", "b.png"]
     assert len(data.problems) == (b"\xe4" in text)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from small_sets import make_set, shapes
 
-from eachmask.data.convert import compare
+from eachmask.data.compare import compare
 from eachmask.data.formats.yolo import one_rings, read_yolo, write_yolo
 from eachmask.structures import RLE, Polygons, UserError
 
@@ -50,7 +50,7 @@ def _written(tmp_path: Path, line: str) -> Path:
 
 def test_boxes_and_outlines_of_others_are_read(tmp_path: Path) -> None:
     data = read_yolo(_written(tmp_path, "1 0.5 0.5 0.25 0.5\n0 0 0 0.5 0 0.5 0.5 0 0.5\n"))
-    targets = data.splits["train"][0].targets
+    targets = data.splits["train"].images()[0].targets
     assert targets.label_names == ["dog", "cat"]
     assert targets.masks is not None
     assert targets.masks.area().tolist() == [20 * 20, 40 * 20]
@@ -69,7 +69,7 @@ def test_boxes_and_outlines_of_others_are_read(tmp_path: Path) -> None:
 )
 def test_a_bad_line_is_named_and_the_rest_is_read(tmp_path: Path, line: str, reason: str) -> None:
     data = read_yolo(_written(tmp_path, f"{line}\n0 0 0 0.5 0 0.5 0.5\n"))
-    assert len(data.splits["train"][0].targets) == 1
+    assert len(data.splits["train"].images()[0].targets) == 1
     (problem,) = data.problems
     assert reason in str(problem) and "a.txt, line 1" in str(problem)
 
@@ -83,7 +83,7 @@ def test_the_size_of_a_png_is_found_without_decoding_it(tmp_path: Path) -> None:
     whole = (folder / "images/plain.png").read_bytes()
     (folder / "images/plain.png").write_bytes(whole[: len(whole) // 2])  # whoever decodes it sees that it is cut off
     data = read_yolo(folder)
-    sizes = {image.name: image.targets.image_size for image in data.splits["train"]}
+    sizes = {image.name: image.targets.image_size for image in data.splits["train"].images()}
     assert sizes == {"a.jpg": (40, 80), "plain.png": (200, 300), "turned.png": (30, 20)}
 
 
@@ -111,7 +111,7 @@ def test_a_split_may_be_folders_or_a_list_of_files(tmp_path: Path, train: str) -
     (tmp_path / "train.txt").write_bytes(b"./images/a/x.png\r\nimages\\b\\y.png\r\n")
     (tmp_path / "data.yaml").write_text(f"train: {train}\nnames: [cat]\n")
     data = read_yolo(tmp_path)
-    assert [(Path(p.name).name, len(p.targets)) for p in data.splits["train"]] == [("x.png", 1), ("y.png", 1)]
+    assert [(Path(p.name).name, len(p.targets)) for p in data.splits["train"].images()] == [("x.png", 1), ("y.png", 1)]
     assert data.problems == []
 
 
@@ -143,5 +143,5 @@ def test_keypoints_are_no_outline(tmp_path: Path, values: int) -> None:
     _image(tmp_path, "images/x", "0 0.5 0.5 0.25 0.5" + point * 4)
     (tmp_path / "data.yaml").write_text(f"train: images\nkpt_shape: [4, {values}]\nnames: [cat]\n")
     data = read_yolo(tmp_path)
-    assert data.splits["train"][0].targets.boxes.tolist() == [[30, 10, 50, 30]]
+    assert data.splits["train"].images()[0].targets.boxes.tolist() == [[30, 10, 50, 30]]
     assert "its keypoints are not read" in str(data.problems[0])

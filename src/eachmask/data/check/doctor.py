@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.convert import Format, make_classes_unique, make_images_unique, read_any
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem, image_size, masks_of
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.convert import make_classes_unique, make_images_unique
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.format import Format
+from eachmask.data.images.files import image_size
 from eachmask.data.images.read import read_image
+from eachmask.data.problems import Problem
+from eachmask.data.reading import read_any
+from eachmask.data.split import AnnotatedImage
+from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Instances, UserError
 
@@ -37,7 +44,7 @@ class Examination:
 
     source: Path
     source_format: Format
-    data: AnnotatedSet
+    data: Dataset
     findings: list[Problem] = field(default_factory=list)
     """Errors first."""
     class_balance: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -79,9 +86,10 @@ def examine(source: Path, source_format: str | None = None, progress: Progress =
         UserError: there is no data set to look at.
     """
     data, found = read_any(source, source_format, progress)
-    make_images_unique(data)  # from here on an image is known by its split and name
+    data, _ = make_images_unique(data)  # from here on an image is known by its split and name
+    data, doubled = make_classes_unique(data)
     result = Examination(source, found, data, list(data.problems))
-    for name in make_classes_unique(data):
+    for name in doubled:
         what, remedy = "several classes have this name", "rename or join them (--fix adds their ids to the names)"
         result.add(Problem(str(source), f"class {name}", what, remedy, "class name", "warning"))
     hashes: dict[str, list[tuple[str, AnnotatedImage]]] = {}
@@ -101,7 +109,7 @@ def examine(source: Path, source_format: str | None = None, progress: Progress =
 
 def _look_at_image(result: Examination, split: str, image: AnnotatedImage) -> str:
     """Decode it; returns the hash of its pixels, "" where it cannot be used."""
-    path, wanted = image.path, image.targets.image_size
+    path, wanted = image.path, image.image_size
     key = (split, image.name)
     if not path.is_file():
         what, remedy = "the image is missing", "put it there or remove its annotations"
@@ -126,7 +134,7 @@ def _wrong_size(
     result: Examination, split: str, image: AnnotatedImage, sizes: tuple[tuple[int, int], tuple[int, int]]
 ) -> None:
     size, stored = sizes
-    height, width = image.targets.image_size
+    height, width = image.image_size
     file, key = str(image.path), (split, image.name)
     shown = f"{size[1]} x {size[0]}"
     if stored == (height, width):
@@ -151,8 +159,8 @@ def _wrong_size(
 
 
 def _look_at_objects(result: Examination, split: str, image: AnnotatedImage) -> None:
-    masks, labels = masks_of(image.targets), image.targets.labels.numpy()
-    crowd = image.targets.crowd.numpy()
+    targets = image.targets
+    masks, labels, crowd = masks_of(targets), targets.labels.numpy(), targets.crowd.numpy()
     area, boxes = masks.area(), masks.boxes()
     file, key = str(image.path), (split, image.name)
     for i in np.flatnonzero(area < _SMALLEST):
@@ -190,7 +198,7 @@ def _look_for_copies(result: Examination, hashes: dict[str, list[tuple[str, Anno
     for group in hashes.values():
         if len(group) < 2:
             continue
-        ordered = sorted(group, key=lambda entry: (entry[0] == "train", -len(entry[1].targets)))
+        ordered = sorted(group, key=lambda entry: (entry[0] == "train", -len(entry[1])))
         keep_split, keep = ordered[0]
         for split, image in ordered[1:]:
             file, more = str(image.path), _num_more(image, keep) if split == keep_split else 0
@@ -219,9 +227,7 @@ def _num_more(image: AnnotatedImage, keep: AnnotatedImage) -> int:
 def _look_at_classes(result: Examination) -> None:
     names = [category.name for category in result.data.categories]
     for split, images in result.data.splits.items():
-        counts = np.zeros(len(names), np.int64)
-        for image in images:
-            counts += np.bincount(image.targets.labels.numpy(), minlength=len(names)).astype(np.int64)
+        counts = np.bincount(images.labels, minlength=len(names))
         result.class_balance[split] = {name: int(n) for name, n in zip(names, counts, strict=True)}
     result.findings += _class_findings(result)
     result.findings += _split_findings(result)
@@ -246,13 +252,12 @@ def _class_findings(result: Examination) -> Iterator[Problem]:
 
 def _split_findings(result: Examination) -> Iterator[Problem]:
     for split, images in result.data.splits.items():
-        empty = sum(not len(image.targets) for image in images)
+        empty = sum(not len(image) for image in images.images())
         where = f"split {split}"
         if empty:
             what = f"{empty} of {len(images)} images have no objects"
             yield Problem(str(result.source), where, what, "right if they show none", "no objects", "note")
-        crowd = sum(int(image.targets.crowd.sum()) for image in images)
-        objects = sum(len(image.targets) for image in images)
+        crowd, objects = int(images.crowd.sum()), len(images.labels)
         if crowd > objects / 2:
             what = f"{crowd} of {objects} objects are crowd regions, which are not learnt"
             yield Problem(str(result.source), where, what, "set iscrowd to 0 where it is one object", "crowd")
@@ -261,10 +266,17 @@ def _split_findings(result: Examination) -> Iterator[Problem]:
 # Repair -------------------------------------------------------------------------------------------
 
 
-def repaired(result: Examination) -> AnnotatedSet:
+def repaired(result: Examination) -> Dataset:
     """The data set without what is broken or double, annotations scaled to their images where needed."""
-    splits = {split: list(_repaired_split(result, split)) for split in result.data.splits}
-    return AnnotatedSet(result.data.categories, splits, category_fields=result.data.category_fields)
+    builder = DatasetBuilder(result.data.categories)
+    builder.category_fields = result.data.category_fields
+    for split in result.data.splits:
+        builder.add_split(split)
+    for split, image in result.data.images():
+        if (split, image.name) not in result.broken | result.copies:
+            entry = image.split.entry(image.index)
+            builder.add(split, image.name, image.path, _repaired_targets(result, split, image), entry=entry)
+    return builder.build()
 
 
 def write_repaired(result: Examination, target: Path, progress: Progress = no_progress) -> list[str]:
@@ -282,14 +294,11 @@ def write_repaired(result: Examination, target: Path, progress: Progress = no_pr
     return result.source_format.write(target, data, progress)
 
 
-def _repaired_split(result: Examination, split: str) -> Iterator[AnnotatedImage]:
-    for image in result.data.splits[split]:
-        key = (split, image.name)
-        if key in result.broken or key in result.copies:
-            continue
-        bad = result.doubled.get(key, set())
-        targets: Instances = image.targets[[i for i in range(len(image.targets)) if i not in bad]]
-        if key in result.rescaled:
-            targets = targets.resize(result.rescaled[key])
-            targets = targets[np.flatnonzero(masks_of(targets).area() >= _SMALLEST)]  # the others are specks now
-        yield replace(image, targets=targets)
+def _repaired_targets(result: Examination, split: str, image: AnnotatedImage) -> Instances:
+    key = (split, image.name)
+    bad = result.doubled.get(key, set())
+    targets: Instances = image.targets[[i for i in range(len(image)) if i not in bad]]
+    if key in result.rescaled:
+        targets = targets.resize(result.rescaled[key])
+        targets = targets[np.flatnonzero(masks_of(targets).area() >= _SMALLEST)]  # the others are specks now
+    return targets

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.check.doctor import Examination
-from eachmask.data.dataset import AnnotatedImage, masks_of
 from eachmask.data.images.read import read_image, unit_range
+from eachmask.data.split import AnnotatedImage
+from eachmask.data.targets import masks_of
 from eachmask.files import html
 from eachmask.files.jpeg import jpeg_text
 from eachmask.structures import UserError
@@ -82,7 +83,7 @@ def thumbnail(record: AnnotatedImage, number: int = -1) -> str:
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = np.ascontiguousarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)[..., ::-1])
-    factor = np.array([size[0], size[1]]) / np.array(record.targets.image_size[::-1])
+    factor = np.array([size[0], size[1]]) / np.array(record.image_size[::-1])
     polygons = masks_of(record.targets).to_polygons()
     for i, rings in enumerate(polygons.outers):
         color = (0, 0, 255) if i == number else (0, 215, 255)

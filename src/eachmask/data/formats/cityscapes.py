@@ -16,17 +16,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.dataset import (
-    AnnotatedImage,
-    AnnotatedSet,
-    Problem,
-    copy_image,
-    find_image,
-    instances_of,
-    masks_of,
-)
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.formats.segmentations import LEAVES, rasterize_readable
+from eachmask.data.images.files import copy_image, find_image
+from eachmask.data.problems import Problem
+from eachmask.data.split import AnnotatedImage
+from eachmask.data.targets import instances_of, masks_of
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, Category, UserError
 
@@ -43,7 +41,7 @@ _NOT_DRAWN = ("license plate",)
 """Outlines that hide nothing: their id is below 0, and Cityscapes' own tools leave them out of instanceIds."""
 
 
-def read_cityscapes(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
+def read_cityscapes(source: Path, progress: Progress = no_progress) -> Dataset:
     """Read gtFine and leftImg8bit.
 
     Raises:
@@ -51,7 +49,7 @@ def read_cityscapes(source: Path, progress: Progress = no_progress) -> Annotated
     """
     if not (source / "gtFine").is_dir():
         raise UserError(f"{source} has no folder gtFine")
-    result = AnnotatedSet(_read_categories(source / "gtFine" / "classes.txt"), {})
+    result = DatasetBuilder(_read_categories(source / "gtFine" / "classes.txt"))
     files: dict[str, Path] = {}
     for ending in ("instanceIds.png", "instanceIds.tif", "polygons.json"):
         for path in sorted((source / "gtFine").rglob(f"*_gtFine_{ending}")):
@@ -62,7 +60,7 @@ def read_cityscapes(source: Path, progress: Progress = no_progress) -> Annotated
         try:
             masks, labels, crowd = _read_file(path, result)
         except UserError as error:
-            result.problems.append(Problem(str(path), "", str(error), "restore the file", "file"))
+            result.report(Problem(str(path), "", str(error), "restore the file", "file"))
             continue
         folder = source / "leftImg8bit" / relative.parent
         image = find_image(folder, f"{relative.name}_leftImg8bit") or folder / f"{relative.name}_leftImg8bit.png"
@@ -70,11 +68,11 @@ def read_cityscapes(source: Path, progress: Progress = no_progress) -> Annotated
         if inner.parts[0] == _CITY and len(inner.parts) > 1:
             inner = Path(*inner.parts[1:])
         targets = instances_of(masks, labels, crowd, result.categories)
-        result.splits.setdefault(split, []).append(AnnotatedImage(f"{inner.as_posix()}{image.suffix}", image, targets))
-    return result
+        result.add(split, f"{inner.as_posix()}{image.suffix}", image, targets)
+    return result.build()
 
 
-def write_cityscapes(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
+def write_cityscapes(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
     """Write leftImg8bit, and gtFine with instanceIds (16-bit PNG), labelIds and polygons.
 
     Class ids that leave no room for three digits of objects (above 64) are numbered anew from 1; with more than
@@ -109,16 +107,17 @@ def write_cityscapes(target: Path, data: AnnotatedSet, progress: Progress = no_p
 
 def instance_ids(image: AnnotatedImage, ids: list[int]) -> tuple[NDArray[np.int32], int]:
     """(H, W) instanceIds of an image, and how many objects found no number."""
-    masks = masks_of(image.targets)
+    targets = image.targets
+    masks = masks_of(targets)
     count = [0] * len(ids)
     value = np.zeros(len(masks), np.int64)
-    for i, (label, crowd) in enumerate(zip(image.targets.labels.tolist(), image.targets.crowd.tolist(), strict=True)):
+    for i, (label, crowd) in enumerate(zip(targets.labels.tolist(), targets.crowd.tolist(), strict=True)):
         if crowd:
             value[i] = ids[label]
         elif count[label] <= _MOST_OBJECTS:
             value[i] = ids[label] * 1000 + count[label]  # the first has number 0
             count[label] += 1
-    from eachmask.data.formats.folder import painted
+    from eachmask.data.formats.painted import painted
 
     pixels = np.concatenate([[0], value])[painted(masks)].astype(np.int32)
     return pixels, int((value == 0).sum())
@@ -133,9 +132,9 @@ def _class_ids(categories: tuple[Category, ...]) -> tuple[list[int], list[str]]:
 
 def _outlines(image: AnnotatedImage, categories: tuple[Category, ...]) -> dict[str, Any]:
     """The polygons file, large objects at the back; holes are not in it."""
-    height, width = image.targets.image_size
-    masks = masks_of(image.targets)
-    polygons, labels, crowd = masks.to_polygons(), image.targets.labels.tolist(), image.targets.crowd.tolist()
+    targets = image.targets
+    (height, width), masks = targets.image_size, masks_of(targets)
+    polygons, labels, crowd = masks.to_polygons(), targets.labels.tolist(), targets.crowd.tolist()
     objects = []
     for i in np.argsort(-masks.area(), kind="stable"):
         name = categories[labels[i]].name + ("group" if crowd[i] else "")
@@ -156,7 +155,7 @@ def _read_categories(path: Path) -> tuple[Category, ...]:
         raise UserError(f"{path}: each line must be an id and a name") from None
 
 
-def _read_file(path: Path, result: AnnotatedSet) -> tuple[RLE, list[int], list[bool]]:
+def _read_file(path: Path, result: DatasetBuilder) -> tuple[RLE, list[int], list[bool]]:
     if path.suffix == ".json":
         return _read_polygons(path, result)
     pixels = numbers_in(path).astype(np.int64)
@@ -172,7 +171,7 @@ def _read_file(path: Path, result: AnnotatedSet) -> tuple[RLE, list[int], list[b
     return masks[keep], labels, crowd
 
 
-def _read_polygons(path: Path, result: AnnotatedSet) -> tuple[RLE, list[int], list[bool]]:
+def _read_polygons(path: Path, result: DatasetBuilder) -> tuple[RLE, list[int], list[bool]]:
     """Outlines from back to front -> what is seen of each."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -199,9 +198,10 @@ def _read_polygons(path: Path, result: AnnotatedSet) -> tuple[RLE, list[int], li
     bad |= {i + 1: why for i, why in mistakes.unread.items()}
     for number, why in sorted(bad.items()):
         what = f"its outline cannot be read ({why})"
-        result.problems.append(Problem(str(path), f"object {number}", what, "draw it anew"))
+        result.report(Problem(str(path), f"object {number}", what, "draw it anew"))
     known = (i for i in mistakes.outside if labels[i] >= 0)  # the rest is scenery
-    result.problems += (Problem(str(path), f"object {i + 1}", *LEAVES) for i in known)
+    for i in known:
+        result.report(Problem(str(path), f"object {i + 1}", *LEAVES))
     front = _front(drawn.masks)
     seen = RLE.from_label_map(front)
     numbers = np.flatnonzero(np.bincount(front.ravel(), minlength=1)[1:]).tolist()  # of those that are seen
@@ -214,3 +214,10 @@ def _front(masks: RLE) -> NDArray[np.int32]:
     last = len(masks)
     flipped = masks[np.arange(last)[::-1]].to_label_map()
     return np.where(flipped > 0, last + 1 - flipped, 0).astype(np.int32)
+
+
+def _looks_like(source: Path) -> bool:
+    return (source / "gtFine").is_dir()
+
+
+FORMAT = Format("cityscapes", _looks_like, "a folder gtFine", read_cityscapes, write_cityscapes)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eachmask.data.dataset import named_categories
-from eachmask.data.formats.coco import CocoDataset, parsed, read_categories, read_json
+from eachmask.data.formats.coco import CocoDataset
+from eachmask.data.formats.coco_fields import parsed, read_categories, read_json
 from eachmask.data.formats.coco_results import left_out, match_categories
+from eachmask.data.targets import named_categories
 from eachmask.files.atomic import write_text
 from eachmask.structures import Category, UserError
 

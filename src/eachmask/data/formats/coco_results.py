@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from eachmask.data.formats.coco import CocoDataset, in_image_order, parsed, rasterized_of, read_categories, whole_number
+from eachmask.data.formats.coco import CocoDataset, in_image_order, rasterized_of
+from eachmask.data.formats.coco_fields import parsed, read_categories, whole_number
 from eachmask.data.formats.segmentations import corners
 from eachmask.structures import Category, Instances, UserError
 from eachmask.structures.category import nearest_labels

@@ -14,17 +14,14 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.dataset import (
-    AnnotatedImage,
-    AnnotatedSet,
-    Problem,
-    copy_image,
-    instances_of,
-    masks_of,
-    named_categories,
-    safe_name,
-)
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
+from eachmask.data.images.files import copy_image, safe_name
+from eachmask.data.problems import Problem
+from eachmask.data.split import AnnotatedImage
+from eachmask.data.targets import instances_of, masks_of, named_categories
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.untrusted_xml import children_of_root, write_children
 from eachmask.structures import RLE, Category, UserError
@@ -45,7 +42,7 @@ class _Page(NamedTuple):
     crowd: list[bool]
 
 
-def read_cvat(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
+def read_cvat(source: Path, progress: Progress = no_progress) -> Dataset:
     """Read a folder with annotations.xml, or the file itself: twice, image by image, since the classes come first.
 
     Raises:
@@ -53,20 +50,20 @@ def read_cvat(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
     """
     path = source / "annotations.xml" if source.is_dir() else source
     categories, num_images = _survey(path)
-    result = AnnotatedSet(categories, {})
+    result = DatasetBuilder(categories)
     images = (element for element in children_of_root(path, _ROOT) if element.tag == "image")
     counted = (image for _, image in zip(progress("reading", range(num_images)), images, strict=True))
     for page, drawn, mistakes in rasterize_readable(_pages(counted, path, result)):
-        result.problems += (Problem(str(path), page.shapes[i], *LEAVES) for i in mistakes.outside)
+        for i in mistakes.outside:
+            result.report(Problem(str(path), page.shapes[i], *LEAVES))
         for i in np.flatnonzero(drawn.area == 0).tolist():
             why, remedy, kind = "it covers no pixel", "delete it", "empty"
             if i in mistakes.unread:
                 why, remedy, kind = f"it cannot be read ({mistakes.unread[i]})", "draw it anew", "annotation"
-            result.problems.append(Problem(str(path), page.shapes[i], why, remedy, kind))
+            result.report(Problem(str(path), page.shapes[i], why, remedy, kind))
         targets = instances_of(drawn, page.labels, page.crowd, categories)
-        record = AnnotatedImage(page.name, _find(path.parent, page.split, page.name), targets)
-        result.splits.setdefault(page.split, []).append(record)
-    return result
+        result.add(page.split, page.name, _find(path.parent, page.split, page.name), targets)
+    return result.build()
 
 
 def _survey(path: Path) -> tuple[tuple[Category, ...], int]:
@@ -86,13 +83,13 @@ def _survey(path: Path) -> tuple[tuple[Category, ...], int]:
     return tuple(_with_id(c, ids.get(c.name)) for c in named_categories([*ids, *used])), num_images
 
 
-def write_cvat(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
+def write_cvat(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
     """Write annotations.xml and images/SPLIT; the format holds holes, parts, overlaps."""
     write_children(target / "annotations.xml", _ROOT, _elements(target, data, progress))
     return []
 
 
-def _elements(target: Path, data: AnnotatedSet, progress: Progress) -> Iterator[Element]:
+def _elements(target: Path, data: Dataset, progress: Progress) -> Iterator[Element]:
     """The head of the file, and each image when it is copied."""
     version = Element("version")
     version.text = "1.1"
@@ -109,7 +106,7 @@ def _elements(target: Path, data: AnnotatedSet, progress: Progress) -> Iterator[
     yield meta
     for number, (split, record) in enumerate(progress("writing", list(data.images()))):
         copy_image(record, target / "images" / split / record.name)
-        height, width = record.targets.image_size
+        height, width = record.image_size
         image = Element("image", id=str(number), name=record.name, subset=split)
         image.set("width", str(width))
         image.set("height", str(height))
@@ -142,9 +139,10 @@ def _with_id(category: Category, own: str | None) -> Category:
 
 
 def _write_objects(image: Element, record: AnnotatedImage, categories: tuple[Category, ...]) -> None:
-    masks = masks_of(record.targets)
+    targets = record.targets
+    masks = masks_of(targets)
     polygons, bitmaps = masks.to_polygons(), masks.to_bitmaps()
-    for i, (label, crowd) in enumerate(zip(record.targets.labels.tolist(), record.targets.crowd.tolist(), strict=True)):
+    for i, (label, crowd) in enumerate(zip(targets.labels.tolist(), targets.crowd.tolist(), strict=True)):
         outers, holes = polygons.outers[i], polygons.holes[i]
         if len(outers) == 1 and not holes:
             shape = SubElement(image, "polygon", points=";".join(f"{x:.2f},{y:.2f}" for x, y in outers[0]))
@@ -157,7 +155,7 @@ def _write_objects(image: Element, record: AnnotatedImage, categories: tuple[Cat
         SubElement(shape, "attribute", name="crowd").text = "true" if crowd else "false"
 
 
-def _pages(images: Iterable[Element], path: Path, result: AnnotatedSet) -> Iterator[tuple[_Page, Rows, Size]]:
+def _pages(images: Iterable[Element], path: Path, result: DatasetBuilder) -> Iterator[tuple[_Page, Rows, Size]]:
     """Each image with the outlines of its objects, not yet filled."""
     label_of = {category.name: i for i, category in enumerate(result.categories)}
     for image in images:
@@ -168,7 +166,7 @@ def _pages(images: Iterable[Element], path: Path, result: AnnotatedSet) -> Itera
                 raise ValueError("its size is no size")
         except ValueError as error:
             what = str(error) if isinstance(error, UserError) else "width and height must be whole numbers above 0"
-            result.problems.append(Problem(str(path), f"image {image.get('id')}", what, "export it again", "image"))
+            result.report(Problem(str(path), f"image {image.get('id')}", what, "export it again", "image"))
             continue
         rows = []
         for number, shape in enumerate((s for s in image if s.tag in _SHAPES + _WITHOUT_AREA), start=1):
@@ -179,10 +177,10 @@ def _pages(images: Iterable[Element], path: Path, result: AnnotatedSet) -> Itera
                 row = {"segmentation": _segmentation(shape, size)}
                 page.labels.append(label_of[shape.get("label", "")])
             except KeyError:
-                result.problems.append(Problem(str(path), where, "it has no label", "give it one", "category"))
+                result.report(Problem(str(path), where, "it has no label", "give it one", "category"))
                 continue
             except (ValueError, TypeError) as error:
-                result.problems.append(Problem(str(path), where, f"it cannot be read ({error})", "draw it anew"))
+                result.report(Problem(str(path), where, f"it cannot be read ({error})", "draw it anew"))
                 continue
             rows.append(row)
             page.shapes.append(where)
@@ -222,3 +220,10 @@ def _turned(ring: NDArray[np.float64], shape: Element) -> list[float]:
 def _find(base: Path, split: str, name: str) -> Path:
     places = [base / "images" / split / name, base / "images" / name, base / split / name, base / name]
     return next((p for p in places if p.is_file()), places[0])
+
+
+def _looks_like(source: Path) -> bool:
+    return source.suffix.lower() == ".xml" if source.is_file() else (source / "annotations.xml").is_file()
+
+
+FORMAT = Format("cvat", _looks_like, "annotations.xml", read_cvat, write_cvat)

@@ -11,29 +11,23 @@ import base64
 import binascii
 import json
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from eachmask.data.dataset import (
-    AnnotatedImage,
-    AnnotatedSet,
-    Problem,
-    copy_image,
-    find_image,
-    image_size,
-    instances_of,
-    masks_of,
-    with_targets,
-)
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rasterized, Rows, Size, rasterize_readable
+from eachmask.data.images.files import copy_image, find_image, image_size
+from eachmask.data.problems import Problem
+from eachmask.data.split import AnnotatedImage
+from eachmask.data.targets import instances_of, masks_of
 from eachmask.files.progress import Progress, no_progress
-from eachmask.structures import RLE, Category, Instances, UserError
+from eachmask.structures import RLE, Category, UserError
 
 _CLASSES = "classes.json"
 
@@ -55,13 +49,13 @@ class _Page(NamedTuple):
     """What is wrong with each shape that cannot be used, by its place in the file."""
 
 
-def read_labelme(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
+def read_labelme(source: Path, progress: Progress = no_progress) -> Dataset:
     """Read all LabelMe files below a folder; its own folders are the splits.
 
     Raises:
         UserError: there is none.
     """
-    result = AnnotatedSet((), {})
+    result = DatasetBuilder()
     known = _known_categories(source / _CLASSES)
     label_of = {name: i for i, name in enumerate(known)}
     ours = (source / _CLASSES, source / "convert-report.json")
@@ -70,28 +64,28 @@ def read_labelme(source: Path, progress: Progress = no_progress) -> AnnotatedSet
         _pages(progress("reading", files), source, label_of, result.problems)
     ):
         where = [f"shape {number}" for number in page.numbers]
-        result.problems += (Problem(str(page.file), where[i], *LEAVES) for i in mistakes.outside)
+        for i in mistakes.outside:
+            result.report(Problem(str(page.file), where[i], *LEAVES))
         bad = dict(page.refused)
         for i in np.flatnonzero(drawn.area == 0).tolist():
             why = mistakes.unread.get(i)
             bad[page.numbers[i]] = f"it cannot be read ({why})" if why else "it covers no pixel"
         for number, what in sorted(bad.items()):
-            result.problems.append(Problem(str(page.file), f"shape {number}", what, "draw it anew or delete it"))
-        image = AnnotatedImage(page.name, page.image, instances_of(*_objects(page, drawn), ()))
-        result.splits.setdefault(page.split, []).append(image)
+            result.report(Problem(str(page.file), f"shape {number}", what, "draw it anew or delete it"))
+        result.add(page.split, page.name, page.image, instances_of(*_objects(page, drawn), ()))
     if not len(result) and all(problem.kind == "file" for problem in result.problems):
         raise UserError(f"{source} holds no LabelMe files (JSON with a list named shapes)")
-    return _with_categories(result, known, label_of)
+    return _with_categories(result.build(), known, label_of)
 
 
-def write_labelme(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
+def write_labelme(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
     """Write SPLIT/NAME.json beside the images, and classes.json with the data set's ids."""
     target.mkdir(parents=True, exist_ok=True)
     ids = [{"id": c.id, "name": c.name} for c in data.categories]
     (target / _CLASSES).write_text(json.dumps(ids), encoding="utf-8")
     for split, image in progress("writing", list(data.images())):
         copy_image(image, target / split / image.name)
-        height, width = image.targets.image_size
+        height, width = image.image_size
         content: dict[str, Any] = {
             "version": "5.5.0",
             "flags": {},
@@ -108,10 +102,11 @@ def write_labelme(target: Path, data: AnnotatedSet, progress: Progress = no_prog
 
 
 def _shapes(image: AnnotatedImage, categories: tuple[Category, ...]) -> list[dict[str, Any]]:
-    masks = masks_of(image.targets)
+    targets = image.targets
+    masks = masks_of(targets)
     polygons, bitmaps = masks.to_polygons(), masks.to_bitmaps()
     shapes = []
-    for i, (label, crowd) in enumerate(zip(image.targets.labels.tolist(), image.targets.crowd.tolist(), strict=True)):
+    for i, (label, crowd) in enumerate(zip(targets.labels.tolist(), targets.crowd.tolist(), strict=True)):
         outers, holes = polygons.outers[i], polygons.holes[i]
         shape: dict[str, Any] = {"label": categories[label].name, "group_id": None, "flags": {}, "description": ""}
         if crowd:
@@ -145,18 +140,13 @@ def _known_categories(path: Path) -> dict[str, Category]:
         raise UserError(f"{path} must be a list of objects with id and name") from None
 
 
-def _with_categories(data: AnnotatedSet, known: dict[str, Category], label_of: dict[str, int]) -> AnnotatedSet:
+def _with_categories(data: Dataset, known: dict[str, Category], label_of: dict[str, int]) -> Dataset:
     """Labels were numbered as they came; now further ones follow the known in alphabetical order, numbered on."""
     first = max((category.id for category in known.values()), default=0) + 1
     further = sorted(set(label_of) - set(known))
     categories = (*known.values(), *(Category(i, name) for i, name in enumerate(further, start=first)))
     place = {category.name: i for i, category in enumerate(categories)}
-    lookup = torch.tensor([place[name] for name in label_of], dtype=torch.int64)
-
-    def named(targets: Instances) -> Instances:
-        return replace(targets, labels=lookup[targets.labels], categories=categories)
-
-    return with_targets(data, categories, named)
+    return data.relabeled([place[name] for name in label_of], categories)
 
 
 def _pages(
@@ -271,3 +261,15 @@ def _read_mask(shape: dict[str, Any], points: NDArray[np.float64], size: tuple[i
         raise ValueError("a mask needs the two corners of its window")
     x, y = (round(float(v)) for v in points[0])
     return RLE.from_bitmaps((pixels > 0)[None]).shift(x, y, size)
+
+
+def _looks_like(source: Path) -> bool:
+    return source.is_dir() and any('"shapes"' in _head(path) for path in sorted(source.rglob("*.json"))[:20])
+
+
+def _head(path: Path) -> str:
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        return handle.read(1 << 16)
+
+
+FORMAT = Format("labelme", _looks_like, "JSON files with shapes", read_labelme, write_labelme)

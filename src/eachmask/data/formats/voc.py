@@ -17,17 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eachmask.data.dataset import (
-    AnnotatedImage,
-    AnnotatedSet,
-    Problem,
-    copy_image,
-    find_image,
-    instances_of,
-    masks_of,
-    named_categories,
-)
-from eachmask.data.formats.folder import painted
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.format import Format
+from eachmask.data.formats.painted import painted
+from eachmask.data.images.files import copy_image, find_image
+from eachmask.data.problems import Problem
+from eachmask.data.split import AnnotatedImage
+from eachmask.data.targets import instances_of, masks_of, named_categories
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.untrusted_xml import parse_xml, write_xml
 from eachmask.structures import RLE, Category, UserError
@@ -39,7 +36,7 @@ CLASSES = (
 """VOC's own twenty, ids 1..20."""
 
 
-def read_voc(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
+def read_voc(source: Path, progress: Progress = no_progress) -> Dataset:
     """Read a folder with JPEGImages, SegmentationObject, SegmentationClass and Annotations.
 
     Raises:
@@ -47,15 +44,13 @@ def read_voc(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
     """
     if not (source / "SegmentationObject").is_dir():
         raise UserError(f"{source} has no folder SegmentationObject: boxes alone are no masks")
-    result = AnnotatedSet(_read_categories(source), {})
+    result = DatasetBuilder(_read_categories(source))
     for split, name in progress("reading", _names(source)):
-        record = _read_image(source, name, split, result)
-        if record is not None:
-            result.splits.setdefault(split, []).append(record)
-    return result
+        _read_image(source, name, split, result)
+    return result.build()
 
 
-def write_voc(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
+def write_voc(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
     """Write the five folders; where objects overlap the smaller keeps the pixel."""
     wide = 0
     names: dict[str, list[str]] = {split: [] for split in data.splits}
@@ -87,10 +82,11 @@ def palette() -> list[int]:
 
 
 def _write_maps(target: Path, name: str, record: AnnotatedImage, categories: tuple[Category, ...]) -> bool:
-    numbers = painted(masks_of(record.targets))
-    ids = np.array([0, *(k + 1 for k in record.targets.labels.tolist())])
-    wide = len(record.targets) > 254 or len(categories) > 254
-    ids[1:][record.targets.crowd.numpy()] = 65535 if wide else 255
+    targets = record.targets
+    numbers = painted(masks_of(targets))
+    ids = np.array([0, *(k + 1 for k in targets.labels.tolist())])
+    wide = len(targets) > 254 or len(categories) > 254
+    ids[1:][targets.crowd.numpy()] = 65535 if wide else 255
     for folder, pixels in (("SegmentationObject", numbers), ("SegmentationClass", ids[numbers])):
         path = target / folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +100,8 @@ def _write_maps(target: Path, name: str, record: AnnotatedImage, categories: tup
 
 
 def _write_xml(target: Path, name: str, record: AnnotatedImage, categories: tuple[Category, ...]) -> None:
-    height, width = record.targets.image_size
+    targets = record.targets
+    height, width = targets.image_size
     root = Element("annotation")
     SubElement(root, "folder").text = target.name
     SubElement(root, "filename").text = f"{name}{Path(record.name).suffix}"
@@ -112,8 +109,8 @@ def _write_xml(target: Path, name: str, record: AnnotatedImage, categories: tupl
     for tag, value in (("width", width), ("height", height), ("depth", 3)):
         SubElement(size, tag).text = str(value)
     SubElement(root, "segmented").text = "1"
-    boxes = masks_of(record.targets).boxes().astype(int).tolist()
-    for box, label, crowd in zip(boxes, record.targets.labels.tolist(), record.targets.crowd.tolist(), strict=True):
+    boxes = masks_of(targets).boxes().astype(int).tolist()
+    for box, label, crowd in zip(boxes, targets.labels.tolist(), targets.crowd.tolist(), strict=True):
         entry = SubElement(root, "object")
         SubElement(entry, "name").text = categories[label].name
         for tag in ("truncated", "difficult", "crowd"):
@@ -166,7 +163,7 @@ def _read_map(path: Path) -> tuple[NDArray[np.int32], int]:
         raise UserError(f"{path} cannot be read ({error})") from None
 
 
-def _read_image(source: Path, name: str, split: str, result: AnnotatedSet) -> AnnotatedImage | None:
+def _read_image(source: Path, name: str, split: str, result: DatasetBuilder) -> None:
     file = source / "SegmentationObject" / f"{name}.png"
     try:
         numbers, void = _read_map(file)
@@ -175,12 +172,12 @@ def _read_image(source: Path, name: str, split: str, result: AnnotatedSet) -> An
         xml = source / "Annotations" / f"{name}.xml"
         listed = _objects(xml) if xml.is_file() else []
     except UserError as error:
-        result.problems.append(Problem(str(file), "", str(error), "restore the file", "file"))
-        return None
+        result.report(Problem(str(file), "", str(error), "restore the file", "file"))
+        return
     if kinds.shape != numbers.shape:
         what = "object and class map differ in size"
-        result.problems.append(Problem(str(file), "", what, "export both again", "size"))
-        return None
+        result.report(Problem(str(file), "", what, "export both again", "size"))
+        return
     numbers[numbers == void] = 0
     values = [int(v) for v in np.unique(numbers) if v > 0]
     masks = RLE.from_label_map(numbers)
@@ -196,7 +193,7 @@ def _read_image(source: Path, name: str, split: str, result: AnnotatedSet) -> An
             label = label_of[own]
         else:
             what = "its class is neither in the class map nor in the XML"
-            result.problems.append(Problem(str(file), f"object {value}", what, "paint its class", "category"))
+            result.report(Problem(str(file), f"object {value}", what, "paint its class", "category"))
             continue
         keep.append(i)
         labels.append(label)
@@ -204,7 +201,7 @@ def _read_image(source: Path, name: str, split: str, result: AnnotatedSet) -> An
     image = find_image(source / "JPEGImages", name) or source / "JPEGImages" / f"{name}.jpg"
     targets = instances_of(masks[keep], labels, crowd, result.categories)
     own_name = name.removeprefix(f"{split}__")
-    return AnnotatedImage(f"{own_name}{image.suffix}", image, targets)
+    result.add(split, f"{own_name}{image.suffix}", image, targets)
 
 
 def _objects(path: Path) -> list[tuple[str, bool]]:
@@ -220,3 +217,10 @@ def _majority(numbers: NDArray[np.int32], kinds: NDArray[np.int32], void: int) -
     pairs, count = np.unique(numbers[chosen].astype(np.int64) * base + kinds[chosen], return_counts=True)
     order = np.argsort(count, kind="stable")
     return {int(pair // base): int(pair % base) for pair in pairs[order]}
+
+
+def _looks_like(source: Path) -> bool:
+    return (source / "SegmentationObject").is_dir()
+
+
+FORMAT = Format("voc", _looks_like, "a folder SegmentationObject", read_voc, write_voc)

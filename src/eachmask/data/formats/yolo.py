@@ -16,18 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.dataset import (
-    AnnotatedImage,
-    AnnotatedSet,
-    Problem,
-    copy_image,
-    image_files,
-    image_size,
-    instances_of,
-    masks_of,
-    only_boxes,
-)
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
+from eachmask.data.images.files import copy_image, image_files, image_size
+from eachmask.data.problems import Problem, only_boxes
+from eachmask.data.targets import instances_of, masks_of
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Category, Masks, UserError
 
@@ -47,7 +42,7 @@ class _Listed(NamedTuple):
     """Whether it is a folder with all its images, and not a list of some."""
 
 
-def read_yolo(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
+def read_yolo(source: Path, progress: Progress = no_progress) -> Dataset:
     """Read a folder with data.yaml, or the yaml file itself.
 
     Raises:
@@ -56,19 +51,21 @@ def read_yolo(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
     yaml_path = _yaml_path(source)
     content = _load_yaml(yaml_path)
     categories = _categories(content, yaml_path)
-    result = AnnotatedSet(categories, {})
+    result = DatasetBuilder(categories)
     pose = _numbers_of_pose(content, yaml_path, result.problems)
-    for split, listed in _split_images(content, yaml_path, result.problems):
+    named = list(_split_images(content, yaml_path, result.problems))
+    for split, listed in named:
+        result.add_split(split)
         pages = _pages(progress("reading", listed.files), len(categories), pose, result.problems)
-        result.splits.setdefault(split, []).extend(_images(pages, listed.base, categories, result.problems))
+        _add(result, split, pages, listed.base)
         if listed.whole:
             result.problems += _without_image(listed)
-    if not result.splits:
+    if not named:
         raise UserError(f"{yaml_path} names no folder of images: add train: images/train")
-    return result
+    return result.build()
 
 
-def write_yolo(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
+def write_yolo(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
     """Write data.yaml, images/SPLIT and labels/SPLIT; returns notes on what the format cannot say."""
     joined = crowds = 0
     for split, record in progress("writing", list(data.images())):
@@ -158,7 +155,7 @@ def _write_lines(path: Path | None, lines: Sequence[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _write_yaml(path: Path, data: AnnotatedSet) -> None:
+def _write_yaml(path: Path, data: Dataset) -> None:
     import yaml
 
     content: dict[str, Any] = {split: f"images/{split}" for split in data.splits}
@@ -308,21 +305,14 @@ def _pages(
     problems += only_boxes(folder, num_boxes)
 
 
-def _images(
-    pages: Iterable[tuple[Labelled, Rows, Size]],
-    base: Path,
-    categories: tuple[Category, ...],
-    problems: list[Problem],
-) -> Iterator[AnnotatedImage]:
-    for (path, where, labels, crowd), drawn, mistakes in rasterize_readable(pages):
+def _add(result: DatasetBuilder, split: str, pages: Iterable[tuple[Labelled, Rows, Size]], base: Path) -> None:
+    for (path, where, labels, crowd), masks, mistakes in rasterize_readable(pages):
         empty = "it covers no pixel", "delete the line", "empty"
-        for i, what in [(i, empty) for i in np.flatnonzero(drawn.area == 0)] + [(i, LEAVES) for i in mistakes.outside]:
+        for i, what in [(i, empty) for i in np.flatnonzero(masks.area == 0)] + [(i, LEAVES) for i in mistakes.outside]:
             file, number = where[i]
-            problems.append(Problem(str(file), f"line {number}", *what))
-        targets = instances_of(drawn, labels, crowd, categories)
-        yield AnnotatedImage(
-            path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name, path, targets
-        )
+            result.report(Problem(str(file), f"line {number}", *what))
+        name = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
+        result.add(split, name, path, instances_of(masks, labels, crowd, result.categories))
 
 
 def _parse(line: str, size: Size, num_classes: int, pose: int | None) -> tuple[int, list[float]]:
@@ -351,3 +341,10 @@ def _parse(line: str, size: Size, num_classes: int, pose: int | None) -> tuple[i
         raise ValueError("its coordinates are pixels, but must be shares of width and height, 0..1")
     pixels: list[float] = (values.reshape(-1, 2) * np.array([size[1], size[0]])).ravel().tolist()
     return label, pixels
+
+
+def _looks_like(source: Path) -> bool:
+    return source.suffix.lower() in (".yaml", ".yml") if source.is_file() else any(source.glob("*.y*ml"))
+
+
+FORMAT = Format("yolo", _looks_like, "data.yaml", read_yolo, write_yolo)

@@ -1,26 +1,30 @@
-"""COCO data sets as folders, read without stopping at what is broken.
+"""COCO data sets read: every instances file of a folder, each a split; what cannot be used is named and left out.
 
-:class:`eachmask.data.formats.coco.CocoDataset` reads one file strictly, for training; here every instances file of a
-folder is read, and each annotation that cannot be used is named and left out.
+The one reader of the format: lenient for training, strict for measuring, where a data set is as its makers meant it or
+is not measured at all.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eachmask.data.dataset import AnnotatedImage, AnnotatedSet, Problem, copy_image, image_size, only_boxes, safe_name
-from eachmask.data.formats import coco
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats import coco_fields as fields
 from eachmask.data.formats.segmentations import LEAVES, Mistakes, Rasterized, Rows, Size, rasterize_readable
+from eachmask.data.images.files import image_size, safe_name
+from eachmask.data.packed import Records
+from eachmask.data.problems import Problem, only_boxes
 from eachmask.files.json_lists import JsonList, read_object
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Category, Instances, UserError
@@ -37,7 +41,7 @@ def find_coco_files(source: Path) -> list[Path]:
         found = sorted(folder.glob("instances*.json")) or [p for p in sorted(folder.glob("*.json")) if _is_coco(p)]
         if found:
             return found
-    return sorted(source.glob("*/_annotations.coco.json"))
+    return sorted(source.glob("*/_annotations.fields.json"))
 
 
 def _is_coco(path: Path) -> bool:
@@ -46,8 +50,15 @@ def _is_coco(path: Path) -> bool:
     return '"images"' in text and '"annotations"' in text and '"file_name"' in text
 
 
-def read_coco_folder(source: Path, progress: Progress = no_progress) -> AnnotatedSet:
-    """Read all instances files; each is a split, named after its file.
+def read_coco(
+    source: Path, progress: Progress = no_progress, *, images: Path | None = None, strict: bool = False
+) -> Dataset:
+    """Read all instances files of a folder, or one; each is a split, named after its file.
+
+    Args:
+        images: the folder that the names of images start from, where it is none of the usual.
+        strict: the first annotation or image that cannot be used is an error, with the sentence that else describes
+            the problem.
 
     Raises:
         UserError: there is no instances file, or none of them is JSON of the known make.
@@ -55,7 +66,7 @@ def read_coco_folder(source: Path, progress: Progress = no_progress) -> Annotate
     files = find_coco_files(source)
     if not files:
         raise UserError(f"{source} holds no COCO instances file: name it instances_train.json")
-    result = AnnotatedSet((), {})
+    builder = DatasetBuilder(strict=strict)
     contents = {}
     for path in progress("parsing", files):
         try:
@@ -63,18 +74,18 @@ def read_coco_folder(source: Path, progress: Progress = no_progress) -> Annotate
         except UserError as error:
             if len(files) == 1:
                 raise
-            result.problems.append(Problem(str(path), "", str(error), "the other files are read", "file"))
+            builder.report(Problem(str(path), "", str(error), "the other files are read", "file"))
     if not contents:
-        raise UserError(result.problems[0].what)
-    result.categories = _joined_categories(contents)
+        raise UserError(builder.problems[0].what)
+    builder.categories = _joined_categories(contents)
     for content in contents.values():
-        for key, fields in coco.read_category_fields(content["categories"]).items():
-            result.category_fields.setdefault(key, fields)
+        for key, more in fields.read_category_fields(content["categories"]).items():
+            builder.category_fields.setdefault(key, more)
     for path, content in contents.items():
         split = _split_name(path)
-        reader = _Reader(path, _image_folders(path, split), result.categories, result.problems)
-        result.splits.setdefault(split, []).extend(reader.images(content, progress))
-    return result
+        folders = _image_folders(path, split) if images is None else (images, path.parent)
+        _Reader(path, split, folders, builder).read(content, progress)
+    return builder.build()
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -86,47 +97,11 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_coco_folder(target: Path, data: AnnotatedSet, progress: Progress = no_progress) -> list[str]:
-    """Write instances_SPLIT.json and images/SPLIT; the format holds everything."""
-    target.mkdir(parents=True, exist_ok=True)
-    for split, image in progress("writing", list(data.images())):
-        copy_image(image, target / "images" / split / image.name)
-    for split, images in data.splits.items():
-        if images:
-            coco.write_coco(
-                target / f"instances_{split}.json",
-                _Samples(images, data.categories),
-                image_fields=[p.fields for p in images],
-                category_fields=data.category_fields,
-            )
-    return []
-
-
-class _Samples(Sequence[tuple[str, Instances]]):
-    """Names and objects of images; the objects are unpacked one image at a time."""
-
-    def __init__(self, images: Sequence[AnnotatedImage], categories: tuple[Category, ...]) -> None:
-        self._images, self._categories = images, categories
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[str, Instances]: ...
-    @overload
-    def __getitem__(self, index: slice) -> _Samples: ...
-    def __getitem__(self, index: int | slice) -> tuple[str, Instances] | _Samples:
-        if isinstance(index, slice):
-            return _Samples(self._images[index], self._categories)
-        image = self._images[index]
-        return image.name, replace(image.targets, categories=self._categories)
-
-
 def _joined_categories(contents: dict[Path, dict[str, Any]]) -> tuple[Category, ...]:
     """The categories of all files; an id must mean the same everywhere."""
     by_id: dict[int, Category] = {}
     for path, content in contents.items():
-        for category in coco.read_categories(content["categories"], path):
+        for category in fields.read_categories(content["categories"], path):
             known = by_id.setdefault(category.id, category)
             if known.name != category.name:
                 raise UserError(
@@ -137,7 +112,7 @@ def _joined_categories(contents: dict[Path, dict[str, Any]]) -> tuple[Category, 
 
 
 def _split_name(path: Path) -> str:
-    name = path.parent.name if path.name == "_annotations.coco.json" else path.stem
+    name = path.parent.name if path.name == "_annotations.fields.json" else path.stem
     words = [w for w in re.split(r"[^a-z]+", name.lower().replace("instances", "")) if w]
     return next((w for w in words if w in _SPLITS), "all")
 
@@ -166,45 +141,50 @@ class _Annotations(JsonList):
 
     def append(self, begin: int, end: int, entry: Any) -> None:
         super().append(begin, end, entry)
-        if not _has_an_id(entry) or not isinstance(entry.get("image_id"), int | str):
+        owner = fields.plain_id(entry.get("image_id")) if _has_an_id(entry) else None
+        if owner is None:
             self.owners.append(-1)
             return
         if entry.get("id") in self._ids:
             self.same_id.append(len(self.owners))
         self._ids.add(entry.get("id"))
-        self.owners.append(self.images.setdefault(entry["image_id"], len(self.images)))
+        self.owners.append(self.images.setdefault(owner, len(self.images)))
 
 
 def _has_an_id(row: Any) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("id"), int | str | None)
+    return isinstance(row, dict) and isinstance(row.get("id"), int | float | str | None)
 
 
 @dataclass
 class _Reader:
     file: Path
+    split: str
     folders: tuple[Path, Path]
-    categories: tuple[Category, ...]
-    problems: list[Problem]
+    builder: DatasetBuilder
     refused: set[int | str] = field(default_factory=set)
     """Images whose entries cannot be used."""
 
-    def images(self, content: dict[str, Any], progress: Progress) -> Iterator[AnnotatedImage]:
-        records = coco.Records(self._records(content["images"]))
+    def read(self, content: dict[str, Any], progress: Progress) -> None:
+        """All images of the file, with their annotations."""
+        self.builder.add_split(self.split)
+        records = Records(self._records(content["images"]))
         annotations: _Annotations = content["annotations"]
-        places, first = self._by_image(annotations, {record["id"]: i for i, record in enumerate(records)})
-        label_of = {category.id: label for label, category in enumerate(self.categories)}
+        known = {fields.plain_id(record["id"]): i for i, record in enumerate(records)}
+        places, first = self._by_image(annotations, known)
+        label_of = {category.id: label for label, category in enumerate(self.builder.categories)}
         num_boxes = 0
 
         def pages() -> Iterator[tuple[tuple[dict[str, Any], list[dict[str, Any]]], Rows, Size]]:
             for i, record in enumerate(progress("reading", records)):
                 own = annotations.take(places[first[i] : first[i + 1]].tolist())
-                rows = list(self._of_known_class(own, label_of))
+                rows = list(self._of_known_class(own, label_of, record))
                 yield (record, rows), rows, (record["height"], record["width"])
 
-        for (record, rows), drawn, mistakes in rasterize_readable(pages()):
-            num_boxes += sum(not row.get("segmentation") for row in compress(rows, (drawn.area > 0).tolist()))
-            yield self._image(record, rows, drawn, mistakes, label_of)
-        self.problems += only_boxes(self.file, num_boxes)
+        for (record, rows), masks, mistakes in rasterize_readable(pages()):
+            num_boxes += sum(not fields.outline_of(row) for row in compress(rows, (masks.area > 0).tolist()))
+            self._add(record, rows, masks, mistakes, label_of)
+        for problem in only_boxes(self.file, num_boxes):
+            self.builder.report(problem)
 
     def _by_image(
         self, annotations: _Annotations, image: Mapping[Any, int]
@@ -218,7 +198,7 @@ class _Reader:
                 self._problem(row, "another annotation has the same id", "number them anew", "duplicate id", "warning")
             elif not _has_an_id(row):
                 self._problem(row, "it is no annotation with an id", "mend or delete it", "annotation")
-            elif isinstance(key := row.get("image_id"), int | str) and key in self.refused:
+            elif fields.plain_id(row.get("image_id")) in self.refused:
                 self._problem(row, "the entry of its image cannot be used", "mend that entry", "orphan")
             else:
                 self._problem(row, "its image is not in the list of images", "add the image or delete it", "orphan")
@@ -227,22 +207,23 @@ class _Reader:
         return order, ends[1:]
 
     def _records(self, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
-        ids: set[Any] = set()
+        ids: set[int | str] = set()
         names: set[str] = set()
-        for number, row in enumerate(map(coco.with_file_name, rows), start=1):
+        for number, row in enumerate(map(fields.with_file_name, rows), start=1):
             try:
-                key, name = row["id"], safe_name(str(row["file_name"]), self.file)
-                hash(key)
+                key, name = fields.plain_id(row["id"]), safe_name(str(row["file_name"]), self.file)
+                if key is None:
+                    raise ValueError
                 height, width = self._size(row, name)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 reason = str(error) if isinstance(error, UserError) else "id, file_name, width or height is missing"
-                self.problems.append(Problem(str(self.file), f"image {number}", reason, "mend its entry", "image"))
-                if isinstance(row, dict) and isinstance(row.get("id"), int | str):
-                    self.refused.add(row["id"])
+                self.builder.report(Problem(str(self.file), f"image {number}", reason, "mend its entry", "image"))
+                if isinstance(row, dict) and (key := fields.plain_id(row.get("id"))) is not None:
+                    self.refused.add(key)
                 continue
             if key in ids or name in names or height < 1 or width < 1:
                 what = "its size is no size" if key not in ids and name not in names else "it is listed twice"
-                self.problems.append(Problem(str(self.file), f"image {key}", what, "mend its entry", "duplicate id"))
+                self.builder.report(Problem(str(self.file), f"image {key}", what, "mend its entry", "duplicate id"))
                 continue
             ids.add(key)
             names.add(name)
@@ -252,79 +233,90 @@ class _Reader:
         """(height, width) as the entry says, or, where it says neither, those of the file."""
         if row.get("height") is not None or row.get("width") is not None:
             return int(row["height"]), int(row["width"])
-        size = image_size(coco.image_file(name, self.folders))
+        size = image_size(fields.image_file(name, self.folders))
         what, remedy = "it has neither width nor height", f"those of the file are taken, {size[1]} x {size[0]}"
-        self.problems.append(Problem(str(self.file), f"image {row['id']}", what, remedy, "image", "warning"))
+        self.builder.report(Problem(str(self.file), f"image {row['id']}", what, remedy, "image", "warning"))
         return size
 
-    def _image(
+    def _add(
         self,
         record: dict[str, Any],
         rows: list[dict[str, Any]],
-        drawn: Rasterized,
+        masks: Rasterized,
         mistakes: Mistakes,
         label_of: Mapping[int, int],
-    ) -> AnnotatedImage:
-        some = drawn.area > 0
+    ) -> None:
+        some = masks.area > 0
+        self._name_unusable(record, rows, some, mistakes)
+        rows = list(compress(rows, some.tolist()))
+        self._check_boxes(rows, masks.boxes[some], record)
+        points = self._keypoints(rows)
+        targets = Instances(
+            image_size=masks.masks.size,
+            boxes=torch.from_numpy(masks.boxes[some]),
+            masks=masks.masks if some.all() else masks.masks[some],
+            labels=torch.tensor([label_of[row["category_id"]] for row in rows], dtype=torch.int64),
+            crowd=torch.tensor([fields.is_crowd(row) for row in rows], dtype=torch.bool),
+            keypoints=None if points is None else torch.from_numpy(points),
+        )
+        path = fields.image_file(record["file_name"], self.folders)
+        name = path.relative_to(self.folders[0]).as_posix() if path.is_relative_to(self.folders[0]) else ""
+        self.builder.add(
+            self.split,
+            name or record["file_name"],
+            path,
+            targets,
+            object_ids=[str(row.get("id")) for row in rows],
+            stated=np.array([(*fields.box_of(row), fields.area_of(row)) for row in rows]).reshape(-1, 5),
+            entry=fields.image_entry(record, name),
+        )
+
+    def _name_unusable(
+        self, record: dict[str, Any], rows: list[dict[str, Any]], some: NDArray[np.bool_], mistakes: Mistakes
+    ) -> None:
         for i in np.flatnonzero(~some).tolist():
             row = rows[i]
             if i in mistakes.unread:
                 what = f"its segmentation cannot be read ({mistakes.unread[i]})"
-                self._problem(row, what, "draw it anew or delete it")
+                self._problem(row, what, "draw it anew or delete it", record=record)
                 continue
             few = all(len(ring) < 6 for ring in row["segmentation"]) if isinstance(row.get("segmentation"), list) else 0
             what = "its outline has fewer than three points" if few else "it covers no pixel of the image"
-            self._problem(row, what, "delete it or draw it anew", "empty")
+            self._problem(row, what, "delete it or draw it anew", "empty", record=record)
         for i in mistakes.outside:
-            self._problem(rows[i], *LEAVES)
-        rows = list(compress(rows, some.tolist()))
-        self._check_boxes(rows, drawn.boxes[some], record)
-        points = self._keypoints(rows)
-        targets = Instances(
-            image_size=drawn.masks.size,
-            boxes=torch.from_numpy(drawn.boxes[some]),
-            masks=drawn.masks if some.all() else drawn.masks[some],
-            labels=torch.tensor([label_of[row["category_id"]] for row in rows], dtype=torch.int64),
-            crowd=torch.tensor([coco.is_crowd(row) for row in rows], dtype=torch.bool),
-            keypoints=None if points is None else torch.from_numpy(points),
-            categories=self.categories,
-        )
-        ids = tuple(str(row.get("id")) for row in rows)
-        fields = coco.read_image_fields(record)
-        name, (folder, _) = record["file_name"], self.folders
-        place = coco.image_file(name, self.folders)
-        name = place.relative_to(folder).as_posix() if place.is_relative_to(folder) else name
-        return AnnotatedImage(name, place, targets, ids, fields)
+            self._problem(rows[i], *LEAVES, record=record)
 
-    def _of_known_class(self, rows: list[dict[str, Any]], label_of: dict[int, int]) -> Iterator[dict[str, Any]]:
+    def _of_known_class(
+        self, rows: list[dict[str, Any]], label_of: Mapping[int, int], record: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
         for row in rows:
-            number = coco.whole_number(row.get("category_id"))
+            number = fields.whole_number(row.get("category_id"))
             if number in label_of:
                 yield row if isinstance(row["category_id"], int) else {**row, "category_id": number}
             else:
                 what = f"category_id {row.get('category_id')} is not among the categories"
-                self._problem(row, what, "add the category or mend the id", "category")
+                self._problem(row, what, "add the category or mend the id", "category", record=record)
 
     def _keypoints(self, rows: list[dict[str, Any]]) -> NDArray[np.float32] | None:
         """Those that can be read; the others are named."""
         try:
-            return coco.packed_keypoints(rows)
+            return fields.packed_keypoints(rows)
         except (TypeError, ValueError):
             pass
         readable = []
         for row in rows:
             try:
-                coco.packed_keypoints([row])
+                fields.packed_keypoints([row])
                 readable.append(row)
             except (TypeError, ValueError):
                 what, remedy = "its keypoints cannot be read", "write x, y and visibility of each, or none"
                 self._problem(row, what, remedy, "keypoints")
                 readable.append({**row, "keypoints": None})
-        return coco.packed_keypoints(readable)
+        return fields.packed_keypoints(readable)
 
     def _check_boxes(self, rows: list[dict[str, Any]], tight: Any, record: dict[str, Any]) -> None:
         height, width = record["height"], record["width"]
-        box = np.array([coco.box_of(row) for row in rows], np.float64).reshape(-1, 4)
+        box = np.array([fields.box_of(row) for row in rows], np.float64).reshape(-1, 4)
         (x, y, w, h), remedy = box.T, "the box of its mask is taken"
         given = np.isfinite(box).all(1)
         flat = given & ((w <= 0) | (h <= 0))
@@ -333,16 +325,32 @@ class _Reader:
         another = given & ~flat & ~outside & (gap > np.maximum(5, 0.1 * np.maximum(w, h)))
         for i in np.flatnonzero(~given | flat | outside | another):
             if flat[i]:
-                self._problem(rows[i], f"its box {w[i]:g} x {h[i]:g} is degenerate", remedy, "degenerate box")
+                self._problem(
+                    rows[i], f"its box {w[i]:g} x {h[i]:g} is degenerate", remedy, "degenerate box", record=record
+                )
             elif outside[i]:
-                self._problem(rows[i], "its box leaves the image", remedy, "outside", "warning")
+                self._problem(rows[i], "its box leaves the image", remedy, "outside", "warning", record=record)
             elif another[i]:
-                self._problem(rows[i], "its box does not fit its mask", remedy, "box and mask", "warning")
+                self._problem(
+                    rows[i], "its box does not fit its mask", remedy, "box and mask", "warning", record=record
+                )
             else:
-                self._problem(rows[i], "it has no box of four numbers", remedy, "degenerate box", "warning")
+                self._problem(
+                    rows[i], "it has no box of four numbers", remedy, "degenerate box", "warning", record=record
+                )
 
-    def _problem(self, row: Any, what: str, remedy: str, kind: str = "segmentation", severity: str = "error") -> None:
+    def _problem(
+        self,
+        row: Any,
+        what: str,
+        remedy: str,
+        kind: str = "segmentation",
+        severity: str = "error",
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         name = f"annotation {row.get('id')}" if isinstance(row, dict) else "an annotation"
-        if isinstance(row, dict) and row.get("image_id") is not None:
+        if record is None and isinstance(row, dict) and row.get("image_id") is not None:
             name += f" of image {row['image_id']}"
-        self.problems.append(Problem(str(self.file), name, what, remedy, kind, severity))
+        elif record is not None:
+            name += f" of {record['file_name']}"
+        self.builder.report(Problem(str(self.file), name, what, remedy, kind, severity))

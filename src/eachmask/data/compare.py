@@ -1,0 +1,110 @@
+"""What one data set holds of another, object by object and pixel by pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eachmask.data.dataset import Dataset
+from eachmask.data.split import AnnotatedImage
+from eachmask.data.targets import masks_of
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import Instances
+
+
+@dataclass
+class Loss:
+    """What the target holds of the source, measured by reading it back."""
+
+    images: int = 0
+    images_missing: int = 0
+    objects: int = 0
+    objects_missing: int = 0
+    objects_changed: int = 0
+    """Objects whose pixels differ."""
+    objects_added: int = 0
+    pixels: int = 0
+    """Pixels of all objects of the source."""
+    pixels_lost: int = 0
+    pixels_added: int = 0
+    mean_iou: float = 1.0
+    """Over all objects of the source; a missing one counts 0."""
+    min_iou: float = 1.0
+    class_changed: int = 0
+    crowd: int = 0
+    crowd_lost: int = 0
+    keypoints_lost: int = 0
+    """Objects whose keypoints are gone."""
+
+    @property
+    def exact(self) -> bool:
+        """Nothing is lost, added or changed."""
+        gone = self.images_missing + self.objects_missing + self.objects_changed + self.objects_added
+        return gone + self.class_changed + self.crowd_lost + self.keypoints_lost == 0
+
+
+def compare(
+    before: Dataset, after: Dataset, progress: Progress = no_progress
+) -> tuple[Loss, list[tuple[str, int, float]]]:
+    """What ``after`` holds of ``before``, and the objects that changed most (image, number from 1, IoU)."""
+    written = {_key(split, image): image for split, image in after.images()}
+    loss, ious, worst = Loss(), [], []
+    for split, image in progress("comparing", list(before.images())):
+        loss.images += 1
+        there = written.get(_key(split, image))
+        loss.images_missing += there is None
+        targets, other = image.targets, None if there is None else there.targets
+        if other is None or other.image_size != targets.image_size:
+            other = Instances.empty(targets.image_size)
+        own = _compare_targets(targets, other, (before, after), loss)
+        ious.append(own)
+        worst += [(f"{split}/{image.name}", i + 1, float(v)) for i, v in enumerate(own) if v < 1]
+    joined = np.concatenate([np.zeros(0), *ious])
+    if len(joined):
+        loss.mean_iou, loss.min_iou = float(joined.mean()), float(joined.min())
+    return loss, sorted(worst, key=lambda row: row[2])
+
+
+def _key(split: str, image: AnnotatedImage) -> tuple[str, str]:
+    return split.casefold(), image.stem.replace("/", "__")
+
+
+def _compare_targets(here: Instances, there: Instances, sets: tuple[Dataset, Dataset], loss: Loss) -> Any:
+    """(N,) IoU of each object with its counterpart; adds to ``loss``."""
+    own, other = masks_of(here), masks_of(there)
+    names = [_class_names(sets[0], here), _class_names(sets[1], there)]
+    crowds = [here.crowd.tolist(), there.crowd.tolist()]
+    area, area_there = own.area(), other.area()
+    overlaps = own.overlaps(other)
+    iou = overlaps.pixels / (area[overlaps.rows] + area_there[overlaps.columns] - overlaps.pixels)
+    # of equal masks the one of the same class, and then of the same place in the list, is the counterpart
+    pairs = list(zip(overlaps.rows.tolist(), overlaps.columns.tolist(), strict=True))
+    alike = [(names[0][i] == names[1][j]) + (crowds[0][i] == crowds[1][j]) for i, j in pairs]
+    order = np.lexsort((np.abs(overlaps.rows - overlaps.columns), -np.array(alike, np.float64), -iou))
+    partner = np.full(len(own), -1)
+    result, common, used = np.zeros(len(own)), np.zeros(len(own), np.int64), set()
+    for k in order:
+        i, j = pairs[k]
+        if partner[i] < 0 and j not in used:
+            partner[i], result[i], common[i] = j, iou[k], overlaps.pixels[k]
+            used.add(j)
+    met = partner >= 0
+    loss.objects += len(own)
+    loss.objects_missing += int((~met).sum())
+    loss.objects_changed += int((met & (result < 1)).sum())
+    loss.objects_added += len(other) - len(used)
+    loss.pixels += int(area.sum())
+    loss.pixels_lost += int((area - common).sum())
+    loss.pixels_added += int((area_there[partner[met]] - common[met]).sum())
+    loss.class_changed += sum(names[0][i] != names[1][partner[i]] for i in np.flatnonzero(met))
+    loss.crowd += sum(crowds[0])
+    loss.crowd_lost += sum(crowds[0][i] and not (met[i] and crowds[1][partner[i]]) for i in range(len(own)))
+    if here.keypoints is not None and there.keypoints is None:
+        loss.keypoints_lost += int((here.keypoints[:, :, 2] > 0).any(1).sum())
+    return result
+
+
+def _class_names(data: Dataset, targets: Instances) -> list[str]:
+    return [data.categories[label].name for label in targets.labels.tolist()]

@@ -1,0 +1,65 @@
+"""``objects.csv`` (ours) beside masks: what class each is of, and whether it is a crowd region.
+
+Columns split, image, number, category_id, category, crowd. Programs that do not know it lose only that.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eachmask.data.dataset import Dataset
+from eachmask.data.targets import instances_of
+from eachmask.structures import RLE, Category, Instances, UserError
+
+_COLUMNS = ("split", "image", "number", "category_id", "category", "crowd")
+
+
+@dataclass
+class ClassTable:
+    categories: tuple[Category, ...] = (Category(1, "object"),)
+    rows: dict[tuple[str, str, int], tuple[int, bool]] = field(default_factory=dict)
+    """(split, image, number) -> label, crowd."""
+
+    def targets(self, split: str, name: str, masks: dict[int, RLE]) -> Instances:
+        joined = RLE.cat(list(masks.values()))
+        known = [self.rows.get((split, name, n), (0, False)) for n, mask in masks.items() for _ in range(len(mask))]
+        return instances_of(joined, [k for k, _ in known], [c for _, c in known], self.categories)
+
+
+def read_table(source: Path) -> ClassTable:
+    path = source / "objects.csv"
+    if not path.is_file():
+        return ClassTable()
+    table = ClassTable(())
+    label_of: dict[Category, int] = {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as handle:
+            for row in csv.DictReader(handle):
+                category = Category(int(row["category_id"]), row["category"])
+                label = label_of.setdefault(category, len(label_of))
+                if row["image"]:  # rows without one only introduce a category
+                    key = (row["split"], row["image"], int(row["number"]))
+                    table.rows[key] = (label, row["crowd"] == "1")
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} must have the columns {', '.join(_COLUMNS)}") from None
+    table.categories = tuple(label_of)
+    return table
+
+
+def write_table(target: Path, data: Dataset) -> None:
+    rows: list[Sequence[Any]] = [("", "", "", c.id, c.name, 0) for c in data.categories]
+    for split, image in data.images():
+        targets = image.targets
+        pairs = zip(targets.labels.tolist(), targets.crowd.tolist(), strict=True)
+        for number, (label, crowd) in enumerate(pairs, start=1):
+            category = data.categories[label]
+            rows.append((split, image.name, number, category.id, category.name, int(crowd)))
+    target.mkdir(parents=True, exist_ok=True)
+    with open(target / "objects.csv", "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(rows)

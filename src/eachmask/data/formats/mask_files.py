@@ -1,0 +1,113 @@
+"""One file per mask, as in the Data Science Bowl 2018: ``SPLIT/ID/images/ID.*`` and ``SPLIT/ID/masks/*.png``.
+
+Without SPLIT it is read as well. What class an object is of says ``objects.csv``
+(:mod:`~eachmask.data.formats.class_table`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.class_table import read_table, write_table
+from eachmask.data.formats.format import Format
+from eachmask.data.images.files import copy_image, image_files, image_size
+from eachmask.data.problems import Problem
+from eachmask.data.targets import masks_of
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import RLE, UserError
+
+
+def read_mask_files(source: Path, progress: Progress = no_progress) -> Dataset:
+    """Read folders ID/images and ID/masks, at any depth.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    table = read_table(source)
+    result = DatasetBuilder(table.categories)
+    for folder in progress("reading", sorted(p.parent for p in source.rglob("masks") if p.is_dir())):
+        images = image_files(folder / "images") if (folder / "images").is_dir() else []
+        if len(images) != 1:
+            what = f"images/ holds {len(images)} images instead of one"
+            result.report(Problem(str(folder), "", what, "leave the one that the masks belong to", "image"))
+            continue
+        relative = folder.relative_to(source)
+        split = relative.parts[0] if len(relative.parts) > 1 else "all"
+        inner = Path(*relative.parts[1:]) if len(relative.parts) > 1 else relative
+        name = f"{inner.as_posix()}{images[0].suffix}"
+        masks = dict(_read_masks(folder / "masks", images[0], result.problems))
+        if not masks:
+            what, remedy = "neither the image nor a mask can be read", "restore the image or delete its folder"
+            result.report(Problem(str(images[0]), "", what, remedy, "image"))
+            continue
+        result.add(split, name, images[0], table.targets(split, name, masks))
+    if not len(result):
+        raise UserError(f"{source} holds no folders ID/images and ID/masks")
+    return result.build()
+
+
+def write_mask_files(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
+    """Write SPLIT/ID/images and SPLIT/ID/masks/00001.png ... (8-bit, 0 and 255), and objects.csv."""
+    for split, image in progress("writing", list(data.images())):
+        folder = target / split / image.stem
+        copy_image(image, folder / "images" / Path(image.name).name)
+        (folder / "masks").mkdir(parents=True, exist_ok=True)
+        height, width = image.image_size
+        bitmaps = masks_of(image.targets).to_bitmaps()
+        for i, (crop, (x, y)) in enumerate(zip(bitmaps.crops, bitmaps.origins.tolist(), strict=True), start=1):
+            canvas = np.zeros((height, width), np.uint8)
+            canvas[y : y + crop.shape[0], x : x + crop.shape[1]] = crop * np.uint8(255)
+            (folder / "masks" / f"{i:05d}.png").write_bytes(bytes(cv2.imencode(".png", canvas)[1]))
+    write_table(target, data)
+    return []
+
+
+def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[tuple[int, RLE]]:
+    """Number of each mask and the mask; where there is none, 0 and none, if the size of the image is known."""
+    try:
+        size = image_size(image)
+    except UserError:
+        size = None  # told where the image is looked at
+    files = image_files(folder)
+    some = False
+    for number, file in zip(_numbers(files), files, strict=True):
+        pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED) if file.stat().st_size else None
+        if pixels is None:
+            problems.append(Problem(str(file), "", "it cannot be decoded", "draw the mask anew", "truncated"))
+            continue
+        size = size or pixels.shape[:2]
+        if pixels.shape[:2] != size:
+            what = f"it is {pixels.shape[1]} x {pixels.shape[0]}, the image {size[1]} x {size[0]}"
+            problems.append(Problem(str(file), "", what, "export the mask at the size of the image", "size"))
+            continue
+        inside = np.asarray(pixels[..., :3].any(2) if pixels.ndim == 3 else pixels > 0)[None]
+        if not inside.any():
+            problems.append(Problem(str(file), "", "the mask is empty", "delete the file", "empty"))
+            continue
+        some = True
+        yield number, RLE.from_bitmaps(inside)
+    if size is not None and not some:
+        yield 0, RLE.empty((int(size[0]), int(size[1])))
+
+
+def _numbers(files: Sequence[Path]) -> Iterator[int]:
+    """The number that each file's name is; files of other names, or of one that was there, are numbered on."""
+    own = [int(file.stem) if file.stem.isdecimal() and len(file.stem) < 7 else 0 for file in files]
+    following, taken = count(max(own, default=0) + 1), {0}
+    for number in own:
+        yield next(following) if number in taken else number
+        taken.add(number)
+
+
+def _looks_like(source: Path) -> bool:
+    return any(path.is_dir() for pattern in ("*/masks", "*/*/masks") for path in source.glob(pattern))
+
+
+FORMAT = Format("mask-files", _looks_like, "folders ID/images and ID/masks", read_mask_files, write_mask_files)

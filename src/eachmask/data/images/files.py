@@ -1,0 +1,100 @@
+"""Image files of a data set: found by name, measured by their headers, copied."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from eachmask.data.images.read import SUFFIXES, open_with_pillow
+from eachmask.structures import UserError
+
+if TYPE_CHECKING:
+    from eachmask.data.split import AnnotatedImage
+
+_ORIENTATION = 274
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""One of these is in every PNG that has an orientation, in plain letters."""
+
+
+def find_image(folder: Path, stem: str) -> Path | None:
+    """The image file of that name (without suffix) in a folder, or None."""
+    for suffix in (".jpg", ".png", *sorted(SUFFIXES)):
+        for spelling in (suffix, suffix.upper()):
+            if (folder / (stem + spelling)).is_file():
+                return folder / (stem + spelling)
+    return None
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All images below a folder, sorted; hidden entries and system clutter left out."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in found if p.is_file())
+
+
+def image_size(path: Path, upright: bool = True) -> tuple[int, int]:
+    """(height, width) from the header alone, turned by the EXIF orientation where ``upright``.
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    try:
+        with open_with_pillow(path) as image:
+            width, height = image.size
+            turned = upright and _may_be_turned(image, path) and image.getexif().get(_ORIENTATION, 1) >= 5
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: put the image there or remove its annotations") from None
+    except Exception:
+        from eachmask.data.images.read import read_image  # a kind of TIFF that Pillow does not know
+
+        height, width = read_image(path, upright=upright).shape[:2]
+        turned = False
+    return (width, height) if turned else (height, width)
+
+
+def _may_be_turned(image: Image.Image, path: Path) -> bool:
+    """Whether the EXIF orientation is worth asking for: Pillow decodes all of a PNG to find that there is none."""
+    return image.format != "PNG" or any(mark in path.read_bytes() for mark in _PNG_EXIF)
+
+
+def safe_name(name: str, file: Path) -> str:
+    """A file name out of a data set, as a relative POSIX path that cannot leave its folder.
+
+    Raises:
+        UserError: it is absolute, climbs out with ``..``, or is empty.
+    """
+    plain = PurePosixPath(name.replace("\\", "/"))
+    if plain.is_absolute() or ".." in plain.parts or not plain.name or ":" in plain.parts[0]:
+        raise UserError(f"{file}: the image name {name!r} leads out of the data set: make it relative")
+    return str(plain)
+
+
+def copy_image(image: AnnotatedImage, target: Path) -> bool:
+    """Copy an image's file; False where it is missing.
+
+    Annotations made on the pixels as stored, in a file that EXIF turns, would no longer fit for a reader
+    that turns it: then the copy loses its orientation tag.
+    """
+    path, annotated_size = image.path, image.image_size
+    if not path.is_file():
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        turned = image_size(path) != annotated_size
+        if turned and image_size(path, upright=False) == annotated_size:
+            _without_orientation(path, target)
+            return True
+    except UserError:
+        pass  # a damaged image is copied as it is
+    shutil.copyfile(path, target)
+    return True
+
+
+def _without_orientation(source: Path, target: Path) -> None:
+    with Image.open(source) as image:
+        exif = image.getexif()
+        exif[_ORIENTATION] = 1
+        extra: dict[str, Any] = {"quality": "keep"} if image.format == "JPEG" else {}
+        image.save(target, format=image.format, exif=exif, **extra)

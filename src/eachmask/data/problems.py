@@ -1,0 +1,33 @@
+"""Problem: something wrong with a data set, told with its remedy. Reading goes on after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a file or one of its annotations, and what to do about it."""
+
+    file: str
+    annotation: str
+    """Which annotation of the file; "" where it is the file itself."""
+    what: str
+    remedy: str
+    kind: str = "annotation"
+    """What sort of problem, for counting."""
+    severity: str = "error"
+    """``error``, ``warning`` or ``note``."""
+
+    def __str__(self) -> str:
+        where = f"{self.file}, {self.annotation}" if self.annotation else self.file
+        return f"{where}: {self.what}; {self.remedy}"
+
+
+def only_boxes(file: Path, number: int) -> Iterator[Problem]:
+    """What to say of a file, or a folder, with so many objects that have no outline; nothing where there are none."""
+    if number:
+        what, remedy = f"objects with a box and no outline: {number}", "their boxes are taken for masks; outline them"
+        yield Problem(str(file), "", what, remedy, "box only", "warning")

@@ -1,0 +1,121 @@
+"""Reading a data set of any known format, which is found out."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.format import Format
+from eachmask.data.formats.known import FORMATS
+from eachmask.data.images.files import safe_name
+from eachmask.data.problems import Problem
+from eachmask.data.split import Split
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import UserError
+
+_VAL = ("valid", "validation")
+"""What some tools call the split ``val``."""
+
+
+def read(path: str | os.PathLike[str], format: str | None = None, split: str | None = None) -> Dataset:
+    """Read an annotated data set; images are read later, one by one.
+
+    >>> import eachmask, json, tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> images = [{"id": 1, "file_name": "a.png", "width": 6, "height": 4}]
+    >>> ring = {"id": 1, "image_id": 1, "category_id": 3, "segmentation": [[1, 1, 5, 1, 5, 3, 1, 3]]}
+    >>> content = {"images": images, "annotations": [ring], "categories": [{"id": 3, "name": "cell"}]}
+    >>> _ = (folder / "instances_train.json").write_text(json.dumps(content))
+    >>> data = eachmask.data.read(folder)
+    >>> data.splits["train"].targets(0).masks.area().tolist()
+    [8]
+
+    Args:
+        path: folder of the data set, or its annotation file.
+        format: coco, yolo, voc, cityscapes, labelme, cvat, label-maps or mask-files; found out if None.
+        split: keep this one only, for example ``val``.
+
+    Returns:
+        the data set; ``problems`` says what could not be used.
+
+    Raises:
+        UserError: nothing is there or nothing known, not one image, or no such split.
+    """
+    data, _ = read_any(Path(path), format)
+    if split is None:
+        return data
+    if split not in data.splits:
+        raise UserError(f"{path} has no split {split!r}: choose one of {', '.join(data.splits)}")
+    return data.with_splits({split: data.splits[split]})
+
+
+def read_any(
+    source: Path, source_format: str | None = None, progress: Progress = no_progress
+) -> tuple[Dataset, Format]:
+    """Read a data set in the given or the detected format.
+
+    Raises:
+        UserError: as :func:`detect_format` and the format's own reader; or there is not one image.
+    """
+    chosen = detect_format(source) if source_format is None else format_named(source_format)
+    data = contained(chosen.read(source, progress))
+    if not len(data):
+        more = f" ({data.problems[0]})" if data.problems else ""
+        raise UserError(f"{source} holds no usable image in the format {chosen.name}{more}")
+    return data, chosen
+
+
+def format_named(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    for known in FORMATS:
+        if known.name == name:
+            return known
+    raise UserError(f"there is no format {name!r}: choose one of {', '.join(sorted(f.name for f in FORMATS))}")
+
+
+def detect_format(source: Path) -> Format:
+    """The format of a data set, by what marks it.
+
+    Raises:
+        UserError: nothing is there, or nothing known.
+    """
+    if not source.exists():
+        raise UserError(f"{source} does not exist")
+    found = next((known for known in FORMATS if known.looks_like(source)), None)
+    if found is None and source.is_file():
+        raise UserError(f"{source} is no annotation file that is known: pass the data set's folder")
+    if found is None:
+        tried = "; ".join(f"{known.name}: {known.marks}" for known in FORMATS)
+        raise UserError(
+            f"{source} holds no data set in a known format ({tried}): name it with --from, or see docs/data.md"
+        )
+    return found
+
+
+def contained(data: Dataset) -> Dataset:
+    """The set with splits and images whose names are safe to be written under, whatever the source says; ``valid`` is
+    ``val``."""
+    splits: dict[str, Split] = {}
+    for name, split in data.splits.items():
+        plain = re.sub(r"[^\w.-]+", "_", name).strip(".") or "all"
+        plain = "val" if plain in _VAL and "val" not in data.splits else plain
+        kept = [i for i in range(len(split)) if _is_safe(split, i, data.problems)]
+        splits[plain] = split if len(kept) == len(split) else split.take(np.array(kept, np.int64))
+    return data.with_splits(splits)
+
+
+def _is_safe(split: Split, index: int, problems: list[Problem]) -> bool:
+    try:
+        safe_name(split.names[index], split.path(index))
+    except UserError as error:
+        problems.append(Problem(split.files[index], "", str(error), "rename it", "image"))
+        return False
+    return True

@@ -1,0 +1,258 @@
+"""Split: the images of one part of a data set with their objects, packed into a few flat arrays.
+
+A list of Python objects grows in every data-loader process as its reference counts are touched (copy-on-write); numpy
+arrays do not. 100,000 annotations are ten arrays here, whatever the format they were read from, and pickling them to a
+worker is copying these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eachmask.data.images.read import read_image
+from eachmask.data.packed import Texts
+from eachmask.data.sample import Sample
+from eachmask.structures import RLE, Category, Instances, UserError
+from eachmask.structures.rle_codec import offsets_of
+from eachmask.structures.runs import ranges
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """n images with N objects of R runs: a ``Samples[Instances]``. A :class:`~eachmask.data.builder.DatasetBuilder`
+    makes it; an image is read when its sample is asked for."""
+
+    categories: tuple[Category, ...]
+    names: Texts
+    """(n,) relative POSIX paths, unique within the split, with a suffix."""
+    files: Texts
+    """(n,) the image files; they may be missing."""
+    sizes: NDArray[np.int64]
+    """(n, 2) height and width."""
+    first: NDArray[np.int64]
+    """(n + 1,) where each image's objects begin."""
+    counts: NDArray[np.uint32]
+    """(R,) run lengths of all masks."""
+    offsets: NDArray[np.int64]
+    """(N + 1,) where each mask's runs begin."""
+    boxes: NDArray[np.float32]
+    """(N, 4) xyxy, px; tight where there are masks."""
+    labels: NDArray[np.int64]
+    """(N,) positions in ``categories``."""
+    crowd: NDArray[np.bool_]
+    """(N,)"""
+    keypoints: NDArray[np.float32] | None = None
+    """(N, P, 3) where the set has some; objects without them have points of visibility 0."""
+    ids: Texts | None = None
+    """(N,) what the source calls each object; None where it has no names."""
+    stated: NDArray[np.float64] | None = None
+    """(N, 5) x, y, width, height and area as a COCO file states them, NaN where it does not: its masks need not agree,
+    and COCO's protocol measures by these."""
+    entries: Texts | None = None
+    """(n,) JSON: what a COCO file says of each image beside its size."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} images, {len(self.labels)} objects of {len(self.categories)} classes)"
+
+    def __getitem__(self, index: int) -> Sample[Instances]:
+        """Read one image.
+
+        Raises:
+            UserError: the file is missing, broken or of another size than its annotations.
+        """
+        number = self.image_id(index)
+        return Sample(self.image(index), self.targets(index), self.path(index), number if type(number) is int else 0)
+
+    def __iter__(self) -> Iterator[Sample[Instances]]:
+        return (self[i] for i in range(len(self)))
+
+    # One image ------------------------------------------------------------------------------------
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        return Path(self.files[index])
+
+    def image(self, index: int) -> NDArray[Any]:
+        """Image ``index`` alone, (H, W, 3), turned by its EXIF orientation exactly if it was annotated so.
+
+        Raises:
+            UserError: it cannot be read, or has another size than its annotations.
+        """
+        path, size = self.path(index), self.image_size(index)
+        for upright in (True, False):
+            image = read_image(path, upright=upright)
+            if image.shape[:2] == size:
+                return image
+        shown = read_image(path).shape
+        raise UserError(
+            f"{path} is {shown[1]} x {shown[0]}, but its annotations are for {size[1]} x {size[0]}: restore the "
+            "annotated image, or mend the annotations (eachmask doctor --fix)"
+        )
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width) that image ``index`` was annotated at."""
+        height, width = self.sizes[index].tolist()
+        return height, width
+
+    def targets(self, index: int) -> Instances:
+        """What is annotated in image ``index``, without reading the image."""
+        chosen, size = self._objects(index), self.image_size(index)
+        runs = self.offsets[chosen.start : chosen.stop + 1]
+        return Instances(
+            image_size=size,
+            boxes=torch.from_numpy(self.boxes[chosen].copy()),
+            masks=RLE(self.counts[runs[0] : runs[-1]], runs - runs[0], size),
+            labels=torch.from_numpy(self.labels[chosen].copy()),
+            crowd=torch.from_numpy(self.crowd[chosen].copy()),
+            keypoints=None if self.keypoints is None else torch.from_numpy(self.keypoints[chosen].copy()),
+            categories=self.categories,
+        )
+
+    def num_objects_of(self, index: int) -> int:
+        """Annotated objects in image ``index``, crowd regions included."""
+        chosen = self._objects(index)
+        return len(range(chosen.start, chosen.stop))
+
+    def object_ids(self, index: int) -> tuple[str, ...]:
+        """What the source calls each object of image ``index``; () where it has no names."""
+        return () if self.ids is None else tuple(self.ids[self._objects(index)])
+
+    def stated_of(self, index: int) -> NDArray[np.float64] | None:
+        """(K, 5) x, y, width, height and area that a COCO file states of the objects of image ``index``."""
+        return None if self.stated is None else self.stated[self._objects(index)]
+
+    def image_id(self, index: int) -> Any:
+        """The number, or the text, that a COCO file calls image ``index`` by; elsewhere its place, from 0."""
+        return self.entry(index).get("id", range(len(self))[index])
+
+    def file_name(self, index: int) -> str:
+        """The image's name as a COCO file gives it, which may name folders that ``names`` leave out."""
+        return str(self.entry(index).get("file_name", self.names[index]))
+
+    def fields(self, index: int) -> dict[str, Any]:
+        """What else a COCO file says of image ``index``: LVIS's lists of absent and not exhaustively annotated classes,
+        license, date ..."""
+        return {key: value for key, value in self.entry(index).items() if key not in ("id", "file_name")}
+
+    def images(self) -> list[AnnotatedImage]:
+        """A view of each image, which unpacks what it is asked for."""
+        return [AnnotatedImage(self, i) for i in range(len(self))]
+
+    # The whole --------------------------------------------------------------------------------------
+
+    @property
+    def num_objects(self) -> int:
+        """Annotated objects in all images, crowd regions left out."""
+        return int((~self.crowd).sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, bytes, whatever the number of worker processes."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return sum(int(value.nbytes) for value in values if isinstance(value, Texts | np.ndarray))
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
+        """The chosen images, in the given order."""
+        chosen = np.asarray(indices, np.int64).reshape(-1)
+        numbers = np.diff(self.first)[chosen]
+        objects = ranges(self.first[:-1][chosen], numbers)
+        lengths = np.diff(self.offsets)[objects]
+        return replace(
+            self,
+            names=self.names.take(chosen),
+            files=self.files.take(chosen),
+            sizes=self.sizes[chosen],
+            first=offsets_of(numbers),
+            counts=self.counts[ranges(self.offsets[:-1][objects], lengths)],
+            offsets=offsets_of(lengths),
+            boxes=self.boxes[objects],
+            labels=self.labels[objects],
+            crowd=self.crowd[objects],
+            keypoints=None if self.keypoints is None else self.keypoints[objects],
+            ids=None if self.ids is None else self.ids.take(objects),
+            stated=None if self.stated is None else self.stated[objects],
+            entries=None if self.entries is None else self.entries.take(chosen),
+        )
+
+    def held_out(self, share: float, seed: int) -> tuple[Split, Split]:
+        """(the others, a share of the images, at least one), drawn by the seed."""
+        chosen = np.random.default_rng([seed, 4]).permutation(len(self))[: max(1, int(len(self) * share))]
+        others = np.setdiff1d(np.arange(len(self)), chosen)
+        return self.take(others), self.take(np.sort(chosen))
+
+    def relabeled(self, labels: Sequence[int], categories: tuple[Category, ...]) -> Split:
+        """Of other classes: label k becomes ``labels[k]`` of ``categories``."""
+        lookup = np.array(labels, np.int64)
+        return replace(self, labels=lookup[self.labels] if len(lookup) else self.labels, categories=categories)
+
+    def renamed(self, names: Sequence[str]) -> Split:
+        """The images under other names."""
+        return replace(self, names=Texts.of(names))
+
+    def _objects(self, index: int) -> slice:
+        place = range(len(self))[index]
+        return slice(int(self.first[place]), int(self.first[place + 1]))
+
+    def entry(self, index: int) -> dict[str, Any]:
+        """What a COCO file says of image ``index`` beside its size."""
+        found: dict[str, Any] = {} if self.entries is None else json.loads(self.entries[index])
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedImage:
+    """A view of one image of a split; what it gives is unpacked anew each time, so keep it at hand."""
+
+    split: Split
+    index: int
+
+    @property
+    def name(self) -> str:
+        """Relative POSIX path, unique within its split, with a suffix."""
+        return self.split.names[self.index]
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix, folders kept."""
+        return str(PurePosixPath(self.name).with_suffix(""))
+
+    @property
+    def path(self) -> Path:
+        """The image file; it may be missing."""
+        return self.split.path(self.index)
+
+    @property
+    def targets(self) -> Instances:
+        """With ``masks`` (RLE), ``labels`` and ``crowd``."""
+        return self.split.targets(self.index)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) that it was annotated at."""
+        return self.split.image_size(self.index)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """See :meth:`Split.fields`."""
+        return self.split.fields(self.index)
+
+    def object_name(self, index: int) -> str:
+        """``annotation 17``, or ``object 3`` by the place in the image."""
+        ids = self.split.object_ids(self.index)
+        return f"annotation {ids[index]}" if ids else f"object {index + 1}"
+
+    def __len__(self) -> int:
+        """Its objects."""
+        return self.split.num_objects_of(self.index)
