@@ -90,7 +90,7 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     """Train and score; returns the row."""
     from PIL import Image
 
-    from eachmask.inference.predictor import load
+    from eachmask.inference.load import load
     from eachmask.metrics.boundary_ap import boundary_ap
     from eachmask.metrics.calibration import calibration
     from eachmask.metrics.coco_ap import coco_ap
@@ -134,7 +134,7 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
 
 def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, float]:
     """Of a trained system: images per second of a training step, milliseconds from image to RLE (medians)."""
-    from eachmask.inference.predictor import load
+    from eachmask.inference.load import load
     from eachmask.training.devices import make_accelerator
     from eachmask.training.loop import new_state, train_step
     from eachmask.training.recipe import Run

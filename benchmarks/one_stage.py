@@ -194,7 +194,7 @@ def options_for(predictor: Any, image: Any, objects: int, with_masks: bool = Fal
     """
     import torch
 
-    from eachmask.inference.predictor import preprocessed
+    from eachmask.inference.preprocessing import preprocessed
     from eachmask.structures import DecodeOptions
 
     preprocess = predictor.info.preprocess
@@ -301,7 +301,7 @@ def modes() -> list[tuple[str, str, bool]]:
     """(device, precision, compiled) that this machine can run."""
     import torch
 
-    from eachmask.inference.predictor import cpu_computes_bf16
+    from eachmask.inference.devices import cpu_computes_bf16
 
     result = [("cpu", "fp32", False)] + ([("cpu", "bf16", False)] if cpu_computes_bf16() else [])
     if torch.cuda.is_available():
@@ -443,7 +443,7 @@ def prepared(name: str, usual: Any, side: int, objects: int, file: str) -> dict[
     import cv2
     import torch
 
-    from eachmask.inference.predictor import load
+    from eachmask.inference.load import load
     from eachmask.weights.file import save_model
 
     torch.set_num_threads(1)
@@ -457,7 +457,7 @@ def peak_of(usual: Any, side: int, file: str, options: Any) -> dict[str, Any]:
     import cv2
     import torch
 
-    from eachmask.inference.predictor import load
+    from eachmask.inference.load import load
 
     torch.set_num_threads(1)
     image = cv2.resize(usual, (side, side))

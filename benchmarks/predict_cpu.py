@@ -273,7 +273,7 @@ def main() -> None:
     parser.add_argument("--enlarged", type=int, help="longer side that the images are enlarged to, px")
     args = parser.parse_args()
 
-    from eachmask.inference.predictor import cpu_computes_bf16
+    from eachmask.inference.devices import cpu_computes_bf16
 
     has_bf16 = cpu_computes_bf16()
     names = ["torchvision", "fp32"] + (["bf16"] if has_bf16 else [])

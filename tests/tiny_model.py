@@ -12,6 +12,7 @@ from skimage.measure import label
 from torch import Tensor, nn
 
 from eachmask.structures import RLE, Category, DecodeOptions, ImageBatch, Instances, Preprocess
+from eachmask.tasks.instances import INSTANCES
 from eachmask.weights.file import ModelInfo
 
 
@@ -22,6 +23,8 @@ class Raw(NamedTuple):
 
 class Spots(nn.Module):
     """Connected bright regions; large ones are of class 1. Slow on wish, so that a run can be interrupted."""
+
+    task = INSTANCES
 
     def __init__(self, num_classes: int = 2) -> None:
         super().__init__()

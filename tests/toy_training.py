@@ -10,11 +10,14 @@ from torch import nn
 
 from eachmask.data.sample import Sample
 from eachmask.structures import RLE, Category, DecodeOptions, ImageBatch, Instances, Preprocess
+from eachmask.tasks.instances import INSTANCES
 from eachmask.training.recipe import Recipe
 
 
 class Toy(nn.Module):
     """One convolution with the three verbs: brightness is foreground."""
+
+    task = INSTANCES
 
     def __init__(self, num_classes: int = 1) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ _HOMES = {
     "Preprocess": "eachmask.structures",
     "RLE": "eachmask.structures",
     "UserError": "eachmask.structures",
-    "load": "eachmask.inference.predictor",
+    "load": "eachmask.inference.load",
 }
 """Public name -> the module that defines it."""
 _ROOMS = ("data", "draw", "metrics", "models", "ops", "recipes", "structures", "training", "weights")

@@ -7,8 +7,8 @@ from eachmask import recipes as recipes
 from eachmask import structures as structures
 from eachmask import training as training
 from eachmask import weights as weights
+from eachmask.inference.load import load as load
 from eachmask.inference.predictor import Predictor as Predictor
-from eachmask.inference.predictor import load as load
 from eachmask.structures import RLE as RLE
 from eachmask.structures import Category as Category
 from eachmask.structures import DecodeOptions as DecodeOptions

@@ -38,6 +38,30 @@ assert "torch._dynamo" in sys.modules
 print("fine")
 """
 
+ROOMS = """
+import pkgutil, sys
+import eachmask.accel, eachmask.backbones, eachmask.ops
+for room in (eachmask.accel, eachmask.ops, eachmask.backbones):
+    for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
+        __import__(module.name)
+assert not {"torchvision", "timm", "torch._dynamo"} & set(sys.modules)
+print("fine")
+"""
+
+OTHER_VERSION = """
+import sys, torch
+torch.__version__ = "9.0.0+cpu"
+from eachmask.accel.lazy_dynamo import lazy_dynamo, timm, torchvision
+from eachmask.ops.nms import nms
+with lazy_dynamo():
+    assert not any(type(module).__name__ == "_Placeholder" for module in sys.modules.values())
+boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 5.0]])
+assert nms(boxes, torch.tensor([0.5, 0.9]), torch.zeros(2), 0.5).tolist() == [1]
+assert torchvision() is sys.modules["torchvision"] and timm() is sys.modules["timm"]
+assert "torch._dynamo" in sys.modules  # as these two libraries have it
+print("fine")
+"""
+
 
 def run(program: str) -> str:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -51,3 +75,11 @@ def test_predicting_loads_no_compiler_and_compiling_does():
 
 def test_whoever_wants_more_of_it_gets_the_compiler():
     assert run(WANTED) == "fine"
+
+
+def test_importing_the_rooms_imports_no_library_of_networks():
+    assert run(ROOMS) == "fine"
+
+
+def test_with_an_untested_version_of_torch_imports_are_plain():
+    assert run(OTHER_VERSION) == "fine"

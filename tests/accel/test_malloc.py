@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from eachmask import accel
 from eachmask.accel import malloc
 
 
@@ -34,6 +35,12 @@ def test_freed_memory_is_kept_up_to_a_limit(asked):
 )
 def test_the_users_own_choice_stays(asked, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
+    malloc.keep_freed_memory()
+    assert not asked
+
+
+def test_the_switch_turns_it_off(asked, monkeypatch):
+    monkeypatch.setenv(accel.SWITCH, "lazy_dynamo, malloc")
     malloc.keep_freed_memory()
     assert not asked
 

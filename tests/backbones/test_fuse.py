@@ -13,10 +13,10 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from eachmask.accel import winograd
-from eachmask.backbones import fuse
 from eachmask.backbones.fpn import FPN
-from eachmask.backbones.fuse import FastConv2d, optimize_for_inference
+from eachmask.backbones.fuse import FastConv2dSame, optimize_for_inference, same
+from eachmask.backbones.fuse import conv as fast_conv
+from eachmask.backbones.fuse.folding import fold
 from eachmask.backbones.networks import ResNet
 
 
@@ -60,27 +60,13 @@ def test_same_pyramid():
         assert torch.allclose(ours, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
 
 
-@pytest.mark.parametrize(("height", "width"), [(40, 56), (33, 47), (25, 34)])
-@torch.inference_mode()
-def test_winograd_is_the_convolution(height, width):
-    torch.manual_seed(0)
-    conv = nn.Conv2d(64, 90, 3, padding=1)
-    x = torch.randn(2, 64, height, width).contiguous(memory_format=torch.channels_last)
-    expected = conv.double()(x.double()).float()
-    conv = conv.float()
-    found = winograd.conv3x3(x, winograd.transform_weights(conv.weight), conv.bias)
-    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
-    clamped = winograd.conv3x3(x, winograd.transform_weights(conv.weight), conv.bias, limits=(0.0, float("inf")))
-    assert (clamped - expected.relu()).abs().max() < 1e-5 * expected.abs().max()
-
-
 def test_weights_are_laid_out_once_for_each_of_onednns_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A map of another size may want another layout: then both are kept, instead of changing to and fro."""
-    conv = FastConv2d.fold(nn.Conv2d(32, 48, 3, stride=2)).eval()
+    conv = fold(nn.Conv2d(32, 48, 3, stride=2)).eval()
     maps = [torch.randn(count, 32, *size) for size in ((7, 10), (8, 10), (13, 10), (32, 40)) for count in (1, 20, 21)]
     made = []
-    layout_of = fuse._layout_of
-    monkeypatch.setattr(fuse, "_layout_of", lambda weights: made.append(weights) or layout_of(weights))
+    layout_of = fast_conv._layout_of
+    monkeypatch.setattr(fast_conv, "_layout_of", lambda weights: made.append(weights) or layout_of(weights))
     with torch.inference_mode():
         for x in maps + maps:
             torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, 2), atol=1e-5, rtol=1e-4)
@@ -93,7 +79,7 @@ def test_weights_are_laid_out_once_for_each_of_onednns_layouts(monkeypatch: pyte
 @pytest.mark.parametrize("size", [(5, 7), (60, 60)])
 def test_1x1_convolutions_on_small_and_large_maps(limits: tuple[float, float], size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    conv = FastConv2d.fold(nn.Conv2d(64, 96, 1), limits=limits).eval()
+    conv = fold(nn.Conv2d(64, 96, 1), limits=limits).eval()
     x = 4 * torch.randn(2, 64, *size).to(memory_format=torch.channels_last)
     residual = torch.randn(2, 96, *size).to(memory_format=torch.channels_last)
     plain = F.conv2d(x, conv.weight, conv.bias)
@@ -119,33 +105,6 @@ def test_nothing_of_the_weights_that_were_exchanged_stays() -> None:
         gc.enable()
 
 
-def test_the_widest_convolutions_go_without_winograd_where_weights_take_too_much(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    net = nn.Sequential(nn.Conv2d(128, 128, 3, padding=1), nn.Conv2d(128, 96, 3, padding=1), nn.Conv2d(96, 8, 1))
-    weights = sum(p.numel() * 4 for p in net.parameters())
-    wide, narrow = (4 * 4 * conv.weight.numel() for conv in net[:2])
-    for room, allowed in ((wide + narrow, [True, True]), (wide + narrow - 1, [False, True]), (0, [False, False])):
-        monkeypatch.setattr(fuse, "_MOST_WEIGHTS", weights + room)
-        fast = optimize_for_inference(optimize_for_inference(net))
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-        x = torch.randn(1, 128, 64, 64)
-        torch.testing.assert_close(fast(x), net(x), atol=1e-4, rtol=1e-4)
-        assert [fast[i]._winograd is not None for i in (0, 1)] == allowed
-
-
-def test_winograd_is_for_wide_layers_on_large_maps_and_the_more_so_the_more_threads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert winograd.pays(128, 128, 96) and not winograd.pays(128, 128, 24)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert winograd.pays(256, 256, 221) and not winograd.pays(128, 128, 221)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
-    assert winograd.pays(256, 256, 1024) and not winograd.pays(256, 256, 221)
-    assert winograd.tiles_of(torch.zeros(2, 1, 33, 32)) == 2 * 9 * 8
-
-
 @pytest.mark.parametrize("size", [(8, 12), (9, 12), (8, 11), (5, 5), (1, 2)])
 @pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (5, 6), (2, 6), (1, 1)])
 @pytest.mark.parametrize("limits", [(-math.inf, math.inf), (0.0, 6.0)])
@@ -155,12 +114,12 @@ def test_tensorflows_padding_without_a_padded_copy(
     torch.manual_seed(0)
     conv = timm.layers.Conv2dSame(6, 12, kernel, stride=2, groups=groups)
     fast = optimize_for_inference(nn.Sequential(conv, nn.ReLU6() if limits[1] == 6 else nn.Identity()))
-    assert type(fast[0]) is fuse.FastConv2dSame and type(fast[1]) is nn.Identity
+    assert type(fast[0]) is FastConv2dSame and type(fast[1]) is nn.Identity
     x = 4 * torch.randn(2, 6, *size)
     expected = conv(x).clamp(*limits)
     with torch.inference_mode():
         padded = []
-        monkeypatch.setattr(fuse.F, "pad", lambda x, *rest, pad=F.pad: padded.append(x) or pad(x, *rest))
+        monkeypatch.setattr(same.F, "pad", lambda x, *rest, pad=F.pad: padded.append(x) or pad(x, *rest))
         torch.testing.assert_close(fast(x), expected, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(pickle.loads(pickle.dumps(fast))(x), expected, atol=1e-5, rtol=1e-5)
         assert not any(p.shape == x.shape for p in padded), "only weights are padded"
@@ -175,7 +134,7 @@ def test_the_widest_weights_are_not_laid_out_for_good(monkeypatch: pytest.Monkey
     narrow, wide = (4 * conv.weight.numel() for conv in (net[0], net[2]))
     x = torch.randn(1, 8, 40, 40)
     for most, kept in ((narrow + wide, [True, True]), (narrow + wide - 1, [True, False]), (0, [False, False])):
-        monkeypatch.setattr(fuse, "_MOST_LAYOUTS", most)
+        monkeypatch.setattr(fast_conv, "MAX_LAYOUT_BYTES", most)
         fast = optimize_for_inference(net)
         torch.testing.assert_close(fast(x), net(x), atol=1e-5, rtol=1e-5)
         with torch.inference_mode():

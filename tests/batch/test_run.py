@@ -317,7 +317,7 @@ def test_killed_twice_ends_like_an_uninterrupted_run(predictor: Predictor, tmp_p
 
 @pytest.fixture
 def command(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eachmask.inference.predictor.load", lambda name, **_: predictor)
+    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: predictor)
 
 
 def _call(*arguments: object) -> int:

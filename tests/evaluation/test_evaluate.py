@@ -262,7 +262,7 @@ def spots_data(folder: Path, number: int = 3) -> Path:
 @pytest.fixture
 def spots_model(monkeypatch):
     """A model called spots."""
-    monkeypatch.setattr("eachmask.inference.predictor.load", lambda name, **_: Predictor(Spots(), spots_info()))
+    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: Predictor(Spots(), spots_info()))
 
 
 def test_a_model_predicts_and_is_measured(tmp_path, spots_model, capsys):
@@ -309,7 +309,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch, capsys):
                 raise KeyboardInterrupt
             return super().forward(batch)
 
-    monkeypatch.setattr("eachmask.inference.predictor.load", lambda name, **_: Predictor(Dies(), spots_info()))
+    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: Predictor(Dies(), spots_info()))
     call = ["evaluate", "spots", "--data", str(data), "--out", str(out)]
     assert main(call) == 130
     assert main(call) == 0
@@ -328,11 +328,11 @@ def test_predictions_of_another_model_are_not_used(tmp_path, monkeypatch):
 
     data, out = spots_data(tmp_path), tmp_path / "out"
     call = ["evaluate", "spots", "--data", str(data), "--out", str(out)]
-    monkeypatch.setattr("eachmask.inference.predictor.load", lambda name, **_: Predictor(Spots(), spots_info()))
+    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: Predictor(Spots(), spots_info()))
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if killed before the end
     assert main(call) == 0
     other = replace(spots_info(), decode={"mask_threshold": 0.25})
-    monkeypatch.setattr("eachmask.inference.predictor.load", lambda name, **_: Predictor(Dies(), other))
+    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: Predictor(Dies(), other))
     assert main(call) == 130
 
 

@@ -17,7 +17,8 @@ from toy_training import Made, Toy, recipe
 from eachmask import models
 from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.recipes import recipe as recipe_named
-from eachmask.structures import Instances, UserError
+from eachmask.structures import UserError
+from eachmask.tasks.instances import INSTANCES
 from eachmask.training import loop
 from eachmask.training.optim import set_learning_rate
 from eachmask.training.recipe import Run
@@ -116,7 +117,7 @@ def test_batches_of_small_images_are_as_large_as_the_window_and_say_where_images
 
 
 def test_every_process_gets_its_own_part_of_every_step():
-    shares = [Share(rank, world=2, pieces=2).draws(step=3, batch_size=8) for rank in range(2)]
+    shares = [Share(rank, world=2, parts=2).draws(step=3, batch_size=8) for rank in range(2)]
     assert shares == [[[24, 25], [26, 27]], [[28, 29], [30, 31]]]
 
 
@@ -202,20 +203,10 @@ def test_learning_rate_drops_in_steps():
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
-def test_the_model_shows_objects_from_the_score_of_the_best_f1_on(tmp_path, monkeypatch):
-    def found(boxes, scores):
-        boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        labels = torch.zeros(len(boxes), dtype=torch.int64)
-        return Instances((40, 40), boxes, labels=labels, scores=torch.tensor(scores))
-
-    truth = [found([[0, 0, 9, 9], [20, 20, 30, 30]], [1.0, 1.0]), found([[5, 5, 15, 15]], [1.0])]
-    seen = [
-        found([[0, 0, 9, 9], [20, 20, 30, 30], [0, 30, 9, 39]], [0.9, 0.7, 0.2]),
-        found([[25, 0, 35, 9], [5, 5, 15, 15]], [0.3, 0.6]),
-    ]
-    assert loop.best_threshold(seen, truth, 1) == pytest.approx(0.6)
-    assert loop.best_threshold([found([[25, 0, 35, 9]], [0.5])], truth[1:], 1) is None  # nothing is right
-    monkeypatch.setattr(loop, "best_threshold", lambda *_: 0.25)
+def test_the_model_shows_objects_from_the_score_that_suits_val_best(tmp_path, monkeypatch):
+    suits = replace(INSTANCES.scoring, calibrate=lambda predictions, targets: {"score_threshold": 0.25})
+    calibrated = replace(INSTANCES, scoring=suits)
+    monkeypatch.setattr(Toy, "task", calibrated)
     path = loop.train(recipe(steps=8), Made(), Made(), Run(out=tmp_path / "own"))
     assert read_info(path).decode == {"score_threshold": 0.25}
     path = loop.train(recipe(steps=8, decode={"score_threshold": 0.6}), Made(), Made(), Run(out=tmp_path / "said"))

@@ -1,0 +1,34 @@
+"""Accel: what makes the same numbers faster on a CPU, or a command start sooner. Results stay the same up to rounding.
+
+Each file acts by itself where it pays, and can be turned off by its name in the environment, several separated by
+commas: ``EACHMASK_ACCEL_OFF=roi_cpu,malloc eachmask predict ...``
+
+=============== ==================================================== ================================================
+file            what it does                                         when
+=============== ==================================================== ================================================
+``lazy_dynamo`` imports torchvision and timm without torch's         with tested versions of torch, until somebody
+                compiler: two seconds and 150 MB less                compiles
+``malloc``      keeps freed memory for the next image instead of     once a predictor on the CPU is made, with glibc,
+                handing it back to the system                        unless the environment sets malloc's thresholds
+``roi_cpu``     RoIAlign and its gradient as sums of table rows      on channels-last maps on the CPU, float32, and in
+                                                                     prediction bfloat16; not while tracing or compiling
+=============== ==================================================== ================================================
+"""
+
+from __future__ import annotations
+
+import os
+
+SWITCH = "EACHMASK_ACCEL_OFF"
+"""Environment variable: names of the files here that must not act."""
+
+
+def is_on(name: str) -> bool:
+    """Whether the file of that name may act.
+
+    >>> os.environ[SWITCH] = "malloc, roi_cpu"
+    >>> is_on("roi_cpu"), is_on("lazy_dynamo")
+    (False, True)
+    >>> del os.environ[SWITCH]
+    """
+    return name not in (word.strip() for word in os.environ.get(SWITCH, "").split(","))

@@ -10,9 +10,11 @@ import ctypes
 import os
 from functools import cache
 
-LARGEST = 64 << 20
+from eachmask.accel import is_on
+
+MAX_KEPT_PIECE = 64 << 20
 """Bytes: larger pieces still come from the system and go back to it."""
-KEPT = 256 << 20
+MAX_KEPT = 256 << 20
 """Bytes that may lie free for the next image."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
@@ -20,10 +22,12 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHO
 
 @cache
 def keep_freed_memory() -> None:
-    """From now on, keep freed memory for the next image, up to :data:`KEPT`.
+    """From now on, keep freed memory for the next image, up to :data:`MAX_KEPT`.
 
-    It holds for the whole process. Where the environment sets malloc's thresholds, it is left at that.
+    It holds for the whole process. Where the environment sets malloc's thresholds, they stay.
     """
+    if not is_on("malloc"):
+        return
     if "MALLOC_TRIM_THRESHOLD_" in os.environ or "MALLOC_MMAP_THRESHOLD_" in os.environ:
         return
     if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
@@ -32,8 +36,8 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # macOS, musl; Windows
         return
-    mallopt(_MMAP_THRESHOLD, LARGEST)
-    mallopt(_TRIM_THRESHOLD, KEPT)
+    mallopt(_MMAP_THRESHOLD, MAX_KEPT_PIECE)
+    mallopt(_TRIM_THRESHOLD, MAX_KEPT)
 
 
 def give_back_freed_memory() -> None:

@@ -1,4 +1,4 @@
-"""RoIAlign for the processor: a weighted sum of rows, which is what an embedding table does.
+"""RoIAlign for the CPU: a weighted sum of rows, which is what an embedding table does.
 
 RoIAlign (He et al., arXiv 1703.06870) averages a few bilinear samples per bin, so each bin is a sum of
 `(2 s)²` pixels with known weights (`s` sampling points per side). With the channels of a pixel next to each
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eachmask.accel.winograd import empty_array
+from eachmask.accel import is_on
 
-_BINS_AT_ONCE = 8192
+BIN_CHUNK_SIZE = 8192
 """Bins per call (8 MB for 256 channels): the result of a call is still in the cache when it is put in place."""
 
 
@@ -47,7 +47,8 @@ def applies(features: Sequence[Tensor], rois: Tensor, sampling: int) -> bool:
     """Whether `roi_align` here can stand in for torchvision's: channels-last maps on the CPU."""
     learning = torch.is_grad_enabled() and any(f.requires_grad for f in features)
     return (
-        sampling > 0
+        is_on("roi_cpu")
+        and sampling > 0
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and not torch.compiler.is_compiling()
         and not (torch.is_grad_enabled() and rois.requires_grad)
@@ -92,7 +93,8 @@ class _Align(torch.autograd.Function):
     def forward(ctx: Any, regions: Regions, *features: Tensor) -> Tensor:
         ctx.regions, ctx.shapes = regions, [f.shape for f in features]
         grid = regions.grid
-        out = empty_array((len(regions.rois), grid.size, grid.size, features[0].shape[1]))
+        # numpy asks the system for huge pages: far fewer page faults than a fresh tensor costs.
+        out = np.empty((len(regions.rois), grid.size, grid.size, features[0].shape[1]), np.float32)
         for i, feature in enumerate(features):
             chosen = torch.nonzero(regions.levels == i).squeeze(1)
             if len(chosen):
@@ -106,9 +108,9 @@ class _Align(torch.autograd.Function):
         regions, (above,) = ctx.regions, grads
         rows = above.permute(0, 2, 3, 1)
         results: list[Tensor | None] = []
-        for i, (shape, wanted) in enumerate(zip(ctx.shapes, ctx.needs_input_grad[1:], strict=True)):
+        for i, (shape, is_needed) in enumerate(zip(ctx.shapes, ctx.needs_input_grad[1:], strict=True)):
             chosen = torch.nonzero(regions.levels == i).squeeze(1)
-            if wanted:
+            if is_needed:
                 bins = _bins(regions.rois[chosen], regions.scales[i], regions.grid)
                 results.append(_gradient(rows[chosen].reshape(-1, rows.shape[-1]), bins, regions.grid, shape))
             else:
@@ -133,7 +135,7 @@ def _align_into(out: Tensor, where: Tensor, feature: Tensor, bins: Bins, grid: G
     """Write the regions pooled from `feature` to the rows `where` of `out`."""
     _, c, h, w = feature.shape
     table = feature.detach().permute(0, 2, 3, 1).reshape(-1, c).float()
-    step = max(1, _BINS_AT_ONCE // grid.size**2)
+    step = max(1, BIN_CHUNK_SIZE // grid.size**2)
     for i in range(0, len(where), step):
         part = slice(i, i + step)
         index, weight = _reads((bins[0][part], bins[1][part], bins[2][part]), grid, (h, w))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class FPN(nn.Module):
         pyramid: its form.
     """
 
-    def __init__(self, backbone: nn.Module, pyramid: Pyramid | None = None) -> None:
+    def __init__(self, backbone: Any, pyramid: Pyramid | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.pyramid = p = pyramid or Pyramid()
@@ -77,7 +77,7 @@ class FPN(nn.Module):
 
     def merged(self, index: int, below: Tensor, above: Tensor) -> Tensor:
         """The projected map of a level plus the doubled one above it."""
-        result = self.lateral[index](below) + self.doubled(above, below)
+        result: Tensor = self.lateral[index](below) + self.doubled(above, below)
         return result / 2 if self.pyramid.merge == "mean" else result
 
     def doubled(self, above: Tensor, below: Tensor) -> Tensor:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
-from torchvision.models.resnet import Bottleneck
 
+from eachmask.accel.lazy_dynamo import timm, torchvision
 from eachmask.backbones.features import Features
 from eachmask.structures import UserError
 
@@ -29,7 +26,7 @@ class ResNet(nn.Module):
 
     def __init__(self, name: str, norm_eps: float = 1e-5, stride_first: bool = False) -> None:
         super().__init__()
-        net: Any = getattr(torchvision.models, name)(weights=None)
+        net: Any = getattr(torchvision().models, name)(weights=None)
         self.name = name
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
@@ -39,7 +36,7 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = norm_eps
-            elif stride_first and isinstance(module, Bottleneck):
+            elif stride_first and isinstance(module, torchvision().models.resnet.Bottleneck):
                 module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
 
     def forward(self, images: Tensor) -> Features:
@@ -61,7 +58,7 @@ class Timm(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.net = timm.create_model(name, pretrained=False, features_only=True)
+        self.net = timm().create_model(name, pretrained=False, features_only=True)
         info = self.net.feature_info
         self.first = next(i for i, stride in enumerate(info.reduction()) if stride >= 4)
         self.channels = tuple(info.channels()[self.first :])
@@ -82,13 +79,13 @@ class Swin(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        net: Any = getattr(torchvision.models, name)(weights=None)
+        net: Any = getattr(torchvision().models, name)(weights=None)
         self.name = name
         width = net.head.in_features
         self.channels = (width // 8, width // 4, width // 2, width)
         self.strides = (4, 8, 16, 32)
         nodes = {"features.1": "0", "features.3": "1", "features.5": "2", "features.7": "3"}
-        self.net = create_feature_extractor(net, nodes)
+        self.net = torchvision().models.feature_extraction.create_feature_extractor(net, nodes)
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
 
     def forward(self, images: Tensor) -> Features:
@@ -112,9 +109,9 @@ def stages(backbone: nn.Module) -> list[list[nn.Module]]:
             [backbone.conv1, backbone.bn1],
             *([layer] for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)),
         ]
-    net = getattr(backbone, "net", backbone)
+    net: Any = getattr(backbone, "net", backbone)
     if isinstance(getattr(net, "blocks", None), nn.Sequential):  # timm's EfficientNet, MobileNet, ...
-        stem = [module for name, module in net.named_children() if name in ("conv_stem", "bn1")]
+        stem: list[nn.Module] = [m for name, m in net.named_children() if name in ("conv_stem", "bn1")]
         return [stem, *([block] for block in net.blocks)]
     children = list(net.children())
     if not children:

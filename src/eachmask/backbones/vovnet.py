@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.layers.create_attn import create_attn
-
 from eachmask.backbones.networks import Timm
 
 
@@ -22,6 +20,8 @@ class VoVNet(Timm):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        from timm.layers.create_attn import create_attn  # timm has been loaded by now
+
         net: Any = self.net
         for stage, channels in enumerate(self.channels):
             for block in net[f"stages_{stage}"].blocks:

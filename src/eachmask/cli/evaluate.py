@@ -208,7 +208,7 @@ def _predict(
     from eachmask.data.formats.coco_results import left_out, match_categories
     from eachmask.evaluation.predictions import of_categories, predict_dataset, without_images
     from eachmask.files.progress import bar_after_a_while
-    from eachmask.inference.predictor import load
+    from eachmask.inference.load import load
 
     assert options.model is not None
     predictor = load(options.model, device=options.device, precision=options.precision, side=options.side)

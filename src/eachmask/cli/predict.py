@@ -90,7 +90,7 @@ def predict(options: PredictOptions) -> int:
     from eachmask.cli.warning_notes import warnings_as_notes
     from eachmask.data.images.inputs import find_inputs
     from eachmask.inference.auto_model import auto_model
-    from eachmask.inference.predictor import load
+    from eachmask.inference.load import load
 
     console = Console(stderr=True, highlight=False)
     inputs = find_inputs(options.inputs, exclude=options.out)

@@ -16,9 +16,10 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from eachmask.files.atomic import atomic_bytes
+from eachmask.files.lock import lock
 from eachmask.structures import UserError
 
 FOLDER = ".journal"
@@ -89,7 +90,7 @@ class Journal:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.folder / "lock")
+            self._lock = lock(self.folder / "lock", self.out)
         except OSError as error:
             raise UserError(f"{self.out} cannot be written to ({error.strerror or error})") from None
         try:
@@ -243,22 +244,3 @@ def compact_json(value: Any) -> str:
 def _shown(value: Any) -> str:
     text = "not set" if value in (None, "", []) else str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."
-
-
-def _lock(path: Path) -> IO[bytes]:
-    """An open file that only one process can have; the system frees it however the process ends."""
-    handle = open(path, "wb")  # noqa: SIM115 - held for the life of the journal
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs into one folder are the user's business
-        return handle
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise UserError(
-            f"another process is writing to {path.parent.parent}: wait for it, or choose another --out"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return handle

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from eachmask.backbones import timm
+from eachmask.accel.lazy_dynamo import timm
 from eachmask.structures import Category, Instances, Preprocess
 
 CROPS_PER_PASS = 8
@@ -71,7 +71,7 @@ class CropClassifier(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.backbone = timm.create_model(config.backbone, pretrained=False, num_classes=0)
+        self.backbone = timm().create_model(config.backbone, pretrained=False, num_classes=0)
         self.classifier = nn.Linear(self.backbone.num_features, len(config.names))
 
     def forward(self, crops: Tensor) -> Tensor:

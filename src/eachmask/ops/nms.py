@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torchvision
 from torch import Tensor
 
+from eachmask.accel.lazy_dynamo import torchvision
 from eachmask.structures import boxes as box_ops
 
 Decay = Literal["gaussian", "linear"]
@@ -29,7 +29,7 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tens
     Returns:
         indices of the kept, best first.
     """
-    keep: Tensor = torchvision.ops.batched_nms(boxes, scores, labels, threshold)
+    keep: Tensor = torchvision().ops.batched_nms(boxes, scores, labels, threshold)
     return keep
 
 

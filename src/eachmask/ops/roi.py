@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-import torchvision
 from torch import Tensor
 from torch.nn import functional as F
 
 from eachmask.accel import roi_cpu
+from eachmask.accel.lazy_dynamo import torchvision
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4
 """A box of 224 x 224 px is pooled from P4 (stride 16), as an ImageNet image was."""
@@ -74,7 +74,7 @@ def roi_align(
         return roi_cpu.roi_align(features, [1 / s for s in strides], rois, level, grid)
 
     def align(feature: Tensor, chosen: Tensor, scale: float) -> Tensor:
-        pooled: Tensor = torchvision.ops.roi_align(
+        pooled: Tensor = torchvision().ops.roi_align(
             feature, chosen, (size, size), spatial_scale=scale, sampling_ratio=sampling, aligned=aligned
         )
         return pooled
@@ -92,7 +92,7 @@ def roi_pool(features: Sequence[Tensor], boxes: Sequence[Tensor], size: int, str
     """
 
     def pool(feature: Tensor, chosen: Tensor, scale: float) -> Tensor:
-        pooled: Tensor = torchvision.ops.roi_pool(feature, chosen, (size, size), spatial_scale=scale)
+        pooled: Tensor = torchvision().ops.roi_pool(feature, chosen, (size, size), spatial_scale=scale)
         return pooled
 
     level = _level_of_each(features, boxes, strides)

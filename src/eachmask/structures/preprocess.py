@@ -119,11 +119,17 @@ class Preprocess:
         for image in images:
             if image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 raise ValueError(f"an image must be (height, width, 3), not {image.shape}")
-        mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))
-        prepared = [self._resize(self.to_float(image, limits).sub_(mean).div_(std)) for image in images]
-        if self.channels == "bgr":
-            prepared = [image.flip(0) for image in prepared]
+        prepared = [self._resize(self.normalize(self.to_float(image, limits))) for image in images]
         return ImageBatch.from_tensors(prepared, self.divisor)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """(3, H, W) RGB in 0..1 -> what the network wants: mean 0, deviation 1, its order of channels.
+
+        The image given is overwritten.
+        """
+        mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))
+        image = image.sub_(mean).div_(std)
+        return image.flip(0) if self.channels == "bgr" else image
 
     def scale(self, height: int, width: int) -> float:
         """Magnification of an image under the two side limits (the fixed one without a short side)."""

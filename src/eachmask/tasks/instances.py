@@ -66,6 +66,11 @@ def choose(found: Instances, classes: Sequence[str], most: int | None) -> Instan
     return found[np.argsort(-found.scores.numpy(), kind="stable")[:most]]
 
 
+def packed(found: Instances) -> Instances:
+    """Masks as runs."""
+    return found if found.masks is None else replace(found, masks=found.masks.to_rle())
+
+
 def with_categories(found: Instances, categories: tuple[Category, ...]) -> Instances:
     """Named by the model's categories."""
     return replace(found, categories=categories)
@@ -81,11 +86,12 @@ def render(image: NDArray[Any], found: Instances, options: DrawOptions | None = 
 INSTANCES: Task[Instances] = Task(
     name="instances",
     target=Instances,
-    scoring=Scoring(mask_scores, "ap", quality, best_threshold),
+    scoring=Scoring(mask_scores, "ap", quality, "TP/(TP+FP+FN) at IoU 0.5", best_threshold),
     shown=sure,
     choose=choose,
     merge=merge_tiles,
     render=render,
+    packed=packed,
     with_categories=with_categories,
     mixes=True,
 )

@@ -34,6 +34,8 @@ class Scoring(Generic[T]):
     """The measure that chooses the weights."""
     quality: Callable[[T, T], float]
     """(what a user is shown, target) of one image -> 0..1; finds the worst images."""
+    measure: str
+    """What :attr:`quality` is called."""
     calibrate: Callable[[Sequence[T], Sequence[T]], dict[str, Any]] = lambda predictions, targets: {}
     """(predictions, targets) of all val images -> decode settings that suit them best, saved with the weights."""
 
@@ -113,6 +115,8 @@ class Task(Generic[T]):
     outputs: Outputs[T] | None = None
     sections: Callable[[Sequence[T], Sequence[T], Any], tuple[Section, ...]] | None = None
     """(predictions, targets, settings) -> the sections of an evaluation."""
+    packed: Callable[[T], T] = lambda result: result
+    """As it is kept until it is written or measured: small, on the CPU, in runs."""
     with_categories: Callable[[T, tuple[Category, ...]], T] = lambda result, categories: result
     """(result, the model's categories) -> the same, with names for its labels."""
     mixes: bool = False

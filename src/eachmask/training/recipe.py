@@ -5,37 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.sample import Sample
-from eachmask.structures import Category, DecodeOptions, ImageBatch, Instances, Preprocess
+from eachmask.structures import Category, Preprocess
+
+T = TypeVar("T", covariant=True)
 
 
-class Model(Protocol):
-    """The three verbs (see ``docs/architecture.md``)."""
-
-    def __call__(self, images: ImageBatch) -> Any: ...
-    def losses(self, raw: Any, targets: list[Instances]) -> dict[str, Tensor]: ...
-    def decode(self, raw: Any, options: DecodeOptions) -> list[Instances]: ...
-
-
-class Samples(Protocol):
+class Samples(Protocol[T]):
     """A data set: as many samples as it says, any of them at any time."""
 
     categories: tuple[Category, ...]
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Sample: ...
+    def __getitem__(self, index: int) -> Any: ...
 
 
 Augment = Callable[[Sample, np.random.Generator], Sample]
 Mix = Callable[[Sample, np.random.Generator, Callable[[], Sample]], Sample]
 """(sample, rng, others): makes one training sample of several; ``others()`` draws another augmented one."""
-Score = Callable[[Sequence[Instances], Sequence[Instances]], dict[str, float]]
+Score = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class Recipe:
     """Changes each annotated set before anything else, for example merges its classes."""
     start: Callable[[nn.Module], str] | None = None
     """Loads pretrained weights into the new model and says in a sentence what it did."""
-    sample_weight: Callable[[Samples], Sequence[float]] | None = None
+    sample_weight: Callable[[Samples[Any]], Sequence[float]] | None = None
     """How often each stored sample is drawn, relative to the others; all alike by default."""
     mix: Mix | None = None
     """Copy-paste, mosaic ... after ``augment``."""

@@ -32,8 +32,14 @@ def recipe_source(recipe: Recipe, file: str = "recipe.py") -> str:
     for module, name in sorted(imports):
         by_module.setdefault(module, []).append(name)
     head = "".join(f"from {module} import {', '.join(names)}\n" for module, names in by_module.items())
-    backbone = "\n".join(lines)
-    return f"{HEAD.format(file=file)}{head}\n\ndef recipe() -> Recipe:\n    return Recipe(\n{backbone}\n    )\n"
+    fields = "\n".join(lines)
+    return f"{HEAD.format(file=file)}{head}\n\ndef recipe() -> Recipe:\n    return Recipe(\n{fields}\n    )\n"
+
+
+def settings(recipe: Recipe) -> dict[str, str]:
+    """Each field as a text that is equal for equal values, to tell one run from another."""
+    values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    return {name: _expression(value, set(), "") or type(value).__name__ for name, value in values.items()}
 
 
 def _expression(value: Any, imports: set[tuple[str, str]], indent: str) -> str | None:

@@ -6,34 +6,38 @@ Every file is complete or absent: it is written under another name and then rena
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
-import platform
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import nn
 
 from eachmask.data.sample import Sample
-from eachmask.draw import overlay, shrink
+from eachmask.draw import shrink
 from eachmask.files.atomic import write_text
-from eachmask.structures import Instances, UserError
+from eachmask.inference.predictor import Predictor
+from eachmask.structures import UserError
+from eachmask.training.assess import Assessment, assess
 from eachmask.training.curves import write_curves
+from eachmask.training.environment import environment
 from eachmask.training.recipe import Recipe, Run, Samples
-from eachmask.training.recipe_source import recipe_source
-from eachmask.weights.file import ModelInfo, save_model
+from eachmask.training.recipe_source import recipe_source, settings
+from eachmask.training.report import Pages, Shot, write_report
+from eachmask.weights.file import ModelInfo, load_model, replace_info, save_model
 
 SHOWN = 4
 """Val images drawn at every evaluation."""
 SIDE = 640
 """Longest side of a drawn image, px."""
-DRAWN_SCORE = 0.3
-"""Least score of a drawn object, unless the recipe's own threshold is higher."""
+WORST = 6
+"""Val images with the poorest predictions that the report shows."""
+FREE = frozenset({"steps", "evaluate_every", "patience", "license", "decode", "tile", "prepare"})
+"""Fields of a recipe that may differ when its run is resumed."""
 
 
 class RunFolder:
@@ -45,7 +49,7 @@ class RunFolder:
         data: the training samples.
     """
 
-    def __init__(self, run: Run, recipe: Recipe, data: Samples) -> None:
+    def __init__(self, run: Run, recipe: Recipe, data: Samples[Any]) -> None:
         self.run, self.recipe, self.data, self.out = run, recipe, data, run.out
         self.out.mkdir(parents=True, exist_ok=True)
         self._board: Any = None
@@ -56,6 +60,7 @@ class RunFolder:
         facts = environment() | {"device": device, "precision": precision, "processes": processes}
         facts |= {"seed": self.run.seed, "training images": len(self.data), "command": " ".join(sys.argv)}
         facts |= {"variant": self.recipe.variant, "categories": [c.name for c in self.data.categories]} | self.run.notes
+        facts |= {"settings": self._settings()}
         write_text(self.out / "environment.json", json.dumps(facts, indent=1, ensure_ascii=False, default=str))
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -64,7 +69,7 @@ class RunFolder:
         self._board = SummaryWriter(str(self.out / "tensorboard"))
 
     def check(self) -> None:
-        """Refuse to go on with a run of another model or other classes.
+        """Refuse to resume a run of another recipe, other data or another seed.
 
         Raises:
             UserError: the folder says that its run is one.
@@ -73,16 +78,22 @@ class RunFolder:
             facts = json.loads((self.out / "environment.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
-        classes = [c.name for c in self.data.categories]
-        for known, wanted in (
-            (facts.get("variant"), self.recipe.variant),
-            ("the classes " + ", ".join(facts.get("categories", classes)), "the classes " + ", ".join(classes)),
-        ):
-            if known not in (None, wanted):
-                raise UserError(
-                    f"{self.out} holds a run of {known}, not of {wanted}: choose another --out, and take over what it "
-                    "has learnt with --start"
-                )
+        known, own = facts.get("settings"), self._settings()
+        changed = [] if not isinstance(known, dict) else [name for name in own if known.get(name) != own[name]]
+        if changed:
+            details = ", ".join(f"{name} was {_shown(known.get(name))} and is {_shown(own[name])}" for name in changed)
+            raise UserError(
+                f"{self.out} holds a run of other settings ({details}): choose another --out, and take over what it "
+                "has learnt with --start"
+            )
+
+    def _settings(self) -> dict[str, str]:
+        """All that decides the weights and which of them are best, as texts."""
+        recipe = {name: text for name, text in settings(self.recipe).items() if name not in FREE}
+        names = [str(Path(self.data.path(i)).name) for i in range(len(self.data))] if hasattr(self.data, "path") else []
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+        classes = ", ".join(category.name for category in self.data.categories)
+        return recipe | {"seed": str(self.run.seed), "images": f"{len(self.data)} ({digest})", "classes": classes}
 
     def log(self, history: Sequence[dict[str, float]]) -> None:
         """log.csv, curves.svg, and the newest row for TensorBoard."""
@@ -100,73 +111,91 @@ class RunFolder:
                     self._board.add_scalar(f"{kind}/{name}", value, int(history[-1]["step"]))
             self._board.flush()
 
-    def save(self, name: str, model: nn.Module, row: dict[str, float]) -> Path:
-        """``best`` as model.safetensors, ``last`` as last.safetensors."""
-        names = list(row)
-        recipe = self.recipe
-        info = ModelInfo(
+    def assess(self, model: nn.Module, data: Samples[Any]) -> Assessment[Any]:
+        """Predict the val images with the model as a user would, and measure."""
+        predictor: Predictor[Any] = Predictor(model, self._info({}), device=self.run.device)
+        return assess(predictor, data, self.recipe.score, self.recipe.decode)
+
+    def evaluated(
+        self,
+        model: nn.Module,
+        history: Sequence[dict[str, float]],
+        better: bool,
+        assessment: Assessment[Any],
+        data: Samples[Any],
+    ) -> None:
+        """Keep what an evaluation brought: weights, log, curves and drawn val images."""
+        info = self._info(history[-1], assessment.decode)
+        if better:
+            save_model(self.out / "model.safetensors", model, info)
+        save_model(self.out / "last.safetensors", model, info)
+        self.log(history)
+        self._draw(int(history[-1]["step"]), assessment, data)
+
+    def finish(self, history: Sequence[dict[str, float]], data: Samples[Any], skipped: Iterable[str]) -> Iterator[str]:
+        """The report, from the best weights; yields sentences on what was done and left out."""
+        if self._board is not None:
+            self._board.close()
+        notes = list(skipped)
+        if notes:
+            write_text(self.out / "skipped.txt", "\n".join(notes) + "\n")
+            yield f"{len(notes)} images could not be read and were left out: {self.out / 'skipped.txt'}"
+        if not history:
+            return
+        assessment = self.assess(load_model(self.out / "model.safetensors")[0], data)
+        score = assessment.decode.get("score_threshold")
+        if score is not None and "score_threshold" not in self.recipe.decode:
+            replace_info(self.out / "model.safetensors", decode=assessment.decode)
+            yield f"The model shows objects from a score of {score:.2f} on, which gives the best F1 on val."
+        title = f"{self.recipe.variant} on {len(self.data)} images"
+        pages = Pages(title, self.recipe.best, history, *_shots(assessment, data))
+        yield f"Report: {write_report(self.out, pages)}"
+
+    def _info(self, row: dict[str, float], decode: dict[str, Any] | None = None) -> ModelInfo:
+        """What the model file says about itself after an evaluation."""
+        names, recipe = list(row), self.recipe
+        training = {"steps": int(row.get("step", 0)), "of_steps": recipe.steps, "seed": self.run.seed,
+                    "batch_size": recipe.batch_size, "images": len(self.data)}  # fmt: skip
+        return ModelInfo(
             variant=recipe.variant,
             config=recipe.config,
             preprocess=recipe.preprocess,
             categories=tuple(self.data.categories),
             license=recipe.license,
-            training={"steps": int(row["step"]), "of_steps": recipe.steps, "seed": self.run.seed,
-                      "batch_size": recipe.batch_size, "images": len(self.data)},
-            scores={f"val {n}": row[n] for n in names[names.index(recipe.best) :]},
-            decode=recipe.decode,
+            training=training,
+            scores={f"val {n}": row[n] for n in names[names.index(recipe.best) :]} if row else {},
+            decode=recipe.decode if decode is None else decode,
             tile=recipe.tile,
-        )  # fmt: skip
-        return save_model(self.out / f"{'model' if name == 'best' else name}.safetensors", model, info)
+        )
 
-    def draw(self, step: int, samples: Sequence[Sample], found: Sequence[Instances]) -> None:
-        """The first val images with what was found in them: samples/step-0000300/NAME.jpg."""
+    def _draw(self, step: int, assessment: Assessment[Any], data: Samples[Any]) -> None:
+        """The first val images with what a user would be shown: samples/step-0000300/NAME.jpg."""
         folder = self.out / "samples" / f"step-{step:07d}"
         folder.mkdir(parents=True, exist_ok=True)
-        for i, (sample, instances) in enumerate(zip(samples, found, strict=True)):
-            Image.fromarray(image(sample, instances, self.recipe)).save(folder / f"{i}-{sample.path.stem}.jpg")
-
-    def close(self) -> None:
-        """Finish TensorBoard's file."""
-        if self._board is not None:
-            self._board.close()
+        for i, index in enumerate(list(assessment.found)[:SHOWN]):
+            sample = data[index]
+            Image.fromarray(_drawn(sample, assessment, index)).save(folder / f"{i}-{sample.path.stem}.jpg")
 
 
-def image(sample: Sample, instances: Instances, recipe: Recipe) -> Any:
-    """(H, W, 3) uint8 of at most ``SIDE`` px: the image with the objects that are sure enough."""
-    sure = sure_enough(instances, recipe)
-    sure = replace(sure, categories=sample.targets.categories)  # so that classes are written by name
-    image, sure = shrink(sample.image, sure, SIDE)
-    return overlay(image, sure)
+def _drawn(sample: Sample, assessment: Assessment[Any], index: int) -> Any:
+    """(H, W, 3) uint8 of at most ``SIDE`` px: the image with what a user would be shown."""
+    shown = assessment.task.with_categories(assessment.shown(index), sample.targets.categories)
+    image, shown = shrink(sample.image, shown, SIDE)
+    return assessment.task.render(image, shown, None)
 
 
-def sure_enough(instances: Instances, recipe: Recipe) -> Instances:
-    """The objects that a user of the model would be shown."""
-    least = max(DRAWN_SCORE, recipe.decode.get("score_threshold") or 0.0)
-    return instances if instances.scores is None else instances.filter(score=least)
+def _shots(assessment: Assessment[Any], data: Samples[Any]) -> tuple[list[Shot], list[Shot]]:
+    """The first val images, and those with the poorest predictions."""
+    quality = {i: assessment.task.scoring.quality(assessment.shown(i), data[i].targets) for i in assessment.found}
+    worst = sorted(quality, key=lambda i: quality[i])
+
+    def shot(index: int) -> Shot:
+        sample = data[index]
+        caption = f"{sample.path.name}: {assessment.task.scoring.measure} is {quality[index]:.2f}"
+        return Shot(_drawn(sample, assessment, index), caption)
+
+    return [shot(i) for i in list(quality)[:WORST]], [shot(i) for i in worst[:WORST]]
 
 
-def environment() -> dict[str, Any]:
-    """Versions and machine."""
-    import eachmask
-    from eachmask.backbones import timm
-    from eachmask.ops import torchvision
-
-    return {
-        "eachmask": eachmask.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-        "system": platform.platform(),
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
+def _shown(text: Any) -> str:
+    return "not set" if text is None else text if len(str(text)) <= 60 else f"{str(text)[:57]}..."

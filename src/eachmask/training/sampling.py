@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eachmask.data.sample import Sample
-from eachmask.structures import ImageBatch, Instances, UserError
+from eachmask.structures import ImageBatch, UserError
 from eachmask.training.recipe import Recipe, Samples
 
 ATTEMPTS = 20
@@ -26,7 +26,7 @@ class TrainingSequence(Dataset["TrainingSample"]):
     samples are drawn in proportion to them (low-discrepancy: a sample of weight 2 comes twice as often).
     """
 
-    def __init__(self, samples: Samples, recipe: Recipe, seed: int) -> None:
+    def __init__(self, samples: Samples[Any], recipe: Recipe, seed: int) -> None:
         self.samples, self.recipe, self.seed = samples, recipe, seed
         weight = None if recipe.sample_weight is None else recipe.sample_weight(samples)
         self.weight: Sequence[float] | None = weight
@@ -50,13 +50,9 @@ class TrainingSequence(Dataset["TrainingSample"]):
         sample = self._augmented(self.index(draw), rng, skipped)
         if self.recipe.mix is not None:
             sample = self.recipe.mix(sample, rng, lambda: self._augmented(self._any(rng), rng, skipped))
-        tensor = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
-        preprocess = self.recipe.preprocess
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocess.mean, preprocess.std))
-        tensor = (tensor - mean) / std
-        if preprocess.channels == "bgr":
-            tensor = tensor.flip(0)
-        return TrainingSample(tensor, sample.targets, sample.canvas, str(sample.path), skipped)
+        image = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)
+        tensor = self.recipe.preprocess.normalize(image)
+        return TrainingSample(tensor, sample.targets, sample.given, sample.canvas, str(sample.path), skipped)
 
     def _augmented(self, index: int, rng: np.random.Generator, skipped: list[str]) -> Sample:
         """One stored sample, stretched to 0..1 and augmented; a broken image gives way to another one."""
@@ -86,7 +82,8 @@ class TrainingSample(NamedTuple):
     """One training sample, ready for the network."""
 
     image: Tensor  # (3, H, W), normalized
-    targets: Instances
+    targets: Any
+    given: Any | None  # what a user would hand over
     canvas: tuple[int, int]  # least (height, width) of its batch
     name: str
     skipped: list[str]  # images that could not be read and gave way to this one
@@ -96,54 +93,56 @@ class Batch(NamedTuple):
     """What one process computes at once."""
 
     images: ImageBatch
-    targets: list[Instances]
+    targets: list[Any]
+    given: list[Any] | None
     names: list[str]
     skipped: list[str]
 
 
 @dataclass(frozen=True)
 class Share:
-    """The part of each step's batch that this process computes, in so many pieces."""
+    """The part of each step's batch that this process computes, in so many parts."""
 
     rank: int = 0
     world: int = 1
-    pieces: int = 1
+    parts: int = 1
 
     def draws(self, step: int, batch_size: int) -> list[list[int]]:
-        """Draw numbers of one step for this process, piece by piece.
+        """Draw numbers of one step for this process, part by part.
 
         Raises:
             UserError: the batch cannot be divided evenly.
         """
-        parts = self.world * self.pieces
+        parts = self.world * self.parts
         if batch_size % parts:
             raise UserError(
-                f"a batch of {batch_size} images cannot be shared evenly by {self.world} processes in {self.pieces} "
-                f"pieces: choose a batch size that {parts} divides"
+                f"a batch of {batch_size} images cannot be shared evenly by {self.world} processes in {self.parts} "
+                f"parts: choose a batch size that {parts} divides"
             )
         size = batch_size // parts
-        first = step * batch_size + self.rank * size * self.pieces
-        return [list(range(first + i * size, first + (i + 1) * size)) for i in range(self.pieces)]
+        first = step * batch_size + self.rank * size * self.parts
+        return [list(range(first + i * size, first + (i + 1) * size)) for i in range(self.parts)]
 
 
 def batches(draws: TrainingSequence, steps: range, share: Share, workers: int) -> Iterator[list[Batch]]:
-    """For every step the pieces of its batch."""
+    """For every step the parts of its batch."""
     size = draws.recipe.batch_size
-    pieces = [piece for step in steps for piece in share.draws(step, size)]
+    parts = [part for step in steps for part in share.draws(step, size)]
     divisor = draws.recipe.preprocess.divisor
     loader = DataLoader(
         draws,
-        batch_sampler=pieces,
+        batch_sampler=parts,
         num_workers=workers,
         collate_fn=list,
         prefetch_factor=4 if workers else None,
     )
     step: list[Batch] = []
     for items in loader:
-        images, targets, canvases, names, skipped = zip(*items, strict=True)
+        images, targets, given, canvases, names, skipped = zip(*items, strict=True)
         least = (max(height for height, _ in canvases), max(width for _, width in canvases))
         batch = ImageBatch.from_tensors(list(images), divisor, least)
-        step.append(Batch(batch, list(targets), list(names), [note for notes in skipped for note in notes]))
-        if len(step) == share.pieces:
+        own = None if given[0] is None else list(given)
+        step.append(Batch(batch, list(targets), own, list(names), [note for notes in skipped for note in notes]))
+        if len(step) == share.parts:
             yield step
             step = []

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from eachmask.backbones import timm
+from eachmask.accel.lazy_dynamo import timm
 from eachmask.structures import UserError
 
 LITES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
@@ -39,7 +39,7 @@ def read_offline_weights(name: str) -> dict[str, Tensor]:
         )
     (file,) = (Path(found.origin).parent / "models").glob("*.pth")
     theirs = torch.load(file, weights_only=True, map_location="cpu")
-    ours = timm.create_model(name, pretrained=False).state_dict()
+    ours = timm().create_model(name, pretrained=False).state_dict()
     if [v.shape for v in theirs.values()] != [v.shape for v in ours.values()]:
         raise UserError(f"{file} does not hold the layers of {name} in the known order: its package has changed")
     return dict(zip(ours, theirs.values(), strict=True))

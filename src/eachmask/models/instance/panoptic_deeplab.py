@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones import timm
+from eachmask.accel.lazy_dynamo import timm
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
 
@@ -125,7 +125,7 @@ class PanopticDeepLab(nn.Module):
             raise ValueError(f"PanopticDeepLab separates objects of one class, not {num_classes}")
         self.num_classes = num_classes
         self.config = config or Config()
-        self.encoder = timm.create_model(
+        self.encoder = timm().create_model(
             self.config.backbone, pretrained=False, features_only=True, out_indices=(0, 1, 2, 3, 4)
         )
         self.ladder = Ladder(self.encoder.feature_info.channels(), self.config.decoder_channels)

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask.accel.lazy_dynamo import torchvision
 from eachmask.accel.malloc import give_back_freed_memory
 from eachmask.backbones.fpn import FPN
 from eachmask.backbones.networks import ResNet
 from eachmask.models.instance import yolact
 from eachmask.models.instance.yolact import YOLACT, Raw, yolact_fpn
-from eachmask.ops import torchvision
 from eachmask.ops.anchors import octave
 from eachmask.ops.prototypes import Drawn
 from eachmask.structures import DecodeOptions, Instances, SoftMasks
@@ -84,7 +84,7 @@ class DeformableConv(nn.Module):
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
 
         def convolved(part: slice, bias: Tensor | None) -> Tensor:
-            result: Tensor = torchvision.ops.deform_conv2d(
+            result: Tensor = torchvision().ops.deform_conv2d(
                 x[:, part], moves, weight[:, part], bias, self.stride, self.padding, mask=mask
             )
             return result

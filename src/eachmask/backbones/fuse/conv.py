@@ -1,0 +1,209 @@
+"""The convolution of an optimized network: it clamps its own output and chooses its algorithm by shape.
+
+The choice is by a fixed rule, not by measuring on the first call, so that the same image gives the same bits in every
+run. Weights in an algorithm's own layout are made on first use, and never saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Limits = tuple[float, float]
+"""An activation that clamps to [low, high]: ReLU is (0, inf), ReLU6 (0, 6), none (-inf, inf)."""
+
+NO_LIMITS: Limits = (-math.inf, math.inf)
+RELU: Limits = (0.0, math.inf)
+
+MAX_LAYOUT_BYTES = 96 << 20
+"""Of weights that are kept as oneDNN wants them, besides the plain ones."""
+MAX_MATRIX_ROWS = 2048
+"""Pixels of a map; above, oneDNN is faster than a product of matrices, and its layouts are few."""
+MAX_BATCH_LAYOUTS = 9
+"""From so many maps on, one more or less does not change how oneDNN wants the weights."""
+MAX_SHAPES = 256
+"""Of inputs whose layout is remembered, so that a service's memory has an end."""
+
+
+class FastConv2d(nn.Conv2d):
+    """A convolution, perhaps with a batch normalization and an activation folded in; for inference alone."""
+
+    limits: Limits = NO_LIMITS
+    layouts_allowed: bool = True
+    """Whether there is memory for weights as oneDNN wants them, besides the plain ones."""
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, limits: Limits = NO_LIMITS) -> FastConv2d:
+        """One with the geometry of `conv` and these weights."""
+        fast = cls.__new__(cls)
+        nn.Module.__init__(fast)
+        fast.__dict__.update({k: v for k, v in conv.__dict__.items() if k != "_parameters"})
+        fast.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        fast.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        fast.limits = limits
+        fast._forget_layouts()
+        return fast
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, C, H, W)` to `(N, K, H', W')`, clamped to `limits`."""
+        if not self._takes_onednn(x):
+            return clamp(self._unclamped(x), self.limits)
+        attribute, scalars = _onednn_activation(self.limits)
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self._onednn_weights(x), *self._geometry(), attribute, scalars, ""
+        )
+        return result
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """`conv(x) + residual`, clamped; overwrites `residual`, whose shape is the output's, and returns it."""
+        if not self._takes_onednn(x) or self.limits not in (NO_LIMITS, RELU):
+            return clamp(residual.add_(self._unclamped(x)), self.limits)
+        relu = None if self.limits == NO_LIMITS else "relu"
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
+            residual, x, self._onednn_weights(x), *self._geometry(), "add", 1.0, relu, [], ""
+        )
+        return result
+
+    def _unclamped(self, x: Tensor) -> Tensor:
+        if self._is_matrix(x):
+            return self._as_matrix(x)
+        return super().forward(x)
+
+    def _as_matrix(self, x: Tensor) -> Tensor:
+        """A 1 x 1 convolution as a product of matrices; a channels-last map is one already."""
+        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+    def _geometry(self) -> tuple[Any, ...]:
+        return self.bias, self.padding, self.stride, self.dilation, self.groups
+
+    # ---- which algorithm -----------------------------------------------------------------------------------------
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """True where only torch's own convolution will do: other devices and types, gradients, tracing."""
+        return (
+            not isinstance(x, Tensor)
+            or x.device.type != "cpu"
+            or x.dtype not in (torch.float32, torch.bfloat16)
+            or x.dtype != self.weight.dtype
+            or (x.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
+            or x.numel() == 0
+            or x.dim() != 4
+            or self.padding_mode != "zeros"
+            or isinstance(self.padding, str)
+            or _is_watched(x)
+            or not _has_onednn()
+        )
+
+    def _is_matrix(self, x: Tensor) -> bool:
+        """Whether to multiply by the plain weights: those of small maps are much larger than the maps, and laying them
+        out for oneDNN anew with every size of image takes longer than the convolution."""
+        return (
+            self.kernel_size == self.stride == (1, 1)
+            and self.padding == (0, 0)
+            and self.groups == 1
+            and not self._is_plain(x)
+            and x.dtype == torch.float32
+            and len(x) * x.shape[2] * x.shape[3] <= MAX_MATRIX_ROWS
+        )
+
+    def _takes_onednn(self, x: Tensor) -> bool:
+        """Whether oneDNN's kernels are called directly, with weights laid out for them."""
+        return self.layouts_allowed and not self._is_plain(x) and not self._is_matrix(x)
+
+    # ---- weights as oneDNN wants them ----------------------------------------------------------------------------
+
+    def _onednn_weights(self, x: Tensor) -> Tensor:
+        """The weights as oneDNN wants them for such an input.
+
+        Its blocks of channels depend on the size of the map: weights that were laid out for another map are laid out
+        anew in every call, which takes many times as long as a small map's convolution. So every layout that is met
+        is kept; there are two or three.
+        """
+        shape: tuple[int, ...] = (min(len(x), MAX_BATCH_LAYOUTS), *x.shape[2:], torch.get_num_threads())
+        if self.groups == self.in_channels:  # each channel by itself: always the same layout
+            shape = ()
+        weights = self._by_shape.get(shape)
+        if weights is None:
+            weights = self._laid_out(x)
+            if len(self._by_shape) >= MAX_SHAPES:
+                self._by_shape.clear()
+            self._by_shape[shape] = weights
+        return weights
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        laid_out = torch.ops.mkldnn._reorder_convolution_weight(
+            self.weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
+        )
+        return self._by_layout.setdefault(_layout_of(laid_out), laid_out)
+
+    def _forget_layouts(self) -> None:
+        self._by_shape: dict[tuple[int, ...], Tensor] = {}
+        self._by_layout: dict[bytes, Tensor] = {}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FastConv2d:
+        self._forget_layouts()  # the weights move or change type: so must their copies
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._forget_layouts()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_by_shape": {}, "_by_layout": {}}
+
+
+def ration_layouts(modules: Iterable[nn.Module]) -> None:
+    """Say which convolutions may keep their weights in oneDNN's layouts.
+
+    Of a wide network's they would take more memory than all the rest. The narrow ones come first: their maps are the
+    large ones, so a byte of theirs saves the most time; laying out a wide one's weights anew in every call takes a
+    twentieth of its time.
+    """
+    room = MAX_LAYOUT_BYTES
+    convs = [m for m in modules if isinstance(m, FastConv2d)]
+    for conv in sorted(convs, key=lambda conv: conv.weight.numel()):
+        room -= conv.weight.numel() * conv.weight.element_size()
+        conv.layouts_allowed = room >= 0
+
+
+def clamp(x: Tensor, limits: Limits) -> Tensor:
+    """`x` within the limits, in its own memory where no gradient needs the old values."""
+    if limits == NO_LIMITS:
+        return x
+    if torch.is_grad_enabled() and x.requires_grad:
+        return x.clamp(*limits)
+    return F.relu_(x) if limits == RELU else x.clamp_(*limits)
+
+
+def _is_watched(x: Tensor) -> bool:
+    """Whether somebody follows or changes what torch's own operators do: gradients, autocast, tracing, compiling."""
+    return (
+        (torch.is_grad_enabled() and x.requires_grad)
+        or torch.is_autocast_enabled("cpu")
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or torch.compiler.is_compiling()
+    )
+
+
+def _layout_of(weights: Tensor) -> bytes:
+    """What tells two of oneDNN's layouts apart; the same for all where torch does not say."""
+    if not hasattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md"):
+        return b""
+    return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(weights).numpy())
+
+
+def _has_onednn() -> bool:
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+def _onednn_activation(limits: Limits) -> tuple[str, list[float]]:
+    if limits == NO_LIMITS:
+        return "none", []
+    return ("relu", []) if limits == RELU else ("hardtanh", list(limits))

@@ -1,0 +1,62 @@
+"""Where a network runs and in which precision: chosen in one place, for prediction and training alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from eachmask.structures import UserError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Name on the command line -> what the network computes in."""
+
+
+def find_device(name: str) -> torch.device:
+    """auto, cpu, cuda, cuda:N or mps -> the device.
+
+    Raises:
+        UserError: it is not here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"there is no device {name!r}: choose auto, cpu, cuda, cuda:0, cuda:1, ... or mps") from None
+    here = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not here.get(device.type, False):
+        raise UserError(f"this machine (or this build of torch) has no {name}: use --device cpu or auto")
+    return device
+
+
+def find_precision(name: str, device: torch.device) -> torch.dtype:
+    """auto, fp32, bf16 or fp16 -> what the network computes in; boxes and scores are always fp32.
+
+    Raises:
+        UserError: unknown, or fp16 on a CPU.
+    """
+    if name == "auto":
+        if device.type == "cpu":
+            return torch.bfloat16 if cpu_computes_bf16() else torch.float32
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in PRECISIONS:
+        raise UserError(f"unknown precision {name!r}: choose auto, fp32, bf16 or fp16")
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("fp16 is for GPUs: on a CPU choose fp32 or bf16")
+    return PRECISIONS[name]
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware (AVX512_BF16, AMX or Armv8.6): else it is slower."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})

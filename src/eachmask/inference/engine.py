@@ -1,0 +1,202 @@
+"""Engine: arrays in, results in the arrays' own pixels out. The one path that every prediction takes.
+
+It decides where and how the network runs: device, precision, fused layers, which images share a batch, and how one
+that is too large is cut into tiles. What the results are, it asks the model's task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from eachmask.inference.devices import find_device, find_precision
+from eachmask.inference.preprocessing import preprocessed, reduced, size_of
+from eachmask.ops.tiles import tile_boxes
+from eachmask.structures import DecodeOptions, ImageBatch, Preprocess
+from eachmask.tasks.task import Task
+
+T = TypeVar("T", bound=Any)
+Limits = tuple[float, float]
+"""The pixel values that become 0 and 1."""
+TILES_AT_ONCE = 8
+"""Tiles in one pass of a GPU; a CPU takes them one by one."""
+TileListener = Callable[[int, int], None]
+"""Called with the number of tiles that are done and of all."""
+
+
+def unheard(*_: Any) -> None:
+    """The listener where nobody listens."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What holds for all images of a call."""
+
+    options: DecodeOptions
+    tile: int
+    overlap: float
+    on_tile: TileListener
+    on_pass: Callable[[Sequence[Any]], None]
+
+
+class Engine(Generic[T]):
+    """A model ready to run.
+
+    Args:
+        model: see :class:`eachmask.models.protocol.Model`; with ``optimize`` a copy of it is used.
+        preprocess: what it was trained on.
+        task: of the model.
+        device: cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.
+        precision: fp32, bf16, fp16, or auto: bf16 on CPUs that compute in it, fp16 on CUDA, else fp32.
+        optimize: fuse normalization and order memory for speed; the results stay equal up to rounding.
+        in_place: optimize the model itself, for callers that need it no more: half the memory.
+
+    Raises:
+        UserError: unknown or absent device, unknown precision.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocess: Preprocess,
+        task: Task[T],
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        optimize: bool = True,
+        in_place: bool = False,
+    ) -> None:
+        from eachmask.accel.malloc import give_back_freed_memory, keep_freed_memory
+        from eachmask.backbones.fuse import optimize_for_inference
+
+        self.preprocess, self.task = preprocess, task
+        self.requested_device = device
+        self.device = find_device(device)
+        self.dtype = find_precision(precision, self.device)
+        if optimize:
+            model = optimize_for_inference(model, in_place=in_place)
+        self.model = model.eval().to(self.device)
+        give_back_freed_memory()
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    def predict(
+        self,
+        images: Sequence[NDArray[Any]],
+        options: DecodeOptions,
+        *,
+        tile: int = 0,
+        overlap: float = 0.2,
+        given: Sequence[Any] | None = None,
+        on_tile: TileListener = unheard,
+        on_pass: Callable[[Sequence[T]], None] = unheard,
+    ) -> list[T]:
+        """Results for images (H, W, 3), each in its image's own pixels; images of one size go in one batch.
+
+        Args:
+            tile: side of the squares that larger images are cut into, px; 0 never.
+            overlap: share of a tile that its neighbor sees too.
+            given: what the user hands over with each image, in its pixels.
+            on_pass: told what each pass of the network found, in its image's or tile's own pixels.
+        """
+        job = _Job(options, tile, overlap, on_tile, on_pass)
+        found: dict[int, T] = {}
+        whole = []
+        for i, image in enumerate(images):
+            if tile and max(image.shape[:2]) > tile:
+                found[i] = self._predict_tiled(image, None if given is None else given[i], job)
+            else:
+                whole.append(i)
+        limits = [self.preprocess.limits(images[i]) for i in whole]
+        small = [reduced(images[i], self.preprocess) for i in whole]
+        own = None if given is None else [given[i].resize(size_of(s)) for i, s in zip(whole, small, strict=True)]
+        for i, result in zip(whole, self._predict_grouped(small, limits, own, job), strict=True):
+            found[i] = result.resize(size_of(images[i]))
+        return [found[i] for i in range(len(images))]
+
+    @torch.inference_mode()
+    def forward(self, images: Sequence[NDArray[Any]], given: Sequence[Any] | None = None) -> Any:
+        """What the network says of images of one target size, each under its own contrast."""
+        with self.autocast():
+            return self._forward(self.batch(images, [self.preprocess.limits(i) for i in images]), given)
+
+    def batch(self, images: Sequence[NDArray[Any]], limits: Sequence[Limits]) -> ImageBatch:
+        """Images (H, W, 3) of one target size, on the device as the network wants them."""
+        single = [preprocessed(self.preprocess, i, at) for i, at in zip(images, limits, strict=True)]
+        tensor = torch.cat([one.tensor for one in single]) if len(single) > 1 else single[0].tensor
+        return replace(single[0], tensor=tensor, sizes=tuple(one.sizes[0] for one in single)).to(self.device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision, as a context."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    # How
+
+    def _predict_grouped(
+        self, images: Sequence[NDArray[Any]], limits: Sequence[Limits], given: Sequence[Any] | None, job: _Job
+    ) -> list[T]:
+        """Images that the network sees in one size form a batch: padding then never changes a result."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, image in enumerate(images):
+            groups.setdefault(self.preprocess.target_size(*size_of(image)), []).append(i)
+        found: dict[int, T] = {}
+        for size, members in groups.items():
+            own = None if given is None else [given[i].resize(size).to(self.device) for i in members]
+            results = self._run([images[i] for i in members], [limits[i] for i in members], own, job)
+            found.update(zip(members, results, strict=True))
+        return [found[i] for i in range(len(images))]
+
+    @torch.inference_mode()
+    def _run(
+        self, images: Sequence[NDArray[Any]], limits: Sequence[Limits], given: Sequence[Any] | None, job: _Job
+    ) -> list[T]:
+        """One pass of the network over images of one target size; results in the images' own pixels."""
+        batch = self.batch(images, limits)
+        with self.autocast():
+            decoded: list[T] = self.model.decode(self._forward(batch, given), job.options)  # type: ignore[operator]
+        found = [result.to("cpu").resize(size_of(image)) for result, image in zip(decoded, images, strict=True)]
+        job.on_pass(found)
+        return found
+
+    def _forward(self, batch: ImageBatch, given: Sequence[Any] | None) -> Any:
+        return self.model(batch) if given is None else self.model(batch, given)
+
+    def _predict_tiled(self, image: NDArray[Any], given: Any, job: _Job) -> T:
+        """Predict overlapping tiles under one common contrast and join what belongs together."""
+        size = size_of(image)
+        limits = self.preprocess.limits(image)
+        boxes = tile_boxes(size, job.tile, job.overlap)
+        parts: list[T] = []
+        step = 1 if self.device.type == "cpu" else TILES_AT_ONCE
+        for first in range(0, len(boxes), step):
+            chosen = boxes[first : first + step]
+            windows = [np.ascontiguousarray(image[y1:y2, x1:x2]) for x1, y1, x2, y2 in chosen]
+            own = None if given is None else [given.crop(box) for box in chosen]
+            found = self._predict_grouped(windows, [limits] * len(windows), own, job)
+            parts += [result.shift(box[0], box[1], size) for result, box in zip(found, chosen, strict=True)]
+            job.on_tile(len(parts), len(boxes))
+        return self.task.choose(self.task.merge(parts, boxes), (), job.options.max_detections)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Weights travel in main memory, so that a process without this GPU can take them."""
+        state = self.__dict__.copy()
+        if self.device.type != "cpu":
+            state["model"] = copy.deepcopy(self.model).cpu()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.device = find_device(self.requested_device)
+        if self.dtype != torch.float32 and self.device.type == "cpu":
+            self.dtype = find_precision("auto", self.device)
+        self.model.to(self.device)

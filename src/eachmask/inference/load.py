@@ -1,0 +1,36 @@
+"""load: from a model's name or file to something that predicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from eachmask.inference.predictor import Predictor
+
+
+def load(
+    name_or_path: str | Path, *, device: str = "auto", precision: str = "auto", side: int | None = None
+) -> Predictor[Any]:
+    """The model of this name, or in this ``.safetensors`` file, ready to predict.
+
+    A name is looked up in the catalogue (``eachmask models`` lists it); weights that are neither bundled nor in
+    the cache are downloaded once.
+
+    Args:
+        device: cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.
+        precision: fp32, bf16, fp16, or auto: bf16 on processors that compute in it, fp16 on CUDA, else fp32.
+        side: longer side of every image as the network sees it, px: smaller is faster, larger finds smaller things.
+            By default what the model was made for.
+
+    Raises:
+        UserError: no such model, weights out of reach, a device that is not there, or a model without that choice.
+    """
+    from eachmask.weights.fetch import locate
+    from eachmask.weights.file import load_classifier, load_model
+
+    path = locate(name_or_path)
+    model, info = load_model(path)
+    if side is not None:
+        info = replace(info, preprocess=info.preprocess.at_long_side(side))
+    return Predictor(model, info, device=device, precision=precision, classifier=load_classifier(path), in_place=True)
