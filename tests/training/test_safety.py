@@ -1,0 +1,123 @@
+"""What a run keeps and refuses: interrupts, damaged checkpoints, other settings, two runs in one folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_training import Made, Toy, recipe
+
+from eachmask import models
+from eachmask.files.lock import lock
+from eachmask.structures import Instances, UserError
+from eachmask.training import loop
+from eachmask.training.checkpoint import latest_checkpoint
+from eachmask.training.recipe import Recipe, Run
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "variant", lambda name: Toy)
+
+
+def train(out: Path, changed: Recipe | None = None, **run: object) -> Path:
+    return loop.train(changed or recipe(), Made(), Made(), Run(out=out, device="cpu", **run))  # type: ignore[arg-type]
+
+
+def signaling(at: int, number: int) -> Callable[..., dict[str, float]]:
+    """train_step, in the middle of which the process gets a signal once."""
+    real, count = loop.train_step, [0]
+
+    def step(*arguments: object) -> dict[str, float]:
+        count[0] += 1
+        if count[0] == at:
+            os.kill(os.getpid(), number)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    return step
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_step_is_finished_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train_step", signaling(5, number))
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts")
+    found = latest_checkpoint(tmp_path / "parts/checkpoints")
+    assert found is not None and found[0] == 5
+    assert signal.getsignal(number) is before
+    a, b = load_file(train(tmp_path / "parts")), load_file(train(tmp_path / "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_every_evaluation_is_a_checkpoint(tmp_path: Path) -> None:
+    train(tmp_path, recipe(steps=16))
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == [
+        "step-0000008.safetensors", "step-0000016.safetensors",
+    ]  # fmt: skip
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    with lock(tmp_path / ".lock", tmp_path), pytest.raises(UserError, match="another process is writing to"):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "run", "message"),
+    [
+        ({"batch_size": 4}, {}, "batch_size was 2 and is 4"),
+        ({"learning_rate": 0.1}, {}, r"learning_rate was 0.05 and is 0.1"),
+        ({}, {"seed": 1}, "seed was 0 and is 1"),
+    ],
+)
+def test_a_run_is_resumed_only_as_what_it_was(
+    tmp_path: Path, changes: dict[str, object], run: dict[str, object], message: str
+) -> None:
+    train(tmp_path, recipe(steps=8))
+    record = (tmp_path / "environment.json").read_text(), (tmp_path / "recipe.py").read_text()
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, recipe(steps=16, **changes), **run)
+    assert ((tmp_path / "environment.json").read_text(), (tmp_path / "recipe.py").read_text()) == record
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    train(tmp_path, recipe(steps=16))
+    older, newer = sorted((tmp_path / "checkpoints").iterdir())
+    for path, step in ((newer, 8), (older, None)):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1  # a bit of a weight: the file can still be read
+        path.write_bytes(content)
+        if step is not None:
+            found = latest_checkpoint(tmp_path / "checkpoints")
+            assert found is not None and found[0] == step
+    with pytest.raises(UserError, match="are damaged, so that the run cannot be resumed"):
+        train(tmp_path, recipe(steps=24))
+
+
+def test_what_is_drawn_is_what_users_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Instances] = []
+
+    def render(image: object, found: Instances, options: object) -> object:
+        drawn.append(found)
+        return Toy.task.render(image, found, options)  # type: ignore[arg-type]
+
+    unsure = replace(Toy.task, render=render)
+
+    class Unsure(Toy):
+        """Sure of nothing: all scores are low, and right."""
+
+        task = unsure
+
+        def decode(self, raw, options):  # type: ignore[no-untyped-def]
+            return [replace(found, scores=found.scores * 0.07) for found in super().decode(raw, options)]
+
+    monkeypatch.setattr(models, "variant", lambda name: Unsure)
+    train(tmp_path, recipe(steps=120, evaluate_every=60))
+    assert drawn and any(len(found) for found in drawn), "objects at 0.07 are drawn where the model shows them"
