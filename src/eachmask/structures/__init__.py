@@ -28,45 +28,67 @@ if TYPE_CHECKING:
     from eachmask.structures.images import ImageBatch
     from eachmask.structures.instances import Instances
     from eachmask.structures.masks import Masks, Overlaps
+    from eachmask.structures.matte import Matte
+    from eachmask.structures.panoptic_map import PanopticMap, Segment
     from eachmask.structures.polygons import Polygons
     from eachmask.structures.preprocess import Preprocess
+    from eachmask.structures.prompts import Prompts
     from eachmask.structures.rle import RLE
     from eachmask.structures.roi_masks import RoIMasks
+    from eachmask.structures.semantic_map import SemanticMap
     from eachmask.structures.soft_masks import SoftMasks
     from eachmask.structures.spatial import Spatial
+    from eachmask.structures.trimap import Trimap
+    from eachmask.structures.view import View, Viewable
 
 __all__ = [
-    "RLE",
     "Bitmaps",
     "Category",
     "DecodeOptions",
     "ImageBatch",
     "Instances",
     "Masks",
+    "Matte",
     "Overlaps",
+    "PanopticMap",
     "Polygons",
     "Preprocess",
+    "Prompts",
+    "RLE",
     "RoIMasks",
+    "Segment",
+    "SemanticMap",
     "SoftMasks",
     "Spatial",
+    "Trimap",
     "UserError",
+    "View",
+    "Viewable",
 ]
 
 _HOMES = {
-    "RLE": "rle",
     "Bitmaps": "bitmaps",
     "Category": "category",
     "DecodeOptions": "decode",
     "ImageBatch": "images",
     "Instances": "instances",
     "Masks": "masks",
+    "Matte": "matte",
     "Overlaps": "masks",
+    "PanopticMap": "panoptic_map",
     "Polygons": "polygons",
     "Preprocess": "preprocess",
+    "Prompts": "prompts",
+    "RLE": "rle",
     "RoIMasks": "roi_masks",
+    "Segment": "panoptic_map",
+    "SemanticMap": "semantic_map",
     "SoftMasks": "soft_masks",
     "Spatial": "spatial",
+    "Trimap": "trimap",
     "UserError": "errors",
+    "View": "view",
+    "Viewable": "view",
 }
 """Name -> the module that defines it."""
 

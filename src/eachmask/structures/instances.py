@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eachmask.structures import boxes as box_ops
@@ -20,6 +21,7 @@ from eachmask.structures.masks import Index, Masks, as_index
 from eachmask.structures.rle import RLE
 from eachmask.structures.runs import ColumnRuns
 from eachmask.structures.spatial import window_of
+from eachmask.structures.view import Viewable
 
 _PER_OBJECT = ("boxes", "masks", "labels", "scores", "keypoints", "track_ids", "crowd")
 _ZEROS = cast(Tensor, None)
@@ -27,7 +29,7 @@ _ZEROS = cast(Tensor, None)
 
 
 @dataclass(eq=False, repr=False)
-class Instances:
+class Instances(Viewable):
     """N objects in one image of ``image_size`` = (height, width) pixels.
 
     Raises:
@@ -168,6 +170,7 @@ class Instances:
             boxes=box_ops.resize(self.boxes, old, new),
             masks=None if self.masks is None else self.masks.resize(new),
             keypoints=None if self.keypoints is None else keypoint_ops.resize(self.keypoints, old, new),
+            view=None,
         )
 
     def flip(self, keypoint_pairs: Sequence[tuple[int, int]] | None = None) -> Instances:
@@ -184,6 +187,7 @@ class Instances:
             boxes=torch.stack([width - x2, y1, width - x1, y2], dim=1),
             masks=None if self.masks is None else self.masks.flip(),
             keypoints=None if self.keypoints is None else self._mirrored(self.keypoints, keypoint_pairs),
+            view=None,
         )
 
     def _mirrored(self, keypoints: Tensor, pairs: Sequence[tuple[int, int]] | None) -> Tensor:
@@ -229,7 +233,18 @@ class Instances:
             boxes=box_ops.clip(self.boxes + self.boxes.new_tensor([dx, dy, dx, dy]), size),
             masks=None if self.masks is None else self.masks.shift(dx, dy, size),
             keypoints=None if self.keypoints is None else keypoint_ops.crop(self.keypoints, window),
+            view=None,
         )
+
+    def to_label_map(self) -> NDArray[np.int32]:
+        """(H, W): 0 is background, i + 1 the i-th object; where objects overlap the earlier one wins.
+
+        Raises:
+            ValueError: there are no masks.
+        """
+        if self.masks is None:
+            raise ValueError("these instances have no masks to make a map of")
+        return self.masks.to_label_map()
 
     def with_boxes_from_masks(self) -> Instances:
         """Boxes tight around the masks.
