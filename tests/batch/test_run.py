@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import cv2
@@ -310,6 +311,44 @@ def test_killed_twice_ends_like_an_uninterrupted_run(predictor: Predictor, tmp_p
     assert _run(predictor, images, broken).failed == 1
     assert records.read_bytes().startswith(first)  # what was done was not done again
     assert _tree(broken) == _tree(straight)
+
+
+@pytest.mark.parametrize("lost", ["labels/p0.png", "overlays/sub/p0.jpg", "crops/p1"])
+def test_what_has_vanished_is_done_again(predictor: Predictor, images: Path, tmp_path: Path, lost: str) -> None:
+    out = tmp_path / "out"
+    _run(predictor, images, out)
+    before = _tree(out)
+    path = out / lost
+    if path.is_dir():
+        next(path.iterdir()).unlink()
+    else:
+        path.unlink()
+    outcomes: list[Outcome] = []
+    _run(predictor, images, out, listener=outcomes.append)
+    assert sum(not outcome.resumed for outcome in outcomes) == 1
+    assert {k: v for k, v in _tree(out).items() if ".journal" not in k} == {
+        k: v for k, v in before.items() if ".journal" not in k
+    }
+
+
+def test_images_that_are_gone_are_said(predictor: Predictor, images: Path, tmp_path: Path) -> None:
+    _run(predictor, images, tmp_path / "out")
+    (images / "p2.png").unlink()
+    with pytest.warns(UserWarning, match=r"not among these: p2\.png\..*--overwrite"):
+        assert _run(predictor, images, tmp_path / "out").done == 6
+
+
+def test_a_damaged_journal_is_one_sentence(predictor: Predictor, images: Path, tmp_path: Path) -> None:
+    _run(predictor, images, tmp_path / "out")
+    records = tmp_path / "out/.journal/records.jsonl"
+    lines = []
+    for line in records.read_bytes().splitlines():
+        head, _ = line.partition(b"\t")[2].split(b"\t")
+        text = head + b'\t{"annotations": 3}'
+        lines.append(b"%08x\t%s\n" % (zlib.crc32(text), text))
+    records.write_bytes(b"".join(lines))
+    with pytest.raises(UserError, match="journal is damaged: --overwrite to begin anew"):
+        _run(predictor, images, tmp_path / "out")
 
 
 # The command ------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ def _source(i: int, **changes: object) -> Source:
 def _fill(out: Path, num: int) -> bytes:
     with _journal(out) as journal:
         for i in range(num):
+            journal.write(out / f"overlays/{i}.jpg", b"")
             journal.append(_source(i), {"i": i, "files": [f"overlays/{i}.jpg"]}, {"text": "tab\there\nand line" * i})
     return (out / ".journal/records.jsonl").read_bytes()
 
@@ -58,7 +61,62 @@ def test_a_changed_file_is_not_done(tmp_path: Path) -> None:
         assert not journal.is_done(Source(Path("/x/0.png"), "0.png", "0", size=11, modified=99))
         assert not journal.is_done(Source(Path("/x/0.png"), "0.png", "other", size=10, modified=99))
         assert not journal.is_done(Source(Path("/y/0.png"), "0.png", "0", size=10, modified=99))
-        assert journal.superseded(_source(0))["i"] == 0 and journal.superseded(_source(1)) is None
+        assert (tmp_path / "overlays/0.jpg").exists()
+        journal.forget(_source(1))
+        journal.forget(Source(Path("/y/0.png"), "0.png", "0", size=10, modified=99))
+        assert not (tmp_path / "overlays").exists()
+
+
+def test_an_image_whose_files_have_vanished_is_not_done(tmp_path: Path) -> None:
+    _fill(tmp_path, 2)
+    (tmp_path / "overlays/1.jpg").unlink()
+    with _journal(tmp_path) as journal:
+        assert [journal.is_done(_source(i)) for i in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "name", ["../victim", "/victim", "victim", "overlays/../victim", "overlays/link/victim", "", 3]
+)
+def test_nothing_is_removed_but_outputs_of_runs(tmp_path: Path, name: object) -> None:
+    """A journal may come with a folder from anywhere."""
+    out, away = tmp_path / "out", tmp_path / "away"
+    away.mkdir()
+    (out / "overlays").mkdir(parents=True)
+    (out / "overlays/link").symlink_to(away)
+    victims = [folder / "victim" for folder in (tmp_path, out, away)]
+    for victim in victims:
+        victim.touch()
+    if name == "/victim":
+        name = str(victims[0])
+    with _journal(out, overwrite=True) as journal:
+        journal.append(_source(0), {"files": [name]}, {})
+    with _journal(out) as journal:
+        assert not journal.is_done(_source(0))
+        journal.forget(_source(0))
+    _journal(out, overwrite=True).__enter__().__exit__()
+    assert all(victim.exists() for victim in victims)
+
+
+@pytest.mark.parametrize("head", [[], {"name": 1}, {"files": "all"}, {"size": "large"}, "x"])
+def test_records_that_no_run_writes_are_passed_over(tmp_path: Path, head: object) -> None:
+    _fill(tmp_path, 1)
+    if isinstance(head, dict):
+        head = {"name": "1.png", "path": "/x/1.png", "output": "1", "size": 11, "modified": 99} | head
+    text = json.dumps(head).encode() + b"\t{}"
+    with open(tmp_path / ".journal/records.jsonl", "ab") as file:
+        file.write(b"%08x\t%s\n" % (zlib.crc32(text), text))
+    with _journal(tmp_path) as journal:
+        assert journal.is_done(_source(0)) and not journal.is_done(_source(1))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_damaged_settings_are_one_sentence(tmp_path: Path, text: str) -> None:
+    _fill(tmp_path, 1)
+    (tmp_path / ".journal/run.json").write_text(text)
+    with pytest.raises(UserError, match="journal is damaged: --overwrite"):
+        _journal(tmp_path).__enter__()
+    with _journal(tmp_path, overwrite=True) as journal:
+        assert not journal.is_done(_source(0))
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ mailed as a whole. Everything that comes from outside (file names, class names, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import islice
@@ -22,7 +22,7 @@ MAX_THUMBNAILS = 500
 """Cards with a thumbnail; further images are in the table only, so that the file opens at once."""
 _TABLE_HEAD = """</section><section><h2>All images</h2><div class="scroll"><table class="all"><thead><tr>
 <th scope="col"><button type="button" data-key="name">Image</button></th>
-<th scope="col"><button type="button" data-key="objects">Objects</button></th>
+<th scope="col"><button type="button" data-key="objects">{things}</button></th>
 <th scope="col"><button type="button" data-key="score">Mean score</button></th>
 <th scope="col">Size, px</th><th scope="col" class="left">Classes</th></tr></thead>
 <tbody id="rows">
@@ -47,26 +47,35 @@ class ReportImage:
     """Path relative to the report; empty if there is none."""
 
 
-def write_report(handle: IO[bytes], summary: Summary, images: Callable[[], Iterable[ReportImage]]) -> None:
+def write_report(
+    handle: IO[bytes],
+    summary: Summary,
+    images: Callable[[], Iterable[ReportImage]],
+    *,
+    noun: str = "object",
+    data: Sequence[str] = ("predictions.json", "instances.csv"),
+) -> None:
     """Write the page to a binary file.
 
     Args:
         images: gives them in the order of the inputs; called twice, for the gallery and for the table.
+        noun: what is counted, in the singular.
+        data: the files about all images that lie beside the page.
     """
 
     def write(text: str) -> None:
         handle.write(text.encode("utf-8", "backslashreplace"))
 
-    write(_head(summary))
+    write(_head(summary, noun, (*data, "summary.json")))
     for number, entry in enumerate(islice(images(), MAX_THUMBNAILS)):
-        write(_card(entry, number, chips=len(summary.objects_per_class) > 1))
+        write(_card(entry, number, noun, chips=len(summary.objects_per_class) > 1))
     write("</ol>\n")
     if summary.done > MAX_THUMBNAILS:
         write(
             f'<p class="note">The gallery shows the first {MAX_THUMBNAILS:,} of {summary.done:,} images; '
             "the table below has all.</p>\n"
         )
-    write(_TABLE_HEAD)
+    write(_TABLE_HEAD.format(things=_many(noun).capitalize()))
     for number, entry in enumerate(images()):
         write(_row(entry, number))
     write("</tbody></table></div></section>\n")
@@ -75,33 +84,33 @@ def write_report(handle: IO[bytes], summary: Summary, images: Callable[[], Itera
     write(_foot(summary))
 
 
-def _head(summary: Summary) -> str:
+def _head(summary: Summary, noun: str, data: Sequence[str]) -> str:
     model = summary.model
     per_image = f"{summary.objects / summary.done:,.1f}" if summary.done else "0"
-    figures = [("objects per image", per_image, ""), ("images not done", f"{summary.failed:,}", "bad")]
+    figures = [(f"{_many(noun)} per image", per_image, ""), ("images not done", f"{summary.failed:,}", "bad")]
     if summary.skipped:
         figures.append(("other files skipped", f"{summary.skipped:,}", ""))
     numbers = "".join(html.figure(value, label, kind if value != "0" else "") for label, value, kind in figures)
-    title = f"{summary.objects:,} objects in {summary.done:,} images"
+    title = f"{summary.objects:,} {_many(noun)} in {summary.done:,} images"
+    links = ", ".join(f'<a href="{escape(quote(name))}">{escape(name)}</a>' for name in data)
     opening = html.opening(title, images="'self' file: data:", scripted=True)
     return f"""{opening}<header><div><p class="kicker">eachmask &middot; {escape(model["name"])}</p>
-<h1>{summary.objects:,} {_plural(summary.objects, "object")} in {summary.done:,} {_plural(summary.done, "image")}</h1>
+<h1>{summary.objects:,} {_plural(summary.objects, noun)} in {summary.done:,} {_plural(summary.done, "image")}</h1>
 <div class="figures">{numbers}</div>
-<p class="files">Data: <a href="predictions.json">predictions.json</a> (COCO),
-<a href="instances.csv">instances.csv</a>, <a href="summary.json">summary.json</a></p></div>
-{_classes(summary.objects_per_class)}</header>
+<p class="files">Data: {links}</p></div>
+{_classes(summary.objects_per_class, noun)}</header>
 <main><section aria-labeledby="gallery-title"><div class="bar"><h2 id="gallery-title">Gallery</h2>
 <label class="search">Find <input id="find" type="search" placeholder="part of a name or class"></label>
 <div class="sort" role="group" aria-label="Sort by">
 <button type="button" data-key="place" aria-pressed="true">as given</button>
 <button type="button" data-key="name">name</button>
-<button type="button" data-key="objects">objects</button>
+<button type="button" data-key="objects">{_many(noun)}</button>
 <button type="button" data-key="score">mean score</button></div></div>
 <ol class="gallery" id="gallery">
 """
 
 
-def _classes(per_class: dict[str, int]) -> str:
+def _classes(per_class: dict[str, int], noun: str) -> str:
     """Bars of the most frequent classes; nothing where there is one class or none."""
     if len(per_class) < 2:
         return ""
@@ -114,23 +123,25 @@ def _classes(per_class: dict[str, int]) -> str:
     )
     rest = len(per_class) - len(shown)
     more = f'<p class="note">and {rest} more {_plural(rest, "class", "classes")}</p>' if rest else ""
-    return f'<div class="classes"><table><caption>Objects per class</caption>{rows}</table>{more}</div>'
+    return (
+        f'<div class="classes"><table><caption>{_many(noun).capitalize()} per class</caption>{rows}</table>{more}</div>'
+    )
 
 
-def _card(entry: ReportImage, number: int, chips: bool) -> str:
+def _card(entry: ReportImage, number: int, noun: str, chips: bool) -> str:
     classes = sorted(entry.classes.items(), key=lambda item: (-item[1], item[0])) if chips else []
     shown = "".join(f"<li>{escape(name)} <b>{count}</b></li>" for name, count in classes[:_MAX_CHIPS])
     shown += f"<li>+{len(classes) - _MAX_CHIPS}</li>" if len(classes) > _MAX_CHIPS else ""
     link = escape(quote(entry.overlay)) if entry.overlay else ""
     image = (
         f'<img src="data:image/jpeg;base64,{entry.thumbnail}" loading="lazy" decoding="async" '
-        f'alt="{escape(entry.name)} with {entry.objects} objects marked">'
+        f'alt="{escape(entry.name)} with {entry.objects} {_many(noun)} marked">'
     )
     score = "" if entry.mean_score is None else f" &middot; mean score {entry.mean_score:.2f}"
     return (
         f'<li {_attributes(entry, number)}><a class="shot" href="{link or "#"}">{image}</a>'
         f'<div class="text">{_titled(entry.name)}'
-        f"<span>{entry.objects:,} {_plural(entry.objects, 'object')}{score}</span>"
+        f"<span>{entry.objects:,} {_plural(entry.objects, noun)}{score}</span>"
         f"<ul>{shown}</ul></div></li>\n"
     )
 
@@ -197,6 +208,10 @@ def _titled(name: str) -> str:
 def _breakable(name: str) -> str:
     """A path that may break after its slashes, escaped."""
     return escape(name).replace("/", "/<wbr>")
+
+
+def _many(noun: str) -> str:
+    return _plural(2, noun)
 
 
 def _plural(count: int, one: str, many: str | None = None) -> str:

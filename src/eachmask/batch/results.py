@@ -7,20 +7,21 @@ not. Each is complete or absent.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eachmask.batch.report import ReportImage, write_report
-from eachmask.data.formats import table
-from eachmask.data.formats.coco import category_to_dict
 from eachmask.data.images.inputs import Inputs, Source
-from eachmask.files.journal import Journal, compact_json
+from eachmask.files.journal import Journal
+from eachmask.structures import UserError
+from eachmask.tasks.task import About, Outputs, Record, Recorded
 
-if TYPE_CHECKING:
-    from eachmask.weights.file import ModelInfo
-
-FINAL_FILES = ("predictions.json", "instances.csv", "summary.json", "report.html")
+OVERLAYS, THUMBNAIL = "overlays", "thumbnail"
+"""Folder of the overlays; name of the thumbnail in a record."""
+ABOUT_ALL = ("summary.json", "report.html")
+"""Files that every run ends with, besides those of its task."""
 
 
 @dataclass(frozen=True)
@@ -51,82 +52,91 @@ class Summary:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def write_results(journal: Journal, inputs: Inputs, failures: Mapping[str, Failure], info: ModelInfo) -> Summary:
-    """Put together ``predictions.json``, ``instances.csv``, ``report.html`` and, last, ``summary.json``.
+def names_made(outputs: Outputs[Any]) -> tuple[str, ...]:
+    """All that a run may make in its results folder."""
+    return (*outputs.collections, *ABOUT_ALL, OVERLAYS, *outputs.writers)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run whose images are done: what its files are made of.
 
     Args:
         journal: open, with a record of every image that is done.
         failures: by the name of the image.
     """
-    done = [(number, s) for number, s in enumerate(inputs.sources, start=1) if journal.is_done(s)]
-    summary = _summary(journal, inputs, failures, info, [source for _, source in done])
-    with journal.replacing(journal.out / "predictions.json") as handle:
-        for text in _predictions(journal, done, info):
-            handle.write(text.encode())
-    with journal.replacing(journal.out / "instances.csv") as handle:
-        handle.write(table.to_csv(()).encode())
-        for _, source in done:
-            handle.write(journal.body(source)["table"].encode())
-    with journal.replacing(journal.out / "report.html") as handle:
-        write_report(handle, summary, lambda: (_image(journal, source) for _, source in done))
-    journal.write(journal.out / "summary.json", (json.dumps(asdict(summary), indent=1) + "\n").encode())
-    return summary
 
+    journal: Journal
+    inputs: Inputs
+    failures: Mapping[str, Failure]
+    about: About
+    outputs: Outputs[Any]
 
-def _predictions(journal: Journal, done: list[tuple[int, Source]], info: ModelInfo) -> Iterator[str]:
-    """COCO: info, images, categories, annotations with RLE and score; one image or annotation per line.
+    def write(self) -> Summary:
+        """Put together the files of the task, ``report.html`` and, last, ``summary.json``.
 
-    Image ids are the places in the list of inputs from 1, so that an image that failed leaves a gap and moves no
-    other. ``label`` is the object's number in its image, as in label maps, crops and the table.
-    """
-    about = {"description": "eachmask predictions", "model": info.name or info.variant, "license": info.license}
-    yield f'{{"info":{compact_json(about)},\n"images":['
-    for i, (number, source) in enumerate(done):
-        header = journal.header(source)
-        row = {"id": number, "file_name": source.name, "width": header["width"], "height": header["height"]}
-        yield f"{',' if i else ''}\n{compact_json(row)}"
-    categories = [category_to_dict(category) for category in info.categories]
-    yield f'],\n"categories":{compact_json(categories)},\n"annotations":['
-    count = 0
-    for number, source in done:
-        for label, annotation in enumerate(journal.body(source)["annotations"], start=1):
-            row = {"id": count + 1, "image_id": number, "label": label, **annotation}
-            yield f"{',' if count else ''}\n{compact_json(row)}"
-            count += 1
-    yield "]}\n"
+        Raises:
+            UserError: the journal is damaged in a way that its checksums do not show.
+        """
+        try:
+            summary = self._summary()
+            for name, collection in self.outputs.collections.items():
+                with self.journal.replacing(self.journal.out / name) as handle:
+                    for text in collection(self.records, self.about):
+                        handle.write(text.encode())
+            with self.journal.replacing(self.journal.out / "report.html") as handle:
+                write_report(handle, summary, self._images, noun=self.outputs.noun, data=[*self.outputs.collections])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise self.journal.damaged() from error
+        text = json.dumps(asdict(summary), indent=1) + "\n"
+        self.journal.write(self.journal.out / "summary.json", text.encode())
+        return summary
 
+    def records(self) -> Iterator[Recorded]:
+        """All images that are done, in the order of the inputs."""
+        for number, source in self._done():
+            yield Recorded(number, source.name, Record(self.journal.header(source), self.journal.body(source)))
 
-def _summary(
-    journal: Journal, inputs: Inputs, failures: Mapping[str, Failure], info: ModelInfo, done: list[Source]
-) -> Summary:
-    per_class: dict[str, int] = {}
-    objects = hidden = 0
-    for source in done:
-        header = journal.header(source)
-        objects += header["objects"]
-        hidden += header["hidden"]
-        for name, count in header["classes"].items():
-            per_class[name] = per_class.get(name, 0) + count
-    failed = [failures[source.name] for source in inputs.sources if source.name in failures]
-    return Summary(
-        model={"name": info.name or info.variant, "variant": info.variant, "license": info.license},
-        images=len(inputs.sources),
-        done=len(done),
-        failed=len(failed),
-        skipped=len(inputs.skipped),
-        objects=objects,
-        hidden_in_label_maps=hidden,
-        objects_per_class=dict(sorted(per_class.items(), key=lambda item: (-item[1], item[0]))),
-        failures=failed,
-        skipped_files=[Failure(name, reason) for name, reason in inputs.skipped],
-        settings=journal.settings,
-    )
+    def _done(self) -> Iterator[tuple[int, Source]]:
+        for number, source in enumerate(self.inputs.sources, start=1):
+            if self.journal.is_done(source):
+                yield number, source
 
+    def _images(self) -> Iterator[ReportImage]:
+        for image in self.records():
+            header = image.record.header
+            yield ReportImage(
+                name=image.name,
+                width=header["width"],
+                height=header["height"],
+                objects=header["objects"],
+                mean_score=header["mean_score"],
+                classes=header["classes"],
+                thumbnail=image.record.body[THUMBNAIL],
+                overlay=next((name for name in header["files"] if name.startswith(f"{OVERLAYS}/")), ""),
+            )
 
-def _image(journal: Journal, source: Source) -> ReportImage:
-    header, body = journal.header(source), journal.body(source)
-    overlay = next((name for name in header["files"] if name.startswith("overlays/")), "")
-    return ReportImage(
-        name=source.name, width=header["width"], height=header["height"], objects=header["objects"],
-        mean_score=header["mean_score"], classes=header["classes"], thumbnail=body["thumbnail"], overlay=overlay,
-    )  # fmt: skip
+    def _summary(self) -> Summary:
+        per_class: Counter[str] = Counter()
+        total: Counter[str] = Counter()
+        for _, source in self._done():
+            header = self.journal.header(source)
+            per_class.update(header["classes"])
+            total.update(done=1, objects=header["objects"], hidden=header["hidden"])
+        failed = [self.failures[source.name] for source in self.inputs.sources if source.name in self.failures]
+        about = self.about
+        return Summary(
+            model={"name": about.name or about.variant, "variant": about.variant, "license": about.license},
+            images=len(self.inputs.sources),
+            done=total["done"],
+            failed=len(failed),
+            skipped=len(self.inputs.skipped),
+            objects=total["objects"],
+            hidden_in_label_maps=total["hidden"],
+            objects_per_class=dict(sorted(per_class.items(), key=lambda item: (-item[1], item[0]))),
+            failures=failed,
+            skipped_files=[Failure(name, reason) for name, reason in self.inputs.skipped],
+            settings=self.journal.settings,
+        )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -107,16 +107,11 @@ def predict(options: PredictOptions) -> int:
 
 
 def _batch_options(options: PredictOptions) -> BatchOptions:
-    from eachmask.batch.run import BatchOptions, Extra
+    from eachmask.batch.run import BatchOptions
     from eachmask.structures import DecodeOptions
 
-    save = [kind for word in options.save for kind in word.split(",") if kind]
-    unknown = [kind for kind in save if kind not in get_args(Extra)]
-    if unknown:
-        raise UserError(f"--save knows {', '.join(get_args(Extra))}, not {unknown[0]!r}")
     if not options.max_pixels >= 1:
         raise UserError(f"--max-pixels must be at least 1, not {options.max_pixels:g}")
-    chosen: dict[str, Any] = {"save": tuple(save)}
     return BatchOptions(
         decode=DecodeOptions(score_threshold=options.score, max_detections=options.max_detections),
         classes=tuple(name.strip() for word in options.classes for name in word.split(",") if name.strip()),
@@ -125,7 +120,7 @@ def _batch_options(options: PredictOptions) -> BatchOptions:
         batch=options.batch,
         overlays=options.overlays,
         max_pixels=int(min(options.max_pixels, sys.maxsize)),
-        **chosen,
+        save=tuple(kind for word in options.save for kind in word.split(",") if kind),
     )
 
 

@@ -1,4 +1,4 @@
-"""The journal of a run: what is done, so that a run killed at any moment goes on where it was.
+"""The journal of a run: what is done, so that a run killed at any moment resumes where it was.
 
 One line per image is appended to ``.journal/records.jsonl`` after the image's own files are complete:
 ``checksum TAB header TAB body``. A torn last line does not match its checksum and is cut off. Headers are
@@ -15,7 +15,7 @@ import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Protocol
 
 from eachmask.files.atomic import atomic_bytes
@@ -51,6 +51,8 @@ class Entry:
     output: str
     size: int
     modified: int
+    whole: bool = True
+    """Its files are all there."""
 
 
 class Journal:
@@ -80,6 +82,7 @@ class Journal:
         self.settings, self.made, self.overwrite, self.renew = dict(settings), made, overwrite, renew
         self.entries: dict[str, Entry] = {}
         self._number = 0
+        self._inside: dict[Path, bool] = {}
 
     def __enter__(self) -> Journal:
         foreign = next((name for name in self.made if (self.out / name).exists()), None)
@@ -88,6 +91,8 @@ class Journal:
                 f"{self.out} holds {foreign}, which no earlier run made: choose another --out, or --overwrite to "
                 "write into it all the same"
             )
+        if self.folder.is_symlink():
+            raise self.damaged()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.folder / "lock", self.out)
@@ -119,6 +124,11 @@ class Journal:
         entry = self.entries.get(source.name)
         return entry is not None and entry == _entry(entry.offset, source)
 
+    def forget(self, source: Source) -> None:
+        """Remove the files of an older record of this image, before it is done anew."""
+        if source.name in self.entries:
+            self._remove(self.header(source).get("files"))
+
     def append(self, source: Source, header: Mapping[str, Any], body: Mapping[str, Any]) -> None:
         """Record an image whose files are complete; from now on it is done."""
         head = {
@@ -133,16 +143,30 @@ class Journal:
         self.entries[source.name] = _entry(offset, source)
 
     def header(self, source: Source) -> dict[str, Any]:
-        """The header of an image that is done."""
-        return dict(json.loads(self._line(source).split(b"\t", 2)[1]))
+        """The header of an image that is done.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        return self._half(source, 1)
 
     def body(self, source: Source) -> dict[str, Any]:
-        """The body of an image that is done."""
-        return dict(json.loads(self._line(source).split(b"\t", 2)[2]))
+        """The body of an image that is done.
 
-    def superseded(self, source: Source) -> dict[str, Any] | None:
-        """The header of an older record of this image, whose outputs are stale."""
-        return None if source.name not in self.entries else self.header(source)
+        Raises:
+            UserError: it is damaged.
+        """
+        return self._half(source, 2)
+
+    def _half(self, source: Source, number: int) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._line_at(self.entries[source.name].offset).split(b"\t", 2)[number]))
+        except (ValueError, TypeError, IndexError, RecursionError):
+            raise self.damaged() from None
+
+    def damaged(self) -> UserError:
+        """What to say of a journal that does not hold what a run writes."""
+        return UserError(f"{self.folder} is damaged: --overwrite to begin anew, or choose another --out")
 
     def write(self, path: Path, data: bytes) -> None:
         """A file of the results, complete or absent; folders are made."""
@@ -156,9 +180,6 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_bytes(path, self.folder / "parts" / str(self._number)) as handle:
             yield handle
-
-    def _line(self, source: Source) -> bytes:
-        return self._line_at(self.entries[source.name].offset)
 
     def _line_at(self, offset: int) -> bytes:
         self._file.seek(offset)
@@ -176,20 +197,27 @@ class Journal:
             checksum, _, text = line[:-1].partition(b"\t")
             if checksum != b"%08x" % zlib.crc32(text):
                 continue
-            head = json.loads(text.split(b"\t", 1)[0])
-            path = head.get("path", "")  # a folder of format 1 has none, and is refused further on
-            self.entries[head["name"]] = Entry(offset, path, head["output"], head["size"], head["modified"])
+            head = _parsed_head(text)
+            if head is not None:
+                path = head.get("path", "")  # a folder of format 1 has none, and is refused further on
+                files = [self._place(name) for name in head.get("files", ())]
+                whole = all(file is not None and file.exists() for file in files)
+                self.entries[head["name"]] = Entry(offset, path, head["output"], head["size"], head["modified"], whole)
         self._file.truncate(end)
 
     def _check_settings(self) -> None:
         path = self.folder / "run.json"
         wanted = {"format": _FORMAT, **json.loads(compact_json(self.settings))}
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.exists():
             self.write(path, (json.dumps(wanted, indent=1) + "\n").encode())
             return
-        except ValueError:
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            before = None
+        if not isinstance(before, dict):
+            if not self.renew:
+                raise self.damaged()
             before = {}
         changed = [key for key in wanted if before.get(key) != wanted[key]]
         if changed and self.renew:
@@ -205,9 +233,8 @@ class Journal:
     def _clear(self) -> None:
         """Remove what the recorded run made; its settings last, so that no record ever outlives them."""
         for entry in self.entries.values():
-            for name in json.loads(self._line_at(entry.offset).split(b"\t", 2)[1]).get("files", ()):
-                remove(self.out / name)
-                _prune((self.out / name).parent, self.out)
+            head = _parsed_head(self._line_at(entry.offset).partition(b"\t")[2])
+            self._remove(head.get("files") if head else None)
         if (self.folder / "run.json").exists():
             for name in self.made:
                 if (self.out / name).is_file():
@@ -216,12 +243,47 @@ class Journal:
         self.entries = {}
         (self.folder / "run.json").unlink(missing_ok=True)
 
+    def _remove(self, names: Any) -> None:
+        """Files and folders of results, and folders that have become empty."""
+        for name in names if isinstance(names, list) else ():
+            path = self._place(name)
+            if path is not None:
+                _remove(path)
+                _prune(path.parent, self.out)
+
+    def _place(self, name: Any) -> Path | None:
+        """Where a file is that a record names; None where no run would have put one.
+
+        A journal can come with a folder from anywhere: what it names is touched only among the outputs of runs, and
+        not behind a link that leads out of the folder.
+        """
+        if not isinstance(name, str) or "\0" in name:
+            return None
+        parts = PurePath(name).parts
+        if not parts or parts[0] not in self.made or ".." in parts:
+            return None
+        path = self.out / name
+        if path.parent not in self._inside:
+            self._inside[path.parent] = path.parent.resolve().is_relative_to(self.out.resolve())
+        return path if self._inside[path.parent] else None
+
+
+def _parsed_head(text: bytes) -> dict[str, Any] | None:
+    """What a record says of its image; None where it is not what a run writes."""
+    try:
+        head = json.loads(text.split(b"\t", 1)[0])
+    except (ValueError, RecursionError):
+        return None
+    kinds = {"name": str, "output": str, "size": int, "modified": int}
+    good = isinstance(head, dict) and all(isinstance(head.get(key), kind) for key, kind in kinds.items())
+    return head if good and isinstance(head.get("files", []), list) else None
+
 
 def _entry(offset: int, source: Source) -> Entry:
     return Entry(offset, str(source.path), source.output, source.size, source.modified)
 
 
-def remove(path: Path) -> None:
+def _remove(path: Path) -> None:
     """A file or a folder of results, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

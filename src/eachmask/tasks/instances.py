@@ -15,6 +15,7 @@ from eachmask.metrics.matching import count_in_image
 from eachmask.metrics.sweep import sweep
 from eachmask.ops.tiles import merge_tiles
 from eachmask.structures import Category, Instances
+from eachmask.tasks.instance_outputs import OUTPUTS
 from eachmask.tasks.task import Scoring, Task
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ INSTANCES: Task[Instances] = Task(
     choose=choose,
     merge=merge_tiles,
     render=render,
+    outputs=OUTPUTS,
     packed=packed,
     with_categories=with_categories,
     mixes=True,

@@ -51,9 +51,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Written:
-    """Files of one image: path below the kind's folder -> content."""
+    """Files of one image."""
 
     files: Mapping[str, bytes]
+    """What stands behind the image's name -> content: ``.png``; ``/0001_cat.png`` where there are several."""
     hidden: int = 0
     """Objects that the files cannot show, because better ones cover them."""
 
@@ -82,12 +83,12 @@ class About:
 class Outputs(Generic[T]):
     """What is written of results: per image, and about all images together."""
 
-    packed: Callable[[T], T]
-    """As it is kept until it is written: small, on the CPU, in runs."""
     record: Callable[[str, T, NDArray[Any]], Record]
     """(name, packed result, image (H, W, 3)) -> record for the journal."""
+    named: Callable[[RGBImage, T], RGBImage] = lambda canvas, result: canvas
+    """(rendered result, what is on it) -> the same with words, for large overlays; thumbnails go without."""
     writers: Mapping[str, Callable[[str, T, NDArray[Any]], Written]] = field(default_factory=dict)
-    """``--save KIND``: (output name without suffix, packed result, image) -> files."""
+    """``--save KIND``: (the image's name, packed result, image) -> files."""
     collections: Mapping[str, Callable[[Callable[[], Iterable[Recorded]], About], Iterator[str]]] = field(
         default_factory=dict
     )

@@ -1,0 +1,106 @@
+"""What is written of instances: label maps, crops, outlines and tables per image, COCO and one table of all images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.data.formats import table
+from eachmask.data.formats.coco import category_to_dict, to_annotations
+from eachmask.data.formats.crops import crops
+from eachmask.data.formats.geojson import to_geojson, to_polygon_list
+from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix
+from eachmask.files.journal import compact_json
+from eachmask.structures import Instances, UserError
+from eachmask.tasks.task import About, Outputs, Record, Recorded, Written
+
+if TYPE_CHECKING:
+    from eachmask.draw import RGBImage
+
+Records = Callable[[], Iterable[Recorded]]
+
+
+def record(name: str, found: Instances, image: NDArray[Any]) -> Record:
+    """Counts, and the rows of predictions.json and instances.csv."""
+    names = found.label_names
+    scores = [] if found.scores is None else found.scores.tolist()
+    header = {
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "objects": len(found),
+        "mean_score": round(float(np.mean(scores)), 4) if scores else None,
+        "classes": {label: names.count(label) for label in sorted(set(names))},
+    }
+    rows = table.to_csv(table.rows(name, found, image), header=False)
+    return Record(header, {"annotations": to_annotations(found), "table": rows})
+
+
+def named(canvas: RGBImage, found: Instances) -> RGBImage:
+    """Classes and scores on an overlay, where there are not too many objects for words."""
+    from eachmask.draw import DrawOptions, write_names
+
+    return write_names(canvas, found) if len(found) <= DrawOptions.crowded else canvas
+
+
+def _labels(name: str, found: Instances, image: NDArray[Any]) -> Written:
+    if found.masks is None:
+        raise UserError("label maps need masks, and this model finds boxes only")
+    data, hidden = encode_label_map(found.masks)
+    return Written({label_map_suffix(len(found)): data}, hidden)
+
+
+def _crops(name: str, found: Instances, image: NDArray[Any]) -> Written:
+    return Written({f"/{file}": data for file, data in crops(found, image)})
+
+
+def _polygons(name: str, found: Instances, image: NDArray[Any]) -> Written:
+    return Written({".json": compact_json(to_polygon_list(found)).encode()})
+
+
+def _csv(name: str, found: Instances, image: NDArray[Any]) -> Written:
+    return Written({".csv": table.to_csv(table.rows(name, found, image)).encode()})
+
+
+def _geojson(name: str, found: Instances, image: NDArray[Any]) -> Written:
+    return Written({".geojson": compact_json(to_geojson(found)).encode()})
+
+
+def predictions(records: Records, about: About) -> Iterator[str]:
+    """COCO: info, images, categories, annotations with RLE and score; one image or annotation per line.
+
+    Image ids are the places in the list of inputs from 1, so that an image that failed leaves a gap and moves no
+    other. ``label`` is the object's number in its image, as in label maps, crops and the table.
+    """
+    info = {"description": "eachmask predictions", "model": about.name or about.variant, "license": about.license}
+    yield f'{{"info":{compact_json(info)},\n"images":['
+    for i, image in enumerate(records()):
+        header = image.record.header
+        row = {"id": image.number, "file_name": image.name, "width": header["width"], "height": header["height"]}
+        yield f"{',' if i else ''}\n{compact_json(row)}"
+    categories = [category_to_dict(category) for category in about.categories]
+    yield f'],\n"categories":{compact_json(categories)},\n"annotations":['
+    count = 0
+    for image in records():
+        for label, annotation in enumerate(image.record.body["annotations"], start=1):
+            row = {"id": count + 1, "image_id": image.number, "label": label, **annotation}
+            yield f"{',' if count else ''}\n{compact_json(row)}"
+            count += 1
+    yield "]}\n"
+
+
+def measures(records: Records, about: About) -> Iterator[str]:
+    """One row of measures per object."""
+    yield table.to_csv(())
+    for image in records():
+        yield image.record.body["table"]
+
+
+OUTPUTS: Outputs[Instances] = Outputs(
+    record=record,
+    named=named,
+    writers={"labels": _labels, "crops": _crops, "polygons": _polygons, "csv": _csv, "geojson": _geojson},
+    collections={"predictions.json": predictions, "instances.csv": measures},
+)
