@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ import eachmask
 from eachmask import models
 
 ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "eachmask"
 NAMES = {
-    "Category", "DecodeOptions", "Instances", "Masks", "Predictor", "Preprocess", "RLE", "UserError", "data", "draw",
-    "load", "metrics", "models", "ops", "recipes", "structures", "training", "weights",
+    "Category", "DecodeOptions", "Instances", "Masks", "Predictor", "Preprocess", "RLE", "UserError", "backbones",
+    "batch", "data", "draw", "evaluation", "inference", "load", "metrics", "models", "ops", "recipes", "structures",
+    "tasks", "train", "training", "weights",
 }  # fmt: skip
 """A name that leaves this set breaks somebody's program."""
 
@@ -59,8 +62,9 @@ def test_every_variant_is_a_function(name: str) -> None:
 
 
 def test_unknown_variant_names_the_nearest() -> None:
-    with pytest.raises(eachmask.UserError, match="mask_rcnn_r50_fpn"):
+    with pytest.raises(eachmask.UserError, match="mask_rcnn_r50_fpn") as caught:
         models.variant("mask_rcn_r50_fpn")
+    assert str(caught.value).count(",") == 1, "three, not all"
     with pytest.raises(AttributeError):
         _ = models.mask_rcn
 
@@ -80,6 +84,32 @@ def test_import_is_light() -> None:
     )
     assert found["heavy"] == []
     assert isinstance(found["seconds"], float) and found["seconds"] < 1.0
+
+
+def test_rooms_open_when_they_are_used() -> None:
+    """``import eachmask`` is enough to reach any module of any room."""
+    found = in_a_fresh_process(
+        "import json, eachmask; print(json.dumps({'nms': eachmask.ops.nms.nms.__name__, "
+        "'ap': eachmask.metrics.coco_ap.coco_ap.__name__, 'coco': eachmask.weights.from_mmdet.solo.__name__, "
+        "'paper': eachmask.models.instance.solo.__name__}))"
+    )
+    assert found == {
+        "nms": "nms",
+        "ap": "coco_ap",
+        "coco": "eachmask.weights.from_mmdet.solo",
+        "paper": "eachmask.models.instance.solo",
+    }
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in SOURCE.rglob("__init__.py")), ids=lambda p: p.name)
+def test_rooms_list_their_modules(folder: Path) -> None:
+    names = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    names = {name for name in names if not name.startswith("_")}
+    room = import_module(".".join(("eachmask", *folder.relative_to(SOURCE).parts)))
+    if room.__name__ not in ("eachmask", "eachmask.cli", "eachmask.structures", "eachmask.backbones.fuse"):
+        assert names <= set(dir(room)), names - set(dir(room))
+    with pytest.raises(AttributeError, match="no attribute 'nuclear'"):
+        _ = room.nuclear
 
 
 def test_looking_does_not_load_torch() -> None:

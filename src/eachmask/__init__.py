@@ -25,9 +25,13 @@ _HOMES = {
     "RLE": "eachmask.structures",
     "UserError": "eachmask.structures",
     "load": "eachmask.inference.load",
+    "train": "eachmask.recipes.train",
 }
 """Public name -> the module that defines it."""
-_ROOMS = ("data", "draw", "metrics", "models", "ops", "recipes", "structures", "training", "weights")
+_ROOMS = (
+    "backbones", "batch", "data", "draw", "evaluation", "inference", "metrics", "models", "ops", "recipes",
+    "structures", "tasks", "training", "weights",
+)  # fmt: skip
 
 __all__ = [*_HOMES, *_ROOMS]
 

@@ -19,6 +19,10 @@ from __future__ import annotations
 
 import os
 
+from eachmask.structures.lazy import lazy_room
+
+__getattr__, __dir__ = lazy_room(__name__, __path__)
+
 SWITCH = "EACHMASK_ACCEL_OFF"
 """Environment variable: names of the files here that must not act."""
 

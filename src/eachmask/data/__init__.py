@@ -10,8 +10,9 @@ Names come in when first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from eachmask.structures.lazy import lazy_room
 
 if TYPE_CHECKING:
     from eachmask.data.builder import DatasetBuilder
@@ -24,23 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "DatasetBuilder", "Problem", "Sample", "Samples", "Split", "read"]
 
-_HOMES = {
-    "Dataset": "dataset",
-    "DatasetBuilder": "builder",
-    "Problem": "problems",
-    "Sample": "sample",
-    "Samples": "samples",
-    "Split": "split",
-    "read": "reading",
-}
-"""Name -> the module that defines it."""
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_room(
+    __name__,
+    __path__,
+    {
+        "Dataset": "dataset",
+        "DatasetBuilder": "builder",
+        "Problem": "problems",
+        "Sample": "sample",
+        "Samples": "samples",
+        "Split": "split",
+        "read": "reading",
+    },
+)

@@ -1,0 +1,5 @@
+"""Evaluation: predictions against annotations, as one value and as a page."""
+
+from eachmask.structures.lazy import lazy_room
+
+__getattr__, __dir__ = lazy_room(__name__, __path__)

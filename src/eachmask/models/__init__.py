@@ -6,12 +6,14 @@ only then.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any
 
-from eachmask.structures.errors import UserError
+from eachmask.structures.errors import UserError, nearest
+from eachmask.structures.lazy import lazy_room
+
+_module, _modules = lazy_room(__name__, __path__)
 
 VARIANTS = {
     "sds_r50": "instance.sds",
@@ -137,8 +139,7 @@ def variant(name: str) -> Callable[..., Any]:
         UserError: there is none; the message has the nearest names.
     """
     if name not in VARIANTS:
-        near = difflib.get_close_matches(name, VARIANTS, n=3) or list(VARIANTS)
-        raise UserError(f"there is no model {name!r}; did you mean {' or '.join(near)}?")
+        raise UserError(f"there is no model {name!r}; did you mean {nearest(name, VARIANTS)}?")
     module = importlib.import_module(f"{__name__}.{VARIANTS[name]}")
     function: Callable[..., Any] = getattr(module, name)
     return function
@@ -147,8 +148,8 @@ def variant(name: str) -> Callable[..., Any]:
 def __getattr__(name: str) -> Any:
     if name in VARIANTS:
         return variant(name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _module(name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*VARIANTS, "VARIANTS", "variant"])
+    return sorted([*VARIANTS, "VARIANTS", "variant", *_modules()])

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eachmask.structures import UserError
+from eachmask.structures.errors import nearest
+from eachmask.structures.lazy import lazy_room
+
+__getattr__, __dir__ = lazy_room(__name__, __path__)
 
 if TYPE_CHECKING:
     from eachmask.training.recipe import Recipe
@@ -19,7 +23,7 @@ RECIPES = {"nuclei": "eachmask.recipes.nuclei", "objects": "eachmask.recipes.obj
 
 
 def recipe(name: str) -> Callable[[], Recipe]:
-    """The recipe function of that name, or of a file of one's own as ``my.py:function``.
+    """The recipe function of that name, or a custom one, ``my.py:function``.
 
     Raises:
         UserError: there is no such recipe, file or function.
@@ -27,7 +31,7 @@ def recipe(name: str) -> Callable[[], Recipe]:
     if ":" in name:
         return _from_file(*name.rsplit(":", 1))
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}, or give my.py:function")
+        raise UserError(f"there is no recipe {name!r}: choose {nearest(name, RECIPES)}, or give my.py:function")
     function: Callable[[], Recipe] = getattr(importlib.import_module(RECIPES[name]), name)
     return function
 

@@ -1,0 +1,5 @@
+"""Formats: one annotation format per file, reading and writing together."""
+
+from eachmask.structures.lazy import lazy_room
+
+__getattr__, __dir__ = lazy_room(__name__, __path__)

@@ -1,0 +1,5 @@
+"""Images: reading image files of any kind."""
+
+from eachmask.structures.lazy import lazy_room
+
+__getattr__, __dir__ = lazy_room(__name__, __path__)
