@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -157,6 +162,53 @@ def test_notebook_preview_is_safe_html():
     crowd = Instances((3000, 4000), torch.zeros(1, 4), RLE.from_coco([{"counts": [7, 1, 11_999_992]}], (3000, 4000)))
     assert len(crowd._repr_html_()) < 3000
     assert "0 objects" in Instances.empty((10, 10))._repr_html_()
+
+
+def test_notebook_preview_shows_the_photograph():
+    class Red:
+        def render(self, result):
+            return np.full((*result.image_size, 3), (200, 0, 0), np.uint8)
+
+    html = replace(some(), view=Red())._repr_html_()
+    assert "data:image/jpeg" in html and "image/png" not in html and "3 objects" in html
+
+
+def test_a_coco_file():
+    content = some().to_coco("a.jpg", 7)
+    assert content["images"] == [{"id": 7, "file_name": "a.jpg", "width": 50, "height": 40}]
+    assert content["categories"][0] == {"id": 7, "name": "cat", "supercategory": "animal"}
+    rows = content["annotations"]
+    assert [row["category_id"] for row in rows] == [7, 9, 7] and {row["image_id"] for row in rows} == {7}
+    assert RLE.from_coco([row["segmentation"] for row in rows]).area().tolist() == some().masks.area().tolist()
+    json.dumps(content)
+
+
+def test_tables_of_other_libraries(monkeypatch):
+    made = {}
+    for name, record in (("pandas", "DataFrame"), ("supervision", "Detections")):
+        monkeypatch.setitem(
+            sys.modules, name, SimpleNamespace(**{record: lambda *a, n=name, **k: made.update({n: a or k})})
+        )
+    some().to_pandas()
+    (columns,) = made["pandas"]
+    assert columns["class"] == ["cat", "<dog>", "cat"] and columns["parent"] == ["animal", "", "animal"]
+    assert columns["area"] == [80, 88, 96] and columns["x2"] == [15, 16, 17] and len(columns["score"]) == 3
+    some().to_supervision()
+    found = made["supervision"]
+    assert found["mask"].shape == (3, 40, 50) and found["class_id"].tolist() == [0, 1, 0]
+    assert found["xyxy"].dtype == np.float32 and found["data"]["class_name"].tolist() == ["cat", "<dog>", "cat"]
+    boxes = Instances((4, 4), torch.tensor([[0.0, 0, 2, 3]]))
+    boxes.to_supervision()
+    assert made["supervision"]["mask"] is None and made["supervision"]["confidence"] is None
+    boxes.to_pandas()
+    assert made["pandas"][0]["area"] == [6.0] and "score" not in made["pandas"][0]
+
+
+@pytest.mark.parametrize("name", ["pandas", "supervision"])
+def test_a_library_that_is_not_there_is_said(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=f"to_{name} needs the package {name}: pip install {name}"):
+        getattr(some(), f"to_{name}")()
 
 
 def test_roi_masks_grow_by_their_boxes_only():

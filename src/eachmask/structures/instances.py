@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any, cast
 
 import numpy as np
@@ -17,10 +14,11 @@ from torch import Tensor
 from eachmask.structures import boxes as box_ops
 from eachmask.structures import keypoints as keypoint_ops
 from eachmask.structures.category import Category, labels_among
+from eachmask.structures.coco import to_coco
 from eachmask.structures.masks import Index, Masks, as_index
 from eachmask.structures.rle import RLE
-from eachmask.structures.runs import ColumnRuns
 from eachmask.structures.spatial import window_of
+from eachmask.structures.tables import to_pandas, to_supervision
 from eachmask.structures.view import Viewable
 
 _PER_OBJECT = ("boxes", "masks", "labels", "scores", "keypoints", "track_ids", "crowd")
@@ -260,43 +258,27 @@ class Instances(Viewable):
         values = {name: getattr(self, name) for name in _PER_OBJECT}
         return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
 
+    def to_coco(self, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
+        """A whole COCO file about this image, ready for JSON: ``images``, ``annotations``, ``categories``."""
+        return to_coco(self, file_name, image_id)
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``: a row per object with its class, score, box (px), area (px) and what else is known.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return to_pandas(self)
+
+    def to_supervision(self) -> Any:
+        """A ``supervision.Detections`` with boxes, masks, scores, labels and ``data["class_name"]``.
+
+        Raises:
+            UserError: supervision is not installed.
+        """
+        return to_supervision(self)
+
     def _repr_html_(self) -> str:
-        """A notebook's preview: a thumbnail of the masks beside a table of the first objects."""
-        height, width = self.image_size
-        rows = []
-        for i, name in enumerate(self.label_names[:10]):
-            score = "" if self.scores is None else f"{float(self.scores[i]):.2f}"
-            x1, y1, x2, y2 = (f"{v:.0f}" for v in self.boxes[i].tolist())
-            rows.append(f"<tr><td>{i}</td><td>{escape(name)}</td><td>{score}</td><td>{x1}, {y1}, {x2}, {y2}</td></tr>")
-        more = f"<p>... and {len(self) - 10} more</p>" if len(self) > 10 else ""
-        image = "" if self.masks is None or not len(self) else _thumbnail(self.masks)
-        return (
-            f"<div><p><b>{len(self)} objects</b> in an image of {width} x {height} pixels</p>{image}"
-            "<table><tr><th></th><th>class</th><th>score</th><th>box (x1, y1, x2, y2)</th></tr>"
-            f"{''.join(rows)}</table>{more}</div>"
-        )
+        from eachmask.structures.preview import preview
 
-
-def _thumbnail(masks: Masks, side: int = 240) -> str:
-    """An <img> of the masks in random colors, at most side pixels wide and high; small objects stay visible."""
-    from PIL import Image
-
-    height, width = masks.size
-    scale = min(1.0, side / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    label = _shrunk(masks.to_rle(), size).to_label_map()
-    colors = np.random.default_rng(0).integers(60, 256, (len(masks) + 1, 3)).astype(np.uint8)
-    colors[0] = 24
-    buffer = io.BytesIO()
-    Image.fromarray(colors[label]).save(buffer, "PNG")
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img alt="masks" src="data:image/png;base64,{data}">'
-
-
-def _shrunk(masks: RLE, size: tuple[int, int]) -> RLE:
-    """A smaller canvas; a pixel belongs to a mask where any of its own does."""
-    scale_y, scale_x = size[0] / masks.size[0], size[1] / masks.size[1]
-    p = masks.column_runs()
-    x, top, bottom = np.floor(p.x * scale_x), np.floor(p.top * scale_y), np.ceil(p.bottom * scale_y)
-    column_runs = ColumnRuns(p.owner, x.astype(np.int64), top.astype(np.int64), bottom.astype(np.int64))
-    return RLE.from_column_runs(column_runs, len(masks), size)
+        return preview(self)

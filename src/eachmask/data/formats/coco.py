@@ -31,13 +31,14 @@ from eachmask.data.formats.coco_fields import (
     with_file_name,
 )
 from eachmask.data.formats.coco_read import find_coco_files, read_coco
-from eachmask.data.formats.coco_write import category_to_dict, to_annotations, write_coco, write_coco_folder
+from eachmask.data.formats.coco_write import write_coco, write_coco_folder
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import BROKEN, Rasterized, draw, rasterize_one, reason
 from eachmask.data.images.read import read_image
 from eachmask.data.packed import Records
 from eachmask.data.sample import Sample
 from eachmask.structures import RLE, Instances, UserError
+from eachmask.structures.coco import category_to_dict, to_annotations
 from eachmask.structures.rle_codec import offsets_of
 
 
