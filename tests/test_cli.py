@@ -41,6 +41,29 @@ def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str])
         assert "--" + field.name.rstrip("_").replace("_", "-") in said or "Positional" in str(field.type)
 
 
+@each_command
+def test_help_speaks_no_python(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    said = capsys.readouterr().out
+    assert "None" not in said and "(default: )" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "a", "--data", "b", "--out", "c", "--steps", "many"], "--steps: 'many' is not a whole number"),
+        (["predict", "a", "--score", "high"], "--score: 'high' is not a number"),
+        (["train", "a", "--data", "b", "--out", "c", "--schedule", "None"], "invalid choice 'None'"),
+    ],
+)
+def test_wrong_values_are_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    said = " ".join(capsys.readouterr().err.split())
+    assert stopped.value.code == 2 and words in said and "NoneType" not in said
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         assert cli.main(arguments) == 0
@@ -145,8 +168,12 @@ def test_models_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path, monk
 def test_models_as_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in entries()) and "mask AP 41.8" in said
+    lines = {line.split()[0]: line for line in said.splitlines() if line.strip()}
+    assert all(name in lines for name in (*bundled(), *entries()))
+    assert " 41.8 " in lines["mask_rcnn_r50_fpn_v2"] and lines["mask_rcnn_r50_fpn_v2"].endswith("not stated")
+    assert all("*" in lines[name] for name in bundled()) and not any("*" in lines[name] for name in entries())
     assert "measured by us" in said and "published by its makers" in said
+    assert max(map(len, said.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", [*bundled(), list(entries())[1]])

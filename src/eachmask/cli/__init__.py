@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
-import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -62,15 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
-    import tyro
+    from eachmask.cli.arguments import parse
 
     module_name, options_class, function, _ = COMMANDS[name]
     try:
         module = importlib.import_module(module_name)
-        options_type = getattr(module, options_class)
-        # tyro on its own would leave out a docstring's examples.
-        about = inspect.getdoc(options_type)
-        options = tyro.cli(options_type, prog=f"eachmask {name}", description=about, args=arguments)
+        options = parse(getattr(module, options_class), f"eachmask {name}", arguments)
         status: int = getattr(module, function)(options)
         sys.stdout.flush()
         return status

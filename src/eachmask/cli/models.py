@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,15 @@ if TYPE_CHECKING:
     from eachmask.weights.catalogue import Entry
 
 
+WIDTH = 80
+"""Columns of a table that fits any terminal."""
+
+
 @dataclass(frozen=True)
 class ModelsOptions:
     """List the models that can be loaded by name: bundled ones first, then downloads.
 
-    Measured scores are ours, published scores are their makers'; each stands in a column of its own.
+    Scores with a star are measured by us, the others published by their makers; `eachmask show NAME` has more.
 
     Examples:
       eachmask models
@@ -62,8 +65,8 @@ def list_models(options: ModelsOptions) -> int:
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return 0
-    _print_table(rows)
-    print(f"Downloads are kept in {cache_dir()}. eachmask show NAME prints a model's card.")
+    print(_table(rows))
+    print(NOTES.format(cache=cache_dir()))
     return 0
 
 
@@ -131,26 +134,41 @@ def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if isinstance(value, int | float)}
 
 
-def _print_table(rows: list[Row]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_lines=False)
-    for title in ("name", "where"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("MB", justify="right", no_wrap=True)
-    for title in ("what for", "measured by us", "published by its makers", "license"):
-        table.add_column(title, overflow="fold")
+def _table(rows: Sequence[Row]) -> str:
+    """One line per model, in the width of any terminal."""
+    names = max(len(row.name) for row in rows)
+    whats = WIDTH - names - len(f" {'':>5}  {'':>5} {'':<10} ")
+    lines = [f"{'name':<{names}} {'what':<{whats}} {'AP':>5}  {'MB':>5} license"]
     for row in rows:
-        table.add_row(
-            row.name,
-            row.where,
-            f"{row.size_mb:g}",
-            row.summary,
-            ", ".join(f"{name} {value:.3f}" for name, value in row.measured.items()) or "-",
-            ", ".join(f"{name} {value:g}" for name, value in row.published.items()) or "-",
-            row.license.split(";")[0],
+        what = _fitted(row.summary.removeprefix("Everyday objects, ").split(":")[0], whats)
+        size = f"{row.size_mb:.0f}" if row.where == "download" else "here"
+        line = (
+            f"{row.name:<{names}} {what:<{whats}} {_main_score(row):<6} {size:>5} {_fitted(weights_license(row), 10)}"
         )
-    # A pipe has no width of its own; 80 columns would break every cell into pieces.
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def _fitted(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3].rstrip(" ,:") + "..."
+
+
+def _main_score(row: Row) -> str:
+    """AP in per cent, with a star where it is measured by us."""
+    measured = [value for name, value in row.measured.items() if "AP" in name]
+    if measured:
+        return f"{100 * measured[0]:5.1f}*"
+    return f"{list(row.published.values())[-1]:5.1f} " if row.published else f"{'-':>5} "
+
+
+def weights_license(row: Row) -> str:
+    """The license of the weights in a word or two; the card has all of it."""
+    first = row.license.split(";")[0].split(" (")[0]
+    return first.rsplit(", weights ")[-1]
+
+
+NOTES = """
+AP in per cent, of masks where a model makes them, else of keypoints or boxes:
+published by its makers (COCO val2017), or * measured by us (see its card).
+MB are downloaded when first used and kept in {cache}.
+eachmask show NAME prints a model's card."""
