@@ -276,3 +276,30 @@ def test_the_side_that_the_network_sees_can_be_chosen() -> None:
     assert seen == [(384, 512), (128, 160)] and usual.fingerprint != smaller.fingerprint
     with pytest.raises(UserError, match="own size"):
         load("nuclei", device="cpu", side=512)
+
+
+def test_results_show_themselves(tmp_path: Path, predictor: Predictor) -> None:
+    image = spots_image(3)
+    Image.fromarray(image).save(tmp_path / "spots.png")
+    (found,) = predictor.predict([tmp_path / "spots.png"])
+    assert np.array_equal(found.render(), predictor.predict(image).render())
+    assert (found.render() != image).any() and found._repr_png_().startswith(b"\x89PNG")
+    found.save(tmp_path / "over.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "over.png")), found.render())
+
+
+def test_classes_and_scores_can_be_asked_for(predictor: Predictor) -> None:
+    image = spots_image(3)
+    everything = predictor.predict(image)
+    small = predictor.predict(image, classes=["small spot"])
+    assert 0 < len(small) < len(everything) and set(small.label_names) == {"small spot"}
+    least = float(everything.scores.median())
+    assert len(predictor.predict(image, score=least)) == int((everything.scores >= least).sum())
+    with pytest.raises(UserError, match="small spot"):
+        predictor.predict(image, classes=["smal spot"])
+
+
+def test_a_list_can_be_watched(predictor: Predictor) -> None:
+    images = [spots_image(seed) for seed in range(3)]
+    plain, watched = predictor.predict(images), predictor.predict(images, progress=True)
+    assert [len(found) for found in watched] == [len(found) for found in plain]

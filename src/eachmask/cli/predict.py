@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from eachmask.batch.results import Summary
     from eachmask.batch.run import BatchOptions, Listener
+    from eachmask.data.images.inputs import Inputs
+    from eachmask.inference.predictor import Predictor
 
 _NAMED_FAILURES = 20
 
@@ -86,27 +88,40 @@ def predict(options: PredictOptions) -> int:
     """Run the command; returns the exit status."""
     from rich.console import Console
 
-    from eachmask.batch.run import run
-    from eachmask.cli.warning_notes import warnings_as_notes
     from eachmask.data.images.inputs import find_inputs
     from eachmask.inference.auto_model import auto_model
     from eachmask.inference.load import load
 
     console = Console(stderr=True, highlight=False)
     inputs = find_inputs(options.inputs, exclude=options.out)
-    batch_options = _batch_options(options)
+    batch_options(options)  # a mistake in them is said before a model is loaded
     model = options.model
     if model == "auto":
         model = auto_model([source.path for source in inputs.sources])
         console.print(f"Chosen for these images: {model} (--model takes another).")
     predictor = load(model, device=options.device, precision=options.precision, side=options.side)
+    return predict_all(predictor, inputs, options, console)
+
+
+def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptions, console: Console) -> int:
+    """Predict with a progress bar and say what it came to; returns the exit status."""
+    from eachmask.batch.run import run
+    from eachmask.cli.warning_notes import warnings_as_notes
+
     with warnings_as_notes(console), _progress(console, len(inputs.sources)) as listener:
-        summary = run(predictor, inputs, options.out, batch_options, overwrite=options.overwrite, listener=listener)
+        summary = run(
+            predictor, inputs, options.out, batch_options(options), overwrite=options.overwrite, listener=listener
+        )
     _say(summary, options.out)
     return 1 if summary.failed else 0
 
 
-def _batch_options(options: PredictOptions) -> BatchOptions:
+def batch_options(options: PredictOptions) -> BatchOptions:
+    """What the options mean for a run over many images.
+
+    Raises:
+        UserError: an option that makes no sense.
+    """
     from eachmask.batch.run import BatchOptions
     from eachmask.structures import DecodeOptions
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eachmask.inference.predictor import Predictor
+from eachmask.inference.prompt_predictor import PromptPredictor
+from eachmask.models.protocol import Promptable
 
 
 def load(
@@ -33,4 +35,5 @@ def load(
     model, info = load_model(path)
     if side is not None:
         info = replace(info, preprocess=info.preprocess.at_long_side(side))
-    return Predictor(model, info, device=device, precision=precision, classifier=load_classifier(path), in_place=True)
+    kind = PromptPredictor if isinstance(model, Promptable) else Predictor
+    return kind(model, info, device=device, precision=precision, classifier=load_classifier(path), in_place=True)

@@ -20,6 +20,7 @@ from torch import nn
 from eachmask.data.images.read import as_array, read_image, unit_range
 from eachmask.inference.devices import PRECISIONS
 from eachmask.inference.engine import Engine, TileListener, unheard
+from eachmask.inference.view import ImageView
 from eachmask.structures import Category, DecodeOptions, UserError
 from eachmask.tasks.instances import INSTANCES
 from eachmask.tasks.task import Task
@@ -148,14 +149,15 @@ class Predictor(Generic[T]):
             options = replace(options or DecodeOptions(), score_threshold=score)
         wishes: dict[str, Any] = {"options": options, "tile": tile, "overlap": overlap}
         if not isinstance(image, list | tuple):
-            return self._chosen(self.predict_arrays([self.prepare(image)], **wishes), classes)[0]
+            return self._finished([image], self.predict_arrays([self.prepare(image)], **wishes), classes)[0]
         if not progress:
-            return self._chosen(self.predict_arrays([self.prepare(one) for one in image], **wishes), classes)
-        from eachmask.files.progress_bar import bar_after_a_while
+            found = self.predict_arrays([self.prepare(one) for one in image], **wishes)
+            return self._finished(image, found, classes)
+        from eachmask.files.progress import bar_after_a_while
 
         with bar_after_a_while() as bar:
             found = [self.predict_arrays([self.prepare(one)], **wishes)[0] for one in bar("predicting", image)]
-        return self._chosen(found, classes)
+        return self._finished(image, found, classes)
 
     __call__ = predict
 
@@ -176,8 +178,10 @@ class Predictor(Generic[T]):
         )
         return [self._named(image, result) for image, result in zip(images, found, strict=True)]
 
-    def _chosen(self, found: list[T], classes: Sequence[str]) -> list[T]:
-        return [self.task.choose(result, classes, None) for result in found] if classes else found
+    def _finished(self, images: Sequence[ImageLike], found: Sequence[T], classes: Sequence[str]) -> list[T]:
+        """Of the wanted classes, and able to show themselves."""
+        chosen = [self.task.choose(result, classes, None) for result in found] if classes else found
+        return [replace(result, view=ImageView(i, self.task)) for i, result in zip(images, chosen, strict=True)]
 
     def prepare(self, image: ImageLike) -> NDArray[Any]:
         """Anything that :meth:`predict` takes -> (H, W, 3)."""

@@ -1,0 +1,112 @@
+"""``eachmask segment``: clicks, boxes and words in, the masks that they mean out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from eachmask.cli.predict import PredictOptions, batch_options, predict_all
+from eachmask.structures.errors import UserError
+
+if TYPE_CHECKING:
+    from eachmask.structures import Prompts
+
+_Places = Annotated[tuple[str, ...], tyro.conf.arg(metavar="X,Y ...")]
+
+
+@dataclass(frozen=True)
+class SegmentOptions(PredictOptions):
+    """Segment the objects that are pointed at, by a model that takes prompts.
+
+    Prompts are in the image's own pixels, x before y, counted from the upper left corner. All points together mean one
+    object; each box and each text means an object of its own. The results are those of `eachmask predict`.
+
+    Exit status: as that of `eachmask predict`.
+
+    Examples:
+      eachmask segment cat.jpg --model runs/fastsam/model.safetensors --point 420,310 --out cat
+      eachmask segment cat.jpg --model runs/fastsam/model.safetensors --point 420,310 --not-point 40,40
+      eachmask segment street.jpg --model runs/fastsam/model.safetensors --box 10,20,200,380 300,40,420,390
+      eachmask segment street.jpg --model runs/fastsam/model.safetensors --everything
+    """
+
+    point: _Places = ()
+    """Points on the object."""
+    not_point: _Places = ()
+    """Points that are not on the object."""
+    box: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X1,Y1,X2,Y2 ...")] = ()
+    """Boxes, each around an object of its own."""
+    text: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORDS ...")] = ()
+    """Words, each for an object of its own, where the model understands them."""
+    everything: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """All objects, without a prompt."""
+
+
+def segment(options: SegmentOptions) -> int:
+    """Run the command; returns the exit status."""
+    from rich.console import Console
+
+    from eachmask.data.images.files import image_size
+    from eachmask.data.images.inputs import find_inputs
+    from eachmask.inference.load import load
+    from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
+
+    console = Console(stderr=True, highlight=False)
+    inputs = find_inputs(options.inputs, exclude=options.out)
+    batch_options(options)
+    if options.model == "auto":
+        raise UserError("--model must name a model that takes prompts, such as a trained fastsam_lite0")
+    asked = bool(options.point or options.not_point or options.box or options.text)
+    if asked == options.everything:
+        raise UserError("say what is meant with --point, --box or --text, or else --everything")
+    prompts = None if options.everything else prompts_of(options, image_size(inputs.sources[0].path))
+    predictor = load(options.model, device=options.device, precision=options.precision, side=options.side)
+    if not isinstance(predictor, PromptPredictor):
+        raise UserError(f"{options.model} takes no prompts: use eachmask predict, or a model such as fastsam_lite0")
+    chosen = predictor if prompts is None else PromptedPredictor(predictor, prompts)
+    return predict_all(chosen, inputs, options, console)
+
+
+def prompts_of(options: SegmentOptions, size: tuple[int, int]) -> Prompts:
+    """The prompts that the options hold.
+
+    Args:
+        size: (height, width) of the image.
+
+    Raises:
+        UserError: they are no numbers, or do not lie in the image.
+    """
+    from eachmask.structures import Prompts
+
+    places = [*options.point, *options.not_point]
+    points = [numbers(text, 2, "--point") for text in places]
+    boxes = [numbers(text, 4, "--box") for text in options.box]
+    first_box = 1 if points else 0
+    first_text = first_box + len(boxes)
+    return Prompts(
+        size,
+        points=points,
+        signs=[True] * len(options.point) + [False] * len(options.not_point),
+        boxes=boxes,
+        box_objects=list(range(first_box, first_text)),
+        texts=options.text,
+        text_objects=list(range(first_text, first_text + len(options.text))),
+    )
+
+
+def numbers(text: str, count: int, option: str) -> list[float]:
+    """``12,40`` -> its numbers.
+
+    Raises:
+        UserError: there are more or less than ``count``, or they are none.
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        example = ",".join(str(10 * (i + 1)) for i in range(count))
+        raise UserError(f"{option} wants {count} numbers like {example}, not {text!r}")
+    return values

@@ -1,0 +1,155 @@
+"""PromptPredictor: looks at an image once, then answers clicks, boxes and words as often as one asks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eachmask.inference.engine import TileListener, unheard
+from eachmask.inference.predictor import Predictor
+from eachmask.inference.preprocessing import reduced, size_of
+from eachmask.structures import DecodeOptions, Instances, Prompts, UserError
+
+if TYPE_CHECKING:
+    from eachmask.inference.predictor import ImageLike
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """An image that a model has looked at: immutable, and can be pickled and kept on disk."""
+
+    embedding: Any = field(repr=False)
+    """What the model's ``encode`` gave, on the CPU."""
+    image_size: tuple[int, int]
+    """(height, width) of the image that it was made from."""
+    seen_size: tuple[int, int]
+    """(height, width) of the image as the network saw it."""
+    key: str
+    """Of the model's weights and the image's content: equal exactly where the embedding is."""
+
+
+class PromptPredictor(Predictor[Instances]):
+    """A predictor whose model is :class:`~eachmask.models.protocol.Promptable`; ``load`` gives it for such models.
+
+    ``predictor.predict(image, prompts)`` answers prompts; without prompts it is :meth:`everything`.
+    """
+
+    @torch.inference_mode()
+    def embed(self, image: ImageLike) -> Embedded:
+        """Look at an image once; :meth:`predict` then takes the answer in the image's place.
+
+        Raises:
+            UserError: no image, or a shape, type or value out of range.
+        """
+        array = self.prepare(image)
+        small = reduced(array, self.info.preprocess)
+        batch = self.engine.batch([small], [self.info.preprocess.limits(array)])
+        with self.engine.autocast():
+            embedding = self.model.encode(batch)  # type: ignore[operator]
+        return Embedded(_moved(embedding, "cpu"), size_of(array), batch.sizes[0], self._key(array))
+
+    def predict(  # type: ignore[override]
+        self,
+        image: ImageLike | Embedded,
+        prompts: Prompts | None = None,
+        *,
+        options: DecodeOptions | None = None,
+        **everything: Any,
+    ) -> Any:
+        """The objects that are meant.
+
+        Args:
+            image: as :meth:`Predictor.predict` takes it, or what :meth:`embed` gave.
+            prompts: in the image's own pixels; None asks for everything.
+            everything: further arguments of :meth:`Predictor.predict`, where there are no prompts.
+
+        Returns:
+            Instances in the image's own pixels, the best answer first.
+
+        Raises:
+            UserError: prompts of an image of another size, or an image that cannot be used.
+        """
+        if prompts is None:
+            if isinstance(image, Embedded):
+                raise UserError("an embedded image needs prompts: give the image itself to find everything in it")
+            return super().predict(image, options=options, **everything)
+        embedded = image if isinstance(image, Embedded) else self.embed(image)
+        if prompts.image_size != embedded.image_size:
+            (height, width), (own_height, own_width) = prompts.image_size, embedded.image_size
+            raise UserError(
+                f"the prompts are for an image of {width} x {height} pixels, but this one has "
+                f"{own_width} x {own_height}: give them in its own pixels"
+            )
+        found = self._answer(embedded, prompts, self.decode_options(options))
+        return found if isinstance(image, Embedded) else self._finished([image], [found], ())[0]
+
+    __call__ = predict
+
+    def everything(self, image: ImageLike, **wishes: Any) -> Instances:
+        """All objects of an image, without a prompt; see :meth:`Predictor.predict` for what may be wished."""
+        found: Instances = super().predict(image, **wishes)
+        return found
+
+    @torch.inference_mode()
+    def _answer(self, embedded: Embedded, prompts: Prompts, options: DecodeOptions) -> Instances:
+        embedding = _moved(embedded.embedding, self.device)
+        seen = prompts.resize(embedded.seen_size).to(self.device)
+        with self.engine.autocast():
+            raw = self.model.prompted(embedding, [seen])  # type: ignore[operator]
+            (found,) = self.model.decode(raw, options)  # type: ignore[operator]
+        return self.task.with_categories(found.to("cpu").resize(embedded.image_size), self.info.categories)
+
+    def _key(self, image: NDArray[Any]) -> str:
+        digest = hashlib.sha256(f"{self.fingerprint}{image.shape}{image.dtype}".encode())
+        digest.update(np.ascontiguousarray(image).tobytes())
+        return digest.hexdigest()
+
+
+class PromptedPredictor(PromptPredictor):
+    """A prompt predictor that answers the same prompts for every image, so that all that takes predictors takes it.
+
+    Args:
+        predictor: what answers.
+        prompts: in pixels of the images, which must all have their size.
+    """
+
+    def __init__(self, predictor: PromptPredictor, prompts: Prompts) -> None:
+        self.__dict__.update(predictor.__dict__)
+        self.prompts = prompts
+        self.fingerprint = hashlib.sha256(f"{predictor.fingerprint}{_said(prompts)}".encode()).hexdigest()
+
+    def predict_arrays(
+        self,
+        images: Sequence[NDArray[Any]],
+        *,
+        options: DecodeOptions | None = None,
+        tile: int | None = None,
+        overlap: float = 0.2,
+        on_tile: TileListener = unheard,
+    ) -> list[Instances]:
+        """The answer for each image (H, W, 3); tiles make no sense of prompts and are not used."""
+        return [self.predict(image, self.prompts, options=options) for image in images]
+
+
+def _said(prompts: Prompts) -> str:
+    """All that prompts say, as a text."""
+    parts = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in vars(prompts).items()}
+    return repr(parts)
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    """Tensors, and whatever has a ``to``, in tuples, lists and dicts, on another device."""
+    if hasattr(value, "to"):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(item, device) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_moved(item, device) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value

@@ -1,0 +1,150 @@
+"""Prompts: an image is looked at once and asked about many times."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_model import Raw, Spots, spots_image, spots_info
+
+from eachmask.cli import main
+from eachmask.inference.load import load
+from eachmask.inference.predictor import Predictor
+from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
+from eachmask.models.protocol import Promptable
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Prompts, UserError
+
+
+class Asked(NamedTuple):
+    raw: Raw
+    prompts: Sequence[Prompts]
+
+
+class ClickedSpots(Spots):
+    """Bright spots, of which prompts choose those that contain one of their points."""
+
+    encoded = 0
+
+    def encode(self, images: ImageBatch) -> Raw:
+        self.encoded += 1
+        return self.forward(images)
+
+    def prompted(self, embedding: Raw, prompts: Sequence[Prompts]) -> Asked:
+        return Asked(embedding, prompts)
+
+    def decode(self, raw: Raw | Asked, options: DecodeOptions) -> list[Instances]:
+        if isinstance(raw, Raw):
+            return super().decode(raw, options)
+        found = super().decode(raw.raw, options)
+        return [self._meant(some, prompts) for some, prompts in zip(found, raw.prompts, strict=True)]
+
+    def _meant(self, found: Instances, prompts: Prompts) -> Instances:
+        assert found.masks is not None
+        label = torch.from_numpy(found.masks.to_label_map().astype(np.int64))
+        hit = {int(label[int(y), int(x)]) for x, y in prompts.points[prompts.signs].tolist()}
+        return found[[i for i in range(len(found)) if i + 1 in hit]]
+
+
+@pytest.fixture
+def predictor() -> PromptPredictor:
+    return PromptPredictor(ClickedSpots(), spots_info(), device="cpu", precision="fp32", optimize=False)
+
+
+def center(found: Instances, index: int) -> list[float]:
+    x1, y1, x2, y2 = found.boxes[index].tolist()
+    return [(x1 + x2) / 2, (y1 + y2) / 2]
+
+
+def test_one_look_answers_many_questions(predictor: PromptPredictor) -> None:
+    image = spots_image(1)
+    everything = predictor.everything(image)
+    assert len(everything) > 2
+    embedded = pickle.loads(pickle.dumps(predictor.embed(image)))
+    for i in range(len(everything)):
+        prompts = Prompts(embedded.image_size, points=[center(everything, i)])
+        (box,) = predictor.predict(embedded, prompts).boxes.tolist()
+        assert box == everything.boxes[i].tolist()
+    assert predictor.model.encoded == 1
+    both = Prompts(embedded.image_size, points=[center(everything, 0), center(everything, 1)])
+    assert len(predictor.predict(image, both)) == 2 and predictor.model.encoded == 2
+    assert predictor.predict(image, both).label_names[0] in ("small spot", "<large> & spot")
+
+
+def test_keys_tell_images_and_models_apart(predictor: PromptPredictor) -> None:
+    first, again, other = (predictor.embed(spots_image(seed)).key for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_prompts_of_another_image_are_refused(predictor: PromptPredictor) -> None:
+    with pytest.raises(UserError, match="for an image of 20 x 10 pixels, but this one has 128 x 96"):
+        predictor.predict(spots_image(1), Prompts((10, 20), points=[[1, 1]]))
+    with pytest.raises(UserError, match="needs prompts"):
+        predictor.predict(predictor.embed(spots_image(1)))
+
+
+def test_the_same_prompts_for_every_image(predictor: PromptPredictor) -> None:
+    image = spots_image(1)
+    place = center(predictor.everything(image), 0)
+    prompted = PromptedPredictor(predictor, Prompts((96, 128), points=[place]))
+    assert isinstance(prompted, Predictor) and len(prompted.predict_arrays([image, image])[1]) == 1
+    assert prompted.fingerprint != predictor.fingerprint
+    assert prompted.fingerprint != PromptedPredictor(predictor, Prompts((96, 128), points=[[1, 1]])).fingerprint
+
+
+@pytest.fixture
+def command(predictor: PromptPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: predictor)
+    image = tmp_path / "spots.png"
+    cv2.imwrite(str(image), spots_image(1)[..., ::-1])
+    return ["segment", str(image), "--model", "spots", "--out", str(tmp_path / "out")]
+
+
+def test_the_command_writes_what_predict_writes(command: list[str], predictor: PromptPredictor) -> None:
+    everything = predictor.everything(spots_image(1))
+    x, y = center(everything, 0)
+    assert main([*command, "--point", f"{x},{y}"]) == 0
+    out = Path(command[-1])
+    (annotation,) = json.loads((out / "predictions.json").read_text())["annotations"]
+    assert annotation["area"] == int(everything.masks[0].area()[0])
+    assert (out / "overlays/spots.png.jpg").is_file() or list((out / "overlays").iterdir())
+    assert main([*command, "--everything", "--overwrite"]) == 0
+    assert len(json.loads((out / "predictions.json").read_text())["annotations"]) == len(everything)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say what is meant"),
+        (["--point", "5"], "--point wants 2 numbers"),
+        (["--point", "500,5"], r"\(500, 5\) lies outside the image of 128 x 96"),
+        (["--box", "5,5,5,9"], "has no area"),
+        (["--point", "5,5", "--everything"], "or else --everything"),
+    ],
+)
+def test_mistakes_are_sentences(
+    command: list[str], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, *arguments]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_model_without_prompts_is_refused(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = Predictor(Spots(), spots_info(), device="cpu", precision="fp32")
+    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: plain)
+    assert main([*command, "--point", "5,5"]) == 2
+    assert "takes no prompts" in capsys.readouterr().err
+
+
+def test_loading_tells_promptable_models_from_others() -> None:
+    assert isinstance(ClickedSpots(), Promptable) and not isinstance(Spots(), Promptable)
+    assert type(load("nuclei", device="cpu")) is Predictor
