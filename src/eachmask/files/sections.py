@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -51,3 +52,13 @@ class Section:
     gallery: Mapping[str, Sequence[Figure]] | None = None
     """Heading -> figures."""
     note: str = ""
+
+
+def values_table(values: Mapping[str, float]) -> Table:
+    """Named numbers, a row each."""
+    return Table(["Measure", "value"], [[name.replace("_", " "), number_text(value)] for name, value in values.items()])
+
+
+def number_text(value: float | None) -> str:
+    """Three decimals; a dash where there is nothing to measure."""
+    return "–" if value is None or not isfinite(value) else f"{value:.3f}"

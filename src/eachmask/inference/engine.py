@@ -183,9 +183,9 @@ class Engine(Generic[T]):
             windows = [np.ascontiguousarray(image[y1:y2, x1:x2]) for x1, y1, x2, y2 in chosen]
             own = None if given is None else [given.crop(box) for box in chosen]
             found = self._predict_grouped(windows, [limits] * len(windows), own, job)
-            parts += [result.shift(box[0], box[1], size) for result, box in zip(found, chosen, strict=True)]
+            parts += found
             job.on_tile(len(parts), len(boxes))
-        return self.task.choose(self.task.merge(parts, boxes), (), job.options.max_detections)
+        return self.task.choose(self.task.merge(parts, boxes, size), (), job.options.max_detections)
 
     def __getstate__(self) -> dict[str, Any]:
         """Weights travel in main memory, so that a process without this GPU can take them."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eachmask.metrics.coco_ap import Kind, coco_ap
 from eachmask.metrics.coco_matches import box_overlap, mask_overlap, match
@@ -16,10 +15,7 @@ from eachmask.metrics.sweep import sweep
 from eachmask.ops.tiles import merge_tiles
 from eachmask.structures import Category, Instances
 from eachmask.tasks.instance_outputs import OUTPUTS
-from eachmask.tasks.task import Scoring, Task
-
-if TYPE_CHECKING:
-    from eachmask.draw import DrawOptions, RGBImage
+from eachmask.tasks.task import Box, Scoring, Task, overlay
 
 SCORES = ("ap", "ap50", "ap75", "ar100")
 """COCO's measures that decide."""
@@ -77,11 +73,10 @@ def with_categories(found: Instances, categories: tuple[Category, ...]) -> Insta
     return replace(found, categories=categories)
 
 
-def render(image: NDArray[Any], found: Instances, options: DrawOptions | None = None) -> RGBImage:
-    """The objects over the image."""
-    from eachmask.draw import overlay
-
-    return overlay(image, found, options)
+def merge(parts: Sequence[Instances], tiles: Sequence[Box], size: tuple[int, int]) -> Instances:
+    """The objects of all tiles; what a seam has cut is joined."""
+    placed = [part.shift(tile[0], tile[1], size) for part, tile in zip(parts, tiles, strict=True)]
+    return merge_tiles(placed, tiles)
 
 
 INSTANCES: Task[Instances] = Task(
@@ -90,8 +85,8 @@ INSTANCES: Task[Instances] = Task(
     scoring=Scoring(mask_scores, "ap", quality, "TP/(TP+FP+FN) at IoU 0.5", best_threshold),
     shown=sure,
     choose=choose,
-    merge=merge_tiles,
-    render=render,
+    merge=merge,
+    render=overlay,
     outputs=OUTPUTS,
     packed=packed,
     with_categories=with_categories,

@@ -109,8 +109,8 @@ class Task(Generic[T]):
     """(result, score threshold) -> what a user is shown of it."""
     choose: Callable[[T, Sequence[str], int | None], T]
     """(result, class names or none for all, largest number) -> what a user asked for."""
-    merge: Callable[[Sequence[T], Sequence[Box]], T]
-    """(results of overlapping tiles, each placed on the whole image; the tiles) -> one result."""
+    merge: Callable[[Sequence[T], Sequence[Box], tuple[int, int]], T]
+    """(results of overlapping tiles, each in its tile's pixels; the tiles; (height, width) of the image) -> one."""
     render: Callable[[NDArray[Any], T, DrawOptions | None], RGBImage]
     """(image (H, W, 3), result on it, options) -> what people look at."""
     outputs: Outputs[T] | None = None
@@ -122,3 +122,10 @@ class Task(Generic[T]):
     """(result, the model's categories) -> the same, with names for its labels."""
     mixes: bool = False
     """Objects of one training image can be pasted into another."""
+
+
+def overlay(image: NDArray[Any], result: Any, options: DrawOptions | None) -> RGBImage:
+    """The ``render`` of all results that :mod:`eachmask.draw` knows."""
+    from eachmask import draw  # late, because it brings fonts and image writers in
+
+    return draw.overlay(image, result, options)

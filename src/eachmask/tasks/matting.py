@@ -1,0 +1,88 @@
+"""Matting: how much of each pixel belongs to the foreground."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.files.sections import Section, values_table
+from eachmask.metrics.mattes import matte_errors
+from eachmask.ops.tile_seams import join_values
+from eachmask.structures import Matte
+from eachmask.tasks.task import About, Box, Outputs, Record, Recorded, Scoring, Task, Written, overlay
+
+
+def scores(predictions: Sequence[Matte], targets: Sequence[Matte]) -> dict[str, float]:
+    """``similarity``, 1 - mean absolute difference, chooses the weights; the errors beside it."""
+    errors = matte_errors(predictions, targets)
+    return {"similarity": 1 - errors["mad"]} | errors
+
+
+def quality(shown: Matte, target: Matte) -> float:
+    """1 - mean absolute difference of one image."""
+    return scores([shown], [target])["similarity"]
+
+
+def merge(parts: Sequence[Matte], tiles: Sequence[Box], size: tuple[int, int]) -> Matte:
+    """Blended where tiles overlap."""
+    alpha = join_values([part.alpha for part in parts], tiles, size).clamp(0, 1)
+    colors = [part.foreground for part in parts if part.foreground is not None]
+    return Matte(alpha, join_values(colors, tiles, size) if len(colors) == len(parts) else None)
+
+
+def record(name: str, matte: Matte, image: NDArray[Any]) -> Record:
+    """The share of the image that is foreground."""
+    share = round(float(matte.alpha.mean()), 6)
+    header = {"height": image.shape[0], "width": image.shape[1], "objects": 1, "mean_score": None, "classes": {}}
+    return Record(header, {"foreground": share})
+
+
+def _alpha(name: str, matte: Matte, image: NDArray[Any]) -> Written:
+    """A gray PNG of 16 bits."""
+    return Written({".png": _png((matte.alpha.float() * 65535).round().numpy().astype(np.uint16))})
+
+
+def _rgba(name: str, matte: Matte, image: NDArray[Any]) -> Written:
+    """The cut-out as a PNG with transparency."""
+    from eachmask.draw import to_display
+
+    rgba = matte.to_rgba(to_display(image, stretch=False))
+    return Written({".png": _png(cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))})
+
+
+def _png(image: NDArray[Any]) -> bytes:
+    _, data = cv2.imencode(".png", image)
+    return bytes(data)
+
+
+def shares_table(records: Callable[[], Iterable[Recorded]], about: About) -> Iterator[str]:
+    """``mattes.csv``: one row per image."""
+    yield "image,foreground\n"
+    for image in records():
+        yield f'"{image.name}",{image.record.body["foreground"]:.6f}\n'
+
+
+def sections(predictions: Sequence[Matte], targets: Sequence[Matte], settings: Any) -> tuple[Section, ...]:
+    """Errors over all images."""
+    values = matte_errors(predictions, targets)
+    note = "sad is in thousands of pixels; mad and mse are shares of the full range."
+    return (Section("matting", "Errors of alpha", values, [values_table(values)], note=note),)
+
+
+MATTING: Task[Matte] = Task(
+    name="matting",
+    target=Matte,
+    scoring=Scoring(scores, "similarity", quality, "1 - mean absolute difference"),
+    shown=lambda matte, score: matte,
+    choose=lambda matte, classes, most: matte,
+    merge=merge,
+    render=overlay,
+    outputs=Outputs(
+        record, writers={"alpha": _alpha, "rgba": _rgba}, collections={"mattes.csv": shares_table}, noun="matte"
+    ),
+    sections=sections,
+)

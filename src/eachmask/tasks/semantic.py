@@ -1,0 +1,133 @@
+"""Semantic segmentation: one class for each pixel."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eachmask.files.sections import Section, Table, number_text, values_table
+from eachmask.metrics.label_maps import confusion, numbers, pixel_counts
+from eachmask.ops.tile_seams import join_labels
+from eachmask.structures import Category, SemanticMap, UserError
+from eachmask.tasks.task import About, Box, Outputs, Record, Recorded, Scoring, Task, Written, overlay
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+def scores(predictions: Sequence[SemanticMap], targets: Sequence[SemanticMap]) -> dict[str, float]:
+    """Mean IoU (chooses the weights) and its kin, pooled over all images."""
+    return {name: 0.0 if np.isnan(value) else value for name, value in numbers(confusion(predictions, targets)).items()}
+
+
+def quality(shown: SemanticMap, target: SemanticMap) -> float:
+    """Mean IoU of one image over the classes that are in it or found in it."""
+    return scores([shown], [target])["miou"]
+
+
+# Prediction -----------------------------------------------------------------------------------------------------------
+
+
+def merge(parts: Sequence[SemanticMap], tiles: Sequence[Box], size: tuple[int, int]) -> SemanticMap:
+    """Each pixel from the tile in which it lies deepest."""
+    return replace(parts[0], labels=join_labels([part.labels for part in parts], tiles, size), view=None)
+
+
+def choose(seen: SemanticMap, classes: Sequence[str], most: int | None) -> SemanticMap:
+    """Some classes; all other pixels are of no class.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    if not classes:
+        return seen
+    names = [category.name for category in seen.categories]
+    unknown = [name for name in classes if name not in names]
+    if unknown:
+        raise UserError(f"there is no class {unknown[0]!r}; the classes are {', '.join(names[:20])}")
+    keep = torch.tensor([names.index(name) for name in classes], dtype=seen.labels.dtype)
+    return replace(seen, labels=torch.where(torch.isin(seen.labels, keep), seen.labels, seen.ignore))
+
+
+def with_categories(seen: SemanticMap, categories: tuple[Category, ...]) -> SemanticMap:
+    """Named by the model's categories."""
+    return replace(seen, categories=categories)
+
+
+# What is written ------------------------------------------------------------------------------------------------------
+
+
+def record(name: str, seen: SemanticMap, image: NDArray[Any]) -> Record:
+    """The classes that are there, and the pixels of each."""
+    counts = {seen.name_of(label): int(count) for label, count in enumerate(seen.counts().tolist()) if count}
+    header = {
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "objects": len(counts),
+        "mean_score": None,
+        "classes": dict.fromkeys(sorted(counts), 1),
+    }
+    return Record(header, {"pixels": counts})
+
+
+def _labels(name: str, seen: SemanticMap, image: NDArray[Any]) -> Written:
+    """A PNG of indices, 8 bits (16 where there are more classes), as every reader of class maps takes it."""
+    labels = seen.labels.cpu().numpy()
+    _, data = cv2.imencode(".png", labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
+    return Written({".png": bytes(data)})
+
+
+def classes_table(records: Callable[[], Iterable[Recorded]], about: About) -> Iterator[str]:
+    """``classes.csv``: one row per image and class."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "class", "pixels", "share"])
+    for image in records():
+        header = image.record.header
+        for name, pixels in image.record.body["pixels"].items():
+            share = pixels / (header["height"] * header["width"])
+            writer.writerow([image.name, name, pixels, f"{share:.6f}"])
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue()
+
+
+# Evaluation -----------------------------------------------------------------------------------------------------------
+
+
+def sections(predictions: Sequence[SemanticMap], targets: Sequence[SemanticMap], settings: Any) -> tuple[Section, ...]:
+    """Pooled measures, and a row for each class."""
+    matrix = confusion(predictions, targets)
+    counts, values = pixel_counts(matrix), numbers(matrix)
+    names = [targets[0].name_of(label) for label in range(len(matrix))]
+    rows = [
+        [name, number_text(iou), number_text(dice), f"{true:,}"]
+        for name, iou, dice, true in zip(names, counts.iou, counts.dice, counts.true.tolist(), strict=True)
+    ]
+    per_class = {name: None if np.isnan(iou) else float(iou) for name, iou in zip(names, counts.iou, strict=True)}
+    return (
+        Section("semantic", "All pixels", values, [values_table(values)]),
+        Section("iou_per_class", "Classes", per_class, [Table(["Class", "IoU", "Dice", "pixels"], rows)]),
+    )
+
+
+SEMANTIC: Task[SemanticMap] = Task(
+    name="semantic",
+    target=SemanticMap,
+    scoring=Scoring(scores, "miou", quality, "mean IoU"),
+    shown=lambda seen, score: seen,
+    choose=choose,
+    merge=merge,
+    render=overlay,
+    outputs=Outputs(record, writers={"labels": _labels}, collections={"classes.csv": classes_table}, noun="class"),
+    sections=sections,
+    with_categories=with_categories,
+)

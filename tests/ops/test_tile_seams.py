@@ -1,0 +1,41 @@
+"""Joining the maps of overlapping tiles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eachmask.ops.tile_seams import depths, join_labels, join_values
+from eachmask.ops.tiles import tile_boxes
+
+SIZE = (50, 70)
+TILES = tile_boxes(SIZE, 32, 0.3)
+
+
+def cut(whole: torch.Tensor) -> list[torch.Tensor]:
+    return [whole[..., y1:y2, x1:x2] for x1, y1, x2, y2 in TILES]
+
+
+def test_what_all_tiles_agree_on_comes_back() -> None:
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 200, SIZE, generator=rng).to(torch.uint8)
+    values = torch.rand(3, *SIZE, generator=rng)
+    assert len(TILES) == 6
+    assert torch.equal(join_labels(cut(labels), TILES, SIZE), labels)
+    assert torch.allclose(join_values(cut(values), TILES, SIZE), values, atol=1e-6)
+
+
+def test_the_deeper_tile_speaks() -> None:
+    tiles = [(0, 0, 40, 10), (20, 0, 60, 10)]
+    parts = [torch.zeros(10, 40, dtype=torch.uint8), torch.ones(10, 40, dtype=torch.uint8)]
+    joined = join_labels(parts, tiles, (10, 60))
+    assert joined[0].tolist() == [0] * 30 + [1] * 30
+    blended = join_values([part.float() for part in parts], tiles, (10, 60))[0]
+    assert (blended.diff() >= 0).all() and blended.diff().max() < 0.06, "no seam"
+    assert blended[25] == pytest.approx((5.5 / 40) / (5.5 / 40 + 14.5 / 40))
+
+
+def test_ends_of_the_image_are_no_ends_of_a_tile() -> None:
+    assert depths((0, 0, 10, 10), (10, 10)).unique().tolist() == [1.0]
+    corner = depths((0, 0, 10, 10), (20, 20))
+    assert corner[0, 0] == pytest.approx(0.95) and corner[9, 9] == pytest.approx(0.05)
