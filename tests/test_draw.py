@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from eachmask import draw
-from eachmask.structures import RLE, Category, Instances, UserError
+from eachmask.draw.labels import captions
+from eachmask.structures import RLE, Category, Instances, Matte, PanopticMap, Segment, SemanticMap, UserError
 
 
 def _discs(size: tuple[int, int], num: int, seed: int = 0) -> Instances:
@@ -160,3 +161,105 @@ def test_annotated_keypoints_are_drawn_and_missing_ones_are_not() -> None:
     assert (drawn[50, [20, 60]] > 240).all() and (drawn[50, 70:148] == 128).all()
     without = draw.overlay(image, replace(targets, categories=()), draw.DrawOptions(names=False))
     assert (without[50, 60] > 240).all() and (without[50, 40] == 128).all(), "points alone where no skeleton is known"
+
+
+def _boxes(size: tuple[int, int], *boxes: tuple[int, int, int, int], names: tuple[str, ...] = ("a", "b")) -> Instances:
+    corners = torch.tensor(boxes, dtype=torch.float32)
+    kinds = tuple(Category(i + 1, name) for i, name in enumerate(names))
+    return Instances(size, corners, scores=torch.full((len(boxes),), 0.5), categories=kinds)
+
+
+def test_plates_do_not_hide_small_objects() -> None:
+    """A row of small objects below one another: each plate would lie on the object above."""
+    size = (300, 400)
+    small = _boxes(size, *((200, 60 + 14 * i, 212, 72 + 14 * i) for i in range(4)))
+    canvas = np.zeros((*size, 3), np.uint8)
+    drawn = draw.write_names(canvas, small)
+    assert drawn.any()
+    for x1, y1, x2, y2 in small.boxes.int().tolist():
+        assert (drawn[y1:y2, x1:x2].any(-1)).mean() < 0.35, "at most the end of a line"
+    lone = draw.write_names(canvas, small[:1]).any(-1)
+    assert np.nonzero(lone)[0].max() < 60, "without neighbors it stands right above"
+
+
+def test_what_is_smaller_than_letters_goes_without_a_name() -> None:
+    canvas = np.zeros((300, 400, 3), np.uint8)
+    assert not draw.write_names(canvas, _boxes((300, 400), (100, 100, 104, 104))).any()
+    assert draw.write_names(canvas, _boxes((300, 400), (100, 100, 120, 104))).any()
+
+
+def test_the_name_of_the_only_class_is_written_once() -> None:
+    three = _boxes((60, 60), *((5, 5, 20, 20),) * 3, names=("cell",))
+    assert captions(three) == ["cell 0.50", "0.50", "0.50"]
+    assert captions(replace(three, scores=None)) == ["cell", "", ""]
+    assert captions(replace(three, categories=())) == ["0.50"] * 3
+    assert captions(_boxes((60, 60), (5, 5, 20, 20))) == ["a 0.50"]
+
+
+SKY, ROAD, CAR = Category(1, "sky", is_thing=False), Category(2, "road", is_thing=False), Category(3, "car")
+
+
+def _street(size: tuple[int, int] = (200, 300)) -> SemanticMap:
+    labels = torch.full(size, 255)
+    labels[:60], labels[100:] = 0, 1
+    return SemanticMap(labels, (SKY, ROAD, CAR))
+
+
+def test_classes_of_a_map_have_their_colors() -> None:
+    image = np.full((200, 300, 3), 128, np.uint8)
+    drawn = draw.overlay(image, _street(), draw.DrawOptions(names=False, outline=0, fill=1.0))
+    assert (drawn[:60] == draw.color(0)).all() and (drawn[100:] == draw.color(1)).all()
+    np.testing.assert_array_equal(drawn[60:100], image[60:100], "what is of no class stays")
+    half = draw.overlay(image, _street(), draw.DrawOptions(names=False, outline=0, fill=0.5))
+    assert np.abs(half[10, 10].astype(int) - (128 + np.array(draw.color(0))) / 2).max() <= 1
+    with pytest.raises(ValueError, match="for semanticmap on"):
+        draw.overlay(image[:5], _street())
+
+
+def test_a_legend_names_the_classes_that_are_there() -> None:
+    image = np.full((200, 300, 3), 128, np.uint8)
+    plain, named = (draw.overlay(image, _street(), draw.DrawOptions(names=n)) for n in (False, True))
+    ys, xs = np.nonzero((plain != named).any(-1))
+    assert xs.min() == 0 and ys.max() == 199 and xs.max() < 135 and ys.min() > 110, "in the lower left corner"
+    assert (named[ys.min() :, : xs.max()] == draw.color(1)).all(-1).any()
+    tiny = _street((200, 300)).resize((12, 20))
+    np.testing.assert_array_equal(
+        draw.overlay(image[:12, :20], tiny), draw.overlay(image[:12, :20], tiny, draw.DrawOptions(names=False))
+    )
+
+
+def test_a_long_legend_counts_what_it_leaves_out() -> None:
+    canvas = np.zeros((100, 400, 3), np.uint8)
+    some = draw.write_legend(canvas, [(f"class {i}", draw.color(i)) for i in range(40)])
+    assert some[:55].max() == 0 and (some == draw.color(0)).all(-1).any() and not (some == draw.color(9)).all(-1).any()
+    assert draw.write_legend(canvas, [("x" * 200, draw.color(0))]).max() == 0
+
+
+def test_every_thing_of_a_panoptic_map_has_its_own_color() -> None:
+    labels = _street().labels.int()
+    ids = torch.where(labels == 255, 0, labels + 1)
+    ids[120:140, 20:60], ids[120:140, 100:140] = 7, 9
+    seen = PanopticMap(ids, (Segment(9, 2), Segment(1, 0), Segment(7, 2), Segment(2, 1)), (SKY, ROAD, CAR))
+    image = np.full((200, 300, 3), 128, np.uint8)
+    solid = draw.DrawOptions(names=False, outline=0, fill=1.0)
+    drawn = draw.overlay(image, seen, solid)
+    assert (drawn[0, 0] == draw.color(0)).all() and (drawn[150, 0] == draw.color(1)).all(), "stuff has its class's"
+    cars = [tuple(drawn[130, x].tolist()) for x in (30, 110)]
+    assert cars[0] != cars[1] and draw.color(2) not in cars
+    assert (drawn[80] == 128).all()
+    alike = draw.overlay(image, seen, replace(solid, color_by="class"))
+    assert (alike[130, 30] == draw.color(2)).all() and (alike[130, 110] == draw.color(2)).all()
+    assert draw.overlay(image, seen).shape == image.shape
+    nothing = PanopticMap(torch.zeros(200, 300, dtype=torch.int32), ())
+    np.testing.assert_array_equal(draw.overlay(image, nothing), image)
+
+
+def test_a_matte_lies_before_a_checkerboard() -> None:
+    image = np.full((80, 80, 3), 10, np.uint8)
+    image[0, 0] = 200  # bright enough not to be stretched
+    alpha = torch.zeros(80, 80)
+    alpha[:40], alpha[40] = 1, 0.5
+    drawn = draw.overlay(image, Matte(alpha), draw.DrawOptions(stretch=False))
+    np.testing.assert_array_equal(drawn[:40], image[:40])
+    assert {*np.unique(drawn[41:])} == {204, 255} and len(np.unique(drawn[41:], axis=0)) >= 2
+    assert {*np.unique(drawn[40])} == {107, 132}

@@ -16,7 +16,7 @@ from eachmask.data import Dataset
 from eachmask.data.formats import table
 from eachmask.data.formats.coco import to_annotations
 from eachmask.data.formats.geojson import to_geojson
-from eachmask.draw import _captions
+from eachmask.draw.labels import captions
 from eachmask.models.crop_classifier import Config, CropClassifier, likeliest_class, square, with_narrower
 from eachmask.models.instance.condinst import condinst_lite0_fpn
 from eachmask.models.instance.mask_rcnn import mask_rcnn_lite0_p3
@@ -142,7 +142,7 @@ def test_names_travel_with_the_objects():
     assert named.filter(classes=["vehicle"]).label_names == ["vehicle", "car"]
     assert named.filter(classes="animal").label_names == ["cat"]
     assert Instances.cat([named[0], named[1]]).label_names == ["cat", "vehicle"]
-    assert _captions(named) == ["cat 0.90", "vehicle 0.70", "car 0.50"]
+    assert captions(named) == ["cat 0.90", "vehicle 0.70", "car 0.50"]
     rows = to_annotations(named)
     assert [row["category_id"] for row in rows] == [3, 2, 5]
     columns = [table.COLUMNS.index(name) for name in ("class", "parent")]
