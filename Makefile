@@ -21,7 +21,7 @@ help:
 	@echo "make demo       install, find the objects in real images, say where the results are"
 	@echo "make test       install, run the tests"
 	@echo "make test-slow  the tests that take minutes"
-	@echo "make lint       ruff, and mypy in strict mode on structures, ops and data"
+	@echo "make lint       ruff, and mypy in strict mode"
 	@echo "make bench      the benchmarks that the documents quote"
 	@echo "make docs       write the generated pages, then check every link"
 	@echo "make clean      remove the environment and what the commands above wrote"

@@ -103,7 +103,8 @@ def evaluate(options: EvaluateOptions) -> int:
     if merged is not None:
         dataset = merged.dataset
     unread: list[str] = []
-    results, compare, notes = options.predictions, options.compare, []
+    results, compare = options.predictions, options.compare
+    notes: list[str] = []
     name = Path(options.model or results or "").name
     if results is None:
         results, dataset, notes, unread = _predict(options, dataset, merged)
@@ -162,7 +163,8 @@ def _dataset(options: EvaluateOptions) -> CocoDataset:
 
 def _as_coco(options: EvaluateOptions) -> CocoDataset:
     """A data set of another format, written as COCO beside the report."""
-    from eachmask.data.formats.coco import CocoDataset, write_coco
+    from eachmask.data.formats.coco import CocoDataset
+    from eachmask.data.formats.coco_write import write_coco
     from eachmask.data.reading import read_any
 
     data, form = read_any(options.data)

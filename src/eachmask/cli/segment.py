@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -85,15 +85,15 @@ def prompts_of(options: SegmentOptions, size: tuple[int, int]) -> Prompts:
     boxes = [numbers(text, 4, "--box") for text in options.box]
     first_box = 1 if points else 0
     first_text = first_box + len(boxes)
-    return Prompts(
-        size,
-        points=points,
-        signs=[True] * len(options.point) + [False] * len(options.not_point),
-        boxes=boxes,
-        box_objects=list(range(first_box, first_text)),
-        texts=options.text,
-        text_objects=list(range(first_text, first_text + len(options.text))),
-    )
+    given: dict[str, Any] = {  # lists become tensors
+        "points": points,
+        "signs": [True] * len(options.point) + [False] * len(options.not_point),
+        "boxes": boxes,
+        "box_objects": list(range(first_box, first_text)),
+        "texts": options.text,
+        "text_objects": list(range(first_text, first_text + len(options.text))),
+    }
+    return Prompts(size, **given)
 
 
 def numbers(text: str, count: int, option: str) -> list[float]:

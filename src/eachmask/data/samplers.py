@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
-from eachmask.data.sample import Sample
-from eachmask.structures import Category, Instances
+from eachmask.data.samples import Samples
+from eachmask.structures import Instances
 
 THRESHOLD = 0.1
 """Classes in fewer than this share of the images are drawn more often. LVIS, with 1,203 classes, takes 0.001."""
 
 
-class Annotated(Protocol):
-    """A data set: as many samples as it says."""
-
-    categories: tuple[Category, ...]
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Sample: ...
-
-
-def repeat_factors(samples: Annotated, threshold: float = THRESHOLD) -> Sequence[float]:
+def repeat_factors(samples: Samples[Any], threshold: float = THRESHOLD) -> Sequence[float]:
     """Repeat-factor sampling (Gupta, Dollar, Girshick: LVIS, CVPR 2019, arXiv 1908.03195, section 6).
 
     A class in a share f of the images gets r = max(1, sqrt(threshold / f)); an image gets the largest r of its classes.

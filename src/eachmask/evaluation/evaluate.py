@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from eachmask.data.formats.coco import CocoDataset, is_crowd, to_annotations, whole_number
+from eachmask.data.formats.coco import CocoDataset
+from eachmask.data.formats.coco_fields import is_crowd, whole_number
 from eachmask.data.formats.coco_results import read_results
 from eachmask.data.formats.segmentations import rasterize_one
 from eachmask.evaluation.evaluation import Comparison, Evaluation
@@ -36,6 +37,7 @@ from eachmask.metrics.semantic import mean_over_present, pixel_counts
 from eachmask.metrics.sweep import Sweep, sweep
 from eachmask.metrics.tide import tide
 from eachmask.structures import Instances, Masks, UserError
+from eachmask.structures.coco import to_annotations
 
 
 @dataclass(frozen=True)

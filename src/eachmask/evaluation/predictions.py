@@ -19,7 +19,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from eachmask import __version__
-from eachmask.data.formats.coco import CocoDataset, read_json, to_annotations, whole_number
+from eachmask.data.formats.coco import CocoDataset
+from eachmask.data.formats.coco_fields import read_json, whole_number
 from eachmask.data.images.inputs import Source
 from eachmask.data.images.read import unit_range
 from eachmask.files.atomic import write_text
@@ -27,7 +28,8 @@ from eachmask.files.journal import Journal
 from eachmask.files.progress import Progress, no_progress
 from eachmask.inference.failures import why
 from eachmask.inference.predictor import Predictor
-from eachmask.structures import UserError
+from eachmask.structures import Instances, UserError
+from eachmask.structures.coco import to_annotations
 
 _AHEAD = 2
 """Images that are read while the model works."""
@@ -46,7 +48,7 @@ class Predicted:
 
 
 def predict_dataset(
-    predictor: Predictor, dataset: CocoDataset, out: Path, progress: Progress = no_progress
+    predictor: Predictor[Instances], dataset: CocoDataset, out: Path, progress: Progress = no_progress
 ) -> Predicted:
     """Predict all images of ``dataset``, with every detection that the network ranks.
 
@@ -131,7 +133,7 @@ def _read_ahead(
     yield from waiting
 
 
-def _settings(predictor: Predictor) -> dict[str, Any]:
+def _settings(predictor: Predictor[Instances]) -> dict[str, Any]:
     """All that decides the results."""
     return {
         "eachmask": __version__,

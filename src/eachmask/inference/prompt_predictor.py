@@ -89,7 +89,7 @@ class PromptPredictor(Predictor[Instances]):
         found = self._answer(embedded, prompts, self.decode_options(options))
         return found if isinstance(image, Embedded) else self._finished([image], [found], ())[0]
 
-    __call__ = predict
+    __call__ = predict  # type: ignore[assignment]
 
     def everything(self, image: ImageLike, **wishes: Any) -> Instances:
         """All objects of an image, without a prompt; see :meth:`Predictor.predict` for what may be wished."""

@@ -95,7 +95,7 @@ def draw(features: Tensor, kernels: Tensor, places: Places) -> Tensor:
     channels, height, width = features.shape
     count, inputs = len(kernels), channels + 2
     shares = (inputs * WIDTH, WIDTH * WIDTH, WIDTH, WIDTH, WIDTH, 1)
-    w1, w2, w3, b1, b2, b3 = kernels.float().split(shares, dim=1)  # type: ignore[no-untyped-call]
+    w1, w2, w3, b1, b2, b3 = kernels.float().split(shares, dim=1)
     w1 = w1.view(count, WIDTH, inputs)
     scaled = w1[:, :, :2] / places.reach.to(w1)[:, None, None]
     constant = b1 + (scaled * places.points.to(w1)[:, None]).sum(-1)

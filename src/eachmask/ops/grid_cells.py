@@ -43,7 +43,7 @@ def every_cell(masks: Masks, objects: Tensor, stride: int, shape: torch.Size) ->
     Returns:
         (P, H, W) bool.
     """
-    different, which = objects.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    different, which = objects.unique(return_inverse=True)
     bitmaps = masks[different].to_bitmaps()
     result = np.zeros((len(different), *shape), bool)
     middle = slice(stride // 2 - 1, stride // 2 + 1)

@@ -81,7 +81,7 @@ def select(
     index, scores, inside = score_masks(found, draw, frame, limits.candidates, mask_threshold)
     labels = found.labels[index]
     chosen, scores = suppress(inside, scores, labels, limits)
-    groups = (draw(group) for group in index[chosen].split(at_once(frame)))  # type: ignore[no-untyped-call]
+    groups = (draw(group) for group in index[chosen].split(at_once(frame)))
     masks = SoftMasks.join([SoftMasks.from_maps(m, frame.padded, frame.valid, mask_threshold) for m in groups])
     return Instances(
         image_size=frame.valid,
@@ -115,7 +115,7 @@ def score_masks(
     num = min(most, len(found.cells))
     index, scores = torch.zeros_like(found.cells[:num]), torch.full_like(found.scores[:num], FREE)
     masks = torch.empty((num, *frame.maps), dtype=torch.bool, device=index.device)
-    for group in torch.arange(len(found.cells), device=index.device).split(at_once(frame)):  # type: ignore[no-untyped-call]
+    for group in torch.arange(len(found.cells), device=index.device).split(at_once(frame)):
         maps = draw(group)
         inside = maps >= threshold
         area = inside.flatten(1).sum(1)

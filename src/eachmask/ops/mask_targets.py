@@ -23,7 +23,7 @@ def mask_targets(masks: Masks, matched: Tensor, boxes: Tensor, size: int, aligne
         aligned: as in :func:`~eachmask.ops.roi.roi_align`.
     """
     result = boxes.new_zeros((len(boxes), size, size))
-    for index in matched.unique().tolist():  # type: ignore[no-untyped-call]
+    for index in matched.unique().tolist():
         rows = torch.nonzero(matched == index).squeeze(1)
         crop, x, y = _window(masks[index].to_bitmaps())
         shifted = boxes[rows] - boxes.new_tensor([x, y, x, y])

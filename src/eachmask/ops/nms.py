@@ -47,10 +47,10 @@ def mask_iou(masks: Tensor, labels: Tensor, pixels_at_once: int = 1 << 22) -> Te
     """
     flat = masks.flatten(1)
     result = torch.zeros(len(masks), len(masks), device=masks.device)
-    for label in labels.unique():  # type: ignore[no-untyped-call]
+    for label in labels.unique():
         rows = torch.nonzero(labels == label).squeeze(1)
         common = torch.zeros(len(rows), len(rows), device=masks.device)
-        for part in flat.split(max(1, pixels_at_once // len(rows)), dim=1):  # type: ignore[no-untyped-call]
+        for part in flat.split(max(1, pixels_at_once // len(rows)), dim=1):
             values = part[rows].float()
             common += values @ values.T
         area = common.diagonal()
@@ -155,7 +155,7 @@ def fast_nms_of_classes(
         return classes.new_zeros(0), classes.new_zeros(0)
     best, index = scores[:, classes].t().topk(per_class, dim=1)  # (K', n), sorted
     at_once = max(1, _PAIRS_AT_ONCE // per_class**2)
-    overlaps = [_largest_overlap(boxes[rows]) for rows in index.split(at_once)]  # type: ignore[no-untyped-call]
+    overlaps = [_largest_overlap(boxes[rows]) for rows in index.split(at_once)]
     kept = torch.cat(overlaps) <= threshold
     if score_threshold is not None:
         kept &= best > score_threshold

@@ -96,7 +96,7 @@ def draw_objects(
         ValueError: the target has no masks.
     """
     prototypes = prototypes.float()
-    objects = index.unique()  # type: ignore[no-untyped-call]
+    objects = index.unique()
     grid = (int(prototypes.shape[1]), int(prototypes.shape[2]))
     boxes = on_grid(target.boxes.to(prototypes)[objects], frame, grid)
     areas = box_ops.area(boxes).clamp(min=1.0).tolist()

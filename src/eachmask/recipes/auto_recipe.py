@@ -15,6 +15,7 @@ import torch
 from eachmask import models
 from eachmask.data.sample import Sample
 from eachmask.data.samplers import repeat_factors
+from eachmask.data.samples import Samples
 from eachmask.data.transforms.color import PhotoLight
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste
@@ -22,7 +23,7 @@ from eachmask.metrics.coco_ap import coco_ap
 from eachmask.structures import Instances, UserError
 from eachmask.structures.keypoints import mirror_pairs
 from eachmask.training.pretrained import backbone_preprocess, choose_start
-from eachmask.training.recipe import Recipe, Samples
+from eachmask.training.recipe import Recipe
 
 LOOKED_AT = 500
 """So many samples' annotations decide the defaults."""

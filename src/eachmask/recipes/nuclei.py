@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from torch import nn
 
 from eachmask.data.sample import Sample
+from eachmask.data.samples import Samples
 from eachmask.data.transforms.color import MicroscopyColorJitter
 from eachmask.data.transforms.geometry import AffineCrop
 from eachmask.metrics.coco_ap import coco_ap
 from eachmask.metrics.matching import matching_scores
 from eachmask.structures import Instances, Preprocess
-from eachmask.training.recipe import Recipe, Samples
+from eachmask.training.recipe import Recipe
 from eachmask.weights.from_efficientnet_lite import load_offline_backbone
 
 
@@ -60,7 +62,7 @@ def matches(predictions: Sequence[Instances], targets: Sequence[Instances]) -> d
 
 
 def _start(model: nn.Module) -> str:
-    return load_offline_backbone(model.encoder, "tf_efficientnet_lite0")
+    return load_offline_backbone(cast(nn.Module, model.encoder), "tf_efficientnet_lite0")
 
 
 def nuclei() -> Recipe:

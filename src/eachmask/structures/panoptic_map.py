@@ -63,7 +63,7 @@ class PanopticMap(PixelMap, Viewable):
         known = [segment.id for segment in self.segments]
         if len(set(known)) < len(known) or min(known, default=1) < 1:
             raise ValueError(f"segments need ids of their own from 1 on, not {known}")
-        present = set(self.ids.unique().tolist()) - {0}  # type: ignore[no-untyped-call]
+        present = set(self.ids.unique().tolist()) - {0}
         if not present <= set(known):
             raise ValueError(f"pixels have the id {min(present - set(known))}, which no segment has")
         most = len(self.categories)

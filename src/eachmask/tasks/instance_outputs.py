@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.formats import table
-from eachmask.data.formats.coco import category_to_dict, to_annotations
 from eachmask.data.formats.crops import crops
 from eachmask.data.formats.geojson import to_geojson, to_polygon_list
 from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix
 from eachmask.files.journal import compact_json
 from eachmask.structures import Instances, UserError
+from eachmask.structures.coco import category_to_dict, to_annotations
 from eachmask.tasks.task import About, Outputs, Record, Recorded, Written
 
 if TYPE_CHECKING:

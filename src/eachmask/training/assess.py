@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from eachmask.data.images.read import unit_range
+from eachmask.data.samples import Samples
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import UserError
 from eachmask.tasks.task import Task
-from eachmask.training.recipe import Samples
 
 T = TypeVar("T", bound=Any)
 Score = Callable[[Sequence[T], Sequence[T]], dict[str, float]]

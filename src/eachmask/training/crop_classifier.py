@@ -142,10 +142,10 @@ def _linear(vectors: Tensor, wanted: Tensor, classes: int) -> tuple[Tensor, Tens
     def loss() -> Tensor:
         solver.zero_grad()
         value = F.cross_entropy(vectors @ weight.T + bias, wanted) + DECAY * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    solver.step(loss)  # type: ignore[no-untyped-call]
+    solver.step(loss)
     return weight.detach(), bias.detach()
 
 
@@ -165,7 +165,7 @@ def _seen(
             moved = boxes + rng.uniform(-SHIFT, SHIFT, boxes.shape) * sides
             looks.append(classifier.crops(image, moved, limits).flip(3))
         for crops in looks:
-            vectors += [classifier.features(some) for some in crops.split(16)]
+            vectors += [classifier.features(some) for some in torch.split(crops, 16)]
             wanted.append(labels)
     return torch.cat(vectors), torch.cat(wanted)
 

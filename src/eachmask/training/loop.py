@@ -23,6 +23,7 @@ from torch import nn
 from eachmask import models
 from eachmask.accel.winograd_training import FastConvolutions
 from eachmask.backbones.networks import freeze, set_training_mode
+from eachmask.data.samples import Samples
 from eachmask.files.lock import lock
 from eachmask.structures import Category, UserError
 from eachmask.training.checkpoint import latest_checkpoint, save_checkpoint
@@ -31,7 +32,7 @@ from eachmask.training.devices import Step, make_accelerator, share_of
 from eachmask.training.interrupt import Interrupt
 from eachmask.training.optim import MovingAverage, make_optimizer, set_learning_rate
 from eachmask.training.pretrained import backbone_of
-from eachmask.training.recipe import Recipe, Run, Samples
+from eachmask.training.recipe import Recipe, Run
 from eachmask.training.run_folder import RunFolder
 from eachmask.training.sampling import Batch, TrainingSequence, batches
 

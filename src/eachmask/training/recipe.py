@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.sample import Sample
-from eachmask.structures import Category, Preprocess
-
-T = TypeVar("T", covariant=True)
-
-
-class Samples(Protocol[T]):
-    """A data set: as many samples as it says, any of them at any time."""
-
-    categories: tuple[Category, ...]
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Any: ...
-
+from eachmask.data.samples import Samples
+from eachmask.structures import Preprocess
 
 Augment = Callable[[Sample, np.random.Generator], Sample]
 Mix = Callable[[Sample, np.random.Generator, Callable[[], Sample]], Sample]

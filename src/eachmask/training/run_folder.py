@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from eachmask.data.sample import Sample
+from eachmask.data.samples import Samples
 from eachmask.draw import shrink
 from eachmask.files.atomic import write_text
 from eachmask.inference.predictor import Predictor
@@ -25,7 +26,7 @@ from eachmask.structures import UserError
 from eachmask.training.assess import Assessment, assess
 from eachmask.training.curves import write_curves
 from eachmask.training.environment import environment
-from eachmask.training.recipe import Recipe, Run, Samples
+from eachmask.training.recipe import Recipe, Run
 from eachmask.training.recipe_source import recipe_source, settings
 from eachmask.training.report import Pages, Shot, write_report
 from eachmask.weights.file import ModelInfo, load_model, replace_info, save_model

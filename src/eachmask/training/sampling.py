@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eachmask.data.sample import Sample
+from eachmask.data.samples import Samples
 from eachmask.structures import ImageBatch, UserError
-from eachmask.training.recipe import Recipe, Samples
+from eachmask.training.recipe import Recipe
 
 ATTEMPTS = 20
 """So many images in a row may be unreadable before training stops."""

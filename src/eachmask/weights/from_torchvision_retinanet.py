@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from eachmask.weights.renaming import Rule, rename
@@ -38,5 +39,5 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result = rename(state, RULES, "torchvision")
     for name in ("head.classes.weight", "head.classes.bias"):
         if name in result:
-            result[name] = result[name].unflatten(0, (NUM_ANCHORS, -1))[:, 1:].flatten(0, 1).contiguous()
+            result[name] = torch.unflatten(result[name], 0, (NUM_ANCHORS, -1))[:, 1:].flatten(0, 1).contiguous()
     return result

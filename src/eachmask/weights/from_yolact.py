@@ -49,6 +49,6 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise UserError(f"these are not all weights of YOLACT: what becomes {', '.join(missing)} is not among them")
     num_classes = len(renamed["semantic.bias"])
     for name in CLASSES:
-        per_anchor = renamed[name].unflatten(0, (-1, num_classes + 1))
+        per_anchor = torch.unflatten(renamed[name], 0, (-1, num_classes + 1))
         renamed[name] = torch.roll(per_anchor, -1, dims=1).flatten(0, 1)  # background is first there
     return renamed

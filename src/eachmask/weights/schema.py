@@ -69,7 +69,7 @@ class Schema:
             return self._tuple(inner, value, where)
         if origin in (dict, Mapping):
             return self._dict(inner[1], value, where)
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             return self._record(kind, value, where)
         return self._scalar(kind, value, where)
 

@@ -199,7 +199,7 @@ def _layout_of(weights: Tensor) -> bytes:
 
 
 def _has_onednn() -> bool:
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    available: bool = torch.backends.mkldnn.is_available()
     return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
