@@ -13,6 +13,7 @@ from PIL import Image
 from tiny_model import Spots, spots_image, spots_info
 from torch import nn
 
+import eachmask
 from eachmask.inference.devices import find_device, find_precision
 from eachmask.inference.load import load
 from eachmask.inference.predictor import Predictor
@@ -78,9 +79,6 @@ def test_options_are_the_users_then_the_files_then_the_models(predictor: Predict
 @pytest.mark.parametrize(
     ("wish", "reason"),
     [
-        ({"options": DecodeOptions(score_threshold=1.5)}, "score threshold"),
-        ({"options": DecodeOptions(nms_threshold=5.0)}, "nms threshold"),
-        ({"options": DecodeOptions(max_detections=0)}, "max_detections"),
         ({"tile": 5}, "tile of 5"),
         ({"overlap": 0.5}, "overlap"),
     ],
@@ -303,3 +301,41 @@ def test_a_list_can_be_watched(predictor: Predictor) -> None:
     images = [spots_image(seed) for seed in range(3)]
     plain, watched = predictor.predict(images), predictor.predict(images, progress=True)
     assert [len(found) for found in watched] == [len(found) for found in plain]
+
+
+def test_a_folder_and_a_pattern_are_lists(tmp_path: Path, predictor: Predictor) -> None:
+    for seed in range(3):
+        Image.fromarray(spots_image(seed)).save(tmp_path / f"{seed}.png")
+    whole = predictor.predict(tmp_path)
+    assert [len(found) for found in whole] == [len(predictor.predict(spots_image(seed))) for seed in range(3)]
+    assert len(predictor.predict(str(tmp_path / "[12].png"))) == 2
+    with pytest.raises(UserError, match="nothing matches the pattern"):
+        predictor.predict(tmp_path / "none*.png")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p, image: p.predict(None), "not NoneType"),
+        (lambda p, image: p.predict(open(__file__, "rb")), "not BufferedReader"),
+        (lambda p, image: p.predict(image, score="0.5"), "score threshold must be a number, not '0.5'"),
+        (lambda p, image: p.predict(image, score=1.5), r"must lie in 0\.\.1, not 1.5"),
+        (lambda p, image: p.predict(image, tile="512"), "side of tiles must be a whole number"),
+        (lambda p, image: p.predict(image, overlap="a"), "overlap of tiles must be a number"),
+        (lambda p, image: p.predict(image, options={"score": 0.5}), r"must be DecodeOptions\(...\), not dict"),
+        (lambda p, image: DecodeOptions(paste="x"), "paste must be one of accurate, compatible, not 'x'"),
+        (lambda p, image: DecodeOptions(max_detections=0), "max_detections.* must be at least 1, not 0"),
+        (lambda p, image: DecodeOptions(score_threshold=1.5), "score threshold must lie"),
+        (lambda p, image: DecodeOptions(nms_threshold=5.0), "nms threshold must lie"),
+        (lambda p, image: p.predict(image).filter(score="a"), "score must be a number"),
+        (lambda p, image: load(None), "not by None"),
+        (lambda p, image: load("objects", side=31), "must be at least 32, not 31"),
+        (lambda p, image: load("objects", side="x"), "must be a whole number, not 'x'"),
+        (lambda p, image: load("nuclei", device=None), "there is no device None"),
+        (lambda p, image: eachmask.draw.overlay("none.png", p.predict(image)), "none.png does not exist"),
+        (lambda p, image: eachmask.draw.overlay(image, None), "NoneType cannot be drawn"),
+    ],
+)
+def test_wrong_calls_are_sentences(predictor: Predictor, call: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        call(predictor, spots_image(0))  # type: ignore[operator]

@@ -19,7 +19,7 @@ from eachmask.draw.legend import write_legend
 from eachmask.draw.maps import draw_panoptic, draw_semantic
 from eachmask.draw.matte import draw_matte
 from eachmask.draw.options import Color, DrawOptions, RGBImage
-from eachmask.structures import Instances, Matte, PanopticMap, SemanticMap
+from eachmask.structures import Instances, Matte, PanopticMap, SemanticMap, UserError
 from eachmask.structures.view import write_image
 
 __all__ = [
@@ -46,19 +46,21 @@ Result = Instances | SemanticMap | PanopticMap | Matte
 """What can be drawn."""
 
 
-def overlay(image: NDArray[Any], result: Result, options: DrawOptions | None = None) -> RGBImage:
+def overlay(image: str | Path | NDArray[Any], result: Result, options: DrawOptions | None = None) -> RGBImage:
     """Draw a result over its image.
 
     Args:
-        image: (H, W, 3) uint8, uint16 or float32 RGB.
+        image: (H, W, 3) uint8, uint16 or float32 RGB, or its file.
         result: on that image.
 
     Returns:
         (H, W, 3) uint8 RGB, a new array.
 
     Raises:
+        UserError: the image cannot be read or used, or the result is none that can be drawn.
         ValueError: the image has another size than the result.
     """
+    image = read_image(image) if isinstance(image, str | Path) else as_array(image)
     match result:
         case SemanticMap():
             return draw_semantic(image, result, options)
@@ -66,7 +68,9 @@ def overlay(image: NDArray[Any], result: Result, options: DrawOptions | None = N
             return draw_panoptic(image, result, options)
         case Matte():
             return draw_matte(image, result, options)
-    return draw_instances(image, result, options)
+        case Instances():
+            return draw_instances(image, result, options)
+    raise UserError(f"a {type(result).__name__} cannot be drawn: give what a predictor returned for one image")
 
 
 def save(
@@ -80,5 +84,4 @@ def save(
     Raises:
         UserError: the image cannot be read, or ``path`` has a suffix that no image has.
     """
-    pixels = read_image(image) if isinstance(image, str | Path) else as_array(image)
-    write_image(overlay(pixels, result, options), path)
+    write_image(overlay(image, result, options), path)

@@ -24,7 +24,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise UserError(f"there is no device {name!r}: choose auto, cpu, cuda, cuda:0, cuda:1, ... or mps") from None
     here = {
         "cpu": True,

@@ -22,6 +22,7 @@ from eachmask.inference.devices import PRECISIONS
 from eachmask.inference.engine import Engine, TileListener, unheard
 from eachmask.inference.view import ImageView
 from eachmask.structures import Category, DecodeOptions, UserError
+from eachmask.structures.checks import check_number, check_whole
 from eachmask.tasks.instances import INSTANCES
 from eachmask.tasks.task import Task
 
@@ -129,7 +130,8 @@ class Predictor(Generic[T]):
 
         Args:
             image: a path; an array (H, W), (H, W, 1 | 3 | 4), RGB, of uint8, uint16 or floats in 0..1; a tensor
-                (C, H, W) or (H, W) likewise; a PIL image; or a list of these.
+                (C, H, W) or (H, W) likewise; a PIL image; or a list of these. A folder or a pattern ('cells/*.png')
+                is the list of its images, sorted.
             options: thresholds and limits; what is None in it is the model's own.
             score: short for ``DecodeOptions(score_threshold=score)``.
             classes: keep only these, by name.
@@ -148,6 +150,7 @@ class Predictor(Generic[T]):
         if score is not None:
             options = replace(options or DecodeOptions(), score_threshold=score)
         wishes: dict[str, Any] = {"options": options, "tile": tile, "overlap": overlap}
+        image = several(image)
         if not isinstance(image, list | tuple):
             return self._finished([image], self.predict_arrays([self.prepare(image)], **wishes), classes)[0]
         if not progress:
@@ -203,12 +206,8 @@ class Predictor(Generic[T]):
         saved = DecodeOptions(**(self.info.decode or {}))
         if options is None:
             return saved
-        thresholds = {"score": options.score_threshold, "mask": options.mask_threshold, "nms": options.nms_threshold}
-        for name, value in thresholds.items():
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"the {name} threshold must lie in 0..1, not {value:g}")
-        if options.max_detections is not None and options.max_detections < 1:
-            raise UserError(f"max_detections must be at least 1, not {options.max_detections}")
+        if not isinstance(options, DecodeOptions):
+            raise UserError(f"options must be DecodeOptions(...), not {type(options).__name__}")
         missing = {k: getattr(saved, k) for k, v in asdict(options).items() if v is None}
         return replace(options, **missing)
 
@@ -222,6 +221,9 @@ class Predictor(Generic[T]):
 
     def tile_size(self, tile: int | None = None, overlap: float = 0.2) -> int:
         """The tile side that a request means: 0 is no tiles."""
+        if tile is not None:
+            check_whole("side of tiles", tile, 0)
+        check_number("overlap of tiles", overlap)
         if tile is not None and tile != 0 and tile < 32:
             raise UserError(f"a tile of {tile} pixels is too small: take 32 or more, or 0 for no tiles")
         if not 0 <= overlap < 0.5:
@@ -270,6 +272,21 @@ class Predictor(Generic[T]):
     def __repr__(self) -> str:
         precision = next(name for name, dtype in PRECISIONS.items() if dtype == self.dtype)
         return f"Predictor({self.info.name or self.info.variant}, {self.device}, {precision})"
+
+
+def several(image: Any) -> Any:
+    """A folder or a pattern as the list of its images; anything else as it is.
+
+    Raises:
+        UserError: there is no image in it.
+    """
+    if not isinstance(image, str | Path) or Path(image).is_file():
+        return image
+    if not Path(image).is_dir() and not any(mark in str(image) for mark in "*?["):
+        return image
+    from eachmask.data.images.inputs import find_inputs
+
+    return [source.path for source in find_inputs([str(image)]).sources]
 
 
 def _fingerprint(model: nn.Module, info: ModelInfo, classifier: CropClassifier | None) -> str:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
+
+from eachmask.structures.checks import check_number, check_whole
+from eachmask.structures.errors import UserError
+
+Paste = Literal["accurate", "compatible"]
 
 
 class Defaults(Protocol):
@@ -19,7 +24,11 @@ class Defaults(Protocol):
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """Choices made after the network has spoken. ``None`` means the model's own default."""
+    """Choices made after the network has spoken. ``None`` means the model's own default.
+
+    Raises:
+        UserError: a threshold outside 0..1, fewer than one detection, or an unknown way to paste.
+    """
 
     score_threshold: float | None = None
     """Drop instances scoring less, 0..1."""
@@ -31,8 +40,18 @@ class DecodeOptions:
     """A pixel belongs to the object from this probability on."""
     with_masks: bool = True
     """False: boxes only, and the mask head does not run."""
-    paste: Literal["accurate", "compatible"] = "accurate"
+    paste: Paste = "accurate"
     """How box-sized masks reach the image: at their exact boxes, or at torchvision's whole-pixel boxes."""
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "nms_threshold", "mask_threshold"):
+            value = getattr(self, name)
+            if value is not None or name == "mask_threshold":
+                check_number(name.replace("_", " "), value, 0, 1)
+        if self.max_detections is not None:
+            check_whole("largest number of detections (max_detections)", self.max_detections, 1)
+        if self.paste not in get_args(Paste):
+            raise UserError(f"paste must be one of {', '.join(get_args(Paste))}, not {self.paste!r}")
 
     def limits(self, model: Defaults) -> tuple[float, float, int]:
         """Score threshold, NMS threshold and largest number: the user's, or else the model's."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from eachmask.structures import boxes as box_ops
 from eachmask.structures import keypoints as keypoint_ops
 from eachmask.structures.category import Category, labels_among
+from eachmask.structures.checks import check_number
 from eachmask.structures.coco import to_coco
 from eachmask.structures.masks import Index, Masks, as_index
 from eachmask.structures.rle import RLE
@@ -146,6 +147,8 @@ class Instances(Viewable):
             UserError: a class is not known.
         """
         keep = torch.ones(len(self), dtype=torch.bool)
+        if score is not None:
+            check_number("score", score)
         if score is not None and self.scores is not None:
             keep &= self.scores.cpu() >= score
         if classes is not None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from eachmask.structures.checks import check_whole
 from eachmask.structures.errors import UserError
 from eachmask.structures.images import ImageBatch
 
@@ -66,8 +67,7 @@ class Preprocess:
         Raises:
             UserError: the model wants one size only or every image in its own size, or the side is less than 32.
         """
-        if side < 32:
-            raise UserError(f"the longer side must be at least 32 pixels, not {side}")
+        check_whole("longer side in pixels", side, 32)
         if self.fixed_size is not None:
             height, width = self.fixed_size
             raise UserError(f"this model sees every image at {height} x {width} pixels: no other side can be chosen")

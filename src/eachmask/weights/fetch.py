@@ -28,6 +28,8 @@ def locate(name_or_path: str | Path) -> Path:
     Raises:
         UserError: no such file, no such name, or the download failed.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise UserError(f"a model is named by its name or its file, not by {name_or_path!r}")
     name = str(name_or_path)
     return given_file(name_or_path) or bundled().get(name) or fetch(find(name))
 

@@ -123,7 +123,7 @@ def as_array(image: Array | Tensor | Image.Image) -> Array:
     """
     if isinstance(image, Image.Image):
         return _from_pillow(_upright(image))
-    if hasattr(image, "detach"):
+    if hasattr(image, "detach") and hasattr(image, "ndim"):
         return _to_rgb(_pixels_of_tensor(image))
     if not isinstance(image, np.ndarray):
         raise UserError(
