@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from eachmask.data.formats.coco import CocoDataset, to_annotations
+from eachmask.data.formats.coco import CocoDataset
 from eachmask.structures import RLE, Category, Instances, Masks
+from eachmask.structures.coco import to_annotations
 
 SIZE = (90, 120)
 CATEGORIES = (Category(3, "cell"), Category(7, "dead <b>cell</b>"), Category(9, "debris"))

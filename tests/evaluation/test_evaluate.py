@@ -16,7 +16,7 @@ from small_sets import SIZE, make_set
 from tiny_model import Spots, spots_image, spots_info
 
 from eachmask.cli import main
-from eachmask.data.formats.coco import CocoDataset, to_annotations
+from eachmask.data.formats.coco import CocoDataset
 from eachmask.data.formats.coco_results import match_categories, read_results
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.labelme import write_labelme
@@ -27,6 +27,7 @@ from eachmask.evaluation.report import evaluation_html
 from eachmask.inference.predictor import Predictor
 from eachmask.metrics.coco_ap import NAMES, coco_ap
 from eachmask.structures import RLE, Category, UserError
+from eachmask.structures.coco import to_annotations
 
 QUICK = Settings(resamples=20)
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from made_scenes import CATEGORIES, ellipse, jittered, made, of_bitmaps, pycocotools, write
 
-from eachmask.data.formats.coco import CocoDataset, to_annotations
+from eachmask.data.formats.coco import CocoDataset
 from eachmask.metrics.average_precision import NAMES, per_class, summary
 from eachmask.metrics.coco_ap import KEYPOINT_NAMES, coco_evaluation, numbers
 from eachmask.metrics.coco_matches import assign, box_overlap, match
 from eachmask.structures import Instances
+from eachmask.structures.coco import to_annotations
 
 
 def without(rows: list[dict], *fields: str) -> list[dict]:

@@ -14,13 +14,13 @@ import torch
 import eachmask
 from eachmask.data import Dataset
 from eachmask.data.formats import table
-from eachmask.data.formats.coco import to_annotations
 from eachmask.data.formats.geojson import to_geojson
 from eachmask.draw.labels import captions
 from eachmask.models.crop_classifier import Config, CropClassifier, likeliest_class, square, with_narrower
 from eachmask.models.instance.condinst import condinst_lite0_fpn
 from eachmask.models.instance.mask_rcnn import mask_rcnn_lite0_p3
 from eachmask.structures import Bitmaps, Category, Instances, Preprocess, UserError
+from eachmask.structures.coco import to_annotations
 from eachmask.training.crop_classifier import least_sure, with_kinds
 from eachmask.training.pretrained import choose_start
 from eachmask.weights.file import ModelInfo, load_classifier, load_model, save_model

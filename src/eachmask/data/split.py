@@ -120,6 +120,17 @@ class Split:
             categories=self.categories,
         )
 
+    def stated_targets(self, index: int) -> Instances:
+        """:meth:`targets` with the boxes that a COCO file states, where it does: its protocol measures by them."""
+        targets, stated = self.targets(index), self.stated_of(index)
+        if stated is None:
+            return targets
+        boxes = stated[:, :4].copy()
+        usable = np.isfinite(boxes).all(1) & (boxes[:, 2:] > 0).all(1)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes[~usable] = targets.boxes.numpy()[~usable]
+        return replace(targets, boxes=torch.from_numpy(boxes.astype(np.float32)))
+
     def num_objects_of(self, index: int) -> int:
         """Annotated objects in image ``index``, crowd regions included."""
         chosen = self._objects(index)

@@ -8,11 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-from eachmask.data.formats.coco import CocoDataset, to_annotations, write_coco
+from eachmask.data import Split
+from eachmask.data.formats.coco_read import read_coco
 from eachmask.data.formats.coco_results import read_results
+from eachmask.data.formats.coco_write import to_annotations, write_coco
 from eachmask.structures import RLE, Category, Instances, UserError
 
 CATEGORIES = [{"id": 90, "name": "brush"}, {"id": 3, "name": "car", "supercategory": "vehicle"}]
+
+
+def strict(file: Path, images: Path) -> Split:
+    (split,) = read_coco(file, images=images, strict=True).splits.values()
+    return split
 
 
 def _bitmap(rows: slice, columns: slice) -> np.ndarray:
@@ -47,7 +54,7 @@ def _annotations() -> list[dict]:
 
 
 def test_ids_with_gaps_in_any_order(tmp_path: Path) -> None:
-    data = CocoDataset(_write(tmp_path, _annotations()), tmp_path / "images")
+    data = strict(_write(tmp_path, _annotations()), tmp_path / "images")
     assert [c.id for c in data.categories] == [90, 3]
     assert data.categories[1] == Category(3, "car", "vehicle")
     first, second = data[0], data[1]
@@ -65,10 +72,10 @@ def test_masks_equal_pycocotools(shared: Path) -> None:
     coco_tools = pytest.importorskip("pycocotools.coco")
     path = shared / "data/coco-mini/instances_val.json"
     truth = coco_tools.COCO(path)
-    data = CocoDataset(path, shared / "data/coco-mini/images/val")
+    data = strict(path, shared / "data/coco-mini/images/val")
     for index in range(0, len(data), 20):
         targets = data.targets(index)
-        rows = truth.loadAnns(truth.getAnnIds(imgIds=[data.records[index]["id"]]))
+        rows = truth.loadAnns(truth.getAnnIds(imgIds=[data.image_id(index)]))
         assert [data.categories[k].id for k in targets.labels.tolist()] == [r["category_id"] for r in rows]
         for mask, row in zip(targets.masks.to_coco(), rows, strict=True):
             wanted = truth.annToRLE(row)["counts"]
@@ -76,9 +83,9 @@ def test_masks_equal_pycocotools(shared: Path) -> None:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    data = CocoDataset(_write(tmp_path, _annotations()), tmp_path / "images")
-    write_coco(tmp_path / "o.json", [(r["file_name"], data.targets(i)) for i, r in enumerate(data.records)])
-    again = CocoDataset(tmp_path / "o.json", tmp_path / "images")
+    data = strict(_write(tmp_path, _annotations()), tmp_path / "images")
+    write_coco(tmp_path / "o.json", [(name, data.targets(i)) for i, name in enumerate(data.names)])
+    again = strict(tmp_path / "o.json", tmp_path / "images")
     assert again.categories == data.categories
     for i in range(2):
         a, b = data.targets(i), again.targets(i)
@@ -87,7 +94,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_results_come_back_with_scores(tmp_path: Path) -> None:
-    data = CocoDataset(_write(tmp_path, _annotations()), tmp_path / "images")
+    data = strict(_write(tmp_path, _annotations()), tmp_path / "images")
     found = data.targets(1)
     found.scores = torch.tensor([0.25, 0.123456789])
     rows = [{"image_id": 5, **row} for row in to_annotations(found)]
@@ -104,20 +111,20 @@ def test_results_come_back_with_scores(tmp_path: Path) -> None:
 )
 def test_annotations_that_are_none(tmp_path: Path, row: object) -> None:
     with pytest.raises(UserError, match=r"i.json"):
-        CocoDataset(_write(tmp_path, [*_annotations(), row]), tmp_path / "images")
+        strict(_write(tmp_path, [*_annotations(), row]), tmp_path / "images")
 
 
 def test_images_without_objects_stay_and_empty_masks_go(tmp_path: Path) -> None:
     rows = [{"id": 4, "image_id": 7, "category_id": 3, "segmentation": [[1, 1, 1, 1, 1, 1]], "bbox": [1, 1, 0, 0]}]
-    data = CocoDataset(_write(tmp_path, rows), tmp_path / "images")
-    assert len(data) == 2 and len(data[0].targets) == 0 and len(data[1].targets) == 0
-    assert data.dropped == ["annotation 4 of a.png covers no pixel"]
+    data = read_coco(_write(tmp_path, rows), images=tmp_path / "images", strict=True)
+    assert [len(sample.targets) for sample in data.splits["all"]] == [0, 0]
+    assert [(p.annotation, p.kind) for p in data.problems] == [("annotation 4 of a.png", "empty")]
 
 
 def test_keypoints_are_packed(tmp_path: Path) -> None:
     rows = _annotations()
     rows[0]["keypoints"] = [1, 2, 2, 0, 0, 0]
-    data = CocoDataset(_write(tmp_path, rows), tmp_path / "images")
+    data = strict(_write(tmp_path, rows), tmp_path / "images")
     assert data.targets(1).keypoints.tolist() == [[[1, 2, 2], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]]
 
 
@@ -125,7 +132,7 @@ def test_keypoints_are_packed(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"category_id": 4}, "annotation 9 .*category_id 4"),
-        ({"image_id": 99}, "annotation 9 belongs to image 99"),
+        ({"image_id": 99}, "annotation 9 of image 99: its image is not in the list"),
         ({"segmentation": {"size": [3, 3], "counts": [9]}}, "annotation 9 of a.png"),
         ({"segmentation": {"counts": "%%"}}, "annotation 9 of a.png"),
         ({"segmentation": None, "bbox": None}, "annotation 9 of a.png"),
@@ -135,7 +142,7 @@ def test_broken_annotations_are_named(tmp_path: Path, change: dict, reason: str)
     good = {"id": 9, "image_id": 7, "category_id": 3, "segmentation": [[1, 1, 9, 1, 9, 9]], "bbox": [1, 1, 8, 8]}
     path = _write(tmp_path, [good | change])
     with pytest.raises(UserError, match=reason) as error:
-        CocoDataset(path, tmp_path / "images")
+        strict(path, tmp_path / "images")
     assert "i.json" in str(error.value)
 
 
@@ -143,7 +150,7 @@ def test_broken_annotations_are_named(tmp_path: Path, change: dict, reason: str)
 def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match="x.json"):
-        CocoDataset(tmp_path / "x.json", tmp_path)
+        strict(tmp_path / "x.json", tmp_path)
 
 
 def test_orientation_follows_the_annotations(tmp_path: Path) -> None:
@@ -152,7 +159,7 @@ def test_orientation_follows_the_annotations(tmp_path: Path) -> None:
     exif[274] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "images/a.png", exif=exif)  # annotated as stored
     Image.new("RGB", (20, 30)).save(tmp_path / "images/b.png", exif=exif)  # annotated as seen
-    data = CocoDataset(path, tmp_path / "images")
+    data = strict(path, tmp_path / "images")
     assert data[0].image.shape == data[1].image.shape == (20, 30, 3)
     Image.new("RGB", (31, 20)).save(tmp_path / "images/a.png")
     with pytest.raises(UserError, match="is 31 x 20, but its annotations are for 30 x 20"):

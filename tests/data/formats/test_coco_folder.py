@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eachmask.data.formats.coco import CocoDataset
 from eachmask.data.formats.coco_read import read_coco
 from eachmask.structures import UserError
 
@@ -41,7 +40,7 @@ def test_names_may_begin_at_the_data_set_or_at_the_folder_of_the_split(tmp_path:
     image = _draw(tmp_path / "images/train/a.png")
     (record,) = read_coco(tmp_path).splits["train"].images()
     assert record.path.resolve() == image and record.name == "a.png"
-    sample = CocoDataset(file, tmp_path / "images" / "train")[0]
+    sample = read_coco(file, images=tmp_path / "images" / "train", strict=True).splits["train"][0]
     assert sample.path.resolve() == image
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from eachmask.data.formats.coco import CocoDataset
+from eachmask.data import Split
+from eachmask.data.formats.coco_read import read_coco
 from eachmask.data.formats.coco_results import Results, read_results
 from eachmask.structures import UserError
 
@@ -17,15 +18,15 @@ GOOD = {"image_id": 5, "category_id": 3, "bbox": BOX, "score": 0.5}
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> CocoDataset:
+def data(tmp_path: Path) -> Split:
     images = [{"id": i, "file_name": name, "width": 30, "height": 20} for i, name in ((7, "x/a.png"), (5, "x/b.png"))]
     categories = [{"id": 90, "name": "cat"}, {"id": 3, "name": "Car"}]
     (tmp_path / "i.json").write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
-    return CocoDataset(tmp_path / "i.json", tmp_path)
+    return read_coco(tmp_path / "i.json", images=tmp_path).splits["all"]
 
 
-def _read(data: CocoDataset, content: Any) -> Results:
-    path = data.folder / "r.json"
+def _read(data: Split, content: Any) -> Results:
+    path = data.path(0).parent.parent / "r.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return read_results(path, data)
 
@@ -50,13 +51,13 @@ def _read(data: CocoDataset, content: Any) -> Results:
         ({"bbox": None}, "neither a segmentation nor a bbox"),
     ],
 )
-def test_what_cannot_be_measured_is_named(data: CocoDataset, change: dict[str, Any], sentence: str) -> None:
+def test_what_cannot_be_measured_is_named(data: Split, change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=f"r.json: result 2 has {sentence}"):
         _read(data, [GOOD, GOOD | change])
 
 
-def test_broken_segmentations_are_named_by_their_number(data: CocoDataset) -> None:
-    with pytest.raises(UserError, match=r"r.json: the segmentation of annotation 2 of x/b.png cannot be read"):
+def test_broken_segmentations_are_named_by_their_number(data: Split) -> None:
+    with pytest.raises(UserError, match=r"r.json: the segmentation of result 2 of x/b.png cannot be read"):
         _read(data, [GOOD, GOOD | {"segmentation": "none"}])
 
 
@@ -72,19 +73,19 @@ def test_broken_segmentations_are_named_by_their_number(data: CocoDataset) -> No
         ('{"annotations": [], "categories": [3]}', "each category needs an id and a name"),
     ],
 )
-def test_what_is_no_results_file(data: CocoDataset, content: str, sentence: str) -> None:
+def test_what_is_no_results_file(data: Split, content: str, sentence: str) -> None:
     with pytest.raises(UserError, match=f"r.json.*{sentence}"):
         _read(data, content)
 
 
-def test_numbers_as_other_languages_write_them(data: CocoDataset) -> None:
+def test_numbers_as_other_languages_write_them(data: Split) -> None:
     found = _read(data, [GOOD | {"image_id": 5.0, "category_id": 3.0, "id": "x", "area": None, "segmentation": []}])
     assert found.rows == [{"id": 1, "image_id": 5, "category_id": 3, "score": 0.5, "bbox": BOX}]
     assert [len(one) for one in found.instances] == [0, 1]
     assert all(type(found.rows[0][key]) is int for key in ("image_id", "category_id"))
 
 
-def test_files_that_name_their_images_are_matched_by_name(data: CocoDataset) -> None:
+def test_files_that_name_their_images_are_matched_by_name(data: Split) -> None:
     """As of ``eachmask predict``: image 5 of the file is not the data's image 5."""
     images = [{"id": 5, "file_name": "a.png"}, {"id": 6, "file_name": "b.png"}, {"id": 7, "file_name": "c.png"}]
     categories = [{"id": 3, "name": "cat"}, {"id": 4, "name": "car"}, {"id": 5, "name": "tree"}]
@@ -100,7 +101,7 @@ def test_files_that_name_their_images_are_matched_by_name(data: CocoDataset) -> 
         _read(data, {"images": images[2:], "annotations": []})
 
 
-def test_folders_tell_apart_what_has_one_name(data: CocoDataset) -> None:
+def test_folders_tell_apart_what_has_one_name(data: Split) -> None:
     images = [{"id": 1, "file_name": "y/a.png"}, {"id": 2, "file_name": "x/a.png"}]
     found = _read(data, {"images": images, "annotations": [GOOD | {"image_id": 1}, GOOD | {"image_id": 2}]})
     assert [row["image_id"] for row in found.rows] == [7] and found.rows[0]["id"] == 2

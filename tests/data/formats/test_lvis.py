@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from eachmask.data.convert import convert
-from eachmask.data.formats.coco import CocoDataset, write_coco
-from eachmask.data.formats.coco_fields import read_image_fields
+from eachmask.data.formats.coco_read import read_coco
+from eachmask.data.formats.coco_write import write_coco
 from eachmask.data.packed import Records
 
 CATEGORIES = [
@@ -39,19 +39,20 @@ def lvis(tmp_path: Path) -> Path:
 
 
 def test_fields_are_read_and_written(lvis: Path, tmp_path: Path) -> None:
-    data = CocoDataset(lvis, tmp_path / "images")
+    dataset = read_coco(lvis, images=tmp_path / "images", strict=True)
+    data = dataset.splits["all"]
     assert data[0].path.name == "000000000391.png" and data[0].targets.masks.area().tolist() == [72]
-    assert data.records[0]["neg_category_ids"] == [700] and data.records[-1]["neg_category_ids"] == []
-    assert data.category_fields[12] == {"frequency": "r", "synset": "gull.n.02", "image_count": 3}
+    assert data.fields(0)["neg_category_ids"] == [700] and data.fields(-1)["neg_category_ids"] == []
+    assert dataset.category_fields[12] == {"frequency": "r", "synset": "gull.n.02", "image_count": 3}
     write_coco(
         tmp_path / "again.json",
-        [(record["file_name"], data.targets(i)) for i, record in enumerate(data.records)],
-        image_fields=[read_image_fields(record) for record in data.records],
-        category_fields=data.category_fields,
+        [(data.file_name(i), data.targets(i)) for i in range(len(data))],
+        image_fields=[data.fields(i) for i in range(len(data))],
+        category_fields=dataset.category_fields,
     )
-    again = CocoDataset(tmp_path / "again.json", tmp_path / "images")
-    assert again.category_fields == data.category_fields and again.categories == data.categories
-    assert [read_image_fields(r) for r in again.records] == [read_image_fields(r) for r in data.records]
+    again = read_coco(tmp_path / "again.json", images=tmp_path / "images", strict=True)
+    assert again.category_fields == dataset.category_fields and again.categories == dataset.categories
+    assert [again.splits["all"].fields(i) for i in range(2)] == [data.fields(i) for i in range(2)]
     with pytest.raises(ValueError, match="fields of 1 images for 2 samples"):
         write_coco(tmp_path / "x.json", [("a", data.targets(0)), ("b", data.targets(1))], image_fields=[{}])
 
@@ -79,9 +80,10 @@ def test_records_are_a_packed_list_of_dicts() -> None:
 
 
 def test_annotations_are_a_few_arrays(lvis: Path, tmp_path: Path) -> None:
-    data = CocoDataset(lvis, tmp_path / "images")
-    growing = [name for name, value in vars(data).items() if isinstance(value, list) and name != "dropped"]
-    assert not growing and isinstance(data._first, np.ndarray), "lists of objects grow in every worker process"
+    data = read_coco(lvis, images=tmp_path / "images").splits["all"]
+    growing = [name for name, value in vars(data).items() if isinstance(value, list | dict)]
+    assert not growing and isinstance(data.first, np.ndarray), "lists of objects grow in every worker process"
+    assert len(pickle.dumps(data)) < data.nbytes + 5000
     assert data.targets(-1).image_size == (20, 30)
     with pytest.raises(IndexError):
         data.targets(2)

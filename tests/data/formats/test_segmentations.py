@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eachmask.data.formats.segmentations import draw, rasterize_one, rasterize_readable
+from eachmask.data.formats.segmentations import rasterize, rasterize_one, rasterize_readable
 from eachmask.structures import RLE, Polygons
 
 SIZES = [(1, 1), (20, 30), (64, 48), (7, 90)]
@@ -30,7 +30,7 @@ def test_masks_equal_pycocotools() -> None:
     coco = pytest.importorskip("pycocotools.mask")
     rng = np.random.default_rng(0)
     images = [(_rows(rng, size), size) for size in SIZES * 20]
-    for (rows, size), found in zip(images, draw(images), strict=True):
+    for (rows, size), found in zip(images, rasterize(images), strict=True):
         assert found is not None
         wanted = [coco.frPyObjects(row["segmentation"], *size) for row in rows[:5]]
         wanted = [coco.merge(rles) for rles in wanted] + [rows[5]["segmentation"]] * 2
@@ -66,12 +66,12 @@ def test_mistakes_are_named_and_other_images_are_read(segmentation: Any, what: s
     with pytest.raises(ValueError, match=what):
         rasterize_one([{"segmentation": segmentation}], (20, 30))
     good = [{"segmentation": [[2, 3, 6, 3, 6, 5, 2, 5]]}]
-    first, second = draw([([*good, {"segmentation": segmentation}], (20, 30)), (good, (9, 9))])
+    first, second = rasterize([([*good, {"segmentation": segmentation}], (20, 30)), (good, (9, 9))])
     assert first is None and second is not None and second.area.tolist() == [8]
 
 
 def test_an_absurdly_large_number_is_a_mistake_like_any_other() -> None:
-    assert list(draw([([{"segmentation": [[10**400, 1, 2, 3, 4, 5]]}], (20, 30))])) == [None]
+    assert list(rasterize([([{"segmentation": [[10**400, 1, 2, 3, 4, 5]]}], (20, 30))])) == [None]
 
 
 def _odd_rings(rng: np.random.Generator, size: tuple[int, int]) -> list[list[float]]:

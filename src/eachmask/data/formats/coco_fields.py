@@ -90,13 +90,16 @@ def whole_number(value: Any) -> int | None:
         return None
 
 
-def plain_id(value: Any) -> int | str | None:
+def plain_id(value: Any) -> float | str | None:
     """An id by which others are found: ``3``, ``3.0`` and ``"3"`` are one, as tools write them; None where it is no
     id. Text with zeros in front stays text."""
     if isinstance(value, str):
         number = whole_number(value)
         return number if number is not None and str(number) == value else value
-    return whole_number(value) if isinstance(value, int | float) else None
+    if not isinstance(value, int | float) or value != value:
+        return None
+    number = whole_number(value)
+    return value if number is None else number
 
 
 def is_crowd(row: Mapping[str, Any]) -> bool:

@@ -131,13 +131,13 @@ class _Annotations(JsonList):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.images: dict[int | str, int] = {}
+        self.images: dict[float | str, int] = {}
         """The images that annotations name, numbered as they come."""
         self.owners = array("q")
         """(N,) numbers of ``images``; -1 where an annotation names none or is none."""
         self.same_id: list[int] = []
         """Places of those whose id another has had."""
-        self._ids: set[int | str | None] = set()
+        self._ids: set[float | str | None] = set()
 
     def append(self, begin: int, end: int, entry: Any) -> None:
         super().append(begin, end, entry)
@@ -161,7 +161,7 @@ class _Reader:
     split: str
     folders: tuple[Path, Path]
     builder: DatasetBuilder
-    refused: set[int | str] = field(default_factory=set)
+    refused: set[float | str] = field(default_factory=set)
     """Images whose entries cannot be used."""
 
     def read(self, content: dict[str, Any], progress: Progress) -> None:
@@ -207,7 +207,7 @@ class _Reader:
         return order, ends[1:]
 
     def _records(self, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
-        ids: set[int | str] = set()
+        ids: set[float | str] = set()
         names: set[str] = set()
         for number, row in enumerate(map(fields.with_file_name, rows), start=1):
             try:

@@ -7,19 +7,24 @@ own, as ``eachmask predict`` writes it, counts them in its own way: there names 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from eachmask.data.formats.coco import CocoDataset, in_image_order, rasterized_of
-from eachmask.data.formats.coco_fields import parsed, read_categories, whole_number
-from eachmask.data.formats.segmentations import corners
+from eachmask.data.formats.coco_fields import outline_of, parsed, plain_id, read_categories, whole_number
+from eachmask.data.formats.segmentations import BROKEN, Rasterized, corners, rasterize, rasterize_one, reason
+from eachmask.data.split import Split
+from eachmask.data.targets import masks_of
 from eachmask.structures import Category, Instances, UserError
 from eachmask.structures.category import nearest_labels
 
 _NUMBER = (int, float)
+MAX_COMPARED = 50
+"""Images in which the classes of results are compared with those of the objects they lie on."""
 
 
 class Results(NamedTuple):
@@ -33,31 +38,33 @@ class Results(NamedTuple):
     """What a reader of the measures should know."""
 
 
-def read_results(path: str | Path, dataset: CocoDataset) -> Results:
+def read_results(path: str | Path, data: Split) -> Results:
     """COCO results: a list, or an object with ``annotations``.
 
     Raises:
         UserError: not a results file, or a result that cannot be measured; names file and result.
     """
-    path = Path(path)
+    path, data = Path(path), getattr(data, "split", data)
     content = parsed(path)
     rows = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise UserError(f"{path} is no COCO results file: it must hold a list, or an object with annotations")
     own: Mapping[str, Any] = content if isinstance(content, dict) else {}
-    images, categories, notes = _names(own, dataset, path)
-    plain, foreign = [], 0
+    images, categories, notes = _names(own, rows, data, path)
+    plain, places, foreign = [], [], 0
     for number, row in enumerate(rows, start=1):
         try:
-            found = _plain(row, number, images, categories)
+            place, result = _plain(row, number, images, categories)
         except ValueError as error:
             raise UserError(f"{path}: result {number} {error}") from None
-        if found is not None:
-            plain.append(found)
-        elif images[row["image_id"]] is not None:
+        if result is not None and place is not None:
+            plain.append({**result, "image_id": data.image_id(place)})
+            places.append(place)
+        elif place is not None:
             foreign += 1
     notes += left_out(foreign) + _with_masks(plain)
-    return Results(_instances(plain, dataset, path), plain, notes)
+    found = _instances(plain, places, data, path)
+    return Results(found, plain, notes + _shifted(found, data))
 
 
 def match_categories(
@@ -100,48 +107,69 @@ def _some(categories: Sequence[Category]) -> str:
 
 
 def _names(
-    own: Mapping[str, Any], dataset: CocoDataset, path: Path
-) -> tuple[dict[Any, Any], dict[Any, Any], list[str]]:
-    """The file's id of an image and of a category -> the data set's, None where it is not there to be measured."""
+    own: Mapping[str, Any], rows: Sequence[Any], data: Split, path: Path
+) -> tuple[dict[Any, int | None], dict[Any, Any], list[str]]:
+    """The file's id of an image -> its place, and of a category -> the data set's; None where it is not there to be
+    measured."""
     notes: list[str] = []
-    images: dict[Any, Any] = {record["id"]: record["id"] for record in dataset.records}
+    images: dict[Any, int | None]
     if isinstance(own.get("images"), list):
-        images, notes = _by_file_name(own["images"], dataset, path)
-    categories: dict[Any, Any] = {category.id: category.id for category in dataset.categories}
+        images, notes = _by_file_name(own["images"], data, path)
+    else:
+        images, notes = _by_id(rows, data)
+    categories: dict[Any, Any] = {category.id: category.id for category in data.categories}
     if isinstance(own.get("categories"), list) and own["categories"]:
         theirs = read_categories(own["categories"], path)
-        labels, unknown = match_categories(theirs, dataset.categories)
-        categories = {c.id: dataset.categories[labels[i]].id if i in labels else None for i, c in enumerate(theirs)}
+        labels, unknown = match_categories(theirs, data.categories)
+        categories = {c.id: data.categories[labels[i]].id if i in labels else None for i, c in enumerate(theirs)}
         notes += unknown
+    else:
+        used = {whole_number(row.get("category_id")) for row in rows if isinstance(row, dict)} - {None}
+        if _shift_of({number for number in used if number is not None}, set(categories)):
+            categories = dict.fromkeys(used) | categories
     return images, categories, notes
 
 
-def _by_file_name(rows: Sequence[Any], dataset: CocoDataset, path: Path) -> tuple[dict[Any, Any], list[str]]:
+def _by_id(rows: Sequence[Any], data: Split) -> tuple[dict[Any, int | None], list[str]]:
+    """By the data set's ids; where not one result has such an id, by the names of the files, without suffix or with."""
+    known: dict[Any, int | None] = {plain_id(data.image_id(i)): i for i in range(len(data))}
+    named = {row["image_id"] for row in rows if isinstance(row, dict) and isinstance(row.get("image_id"), str)}
+    if not named or any(plain_id(name) in known for name in named):
+        return known, []
+    stems: dict[Any, int | None] = {}
+    for spelling in (_last, lambda name: PurePosixPath(_last(name)).stem):
+        stems |= _unique({i: data.file_name(i) for i in range(len(data))}, spelling)
+    if not named & set(stems):
+        return known, []
+    return stems, ["the results call images by their files' names: matched by these"]
+
+
+def _by_file_name(rows: Sequence[Any], data: Split, path: Path) -> tuple[dict[Any, int | None], list[str]]:
     """Images of one name are the same; the folders above count only where two have one name."""
     try:
-        theirs = {row["id"]: str(row["file_name"]) for row in rows}
+        theirs = {plain_id(row["id"]): str(row["file_name"]) for row in rows}
     except (TypeError, KeyError):
         raise UserError(f"{path}: each image needs an id and a file_name") from None
-    ours = {record["id"]: str(record["file_name"]) for record in dataset.records}
-    exact, last = {name: own for own, name in ours.items()}, _unique_last(ours)
-    last_of_theirs = _unique_last(theirs)
+    ours = {i: data.file_name(i) for i in range(len(data))}
+    exact, last = {name: place for place, name in ours.items()}, _unique(ours, _last)
+    last_of_theirs = _unique(theirs, _last)
     found = {
         number: exact.get(name, last.get(_last(name)) if last_of_theirs.get(_last(name)) == number else None)
         for number, name in theirs.items()
     }
     missed = len(ours) - len({own for own in found.values() if own is not None})
     if ours and missed == len(ours):
-        raise UserError(f"{path} is of other images than {dataset.path}: no file_name is in both")
+        raise UserError(f"{path} is of other images than the annotations: no file_name is in both")
     notes = [f"{missed} annotated images are not in the results: all their objects count as missed"] if missed else []
     foreign = sum(own is None for own in found.values())
     return found, notes + ([f"{foreign} images of the results are not annotated: left out"] if foreign else [])
 
 
-def _unique_last(names: Mapping[Any, str]) -> dict[str, Any]:
-    """File name without folders -> id, where only one has it."""
+def _unique(names: Mapping[Any, str], spelling: Callable[[str], str]) -> dict[str, Any]:
+    """The spelling of a name -> whose it is, where only one has it."""
     found: dict[str, list[Any]] = {}
     for number, name in names.items():
-        found.setdefault(_last(name), []).append(number)
+        found.setdefault(spelling(name), []).append(number)
     return {name: numbers[0] for name, numbers in found.items() if len(numbers) == 1}
 
 
@@ -149,21 +177,24 @@ def _last(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).name
 
 
-def _plain(row: Any, number: int, images: Mapping[Any, Any], categories: Mapping[Any, Any]) -> dict[str, Any] | None:
-    """One result, numbered, with the data set's ids; None where that has no such image or category to measure.
+def _plain(
+    row: Any, number: int, images: Mapping[Any, int | None], categories: Mapping[Any, Any]
+) -> tuple[int | None, dict[str, Any] | None]:
+    """The place of a result's image, None where that is not there to be measured; the result, numbered, with the data
+    set's category, None where that has none.
 
     Raises:
         ValueError: what is wrong with it.
     """
     if not isinstance(row, dict):
         raise ValueError("is no object with image_id, category_id, score and segmentation")
-    ids = {"image_id": row.get("image_id"), "category_id": whole_number(row.get("category_id"))}
+    ids = {"image_id": plain_id(row.get("image_id")), "category_id": whole_number(row.get("category_id"))}
     for key, known in (("image_id", images), ("category_id", categories)):
-        if not isinstance(ids[key], int | float | str) or ids[key] not in known:
+        if ids[key] is None or ids[key] not in known:
             raise ValueError(f"has {key} {row.get(key)}, which the annotations do not know")
     image, category = images[ids["image_id"]], categories[ids["category_id"]]
     if image is None or category is None:
-        return None
+        return image, None
     if "score" not in row:
         raise ValueError("has no score, but results need a score each: annotations are not predictions")
     if type(row["score"]) not in _NUMBER or not math.isfinite(row["score"]):
@@ -172,9 +203,11 @@ def _plain(row: Any, number: int, images: Mapping[Any, Any], categories: Mapping
     if box is not None and not _is_box(box):
         raise ValueError(f"has the bbox {box}: it must be x, y, width and height")
     parts = {key: row[key] for key in ("segmentation", "bbox", "keypoints") if row.get(key)}  # null says nothing
-    if "segmentation" not in parts and "bbox" not in parts:
+    if outline_of(row) is None:
+        parts.pop("segmentation", None)
+    if not parts:
         raise ValueError("has neither a segmentation nor a bbox")
-    return {"id": number, "image_id": image, "category_id": category, "score": row["score"], **parts}
+    return image, {"id": number, "image_id": image, "category_id": category, "score": row["score"], **parts}
 
 
 def _is_box(box: Any) -> bool:
@@ -194,18 +227,69 @@ def _with_masks(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [f"{len(bare)} results have no mask: each is its whole box"]
 
 
-def _instances(rows: Sequence[dict[str, Any]], dataset: CocoDataset, path: Path) -> list[Instances]:
-    label_of = {category.id: label for label, category in enumerate(dataset.categories)}
-    records = list(dataset.records)
-    groups = in_image_order(rows, records, path)
+def _shift_of(used: Set[int], ids: Set[int]) -> int:
+    """1 or -1, added to the category ids that are used, makes them all known; 0 where they are, or neither does."""
+    if used <= ids:
+        return 0
+    return next((step for step in (1, -1) if {number + step for number in used} <= ids), 0)
+
+
+def _shifted(found: Sequence[Instances], data: Split) -> list[str]:
+    """What to note where results lie on objects of the class next to theirs: measured as given, they would be wrong
+    without a word."""
+    ids, steps = np.array([category.id for category in data.categories]), Counter[int]()
+    some = [i for i, own in enumerate(found) if len(own)][:MAX_COMPARED]
+    for i in some:
+        targets = data.targets(i)
+        if len(targets):
+            iou = masks_of(found[i]).iou(masks_of(targets))
+            best = iou.argmax(1)
+            steps.update((ids[targets.labels[best]] - ids[found[i].labels])[iou.max(1) > 0.5].tolist())
+    likely, number = max(steps.items(), key=lambda entry: entry[1], default=(0, 0))
+    if abs(likely) != 1 or 2 * number <= steps.total():
+        return []
+    return [
+        f"the results' category ids are {'smaller' if likely > 0 else 'larger'} by one than those of the objects they "
+        "lie on: they are measured as given, but a shift by one would match"
+    ]
+
+
+def _instances(rows: Sequence[dict[str, Any]], places: Sequence[int], data: Split, path: Path) -> list[Instances]:
+    label_of = {category.id: label for label, category in enumerate(data.categories)}
+    groups: list[list[dict[str, Any]]] = [[] for _ in range(len(data))]
+    for row, place in zip(rows, places, strict=True):
+        groups[place].append(row)
+    sizes = [data.image_size(i) for i in range(len(data))]
     return [
         Instances(
-            image_size=drawn.masks.size,
-            boxes=torch.from_numpy(drawn.boxes),
-            masks=drawn.masks,
+            image_size=masks.masks.size,
+            boxes=torch.from_numpy(masks.boxes),
+            masks=masks.masks,
             labels=torch.tensor([label_of[row["category_id"]] for row in group], dtype=torch.int64),
             scores=torch.tensor([row["score"] for row in group], dtype=torch.float32),
-            categories=dataset.categories,
+            categories=data.categories,
         )
-        for group, drawn in zip(groups, rasterized_of(groups, records, path), strict=True)
+        for group, masks in zip(groups, _readable(groups, sizes, data, path), strict=True)
     ]
+
+
+def _readable(
+    groups: Sequence[Sequence[dict[str, Any]]], sizes: Sequence[tuple[int, int]], data: Split, path: Path
+) -> Iterator[Rasterized]:
+    """The masks of each image; the first result whose mask cannot be read is named in a UserError."""
+    for i, masks in enumerate(rasterize(zip(groups, sizes, strict=True))):
+        if masks is None:
+            raise _broken(groups[i], data.file_name(i), sizes[i], path)
+        yield masks
+
+
+def _broken(group: Sequence[dict[str, Any]], name: str, size: tuple[int, int], path: Path) -> UserError:
+    for row in group:
+        try:
+            rasterize_one([row], size)
+        except BROKEN as error:
+            return UserError(
+                f"{path}: the segmentation of result {row['id']} of {name} cannot be read ({reason(error)}): mend or "
+                "remove it"
+            )
+    return UserError(f"{path}: the segmentations of {name} cannot be read: mend or remove them")

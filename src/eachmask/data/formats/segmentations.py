@@ -24,9 +24,9 @@ Known = TypeVar("Known")
 
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """What a segmentation that cannot be read raises."""
-_AT_ONCE = 64
+MAX_BATCH = 64
 """Annotations and images read together, so that memory stays flat however many there are."""
-_FEWEST = 6
+MIN_NUMBERS = 6
 """Numbers of a ring that encloses something: three points."""
 _NOTHING: Mapping[str, Any] = {"segmentation": [[]]}
 LEAVES = ("its outline leaves the image", "it is cut at the border", "outside", "warning")
@@ -43,7 +43,7 @@ class Rasterized(NamedTuple):
     """(N, 4) tight xyxy; zeros where there is no pixel."""
 
 
-def draw(images: Iterable[tuple[Rows, Size]]) -> Iterator[Rasterized | None]:
+def rasterize(images: Iterable[tuple[Rows, Size]]) -> Iterator[Rasterized | None]:
     """Annotations and (height, width) of each image -> its masks; None for an image with a broken annotation.
 
     Polygons are filled as pycocotools' ``frPyObjects`` and ``merge`` do, bit for bit. An annotation without a
@@ -51,7 +51,7 @@ def draw(images: Iterable[tuple[Rows, Size]]) -> Iterator[Rasterized | None]:
     """
     for some in _batches(images):
         try:
-            yield from _draw(some)
+            yield from _rasterize(some)
         except BROKEN:
             for rows, size in some:
                 try:
@@ -70,7 +70,7 @@ class Mistakes(NamedTuple):
 
 
 def rasterize_readable(images: Iterable[tuple[Known, Rows, Size]]) -> Iterator[tuple[Known, Rasterized, Mistakes]]:
-    """The same for readers that go on after a mistake; annotations keep their places.
+    """The same for readers that continue after a mistake; annotations keep their places.
 
     Args:
         images: for each what its reader knows of it, its annotations and its (height, width).
@@ -78,15 +78,15 @@ def rasterize_readable(images: Iterable[tuple[Known, Rows, Size]]) -> Iterator[t
     Returns:
         for each what its reader knows of it, its masks, and what was wrong.
     """
-    known, to_draw = tee(images)  # they are drawn many together: what is known of them waits
-    found = draw((rows, size) for _, rows, size in to_draw)
-    for (own, rows, size), drawn in zip(known, found, strict=True):
+    known, to_fill = tee(images)  # they are filled many together: what is known of them waits
+    found = rasterize((rows, size) for _, rows, size in to_fill)
+    for (own, rows, size), filled in zip(known, found, strict=True):
         wrong: dict[int, str] = {}
-        if drawn is None:
+        if filled is None:
             wrong = {i: why for i, row in enumerate(rows) if (why := _mistake(row, size))}
-            drawn = rasterize_one([_NOTHING if i in wrong else row for i, row in enumerate(rows)], size)
-        outside = [i for i, row in enumerate(rows) if drawn.area[i] and _leaves(row.get("segmentation"), size)]
-        yield own, drawn, Mistakes(wrong, outside)
+            filled = rasterize_one([_NOTHING if i in wrong else row for i, row in enumerate(rows)], size)
+        outside = [i for i, row in enumerate(rows) if filled.area[i] and _leaves(row.get("segmentation"), size)]
+        yield own, filled, Mistakes(wrong, outside)
 
 
 def _mistake(row: Mapping[str, Any], size: Size) -> str:
@@ -104,7 +104,7 @@ def rasterize_one(rows: Rows, size: Size) -> Rasterized:
     Raises:
         BROKEN: one of the annotations cannot be read.
     """
-    return _draw([(rows, size)])[0]
+    return _rasterize([(rows, size)])[0]
 
 
 def reason(error: BaseException) -> str:
@@ -135,14 +135,14 @@ def _batches(images: Iterable[tuple[Rows, Size]]) -> Iterator[list[tuple[Rows, S
     for rows, size in images:
         some.append((rows, size))
         number += 1 + len(rows)
-        if number >= _AT_ONCE:
+        if number >= MAX_BATCH:
             yield some
             some, number = [], 0
     if some:
         yield some
 
 
-def _draw(images: Sequence[tuple[Rows, Size]]) -> list[Rasterized]:
+def _rasterize(images: Sequence[tuple[Rows, Size]]) -> list[Rasterized]:
     from hotcoco import mask as compiled
 
     rles = [_rles(rows, size) for rows, size in images]
@@ -191,7 +191,7 @@ def _filled(outlines: Sequence[Sequence[Sequence[float]]], size: Size) -> list[d
             raise ValueError(f"it has an outline of {odd} numbers, but x and y come in pairs")
         # other spellings, and other mistakes, which are named there
         return Polygons.from_coco(outlines, size).to_rle().to_coco()
-    rings = [[ring for ring in own if len(ring) >= _FEWEST] for own in outlines]
+    rings = [[ring for ring in own if len(ring) >= MIN_NUMBERS] for own in outlines]
     flat = list(chain.from_iterable(rings))
     parts = iter(compiled.fr_py_objects(flat, *size) if flat else ())
     return [_united([next(parts) for _ in own], size) for own in rings]
