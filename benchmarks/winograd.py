@@ -1,9 +1,10 @@
-"""Winograd's 3 x 3 convolution against oneDNN's direct one: where `eachmask.accel.winograd.pays` should say yes.
+"""Winograd's 3 x 3 convolution against torch's in training: where `eachmask.accel.winograd.pays` should say yes.
 
     python benchmarks/winograd.py [--threads 2] [--repeats 9]
 
-Both are called in turn on the same map, the median of the repeats counts. A line for each number of channels; in it,
-for each size of map, the tiles, both times in milliseconds, their ratio, and a star where the rule takes Winograd.
+Both go forward and backward in turn on the same map, the median of the repeats counts. A line for each number of
+channels; in it, for each size of map, the tiles, both times in milliseconds, their ratio, and a star where the rule
+takes Winograd.
 What counts is the rule's choice against the better of the two: `worst_choice` is the largest share of time that a
 choice loses, `mean_choice` the mean over all.
 
@@ -20,9 +21,10 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
 from eachmask.accel import winograd
-from eachmask.backbones.fuse import FastConv2d
+from eachmask.accel.winograd_training import conv3x3
 
 CHANNELS = (96, 128, 160, 192, 256, 384, 512)
 SIZES = ((12, 16), (16, 24), (25, 34), (32, 48), (50, 68), (68, 100), (100, 136))
@@ -40,6 +42,16 @@ def medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:
     return [statistics.median(taken) for taken in times]
 
 
+def direct_step(conv: nn.Conv2d, x: Tensor) -> None:
+    """Forward and backward as torch has it."""
+    conv(x).sum().backward()
+
+
+def fast_step(conv: nn.Conv2d, x: Tensor) -> None:
+    """The same as Winograd."""
+    conv3x3(x, conv.weight, conv.bias).sum().backward()
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,16 +64,9 @@ def main() -> None:
     for channels in CHANNELS:
         cells = []
         for size in SIZES:
-            conv = torch.nn.Conv2d(channels, channels, 3, padding=1)
-            direct = FastConv2d.fold(conv)
-            direct.winograd_allowed = False
-            weights = winograd.transform_weights(conv.weight)
-            x = torch.randn(1, channels, *size).to(memory_format=torch.channels_last)
-            with torch.inference_mode():
-                plain, fast = medians(
-                    [lambda: direct(x), lambda: winograd.conv3x3(x, weights, conv.bias)],  # noqa: B023
-                    options.repeats,
-                )
+            conv = nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
+            x = torch.randn(1, channels, *size).to(memory_format=torch.channels_last).requires_grad_()
+            plain, fast = medians([lambda: direct_step(conv, x), lambda: fast_step(conv, x)], options.repeats)  # noqa: B023
             chosen = winograd.pays(channels, channels, winograd.tiles_of(x))
             if chosen:
                 speedups.append(plain / fast)

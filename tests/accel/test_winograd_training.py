@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.accel import winograd_training
+from eachmask import accel
+from eachmask.accel import winograd, winograd_training
 from eachmask.accel.winograd_training import FastConvolutions, conv3x3
 
 
@@ -77,7 +78,11 @@ def test_modules_take_the_fast_way_while_it_is_entered(monkeypatch):
 
 
 def test_what_follows_may_overwrite_the_output():
+    torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(96, 96, 3, padding=1), nn.ReLU(inplace=True))
+    # Away from 0 every output is on the same side of the ReLU, whatever its last bit.
+    nn.init.constant_(net[0].bias[::2], 5.0)
+    nn.init.constant_(net[0].bias[1::2], -5.0)
     x = torch.randn(1, 96, 64, 64)
     net(x).sum().backward()
     expected = net[0].weight.grad.clone()
@@ -115,3 +120,24 @@ def test_small_maps_other_types_and_what_learns_nothing_stay_as_they_are(monkeyp
         conv.double()(torch.randn(1, 96, 64, 64).double())
         conv.float().requires_grad_(False)(torch.randn(1, 96, 64, 64))
     assert not seen
+
+
+def test_the_switch_turns_it_off(monkeypatch):
+    seen = counted(monkeypatch)
+    conv, x = nn.Conv2d(96, 96, 3, padding=1), torch.randn(1, 96, 64, 64)
+    with FastConvolutions():
+        conv(x)
+        assert len(seen) == 1
+        monkeypatch.setenv(accel.SWITCH, "winograd")
+        conv(x)
+    assert len(seen) == 1
+
+
+def test_it_is_for_wide_layers_on_large_maps_and_the_more_so_the_more_threads(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert winograd.pays(128, 128, 96) and not winograd.pays(128, 128, 24)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert winograd.pays(256, 256, 221) and not winograd.pays(128, 128, 221)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    assert winograd.pays(256, 256, 1024) and not winograd.pays(256, 256, 221)
+    assert winograd.tiles_of(torch.zeros(2, 1, 33, 32)) == 2 * 9 * 8

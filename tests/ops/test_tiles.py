@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eachmask.ops.tiles import merge_tiles, tile_boxes
+from eachmask.ops.tiles import _groups, merge_tiles, tile_boxes
 from eachmask.structures import RLE, Instances
 
 
@@ -143,3 +143,17 @@ def test_boxes_without_masks():
 def test_nothing_anywhere():
     tiles = tile_boxes((60, 160), 100, 0.3)
     assert len(merge_tiles([Instances.empty((60, 160))] * len(tiles), tiles)) == 0
+
+
+@pytest.mark.parametrize("num", [1, 7, 300])
+def test_groups_are_the_connected_components(num):
+    rng = np.random.default_rng(num)
+    links = rng.integers(0, num, (num // 2, 2))
+    expected = list(range(num))
+    for a, b in links.tolist():
+        expected = [expected[a] if group == expected[b] else group for group in expected]
+    found = _groups(links, num)
+    assert np.array_equal(found[:, None] == found, np.equal.outer(expected, expected))
+    assert np.array_equal(np.unique(found), np.arange(len(set(expected))))
+    chain = rng.permutation(num)
+    assert not _groups(np.stack([chain[:-1], chain[1:]], axis=1), num).any()

@@ -1,14 +1,14 @@
-"""Winograd convolution F(4x4, 3x3) on the processor: 3x3 convolutions with a quarter of the multiplications.
+"""Winograd convolution F(4x4, 3x3) on the CPU: 3x3 convolutions with a quarter of the multiplications.
 
 A. Lavin, S. Gray: *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016, arXiv 1509.09308.
 
 A 4x4 tile of the output of a 3x3 convolution depends on a 6x6 tile of the input. Evaluated directly it
 takes 16 x 9 = 144 multiplications per pair of channels. Seen as a product of polynomials it is known
 from its values at 6 x 6 points, and takes 36. All tiles together become 36 matrix products
-`(T, C) @ (C, K)`, one per point, which is what a processor does best; the way to the values
+`(T, C) @ (C, K)`, one per point, which is what a CPU does best; the way to the values
 (`B^T d B`) and back (`A^T m A`) is additions only.
 
-Five choices make it fast, and exact enough to be the default in float32:
+Five choices make it fast, and exact enough for training in float32:
 
 * **The points** are 0, ±1/√2, ±√2 and infinity instead of the paper's 0, ±1, ±2, infinity. The entries of
   the three matrices stay near 1, and the rounding error falls to that of the direct convolution
@@ -21,10 +21,11 @@ Five choices make it fast, and exact enough to be the default in float32:
   their even and odd parts, instead of a product with a 36 x 36 matrix.
 * **One thread per block**, instead of many threads inside each small step: every step would end at a barrier,
   and where another process holds one core, every barrier costs a time slice (measured: 20 times slower then).
+* **Only where it pays** (`pays`): wide layers on large maps. The additions are the same for any number of channels
+  out, and many small steps cost more than one call of oneDNN's direct convolution, the more so where several threads
+  take turns in Python.
 
-It is worth it for wide layers on large maps (`pays`): the additions are the same for any number of channels out, and
-many small steps cost more than one call of oneDNN's direct convolution, the more so where several threads take turns
-in Python.
+It serves training alone (:mod:`eachmask.accel.winograd_training`), where it saves half of a step's time.
 
 Shapes: `N` images, `C` channels in, `K` channels out, `H`, `W` rows and columns, `R` rows of tiles in a block,
 `S` tiles in a row, `T = N R S` tiles in a block.
@@ -45,21 +46,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Limits = tuple[float, float]
-"""An activation that clamps to [low, high]: ReLU is (0, inf), ReLU6 (0, 6)."""
-
-NO_LIMITS: Limits = (-math.inf, math.inf)
-
 INNER, OUTER = math.sqrt(0.5), math.sqrt(2.0)
 """The points besides 0 and infinity, a and b, each with both signs."""
 _A2, _B2 = 0.5, 2.0  # their squares, exactly
 
-_KERNELS_AT_ONCE = 16
-"""Output channels whose weights are transformed together: the float64 values of a whole layer leave the cache, and
-holes in memory that are seldom filled again."""
-_BLOCK = 32768
+BLOCK_SIZE = 32768
 """Tiles x channels of one block: its values at the 36 points are then 5 MB, and so are their products."""
-_LEAST_WORK, _LEAST_WORK_PER_THREAD = 1.5e6, 4e6
+MIN_WORK, MIN_WORK_PER_THREAD = 1.5e6, 4e6
 """Channels in x channels out x tiles from which on it is the faster way: of one thread, and of each of several."""
 
 
@@ -70,30 +63,13 @@ def pays(channels_in: int, channels_out: int, tiles: int) -> bool:
     that the same image gives the same bits in every run.
     """
     threads = torch.get_num_threads()
-    least = _LEAST_WORK if threads == 1 else _LEAST_WORK_PER_THREAD * threads
+    least = MIN_WORK if threads == 1 else MIN_WORK_PER_THREAD * threads
     return channels_in * channels_out * tiles >= least
 
 
 def tiles_of(x: Tensor) -> int:
     """Tiles that cover all of `(N, C, H, W)` maps."""
     return x.shape[0] * -(-x.shape[2] // 4) * -(-x.shape[3] // 4)
-
-
-def transform_weights(weight: Tensor) -> Tensor:
-    """Weights `(K, C, 3, 3)` to their values at the 36 points, `(36, C, K)` float32, ready for matmul.
-
-    Computed in float64 once per layer, so that only one rounding enters here (Lavin and Gray, section 4.1:
-    `U = G g G^T`).
-    """
-    if weight.shape[2:] != (3, 3):
-        raise ValueError(f"expected 3x3 kernels, got {tuple(weight.shape)}")
-    channels_out, channels_in = weight.shape[:2]
-    g = torch.tensor(kernel_matrix(), dtype=torch.float64)
-    values = empty_map((6, 6, channels_in, channels_out))
-    for first in range(0, channels_out, _KERNELS_AT_ONCE):
-        part = slice(first, first + _KERNELS_AT_ONCE)
-        values[..., part] = torch.einsum("ai,kcij,bj->abck", g, weight[part].detach().double().cpu(), g)
-    return values.view(36, channels_in, channels_out)
 
 
 def kernel_matrix() -> list[list[float]]:
@@ -106,14 +82,13 @@ def kernel_matrix() -> list[list[float]]:
     return [*rows, [0.0, 0.0, 1.0]]
 
 
-def conv3x3(x: Tensor, weights: Tensor, bias: Tensor | None = None, *, limits: Limits = NO_LIMITS) -> Tensor:
+def conv3x3(x: Tensor, weights: Tensor, bias: Tensor | None = None) -> Tensor:
     """3x3 convolution with stride 1 and padding 1.
 
     Args:
         x: `(N, C, H, W)` float32 on the CPU, best in channels_last memory.
-        weights: `(36, C, K)` from `transform_weights`.
+        weights: `(36, C, K)`, the values of the kernels at the points, `G g G^T` (Lavin and Gray, section 4.1).
         bias: `(K,)`.
-        limits: the result is clamped to these (low, high): (0, inf) is a ReLU.
 
     Returns:
         `(N, K, H, W)` in channels_last memory. No gradients flow through it.
@@ -141,7 +116,7 @@ def conv3x3(x: Tensor, weights: Tensor, bias: Tensor | None = None, *, limits: L
         part = _outputs(products.view(*values.shape[:-1], -1))[:, : h - top, :w]
         if bias is not None:
             part.add_(bias)
-        _clamp_into(out[images, top : 4 * last], part, limits)
+        out[images, top : 4 * last].copy_(part)
 
     for_each(list(blocks_of(n, h, w, c)), run)
     return result
@@ -168,15 +143,15 @@ Block = tuple[slice, int, int]
 
 
 def blocks_of(n: int, h: int, w: int, c: int) -> Iterator[Block]:
-    """Cut N images into blocks of about `_BLOCK / C` tiles, as many for each thread."""
+    """Cut N images into blocks of about `BLOCK_SIZE / C` tiles, as many for each thread."""
     rows, columns, threads = -(-h // 4), -(-w // 4), torch.get_num_threads()
-    wanted = max(1, _BLOCK // c)
-    if rows * columns * 2 <= wanted or n >= 4 * threads:  # small maps: whole images
-        for i0, i1 in _parts(n, n * rows * columns / wanted, threads):
+    tiles = max(1, BLOCK_SIZE // c)
+    if rows * columns * 2 <= tiles or n >= 4 * threads:  # small maps: whole images
+        for i0, i1 in _parts(n, n * rows * columns / tiles, threads):
             yield slice(i0, i1), 0, rows
     else:
         for i in range(n):
-            for r0, r1 in _parts(rows, rows * columns / wanted, threads):
+            for r0, r1 in _parts(rows, rows * columns / tiles, threads):
                 yield slice(i, i + 1), r0, r1
 
 
@@ -304,16 +279,6 @@ def _interpolate(m: Sequence[Tensor], y: Sequence[Tensor]) -> None:
     torch.add(inner, outer, alpha=OUTER, out=y[1])
     torch.add(m[5], inner, alpha=_A2, out=y[3])
     torch.add(y[3], outer, alpha=OUTER * _B2, out=y[3])
-
-
-def _clamp_into(target: Tensor, result: Tensor, limits: Limits) -> None:
-    low, high = limits
-    if high < math.inf:
-        torch.clamp(result, low, high, out=target)
-    elif low > -math.inf:
-        torch.clamp_min(result, low, out=target)
-    else:
-        target.copy_(result)
 
 
 _memory = threading.local()

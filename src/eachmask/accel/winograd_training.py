@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from eachmask.accel import winograd
+from eachmask.accel import is_on, winograd
 
 MIN_CHANNELS = 64
 """With fewer, the additions of the transforms outweigh the saved multiplications."""
@@ -32,14 +32,16 @@ MIN_TILES = 128
 
 
 class FastConvolutions(TorchFunctionMode):
-    """While it is entered, 3x3 convolutions of float32 maps on the processor run as Winograd where that is faster.
+    """While it is entered, 3x3 convolutions of float32 maps on the CPU run as Winograd where that is faster.
+
+    The switch is ``winograd``, see :mod:`eachmask.accel`.
 
     Modules stay as they are, and so do their parameters and names; what changes is the rounding, by about the error of
     the direct convolution itself.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.conv2d:
+        if func is torch.conv2d and is_on("winograd"):
             fast = _of_call(*args, **(kwargs or {}))
             if fast is not None:
                 return fast

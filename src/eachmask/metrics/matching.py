@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from eachmask.structures import Instances, Masks
 from eachmask.structures import boxes as box_ops
@@ -80,6 +79,8 @@ def count_matches(iou: np.ndarray, threshold: float) -> Counts:
     if threshold > 0.5 and (hit.sum(0) <= 1).all() and (hit.sum(1) <= 1).all():
         matched = int(hit.sum())  # masks that do not overlap one another pair off by themselves
     else:
+        from scipy.optimize import linear_sum_assignment  # 10 MB that predicting can do without
+
         # Maximise first the number of pairs, then their IoU.
         rows, columns = linear_sum_assignment(hit + iou / (2 * min(iou.shape)), maximize=True)
         matched = int(hit[rows, columns].sum())

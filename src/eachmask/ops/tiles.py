@@ -15,8 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from eachmask.structures import RLE, Instances
 from eachmask.structures import boxes as box_ops
@@ -69,7 +67,7 @@ def merge_tiles(parts: Sequence[Instances], tiles: Sequence[Box]) -> Instances:
 
     Returns:
         one instance per group of detections that are the same object: the one seen whole where there is one, else the
-        union of the pieces; with the group's best score.
+        union of the parts; with the group's best score.
     """
     everything = Instances.cat(list(parts))
     if not len(everything):
@@ -82,10 +80,18 @@ def merge_tiles(parts: Sequence[Instances], tiles: Sequence[Box]) -> Instances:
         if len(parts[a]) and len(parts[b])
     ]
     links = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
-    num = len(everything)
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(num, num))
-    _, group = connected_components(graph, directed=False)
-    return _unite(everything, group.astype(np.int64), np.concatenate([view.cut for view in views]))
+    return _unite(everything, _groups(links, len(everything)), np.concatenate([view.cut for view in views]))
+
+
+def _groups(links: NDArray[np.int64], num: int) -> NDArray[np.int64]:
+    """Number of the group of each of `num` detections, (N,), from the pairs (P, 2) that are one object."""
+    group, before = np.arange(num), np.full(num, -1)
+    while not np.array_equal(group, before):
+        before, group = group, group.copy()
+        for here, there in (links.T, links.T[::-1]):
+            np.minimum.at(group, here, before[there])
+        group = group[group]  # whoever follows a detection follows whom that one follows
+    return np.unique(group, return_inverse=True)[1].astype(np.int64)
 
 
 class _View(NamedTuple):
@@ -192,7 +198,7 @@ def _unite(everything: Instances, group: NDArray[np.int64], cut: NDArray[np.bool
 def _stand_ins(
     area: NDArray[np.int64], group: NDArray[np.int64], order: NDArray[np.intp], cut: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """The best-scoring member of each group that its tile shows whole, (G,); -1 where the pieces must be united.
+    """The best-scoring member of each group that its tile shows whole, (G,); -1 where the parts must be united.
 
     A lone detection stands for itself. A whole one that is small beside the largest piece is a fragment taken for an
     object.
