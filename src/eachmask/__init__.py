@@ -24,6 +24,7 @@ _HOMES = {
     "Preprocess": "eachmask.structures",
     "RLE": "eachmask.structures",
     "UserError": "eachmask.structures",
+    "evaluate": "eachmask.evaluation.measure",
     "load": "eachmask.inference.load",
     "train": "eachmask.recipes.train",
 }

@@ -12,6 +12,7 @@ from eachmask import structures as structures
 from eachmask import tasks as tasks
 from eachmask import training as training
 from eachmask import weights as weights
+from eachmask.evaluation.measure import evaluate as evaluate
 from eachmask.inference.load import load as load
 from eachmask.inference.predictor import Predictor as Predictor
 from eachmask.recipes.train import train as train

@@ -62,6 +62,8 @@ class Evaluation:
     worst: list[Pair] = field(default_factory=list)
     """Images that it does well and badly at the score ``shown_from``, for the report alone."""
     shown_from: float = 0.5
+    unread: list[str] = field(default_factory=list)
+    """Why images were left out, one sentence each; in the file they are among the notes."""
 
     def value(self, name: str) -> float:
         """One measure by name: ``ap`` (of masks), ``bbox.ap50``, ``boundary.ap``, ``pq``, ``dice``, ``ece`` ...
@@ -87,7 +89,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """For machines: what is not a number becomes null. Of the classes' curves only the best points are kept."""
         plain = asdict(replace(self, best=[], worst=[]))
-        for name in ("best", "worst", "shown_from"):
+        for name in ("best", "worst", "shown_from", "unread"):
             plain.pop(name)
         curves = plain.pop("sweeps")
         plain["sweep"] = curves.pop("", None)
