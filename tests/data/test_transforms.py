@@ -10,7 +10,7 @@ import torch
 from eachmask.data.sample import Sample
 from eachmask.data.samplers import repeat_factors
 from eachmask.data.transforms.color import PhotoLight
-from eachmask.data.transforms.crop import LEAST_AREA, Flip, LargeScaleJitter, cut, padded
+from eachmask.data.transforms.crop import MIN_AREA, Flip, LargeScaleJitter, cut, padded
 from eachmask.data.transforms.mix import CopyPaste, Mosaic
 from eachmask.structures import RLE, Category, Instances
 
@@ -85,7 +85,7 @@ def test_jitter_gives_the_window_and_the_same_one_from_the_same_chance():
 
 def test_an_object_of_which_next_to_nothing_is_left_is_ignored():
     window = cut(sample(), SIZE, (29, 0, 60, 17))
-    assert window.targets.masks.area().tolist() == [9, 21] and LEAST_AREA == 16
+    assert window.targets.masks.area().tolist() == [9, 21] and MIN_AREA == 16
     assert window.targets.crowd.tolist() == [True, False]
 
 

@@ -21,7 +21,7 @@ from eachmask.models.instance.condinst import condinst_lite0_fpn
 from eachmask.models.instance.mask_rcnn import mask_rcnn_lite0_p3
 from eachmask.structures import Bitmaps, Category, Instances, Preprocess, UserError
 from eachmask.structures.coco import to_annotations
-from eachmask.training.crop_classifier import least_sure, with_kinds
+from eachmask.training.crop_classifier import min_sure, with_kinds
 from eachmask.training.pretrained import choose_start
 from eachmask.weights.file import ModelInfo, load_classifier, load_model, save_model
 
@@ -164,14 +164,14 @@ def test_a_name_that_is_its_class_is_no_second_category():
 def test_the_least_probability_at_which_enough_are_right():
     probabilities = torch.tensor([0.5, 0.9, 0.8, 0.7, 0.6])
     right = torch.tensor([False, True, True, False, True])
-    sure, scores = least_sure(probabilities, right, share=0.75)
+    sure, scores = min_sure(probabilities, right, share=0.75)
     assert sure == pytest.approx(0.6)
     assert scores["named"] == pytest.approx(0.8) and scores["right"] == pytest.approx(0.75)
-    assert least_sure(probabilities, right, share=1.0)[0] == pytest.approx(0.8)
-    assert least_sure(probabilities, ~right & False)[0] > 1
+    assert min_sure(probabilities, right, share=1.0)[0] == pytest.approx(0.8)
+    assert min_sure(probabilities, ~right & False)[0] > 1
 
 
-def test_one_file_holds_the_model_and_its_namer(tmp_path: Path):
+def test_one_file_holds_the_model_and_its_classifier(tmp_path: Path):
     torch.manual_seed(0)
     model = mask_rcnn_lite0_p3(num_classes=2, score_threshold=0.0, class_agnostic_nms=True).eval()
     info = ModelInfo("mask_rcnn_lite0_p3", {"score_threshold": 0.0, "class_agnostic_nms": True},

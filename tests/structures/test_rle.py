@@ -20,9 +20,9 @@ def theirs(masks: np.ndarray) -> list[dict]:
     return coco.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8))) if len(masks) else []
 
 
-@pytest.mark.parametrize("runs_at_once", [1, 50, 1 << 18])
-def test_strings_are_those_of_pycocotools(runs_at_once, monkeypatch):
-    monkeypatch.setattr("eachmask.structures.rle_codec._RUNS_AT_ONCE", runs_at_once)
+@pytest.mark.parametrize("chunk_size", [1, 50, 1 << 18])
+def test_strings_are_those_of_pycocotools(chunk_size, monkeypatch):
+    monkeypatch.setattr("eachmask.structures.rle_codec._RUNS_CHUNK_SIZE", chunk_size)
     for masks in random_masks(0):
         rle = RLE.from_bitmaps(masks)
         assert [r["counts"] for r in rle.to_coco()] == [r["counts"].decode() for r in theirs(masks)]

@@ -17,6 +17,10 @@ from eachmask.structures.runs import ColumnRuns
 class Bitmaps(Masks):
     """N cropped bitmaps.
 
+    >>> square = Bitmaps([np.ones((2, 2))], np.array([[3, 1]]), (10, 10))
+    >>> square.boxes().tolist(), square.resize((20, 20)).area().tolist()
+    ([[3.0, 1.0, 5.0, 3.0]], [16])
+
     Args:
         crops: N arrays (h, w) of any sizes (also empty); foreground where they are not 0.
         origins: (N, 2) int, x and y of each crop's upper left pixel; crops may leave the canvas.
@@ -47,7 +51,7 @@ class Bitmaps(Masks):
         return self
 
     def to_rle(self) -> RLE:
-        """All crops' columns behind one another, a background pixel under each: one pass finds all strokes."""
+        """All crops' columns behind one another, a background pixel under each: one pass finds all column runs."""
         height, width = np.array([crop.shape for crop in self.crops], np.int64).reshape(-1, 2).T
         begins = offsets_of(width * (height + 1))
         flat = np.zeros(begins[-1] + 1, np.int8)  # and one before the first
@@ -85,7 +89,7 @@ def _stretched(values: NDArray[np.float32], origin: int, old: int, new: int) -> 
     num, scale = len(values) - 2, new / old
     first = min(max(int(np.floor((origin - 0.5) * scale)), 0), new)
     last = min(max(int(np.ceil((origin + num + 0.5) * scale)), first), new)
-    # By pixel centers: row r lies at (r + 0.5) / scale - 0.5 of the old canvas, whose outermost rows go on forever.
+    # By pixel centers: row r lies at (r + 0.5) / scale - 0.5 of the old canvas, whose outermost rows repeat forever.
     place = np.clip((np.arange(first, last) + 0.5) / scale - 0.5, 0, old - 1) + 1 - origin
     above = np.clip(np.floor(place).astype(np.int64), 0, num)
     share = np.clip(place - above, 0, 1).astype(np.float32)[:, None]

@@ -30,7 +30,11 @@ def intersection(a: Tensor, b: Tensor) -> Tensor:
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """(N, 4), (M, 4) -> (N, M) intersection over union, 0..1 (0 where both are empty)."""
+    """(N, 4), (M, 4) -> (N, M) intersection over union, 0..1 (0 where both are empty).
+
+    >>> iou(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.0, 0, 2, 1], [5, 5, 6, 6]]))
+    tensor([[0.5000, 0.0000]])
+    """
     common = intersection(a, b)
     union = area(a)[:, None] + area(b)[None] - common
     return torch.where(union > 0, common / union, torch.zeros_like(common))
@@ -74,7 +78,11 @@ def resize(boxes: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
 
 
 def convert(boxes: Tensor, source: Format, target: Format) -> Tensor:
-    """Between corner (xyxy), corner-and-size (xywh) and center-and-size (cxcywh) form."""
+    """Between corner (xyxy), corner-and-size (xywh) and center-and-size (cxcywh) form.
+
+    >>> convert(torch.tensor([[1.0, 2, 5, 4]]), "xyxy", "cxcywh")
+    tensor([[3., 3., 4., 2.]])
+    """
     a, b, c, d = boxes.unbind(-1)
     if source == "xywh":
         a, b, c, d = a, b, a + c, b + d

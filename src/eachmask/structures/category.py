@@ -57,17 +57,17 @@ def labels_among(categories: Sequence[Category], classes: Sequence[int | str] | 
     above = lineages(categories)
     known = {name for names in above for name in names}
     chosen: set[int] = set()
-    for wanted in [classes] if isinstance(classes, str) else classes:
-        if isinstance(wanted, Integral) and not isinstance(wanted, bool):
-            chosen.add(int(wanted))
+    for given in [classes] if isinstance(classes, str) else classes:
+        if isinstance(given, Integral) and not isinstance(given, bool):
+            chosen.add(int(given))
             if not categories:
                 continue
-            wanted = categories[int(wanted)].name if 0 <= wanted < len(categories) else str(wanted)
-        if not isinstance(wanted, str):
-            raise UserError(f"a class is a name or a label, not {wanted!r}: say classes=['person'] or classes=[0]")
-        if wanted not in known:
-            raise UserError(_unknown(wanted, known))
-        chosen |= {label for label, names in enumerate(above) if wanted in names}
+            given = categories[int(given)].name if 0 <= given < len(categories) else str(given)
+        if not isinstance(given, str):
+            raise UserError(f"a class is a name or a label, not {given!r}: say classes=['person'] or classes=[0]")
+        if given not in known:
+            raise UserError(_unknown(given, known))
+        chosen |= {label for label, names in enumerate(above) if given in names}
     return chosen
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something the user can mend: one sentence naming file, annotation and remedy.
+    """Something the user can fix: one sentence naming file, annotation and remedy.
 
     The command line prints it without a traceback and exits with status 2.
     """

@@ -1,4 +1,4 @@
-"""Instances: the objects of one image. Targets and predictions wear the same coat."""
+"""Instances: the objects of one image. One type for targets and predictions."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ _ZEROS = cast(Tensor, None)
 @dataclass(eq=False, repr=False)
 class Instances(Viewable):
     """N objects in one image of ``image_size`` = (height, width) pixels.
+
+    >>> cat, dog = Category(1, "cat", "animal"), Category(2, "dog", "animal")
+    >>> boxes = torch.tensor([[0.0, 0, 4, 2], [5, 1, 9, 6]])
+    >>> found = Instances((6, 10), boxes, labels=torch.tensor([0, 1]), scores=torch.tensor([0.9, 0.4]),
+    ...                   categories=(cat, dog))
+    >>> found
+    Instances(2 objects on 6 x 10: boxes, labels, scores)
+    >>> found.filter(score=0.5).label_names, found.filter(classes=["animal"]).label_names
+    (['cat'], ['cat', 'dog'])
+    >>> found[1].shift(10, 0, (6, 20)).boxes.tolist()
+    [[15.0, 1.0, 19.0, 6.0]]
+    >>> [one.label_names for one in found.crop((4, 0, 10, 6))]
+    [['dog']]
 
     Raises:
         ValueError: the parts are of different lengths or on different canvases.

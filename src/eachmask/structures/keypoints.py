@@ -38,7 +38,11 @@ def flip(keypoints: Tensor, width: int, pairs: Sequence[tuple[int, int]] = ()) -
 
 def mirror_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Indices of keypoints that change their names in a mirror: ``left_eye`` and ``right_eye``, ``L_F_paw`` and
-    ``R_F_paw``."""
+    ``R_F_paw``.
+
+    >>> mirror_pairs(("nose", "left_eye", "right_eye"))
+    ((1, 2),)
+    """
     place = {name.lower(): i for i, name in enumerate(names)}
     mirrored = {name: re.sub(r"(?<![a-z])(left|l)(?![a-z])", _right, name) for name in place}
     return tuple((place[name], place[other]) for name, other in mirrored.items() if other != name and other in place)

@@ -1,6 +1,6 @@
 """Outlines along the edges of pixels: exact, so that they can be filled again.
 
-Every maximal horizontal stretch of an outline is a chain of strokes' ends that lie side by side at the same
+Every maximal horizontal stretch of an outline is a chain of column runs' ends that lie side by side at the same
 height and face the same way; its two ends are corners. The corners above one another on a vertical line of
 the pixel lattice pair off from top to bottom into the vertical stretches. So all outlines of all masks come
 from two sorts; only naming the rings follows them corner by corner.
@@ -21,7 +21,7 @@ def trace(column_runs: ColumnRuns, num_masks: int) -> tuple[list[list[Ring]], li
     """Rings of corner points around 4-connected foreground.
 
     Args:
-        column_runs: strokes of the masks; strokes of one mask in one column do not touch.
+        column_runs: column runs of the masks; those of one mask in one column do not touch.
         num_masks: N.
 
     Returns:

@@ -21,6 +21,12 @@ _FAR = 10
 class Polygons(Masks):
     """N masks, each enclosed by outer rings and pierced by holes.
 
+    >>> card = Polygons.from_coco([[[0, 0, 8, 0, 8, 4, 0, 4]]], (10, 10))
+    >>> card.area().tolist()
+    [32]
+    >>> card.resize((20, 20)).to_coco()
+    [[[0.0, 0.0, 16.0, 0.0, 16.0, 8.0, 0.0, 8.0]]]
+
     Rings are (K, 2) float (x, y), K >= 3, not closed. COCO's polygon lists know no holes: there all rings
     of an object are united, which is what :meth:`from_coco` does and pycocotools too.
 

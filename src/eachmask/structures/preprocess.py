@@ -20,7 +20,7 @@ from eachmask.structures.images import ImageBatch
 LOW, HIGH = 1.0, 99.8
 """Percentiles that become 0 and 1 under ``contrast="percentile"``."""
 
-_MOST_PIXELS = 1_000_000
+_MAX_PIXELS = 1_000_000
 """So many evenly spaced pixels put a percentile within 0.01% of its rank."""
 _BINCOUNT_BLOCK = 1 << 20
 
@@ -168,7 +168,7 @@ def _percentiles(image: NDArray[Any]) -> tuple[float, float]:
     if image.dtype in (np.uint8, np.uint16):  # a histogram is much faster than sorting, and exact
         return _percentiles_of_integers(image)
     pixels = image.reshape(-1, image.shape[-1])
-    step = max(1, len(pixels) // _MOST_PIXELS)
+    step = max(1, len(pixels) // _MAX_PIXELS)
     while math.gcd(step, image.shape[1]) > 1:  # else only some columns would be seen
         step += 1
     values = pixels[::step].astype(np.float64)

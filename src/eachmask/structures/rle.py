@@ -1,4 +1,4 @@
-"""RLE: packed COCO run-length masks, the single truth about which pixels belong to an object."""
+"""RLE: packed COCO run-length masks, the one place that says which pixels belong to an object."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 
 class RLE(Masks):
     """N masks as two arrays, whatever N is: cheap to index, to send and to keep by the million.
+
+    >>> two = RLE.from_label_map(np.array([[1, 1, 0], [1, 2, 2]]))
+    >>> two
+    RLE(2 masks on 2 x 3)
+    >>> two.area().tolist(), two.boxes()[1].tolist()
+    ([3, 2], [1.0, 1.0, 3.0, 2.0])
+    >>> two.to_coco()[0]
+    {'size': [2, 3], 'counts': '033'}
+    >>> two.union().area().tolist(), two.crop((0, 0, 1, 2)).area().tolist()
+    ([5], [2, 0])
 
     Args:
         counts: (R,) uint32, all masks' runs behind one another; column-major, background first.
@@ -133,7 +143,7 @@ class RLE(Masks):
 
     @staticmethod
     def from_column_runs(column_runs: ColumnRuns, num: int, size: tuple[int, int]) -> RLE:
-        """Vertical strokes of num masks in any order -> RLE; what leaves the canvas is cut off."""
+        """Column runs of num masks in any order -> RLE; what leaves the canvas is cut off."""
         return RLE.from_runs(arithmetic.column_runs_to_runs(column_runs, size), num, size)
 
     @cached_property
@@ -142,7 +152,7 @@ class RLE(Masks):
         return arithmetic.counts_to_runs(self.counts, self.offsets)
 
     def column_runs(self) -> ColumnRuns:
-        """Vertical strokes of all masks."""
+        """Column runs of all masks."""
         return arithmetic.runs_to_column_runs(self.runs, self.size[0])
 
     def decode(self) -> NDArray[np.bool_]:

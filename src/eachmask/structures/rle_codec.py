@@ -18,9 +18,9 @@ Counts = NDArray[np.uint32]
 Offsets = NDArray[np.int64]
 
 _MORE, _SIGN, _BITS, _BASE = 0x20, 0x10, 5, 48
-_MOST_GROUPS = 8
+_MAX_GROUPS = 8
 """Of five bits, beyond the first: 2^44 pixels either way are enough."""
-_RUNS_AT_ONCE = 1 << 18
+_RUNS_CHUNK_SIZE = 1 << 18
 """Of ragged masks there are millions, and each needs some fifty bytes while it is translated."""
 
 
@@ -91,7 +91,7 @@ def _decode(strings: Sequence[str | bytes]) -> tuple[Counts, Offsets]:
     number = np.cumsum(last) - last  # which number a character belongs to
     first = np.flatnonzero(np.diff(number, prepend=-1))
     group = np.arange(len(codes)) - first[number]
-    if codes.size and group.max() > _MOST_GROUPS:
+    if codes.size and group.max() > _MAX_GROUPS:
         raise ValueError("a run-length string holds a number that is too large")
     values = np.add.reduceat((codes & 0x1F) << (_BITS * group), first) if codes.size else codes
     final = np.flatnonzero(last)
@@ -108,7 +108,7 @@ def _groups(offsets: Offsets) -> Iterator[tuple[int, int]]:
     """First and last (exclusive) mask of groups of so few runs or characters; a mask of more is a group."""
     first = 0
     while first < len(offsets) - 1:
-        last = int(np.searchsorted(offsets, offsets[first] + _RUNS_AT_ONCE, side="right")) - 1
+        last = int(np.searchsorted(offsets, offsets[first] + _RUNS_CHUNK_SIZE, side="right")) - 1
         last = max(first + 1, last)
         yield first, last
         first = last

@@ -16,6 +16,10 @@ from eachmask.structures.rle import RLE
 class RoIMasks(Masks):
     """N grids of probabilities, each spanning its box; pasted on demand, straight into runs.
 
+    >>> masks = RoIMasks(torch.ones(1, 28, 28), torch.tensor([[2.0, 3, 8, 9]]), (20, 20))
+    >>> masks.area().tolist(), masks.resize((40, 40)).area().tolist()
+    ([36], [144])
+
     Args:
         probabilities: (N, m, m) float in 0..1.
         boxes: (N, 4) float xyxy in pixels of the canvas (``roi_boxes``; :meth:`boxes` are the pixels' own).

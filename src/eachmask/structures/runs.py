@@ -17,7 +17,7 @@ from eachmask.structures.rle_codec import Counts, Offsets, offsets_of
 
 Ints = NDArray[np.int64]
 
-_PAIRS_AT_ONCE = 1 << 20
+_PAIRS_CHUNK_SIZE = 1 << 20
 """Candidate pairs looked at together, so that memory stays flat however many objects there are."""
 
 
@@ -30,7 +30,7 @@ class Runs(NamedTuple):
 
 
 class ColumnRuns(NamedTuple):
-    """Vertical strokes, (P,) each: column x, rows top <= y < bottom."""
+    """Vertical runs, (P,) each: column x, rows top <= y < bottom."""
 
     owner: Ints
     x: Ints
@@ -108,7 +108,7 @@ def runs_to_column_runs(runs: Runs, height: int) -> ColumnRuns:
 
 
 def column_runs_to_runs(column_runs: ColumnRuns, size: tuple[int, int]) -> Runs:
-    """Strokes in any order -> sorted runs on a canvas of size (height, width); what lies outside is cut off."""
+    """Column runs in any order -> sorted runs on a canvas of size (height, width); what lies outside is cut off."""
     height, width = size
     top, bottom = np.clip(column_runs.top, 0, height), np.clip(column_runs.bottom, 0, height)
     inside = (column_runs.x >= 0) & (column_runs.x < width) & (top < bottom)
@@ -127,7 +127,7 @@ def run_boxes(runs: Runs, num_masks: int, height: int) -> NDArray[np.int64]:
     some = per_mask > 0
     begins = (np.cumsum(per_mask) - per_mask)[some]
     first, last = runs.start // height, (runs.stop - 1) // height
-    # A run that goes on into the next column fills the bottom of one and the top of the other.
+    # A run that continues in the next column fills the bottom of one and the top of the other.
     wraps = first != last
     top = np.where(wraps, 0, runs.start - first * height)
     bottom = np.where(wraps, height, runs.stop - last * height)
@@ -164,7 +164,7 @@ def neighbors(a: Ints, b: Ints) -> tuple[Ints, Ints]:
     widest = int((b[:, 2] - b[:, 0]).max(initial=0))
     first = np.searchsorted(x1, a[:, 0] - widest, side="right")
     num = np.maximum(np.searchsorted(x1, a[:, 2], side="left") - first, 0)
-    cuts = np.flatnonzero(np.diff(np.cumsum(num) // _PAIRS_AT_ONCE)) + 1
+    cuts = np.flatnonzero(np.diff(np.cumsum(num) // _PAIRS_CHUNK_SIZE)) + 1
     found: list[tuple[Ints, Ints]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
     for rows in np.split(np.arange(len(a)), cuts):
         i = np.repeat(rows, num[rows])

@@ -29,7 +29,7 @@ Samples = Literal["centers", "corners"]
 _STRIP = 64
 """Pixels whose weights form one small matrix; they read only a few neighboring cells."""
 
-_PIXELS_AT_ONCE = 1 << 22
+_PIXELS_CHUNK_SIZE = 1 << 22
 """Bool pixels held before they become runs."""
 
 
@@ -150,7 +150,7 @@ class SoftMasks(Masks):
                 crop, corner = self._paint(i)
                 crops.append(crop)
                 corners.append(corner)
-                if i + 1 == len(self) or sum(c.size for c in crops) > _PIXELS_AT_ONCE:
+                if i + 1 == len(self) or sum(c.size for c in crops) > _PIXELS_CHUNK_SIZE:
                     groups.append(Bitmaps(crops, np.array(corners, np.int32), self.size).to_rle())
                     crops, corners = [], []
             self._rle = Masks.cat(groups) if groups else RLE.empty(self.size)
@@ -249,7 +249,7 @@ class _Axis:
 
 
 def _bilinear(places: Floats, num: int) -> tuple[Ints, Floats]:
-    """Places (...) -> the two neighbors that each reads (..., 2), and their shares; the border goes on forever."""
+    """Places (...) -> the two neighbors that each reads (..., 2), and their shares; the border repeats forever."""
     places = np.clip(places, 0, max(num - 1, 0))
     low = np.floor(places).astype(np.int64)
     share = places - low

@@ -97,7 +97,7 @@ class Trimap(PixelMap):
 def _draw(canvas: NDArray[np.uint8], crop: NDArray[np.bool_], x: int, y: int, band: int) -> None:
     """One object, whose bitmap has its corner at (x, y), with a band of so many pixels to either side.
 
-    The image's border is no outline: an object that leaves the image goes on beyond it.
+    The image's border is no outline: an object that leaves the image continues beyond it.
     """
     margin = band + 1
     top, left = max(y - margin, 0), max(x - margin, 0)

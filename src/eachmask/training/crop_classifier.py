@@ -31,7 +31,7 @@ from eachmask.weights.from_efficientnet_lite import MEAN, STD, read_offline_weig
 
 RIGHT = 0.8
 """Share of the names given that should be right."""
-LEAST_SIDE = 8
+MIN_SIDE = 8
 """Objects narrower than this, px, are not learnt from."""
 SHIFT = 0.15
 """By up to this share of its sides a box moves and grows for a second, mirrored look: detected boxes are not exact."""
@@ -101,23 +101,23 @@ def fit(
     )
     classifier = CropClassifier(config).eval()
     classifier.backbone.load_state_dict(read_offline_weights(config.backbone), strict=False)
-    vectors, wanted = _seen(classifier, data, "train", np.random.default_rng(0))
-    seen = torch.bincount(wanted, minlength=len(config.names)) + 1
+    vectors, gt_labels = _seen(classifier, data, "train", np.random.default_rng(0))
+    seen = torch.bincount(gt_labels, minlength=len(config.names)) + 1
     config = replace(config, offsets=tuple((-RARER * (seen / seen.sum()).log()).tolist()))
     mean, std = vectors.mean(dim=0), vectors.std(dim=0) + 1e-3
-    weight, bias = _linear((vectors - mean) / std, wanted, len(config.names))
+    weight, bias = _linear((vectors - mean) / std, gt_labels, len(config.names))
     classifier.classifier.load_state_dict({"weight": weight / std, "bias": bias - weight @ (mean / std)})
-    vectors, wanted = _seen(classifier, data, "val")
+    vectors, gt_labels = _seen(classifier, data, "val")
     with torch.inference_mode():
         logits = classifier.classifier(vectors)
         best, name = logits.softmax(dim=1).max(dim=1)
-    sure, scores = least_sure(best, name == wanted)
-    scores["kind"] = float((likeliest_class(logits, config) == torch.tensor(config.labels)[wanted]).double().mean())
+    sure, scores = min_sure(best, name == gt_labels)
+    scores["kind"] = float((likeliest_class(logits, config) == torch.tensor(config.labels)[gt_labels]).double().mean())
     classifier.config = replace(config, sure=sure)
     return classifier, scores
 
 
-def least_sure(probabilities: Tensor, right: Tensor, share: float = RIGHT) -> tuple[float, dict[str, float]]:
+def min_sure(probabilities: Tensor, right: Tensor, share: float = RIGHT) -> tuple[float, dict[str, float]]:
     """The smallest probability (N,) from which on at least ``share`` of the names are right (N,), bool.
 
     Returns:
@@ -133,7 +133,7 @@ def least_sure(probabilities: Tensor, right: Tensor, share: float = RIGHT) -> tu
     return float(probabilities[order[last]]), named
 
 
-def _linear(vectors: Tensor, wanted: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def _linear(vectors: Tensor, gt_labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression of (N, D) vectors on (N,) classes -> (K, D) weight, (K,) bias."""
     weight = torch.zeros(classes, vectors.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
@@ -141,7 +141,7 @@ def _linear(vectors: Tensor, wanted: Tensor, classes: int) -> tuple[Tensor, Tens
 
     def loss() -> Tensor:
         solver.zero_grad()
-        value = F.cross_entropy(vectors @ weight.T + bias, wanted) + DECAY * weight.square().sum()
+        value = F.cross_entropy(vectors @ weight.T + bias, gt_labels) + DECAY * weight.square().sum()
         value.backward()
         return value
 
@@ -154,7 +154,7 @@ def _seen(
     classifier: CropClassifier, data: Dataset, split: str, rng: np.random.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Features (N, D) of the objects of a split, their categories (N,); with ``rng`` a second look at each."""
-    vectors, wanted = [], []
+    vectors, gt_labels = [], []
     for image, boxes, labels in _objects(data.splits[split], split):
         if not len(boxes):
             continue
@@ -166,8 +166,8 @@ def _seen(
             looks.append(classifier.crops(image, moved, limits).flip(3))
         for crops in looks:
             vectors += [classifier.features(some) for some in torch.split(crops, 16)]
-            wanted.append(labels)
-    return torch.cat(vectors), torch.cat(wanted)
+            gt_labels.append(labels)
+    return torch.cat(vectors), torch.cat(gt_labels)
 
 
 def _objects(images: Split, name: str) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
@@ -176,7 +176,7 @@ def _objects(images: Split, name: str) -> Iterator[tuple[np.ndarray, np.ndarray,
         for i in progress(f"looking at {name}", range(len(images))):
             sample = images[i]
             targets = sample.targets
-            chosen = (targets.boxes[:, 2:] - targets.boxes[:, :2]).amin(dim=1) >= LEAST_SIDE
+            chosen = (targets.boxes[:, 2:] - targets.boxes[:, :2]).amin(dim=1) >= MIN_SIDE
             chosen &= ~targets.crowd
             yield sample.image, targets.boxes[chosen].numpy(), targets.labels[chosen]
 

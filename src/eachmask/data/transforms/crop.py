@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from eachmask.data.sample import Sample
 from eachmask.structures import Instances
 
-LEAST_AREA = 16
+MIN_AREA = 16
 """Objects of which fewer pixels are left are not learnt from; they become ignore regions."""
 PADDING = 0.5
 """Brightness of what lies outside the image: near the mean that preprocessing subtracts."""
@@ -130,4 +130,4 @@ def _refined(targets: Instances) -> Instances:
     if targets.masks is None or not len(targets):
         return targets
     area = torch.from_numpy(targets.masks.area())
-    return replace(targets.with_boxes_from_masks(), crowd=targets.crowd | (area < LEAST_AREA))
+    return replace(targets.with_boxes_from_masks(), crowd=targets.crowd | (area < MIN_AREA))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from eachmask.data.sample import Sample
-from eachmask.data.transforms.crop import LEAST_AREA, padded
+from eachmask.data.transforms.crop import MIN_AREA, padded
 from eachmask.structures import Bitmaps, Instances
 
 
@@ -52,10 +52,10 @@ class CopyPaste:
     def _chosen(self, targets: Instances, rng: np.random.Generator) -> Instances:
         """Each object with a chance of one half, at least one."""
         single = ~targets.crowd.numpy()
-        wanted = single & (rng.random(len(targets)) < 0.5)
-        if single.any() and not wanted.any():
-            wanted[rng.choice(np.flatnonzero(single))] = True
-        return targets[torch.from_numpy(wanted)]
+        chosen = single & (rng.random(len(targets)) < 0.5)
+        if single.any() and not chosen.any():
+            chosen[rng.choice(np.flatnonzero(single))] = True
+        return targets[torch.from_numpy(chosen)]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _beneath(targets: Instances, covered: np.ndarray) -> Instances:
         height, width = crop.shape
         crops.append(crop & ~covered[y : y + height, x : x + width])
     masks = Bitmaps(crops, bitmaps.origins, bitmaps.size).to_rle()
-    seen = torch.from_numpy(masks.area() >= LEAST_AREA)
+    seen = torch.from_numpy(masks.area() >= MIN_AREA)
     return replace(targets, masks=masks)[seen].with_boxes_from_masks()
 
 
