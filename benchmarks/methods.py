@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -48,14 +48,19 @@ LARGEST = 400
 """Images of the packs with a longer side, px, are left out of ``dsb2018``: at 256 px their nuclei are dots."""
 SMALL = 1 / 8
 """Objects of ``coco-mini`` whose area is that of a smaller square, as a share of the longer side, are ignored."""
-FEW: dict[str, Any] = {"roi_batch": 32, "rpn_candidates_training": 300, "proposals_training": 100}
-"""For all systems with proposals: fewer than the papers' 512 and 2000, as for a small window."""
+FEW: dict[str, Any] = {
+    "roi": {"batch_size": 32},
+    "rpn": {"pre_nms_top_n_training": 300, "post_nms_top_n_training": 100},
+}
+"""For all systems with a proposal network: fewer than the papers' 512 and 2000, as for a small window."""
+PROPOSED: dict[str, Any] = {"sampling": {"batch_size": 32}}
+"""For those on selective search."""
 COLUMNS = ("mask AP", "AP50", "AP75", "boundary AP", "box AP", "calibration error", "parameters (M)", "train images/s",
            "predict ms/image", "memory (MB)")  # fmt: skip
 SHOWN = {"dsb2018": "coins.png", "coco-mini": "astronaut.png"}
 """scikit-image's images that the trained systems are shown."""
 EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
-    "mask_rcnn_lite0_fpn-roipool": ("mask_rcnn_lite0_fpn", {"roi_pooling": "pool"}),
+    "mask_rcnn_lite0_fpn-roipool": ("mask_rcnn_lite0_fpn", {"roi": {"pooling": "pool"}}),
 }
 """Rows of a variant with a switch of its own: name -> (variant, config)."""
 OTHER_BODY = ("rtmdet_ins_nano", "yolact_plus_r18")
@@ -218,6 +223,8 @@ def recipe(name: str, pack: str, options: argparse.Namespace) -> Any:
     """The same for every system; only the variant and its number of proposals differ."""
     from eachmask import models
     from eachmask.data.transforms.crop import LargeScaleJitter
+    from eachmask.models.config import merged
+    from eachmask.models.detection import faster_rcnn
     from eachmask.recipes.auto_recipe import PhotoAugment, box_scores, is_scored_by_boxes, mask_scores
     from eachmask.structures import Preprocess
     from eachmask.training.pretrained import FromBackbone
@@ -227,11 +234,11 @@ def recipe(name: str, pack: str, options: argparse.Namespace) -> Any:
     variant, config = EXTRA.get(name, (name, {}))
     with torch.device("meta"):
         settings = getattr(models.variant(variant)(num_classes=1), "config", None)
-    known = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else {}
+    few = FEW if isinstance(settings, faster_rcnn.Config) else PROPOSED if hasattr(settings, "sampling") else {}
     side, window = options.size, options.size * 3 // 4
     return Recipe(
         variant=variant,
-        config={key: value for key, value in FEW.items() if key in known} | config,
+        config=merged(few, config),
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=side, long_side=side),
         augment=PhotoAugment(LargeScaleJitter(size=(window, window), scale=(1.0, 1.8))),
         score=box_scores if is_scored_by_boxes(variant) else mask_scores,

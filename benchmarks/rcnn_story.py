@@ -42,7 +42,9 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 def image_times(systems: dict[str, Any], batch: ImageBatch) -> dict[str, float]:
     """Seconds of every part on one image."""
     times = {}
-    times["selective search"], proposals = seconds(lambda: tuple(search_batch(batch, systems["R-CNN"].config.search)))
+    times["selective search"], proposals = seconds(
+        lambda: tuple(search_batch(batch, systems["R-CNN"].config.search.options))
+    )
     model = systems["R-CNN"]
     raw: Any = rcnn.Raw(batch.tensor, proposals, batch.sizes)
     times["R-CNN, network"], _ = seconds(lambda: model.decode(raw, OPTIONS))
@@ -65,12 +67,12 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    search = {"strategies": "fast", "search_side": 500, "proposals": given.proposals}
+    search = {"strategies": "fast", "side": 500, "proposals": given.proposals}
     context = round(16 / 227 * given.crop_side)
     systems = {
-        "R-CNN": models.rcnn_lite0(20, **search, crop_side=given.crop_side, context=context).eval(),
-        "Fast R-CNN": models.fast_rcnn_lite0(20, **search).eval(),
-        "Faster R-CNN": models.faster_rcnn_lite0_fpn(20, proposals=given.proposals).eval(),
+        "R-CNN": models.rcnn_lite0(20, search=search, crop={"side": given.crop_side, "context": context}).eval(),
+        "Fast R-CNN": models.fast_rcnn_lite0(20, search=search).eval(),
+        "Faster R-CNN": models.faster_rcnn_lite0_fpn(20, rpn={"post_nms_top_n": given.proposals}).eval(),
     }
     preprocess = Preprocess(short_side=given.short_side, long_side=2 * given.short_side)
     batches = [preprocess([getattr(skimage.data, name)()]) for name in PICTURES]

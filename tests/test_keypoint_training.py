@@ -62,7 +62,7 @@ def run(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_names_and_skeleton_are_in_the_model_file(run):
     info = read_info(run / "model.safetensors")
     assert info.categories[0] == Category(3, "cell", keypoints=NAMES, skeleton=SKELETON)
-    assert info.categories[1].keypoints == () and info.config["num_keypoints"] == 3
+    assert info.categories[1].keypoints == () and info.config["keypoint_head"] == {"num_keypoints": 3}
     assert {"val ap", "val ap50", "val ar", "val box_ap"} <= set(info.scores), "scored by keypoints, boxes beside them"
     assert "Flip(keypoint_pairs=((1, 2),))" in (run / "recipe.py").read_text()
 

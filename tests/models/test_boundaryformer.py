@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from eachmask.models.instance import boundaryformer
 from eachmask.models.instance.boundaryformer import (
-    Config,
     DeformableAttention,
     PolygonHead,
+    PolygonHeadConfig,
     boundaryformer_lite0_fpn,
     first_polygon,
     map_encoding,
@@ -27,7 +27,7 @@ def scene() -> ImageBatch:
 
 def few():
     torch.manual_seed(0)
-    config = {"rpn_candidates": 60, "proposals": 40, "max_detections": 12}
+    config = {"rpn": {"pre_nms_top_n": 60, "post_nms_top_n": 40}, "max_detections": 12}
     return boundaryformer_lite0_fpn(num_classes=3, **config).eval()
 
 
@@ -41,7 +41,7 @@ def test_the_first_polygon_goes_evenly_round_a_circle(num):
 
 @torch.inference_mode()
 def test_untrained_polygons_are_the_first_one_with_midpoints():
-    head = PolygonHead(16, Config(num_points=16, attention_heads=2, feedforward=8, polygon_levels=1))
+    head = PolygonHead(16, PolygonHeadConfig(num_points=16, attention_heads=2, feedforward=8, levels=1))
     layers = head([torch.randn(16, 8, 9)], torch.tensor([[0.1, 0.2, 0.8, 0.9]]))
     assert [layer.shape for layer in layers] == [(1, 8, 2), (1, 16, 2)]
     assert torch.allclose(layers[0][0], first_polygon(8), atol=1e-5)
@@ -52,7 +52,7 @@ def test_untrained_polygons_are_the_first_one_with_midpoints():
 @torch.inference_mode()
 def test_deformable_attention_on_a_worked_example():
     # One head, one sample: no offset, full weight; so each vertex reads the map where it is, in its box.
-    look = DeformableAttention(4, Config(attention_heads=1, samples=1, polygon_levels=1))
+    look = DeformableAttention(4, PolygonHeadConfig(attention_heads=1, samples=1, levels=1))
     torch.nn.init.eye_(look.values.weight)
     torch.nn.init.eye_(look.output.weight)
     torch.nn.init.zeros_(look.offsets.bias)
@@ -99,7 +99,7 @@ def test_masks_are_polygons_in_their_boxes_however_they_are_grouped(monkeypatch)
         torch.nn.init.normal_(step[-1].weight, std=0.5)
     raw = model(scene())
     together = model.decode(raw, DecodeOptions(score_threshold=0.01))
-    monkeypatch.setattr(boundaryformer, "BOXES_AT_ONCE", 5)
+    monkeypatch.setattr(boundaryformer, "BOX_CHUNK_SIZE", 5)
     for one, other in zip(model.decode(raw, DecodeOptions(score_threshold=0.01)), together, strict=True):
         assert len(one) == 12 and isinstance(one.masks, Polygons)
         for (ring,), (same,), box in zip(one.masks.outers, other.masks.outers, one.boxes.numpy(), strict=True):

@@ -12,7 +12,10 @@ from eachmask.models.instance.cascade_mask_rcnn import cascade_mask_rcnn_lite0_f
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
 
-FEW = {"rpn_candidates": 60, "proposals": 20, "rpn_candidates_training": 60, "proposals_training": 20, "roi_batch": 16}
+FEW = {
+    "rpn": {"pre_nms_top_n": 60, "post_nms_top_n": 20, "pre_nms_top_n_training": 60, "post_nms_top_n_training": 20},
+    "roi": {"batch_size": 16},
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +30,23 @@ def target(*boxes: list[float]) -> Instances:
 
 
 def test_the_same_slip_weighs_more_at_later_stages():
-    """A tenth of the side off is 1, 2, 3 of what the head is asked for: little errors are worth mending."""
+    """A tenth of the side off is 1, 2, 3 of what the head is asked for: little errors are worth refining."""
     truth, near = torch.tensor([[10.0, 10, 50, 50]]), torch.tensor([[6.0, 10, 46, 50]])
-    deltas = [box_ops.encode(truth, near, weights) for weights in Config().stage_box_weights]
+    deltas = [box_ops.encode(truth, near, weights) for weights in Config().stages.box_weights]
     assert torch.allclose(torch.cat(deltas)[:, 0], torch.tensor([1.0, 2.0, 3.0]))
     wider = torch.tensor([[10.0, 10, 10 + 40 / torch.e, 50]])
-    deltas = [box_ops.encode(truth, wider, weights) for weights in Config().stage_box_weights]
+    deltas = [box_ops.encode(truth, wider, weights) for weights in Config().stages.box_weights]
     assert torch.allclose(torch.cat(deltas)[:, 2], torch.tensor([5.0, 10.0, 15.0]))
 
 
-def test_a_stage_that_is_right_mends_boxes_onto_the_truth(model):
+def test_a_stage_that_is_right_refines_boxes_onto_the_truth(model):
     truth = torch.tensor([[10.0, 12, 50, 40], [60.0, 5, 90, 60]])
     boxes = torch.tensor([[5.0, 14, 45, 50], [50.0, 0, 96, 50]])
-    for stage, weights in enumerate(model.config.stage_box_weights):
+    for stage, weights in enumerate(model.config.stages.box_weights):
         deltas = box_ops.encode(truth, boxes, weights)[:, None]
-        (mended,) = model.mended(stage, [boxes], deltas, ((64, 96),))
-        assert torch.allclose(mended, truth, atol=1e-4)
-        (clipped,) = model.mended(stage, [boxes], deltas, ((30, 80),))
+        (refined,) = model.refined(stage, [boxes], deltas, ((64, 96),))
+        assert torch.allclose(refined, truth, atol=1e-4)
+        (clipped,) = model.refined(stage, [boxes], deltas, ((30, 80),))
         assert torch.allclose(clipped, box_ops.clip(truth, (30, 80)), atol=1e-4)
 
 
@@ -51,41 +54,41 @@ def test_thresholds_rise_from_stage_to_stage(model):
     """A box at IoU 0.65 is an object to the first two stages and background to the third."""
     truth = target([0.0, 0, 40, 40])
     boxes = torch.tensor([[0.0, 0, 40, 26]])  # IoU 0.65
-    labels = [model.sample_proposals(boxes, truth, iou, with_truth=False).labels for iou in model.config.stage_ious]
+    labels = [model.sample_proposals(boxes, truth, iou, with_gt=False).labels for iou in model.config.stages.ious]
     assert [int(label) for label in labels] == [0, 0, 3]
 
 
 @pytest.mark.parametrize("resample", [True, False])
-def test_later_stages_learn_from_mended_boxes(resample):
+def test_later_stages_learn_from_refined_boxes(resample):
     torch.manual_seed(0)
-    model = cascade_rcnn_lite0_fpn(num_classes=3, resample=resample, **FEW)
+    model = cascade_rcnn_lite0_fpn(num_classes=3, stages={"resample": resample}, **FEW)
     truth = target([0.0, 0, 40, 40], [50.0, 10, 90, 60])
     proposals = torch.tensor([[2.0, 0, 42, 40], [70.0, 30, 96, 64]])
     before = model.sample_proposals(proposals, truth)
-    assert int(before.is_truth.sum()) == 2
-    mended = before.boxes + 1
-    mended[0] = torch.tensor([5.0, 5, 5, 9])  # nothing left of it
-    after: Sampled = model._next(1, mended, before, truth)
+    assert int(before.is_gt.sum()) == 2
+    refined = before.boxes + 1
+    refined[0] = torch.tensor([5.0, 5, 5, 9])  # nothing left of it
+    after: Sampled = model.sample_refined(1, refined, before, truth)
     if resample:  # the true ones are put aside and added again as they are
-        assert len(after.boxes) == 4 and int(after.is_truth.sum()) == 2
-        assert torch.equal(after.boxes[after.is_truth], truth.boxes)
+        assert len(after.boxes) == 4 and int(after.is_gt.sum()) == 2
+        assert torch.equal(after.boxes[after.is_gt], truth.boxes)
     else:
-        assert torch.equal(after.boxes, mended[1:])
+        assert torch.equal(after.boxes, refined[1:])
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("average", ["scores", "logits"])
 def test_scores_are_the_mean_over_the_stages(average):
     torch.manual_seed(0)
-    model = cascade_rcnn_lite0_fpn(num_classes=3, average=average, **FEW).eval()
+    model = cascade_rcnn_lite0_fpn(num_classes=3, stages={"average": average}, **FEW).eval()
     raw: Raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96)]))
     boxes = [torch.tensor([[5.0, 5, 40, 40], [30.0, 20, 90, 60]])]
-    ((found, scores),) = model.judge(raw, boxes)
+    ((found, scores),) = model.second_stage(raw, boxes)
     logits = []
     for stage in range(3):
         answer, deltas = model.run_stage(stage, raw.features, boxes)
         logits.append(answer)
-        boxes = model.mended(stage, boxes, deltas, raw.sizes)
+        boxes = model.refined(stage, boxes, deltas, raw.sizes)
     stack = torch.stack(logits)
     mean = stack.mean(0).softmax(1) if average == "logits" else stack.softmax(2).mean(0)
     assert torch.allclose(scores, mean[:, :3], atol=1e-6) and torch.equal(found[:, 0], boxes[0])
@@ -95,7 +98,7 @@ def test_share_of_the_gradient_that_reaches_the_pyramid():
     gradients = []
     for share in (1.0, 0.25):
         torch.manual_seed(0)
-        model = cascade_rcnn_lite0_fpn(num_classes=3, stage_gradient=share, **FEW).eval()
+        model = cascade_rcnn_lite0_fpn(num_classes=3, stages={"gradient": share}, **FEW).eval()
         raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0))]))
         level = raw.features.maps[0]
         logits, _ = model.run_stage(0, raw.features, [torch.tensor([[5.0, 5, 40, 40]])])
@@ -105,10 +108,10 @@ def test_share_of_the_gradient_that_reaches_the_pyramid():
 
 def test_config_is_checked():
     with pytest.raises(ValueError, match="per stage"):
-        cascade_rcnn_lite0_fpn(stage_ious=(0.5, 0.6))
+        cascade_rcnn_lite0_fpn(stages={"ious": (0.5, 0.6)})
     with pytest.raises(ValueError, match="a box for all classes"):
-        cascade_rcnn_lite0_fpn(box_agnostic=False)
-    assert len(cascade_rcnn.MMDET["stage_box_weights"]) == 3
+        cascade_rcnn_lite0_fpn(box_head={"class_agnostic": False})
+    assert len(cascade_rcnn.MMDET.stages.box_weights) == 3
 
 
 @torch.inference_mode()

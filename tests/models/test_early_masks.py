@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from eachmask import models
+from eachmask.models.detection.fast_rcnn import SamplingConfig
 from eachmask.models.instance.cfm import mask_features
 from eachmask.models.instance.fcis import assemble, class_logits, mask_logits
-from eachmask.models.instance.hypercolumns import ColumnHead, Config, interpolation
-from eachmask.models.instance.sds import Refinement, region_grids, sample_regions, select_regions
+from eachmask.models.instance.hypercolumns import ColumnHead, ColumnsConfig, interpolation
+from eachmask.models.instance.sds import Refinement, keep_regions, region_grids, sample_regions
 from eachmask.ops.selective_search import Proposals
 from eachmask.structures import RLE, ImageBatch, Instances
 
@@ -39,7 +40,7 @@ def test_regions_are_taken_for_objects_by_their_pixels_not_their_boxes():
     lower[0, 8:12, 2:18] = True  # half of the L's box, but it has more than half of its pixels
     proposals = Proposals(torch.tensor([[2.0, 8, 18, 12]]), RLE.from_bitmaps(lower))
     target = Instances((20, 30), boxes[1:], masks=masks[1:], labels=torch.tensor([1]))
-    chosen = sample_regions(proposals, target, 3, Config(roi_positive=1.0))
+    chosen = sample_regions(proposals, target, 3, SamplingConfig(positive_fraction=1.0))
     assert chosen.sampled.labels.tolist() == [1, 1]
     signs = {tuple(b): s for b, s in zip(chosen.sampled.boxes.tolist(), chosen.signs.tolist(), strict=True)}
     assert signs == {(2, 8, 18, 12): [-1, 0, -1], (2, 4, 18, 12): [-1, 1, -1]}
@@ -57,9 +58,9 @@ def test_refinement_begins_with_the_region_itself():
 def test_selected_regions_know_their_proposals():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 11], [20, 20, 30, 30]])
     probabilities = torch.tensor([[0.5, 0.1], [0.9, 0.0], [0.0, 0.7]])
-    found, kept = select_regions(boxes, probabilities, (40, 40), (0.3, 0.5, 10))
-    assert kept.tolist() == [1, 2] and found.labels.tolist() == [0, 1]
-    assert found.scores.tolist() == pytest.approx([0.9, 0.7])
+    _, labels, scores, kept = keep_regions(boxes, probabilities, (40, 40), (0.3, 0.5, 10))
+    assert kept.tolist() == [1, 2] and labels.tolist() == [0, 1]
+    assert scores.tolist() == pytest.approx([0.9, 0.7])
 
 
 # CFM
@@ -90,7 +91,7 @@ def test_a_pixel_listens_to_the_nearest_classifiers():
 def test_a_column_is_the_sum_of_its_layers():
     """Enlarging answers is the same as classifying enlarged columns (paper, section 4)."""
     torch.manual_seed(0)
-    head = ColumnHead((3, 5), 2, Config(classifiers=1, mask_side=8))
+    head = ColumnHead((3, 5), 2, ColumnsConfig(classifiers=1, mask_side=8))
     layers = [torch.randn(2, 3, 4, 4), torch.randn(2, 5, 2, 2)]
     labels = torch.tensor([1, 0])
     column = torch.cat([torch.nn.functional.interpolate(x, (8, 8), mode="bilinear") for x in layers], dim=1)
@@ -105,7 +106,7 @@ def test_a_column_is_the_sum_of_its_layers():
 @pytest.fixture(scope="module")
 def cascade():
     torch.manual_seed(0)
-    return models.mnc_lite0(num_classes=2, rpn_candidates=30, proposals=20).eval()
+    return models.mnc_lite0(num_classes=2, rpn={"pre_nms_top_n": 30, "post_nms_top_n": 20}).eval()
 
 
 def test_boxes_with_a_gradient_are_the_same_boxes(cascade):

@@ -10,7 +10,7 @@ import torch
 from eachmask import models
 from eachmask.backbones.features import Features
 from eachmask.backbones.fuse import optimize_for_inference
-from eachmask.models.detection.fast_rcnn import box_losses, select
+from eachmask.models.detection.fast_rcnn import box_losses, keep_best
 from eachmask.models.detection.faster_rcnn import FasterRCNN, faster_rcnn_lite0_fpn
 from eachmask.models.detection.faster_rcnn_c4 import faster_rcnn_r18_c4, faster_rcnn_r50_c4
 from eachmask.models.detection.rpn import inside
@@ -76,9 +76,9 @@ def test_box_loss_looks_at_the_true_class_alone():
 def test_selection_keeps_one_of_each_class_and_drops_specks():
     boxes = torch.tensor([[0.0, 0, 20, 20], [1, 0, 21, 20], [50, 50, 50.005, 60]])[:, None].expand(3, 2, 4)
     probabilities = torch.tensor([[0.9, 0.3], [0.8, 0.04], [0.95, 0.0]])
-    found = select(boxes, probabilities, (100, 100), (0.05, 0.5, 10))
-    assert found.scores.tolist() == pytest.approx([0.9, 0.3]) and found.labels.tolist() == [0, 1]
-    assert len(select(boxes, probabilities, (100, 100), (0.05, 0.5, 1))) == 1
+    kept, labels, scores = keep_best(boxes, probabilities, (0.05, 0.5, 10))
+    assert scores.tolist() == pytest.approx([0.9, 0.3]) and labels.tolist() == [0, 1] and len(kept) == 2
+    assert len(keep_best(boxes, probabilities, (0.05, 0.5, 1))[0]) == 1
 
 
 def test_regions_are_cut_at_their_exact_place_in_half_precision(model):
@@ -106,7 +106,7 @@ def test_roi_pool_or_roi_align_in_all_heads():
     boxes = [torch.tensor([[6.0, 6, 38, 38]])]  # 1.5 to 9.5 of the map's pixels
     found = {}
     for pooling in ("align", "pool"):
-        model = faster_rcnn_lite0_fpn(num_classes=3, roi_pooling=pooling, roi_levels=1)
+        model = faster_rcnn_lite0_fpn(num_classes=3, roi={"pooling": pooling, "levels": 1})
         found[pooling] = model.pool(features, boxes, 2)[0, 0]
     # RoIAlign's bin is the mean over 1.5 .. 5.5, RoIPool's the largest of the pixels 2 .. 6, its corners rounded.
     expected = torch.tensor([[3.5 * 17, 3.5 * 16 + 7.5], [7.5 * 16 + 3.5, 7.5 * 17]])
@@ -116,7 +116,7 @@ def test_roi_pool_or_roi_align_in_all_heads():
 
 def test_jittered_proposals_stay_near_and_within_the_image():
     torch.manual_seed(0)
-    model = faster_rcnn_lite0_fpn(num_classes=3, proposal_jitter=0.2)
+    model = faster_rcnn_lite0_fpn(num_classes=3, roi={"jitter": 0.2})
     boxes = torch.tensor([[10.0, 20, 50, 60], [0.0, 0, 30, 30], [95.0, 63, 96, 64]]).repeat(100, 1)
     moved = model._jittered(boxes, (64, 96))
     assert (moved != boxes).any(dim=0).all()
@@ -128,7 +128,7 @@ def test_jittered_proposals_stay_near_and_within_the_image():
 
 
 def test_anchors_that_cross_the_border_are_not_learnt():
-    rpn = faster_rcnn_lite0_fpn(num_classes=3, rpn_inside=True).rpn
+    rpn = faster_rcnn_lite0_fpn(num_classes=3, rpn={"inside_only": True}).rpn
     anchors = torch.tensor([[-1.0, 0, 20, 20], [2.0, 2, 22, 22], [80.0, 40, 100, 60], [40.0, 30, 60, 50]])
     truth = Instances(image_size=(64, 96), boxes=torch.tensor([[0.0, 0, 20, 20]]), labels=torch.tensor([1]))
     assert inside(anchors, (64, 96)).tolist() == [False, True, False, True]
@@ -147,7 +147,7 @@ def test_all_sizes_stand_on_an_only_map():
     assert torch.allclose(sides.view(5, 3).mean(1), torch.tensor([16.0, 32, 64, 128, 256]), rtol=0.05)
 
 
-def test_a_body_of_timm_by_name():
+def test_a_backbone_of_timm_by_name():
     model = models.variant("faster_rcnn_timm_fpn")(num_classes=2, backbone="mobilenetv3_small_050")
     assert len(model(ImageBatch.from_tensors([torch.rand(3, 64, 64)])).objectness) == 5
 
@@ -158,13 +158,15 @@ def test_a_body_of_timm_by_name():
 @torch.inference_mode()
 def test_relatives_are_the_same_when_optimized(name):
     torch.manual_seed(0)
-    plain = models.variant(name)(num_classes=2, proposals=10, rpn_candidates=20, max_detections=5).eval()
+    plain = models.variant(name)(
+        num_classes=2, rpn={"post_nms_top_n": 10, "pre_nms_top_n": 20}, max_detections=5
+    ).eval()
     batch = ImageBatch.from_tensors([torch.rand(3, 64, 96)])
     fast = optimize_for_inference(plain)
     for one, other in zip(plain(batch).objectness, fast(batch).objectness, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
     raw, boxes = plain(batch), [torch.tensor([[4.0, 5, 60, 50], [30.0, 10, 90, 64]])]
-    for one, other in zip(plain.judge(raw, boxes)[0], fast.judge(raw, boxes)[0], strict=True):
+    for one, other in zip(plain.second_stage(raw, boxes)[0], fast.second_stage(raw, boxes)[0], strict=True):
         assert torch.allclose(one, other, atol=1e-3)
 
 
@@ -175,7 +177,8 @@ def test_an_image_without_objects_counts_as_one_positive_in_mmdetections_losses(
     targets = [target((10, 10, 50, 60)), target()]
     by_divisor = {}
     for divisor in ("sampled", "counted"):
-        monkeypatch.setattr(model.rpn, "config", replace(model.config, rpn_divisor=divisor, rpn_batch=10**6))
+        monkeypatch.setattr(model.rpn, "config", replace(model.config.rpn, batch_size=10**6))
+        monkeypatch.setattr(model.rpn, "conventions", replace(model.config.conventions, rpn_divisor=divisor))
         by_divisor[divisor] = float(model.rpn.losses(raw, targets)["rpn_objectness"])
     anchors = torch.cat(model.rpn.anchors(raw))
     matched = [model.rpn.assign(anchors, t, (100, 100)) for t in targets]

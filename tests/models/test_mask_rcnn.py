@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 from eachmask.models.instance import keypoint_rcnn, mask_rcnn
 from eachmask.models.instance.keypoint_rcnn import find_peaks, keypoint_targets, read_keypoints
-from eachmask.models.instance.mask_rcnn import Config, MaskHead, mask_rcnn_lite0_fpn
+from eachmask.models.instance.mask_rcnn import MaskHead, MaskHeadConfig, mask_rcnn_lite0_fpn
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
 
 @pytest.mark.parametrize("grad", [False, True])
-def test_the_head_draws_one_class_as_if_it_had_drawn_all(grad):
+def test_the_head_predicts_one_class_as_if_it_had_predicted_all(grad):
     torch.manual_seed(0)
-    head = MaskHead(8, 5, Config(mask_width=16)).eval()
+    head = MaskHead(8, 5, MaskHeadConfig(width=16)).eval()
     rois, labels = torch.randn(37, 8, 14, 14), torch.arange(37) % 5
     with torch.set_grad_enabled(grad):
         found = head(rois, labels)
@@ -56,7 +56,7 @@ def test_groups_of_regions_change_nothing(monkeypatch):
     raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96), torch.rand(3, 80, 50)]))
     options = DecodeOptions(score_threshold=0.01)
     together = model.decode(raw, options)
-    monkeypatch.setattr(mask_rcnn, "ROIS_AT_ONCE", 7)
+    monkeypatch.setattr(mask_rcnn, "ROI_CHUNK_SIZE", 7)
     for one, other in zip(model.decode(raw, options), together, strict=True):
         assert len(one) == 20
         assert torch.allclose(one.masks.probabilities, other.masks.probabilities, atol=1e-6)
@@ -95,7 +95,7 @@ def test_a_peak_is_read_back_where_it_was_put():
 @torch.inference_mode()
 def test_every_place_starts_about_equally_likely():
     torch.manual_seed(0)
-    head = keypoint_rcnn.KeypointHead(16, keypoint_rcnn.Config(keypoint_width=64, keypoint_convs=4))
+    head = keypoint_rcnn.KeypointHead(16, keypoint_rcnn.KeypointHeadConfig(width=64, convs=4))
     logits = head(torch.randn(5, 16, 14, 14)).flatten(2)
     place = torch.randint(56 * 56, logits.shape[:2])
     assert F.cross_entropy(logits.flatten(0, 1), place.flatten()).item() == pytest.approx(np.log(56 * 56), abs=0.1)
@@ -105,11 +105,13 @@ def test_every_place_starts_about_equally_likely():
 def test_groups_of_people_change_nothing(monkeypatch):
     torch.manual_seed(0)
     model = keypoint_rcnn.keypoint_rcnn_r50_fpn(
-        num_keypoints=3, keypoint_convs=1, keypoint_width=8, proposals=40, rpn_candidates=40, max_detections=9
+        keypoint_head={"num_keypoints": 3, "convs": 1, "width": 8},
+        rpn={"post_nms_top_n": 40, "pre_nms_top_n": 40},
+        max_detections=9,
     ).eval()
     raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 64), torch.rand(3, 40, 64)]))
     together = model.decode(raw, DecodeOptions(score_threshold=0.0))
-    monkeypatch.setattr(keypoint_rcnn, "ROIS_AT_ONCE", 4)
+    monkeypatch.setattr(keypoint_rcnn, "ROI_CHUNK_SIZE", 4)
     for one, other in zip(model.decode(raw, DecodeOptions(score_threshold=0.0)), together, strict=True):
         assert torch.allclose(one.keypoints, other.keypoints, atol=1e-4)
 
@@ -117,7 +119,7 @@ def test_groups_of_people_change_nothing(monkeypatch):
 @torch.inference_mode()
 def test_one_mask_for_all_classes():
     torch.manual_seed(0)
-    head = MaskHead(8, 5, Config(mask_width=16, mask_agnostic=True)).eval()
+    head = MaskHead(8, 5, MaskHeadConfig(width=16, class_agnostic=True)).eval()
     rois = torch.randn(4, 8, 14, 14)
     assert head.masks.out_channels == 1
     assert torch.equal(head(rois, torch.zeros(4, dtype=torch.int64)), head(rois, torch.arange(4)))
@@ -125,7 +127,8 @@ def test_one_mask_for_all_classes():
 
 def test_class_agnostic_heads_learn():
     torch.manual_seed(0)
-    model = mask_rcnn_lite0_fpn(num_classes=3, mask_agnostic=True, box_agnostic=True, proposals_training=40).eval()
+    one = {"class_agnostic": True}
+    model = mask_rcnn_lite0_fpn(num_classes=3, mask_head=one, box_head=one, rpn={"post_nms_top_n_training": 40}).eval()
     image = torch.rand(3, 64, 64)
     bitmap = np.zeros((1, 64, 64), bool)
     bitmap[0, 10:40, 10:40] = True
@@ -158,7 +161,7 @@ def test_aligned_targets_are_half_a_pixel_off():
 @pytest.mark.parametrize("agnostic", [False, True])
 def test_every_pixel_starts_about_equally_likely(num_classes, agnostic):
     torch.manual_seed(0)
-    head = MaskHead(256, num_classes, Config(mask_agnostic=agnostic))
+    head = MaskHead(256, num_classes, MaskHeadConfig(class_agnostic=agnostic))
     rois = torch.randn(8, 256, 14, 14).relu_() * 3  # as strong as a pretrained backbone's
     logits = head(rois, torch.arange(8) % num_classes)
     assert F.binary_cross_entropy_with_logits(logits, (torch.rand_like(logits) > 0.5).float()) < 0.9

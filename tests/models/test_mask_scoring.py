@@ -6,15 +6,15 @@ import numpy as np
 import torch
 
 from eachmask.models.instance.mask_scoring import (
-    Config,
     MaskIoUHead,
+    MaskIoUHeadConfig,
     mask_iou_targets,
     mask_scoring_rcnn_lite0_fpn,
     share_inside,
 )
 from eachmask.structures import RLE, DecodeOptions, ImageBatch
 
-FEW = {"rpn_candidates": 100, "proposals": 60, "max_detections": 20}
+FEW = {"rpn": {"pre_nms_top_n": 100, "post_nms_top_n": 60}, "max_detections": 20}
 
 
 def square(side: int, rows: slice, columns: slice) -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_share_of_the_object_in_the_region():
 
 def test_the_head_sees_features_and_mask():
     torch.manual_seed(0)
-    head = MaskIoUHead(8, 5, Config(iou_width=16, iou_layer_width=32))
+    head = MaskIoUHead(8, 5, 14, MaskIoUHeadConfig(width=16, layer_width=32))
     rois, logits = torch.randn(3, 8, 14, 14), torch.randn(3, 28, 28)
     found = head(rois, logits)
     assert found.shape == (3, 5)
@@ -75,9 +75,9 @@ def test_score_is_class_score_times_iou():
     torch.nn.init.normal_(model.mask_iou_head.ious.weight, std=0.05)
     torch.nn.init.constant_(model.mask_iou_head.ious.bias, 0.5)
     raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96)]))
-    plain = super(type(model), model).decode_heads
+    plain = super(type(model), model).select_heads
     options = DecodeOptions(score_threshold=0.01)
-    with mock.patch.object(model, "decode_heads", plain):
+    with mock.patch.object(model, "select_heads", plain):
         (unscored,) = model.decode(raw, options)
     _, ious = model.scored_masks(raw.features, [unscored.boxes], unscored.labels)
     expected = (unscored.scores * ious).clamp(0, 1)

@@ -25,7 +25,8 @@ from eachmask.data.reading import read_any
 from eachmask.data.sample import Sample
 from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.metrics.coco_ap import coco_ap
-from eachmask.models.instance import cfm, hypercolumns, polarmask, sds
+from eachmask.models.detection import fast_rcnn
+from eachmask.models.instance import polarmask, sds
 from eachmask.ops.selective_search import Proposals, Search, search_batch
 from eachmask.recipes.auto_recipe import mask_scores
 from eachmask.structures import ImageBatch, Instances, Masks, Preprocess
@@ -42,7 +43,7 @@ SIDES = {"solo_lite0": 384}
 """Longer sides, px, where it is not SIDE: SOLO draws large objects in cells of 16 px, too large for thin wings."""
 GOAL = {"polarmask_lite0_fpn": 0.7}
 """Mask AP, where it is not 0.8: 36 rays from the centers of mass, drawn without an error, reach 0.795."""
-SEARCHERS = {"sds_lite0": sds, "cfm_lite0": cfm, "hypercolumns_lite0": hypercolumns}
+SEARCHERS = ("sds_lite0", "cfm_lite0", "hypercolumns_lite0")
 """The best of 300 regions for each of these objects reach a mask AP of 0.13."""
 LEARNERS = [case for case in CASES if case.masks and case.learning_rate and not case.num_keypoints]
 
@@ -103,10 +104,13 @@ def test_eight_photographs_by_heart(case: Case, shared: Path, tmp_path: Path, mo
     data = eight(shared)
     samples = data.splits["train"]
     assert len(samples) == 8
-    config = case.config | ({"roi_batch": 128} if "roi_batch" in case.config else {})
+    config = dict(case.config)
+    for part in ("roi", "sampling"):
+        if part in config:
+            config[part] = config[part] | {"batch_size": 128}
     if case.variant in SEARCHERS:
-        config["search_side"] = SIDE
-        monkeypatch.setattr(SEARCHERS[case.variant], "search_batch", search_that_finds_the_objects(samples))
+        config["search"] = config.get("search", {}) | {"side": SIDE}
+        monkeypatch.setattr(fast_rcnn, "search_batch", search_that_finds_the_objects(samples))
     side = SIDES.get(case.variant, SIDE)
     jitter = LargeScaleJitter(size=(side, side), scale=(0.999, 1.001))
 
@@ -144,7 +148,7 @@ def test_what_selective_search_finds(shared: Path):
     """The best of 300 regions for each of the objects, against the objects."""
     data = eight(shared)
     samples = data.splits["train"]
-    search = sds.sds_lite0(1, search_side=SIDE, pixel_mean=MEAN, pixel_std=STD).config.search
+    search = sds.sds_lite0(1, search={"side": SIDE, "mean": MEAN, "std": STD}).config.search.options
     drawn, targets = [], []
     for i in range(len(samples)):
         regions = search_batch(shown(samples, i), search)[0].regions

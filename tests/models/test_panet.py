@@ -7,7 +7,8 @@ from torch import nn
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.backbones.pafpn import PAFPN, PLAIN, BottomUp
-from eachmask.models.instance.panet import AdaptivePooling, Config, FusedMaskHead, panet_lite0_fpn
+from eachmask.models.instance.mask_rcnn import MaskHeadConfig
+from eachmask.models.instance.panet import AdaptivePooling, FusedMaskHead, panet_lite0_fpn
 from eachmask.ops.roi import roi_align
 from eachmask.structures import ImageBatch
 
@@ -77,7 +78,7 @@ def test_every_level_is_pooled_from():
 @torch.inference_mode()
 def test_the_fully_connected_branch_adds_one_mask_to_every_class():
     torch.manual_seed(0)
-    head = FusedMaskHead(3, Config(mask_width=8)).eval()
+    head = FusedMaskHead(3, MaskHeadConfig(width=8)).eval()
     rois = torch.randn(2, 8, 14, 14)
     with_it = [head(rois, torch.full((2,), k)) for k in range(3)]
     head.branch[-1].weight.zero_()
@@ -90,4 +91,4 @@ def test_the_fully_connected_branch_adds_one_mask_to_every_class():
 
 def test_config_is_checked():
     with pytest.raises(ValueError, match="fused after a convolution"):
-        panet_lite0_fpn(box_convs=0)
+        panet_lite0_fpn(box_head={"convs": 0})

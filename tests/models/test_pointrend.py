@@ -6,13 +6,17 @@ import torch
 from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
+from eachmask.models.config import changed
 from eachmask.models.instance import pointrend
-from eachmask.models.instance.pointrend import (
-    Config,
-    PointHead,
+from eachmask.models.instance.implicit_pointrend import (
+    PerceptronConfig,
     PredictedPerceptron,
-    grid_points,
     implicit_pointrend_lite0_fpn,
+)
+from eachmask.models.instance.pointrend import (
+    PointHead,
+    PointHeadConfig,
+    grid_points,
     point_targets,
     pointrend_lite0_fpn,
     read_grid,
@@ -30,7 +34,7 @@ def scene() -> ImageBatch:
 
 def few(build=pointrend_lite0_fpn, **config):
     torch.manual_seed(0)
-    return build(num_classes=3, rpn_candidates=60, proposals=40, max_detections=12, **config).eval()
+    return build(num_classes=3, rpn={"pre_nms_top_n": 60, "post_nms_top_n": 40}, max_detections=12, **config).eval()
 
 
 def test_points_of_the_loss_are_undecided_where_the_sampled_value_is():
@@ -47,7 +51,7 @@ def test_points_of_the_loss_are_undecided_where_the_sampled_value_is():
 @pytest.mark.parametrize("build", [pointrend_lite0_fpn, implicit_pointrend_lite0_fpn])
 @torch.inference_mode()
 def test_subdivision_keeps_certain_cells_and_asks_the_others(build, monkeypatch):
-    model = few(build, mask_size=56, subdivision_points=49)
+    model = few(build, points={"mask_size": 56, "per_subdivision": 49})
     features = model(scene()).features
     boxes, labels = [torch.tensor([[4.0, 5, 60, 50], [10, 10, 40, 30]]), torch.zeros(0, 4)], torch.tensor([0, 2])
     asked = []
@@ -63,17 +67,17 @@ def test_subdivision_keeps_certain_cells_and_asks_the_others(build, monkeypatch)
     assert [p.shape[1] for p in asked] == [49, 49, 49, 49]  # 7 x 7 whole, then as many cells of 14, 28 and 56
     doubled = model.render(features, boxes, labels)
     assert torch.equal(mask, doubled)
-    monkeypatch.setattr(model, "config", Config(**(vars(model.config) | {"mask_size": 28})))
+    monkeypatch.setattr(model, "config", changed(model.config, {"points": {"mask_size": 28}}))
     before = F.interpolate(model.render(features, boxes, labels)[:, None], scale_factor=2, mode="bilinear")[:, 0]
-    changed = (mask != before).flatten(1)
+    differs = (mask != before).flatten(1)
     order = before.flatten(1).abs().argsort(dim=1)
-    kept = torch.ones_like(changed).scatter(1, order[:, :49], False)
-    assert not (changed & kept).any() and changed.sum() > 80
+    kept = torch.ones_like(differs).scatter(1, order[:, :49], False)
+    assert not (differs & kept).any() and differs.sum() > 80
 
 
 @torch.inference_mode()
 def test_a_grid_that_is_asked_whole_makes_coarser_ones_needless():
-    model = few(mask_size=28, subdivision_points=28 * 28)
+    model = few(points={"mask_size": 28, "per_subdivision": 28 * 28})
     features = model(scene()).features
     boxes, labels = [torch.zeros(0, 4), torch.tensor([[4.0, 5, 40, 50]])], torch.tensor([1])
     assert model.first_side() == 28
@@ -85,17 +89,17 @@ def test_a_grid_that_is_asked_whole_makes_coarser_ones_needless():
 
 @torch.inference_mode()
 def test_groups_of_regions_change_nothing(monkeypatch):
-    model = few(mask_size=28, subdivision_points=49)
+    model = few(points={"mask_size": 28, "per_subdivision": 49})
     raw = model(scene())
     together = model.decode(raw, DecodeOptions(score_threshold=0.01))
-    monkeypatch.setattr(pointrend, "ROIS_AT_ONCE", 5)
+    monkeypatch.setattr(pointrend, "ROI_CHUNK_SIZE", 5)
     for one, other in zip(model.decode(raw, DecodeOptions(score_threshold=0.01)), together, strict=True):
         assert len(one) == 12 and torch.allclose(one.masks.probabilities, other.masks.probabilities, atol=1e-3)
 
 
 def test_the_point_head_gives_the_logit_of_one_class():
     torch.manual_seed(0)
-    head = PointHead(8, 5, Config(point_width=16))
+    head = PointHead(8, 5, PointHeadConfig(width=16))
     torch.nn.init.normal_(head.classes.weight)
     fine, coarse, labels = torch.randn(6, 8, 9), torch.randn(6, 5, 9), torch.tensor([0, 4, 2, 2, 1, 3])
     every = head.classes(head.hidden(fine, coarse))
@@ -104,7 +108,7 @@ def test_the_point_head_gives_the_logit_of_one_class():
 
 def test_a_predicted_perceptron_is_a_perceptron():
     torch.manual_seed(0)
-    head = PredictedPerceptron(8, Config(point_width=6, point_layers=2, position_channels=4))
+    head = PredictedPerceptron(8, PerceptronConfig(width=6, layers=2, position_channels=4))
     layers = [torch.nn.Linear(12, 6), torch.nn.Linear(6, 6), torch.nn.Linear(6, 1)]
     weights = [layer.weight.flatten() for layer in layers] + [layer.bias for layer in layers]
     parameters = torch.cat(weights)[None]

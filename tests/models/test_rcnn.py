@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eachmask import models
-from eachmask.models.detection.fast_rcnn import Config, draw, sample_boxes
+from eachmask.models.detection.fast_rcnn import SamplingConfig, sample_boxes, sample_proposals
 from eachmask.models.detection.rcnn import fit_ridge, fit_svm, hinge_loss, svm_signs, warp
 from eachmask.structures import ImageBatch, Instances
 
@@ -19,20 +19,22 @@ def target(boxes: list[list[float]], labels: list[int]) -> Instances:
 # Fast R-CNN
 
 
-def test_draws_a_quarter_objects_and_the_harder_background_first():
+def test_samples_a_quarter_objects_and_the_harder_background_first():
     overlap = torch.tensor([[0.9] * 20 + [0.3] * 30 + [0.0] * 50])
-    config = Config(roi_batch=40)
-    chosen, matched = draw(overlap, torch.zeros(100, dtype=torch.bool), config)
+    config = SamplingConfig(batch_size=40)
+    chosen, matched = sample_proposals(overlap, torch.zeros(100, dtype=torch.bool), config)
     assert (chosen[matched >= 0] < 20).all() and int((matched >= 0).sum()) == 10
     assert ((chosen[matched < 0] >= 20) & (chosen[matched < 0] < 50)).all() and len(chosen) == 40
     crowd = torch.arange(100) >= 25  # most of the background lies in a crowd
-    chosen, matched = draw(overlap, crowd, config)
+    chosen, matched = sample_proposals(overlap, crowd, config)
     assert sorted(chosen[matched < 0].tolist()) == [20, 21, 22, 23, 24]
 
 
 def test_sampled_proposals_carry_their_objects():
     boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 80, 80], [0, 0, 12, 10]])
-    sampled = sample_boxes(boxes, target([[0, 0, 10, 10], [60, 60, 60, 60]], [1, 0]), 2, Config(roi_positive=1.0))
+    sampled = sample_boxes(
+        boxes, target([[0, 0, 10, 10], [60, 60, 60, 60]], [1, 0]), 2, SamplingConfig(positive_fraction=1.0)
+    )
     label = {tuple(b): k for b, k in zip(sampled.boxes.tolist(), sampled.labels.tolist(), strict=True)}
     assert label == {(0, 0, 10, 10): 1, (0, 0, 12, 10): 1, (50, 50, 80, 80): 2}
     assert (sampled.matched_boxes[sampled.labels == 1] == torch.tensor([0.0, 0, 10, 10])).all()
@@ -78,7 +80,7 @@ def test_hard_negatives_are_mined():
     x = np.concatenate([rng.normal(3, 0.3, (5, 2)), rng.normal(-3, 1, (3000, 2)), [[1.5, 1.5]] * 3])
     y = np.array([1.0] * 5 + [-1] * 3003)
     weight, bias = fit_svm(x, y, 1.0)
-    assert ((x @ weight + bias > 0) == (y > 0)).all(), "three rare negatives count although few are drawn at first"
+    assert ((x @ weight + bias > 0) == (y > 0)).all(), "three rare negatives count although few are taken at first"
 
 
 def test_ridge_regression():
@@ -94,7 +96,7 @@ def test_ridge_regression():
 def test_stages_two_and_three_of_the_paper():
     """With an untrained network's features: three colored squares are told apart by what was fitted."""
     torch.manual_seed(0)
-    model = models.rcnn_lite0(num_classes=3, ridge=1.0, svm_cost=1.0).eval()
+    model = models.rcnn_lite0(num_classes=3, regressor={"ridge": 1.0}, svm={"cost": 1.0}).eval()
     image = torch.zeros(3, 64, 128) + 0.05 * torch.randn(3, 64, 128)
     boxes = [[8.0 + 40 * k, 16, 36 + 40 * k, 48] for k in range(3)]
     for k, (x1, y1, x2, y2) in enumerate(boxes):

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from eachmask.models.config import merged
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 from eachmask.weights.renaming import fill
 
@@ -157,20 +158,26 @@ def in_strides(raw: Any) -> list[Tensor]:
 def all_sampled(fixture: Any) -> dict[str, Any]:
     """Settings with which we learn from every anchor and proposal, as the recorded samplers did."""
     every = re.search(r"(?:RPN losses /|RPN\.BATCH_SIZE_PER_IMAGE =) (\d+)", fixture.manifest["loss_note"])
-    return {"rpn_batch": int(every[1]) if every else 10**7, "roi_batch": 10**7, "roi_positive": 1.0}
+    return {
+        "rpn": {"batch_size": int(every[1]) if every else 10**7},
+        "roi": {"batch_size": 10**7, "positive_fraction": 1.0},
+    }
 
 
 def two_stage_settings(fixture: Any) -> dict[str, Any]:
     """What MMDetection and Detectron2 say of both stages, in our words."""
     said = fixture.manifest["config"]
-    return all_sampled(fixture) | {
+    proposing = {
+        "nms_threshold": said["rpn_nms"],
+        "pre_nms_top_n": said.get("nms_pre", said.get("rpn_pre")),
+        "post_nms_top_n": said.get("rpn_max", said.get("rpn_post")),
+    }
+    limits = {
         "score_threshold": said["score_thr"],
         "nms_threshold": said["nms"],
         "max_detections": said["max_per_img"],
-        "rpn_nms": said["rpn_nms"],
-        "rpn_candidates": said.get("nms_pre", said.get("rpn_pre")),
-        "proposals": said.get("rpn_max", said.get("rpn_post")),
     }
+    return merged(all_sampled(fixture), {"rpn": proposing} | limits)
 
 
 def losses_on_recorded_proposals(ran: Ran) -> dict[str, Tensor]:

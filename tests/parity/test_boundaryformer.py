@@ -26,17 +26,17 @@ from eachmask.weights.from_detectron2.boundaryformer import convert
 def ran(request: pytest.FixtureRequest) -> Ran:
     fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
-    config = {
+    head = {
         "first_points": said["base_points"],
         "num_points": said["num_points"],
         "attention_heads": said["heads"],
         "samples": said["dec_points"],
         "feedforward": said["feedforward"],
-        "polygon_levels": len(said["levels"]),
+        "levels": len(said["levels"]),
         "raster_size": said["raster_resolution"],
         "smoothness": said["inv_smoothness"],
     }
-    return run(fixture, boundaryformer_r50_fpn, convert, config | all_sampled(fixture))
+    return run(fixture, boundaryformer_r50_fpn, convert, {"polygon_head": head} | all_sampled(fixture))
 
 
 def test_pyramid(ran):

@@ -43,14 +43,15 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
     mmdet = project_of(fixture) == "mmdet"
-    config = {
+    points = {
         "mask_size": said["final_mask_size"],
-        "coarse_size": said["mask_size"] if mmdet else said["coarse_size"],
-        "subdivision_points": said["subdivision_num_points"],
-        "train_points": said["train_points"],
+        "per_subdivision": said["subdivision_num_points"],
+        "per_object": said["train_points"],
         "oversample": said["oversample_ratio"],
         "importance": said["importance_sample_ratio"],
-    } | two_stage_settings(fixture)
+    }
+    region_head = {"mask_size": said["mask_size"] if mmdet else said["coarse_size"]}
+    config = {"points": points, "region_head": region_head} | two_stage_settings(fixture)
     variant, converter = (pointrend_r50_fpn_mmdet, from_mmdet) if mmdet else (pointrend_r50_fpn, from_detectron2)
     return run(fixture, variant, converter.convert, config)
 
@@ -71,7 +72,7 @@ def test_coarse_and_point_heads(ran):
     coarse = model.represent(features, boxes)
     points = torch.from_numpy(np.random.RandomState(8).random_sample((len(boxes[0]), 64, 2)).astype(np.float32))
     fine, read = read_points(features, boxes, points), point_sample(coarse, points)
-    check_raw(ran.fixture, "mask_feats", read_grid(features, boxes, model.config.region_size))
+    check_raw(ran.fixture, "mask_feats", read_grid(features, boxes, model.config.region_head.grid_size))
     check_raw(ran.fixture, "coarse_mask", coarse)
     check_raw(ran.fixture, "point_fine_feats", fine)
     if "point_coarse_feats" in ran.fixture.manifest["raw"]:

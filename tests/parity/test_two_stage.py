@@ -71,7 +71,7 @@ def test_same_first_stage(ran):
     """Pyramid, proposal network and its proposals."""
     check_pyramid(ran.fixture, ran.raw.features.maps)
     check_levels(ran.fixture, rpn_cls=ran.raw.objectness, rpn_reg=ran.raw.deltas)
-    (ours,) = ran.model.propose(ran.raw, ran.model.config.rpn_candidates, ran.model.config.proposals)
+    (ours,) = ran.model.propose(ran.raw, ran.model.config.rpn.pre_nms_top_n, ran.model.config.rpn.post_nms_top_n)
     theirs = ran.array("aux/proposals")
     assert ours.shape == theirs.shape
     # Two of nearly the same score may have changed places.
@@ -83,11 +83,11 @@ def test_same_first_stage(ran):
 def test_same_heads(ran):
     fixture, model, raw = ran
     rois = [ran.array("aux/rois")]
-    check_raw(fixture, "roi_feats", model.pool(raw.features, rois, model.config.roi_size))
+    check_raw(fixture, "roi_feats", model.pool(raw.features, rois, model.config.box_head.roi_size))
     logits, deltas = model.run_box_head(raw.features, rois)
     check_raw(fixture, "roi_cls", logits)
     check_raw(fixture, "roi_reg", deltas.flatten(1))
-    pooled = model.pool(raw.features, rois, model.config.mask_roi_size)
+    pooled = model.pool(raw.features, rois, model.config.mask_head.roi_size)
     check_raw(fixture, "roi_mask", every_mask(model.mask_head, pooled))
 
 
@@ -96,7 +96,7 @@ def test_same_mask_scores(ran):
     fixture, model, raw = ran
     rois = [ran.array("aux/rois")]
     labels = torch.arange(len(rois[0])) % model.num_classes
-    pooled = model.pool(raw.features, rois, model.config.mask_roi_size)
+    pooled = model.pool(raw.features, rois, model.config.mask_head.roi_size)
     check_raw(fixture, "mask_iou", model.mask_iou_head(pooled, model.mask_head(pooled, labels)))
 
 
@@ -104,7 +104,7 @@ def test_same_mask_scores(ran):
 def test_same_heads_of_every_stage(ran):
     fixture, model, raw = ran
     rois = [ran.array("aux/rois")]
-    pooled = model.pool(raw.features, rois, model.config.mask_roi_size)
+    pooled = model.pool(raw.features, rois, model.config.mask_head.roi_size)
     for stage in range(len(model.box_heads)):
         logits, deltas = model.run_stage(stage, raw.features, rois)
         check_raw(fixture, f"roi_cls.s{stage}", logits)

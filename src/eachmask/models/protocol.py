@@ -133,6 +133,24 @@ class Detections(NamedTuple):
     outlines: tuple[Tensor, ...] | None = None  # (N, P, 2) vertices as (x, y), px
     keypoints: tuple[Tensor, ...] | None = None  # (N, P, 3) x, y in px and score
 
+    @classmethod
+    def of(cls, sizes: tuple[tuple[int, int], ...], kept: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Detections:
+        """From boxes, labels and scores of each image."""
+        boxes, labels, scores = zip(*kept, strict=True)
+        return cls(sizes, boxes, labels, scores)
+
+    def per_image(self, values: Tensor) -> tuple[Tensor, ...]:
+        """One value for each object of all images (R, ...) -> those of each image."""
+        return values.split([len(boxes) for boxes in self.boxes])
+
+    def take(self, order: Sequence[Tensor]) -> Detections:
+        """Of each image the objects with these numbers, in this order."""
+
+        def taken(column: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+            return None if column is None else tuple(x[index] for x, index in zip(column, order, strict=True))
+
+        return Detections(self.sizes, *(taken(column) for column in self[1:]))  # type: ignore[arg-type]
+
 
 class Detector(Network[RawT, Detections, Instances], Generic[RawT]):
     """A network whose results are objects in boxes, with masks that span their boxes, outlines or keypoints."""

@@ -85,14 +85,14 @@ def match_objects(
     high: float,
     low: float,
     *,
-    rescue: float | None = None,
+    allow_low_quality_matches: float | None = None,
     moves: bool = False,
     usable: Tensor | None = None,
 ) -> Tensor:
     """:func:`match` of boxes (P, 4) with an image's objects; boxes mostly inside a crowd are ignored.
 
     Args:
-        rescue: an object's best boxes stand for it from this IoU on; None leaves them where they are.
+        allow_low_quality_matches: an object's best boxes stand for it from this IoU on; None: only where they are good.
         moves: they then stand for this object even if they overlap another one more.
         usable: (P,) False for boxes that are ignored.
 
@@ -102,9 +102,10 @@ def match_objects(
     truth = target.boxes.to(boxes)
     single, crowd = learnable(target, boxes.device)
     iou = box_ops.iou(truth[single], boxes)
+    lowest = allow_low_quality_matches
     if usable is not None:
         iou = torch.where(usable, iou, -1.0)
-    matched = match(iou, high, low, rescue is not None, rescue or 0.0, moves)
+    matched = match(iou, high, low, lowest is not None, lowest or 0.0, moves)
     matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched) if len(single) else matched
     if len(crowd):
         covered = box_ops.coverage(boxes, truth[crowd]).max(dim=1).values > 0.5

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from eachmask.data.transforms.color import PhotoLight
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste
 from eachmask.metrics.coco_ap import coco_ap
+from eachmask.models.config import merged
 from eachmask.structures import Instances, UserError
 from eachmask.structures.keypoints import mirror_pairs
 from eachmask.training.pretrained import backbone_preprocess, choose_start
@@ -60,16 +62,22 @@ def auto_recipe(
     """
     build = models.variant(variant)
     chosen = choose_start(variant, start)
-    config = dict(chosen.config) | _config(variant, data)
     with torch.device("meta"):
-        model = build(num_classes=len(data.categories), **config)
+        model = build(num_classes=len(data.categories), **chosen.config)
+    config = merged(chosen.config, _config(variant, model, data))
     on_gpu, heavy = torch.cuda.is_available(), any(part in variant.split("_") for part in HEAVY)
     side = size or _side(data, 1024 if heavy and on_gpu else 800 if on_gpu else 384)
     base = chosen.preprocess or backbone_preprocess(model)
     batch = min(_power_of_two(len(data)), 16 if on_gpu else 4)
     steps = _steps(len(data), batch)
     whole = chosen.whole
-    kind = keypoint_scores if "keypoint" in variant else box_scores if is_scored_by_boxes(variant) else mask_scores
+    kind = (
+        keypoint_scores
+        if "keypoints" in getattr(model, "needs", ())
+        else box_scores
+        if is_scored_by_boxes(variant)
+        else mask_scores
+    )
     flip, about_flip = _flip(data)
     notes = [note for note in (chosen.note, about_flip) if note]
     notes.append(f"{len(data)} images: longer side {side} px, scored by {kind.__name__}.")
@@ -125,18 +133,18 @@ def is_scored_by_boxes(variant: str) -> bool:
     return models.VARIANTS[variant].startswith("detection.") or "keypoint" in variant
 
 
-def _config(variant: str, data: Samples) -> dict[str, int]:
+def _config(variant: str, model: Any, data: Samples) -> dict[str, Any]:
     """What a variant has to know of the data besides the number of classes.
 
     Raises:
         UserError: it is about keypoints, and the data have none.
     """
-    if "keypoint" not in variant:
+    if "keypoints" not in getattr(model, "needs", ()):
         return {}
     points = _targets(data, 0).keypoints
     if points is None:
         raise UserError(f"{variant} learns from keypoints, and the data have none: take a variant for boxes or masks")
-    return {"num_keypoints": int(points.shape[1])}
+    return {"keypoint_head": {"num_keypoints": int(points.shape[1])}}
 
 
 def _flip(data: Samples) -> tuple[Flip, str]:

@@ -64,7 +64,7 @@ def with_kinds(model: nn.Module, info: ModelInfo, data: Dataset) -> tuple[nn.Mod
     config = info.config | {"agnostic": True}
     try:
         again = models.variant(info.variant)(num_classes=len(categories), **config)
-    except TypeError:
+    except (TypeError, UserError):
         raise UserError(
             f"a {info.variant} of one class cannot leave classes to the names, as FCOS and what stands on it can: "
             "train it on the supercategories"

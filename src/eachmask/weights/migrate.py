@@ -1,15 +1,20 @@
 """Model files of earlier versions, in today's words.
 
-A header says in ``format`` which version wrote it; without one it is 1. What has changed its name since then is
-renamed here, in the header and in the names of the weights, so that every model that was ever trained still loads.
+A header says in ``format`` which version wrote it; without one it is 1. What has changed its name or place since then
+is renamed here, in the header and in the names of the weights, so that every model that was ever trained still loads:
+format 2 has other words, format 3 nests the settings of two-stage models by the part that they are about.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-FORMAT = 2
+from eachmask.models import VARIANTS
+from eachmask.weights.format_2 import PLACES
+
+FORMAT = 3
 """Written into new headers."""
 
 _CONFIG = {
@@ -18,21 +23,24 @@ _CONFIG = {
     "one_label": "class_agnostic_nms",
     "roi_sampling": "sampling_ratio",
 }
-"""Settings of variants: name in format 1 -> today's."""
-_WEIGHTS = ((r"(^|\.)body\.", r"\1backbone."), (r"(^|\.)shifts\.", r"\1deltas."), (r"^namer\.", "crop_classifier."))
-"""Names of weights: pattern in format 1 -> today's."""
+"""Settings of variants: name in format 1 -> in format 2."""
+_WEIGHTS = (
+    (r"(^|\.)body\.", r"\1backbone."),
+    (r"(^|\.)shifts\.", r"\1deltas."),
+    (r"^namer\.", "crop_classifier."),
+    (r"^refinement\.draw\.", "refinement.predict."),
+)
+"""Names of weights: pattern in earlier formats -> today's."""
 
 
 def migrated_header(values: dict[str, Any]) -> dict[str, Any]:
     """A header of any format -> one of today's."""
     values = values | {"categories": [_category(row) for row in values.get("categories", ())]}
-    if values.get("format", 1) >= FORMAT:
-        return values
-    values = {"license" if key == "licence" else key: value for key, value in values.items()}
-    values["config"] = {_CONFIG.get(key, key): value for key, value in values.get("config", {}).items()}
-    naming = values.pop("naming", None)
-    if naming is not None:
-        values["crop_classifier"] = {"backbone" if key == "body" else key: value for key, value in naming.items()}
+    version = values.get("format", 1)
+    if version < 2:
+        values = _in_words_of_2(values)
+    if version < 3:
+        values = values | {"config": nested(values.get("variant", ""), values.get("config", {}))}
     return values
 
 
@@ -45,3 +53,29 @@ def migrated_weight(name: str) -> str:
     for pattern, new in _WEIGHTS:
         name = re.sub(pattern, new, name)
     return name
+
+
+def nested(variant: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a variant that are all on one level (format 2) -> by the part that they are about.
+
+    >>> nested("mask_rcnn_r50_fpn", {"rpn_high": 0.8, "mask_width": 128, "max_detections": 50})
+    {'rpn': {'fg_iou': 0.8}, 'mask_head': {'width': 128}, 'max_detections': 50}
+    """
+    places = PLACES.get(VARIANTS.get(variant, ""), {})
+    result: dict[str, Any] = {}
+    for name, value in config.items():
+        place = places.get(name, name)
+        if not place:
+            continue
+        part, _, leaf = place.rpartition(".")
+        (result.setdefault(part, {}) if part else result)[leaf] = value
+    return result
+
+
+def _in_words_of_2(values: dict[str, Any]) -> dict[str, Any]:
+    values = {"license" if key == "licence" else key: value for key, value in values.items()}
+    values["config"] = {_CONFIG.get(key, key): value for key, value in values.get("config", {}).items()}
+    naming = values.pop("naming", None)
+    if naming is not None:
+        values["crop_classifier"] = {"backbone" if key == "body" else key: value for key, value in naming.items()}
+    return values

@@ -1,4 +1,4 @@
-"""Faster R-CNN: a network that proposes boxes, and a head that names and mends them.
+"""Faster R-CNN: a network that proposes boxes, and a head that names and refines them.
 
 Ren, He, Girshick, Sun: "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", NeurIPS 2015,
 arXiv 1506.01497; on a feature pyramid as in Lin et al., arXiv 1612.03144; the ``_v2`` variants follow Li et al.,
@@ -19,9 +19,9 @@ Shapes: B images, P proposals of one image, R RoIs of all images, K classes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,49 +30,67 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.backbones.networks import ResNet, Swin, Timm
-from eachmask.models.detection import rpn
-from eachmask.models.detection.fast_rcnn import Sampled, box_losses, select
-from eachmask.models.detection.rpn import RPN, Raw
+from eachmask.models.config import changed
+from eachmask.models.detection.conventions import MMDET, TORCHVISION, Conventions
+from eachmask.models.detection.fast_rcnn import Sampled, box_losses, keep_best
+from eachmask.models.detection.rpn import RPN, Raw, RPNConfig
+from eachmask.models.protocol import Detections, Detector
 from eachmask.ops.match import learnable, match_objects, sample
 from eachmask.ops.roi import roi_align, roi_pool
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.tasks.boxes import BOXES
+
+if TYPE_CHECKING:
+    from eachmask.models.detection.faster_rcnn_c4 import C4
+    from eachmask.structures.spatial import Spatial
 
 
 @dataclass(frozen=True)
-class Config(rpn.Config):
+class RoIConfig:
+    """How proposals are learnt from and cut out of the features."""
+
+    levels: int = 4
+    """So many of the finest levels are pooled from."""
+    pooling: Literal["align", "pool"] = "align"
+    """RoIAlign, or RoIPool with its two roundings, in all heads: the ablation of Mask R-CNN's table 2, e.g.
+    ``mask_rcnn_r50_fpn(num_classes=3, roi={"pooling": "pool"})``."""
+    fg_iou: float = 0.5
+    """A proposal with this IoU to an object is taken for it."""
+    allow_low_quality_matches: bool = False
+    """An object's best proposal, if above ``fg_iou``, stands for it whatever else it overlaps (MMDetection)."""
+    batch_size: int = 512
+    """Proposals per image in the loss ..."""
+    positive_fraction: float = 0.25
+    """... and the largest share of objects among them."""
+    jitter: float = 0.0
+    """When training, each proposal moves by up to this share of its sides, which also change by up to that share."""
+
+
+@dataclass(frozen=True)
+class BoxHeadConfig:
+    """What stands on each proposal."""
+
+    roi_size: int = 7
+    """Side of the pooled grid."""
+    convs: int = 0
+    """3 x 3 convolutions before the fully connected layers."""
+    layers: int = 2
+    width: int = 1024
+    weights: box_ops.Weights = (10.0, 10.0, 5.0, 5.0)
+    """Factors of the deltas of x, y, width and height."""
+    class_agnostic: bool = False
+    """One box for all classes instead of one for each."""
+
+
+@dataclass(frozen=True)
+class Config:
     """What a variant may change of both stages. Defaults are those of the papers, as torchvision has them."""
 
-    roi_levels: int = 4
-    """So many of the finest levels are pooled from."""
-    roi_size: int = 7
-    roi_pooling: Literal["align", "pool"] = "align"
-    """RoIAlign, or RoIPool with its two roundings, in all heads: the ablation of Mask R-CNN's table 2."""
-    sampling_ratio: int = 2
-    """RoIAlign's points per bin and side; 0 takes as many as the bin has pixels."""
-    roi_aligned: bool = False
-    """RoIAlign with pixel centers at .5, as Detectron2 corrected it."""
-    proposal_jitter: float = 0.0
-    """When training, each proposal moves by up to this share of its sides, which also change by up to that share."""
-    roi_iou: float = 0.5
-    """A proposal with this IoU to an object is taken for it."""
-    roi_rescue: bool = False
-    """An object's best proposal, if above ``roi_iou``, stands for it whatever else it overlaps (MMDetection)."""
-    roi_batch: int = 512
-    """Proposals per image in the loss ..."""
-    roi_positive: float = 0.25
-    """... and the largest share of objects among them."""
-    box_convs: int = 0
-    """3 x 3 convolutions of the box head, before its fully connected layers."""
-    box_layers: int = 2
-    box_width: int = 1024
-    box_weights: box_ops.Weights = (10.0, 10.0, 5.0, 5.0)
-    box_agnostic: bool = False
-    """One box for all classes instead of one for each."""
-    smooth_l1_beta: float = 1 / 9
-    """Where smooth L1 turns from a parabola to a line; 0 is L1."""
-    min_side: float = 1e-2
-    """Detections narrower than this, px, are dropped."""
+    rpn: RPNConfig = RPNConfig()
+    roi: RoIConfig = RoIConfig()
+    box_head: BoxHeadConfig = BoxHeadConfig()
+    conventions: Conventions = TORCHVISION
     class_agnostic_nms: bool = False
     """Each box gets its likeliest class alone and the score that it is anything at all (1 - background), and boxes of
     different classes suppress one another: for data too small to tell classes apart as well as objects."""
@@ -89,11 +107,11 @@ class Config(rpn.Config):
 class BoxHead(nn.Module):
     """From pooled RoIs to one vector each: convolutions (v2), then fully connected layers (v1 and v2)."""
 
-    def __init__(self, channels: int, config: Config) -> None:
+    def __init__(self, channels: int, config: BoxHeadConfig) -> None:
         super().__init__()
-        self.convs = nn.Sequential(*(_conv_norm_relu(channels, channels) for _ in range(config.box_convs)))
+        self.convs = nn.Sequential(*(_conv_norm_relu(channels, channels) for _ in range(config.convs)))
         self.roi_size = config.roi_size
-        widths = [channels * config.roi_size**2, *[config.box_width] * config.box_layers]
+        widths = [channels * config.roi_size**2, *[config.width] * config.layers]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.out_features = widths[-1]
         self.channels_last = False
@@ -134,25 +152,32 @@ class BoxPredictor(nn.Module):
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class FasterRCNN(nn.Module):
-    """Two-stage detection with three verbs; masks and keypoints are added by subclasses' heads.
+class FasterRCNN(Detector[Raw]):
+    """Two-stage detection; masks and keypoints are added by subclasses' heads.
 
     Args:
         backbone: gives Features of equal channels on every level, see :class:`~eachmask.backbones.fpn.FPN`.
         num_classes: K, without background.
     """
 
-    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
+    task = BOXES
+
+    def __init__(self, backbone: FPN | C4, num_classes: int, config: Config | None = None) -> None:
         super().__init__()
         self.config = config = config or Config()
         self.num_classes = num_classes
         self.backbone = backbone
         channels = backbone.channels[0]
-        self.rpn = RPN(channels, len(backbone.strides), config)
-        self.box_head = BoxHead(channels, config)
-        self.box_predictor = BoxPredictor(self.box_head.out_features, num_classes, config.box_agnostic)
+        self.rpn = RPN(channels, len(backbone.strides), config.rpn, config.conventions)
+        self.build_box_head(channels)
 
-    def forward(self, images: ImageBatch) -> Raw:
+    def build_box_head(self, channels: int) -> None:
+        """What gives proposals a class and a box; cascades have several."""
+        head = self.config.box_head
+        self.box_head = BoxHead(channels, head)
+        self.box_predictor = BoxPredictor(self.box_head.out_features, self.num_classes, head.class_agnostic)
+
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> the pyramid, and the proposal network's answer on it."""
         features = self.backbone(images.tensor)
         objectness, deltas = zip(*(self.rpn(level) for level in features.maps), strict=True)
@@ -167,7 +192,8 @@ class FasterRCNN(nn.Module):
         """
         losses = self.rpn.losses(raw, targets)
         with torch.no_grad():
-            proposals = self.propose(raw, self.config.rpn_candidates_training, self.config.proposals_training)
+            c = self.config.rpn
+            proposals = self.propose(raw, c.pre_nms_top_n_training, c.post_nms_top_n_training)
             sampled = [
                 self.sample_proposals(self._jittered(boxes, size), target)
                 for boxes, size, target in zip(proposals, raw.sizes, targets, strict=True)
@@ -178,97 +204,116 @@ class FasterRCNN(nn.Module):
         """Losses of what stands on the proposals; subclasses add theirs."""
         logits, deltas = self.run_box_head(raw.features, [s.boxes for s in sampled])
         labels = torch.cat([s.labels for s in sampled])
-        wanted = torch.cat([self._box_targets(s) for s in sampled])
-        return box_losses(logits, deltas, labels, wanted, self.config.smooth_l1_beta)
+        return box_losses(logits, deltas, labels, self.gt_deltas(sampled), self.config.conventions.smooth_l1_beta)
 
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
         """Proposals through the box head, suppression per class; the best first."""
-        boxes = self.propose(raw, self.config.rpn_candidates, self.config.proposals)
-        results = [
-            select(
-                mended, probabilities, size, self.limits(options), self.config.min_side, self.config.class_agnostic_nms
-            )
-            for (mended, probabilities), size in zip(self.judge(raw, boxes), raw.sizes, strict=True)
+        c = self.config
+        boxes = self.propose(raw, c.rpn.pre_nms_top_n, c.rpn.post_nms_top_n)
+        kept = [
+            keep_best(refined, probabilities, self.limits(options), c.conventions.min_side, c.class_agnostic_nms)
+            for refined, probabilities in self.second_stage(raw, boxes)
         ]
-        return self.decode_heads(raw, results, options)
+        return self.select_heads(raw, Detections.of(raw.sizes, kept), options)
 
-    def judge(self, raw: Raw, boxes: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """What the second stage makes of proposals (P, 4): boxes (P, K or 1, 4) within the image, scores (P, K)."""
-        logits, deltas = self.run_box_head(raw.features, boxes)
+    def second_stage(self, raw: Raw, boxes: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """What the box head makes of proposals (P, 4): boxes (P, K or 1, 4) within the image, scores (P, K)."""
+        return self.refined_all(raw, boxes, *self.run_box_head(raw.features, boxes))
+
+    def refined_all(self, raw: Raw, boxes: list[Tensor], logits: Tensor, deltas: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each image's proposals moved by their deltas (R, K or 1, 4), and the classes' probabilities (P, K)."""
         counts = [len(b) for b in boxes]
+        columns = zip(boxes, logits.split(counts), deltas.split(counts), raw.sizes, strict=True)
         results = []
-        for image_boxes, image_logits, image_shifts, size in zip(
-            boxes, logits.split(counts), deltas.split(counts), raw.sizes, strict=True
-        ):
-            mended = self.shifted(image_boxes[:, None], image_shifts.float(), self.config.box_weights)
-            results.append((box_ops.clip(mended, size), image_logits.float().softmax(dim=-1)[:, :-1]))
+        for image_boxes, image_logits, image_deltas, size in columns:
+            refined = self.moved(image_boxes[:, None], image_deltas.float(), self.config.box_head.weights)
+            results.append((box_ops.clip(refined, size), image_logits.float().softmax(dim=-1)[:, :-1]))
         return results
 
-    def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
+    def select_heads(self, raw: Raw, found: Detections, options: DecodeOptions) -> Detections:
         """What subclasses add to the kept boxes."""
-        return instances
+        return found
 
     def limits(self, options: DecodeOptions) -> tuple[float, float, int]:
-        """Score threshold, NMS threshold and largest number of what :meth:`decode_heads` is given."""
+        """Score threshold, NMS threshold and largest number of what :meth:`select_heads` is given."""
         return options.limits(self.config)
 
-    def shifted(self, boxes: Tensor, deltas: Tensor, weights: box_ops.Weights) -> Tensor:
+    def moved(self, boxes: Tensor, deltas: Tensor, weights: box_ops.Weights) -> Tensor:
         """Boxes (..., 4) moved and scaled by what a head said of them; not clipped."""
-        return box_ops.decode(deltas, boxes, weights, self.config.symmetric_clip)
+        return box_ops.decode(deltas, boxes, weights, self.config.conventions.symmetric_clip)
 
     # Proposals and regions
 
-    def propose(self, raw: Raw, candidates: int, keep: int) -> list[Tensor]:
+    def propose(self, raw: Raw, pre_nms_top_n: int, post_nms_top_n: int) -> list[Tensor]:
         """The first stage's boxes (P, 4) of each image, see :meth:`RPN.propose`; nothing is learnt through them."""
-        return [boxes.detach() for boxes in self.rpn.propose(raw, candidates, keep)]
+        return [boxes.detach() for boxes in self.rpn.propose(raw, pre_nms_top_n, post_nms_top_n)]
 
     def sample_proposals(
-        self, proposals: Tensor, target: Instances, iou: float | None = None, with_truth: bool = True
+        self, proposals: Tensor, target: Instances, iou: float | None = None, with_gt: bool = True
     ) -> Sampled:
-        """Proposals and true boxes -> a balanced set with labels (background = K).
+        """Proposals and the objects' own boxes -> a balanced set with labels (background = K).
 
         Args:
             iou: from here on a proposal stands for an object; the model's own by default.
-            with_truth: the true boxes are proposals too.
+            with_gt: the objects' own boxes are proposals too.
         """
-        c = self.config
-        iou = c.roi_iou if iou is None else iou
-        truth = target.boxes.to(proposals)
-        matched = match_objects(proposals, target, iou, iou, rescue=iou if c.roi_rescue else None, moves=c.rescue_moves)
+        c = self.config.roi
+        matched = self.match_proposals(proposals, target, c.fg_iou if iou is None else iou)
         boxes = proposals
-        if with_truth:
-            own = learnable(target, truth.device)[0]
-            boxes, matched = torch.cat([proposals, truth[own]]), torch.cat([matched, own])
-        positive, negative = sample(matched, c.roi_batch, c.roi_positive)
+        if with_gt:
+            own = learnable(target, proposals.device)[0]
+            boxes, matched = torch.cat([proposals, target.boxes.to(proposals)[own]]), torch.cat([matched, own])
+        positive, negative = sample(matched, c.batch_size, c.positive_fraction)
         chosen = torch.nonzero(positive | negative).squeeze(1)
-        matched = matched[chosen]
+        sampled = self.with_labels(boxes[chosen], matched[chosen], target)
+        return sampled._replace(is_gt=chosen >= len(proposals))
+
+    def match_proposals(self, proposals: Tensor, target: Instances, iou: float) -> Tensor:
+        """The object that each proposal (P, 4) stands for, UNMATCHED or IGNORED: (P,)."""
+        lowest = iou if self.config.roi.allow_low_quality_matches else None
+        moves = self.config.conventions.low_quality_moves
+        return match_objects(proposals, target, iou, iou, allow_low_quality_matches=lowest, moves=moves)
+
+    def with_labels(self, boxes: Tensor, matched: Tensor, target: Instances) -> Sampled:
+        """Boxes (S, 4) with the label and box of the object (S,) that each stands for, negative for background."""
+        positive = matched >= 0
         labels = torch.full_like(matched, self.num_classes)
-        assert target.labels is not None
-        labels[matched >= 0] = target.labels.to(labels.device)[matched[matched >= 0]]
-        matched_boxes = truth[matched.clamp(min=0)] if len(truth) else boxes[chosen]
-        return Sampled(boxes[chosen], labels, matched, matched_boxes, chosen >= len(proposals))
+        labels[positive] = target.labels.to(labels.device)[matched[positive]]
+        gt_boxes = target.boxes.to(boxes)
+        return Sampled(boxes, labels, matched, gt_boxes[matched.clamp(min=0)] if len(gt_boxes) else boxes)
 
     def run_box_head(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """RoIs of all images in one go -> (R, K + 1) logits, (R, K or 1, 4) deltas."""
-        return self.box_predictor(self.box_head(self.pool(features, boxes, self.config.roi_size)))
+        rois = self.pool(features, boxes, self.config.box_head.roi_size)
+        result: tuple[Tensor, Tensor] = self.box_predictor(self.box_head(rois))
+        return result
 
     def pool(self, features: Features, boxes: list[Tensor], size: int) -> Tensor:
-        """RoIAlign (or RoIPool) from the level that fits each box: (R, C, size, size), in the features' type.
+        """RoIAlign (or RoIPool) from the level that fits each box: (R, C, size, size), in the features' type."""
+        levels = self.config.roi.levels
+        return self.pool_levels(features.maps[:levels], features.strides[:levels], boxes, size)
+
+    def pool_levels(self, maps: Sequence[Tensor], strides: Sequence[int], boxes: list[Tensor], size: int) -> Tensor:
+        """As :meth:`pool`, from these levels.
 
         Cut in float32: in bfloat16 a corner at 800 px would be off by up to two pixels.
         """
-        c = self.config
-        maps = [level.float() for level in features.maps[: c.roi_levels]]
-        strides = features.strides[: c.roi_levels]
-        if c.roi_pooling == "pool":
-            rois = roi_pool(maps, boxes, size, strides)
+        c = self.config.conventions
+        levels = [level.float() for level in maps]
+        if self.config.roi.pooling == "pool":
+            rois = roi_pool(levels, boxes, size, strides)
         else:
-            rois = roi_align(maps, boxes, size, strides, c.sampling_ratio, c.roi_aligned)
-        return rois.to(features.maps[0].dtype)
+            rois = roi_align(levels, boxes, size, strides, c.sampling_ratio, c.roi_aligned)
+        return rois.to(maps[0].dtype)
+
+    def gt_deltas(self, sampled: list[Sampled]) -> Tensor:
+        """From the sampled boxes of all images to their objects' boxes: (R, 4)."""
+        weights = self.config.box_head.weights
+        return torch.cat([box_ops.encode(s.matched_boxes, s.boxes, weights) for s in sampled])
 
     def _jittered(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """Proposals (P, 4) moved and scaled at random, so that the heads see more than the same few boxes."""
-        share = self.config.proposal_jitter
+        share = self.config.roi.jitter
         if not share:
             return boxes
         x, y, w, h = box_ops.convert(boxes, "xyxy", "cxcywh").unbind(-1)
@@ -277,9 +322,6 @@ class FasterRCNN(nn.Module):
         clipped = box_ops.clip(box_ops.convert(moved, "cxcywh", "xyxy"), size)
         solid = (clipped[:, 2:] - clipped[:, :2] >= 1e-3).all(dim=1)
         return torch.where(solid[:, None], clipped, boxes)
-
-    def _box_targets(self, sampled: Sampled) -> Tensor:
-        return box_ops.encode(sampled.matched_boxes, sampled.boxes, self.config.box_weights)
 
 
 def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -290,16 +332,15 @@ def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
 
 # Variants -------------------------------------------------------------------------------------------------------------
 
-V2: dict[str, Any] = {"rpn_depth": 2, "box_convs": 4, "box_layers": 1}
-"""Changes of the second generation; its pyramid has batch normalization too."""
-
-_BOTH: dict[str, Any] = {"exact_anchors": True, "roi_aligned": True, "sampling_ratio": 0, "rpn_beta": 0.0,
-                         "smooth_l1_beta": 0.0, "proposals_training": 1000}  # fmt: skip
-DETECTRON2 = _BOTH | {"rpn_divisor": "batch", "min_side": 1e-6}
-"""What Detectron2's two-stage models do otherwise; their backbones are built with ``stride_first=True``."""
-MMDET = _BOTH | {"rpn_rescue": 0.3, "rescue_moves": True, "rpn_divisor": "counted", "symmetric_clip": True,
-                 "min_side": 0.0}  # fmt: skip
-"""What MMDetection's do otherwise."""
+V2_RPN, V2_BOX_HEAD = RPNConfig(depth=2), BoxHeadConfig(convs=4, layers=1)
+"""The second generation; its pyramid has batch normalization too."""
+SHORT_RPN = RPNConfig(post_nms_top_n_training=1000)
+"""Detectron2's and MMDetection's learn from fewer proposals than torchvision's."""
+LIGHT_RPN = RPNConfig(anchor_sizes=(16, 32, 64, 128, 256), pre_nms_top_n=500, post_nms_top_n=300)
+LIGHT_BOX_HEAD = BoxHeadConfig(width=256)
+"""For small networks on small images."""
+P3_RPN, P3_ROI = replace(LIGHT_RPN, anchor_sizes=(24, 48, 96, 192)), RoIConfig(levels=3)
+"""For small networks whose pyramid starts at stride 8."""
 
 
 def resnet_fpn(
@@ -312,23 +353,6 @@ def resnet_fpn(
     return FPN(ResNet(name, norm_eps, stride_first), Pyramid(norm=norm))
 
 
-def faster_rcnn_r50_fpn(num_classes: int = 80, **config: Any) -> FasterRCNN:
-    """ResNet-50: torchvision's ``fasterrcnn_resnet50_fpn``."""
-    chosen = Config(**config)
-    return FasterRCNN(resnet_fpn("resnet50", chosen.norm_eps), num_classes, chosen)
-
-
-def faster_rcnn_r50_fpn_v2(num_classes: int = 80, **config: Any) -> FasterRCNN:
-    """ResNet-50 with deeper heads, normalized: torchvision's ``fasterrcnn_resnet50_fpn_v2``."""
-    chosen = Config(**(V2 | config))
-    return FasterRCNN(resnet_fpn("resnet50", chosen.norm_eps, nn.BatchNorm2d), num_classes, chosen)
-
-
-LIGHT: dict[str, Any] = {"anchor_sizes": (16, 32, 64, 128, 256), "box_width": 256, "proposals": 300,
-                         "rpn_candidates": 500}  # fmt: skip
-"""For small networks on small images."""
-
-
 def light_fpn(name: str, first: int = 0) -> FPN:
     """A timm network with a pyramid of 128 channels, from stride 4 on (8 with ``first=1``)."""
     return FPN(Timm(name), Pyramid(channels=128, first=first))
@@ -339,16 +363,30 @@ def swin_fpn(name: str) -> FPN:
     return FPN(Swin(name))
 
 
+def faster_rcnn_r50_fpn(num_classes: int = 80, **config: Any) -> FasterRCNN:
+    """ResNet-50: torchvision's ``fasterrcnn_resnet50_fpn``."""
+    chosen = changed(Config(), config)
+    return FasterRCNN(resnet_fpn("resnet50", chosen.norm_eps), num_classes, chosen)
+
+
+def faster_rcnn_r50_fpn_v2(num_classes: int = 80, **config: Any) -> FasterRCNN:
+    """ResNet-50 with deeper heads, normalized: torchvision's ``fasterrcnn_resnet50_fpn_v2``."""
+    chosen = changed(Config(rpn=V2_RPN, box_head=V2_BOX_HEAD), config)
+    return FasterRCNN(resnet_fpn("resnet50", chosen.norm_eps, nn.BatchNorm2d), num_classes, chosen)
+
+
 def faster_rcnn_r50_fpn_mmdet(num_classes: int = 80, **config: Any) -> FasterRCNN:
     """ResNet-50: MMDetection's ``faster-rcnn_r50_fpn_1x_coco``."""
-    return faster_rcnn_r50_fpn(num_classes, **(MMDET | config))
+    chosen = changed(Config(rpn=SHORT_RPN, conventions=MMDET), config)
+    return FasterRCNN(resnet_fpn("resnet50", chosen.norm_eps), num_classes, chosen)
 
 
 def faster_rcnn_timm_fpn(num_classes: int = 80, backbone: str = "convnext_tiny", **config: Any) -> FasterRCNN:
     """Any network of timm's that lists its features, named by ``backbone``; full-size heads."""
-    return FasterRCNN(FPN(Timm(backbone)), num_classes, Config(**config))
+    return FasterRCNN(FPN(Timm(backbone)), num_classes, changed(Config(), config))
 
 
 def faster_rcnn_lite0_fpn(num_classes: int = 80, **config: Any) -> FasterRCNN:
-    """EfficientNet-Lite0, for processors without a GPU."""
-    return FasterRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, Config(**(LIGHT | config)))
+    """EfficientNet-Lite0, for CPUs."""
+    chosen = changed(Config(rpn=LIGHT_RPN, box_head=LIGHT_BOX_HEAD), config)
+    return FasterRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, chosen)

@@ -14,17 +14,22 @@ Shapes: B images, R RoIs of all images, K classes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.networks import ResNet
-from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.faster_rcnn import BoxPredictor, Config, FasterRCNN
+from eachmask.models.config import changed
+from eachmask.models.detection.conventions import DETECTRON2
+from eachmask.models.detection.faster_rcnn import LIGHT_RPN, BoxHeadConfig, BoxPredictor, Config, FasterRCNN
+from eachmask.models.detection.rpn import RPNConfig
 
-PAPER: dict[str, Any] = {"roi_size": 14, "box_layers": 0, "rpn_candidates": 6000, "rpn_candidates_training": 12000}
-"""Settings of the one-map models, as in Detectron2."""
+PAPER = Config(
+    rpn=RPNConfig(pre_nms_top_n=6000, pre_nms_top_n_training=12000), box_head=BoxHeadConfig(roi_size=14, layers=0)
+)
+"""The one-map models, as in Detectron2."""
 
 
 class C4(nn.Module):
@@ -49,16 +54,21 @@ class C4(nn.Module):
 
 
 class FasterRCNNC4(FasterRCNN):
-    """Faster R-CNN whose box head is the backbone's last stage; see there for the three verbs."""
+    """Faster R-CNN whose box head is the backbone's last stage."""
+
+    backbone: C4
 
     def __init__(self, backbone: C4, num_classes: int, config: Config | None = None) -> None:
-        super().__init__(backbone, num_classes, config or Config(**PAPER))  # type: ignore[arg-type]
-        del self.box_head  # nothing but the backbone's last stage stands before the predictor
-        self.box_predictor = BoxPredictor(backbone.backbone.channels[3], num_classes, self.config.box_agnostic)
+        super().__init__(backbone, num_classes, config or PAPER)
+
+    def build_box_head(self, channels: int) -> None:
+        """Nothing but the backbone's last stage stands before the predictor."""
+        c = self.config.box_head
+        self.box_predictor = BoxPredictor(self.backbone.backbone.channels[3], self.num_classes, c.class_agnostic)
 
     def run_box_head(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """RoIs of all images in one go -> (R, K + 1) logits, (R, K or 1, 4) deltas."""
-        rois = self.pool(features, boxes, self.config.roi_size)
+        rois = self.pool(features, boxes, self.config.box_head.roi_size)
         last: Any = self.backbone.backbone.layer4
         x = last(rois).mean(dim=(2, 3)) if len(rois) else rois.new_zeros(0, self.box_predictor.classes.in_features)
         result: tuple[Tensor, Tensor] = self.box_predictor(x)
@@ -70,12 +80,13 @@ class FasterRCNNC4(FasterRCNN):
 
 def faster_rcnn_r50_c4(num_classes: int = 80, **config: Any) -> FasterRCNNC4:
     """ResNet-50 that halves maps first, as in the paper: Detectron2's ``faster_rcnn_R_50_C4``."""
-    chosen = Config(**(faster_rcnn.DETECTRON2 | PAPER | {"proposals_training": 2000} | config))
+    chosen = changed(replace(PAPER, conventions=DETECTRON2), config)
     return FasterRCNNC4(C4(ResNet("resnet50", chosen.norm_eps, stride_first=True)), num_classes, chosen)
 
 
 def faster_rcnn_r18_c4(num_classes: int = 80, **config: Any) -> FasterRCNNC4:
     """ResNet-18, smaller regions and fewer of them."""
-    small = {"roi_size": 8, "anchor_sizes": faster_rcnn.LIGHT["anchor_sizes"], "proposals": 300}
-    chosen = Config(**(PAPER | small | config))
+    rpn = replace(PAPER.rpn, anchor_sizes=LIGHT_RPN.anchor_sizes, post_nms_top_n=300)
+    small = replace(PAPER, rpn=rpn, box_head=replace(PAPER.box_head, roi_size=8))
+    chosen = changed(small, config)
     return FasterRCNNC4(C4(ResNet("resnet18", chosen.norm_eps)), num_classes, chosen)

@@ -5,7 +5,7 @@ CVPR 2014, arXiv 1311.2524.
 
 The idea: selective search proposes boxes; each is cut out with some context, warped to the network's input size
 whatever its shape, and described by one vector of features. A linear support vector machine (SVM) per class scores the
-vector, and a linear regressor per class mends the box.
+vector, and a linear regressor per class refines the box.
 
 The paper trains in three stages: the network is fine-tuned as a classifier of crops, then the SVMs are fitted on its
 features with hard negatives, then the regressors by ridge regression. Here the ``losses`` do the three at once, the
@@ -21,9 +21,9 @@ Shapes: B images, P proposals of one image, R RoIs of all images, D numbers desc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,15 +33,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.backbones.networks import ResNet, Timm
-from eachmask.models.detection import fast_rcnn
-from eachmask.models.detection.fast_rcnn import sample_boxes, select
+from eachmask.models.config import changed
+from eachmask.models.detection.fast_rcnn import LIGHT_SEARCH, SamplingConfig, SearchConfig, keep_best, sample_boxes
+from eachmask.models.protocol import Detections, Detector
 from eachmask.ops.match import learnable
 from eachmask.ops.roi import roi_align
-from eachmask.ops.selective_search import Proposals, search_batch
+from eachmask.ops.selective_search import Proposals
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.tasks.boxes import BOXES
 
-CROPS_AT_ONCE = 64
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
+
+CROP_CHUNK_SIZE = 64
 """So many crops go through the network together when predicting."""
 LENGTH = 20.0
 """Of a description."""
@@ -51,7 +56,7 @@ SOLVER: dict[str, Any] = {"method": "L-BFGS-B", "jac": True, "options": {"maxite
 
 
 class Raw(NamedTuple):
-    """R-CNN shares nothing between proposals: what goes on is the pixels themselves."""
+    """R-CNN shares nothing between proposals: what it passes on is the pixels themselves."""
 
     pixels: Tensor  # (B, 3, H, W)
     proposals: tuple[Proposals, ...]  # of each image, boxes in px of the batch
@@ -59,28 +64,52 @@ class Raw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config(fast_rcnn.Config):
-    """Fast R-CNN's choices on proposals, with the values of the earlier paper, and R-CNN's own."""
+class CropConfig:
+    """How a proposal is cut out."""
 
-    crop_side: int = 227
+    side: int = 227
     """Of the warped crop, px."""
     context: int = 16
     """Pixels of it, on each side, that lie around the proposal (appendix A)."""
-    roi_low: float = 0.0
-    roi_batch: int = 128
-    svm_low: float = 0.3
+
+
+@dataclass(frozen=True)
+class SVMConfig:
+    """The support vector machines."""
+
+    bg_iou: float = 0.3
     """Less IoU than this to all objects of a class makes a negative example of it; what lies between this and an
     object's own box is not learnt from (appendix B)."""
-    svm_hard: int = 16
+    hard: int = 16
     """So many of the most wrongly scored negative examples of a batch are learnt from, per class."""
-    svm_cost: float = 1e-3
+    cost: float = 1e-3
     """C: what a violated margin costs beside half the squared length of the weights (``fit``)."""
     slope: float = 3.0
     """A margin m becomes the score sigmoid(slope * m)."""
-    box_iou: float = 0.6
-    """Proposals with this IoU to an object teach the regressor (appendix C)."""
+
+
+@dataclass(frozen=True)
+class RegressorConfig:
+    """The regressors of boxes."""
+
+    iou: float = 0.6
+    """Proposals with this IoU to an object teach them (appendix C)."""
     ridge: float = 1000.0
-    """Its regularization (``fit``)."""
+    """Their regularization (``fit``)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change."""
+
+    search: SearchConfig = SearchConfig()
+    sampling: SamplingConfig = SamplingConfig(bg_iou=0.0, batch_size=128)
+    crop: CropConfig = CropConfig()
+    svm: SVMConfig = SVMConfig()
+    regressor: RegressorConfig = RegressorConfig()
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.3
+    max_detections: int = 100
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -110,13 +139,15 @@ def describe(backbone: nn.Module, crops: Tensor) -> Tensor:
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class RCNN(nn.Module):
-    """Regions with CNN features, with three verbs.
+class RCNN(Detector[Raw]):
+    """Regions with CNN features.
 
     Args:
         backbone: gives Features; only the last map is looked at.
         num_classes: K, without background.
     """
+
+    task = BOXES
 
     def __init__(self, backbone: nn.Module, num_classes: int, config: Config | None = None) -> None:
         super().__init__()
@@ -132,9 +163,9 @@ class RCNN(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.svms.bias, -1.0)  # nothing is an object until it has been learnt
 
-    def forward(self, images: ImageBatch) -> Raw:
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> proposals; the network runs on crops, in the other two verbs."""
-        return Raw(images.tensor, tuple(search_batch(images, self.config.search)), images.sizes)
+        return Raw(images.tensor, self.config.search.run(images), images.sizes)
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """Log loss of the fine-tuning, hinge loss of the SVMs, squared error of the regressors.
@@ -144,38 +175,34 @@ class RCNN(nn.Module):
         """
         c = self.config
         with torch.no_grad():
-            sampled = [
-                sample_boxes(p.boxes, target, self.num_classes, c)
-                for p, target in zip(raw.proposals, targets, strict=True)
-            ]
-            signs = [svm_signs(s.boxes, t, self.num_classes, c.svm_low) for s, t in zip(sampled, targets, strict=True)]
+            columns = list(zip(raw.proposals, targets, strict=True))
+            sampled = [sample_boxes(p.boxes, target, self.num_classes, c.sampling) for p, target in columns]
         boxes = [s.boxes for s in sampled]
         if not sum(len(b) for b in boxes):  # all lie in crowds: look at one, learn nothing
             boxes = [raw.proposals[0].boxes[:1], *boxes[1:]]
-            features = self._crops_described(raw.pixels, boxes)
-            return {name: self._all_of(features) * 0 for name in ("class", "svm", "box")}
-        features = self._crops_described(raw.pixels, boxes)
-        labels = torch.cat([s.labels for s in sampled])
-        logits = self.classes(features)
+            nothing = self._sum_of_all(self._crops_described(raw.pixels, boxes)) * 0
+            return {name: nothing for name in ("class", "svm", "box")}
+        features, labels = self._crops_described(raw.pixels, boxes), torch.cat([s.labels for s in sampled])
         fixed = of_length(features.detach().float())
+        signs = [svm_signs(b, t, self.num_classes, c.svm.bg_iou) for b, t in zip(boxes, targets, strict=True)]
         matched = torch.cat([s.matched_boxes for s in sampled])
         return {
-            "class": F.cross_entropy(logits.float(), labels),
-            "svm": hinge_loss(self.svms(fixed), torch.cat(signs), c.svm_hard),
+            "class": F.cross_entropy(self.classes(features).float(), labels),
+            "svm": hinge_loss(self.svms(fixed), torch.cat(signs), c.svm.hard),
             "box": self._box_loss(fixed, torch.cat(boxes), matched, labels),
         }
 
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
-        """The SVMs' scores and the mended boxes of all proposals, suppression per class; the best first."""
-        results = []
+    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
+        """The SVMs' scores and the refined boxes of all proposals, suppression per class; the best first."""
+        kept = []
         for i, (proposals, size) in enumerate(zip(raw.proposals, raw.sizes, strict=True)):
-            parts = proposals.boxes.split(CROPS_AT_ONCE)
+            parts = proposals.boxes.split(CROP_CHUNK_SIZE)
             features = of_length(torch.cat([self._crops_described(raw.pixels[i : i + 1], [b]) for b in parts]).float())
             deltas = self.deltas(features).unflatten(1, (-1, 4)).float()
             moved = box_ops.clip(box_ops.decode(deltas, proposals.boxes[:, None], NO_WEIGHTS), size)
-            scores = (self.config.slope * self.svms(features).float()).sigmoid()
-            results.append(select(moved, scores, size, options.limits(self.config)))
-        return results
+            scores = (self.config.svm.slope * self.svms(features).float()).sigmoid()
+            kept.append(keep_best(moved, scores, options.limits(self.config)))
+        return Detections.of(raw.sizes, kept)
 
     @torch.no_grad()
     def fit(self, data: Iterable[tuple[ImageBatch, list[Instances]]]) -> None:
@@ -187,38 +214,41 @@ class RCNN(nn.Module):
         c = self.config
         rows: list[tuple[Tensor, ...]] = []
         for images, targets in data:
-            for i, (proposals, target) in enumerate(zip(search_batch(images, c.search), targets, strict=True)):
-                single, _ = learnable(target, images.tensor.device)
-                truth = target.boxes.to(proposals.boxes)
-                boxes = torch.cat([proposals.boxes, truth[single]])
-                crops = (self._crops_described(images.tensor[i : i + 1], [b]) for b in boxes.split(CROPS_AT_ONCE))
-                signs = svm_signs(boxes, target, self.num_classes, c.svm_low)
-                rows.append((of_length(torch.cat(list(crops)).float()), signs, *_regression(boxes, target, c.box_iou)))
-        features, signs, wanted, labels = (torch.cat(column).cpu().numpy() for column in zip(*rows, strict=True))
+            for i, (proposals, target) in enumerate(zip(c.search.run(images), targets, strict=True)):
+                rows.append(self._examples(images.tensor[i : i + 1], proposals.boxes, target))
+        features, signs, gt_deltas, labels = (torch.cat(column).cpu().numpy() for column in zip(*rows, strict=True))
         for k in range(self.num_classes):
             known = signs[:, k] != 0
-            weight, bias = fit_svm(features[known], signs[known, k], c.svm_cost)
+            weight, bias = fit_svm(features[known], signs[known, k], c.svm.cost)
             self.svms.weight[k], self.svms.bias[k] = self.svms.weight.new_tensor(weight), bias
-            weight, biases = fit_ridge(features[labels == k], wanted[labels == k], c.ridge)
+            weight, biases = fit_ridge(features[labels == k], gt_deltas[labels == k], c.regressor.ridge)
             self.deltas.weight[4 * k : 4 * k + 4] = self.deltas.weight.new_tensor(weight)
             self.deltas.bias[4 * k : 4 * k + 4] = self.deltas.bias.new_tensor(biases)
 
+    def _examples(self, pixels: Tensor, proposals: Tensor, target: Instances) -> tuple[Tensor, ...]:
+        """Of one image's proposals (P, 4) and objects: descriptions, signs, deltas to the object and its label."""
+        single, _ = learnable(target, pixels.device)
+        boxes = torch.cat([proposals, target.boxes.to(proposals)[single]])
+        crops = [self._crops_described(pixels, [b]) for b in boxes.split(CROP_CHUNK_SIZE)]
+        signs = svm_signs(boxes, target, self.num_classes, self.config.svm.bg_iou)
+        return of_length(torch.cat(crops).float()), signs, *_regression(boxes, target, self.config.regressor.iou)
+
     def _crops_described(self, pixels: Tensor, boxes: list[Tensor]) -> Tensor:
-        crops = warp(pixels.float(), boxes, self.config.crop_side, self.config.context)
+        crops = warp(pixels.float(), boxes, self.config.crop.side, self.config.crop.context)
         return describe(self.backbone["backbone"], crops.to(pixels.dtype))
 
     def _box_loss(self, features: Tensor, boxes: Tensor, matched: Tensor, labels: Tensor) -> Tensor:
         deltas = self.deltas(features).unflatten(1, (-1, 4)).float()
         near = torch.zeros_like(labels, dtype=torch.bool)
-        for first in range(0, len(boxes), CROPS_AT_ONCE):
-            part = slice(first, first + CROPS_AT_ONCE)
-            near[part] = box_ops.iou(boxes[part], matched[part]).diagonal() >= self.config.box_iou
+        for first in range(0, len(boxes), CROP_CHUNK_SIZE):
+            part = slice(first, first + CROP_CHUNK_SIZE)
+            near[part] = box_ops.iou(boxes[part], matched[part]).diagonal() >= self.config.regressor.iou
         rows = torch.nonzero(near & (labels < self.num_classes)).squeeze(1)
-        wanted = box_ops.encode(matched[rows], boxes[rows], NO_WEIGHTS)
-        error = (deltas[rows, labels[rows]] - wanted).pow(2).sum()
+        gt_deltas = box_ops.encode(matched[rows], boxes[rows], NO_WEIGHTS)
+        error = (deltas[rows, labels[rows]] - gt_deltas).pow(2).sum()
         return error / max(len(rows), 1)
 
-    def _all_of(self, features: Tensor) -> Tensor:
+    def _sum_of_all(self, features: Tensor) -> Tensor:
         return self.classes(features).sum() + self.svms(features).sum() + self.deltas(features).sum()
 
 
@@ -237,12 +267,11 @@ def svm_signs(boxes: Tensor, target: Instances, num_classes: int, low: float) ->
         boxes: (S, 4) px, among them the objects' own.
         low: IoU below which a box is far.
     """
-    assert target.labels is not None
-    truth = target.boxes.to(boxes)
+    gt_boxes = target.boxes.to(boxes)
     single, crowd = learnable(target, boxes.device)
-    in_crowd = (box_ops.coverage(boxes, truth[crowd]) > 0.5).any(dim=1)
+    in_crowd = (box_ops.coverage(boxes, gt_boxes[crowd]) > 0.5).any(dim=1)
     labels = target.labels.to(boxes.device)[single]
-    return signs_of(box_ops.iou(truth[single], boxes), labels, in_crowd, num_classes, low)
+    return signs_of(box_ops.iou(gt_boxes[single], boxes), labels, in_crowd, num_classes, low)
 
 
 def signs_of(overlap: Tensor, labels: Tensor, in_crowd: Tensor, num_classes: int, low: float) -> Tensor:
@@ -313,19 +342,19 @@ def _svm_objective(solution: Any, x: Any, y: Any, cost: float) -> tuple[float, A
 
 
 def fit_ridge(
-    features: NDArray[np.floating[Any]], wanted: NDArray[np.floating[Any]], ridge: float
+    features: NDArray[np.floating[Any]], gt_deltas: NDArray[np.floating[Any]], ridge: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Least squares with a penalty on the weights, not on the bias (appendix C, eq. 5).
 
     Args:
-        features: (N, D); wanted: (N, 4).
+        features: (N, D); gt_deltas: (N, 4).
 
     Returns:
         weights (4, D) and biases (4,); zeros where there is no example.
     """
     if not len(features):
-        return np.zeros((wanted.shape[1], features.shape[1])), np.zeros(wanted.shape[1])
-    x, t = features.astype(np.float64), wanted.astype(np.float64)
+        return np.zeros((gt_deltas.shape[1], features.shape[1])), np.zeros(gt_deltas.shape[1])
+    x, t = features.astype(np.float64), gt_deltas.astype(np.float64)
     x_mean, t_mean = x.mean(0), t.mean(0)
     x, t = x - x_mean, t - t_mean
     weight = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ t).T
@@ -334,32 +363,31 @@ def fit_ridge(
 
 def _regression(boxes: Tensor, target: Instances, near: float) -> tuple[Tensor, Tensor]:
     """For each box (P, 4) the deltas to its object and this object's label, -1 where none is near."""
-    assert target.labels is not None
-    truth, (single, _) = target.boxes.to(boxes), learnable(target, boxes.device)
+    gt_boxes, (single, _) = target.boxes.to(boxes), learnable(target, boxes.device)
     if not len(single):
         return torch.zeros_like(boxes), torch.full((len(boxes),), -1, device=boxes.device)
-    best, index = box_ops.iou(boxes, truth[single]).max(dim=1)
+    best, index = box_ops.iou(boxes, gt_boxes[single]).max(dim=1)
     labels = target.labels.to(boxes.device)[single[index]]
-    return box_ops.encode(truth[single[index]], boxes, NO_WEIGHTS), torch.where(best >= near, labels, -1)
+    return box_ops.encode(gt_boxes[single[index]], boxes, NO_WEIGHTS), torch.where(best >= near, labels, -1)
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
 
-LIGHT: dict[str, Any] = {"strategies": "single", "search_side": 160, "proposals": 300, "crop_side": 64, "context": 5,
-                         "nms_threshold": 0.5}  # fmt: skip
+LIGHT_CROP = CropConfig(side=64, context=5)
+LIGHT = Config(search=LIGHT_SEARCH, crop=LIGHT_CROP, nms_threshold=0.5)
 """For small networks on small images."""
 
 
 def rcnn_r50(num_classes: int = 80, **config: Any) -> RCNN:
     """ResNet-50 on 2000 crops of 227 x 227 px."""
-    return RCNN(ResNet("resnet50"), num_classes, Config(**config))
+    return RCNN(ResNet("resnet50"), num_classes, changed(Config(), config))
 
 
 def rcnn_r18(num_classes: int = 80, **config: Any) -> RCNN:
     """ResNet-18 on 2000 crops of 227 x 227 px."""
-    return RCNN(ResNet("resnet18"), num_classes, Config(**config))
+    return RCNN(ResNet("resnet18"), num_classes, changed(Config(), config))
 
 
 def rcnn_lite0(num_classes: int = 80, **config: Any) -> RCNN:
     """EfficientNet-Lite0 on at most 300 crops of 64 x 64 px."""
-    return RCNN(Timm("tf_efficientnet_lite0"), num_classes, Config(**(LIGHT | config)))
+    return RCNN(Timm("tf_efficientnet_lite0"), num_classes, changed(LIGHT, config))

@@ -175,7 +175,9 @@ class RetinaNet(nn.Module):
         Every object gets its best anchors, however little they overlap; anchors mostly within a crowd are ignored.
         """
         tiny = torch.finfo(torch.float32).tiny  # an object that no anchor meets gets none, instead of all
-        return match_objects(anchors, target, self.config.high, self.config.low, rescue=tiny, moves=True)
+        return match_objects(
+            anchors, target, self.config.high, self.config.low, allow_low_quality_matches=tiny, moves=True
+        )
 
     def _decode(self, raw: Raw, image: int, anchors: list[Tensor], options: DecodeOptions) -> Instances:
         c, size = self.config, raw.sizes[image]

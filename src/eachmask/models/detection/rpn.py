@@ -4,7 +4,7 @@ Ren, He, Girshick, Sun: "Faster R-CNN: Towards Real-Time Object Detection with R
 arXiv 1506.01497, section 3.1; on a feature pyramid as in Lin et al., arXiv 1612.03144, section 4.1.
 
 The idea: at every place of the map stand *anchors*, boxes of a few sizes and shapes. One small convolutional head says
-of each whether it holds *something*, of whatever class, and how to shift it; the best few hundred survive suppression.
+of each whether it holds *something*, of whatever class, and how to move it; the best few hundred survive suppression.
 It is the first stage of :mod:`~eachmask.models.detection.faster_rcnn`, and shares its features.
 
 Where we differ: crowd regions are neither something nor nothing; nothing depends on ``self.training``.
@@ -15,13 +15,14 @@ Shapes: B images, A anchors per place, P proposals of one image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
+from eachmask.models.detection.conventions import TORCHVISION, Conventions
 from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors
 from eachmask.ops.losses import smooth_l1
 from eachmask.ops.match import match_objects, sample
@@ -44,44 +45,30 @@ class Raw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config:
+class RPNConfig:
     """What a variant may change. Defaults are those of the papers, as torchvision has them."""
 
     anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
     """Side of the square anchor on each level, px; all of them on a backbone's only map."""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width."""
-    exact_anchors: bool = False
-    """Anchors are as large and as far apart as the level's stride says (Detectron2, MMDetection); torchvision rounds
-    their corners to whole pixels and divides the image's side by the map's."""
-    rpn_depth: int = 1
-    """3 x 3 convolutions of the proposal head."""
-    rpn_high: float = 0.7
+    depth: int = 1
+    """3 x 3 convolutions of the head."""
+    fg_iou: float = 0.7
     """An anchor with this IoU to an object is positive ..."""
-    rpn_low: float = 0.3
+    bg_iou: float = 0.3
     """... below this it is negative; between them it is not used."""
-    rpn_rescue: float = 0.0
-    """The anchors that overlap an object most are positive whatever their IoU, from this one on."""
-    rescue_moves: bool = False
-    """They then stand for this object even if they overlap another one more (MMDetection); in both stages."""
-    rpn_inside: bool = False
+    inside_only: bool = False
     """Only anchors that lie within the image are learnt from (paper, section 3.1.3)."""
-    rpn_batch: int = 256
+    batch_size: int = 256
     """Anchors per image in the loss, half of them positive if there are as many."""
-    rpn_divisor: Literal["sampled", "counted", "batch"] = "sampled"
-    """The losses are divided by the anchors drawn, or by these with one positive and one negative at least in each
-    image (MMDetection), or by ``rpn_batch`` times images even if fewer were drawn (Detectron2)."""
-    rpn_beta: float = 1 / 9
-    """Where smooth L1 turns from a parabola to a line; 0 is L1."""
-    rpn_nms: float = 0.7
-    rpn_candidates: int = 1000
+    nms_threshold: float = 0.7
+    pre_nms_top_n: int = 1000
     """Best anchors of each level that go into suppression when predicting."""
-    proposals: int = 1000
+    post_nms_top_n: int = 1000
     """Proposals per image that survive it, when predicting."""
-    rpn_candidates_training: int = 2000
-    proposals_training: int = 2000
-    symmetric_clip: bool = False
-    """Boxes shrink no more in one step than they may grow: by 1000 / 16 (MMDetection); in both stages."""
+    pre_nms_top_n_training: int = 2000
+    post_nms_top_n_training: int = 2000
 
 
 class RPN(nn.Module):
@@ -92,14 +79,16 @@ class RPN(nn.Module):
         num_levels: of the features.
     """
 
-    def __init__(self, channels: int, num_levels: int, config: Config) -> None:
+    def __init__(
+        self, channels: int, num_levels: int, config: RPNConfig, conventions: Conventions = TORCHVISION
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.conventions = config, conventions
         sizes = config.anchor_sizes
         self.level_sizes = [(size,) for size in sizes] if num_levels > 1 else [sizes]  # sides of each level's anchors
         num_anchors = len(config.anchor_ratios) * len(self.level_sizes[0])
-        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(config.rpn_depth))
-        self.relus = nn.ModuleList(nn.ReLU(inplace=True) for _ in range(config.rpn_depth))
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(config.depth))
+        self.relus = nn.ModuleList(nn.ReLU(inplace=True) for _ in range(config.depth))
         self.objectness = nn.Conv2d(channels, num_anchors, 1)
         self.deltas = nn.Conv2d(channels, 4 * num_anchors, 1)
         for layer in (*self.convs, self.objectness, self.deltas):
@@ -116,7 +105,7 @@ class RPN(nn.Module):
         """(H W A, 4) of every level, on the batch's device."""
         height, width = raw.batch_size
         device = raw.objectness[0].device
-        exact = self.config.exact_anchors
+        exact = self.conventions.exact_anchors
         result = []
         for level, sizes, stride in zip(raw.objectness, self.level_sizes, raw.features.strides, strict=True):
             rows, columns = level.shape[-2:]
@@ -131,18 +120,23 @@ class RPN(nn.Module):
         logits = torch.cat([flatten_anchors(x, 1) for x in raw.objectness], 1).squeeze(-1).float()
         deltas = torch.cat([flatten_anchors(x, 4) for x in raw.deltas], 1).float()
         matched = [self.assign(anchors, target, size) for target, size in zip(targets, raw.sizes, strict=True)]
-        drawn = [sample(m, self.config.rpn_batch, 0.5) for m in matched]
-        positive, negative = (torch.stack(column) for column in zip(*drawn, strict=True))
+        sampled = [sample(m, self.config.batch_size, 0.5) for m in matched]
+        positive, negative = (torch.stack(column) for column in zip(*sampled, strict=True))
         used = positive | negative
-        wanted = torch.stack([_encoded(t, anchors, m) for t, m in zip(targets, matched, strict=True)])
+        gt_deltas = torch.stack([_encoded(t, anchors, m) for t, m in zip(targets, matched, strict=True)])
         objectness = F.binary_cross_entropy_with_logits(logits[used], positive[used].float(), reduction="sum")
-        boxes = smooth_l1(deltas[positive], wanted[positive], self.config.rpn_beta)
-        divisor = {
-            "sampled": max(int(used.sum()), 1),
-            "counted": int((positive.sum(dim=1).clamp(min=1) + negative.sum(dim=1).clamp(min=1)).sum()),
-            "batch": self.config.rpn_batch * len(targets),
-        }[self.config.rpn_divisor]
+        boxes = smooth_l1(deltas[positive], gt_deltas[positive], self.conventions.rpn_smooth_l1_beta)
+        divisor = self._divisor(positive, negative)
         return {"rpn_objectness": objectness / divisor, "rpn_box": boxes / divisor}
+
+    def _divisor(self, positive: Tensor, negative: Tensor) -> int:
+        """Of both losses, from which anchors (B, P) were sampled."""
+        kind = self.conventions.rpn_divisor
+        if kind == "batch":
+            return self.config.batch_size * len(positive)
+        if kind == "counted":
+            return int((positive.sum(dim=1).clamp(min=1) + negative.sum(dim=1).clamp(min=1)).sum())
+        return max(int((positive | negative).sum()), 1)
 
     def assign(self, anchors: Tensor, target: Instances, size: tuple[int, int]) -> Tensor:
         """(P,) index of each anchor's object, UNMATCHED or IGNORED (section 3.1.2).
@@ -150,31 +144,36 @@ class RPN(nn.Module):
         Args:
             size: valid (height, width) of the image.
         """
-        c = self.config
-        usable = inside(anchors, size) if c.rpn_inside else None
+        c, conventions = self.config, self.conventions
         return match_objects(
-            anchors, target, c.rpn_high, c.rpn_low, rescue=c.rpn_rescue, moves=c.rescue_moves, usable=usable
+            anchors,
+            target,
+            c.fg_iou,
+            c.bg_iou,
+            allow_low_quality_matches=conventions.low_quality_iou,
+            moves=conventions.low_quality_moves,
+            usable=inside(anchors, size) if c.inside_only else None,
         )
 
-    def propose(self, raw: Raw, candidates: int, keep: int) -> list[Tensor]:
+    def propose(self, raw: Raw, pre_nms_top_n: int, post_nms_top_n: int) -> list[Tensor]:
         """The most object-like anchors of each image, shifted, clipped and suppressed per level: (P, 4) each.
 
         Gradients of the boxes pass to the deltas.
 
         Args:
-            candidates: so many of each level go into suppression ...
-            keep: ... and so many of each image come out.
+            pre_nms_top_n: so many of each level go into suppression ...
+            post_nms_top_n: ... and so many of each image come out.
         """
         boxes, scores, levels = [], [], []
         for i, (logits, deltas, anchors) in enumerate(zip(raw.objectness, raw.deltas, self.anchors(raw), strict=True)):
             logits = flatten_anchors(logits.detach(), 1).squeeze(-1).float()  # (B, H W A)
-            best, index = logits.topk(min(candidates, logits.shape[1]), dim=1)
+            best, index = logits.topk(min(pre_nms_top_n, logits.shape[1]), dim=1)
             chosen = flatten_anchors(deltas, 4).float().gather(1, index[..., None].expand(-1, -1, 4))
-            boxes.append(box_ops.decode(chosen, anchors[index], UNWEIGHTED, self.config.symmetric_clip))
+            boxes.append(box_ops.decode(chosen, anchors[index], UNWEIGHTED, self.conventions.symmetric_clip))
             scores.append(best.sigmoid())
             levels.append(torch.full_like(index, i))
         columns = zip(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1), raw.sizes, strict=True)
-        return [_suppress(*column, threshold=self.config.rpn_nms, keep=keep) for column in columns]
+        return [_suppress(*column, threshold=self.config.nms_threshold, keep=post_nms_top_n) for column in columns]
 
 
 def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -186,8 +185,10 @@ def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _encoded(target: Instances, anchors: Tensor, matched: Tensor) -> Tensor:
     """(P, 4) deltas from each anchor to its object (to any where it has none)."""
-    truth = target.boxes.to(anchors)
-    return box_ops.encode(truth[matched.clamp(min=0)], anchors, UNWEIGHTED) if len(truth) else torch.zeros_like(anchors)
+    gt_boxes = target.boxes.to(anchors)
+    if not len(gt_boxes):
+        return torch.zeros_like(anchors)
+    return box_ops.encode(gt_boxes[matched.clamp(min=0)], anchors, UNWEIGHTED)
 
 
 def _suppress(

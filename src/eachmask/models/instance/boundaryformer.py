@@ -1,4 +1,4 @@
-"""BoundaryFormer: a transformer that draws each object's outline as a polygon, taught by masks alone.
+"""BoundaryFormer: a transformer that predicts each object's outline as a polygon, taught by masks alone.
 
 Lazarow, Xu, Tu: "Instance Segmentation With Mask-Supervised Polygonal Boundary Transformers", CVPR 2022. Its attention
 is that of Zhu et al., "Deformable DETR", ICLR 2021, arXiv 2010.04159.
@@ -18,7 +18,7 @@ Shapes: N boxes of one image, P vertices (8, 16, 32, 64), D channels of the pyra
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,22 +27,33 @@ from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
-from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.fast_rcnn import Sampled
-from eachmask.models.detection.faster_rcnn import FasterRCNN, light_fpn, resnet_fpn
+from eachmask.models.config import changed
+from eachmask.models.detection import conventions, faster_rcnn
+from eachmask.models.detection.fast_rcnn import Sampled, positives
+from eachmask.models.detection.faster_rcnn import (
+    LIGHT_BOX_HEAD,
+    LIGHT_RPN,
+    SHORT_RPN,
+    FasterRCNN,
+    light_fpn,
+    resnet_fpn,
+)
 from eachmask.models.detection.rpn import Raw
+from eachmask.models.instance.mask_rcnn import zero_of
+from eachmask.models.protocol import Detections
 from eachmask.ops.losses import dice
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.soft_rasterizer import soft_polygons
-from eachmask.structures import DecodeOptions, Instances, Polygons
+from eachmask.structures import DecodeOptions, Instances
+from eachmask.tasks.instances import INSTANCES
 
-BOXES_AT_ONCE = 128
+BOX_CHUNK_SIZE = 128
 """Polygons are decoded in groups of so many: 128 x 64 vertices x 32 samples x 256 channels are read level by level."""
 
 
 @dataclass(frozen=True)
-class Config(faster_rcnn.Config):
-    """Faster R-CNN's choices and the polygon decoder's."""
+class PolygonHeadConfig:
+    """The decoder of outlines."""
 
     first_points: int = 8
     """Vertices that the first layer moves; each following layer has twice as many ..."""
@@ -52,12 +63,19 @@ class Config(faster_rcnn.Config):
     samples: int = 4
     """Places that each head of each vertex looks at on each level."""
     feedforward: int = 1024
-    polygon_levels: int = 4
+    levels: int = 4
     """So many of the finest levels are looked at."""
     raster_size: int = 64
     """The polygon and the true mask are compared on a grid of so many cells per side of the box."""
     smoothness: float = 0.1
     """Of the rasteriser, in squared cells of that grid."""
+
+
+@dataclass(frozen=True)
+class Config(faster_rcnn.Config):
+    """Faster R-CNN's choices and the polygon decoder's."""
+
+    polygon_head: PolygonHeadConfig = PolygonHeadConfig()
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -70,9 +88,9 @@ class DeformableAttention(nn.Module):
         width: D.
     """
 
-    def __init__(self, width: int, config: Config) -> None:
+    def __init__(self, width: int, config: PolygonHeadConfig) -> None:
         super().__init__()
-        self.heads, self.levels, self.samples = config.attention_heads, config.polygon_levels, config.samples
+        self.heads, self.levels, self.samples = config.attention_heads, config.levels, config.samples
         places = self.heads * self.levels * self.samples
         self.offsets = nn.Linear(width, places * 2)
         self.weights = nn.Linear(width, places)
@@ -126,7 +144,7 @@ class DeformableAttention(nn.Module):
 class DecoderLayer(nn.Module):
     """Vertices talk to each other, look at the image, and think: a post-norm transformer layer."""
 
-    def __init__(self, width: int, config: Config) -> None:
+    def __init__(self, width: int, config: PolygonHeadConfig) -> None:
         super().__init__()
         self.talk = nn.MultiheadAttention(width, config.attention_heads, batch_first=True)
         self.talk_norm = nn.LayerNorm(width)
@@ -157,11 +175,11 @@ class PolygonHead(nn.Module):
 
     numbers: Tensor
 
-    def __init__(self, width: int, config: Config) -> None:
+    def __init__(self, width: int, config: PolygonHeadConfig) -> None:
         super().__init__()
         self.config = config
         num_layers = int(math.log2(config.num_points // config.first_points)) + 1
-        self.levels = nn.Parameter(torch.randn(config.polygon_levels, width))
+        self.levels = nn.Parameter(torch.randn(config.levels, width))
         self.layers = nn.ModuleList(DecoderLayer(width, config) for _ in range(num_layers))
         self.steps = nn.ModuleList(_perceptron(width) for _ in range(num_layers))
         self.register_buffer("numbers", vertex_encoding(config.num_points, 2 * width), persistent=False)
@@ -228,44 +246,44 @@ def map_encoding(level: Tensor) -> Tensor:
 
 
 class BoundaryFormer(FasterRCNN):
-    """Faster R-CNN with outlines; see there for the three verbs."""
+    """Faster R-CNN with outlines."""
 
+    task = INSTANCES
+    needs = frozenset({"masks"})
     config: Config
 
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         config = config or Config()
         super().__init__(backbone, num_classes, config)
-        self.polygon_head = PolygonHead(backbone.channels[0], config)
+        self.polygon_head = PolygonHead(backbone.channels[0], config.polygon_head)
 
     def head_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
         """Adds the Dice loss of the rasterised polygons of positive RoIs, mean over layers (section 3.3)."""
         losses = super().head_losses(raw, sampled, targets)
-        positive = [s.labels < self.num_classes for s in sampled]
-        boxes = [s.boxes[p] for s, p in zip(sampled, positive, strict=True)]
-        if not sum(len(b) for b in boxes):
-            return losses | {"mask": sum(p.sum() for p in self.polygon_head.parameters()) * 0}
-        size = self.config.raster_size
-        wanted = []
-        for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True):
-            wanted.append(mask_targets(target.gt_masks, s.matched[p], b, size, aligned=True) >= 0.5)
-        truth = torch.cat(wanted).float()[None]
-        drawn = zip(*(p for p in self.polygons(raw, boxes) if p), strict=True)  # layer by layer
-        rasters = [soft_polygons(torch.cat(layer) * size, (size, size), self.config.smoothness) for layer in drawn]
-        dices = [dice(raster.clamp(1e-5, 1 - 1e-5)[None], truth, "plain", eps=1.0) for raster in rasters]
+        chosen = positives(sampled, self.num_classes)
+        if not sum(len(s.boxes) for s in chosen):
+            return losses | {"mask": zero_of(self.polygon_head)}
+        c = self.config.polygon_head
+        size = c.raster_size
+        gt_masks = [
+            mask_targets(target.gt_masks, s.matched, s.boxes, size, aligned=True) >= 0.5
+            for target, s in zip(targets, chosen, strict=True)
+        ]
+        gt_raster = torch.cat(gt_masks).float()[None]
+        layers = zip(*(p for p in self.polygons(raw, [s.boxes for s in chosen]) if p), strict=True)
+        rasters = [soft_polygons(torch.cat(layer) * size, (size, size), c.smoothness) for layer in layers]
+        dices = [dice(raster.clamp(1e-5, 1 - 1e-5)[None], gt_raster, "plain", eps=1.0) for raster in rasters]
         return losses | {"mask": torch.cat(dices).mean()}
 
-    def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
+    def select_heads(self, raw: Raw, found: Detections, options: DecodeOptions) -> Detections:
         """Adds each kept box's outline. The masks know no threshold."""
         if not options.with_masks:
-            return instances
-        results = []
-        for i, layers in zip(instances, self.polygons(raw, [i.boxes for i in instances]), strict=True):
-            rings: list[Any] = []
-            if layers:
-                corner, sides = i.boxes[:, None, :2], i.boxes[:, None, 2:] - i.boxes[:, None, :2]
-                rings = [[ring] for ring in (corner + layers[-1] * sides).cpu().double().numpy()]
-            results.append(replace(i, masks=Polygons(rings, (), i.image_size)))
-        return results
+            return found
+        outlines = []
+        for boxes, layers in zip(found.boxes, self.polygons(raw, list(found.boxes)), strict=True):
+            corner, sides = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
+            outlines.append(corner + layers[-1] * sides if layers else boxes.new_zeros((0, 1, 2)))
+        return found._replace(outlines=tuple(outlines))
 
     def polygons(self, raw: Raw, boxes: list[Tensor]) -> list[list[Tensor]]:
         """For each image every layer's polygons (N, P, 2) in 0..1 of its boxes; an empty list where it has no box."""
@@ -275,7 +293,7 @@ class BoundaryFormer(FasterRCNN):
             if len(image_boxes):
                 maps = self.unpadded(raw.features, index, (height, width))
                 shares = image_boxes / image_boxes.new_tensor([width, height, width, height])
-                parts = [self.polygon_head(maps, part) for part in shares.split(BOXES_AT_ONCE)]
+                parts = [self.polygon_head(maps, part) for part in shares.split(BOX_CHUNK_SIZE)]
                 layers = [torch.cat(layer) for layer in zip(*parts, strict=True)]
             result.append(layers)
         return result
@@ -285,7 +303,7 @@ class BoundaryFormer(FasterRCNN):
 
         RoIAlign of the whole image with as many bins as the map has cells, and so one point per bin.
         """
-        count = self.config.polygon_levels
+        count = self.config.polygon_head.levels
         result = []
         for level, stride in zip(features.maps[:count], features.strides[:count], strict=True):
             rows, columns = level.shape[-2:]
@@ -314,15 +332,20 @@ def _perceptron(width: int) -> nn.Sequential:
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
+DETECTRON2 = Config(rpn=SHORT_RPN, conventions=conventions.DETECTRON2)
+LIGHT = Config(
+    rpn=LIGHT_RPN,
+    box_head=LIGHT_BOX_HEAD,
+    polygon_head=PolygonHeadConfig(num_points=32, attention_heads=4, feedforward=256, levels=3, raster_size=32),
+)
+
+
 def boundaryformer_r50_fpn(num_classes: int = 80, **config: Any) -> BoundaryFormer:
     """ResNet-50: the authors' ``boundaryformer_rcnn_R_50_FPN_1x``; wants BGR."""
-    chosen = Config(**(faster_rcnn.DETECTRON2 | config))
+    chosen = changed(DETECTRON2, config)
     return BoundaryFormer(resnet_fpn("resnet50", chosen.norm_eps, stride_first=True), num_classes, chosen)
 
 
 def boundaryformer_lite0_fpn(num_classes: int = 80, **config: Any) -> BoundaryFormer:
-    """EfficientNet-Lite0 with a narrow decoder of up to 32 vertices, for processors without a GPU."""
-    light = faster_rcnn.LIGHT | {
-        "num_points": 32, "attention_heads": 4, "feedforward": 256, "polygon_levels": 3, "raster_size": 32,
-    }  # fmt: skip
-    return BoundaryFormer(light_fpn("tf_efficientnet_lite0"), num_classes, Config(**(light | config)))
+    """EfficientNet-Lite0 with a narrow decoder of up to 32 vertices, for CPUs."""
+    return BoundaryFormer(light_fpn("tf_efficientnet_lite0"), num_classes, changed(LIGHT, config))

@@ -24,15 +24,18 @@ from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
-from eachmask.models.detection import cascade_rcnn, faster_rcnn
-from eachmask.models.detection.cascade_rcnn import CascadeRCNN
-from eachmask.models.detection.fast_rcnn import Sampled
-from eachmask.models.detection.faster_rcnn import light_fpn, resnet_fpn
+from eachmask.models.config import changed
+from eachmask.models.detection import cascade_rcnn
+from eachmask.models.detection.cascade_rcnn import LIGHT_BOX_HEAD, CascadeRCNN
+from eachmask.models.detection.fast_rcnn import Sampled, positives
+from eachmask.models.detection.faster_rcnn import LIGHT_RPN, P3_ROI, P3_RPN, light_fpn, resnet_fpn
 from eachmask.models.detection.rpn import Raw
 from eachmask.models.instance import mask_rcnn
-from eachmask.models.instance.mask_rcnn import ROIS_AT_ONCE, MaskHead, sampled_mask_targets
+from eachmask.models.instance.mask_rcnn import ROI_CHUNK_SIZE, MaskHead, sampled_mask_targets, zero_of
+from eachmask.models.protocol import Detections
 from eachmask.ops.roi import in_groups
-from eachmask.structures import DecodeOptions, Instances, RoIMasks
+from eachmask.structures import DecodeOptions, Instances
+from eachmask.tasks.instances import INSTANCES
 
 
 @dataclass(frozen=True)
@@ -44,76 +47,81 @@ class Config(cascade_rcnn.Config, mask_rcnn.Config):
 
 
 class CascadeMaskRCNN(CascadeRCNN):
-    """Cascade R-CNN with mask heads; see Faster R-CNN for the three verbs."""
+    """Cascade R-CNN with mask heads."""
 
+    task = INSTANCES
+    needs = frozenset({"masks"})
     config: Config
 
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         config = config or Config()
         super().__init__(backbone, num_classes, config)
-        num_heads = len(config.stage_ious) if config.mask_every_stage else 1
-        self.mask_heads = nn.ModuleList(MaskHead(backbone.channels[0], num_classes, config) for _ in range(num_heads))
+        num_heads = len(config.stages.ious) if config.mask_every_stage else 1
+        heads = (MaskHead(backbone.channels[0], num_classes, config.mask_head) for _ in range(num_heads))
+        self.mask_heads = nn.ModuleList(heads)
 
     def stage_losses(self, stage: int, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
         """Mean binary cross-entropy of the true class's mask on the stage's positive RoIs."""
         if stage >= len(self.mask_heads):
             return {}
-        head = self.mask_heads[stage]
-        boxes, labels, wanted = sampled_mask_targets(sampled, targets, self.num_classes, self.config)
+        head, size = self.mask_heads[stage], self.config.mask_head.roi_size
+        chosen = positives(sampled, self.num_classes)
+        boxes, labels, gt_masks = sampled_mask_targets(chosen, targets, 2 * size, self.config.conventions)
         if not len(labels):
-            return {"mask": torch.stack([p.sum() for p in head.parameters()]).sum() * 0}
-        logits = head(self.pool(raw.features, boxes, self.config.mask_roi_size), labels)
-        return {"mask": F.binary_cross_entropy_with_logits(logits.float(), wanted)}
+            return {"mask": zero_of(head)}
+        logits = head(self.pool(raw.features, boxes, size), labels)
+        return {"mask": F.binary_cross_entropy_with_logits(logits.float(), gt_masks)}
 
-    def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
+    def select_heads(self, raw: Raw, found: Detections, options: DecodeOptions) -> Detections:
         """Adds each kept box's mask, the mean of all heads'."""
         if not options.with_masks:
-            return instances
-        labels = torch.cat([i.labels for i in instances if i.labels is not None])
-        probabilities = self.mask_probabilities(raw.features, [i.boxes for i in instances], labels)
-        return [
-            replace(i, masks=RoIMasks(p, i.boxes, i.image_size, options.mask_threshold, options.paste))
-            for i, p in zip(instances, probabilities.split([len(i) for i in instances]), strict=True)
-        ]
+            return found
+        probabilities = self.mask_probabilities(raw.features, list(found.boxes), torch.cat(found.labels))
+        return found._replace(masks=found.per_image(probabilities))
 
     def mask_probabilities(self, features: Features, boxes: list[Tensor], labels: Tensor) -> Tensor:
         """Boxes of all images with a class each -> (R, M, M) 0..1."""
         parts = []
-        for some, k in zip(in_groups(boxes, ROIS_AT_ONCE), labels.split(ROIS_AT_ONCE), strict=True):
-            rois = self.pool(features, some, self.config.mask_roi_size)
+        for some, k in zip(in_groups(boxes, ROI_CHUNK_SIZE), labels.split(ROI_CHUNK_SIZE), strict=True):
+            rois = self.pool(features, some, self.config.mask_head.roi_size)
             parts.append(torch.stack([head(rois, k).float().sigmoid() for head in self.mask_heads]).mean(dim=0))
         return torch.cat(parts)
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
 
+MMDET = Config(rpn=cascade_rcnn.MMDET.rpn, stages=cascade_rcnn.MMDET.stages, conventions=cascade_rcnn.MMDET.conventions)
+DETECTRON2 = Config(
+    stages=cascade_rcnn.DETECTRON2.stages, conventions=cascade_rcnn.DETECTRON2.conventions, mask_every_stage=False
+)
+"""What MMDetection's and Detectron2's models do otherwise."""
+LIGHT = Config(rpn=LIGHT_RPN, box_head=LIGHT_BOX_HEAD, mask_head=mask_rcnn.LIGHT.mask_head)
+
 
 def cascade_mask_rcnn_r50_fpn_mmdet(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
     """ResNet-50: MMDetection's ``cascade-mask-rcnn_r50_fpn_1x_coco``."""
-    chosen = Config(**(cascade_rcnn.MMDET | {"mask_binary": True} | config))
+    chosen = changed(MMDET, config)
     return CascadeMaskRCNN(resnet_fpn("resnet50", chosen.norm_eps), num_classes, chosen)
 
 
 def cascade_mask_rcnn_r50_fpn_detectron2(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
     """ResNet-50 that halves maps first: Detectron2's ``cascade_mask_rcnn_R_50_FPN_1x``; wants BGR."""
-    preset = cascade_rcnn.DETECTRON2 | {"mask_binary": True, "mask_every_stage": False}
-    chosen = Config(**(preset | config))
+    chosen = changed(DETECTRON2, config)
     return CascadeMaskRCNN(resnet_fpn("resnet50", chosen.norm_eps, stride_first=True), num_classes, chosen)
 
 
 def cascade_mask_rcnn_r101_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
     """ResNet-101: MMDetection's ``cascade-mask-rcnn_r101_fpn_1x_coco``."""
-    chosen = Config(**(cascade_rcnn.MMDET | {"mask_binary": True} | config))
+    chosen = changed(MMDET, config)
     return CascadeMaskRCNN(resnet_fpn("resnet101", chosen.norm_eps), num_classes, chosen)
 
 
 def cascade_mask_rcnn_lite0_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
-    """EfficientNet-Lite0 with narrow heads, for processors without a GPU."""
-    chosen = Config(**(faster_rcnn.LIGHT | {"mask_width": 128} | config))
-    return CascadeMaskRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, chosen)
+    """EfficientNet-Lite0 with narrow heads, for CPUs."""
+    return CascadeMaskRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, changed(LIGHT, config))
 
 
 def cascade_mask_rcnn_lite0_p3(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
-    """EfficientNet-Lite0 with narrow heads on strides 8 ... 64, one mask head: for photographs on a processor."""
-    light = mask_rcnn.LIGHT_P3 | {"mask_every_stage": False}
-    return CascadeMaskRCNN(light_fpn("tf_efficientnet_lite0", first=1), num_classes, Config(**(light | config)))
+    """EfficientNet-Lite0 with narrow heads on strides 8 ... 64, one mask head: for photographs on a CPU."""
+    chosen = changed(replace(LIGHT, rpn=P3_RPN, roi=P3_ROI, mask_every_stage=False), config)
+    return CascadeMaskRCNN(light_fpn("tf_efficientnet_lite0", first=1), num_classes, chosen)

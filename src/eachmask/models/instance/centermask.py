@@ -33,8 +33,8 @@ from eachmask.backbones.networks import ResNet, Timm
 from eachmask.backbones.vovnet import VoVNet
 from eachmask.models.detection import fcos
 from eachmask.models.detection.fcos import FCOS, Raw, p3_to_p7
-from eachmask.models.instance.mask_rcnn import MaskHead
-from eachmask.models.instance.mask_scoring import MaskIoUHead, mask_iou_targets, share_inside
+from eachmask.models.instance.mask_rcnn import MaskHead, MaskHeadConfig
+from eachmask.models.instance.mask_scoring import MaskIoUHead, MaskIoUHeadConfig, mask_iou_targets, share_inside
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.match import learnable, match
 from eachmask.ops.roi import in_groups, roi_align
@@ -97,7 +97,10 @@ class SpatialAttentionMaskHead(MaskHead):
     """Mask R-CNN's head with spatial attention behind its convolutions (section 3.2, figure 2)."""
 
     def __init__(self, channels: int, num_classes: int, config: Config) -> None:
-        super().__init__(channels, num_classes, config)  # type: ignore[arg-type]
+        head = MaskHeadConfig(
+            config.mask_roi_size, config.mask_convs, config.mask_width, config.mask_norm, config.mask_agnostic
+        )
+        super().__init__(channels, num_classes, head)
         self.convs.append(SpatialAttention())
 
 
@@ -127,7 +130,8 @@ class CenterMask(FCOS):
         super().__init__(backbone, num_classes, config)
         channels: Any = backbone.channels
         self.mask_head = SpatialAttentionMaskHead(channels[0], num_classes, config)
-        self.mask_iou_head = MaskIoUHead(channels[0], num_classes, config)  # type: ignore[arg-type]
+        iou_head = MaskIoUHeadConfig(config.iou_convs, config.iou_width, config.iou_layers, config.iou_layer_width)
+        self.mask_iou_head = MaskIoUHead(channels[0], num_classes, config.mask_roi_size, iou_head)
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """FCOS's losses, and those of both heads on its own detections and the true boxes."""

@@ -15,8 +15,9 @@ Shapes: B images, P proposals of one image, R RoIs of all images, K classes, M =
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,26 +25,49 @@ from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
-from eachmask.models.detection import fast_rcnn
-from eachmask.models.detection.fast_rcnn import Raw, light_pyramid, resnet_pyramid
-from eachmask.models.instance.sds import region_grids, sample_regions, select_regions
+from eachmask.models.config import changed
+from eachmask.models.detection.fast_rcnn import (
+    LIGHT_SEARCH,
+    Raw,
+    SamplingConfig,
+    SearchConfig,
+    light_pyramid,
+    resnet_pyramid,
+)
+from eachmask.models.instance.sds import keep_regions, region_grids, sample_regions
+from eachmask.models.protocol import Detections, Detector
 from eachmask.ops.roi import roi_align
-from eachmask.ops.selective_search import search_batch
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, RoIMasks
+from eachmask.structures import DecodeOptions, ImageBatch, Instances
+from eachmask.tasks.instances import INSTANCES
 
-REGIONS_AT_ONCE = 256
-"""Regions are pooled and judged in groups of so many when predicting."""
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
+
+REGION_CHUNK_SIZE = 256
+"""Regions are pooled and scored in groups of so many when predicting."""
 
 
 @dataclass(frozen=True)
-class Config(fast_rcnn.Config):
-    """Fast R-CNN's choices on proposals, but for those of box regression, which there is none of.
+class HeadConfig:
+    """The two pathways on each region."""
 
-    ``roi_size`` is the side of the grid that the head is given; it is pooled twice as fine.
-    """
-
+    roi_size: int = 7
+    """Side of the grid that they are given; it is pooled twice as fine."""
+    width: int = 1024
     mask_side: int = 28
     """Side of the grid on which a region is kept."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fast R-CNN's choices on proposals, but for those of box regression, which there is none of."""
+
+    search: SearchConfig = SearchConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    head: HeadConfig = HeadConfig()
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.3
+    max_detections: int = 100
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -77,30 +101,34 @@ class Head(nn.Module):
         """(R, C, 2 n, 2 n) features and (R, M, M) regions -> (R, K + 1) logits, background last."""
         box = self.box(F.max_pool2d(rois, 2).flatten(1))
         region = self.region(F.max_pool2d(mask_features(rois, shapes), 2).flatten(1))
-        return self.classes(torch.cat([box, region], dim=1))
+        logits: Tensor = self.classes(torch.cat([box, region], dim=1))
+        return logits
 
 
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class CFM(nn.Module):
-    """Regions classified by masked features, with three verbs.
+class CFM(Detector[Raw]):
+    """Regions classified by masked features.
 
     Args:
         backbone: gives Features of equal channels on every level.
         num_classes: K, without background.
     """
 
+    task = INSTANCES
+    needs = frozenset({"masks"})
+
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         super().__init__()
         self.config = config = config or Config()
         self.num_classes = num_classes
         self.backbone = backbone
-        self.head = Head(backbone.channels[0] * config.roi_size**2, config.box_width, num_classes)
+        self.head = Head(backbone.channels[0] * config.head.roi_size**2, config.head.width, num_classes)
 
-    def forward(self, images: ImageBatch) -> Raw:
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> the pyramid; and regions, which no weight has a part in."""
-        return Raw(self.backbone(images.tensor), tuple(search_batch(images, self.config.search)), images.sizes)
+        return Raw(self.backbone(images.tensor), self.config.search.run(images), images.sizes)
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """Log loss of the class, on sampled regions.
@@ -108,9 +136,10 @@ class CFM(nn.Module):
         Args:
             targets: one per image, in pixels of the batch, with labels and masks.
         """
+        c = self.config
         with torch.no_grad():
             chosen = [
-                sample_regions(p, target, self.num_classes, self.config, side=self.config.mask_side)
+                sample_regions(p, target, self.num_classes, c.sampling, side=c.head.mask_side)
                 for p, target in zip(raw.proposals, targets, strict=True)
             ]
         boxes, shapes = [r.sampled.boxes for r in chosen], torch.cat([r.shapes for r in chosen])
@@ -118,36 +147,38 @@ class CFM(nn.Module):
         labels = torch.cat([r.sampled.labels for r in chosen])
         return {"class": F.cross_entropy(logits, labels) if len(labels) else logits.sum() * 0}
 
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
         """Scores of all regions, suppression per class; a detection's mask is its region."""
-        results = []
+        kept, masks = [], []
         for i, (proposals, size) in enumerate(zip(raw.proposals, raw.sizes, strict=True)):
-            shapes = region_grids(proposals.regions, self.config.mask_side).to(proposals.boxes)
+            shapes = region_grids(proposals.regions, self.config.head.mask_side).to(proposals.boxes)
             features = raw.features._replace(maps=tuple(m[i : i + 1] for m in raw.features.maps))
-            parts = zip(proposals.boxes.split(REGIONS_AT_ONCE), shapes.split(REGIONS_AT_ONCE), strict=True)
+            parts = zip(proposals.boxes.split(REGION_CHUNK_SIZE), shapes.split(REGION_CHUNK_SIZE), strict=True)
             logits = torch.cat([self.head(self.pool(features, [b]), s) for b, s in parts])
             probabilities = logits.float().softmax(dim=1)[:, :-1]
-            found, kept = select_regions(proposals.boxes, probabilities, size, options.limits(self.config))
-            if options.with_masks:
-                found.masks = RoIMasks(shapes[kept], found.boxes, size, options.mask_threshold, options.paste)
-            results.append(found)
-        return results
+            *best, index = keep_regions(proposals.boxes, probabilities, size, options.limits(self.config))
+            kept.append((best[0], best[1], best[2]))
+            masks.append(shapes[index])
+        return Detections.of(raw.sizes, kept)._replace(masks=tuple(masks) if options.with_masks else None)
 
     def pool(self, features: Features, boxes: list[Tensor]) -> Tensor:
         """(R, C, 2 n, 2 n): finer than the head's grid, so that the region's outline counts before the maximum."""
         maps = [level.float() for level in features.maps]
-        rois = roi_align(maps, boxes, 2 * self.config.roi_size, features.strides, aligned=True)
+        rois = roi_align(maps, boxes, 2 * self.config.head.roi_size, features.strides, aligned=True)
         return rois.to(features.maps[0].dtype)
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
+LIGHT = Config(search=LIGHT_SEARCH, head=HeadConfig(width=256), nms_threshold=0.5)
+
+
 def cfm_r50_fpn(num_classes: int = 80, **config: Any) -> CFM:
     """ResNet-50 and the eight strategies of fast selective search."""
-    return CFM(resnet_pyramid("resnet50"), num_classes, Config(**config))
+    return CFM(resnet_pyramid("resnet50"), num_classes, changed(Config(), config))
 
 
 def cfm_lite0(num_classes: int = 80, **config: Any) -> CFM:
-    """EfficientNet-Lite0 and one strategy, for processors without a GPU."""
-    return CFM(light_pyramid(), num_classes, Config(**(fast_rcnn.LIGHT | config)))
+    """EfficientNet-Lite0 and one strategy, for CPUs."""
+    return CFM(light_pyramid(), num_classes, changed(LIGHT, config))

@@ -17,8 +17,9 @@ Shapes: B images, R RoIs of all images, K classes, k x k parts, S = k * cell the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +27,29 @@ from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
+from eachmask.models.config import changed
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.fast_rcnn import Sampled, box_losses
-from eachmask.models.detection.faster_rcnn import FasterRCNN, light_fpn, resnet_fpn
+from eachmask.models.detection.fast_rcnn import Sampled, box_losses, positives
+from eachmask.models.detection.faster_rcnn import (
+    LIGHT_BOX_HEAD,
+    LIGHT_RPN,
+    BoxHeadConfig,
+    FasterRCNN,
+    RoIConfig,
+    light_fpn,
+    resnet_fpn,
+)
+from eachmask.models.detection.rpn import RPNConfig
+from eachmask.models.protocol import Detections
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.roi import in_groups
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, RoIMasks
-from eachmask.structures import boxes as box_ops
+from eachmask.structures import DecodeOptions, ImageBatch, Instances
+from eachmask.tasks.instances import INSTANCES
 
-ROIS_AT_ONCE = 64
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
+
+ROI_CHUNK_SIZE = 64
 """Regions are assembled in groups of so many when predicting."""
 
 
@@ -52,21 +67,28 @@ class Raw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config(faster_rcnn.Config):
-    """Faster R-CNN's choices for the proposals, and those of the maps."""
+class ScoreMapsConfig:
+    """The maps that regions are read from."""
 
     parts: int = 7
     """k: a region has k x k parts."""
     cell: int = 3
     """Pixels of an assembled region along one side of a part."""
-    score_level: int = 2
-    """On which level of the pyramid the score maps stand: 2 has stride 16."""
-    score_width: int = 1024
+    level: int = 2
+    """On which level of the pyramid they stand: 2 has stride 16."""
+    width: int = 1024
     """Channels of the convolution before them (section 3.1)."""
-    box_agnostic: bool = True
-    proposals: int = 300
-    proposals_training: int = 300
-    roi_batch: int = 128
+
+
+@dataclass(frozen=True)
+class Config(faster_rcnn.Config):
+    """Faster R-CNN's choices for the proposals, and those of the maps."""
+
+    rpn: RPNConfig = RPNConfig(post_nms_top_n=300, post_nms_top_n_training=300)
+    roi: RoIConfig = RoIConfig(batch_size=128)
+    box_head: BoxHeadConfig = BoxHeadConfig(class_agnostic=True)
+    """Of which only the deltas' weights are used."""
+    score_maps: ScoreMapsConfig = ScoreMapsConfig()
     nms_threshold: float = 0.3
 
 
@@ -76,12 +98,12 @@ class Config(faster_rcnn.Config):
 class ScoreMaps(nn.Module):
     """The maps that regions are read from (paper, figure 3)."""
 
-    def __init__(self, channels: int, num_classes: int, config: Config) -> None:
+    def __init__(self, channels: int, num_classes: int, config: ScoreMapsConfig) -> None:
         super().__init__()
         num_parts = config.parts**2
-        self.reduce = nn.Conv2d(channels, config.score_width, 1)
-        self.scores = nn.Conv2d(config.score_width, num_parts * 2 * (num_classes + 1), 1)
-        self.moves = nn.Conv2d(config.score_width, num_parts * 4, 1)
+        self.reduce = nn.Conv2d(channels, config.width, 1)
+        self.scores = nn.Conv2d(config.width, num_parts * 2 * (num_classes + 1), 1)
+        self.moves = nn.Conv2d(config.width, num_parts * 4, 1)
         nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="relu")
         for layer in (self.scores, self.moves):
             nn.init.normal_(layer.weight, std=0.01)
@@ -137,69 +159,61 @@ def mask_logits(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 class FCIS(FasterRCNN):
-    """Fully convolutional instances; see Faster R-CNN for the three verbs and the first stage."""
+    """Fully convolutional instances; see Faster R-CNN for the first stage."""
 
+    task = INSTANCES
+    needs = frozenset({"masks"})
     config: Config
 
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
-        config = config or Config()
-        super().__init__(backbone, num_classes, config)
-        del self.box_head, self.box_predictor  # regions have no weights of their own
-        self.score_maps = ScoreMaps(backbone.channels[0], num_classes, config)
+        super().__init__(backbone, num_classes, config or Config())
 
-    def forward(self, images: ImageBatch) -> Raw:  # type: ignore[override]
+    def build_box_head(self, channels: int) -> None:
+        """Regions have no weights of their own: all are in the maps."""
+        self.score_maps = ScoreMaps(channels, self.num_classes, self.config.score_maps)
+
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:  # type: ignore[override]
         """(B, 3, H, W) -> the first stage's answer, and the maps."""
         first = super().forward(images)
-        level = self.config.score_level
+        level = self.config.score_maps.level
         return Raw(*first, *self.score_maps(first.features.maps[level]), first.features.strides[level])
 
     def head_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:  # type: ignore[override]
         """Log loss of the class, smooth L1 of the box, and log loss of the true class's mask on positive regions."""
-        boxes = [s.boxes for s in sampled]
         labels = torch.cat([s.labels for s in sampled])
-        scores, deltas = self.read(raw, boxes)
-        wanted = torch.cat([self._box_targets(s) for s in sampled])
-        losses = box_losses(class_logits(scores), deltas, labels, wanted, self.config.smooth_l1_beta)
+        scores, deltas = self.read(raw, [s.boxes for s in sampled])
+        beta = self.config.conventions.smooth_l1_beta
+        losses = box_losses(class_logits(scores), deltas, labels, self.gt_deltas(sampled), beta)
         rows = torch.nonzero(labels < self.num_classes).squeeze(1)
         if not len(rows):
             return losses | {"mask": scores.sum() * 0}
-        drawn = []
-        for s, target in zip(sampled, targets, strict=True):
-            own = torch.nonzero(s.labels < self.num_classes).squeeze(1)
-            drawn.append(mask_targets(target.gt_masks, s.matched[own], s.boxes[own], scores.shape[-1]))
+        columns = zip(targets, positives(sampled, self.num_classes), strict=True)
+        gt_masks = [mask_targets(target.gt_masks, s.matched, s.boxes, scores.shape[-1]) for target, s in columns]
         logits = mask_logits(scores[rows], labels[rows])
-        return losses | {"mask": F.binary_cross_entropy_with_logits(logits, torch.cat(drawn))}
+        return losses | {"mask": F.binary_cross_entropy_with_logits(logits, torch.cat(gt_masks))}
 
-    def judge(self, raw: Raw, boxes: list[Tensor]) -> list[tuple[Tensor, Tensor]]:  # type: ignore[override]
+    def second_stage(self, raw: Raw, boxes: list[Tensor]) -> list[tuple[Tensor, Tensor]]:  # type: ignore[override]
         """What the maps make of proposals (P, 4): boxes (P, 1, 4) within the image, scores (P, K)."""
         logits, deltas = [], []
-        for group in in_groups(boxes, ROIS_AT_ONCE):
+        for group in in_groups(boxes, ROI_CHUNK_SIZE):
             scores, moves = self.read(raw, group)
             logits.append(class_logits(scores))
             deltas.append(moves)
-        counts = [len(b) for b in boxes]
-        columns = zip(boxes, torch.cat(logits).split(counts), torch.cat(deltas).split(counts), raw.sizes, strict=True)
-        results = []
-        for image_boxes, image_logits, image_shifts, size in columns:
-            mended = self.shifted(image_boxes[:, None], image_shifts, self.config.box_weights)
-            results.append((box_ops.clip(mended, size), image_logits.softmax(dim=1)[:, :-1]))
-        return results
+        return self.refined_all(raw, boxes, torch.cat(logits), torch.cat(deltas))  # type: ignore[arg-type]
 
-    def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:  # type: ignore[override]
+    def select_heads(self, raw: Raw, found: Detections, options: DecodeOptions) -> Detections:  # type: ignore[override]
         """Adds each kept box's mask, read off the maps once more: the box has moved."""
         if not options.with_masks:
-            return instances
-        labels = torch.cat([i.labels for i in instances if i.labels is not None])
-        groups = zip(in_groups([i.boxes for i in instances], ROIS_AT_ONCE), labels.split(ROIS_AT_ONCE), strict=True)
-        inside = torch.cat([mask_logits(self.read(raw, group)[0], k) for group, k in groups]).sigmoid()
-        return [
-            replace(i, masks=RoIMasks(p, i.boxes, i.image_size, options.mask_threshold, options.paste))
-            for i, p in zip(instances, inside.split([len(i) for i in instances]), strict=True)
-        ]
+            return found
+        groups = zip(
+            in_groups(list(found.boxes), ROI_CHUNK_SIZE), torch.cat(found.labels).split(ROI_CHUNK_SIZE), strict=True
+        )
+        inside = torch.cat([mask_logits(self.read(raw, group)[0], labels) for group, labels in groups]).sigmoid()
+        return found._replace(masks=found.per_image(inside))
 
     def read(self, raw: Raw, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Regions of all images -> (R, 2, K + 1, S, S) inside and outside, and (R, 1, 4) deltas of the box."""
-        parts, cell = self.config.parts, self.config.cell
+        parts, cell = self.config.score_maps.parts, self.config.score_maps.cell
         scores = assemble(raw.scores, boxes, parts, cell, raw.stride).unflatten(1, (2, -1))
         return scores, assemble(raw.moves, boxes, parts, 1, raw.stride).mean(dim=(2, 3))[:, None]
 
@@ -207,14 +221,20 @@ class FCIS(FasterRCNN):
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
+LIGHT = Config(
+    rpn=replace(LIGHT_RPN, post_nms_top_n_training=300),
+    box_head=replace(LIGHT_BOX_HEAD, class_agnostic=True),
+    score_maps=ScoreMapsConfig(parts=3, cell=7, level=0, width=128),
+    nms_threshold=0.5,
+)
+
+
 def fcis_r50_fpn(num_classes: int = 80, **config: Any) -> FCIS:
     """ResNet-50, 7 x 7 parts, score maps of stride 16."""
-    chosen = Config(**config)
+    chosen = changed(Config(), config)
     return FCIS(resnet_fpn("resnet50", chosen.norm_eps), num_classes, chosen)
 
 
 def fcis_lite0(num_classes: int = 80, **config: Any) -> FCIS:
-    """EfficientNet-Lite0, 3 x 3 parts, score maps of stride 4, for processors without a GPU."""
-    light = {"parts": 3, "cell": 7, "score_level": 0, "score_width": 128, "nms_threshold": 0.5}
-    chosen = Config(**(faster_rcnn.LIGHT | light | config))
-    return FCIS(light_fpn("tf_efficientnet_lite0"), num_classes, chosen)
+    """EfficientNet-Lite0, 3 x 3 parts, score maps of stride 4, for CPUs."""
+    return FCIS(light_fpn("tf_efficientnet_lite0"), num_classes, changed(LIGHT, config))

@@ -16,8 +16,9 @@ Shapes: B images, R RoIs of all images, K classes, g x g classifiers, M = 28 the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +26,29 @@ from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
+from eachmask.models.config import changed
 from eachmask.models.detection import fast_rcnn
-from eachmask.models.detection.fast_rcnn import FastRCNN, Sampled, light_pyramid, resnet_pyramid
+from eachmask.models.detection.fast_rcnn import (
+    LIGHT_HEAD,
+    LIGHT_SEARCH,
+    FastRCNN,
+    Sampled,
+    light_pyramid,
+    positives,
+    resnet_pyramid,
+)
+from eachmask.models.instance.mask_rcnn import zero_of
+from eachmask.models.protocol import Detections
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.roi import in_groups, roi_align
-from eachmask.ops.selective_search import Proposals, search_batch
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, RoIMasks
+from eachmask.ops.selective_search import Proposals
+from eachmask.structures import DecodeOptions, ImageBatch, Instances
+from eachmask.tasks.instances import INSTANCES
 
-ROIS_AT_ONCE = 64
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
+
+ROI_CHUNK_SIZE = 64
 """RoIs are painted in groups of so many when predicting."""
 
 
@@ -46,15 +62,22 @@ class Raw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config(fast_rcnn.Config):
-    """Fast R-CNN's choices and those of the columns."""
+class ColumnsConfig:
+    """The columns and what stands on them."""
 
     classifiers: int = 10
     """g: so many classifiers on each side of the box (section 3.1)."""
     mask_side: int = 28
     """M; the paper has 50."""
-    column_levels: int = 3
+    levels: int = 3
     """So many of the backbone's coarsest maps make a column."""
+
+
+@dataclass(frozen=True)
+class Config(fast_rcnn.Config):
+    """Fast R-CNN's choices and those of the columns."""
+
+    columns: ColumnsConfig = ColumnsConfig()
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -74,7 +97,7 @@ def interpolation(classifiers: int, side: int) -> Tensor:
 class ColumnHead(nn.Module):
     """A grid of classifiers per class, as one 1 x 1 convolution per layer."""
 
-    def __init__(self, channels: tuple[int, ...], num_classes: int, config: Config) -> None:
+    def __init__(self, channels: tuple[int, ...], num_classes: int, config: ColumnsConfig) -> None:
         super().__init__()
         num = config.classifiers**2
         self.weights = nn.ParameterList(torch.randn(num_classes, num, c) * 0.01 for c in channels)
@@ -99,48 +122,46 @@ class ColumnHead(nn.Module):
 
 
 class Hypercolumns(FastRCNN):
-    """Fast R-CNN with a mask from hypercolumns; see there for the three verbs."""
+    """Fast R-CNN with a mask from hypercolumns."""
 
+    task = INSTANCES
+    needs = frozenset({"masks"})
     config: Config
 
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         config = config or Config()
         super().__init__(backbone, num_classes, config)
-        channels = tuple(backbone.backbone.channels)[-config.column_levels :]  # type: ignore[arg-type]
-        self.mask_head = ColumnHead(channels, num_classes, config)
+        channels = tuple(backbone.backbone.channels)[-config.columns.levels :]  # type: ignore[arg-type]
+        self.mask_head = ColumnHead(channels, num_classes, config.columns)
 
-    def forward(self, images: ImageBatch) -> Raw:  # type: ignore[override]
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:  # type: ignore[override]
         """(B, 3, H, W) -> the pyramid, the backbone's maps under it, and proposals."""
         backbone: Features = self.backbone.backbone(images.tensor)
-        levels = self.config.column_levels
+        levels = self.config.columns.levels
         columns = Features(backbone.maps[-levels:], backbone.strides[-levels:], backbone.channels[-levels:])
-        proposals = tuple(search_batch(images, self.config.search))
+        proposals = self.config.search.run(images)
         return Raw(_pyramid(self.backbone, backbone.maps), proposals, images.sizes, columns)
 
-    def more_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:  # type: ignore[override]
+    def head_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:  # type: ignore[override]
         """Mean log loss of the pixels of positive RoIs."""
-        positive = [s.labels < self.num_classes for s in sampled]
-        boxes = [s.boxes[p] for s, p in zip(sampled, positive, strict=True)]
-        labels = torch.cat([s.labels[p] for s, p in zip(sampled, positive, strict=True)])
+        chosen = positives(sampled, self.num_classes)
+        labels = torch.cat([s.labels for s in chosen])
         if not len(labels):
-            return {"mask": sum(p.sum() for p in self.mask_head.parameters()) * 0}
-        wanted = []
-        for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True):
-            wanted.append(mask_targets(target.gt_masks, s.matched[p], b, self.config.mask_side))
-        inside, share = self.probabilities(raw.columns, boxes, labels), torch.cat(wanted)
+            return {"mask": zero_of(self.mask_head)}
+        side, columns = self.config.columns.mask_side, zip(targets, chosen, strict=True)
+        share = torch.cat([mask_targets(target.gt_masks, s.matched, s.boxes, side) for target, s in columns])
+        inside = self.probabilities(raw.columns, [s.boxes for s in chosen], labels)
         return {"mask": -(share * inside.log() + (1 - share) * (1 - inside).log()).mean()}
 
-    def decode_more(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:  # type: ignore[override]
+    def select_heads(self, raw: Raw, found: Detections, options: DecodeOptions) -> Detections:  # type: ignore[override]
         """Adds each kept box's mask."""
         if not options.with_masks:
-            return instances
-        labels = torch.cat([i.labels for i in instances if i.labels is not None])
-        groups = zip(in_groups([i.boxes for i in instances], ROIS_AT_ONCE), labels.split(ROIS_AT_ONCE), strict=True)
-        drawn = torch.cat([self.probabilities(raw.columns, b, k) for b, k in groups])
-        return [
-            replace(i, masks=RoIMasks(p, i.boxes, i.image_size, options.mask_threshold, options.paste))
-            for i, p in zip(instances, drawn.split([len(i) for i in instances]), strict=True)
-        ]
+            return found
+        groups = zip(
+            in_groups(list(found.boxes), ROI_CHUNK_SIZE), torch.cat(found.labels).split(ROI_CHUNK_SIZE), strict=True
+        )
+        masks = torch.cat([self.probabilities(raw.columns, boxes, labels) for boxes, labels in groups])
+        return found._replace(masks=found.per_image(masks))
 
     def probabilities(self, columns: Features, boxes: list[Tensor], labels: Tensor) -> Tensor:
         """Boxes of all images with a class each -> (R, M, M).
@@ -149,9 +170,10 @@ class Hypercolumns(FastRCNN):
         """
         rois = []
         for i, (level, stride) in enumerate(zip(columns.maps, columns.strides, strict=True)):
-            side = max(2, self.config.mask_side // 2 ** (i + 1))
+            side = max(2, self.config.columns.mask_side // 2 ** (i + 1))
             rois.append(roi_align([level.float()], boxes, side, (stride,), aligned=True).to(level.dtype))
-        return self.mask_head(rois, labels)
+        probabilities: Tensor = self.mask_head(rois, labels)
+        return probabilities
 
 
 def _pyramid(fpn: FPN, maps: tuple[Tensor, ...]) -> Features:
@@ -168,11 +190,14 @@ def _pyramid(fpn: FPN, maps: tuple[Tensor, ...]) -> Features:
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
+LIGHT = Config(LIGHT_SEARCH, head=LIGHT_HEAD, columns=ColumnsConfig(classifiers=5), nms_threshold=0.5)
+
+
 def hypercolumns_r50_fpn(num_classes: int = 80, **config: Any) -> Hypercolumns:
     """ResNet-50 with 10 x 10 classifiers per class."""
-    return Hypercolumns(resnet_pyramid("resnet50"), num_classes, Config(**config))
+    return Hypercolumns(resnet_pyramid("resnet50"), num_classes, changed(Config(), config))
 
 
 def hypercolumns_lite0(num_classes: int = 80, **config: Any) -> Hypercolumns:
-    """EfficientNet-Lite0 with 5 x 5 classifiers per class, for processors without a GPU."""
-    return Hypercolumns(light_pyramid(), num_classes, Config(**(fast_rcnn.LIGHT | {"classifiers": 5} | config)))
+    """EfficientNet-Lite0 with 5 x 5 classifiers per class, for CPUs."""
+    return Hypercolumns(light_pyramid(), num_classes, changed(LIGHT, config))

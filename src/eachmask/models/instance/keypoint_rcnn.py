@@ -2,8 +2,8 @@
 
 He, Gkioxari, Dollar, Girshick: "Mask R-CNN", ICCV 2017, arXiv 1703.06870, section 5.
 
-The idea: for each person box a head draws one 56 x 56 map per keypoint; a softmax over all places of a map says where
-that keypoint is. The maps are enlarged to the box and their highest place is read off.
+The idea: for each person box a head predicts one 56 x 56 map per keypoint; a softmax over all places of a map says
+where that keypoint is. The maps are enlarged to the box and their highest place is read off.
 
 The same places as torchvision's ``keypointrcnn_resnet50_fpn`` (see ``tests/parity``). Every kept box gets all
 keypoints; a keypoint's score is the softmax at its peak, 0..1, as Detectron2 reports it (torchvision: the logit).
@@ -22,33 +22,53 @@ from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
+from eachmask.models.config import changed
 from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.fast_rcnn import Sampled
-from eachmask.models.detection.faster_rcnn import FasterRCNN, light_fpn, resnet_fpn
+from eachmask.models.detection.fast_rcnn import Sampled, positives
+from eachmask.models.detection.faster_rcnn import (
+    LIGHT_BOX_HEAD,
+    LIGHT_RPN,
+    P3_ROI,
+    P3_RPN,
+    FasterRCNN,
+    light_fpn,
+    resnet_fpn,
+)
 from eachmask.models.detection.rpn import Raw
+from eachmask.models.instance.mask_rcnn import zero_of
+from eachmask.models.protocol import Detections
 from eachmask.ops.roi import in_groups
 from eachmask.structures import DecodeOptions, Instances
+from eachmask.tasks.keypoints import KEYPOINTS
 
-ROIS_AT_ONCE = 256
+ROI_CHUNK_SIZE = 256
 """RoIs are cut out and searched in groups of so many, so that memory stays flat whatever max_detections is."""
+
+
+@dataclass(frozen=True)
+class KeypointHeadConfig:
+    """The third head."""
+
+    num_keypoints: int = 17
+    roi_size: int = 14
+    """Side of the pooled grid; maps are four times as fine."""
+    convs: int = 8
+    width: int = 512
 
 
 @dataclass(frozen=True)
 class Config(faster_rcnn.Config):
     """Faster R-CNN's choices and the keypoint head's."""
 
-    num_keypoints: int = 17
-    keypoint_roi_size: int = 14
-    keypoint_convs: int = 8
-    keypoint_width: int = 512
+    keypoint_head: KeypointHeadConfig = KeypointHeadConfig()
 
 
 class KeypointHead(nn.Module):
     """Eight convolutions, a learned doubling to 28, a bilinear one to 56 (section 5, implementation details)."""
 
-    def __init__(self, channels: int, config: Config) -> None:
+    def __init__(self, channels: int, config: KeypointHeadConfig) -> None:
         super().__init__()
-        widths = [channels, *[config.keypoint_width] * config.keypoint_convs]
+        widths = [channels, *[config.width] * config.convs]
         layers: list[nn.Module] = []
         for a, b in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU(inplace=True)]
@@ -67,30 +87,29 @@ class KeypointHead(nn.Module):
 
 
 class KeypointRCNN(FasterRCNN):
-    """Faster R-CNN with a keypoint head; see there for the three verbs."""
+    """Faster R-CNN with a keypoint head."""
 
+    task = KEYPOINTS
+    needs = frozenset({"keypoints"})
     config: Config
 
     def __init__(self, backbone: FPN, num_classes: int = 1, config: Config | None = None) -> None:
         config = config or Config()
         super().__init__(backbone, num_classes, config)
-        self.keypoint_head = KeypointHead(backbone.channels[0], config)
+        self.keypoint_head = KeypointHead(backbone.channels[0], config.keypoint_head)
 
     def head_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
         """Adds the keypoint loss: cross-entropy over the places of each visible keypoint's map."""
         losses = super().head_losses(raw, sampled, targets)
-        positive = [s.labels < self.num_classes for s in sampled]
-        boxes = [s.boxes[p] for s, p in zip(sampled, positive, strict=True)]
+        chosen = positives(sampled, self.num_classes)
+        boxes = [s.boxes for s in chosen]
         if not sum(len(b) for b in boxes):
-            return losses | {"keypoint": sum(p.sum() for p in self.keypoint_head.parameters()) * 0}
+            return losses | {"keypoint": zero_of(self.keypoint_head)}
         logits = self.keypoint_logits(raw.features, boxes)
-        points = torch.cat(
-            [
-                _keypoints_of(target).to(b)[s.matched[p]]
-                for target, s, p, b in zip(targets, sampled, positive, boxes, strict=True)
-            ]
+        gt_keypoints = torch.cat(
+            [_keypoints_of(target).to(s.boxes)[s.matched] for target, s in zip(targets, chosen, strict=True)]
         )
-        place, valid = keypoint_targets(points, torch.cat(boxes), logits.shape[-1])
+        place, valid = keypoint_targets(gt_keypoints, torch.cat(boxes), logits.shape[-1])
         if not valid.any():
             return losses | {"keypoint": logits.sum() * 0}
         flat = logits.float().flatten(2)[valid]
@@ -98,15 +117,15 @@ class KeypointRCNN(FasterRCNN):
 
     def keypoint_logits(self, features: Features, boxes: list[Tensor]) -> Tensor:
         """Boxes of all images -> (R, P, M, M)."""
-        size = self.config.keypoint_roi_size
-        groups = in_groups(boxes, ROIS_AT_ONCE)
+        size = self.config.keypoint_head.roi_size
+        groups = in_groups(boxes, ROI_CHUNK_SIZE)
         return torch.cat([self.keypoint_head(self.pool(features, group, size)) for group in groups])
 
-    def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
+    def select_heads(self, raw: Raw, found: Detections, options: DecodeOptions) -> Detections:
         """Adds each kept box's keypoints."""
-        boxes = [i.boxes for i in instances]
-        parts = self.keypoint_logits(raw.features, boxes).float().split([len(b) for b in boxes])
-        return [replace(i, keypoints=read_keypoints(p, b)) for i, p, b in zip(instances, parts, boxes, strict=True)]
+        logits = found.per_image(self.keypoint_logits(raw.features, list(found.boxes)).float())
+        keypoints = (read_keypoints(maps, boxes) for maps, boxes in zip(logits, found.boxes, strict=True))
+        return found._replace(keypoints=tuple(keypoints))
 
 
 def keypoint_targets(points: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -170,24 +189,28 @@ def _keypoints_of(target: Instances) -> Tensor:
     return target.keypoints
 
 
+# Variants -------------------------------------------------------------------------------------------------------------
+
+LIGHT = Config(rpn=LIGHT_RPN, box_head=LIGHT_BOX_HEAD, keypoint_head=KeypointHeadConfig(convs=4, width=128))
+LIGHT_P3 = replace(
+    LIGHT,
+    rpn=replace(P3_RPN, pre_nms_top_n_training=600, post_nms_top_n_training=300),
+    roi=replace(P3_ROI, batch_size=128),
+    box_head=replace(LIGHT_BOX_HEAD, class_agnostic=True),
+)
+
+
 def keypoint_rcnn_r50_fpn(num_classes: int = 1, **config: Any) -> KeypointRCNN:
     """ResNet-50, 17 keypoints of a person: torchvision's ``keypointrcnn_resnet50_fpn``."""
-    chosen = Config(**config)
+    chosen = changed(Config(), config)
     return KeypointRCNN(resnet_fpn("resnet50", chosen.norm_eps), num_classes, chosen)
 
 
 def keypoint_rcnn_lite0_fpn(num_classes: int = 1, **config: Any) -> KeypointRCNN:
-    """EfficientNet-Lite0 with narrow heads, for processors without a GPU."""
-    light = faster_rcnn.LIGHT | {"keypoint_convs": 4, "keypoint_width": 128}
-    return KeypointRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, Config(**(light | config)))
+    """EfficientNet-Lite0 with narrow heads, for CPUs."""
+    return KeypointRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, changed(LIGHT, config))
 
 
 def keypoint_rcnn_lite0_p3(num_classes: int = 1, **config: Any) -> KeypointRCNN:
-    """EfficientNet-Lite0 with narrow heads on strides 8 ... 64: half the work, for people of 16 px and more.
-
-    Backbone, pyramid, proposals and box head are those of the bundled ``objects``, from which training starts.
-    """
-    light = {"anchor_sizes": (24, 48, 96, 192), "roi_levels": 3, "keypoint_convs": 4, "keypoint_width": 128}
-    few = {"box_agnostic": True, "roi_batch": 128, "rpn_candidates_training": 600, "proposals_training": 300}
-    backbone = light_fpn("tf_efficientnet_lite0", first=1)
-    return KeypointRCNN(backbone, num_classes, Config(**(faster_rcnn.LIGHT | light | few | config)))
+    """EfficientNet-Lite0 with narrow heads on strides 8 ... 64: half the work, for people of 16 px and more."""
+    return KeypointRCNN(light_fpn("tf_efficientnet_lite0", first=1), num_classes, changed(LIGHT_P3, config))

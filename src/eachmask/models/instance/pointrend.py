@@ -1,26 +1,22 @@
-"""PointRend: masks drawn like a renderer draws them, coarsely inside and finely along the boundary.
+"""PointRend: masks painted as a renderer paints, coarsely inside and finely along the boundary.
 
-Kirillov, Wu, He, Girshick: "PointRend: Image Segmentation as Rendering", CVPR 2020, arXiv 1912.08193; the implicit
-variant is that of Cheng, Parkhi, Kirillov: "Pointly-Supervised Instance Segmentation", CVPR 2022, arXiv 2104.06404.
+Kirillov, Wu, He, Girshick: "PointRend: Image Segmentation as Rendering", CVPR 2020, arXiv 1912.08193.
 
 The idea: a light head guesses a 7 x 7 mask; the rest is a function of a *point*, a small perceptron that reads the
 fine feature map and the coarse guess there. The mask is doubled in size again and again, and each time only the few
-hundred most undecided cells are asked anew, so that 224 x 224 costs hardly more than 28 x 28. The implicit variant has
-no coarse guess: a head predicts, for each object, the weights of the perceptron itself.
+hundred most undecided cells are asked anew, so that 224 x 224 costs hardly more than 28 x 28.
 
 The same numbers as MMDetection's and Detectron2's PointRend (see ``tests/parity``). Where we differ: besides what
 :mod:`~eachmask.models.detection.faster_rcnn` says, subdivision starts at the finest grid that is asked whole (28 x 28),
-only the predicted class's logit is computed there; the implicit variant's masks know no class, and its objects all
-begin with one ordinary untrained perceptron instead of one of zeros.
+and only the predicted class's logit is computed there.
 
 Shapes: R RoIs of all images, P points of each, C channels of the pyramid, K classes, M = 224 the side of a mask.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,46 +25,76 @@ from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN
-from eachmask.models.detection import faster_rcnn
-from eachmask.models.detection.fast_rcnn import Sampled
-from eachmask.models.detection.faster_rcnn import FasterRCNN, light_fpn, resnet_fpn
+from eachmask.models.config import changed
+from eachmask.models.detection import conventions, faster_rcnn
+from eachmask.models.detection.fast_rcnn import Sampled, positives
+from eachmask.models.detection.faster_rcnn import (
+    LIGHT_BOX_HEAD,
+    LIGHT_RPN,
+    SHORT_RPN,
+    FasterRCNN,
+    RoIConfig,
+    light_fpn,
+    resnet_fpn,
+)
 from eachmask.models.detection.rpn import Raw
+from eachmask.models.instance.mask_rcnn import zero_of
+from eachmask.models.protocol import Detections
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.points import most_uncertain_cells, point_sample, sample_uncertain_points, uncertainty
 from eachmask.ops.roi import in_groups
-from eachmask.structures import DecodeOptions, Instances, Masks, RoIMasks
+from eachmask.structures import DecodeOptions, Instances, Masks
+from eachmask.tasks.instances import INSTANCES
 
-ROIS_AT_ONCE = 32
-"""RoIs are drawn in groups of so many: 32 x 784 points x 336 channels are 34 MB, whatever max_detections is."""
+ROI_CHUNK_SIZE = 32
+"""RoIs are rendered in groups of so many: 32 x 784 points x 336 channels are 34 MB, whatever max_detections is."""
+
+
+@dataclass(frozen=True)
+class RegionHeadConfig:
+    """The light head on the finest map of each region (paper, section 4.1)."""
+
+    grid_size: int = 14
+    """It reads a grid of so many points per side of the box."""
+    mask_size: int = 7
+    """Side of the coarse mask."""
+    layers: int = 2
+    width: int = 1024
+
+
+@dataclass(frozen=True)
+class PointHeadConfig:
+    """The perceptron of a point."""
+
+    layers: int = 3
+    width: int = 256
+
+
+@dataclass(frozen=True)
+class PointsConfig:
+    """The points of the loss, and those of rendering."""
+
+    per_object: int = 196
+    """Points per object in the loss ..."""
+    oversample: float = 3.0
+    """... sampled from so many times as many ..."""
+    importance: float = 0.75
+    """... of which this share are the most uncertain ones."""
+    mask_size: int = 224
+    """Side of a rendered mask."""
+    per_subdivision: int = 784
+    """Cells that are asked anew after each doubling."""
 
 
 @dataclass(frozen=True)
 class Config(faster_rcnn.Config):
-    """Faster R-CNN's choices and those of the two mask heads (paper, section 4.1)."""
+    """Faster R-CNN's choices and those of the two mask heads."""
 
-    region_size: int = 14
-    """The coarse head reads the finest map at a grid of so many points per side of the box."""
-    coarse_size: int = 7
-    """Side of the coarse mask."""
-    coarse_layers: int = 2
-    coarse_width: int = 1024
-    point_layers: int = 3
-    point_width: int = 256
-    train_points: int = 196
-    """Points per object in the loss ..."""
-    oversample: float = 3.0
-    """... drawn from so many times as many ..."""
-    importance: float = 0.75
-    """... of which this share are the most uncertain ones."""
-    mask_size: int = 224
-    subdivision_points: int = 784
-    """Cells that are asked anew after each doubling."""
+    region_head: RegionHeadConfig = RegionHeadConfig()
+    point_head: PointHeadConfig = PointHeadConfig()
+    points: PointsConfig = PointsConfig()
     train_on_predicted: bool = False
-    """The masks of the loss are drawn in the boxes that the box head predicts instead of the proposals (Detectron2)."""
-    position_channels: int = 256
-    """Implicit variant: sines and cosines that tell the perceptron where in the box it is."""
-    parameter_decay: float = 1e-5
-    """Implicit variant: weight of the predicted parameters' mean square in the loss."""
+    """The masks of the loss lie in the boxes that the box head predicts instead of the proposals (Detectron2)."""
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -82,10 +108,10 @@ class RegionHead(nn.Module):
         num_outputs: length of the answer.
     """
 
-    def __init__(self, channels: int, num_outputs: int, config: Config) -> None:
+    def __init__(self, channels: int, num_outputs: int, config: RegionHeadConfig) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, channels, 2, stride=2)
-        widths = [channels * (config.region_size // 2) ** 2, *[config.coarse_width] * config.coarse_layers]
+        widths = [channels * (config.grid_size // 2) ** 2, *[config.width] * config.layers]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.outputs = nn.Linear(widths[-1], num_outputs)
         nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
@@ -100,15 +126,16 @@ class RegionHead(nn.Module):
         x = F.relu(self.reduce(regions)).flatten(1)
         for layer in self.layers:
             x = F.relu(layer(x))
-        return self.outputs(x)
+        result: Tensor = self.outputs(x)
+        return result
 
 
 class PointHead(nn.Module):
     """The perceptron of a point; the coarse guess enters every layer anew (paper, section 3.3)."""
 
-    def __init__(self, channels: int, num_classes: int, config: Config) -> None:
+    def __init__(self, channels: int, num_classes: int, config: PointHeadConfig) -> None:
         super().__init__()
-        widths = [channels, *[config.point_width] * config.point_layers]
+        widths = [channels, *[config.width] * config.layers]
         self.layers = nn.ModuleList(
             nn.Conv1d(a + num_classes, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
@@ -133,67 +160,37 @@ class PointHead(nn.Module):
         return x
 
 
-class PredictedPerceptron(nn.Module):
-    """A perceptron whose weights come from outside, one set per object (arXiv 2104.06404, section 5).
-
-    It reads the fine features and the point's place in the box as sines and cosines of random frequencies (Tancik et
-    al., "Fourier Features", arXiv 2006.10739).
-    """
-
-    directions: Tensor
-
-    def __init__(self, channels: int, config: Config) -> None:
-        super().__init__()
-        self.register_buffer("directions", torch.randn(2, config.position_channels // 2))
-        widths = [channels + config.position_channels, *[config.point_width] * config.point_layers, 1]
-        self.shapes = [(b, a) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        self.num_parameters = sum(rows * columns + rows for rows, columns in self.shapes)
-
-    def initial(self) -> Tensor:
-        """Parameters of an ordinary untrained perceptron (num_parameters,)."""
-        weights = [torch.empty(shape) for shape in self.shapes]
-        for weight in weights:
-            nn.init.kaiming_normal_(weight, nonlinearity="relu")
-        return torch.cat([w.flatten() for w in weights] + [w.new_zeros(len(w)) for w in weights])
-
-    def forward(self, fine: Tensor, points: Tensor, parameters: Tensor) -> Tensor:
-        """(R, C, P) features, (R, P, 2) points in 0..1, (R, num_parameters) weights, then biases -> (R, P) logits."""
-        angles = 2 * math.pi * (2 * points - 1) @ self.directions
-        x = torch.cat([angles.sin(), angles.cos()], dim=-1).transpose(1, 2)
-        x = torch.cat([x.to(fine.dtype), fine], dim=1)
-        sizes = [rows * columns for rows, columns in self.shapes] + [rows for rows, _ in self.shapes]
-        parts = parameters.split(sizes, dim=1)
-        count = len(self.shapes)
-        for i, (shape, weight, bias) in enumerate(zip(self.shapes, parts[:count], parts[count:], strict=True)):
-            x = torch.baddbmm(bias[:, :, None], weight.view(-1, *shape), x)
-            x = F.relu(x) if i < count - 1 else x
-        return x[:, 0]
-
-
-# The models -----------------------------------------------------------------------------------------------------------
+# The model ------------------------------------------------------------------------------------------------------------
 
 
 class PointRend(FasterRCNN):
-    """Faster R-CNN whose masks are rendered; see there for the three verbs."""
+    """Faster R-CNN whose masks are rendered."""
 
+    task = INSTANCES
+    needs = frozenset({"masks"})
     config: Config
 
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         config = config or Config()
         super().__init__(backbone, num_classes, config)
-        self.build_heads(backbone.channels[0])
+        self.build_point_heads(backbone.channels[0])
 
-    def build_heads(self, channels: int) -> None:
+    def build_point_heads(self, channels: int) -> None:
         """The two parts: of a region, and of a point."""
         c = self.config
-        self.coarse_head = RegionHead(channels, self.num_classes * c.coarse_size**2, c)
-        self.point_head = PointHead(channels, self.num_classes, c)
+        self.coarse_head = RegionHead(channels, self.num_classes * c.region_head.mask_size**2, c.region_head)
+        self.point_head = PointHead(channels, self.num_classes, c.point_head)
+
+    def mask_modules(self) -> tuple[nn.Module, ...]:
+        """What has weights that only objects teach."""
+        return self.coarse_head, self.point_head
 
     def represent(self, features: Features, boxes: list[Tensor]) -> Tensor:
         """What is known of each region as a whole: coarse logits (R, K, 7, 7)."""
-        regions = read_grid(features, boxes, self.config.region_size)
-        size = self.config.coarse_size
-        return self.coarse_head(regions).view(-1, self.num_classes, size, size)
+        regions = read_grid(features, boxes, self.config.region_head.grid_size)
+        size = self.config.region_head.mask_size
+        logits: Tensor = self.coarse_head(regions).view(-1, self.num_classes, size, size)
+        return logits
 
     def point_logits(self, fine: Tensor, points: Tensor, region: Tensor, labels: Tensor) -> Tensor:
         """Whether points are inside: (R, C, P) features, (R, P, 2) in 0..1 of the box -> (R, P).
@@ -202,32 +199,29 @@ class PointRend(FasterRCNN):
             region: from :meth:`represent`.
             labels: (R,) classes.
         """
-        return self.point_head(fine, point_sample(region, points), labels)
+        logits: Tensor = self.point_head(fine, point_sample(region, points), labels)
+        return logits
 
     # Training
 
     def head_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
         """Adds the masks' losses on positive RoIs."""
         losses = super().head_losses(raw, sampled, targets)
-        positive = [s.labels < self.num_classes for s in sampled]
-        labels = torch.cat([s.labels[p] for s, p in zip(sampled, positive, strict=True)])
-        boxes = [s.boxes[p] for s, p in zip(sampled, positive, strict=True)]
+        chosen = positives(sampled, self.num_classes)
+        labels = torch.cat([s.labels for s in chosen])
         if not len(labels):
-            unused = [p.sum() for name, p in self.named_parameters() if name.startswith(("coarse", "point", "param"))]
-            return losses | {"point": sum(unused) * 0}
+            return losses | {"point": zero_of(*self.mask_modules())}
+        boxes, matched = [s.boxes for s in chosen], [s.matched for s in chosen]
         if self.config.train_on_predicted:
             boxes = self.predicted_boxes(raw, boxes, labels)
-        matched = [s.matched[p] for s, p in zip(sampled, positive, strict=True)]
         region = self.represent(raw.features, boxes)
         losses |= self.region_losses(region, labels, targets, matched, boxes)
         with torch.no_grad():
             points = self.training_points(region, labels)
-            wanted = [
-                point_targets(target.gt_masks, m, b, p)
-                for target, m, b, p in zip(targets, matched, boxes, points.split([len(b) for b in boxes]), strict=True)
-            ]
+            columns = zip(targets, matched, boxes, points.split([len(b) for b in boxes]), strict=True)
+            inside = torch.cat([point_targets(target.gt_masks, m, b, p) for target, m, b, p in columns])
         logits = self.point_logits(read_points(raw.features, boxes, points), points, region, labels)
-        return losses | {"point": F.binary_cross_entropy_with_logits(logits.float(), torch.cat(wanted))}
+        return losses | {"point": F.binary_cross_entropy_with_logits(logits.float(), inside)}
 
     @torch.no_grad()
     def predicted_boxes(self, raw: Raw, boxes: list[Tensor], labels: Tensor) -> list[Tensor]:
@@ -236,13 +230,14 @@ class PointRend(FasterRCNN):
         Not clipped to the image, like Detectron2's, but kept within half an image around it: a box sixty times too
         large, which an untrained head may ask for, would take minutes to compare with the true mask.
         """
+        head = self.config.box_head
         deltas = self.run_box_head(raw.features, boxes)[1].float()
-        of_class = torch.zeros_like(labels) if self.config.box_agnostic else labels
+        of_class = torch.zeros_like(labels) if head.class_agnostic else labels
         deltas = deltas[torch.arange(len(labels), device=labels.device), of_class]
         result = []
-        for b, s, (height, width) in zip(boxes, deltas.split([len(b) for b in boxes]), raw.sizes, strict=True):
+        for b, d, (height, width) in zip(boxes, deltas.split([len(b) for b in boxes]), raw.sizes, strict=True):
             limit = b.new_tensor([width, height, width, height])
-            moved = self.shifted(b, s, self.config.box_weights)
+            moved = self.moved(b, d, head.weights)
             result.append(torch.minimum(torch.maximum(moved, -0.5 * limit), 1.5 * limit))
         return result
 
@@ -250,41 +245,33 @@ class PointRend(FasterRCNN):
         self, region: Tensor, labels: Tensor, targets: list[Instances], matched: list[Tensor], boxes: list[Tensor]
     ) -> dict[str, Tensor]:
         """Mean cross-entropy of the true class's coarse mask."""
-        wanted = [
-            coarse_targets(target.gt_masks, m, b, self.config.coarse_size)
-            for target, m, b in zip(targets, matched, boxes, strict=True)
-        ]
+        size = self.config.region_head.mask_size
+        columns = zip(targets, matched, boxes, strict=True)
+        gt_masks = torch.cat([coarse_targets(target.gt_masks, m, b, size) for target, m, b in columns])
         logits = region[torch.arange(len(labels), device=labels.device), labels].float()
-        return {"mask": F.binary_cross_entropy_with_logits(logits, torch.cat(wanted))}
+        return {"mask": F.binary_cross_entropy_with_logits(logits, gt_masks)}
 
     def training_points(self, region: Tensor, labels: Tensor) -> Tensor:
         """Points of the loss (R, P, 2), mostly where the coarse mask is undecided (section 3.1)."""
-        c = self.config
+        c = self.config.points
         logits = region[torch.arange(len(labels), device=labels.device), labels][:, None]
-        return sample_uncertain_points(logits.float(), c.train_points, c.oversample, c.importance)
+        return sample_uncertain_points(logits.float(), c.per_object, c.oversample, c.importance)
 
     # Prediction
 
-    def decode_heads(self, raw: Raw, instances: list[Instances], options: DecodeOptions) -> list[Instances]:
+    def select_heads(self, raw: Raw, found: Detections, options: DecodeOptions) -> Detections:
         """Renders each kept box's mask: 0.2 MB each, whatever the image's size."""
         if not options.with_masks:
-            return instances
-        labels = torch.cat([i.labels for i in instances if i.labels is not None])
-        groups = in_groups([i.boxes for i in instances], ROIS_AT_ONCE)
-        drawn = torch.cat(
-            [
-                self.render(raw.features, boxes, chosen).float().sigmoid()
-                for boxes, chosen in zip(groups, labels.split(ROIS_AT_ONCE), strict=True)
-            ]
+            return found
+        groups = zip(
+            in_groups(list(found.boxes), ROI_CHUNK_SIZE), torch.cat(found.labels).split(ROI_CHUNK_SIZE), strict=True
         )
-        return [
-            replace(i, masks=RoIMasks(p, i.boxes, i.image_size, options.mask_threshold, options.paste))
-            for i, p in zip(instances, drawn.split([len(i) for i in instances]), strict=True)
-        ]
+        masks = torch.cat([self.render(raw.features, boxes, labels).float().sigmoid() for boxes, labels in groups])
+        return found._replace(masks=found.per_image(masks))
 
     def render(self, features: Features, boxes: list[Tensor], labels: Tensor) -> Tensor:
         """Adaptive subdivision (section 3.1, "inference"): boxes of all images, (R,) classes -> (R, M, M) logits."""
-        c = self.config
+        c = self.config.points
         region = self.represent(features, boxes)
         side = self.first_side()
         grid = grid_points(side, region.device).expand(len(labels), -1, -1)
@@ -293,50 +280,17 @@ class PointRend(FasterRCNN):
         while side < c.mask_size and len(labels):
             side *= 2
             mask = F.interpolate(mask, scale_factor=2, mode="bilinear", align_corners=False)
-            index, points = most_uncertain_cells(uncertainty(mask), c.subdivision_points)
+            index, points = most_uncertain_cells(uncertainty(mask), c.per_subdivision)
             logits = self.point_logits(read_points(features, boxes, points.to(mask)), points.to(mask), region, labels)
             mask = mask.flatten(1).scatter(1, index, logits).view(-1, 1, side, side)
         return mask[:, 0] if len(labels) else region.new_zeros((0, c.mask_size, c.mask_size))
 
     def first_side(self) -> int:
         """Side of the finest grid all of whose cells are asked: the coarse mask's, doubled while they are that few."""
-        side = self.config.coarse_size
-        while 4 * side**2 <= self.config.subdivision_points and 2 * side <= self.config.mask_size:
+        side, c = self.config.region_head.mask_size, self.config.points
+        while 4 * side**2 <= c.per_subdivision and 2 * side <= c.mask_size:
             side *= 2
         return side
-
-
-class ImplicitPointRend(PointRend):
-    """PointRend whose perceptron is predicted for each object; it needs no dense mask, so points may be its labels."""
-
-    def build_heads(self, channels: int) -> None:
-        """The head that predicts weights, and the perceptron that gets them."""
-        self.point_head = PredictedPerceptron(channels, self.config)  # type: ignore[assignment]
-        self.parameter_head = RegionHead(channels, self.point_head.num_parameters, self.config)
-        with torch.no_grad():
-            self.parameter_head.outputs.bias.copy_(self.point_head.initial())
-
-    def represent(self, features: Features, boxes: list[Tensor]) -> Tensor:
-        """Weights of each region's perceptron (R, num_parameters)."""
-        return self.parameter_head(read_grid(features, boxes, self.config.region_size))
-
-    def point_logits(self, fine: Tensor, points: Tensor, region: Tensor, labels: Tensor) -> Tensor:
-        """As in PointRend; the class has no say."""
-        return self.point_head(fine, points, region)
-
-    def region_losses(
-        self, region: Tensor, labels: Tensor, targets: list[Instances], matched: list[Tensor], boxes: list[Tensor]
-    ) -> dict[str, Tensor]:
-        """Keeps the predicted weights small (section 5)."""
-        return {"parameters": self.config.parameter_decay * region.float().square().mean()}
-
-    def training_points(self, region: Tensor, labels: Tensor) -> Tensor:
-        """Anywhere: there is no coarse mask that could be undecided."""
-        return torch.rand(len(labels), self.config.train_points, 2, device=labels.device)
-
-    def first_side(self) -> int:
-        """Side of the square of all points of one step."""
-        return math.isqrt(self.config.subdivision_points)
 
 
 # Points and targets ---------------------------------------------------------------------------------------------------
@@ -412,36 +366,30 @@ def point_targets(masks: Masks, matched: Tensor, boxes: Tensor, points: Tensor) 
 
 # Variants -------------------------------------------------------------------------------------------------------------
 
-LIGHT: dict[str, Any] = faster_rcnn.LIGHT | {
-    "coarse_width": 256, "point_width": 64, "mask_size": 112, "subdivision_points": 196, "train_points": 98,
-}  # fmt: skip
+DETECTRON2 = Config(rpn=SHORT_RPN, conventions=conventions.DETECTRON2, train_on_predicted=True)
+MMDET = Config(rpn=SHORT_RPN, roi=RoIConfig(allow_low_quality_matches=True), conventions=conventions.MMDET)
+LIGHT = Config(
+    rpn=LIGHT_RPN,
+    box_head=LIGHT_BOX_HEAD,
+    region_head=RegionHeadConfig(width=256),
+    point_head=PointHeadConfig(width=64),
+    points=PointsConfig(per_object=98, mask_size=112, per_subdivision=196),
+)
 """For small networks on small images."""
 
 
 def pointrend_r50_fpn(num_classes: int = 80, **config: Any) -> PointRend:
     """ResNet-50: the authors' ``pointrend_rcnn_R_50_FPN`` in Detectron2; wants BGR."""
-    chosen = Config(**(faster_rcnn.DETECTRON2 | {"train_on_predicted": True} | config))
+    chosen = changed(DETECTRON2, config)
     return PointRend(resnet_fpn("resnet50", chosen.norm_eps, stride_first=True), num_classes, chosen)
 
 
 def pointrend_r50_fpn_mmdet(num_classes: int = 80, **config: Any) -> PointRend:
     """ResNet-50: MMDetection's ``point-rend_r50-caffe_fpn_ms``; wants BGR."""
-    chosen = Config(**(faster_rcnn.MMDET | {"roi_rescue": True} | config))
+    chosen = changed(MMDET, config)
     return PointRend(resnet_fpn("resnet50", chosen.norm_eps, stride_first=True), num_classes, chosen)
 
 
 def pointrend_lite0_fpn(num_classes: int = 80, **config: Any) -> PointRend:
-    """EfficientNet-Lite0 with narrow heads and masks of 112 x 112, for processors without a GPU."""
-    return PointRend(light_fpn("tf_efficientnet_lite0"), num_classes, Config(**(LIGHT | config)))
-
-
-def implicit_pointrend_r50_fpn(num_classes: int = 80, **config: Any) -> ImplicitPointRend:
-    """ResNet-50 with predicted perceptrons."""
-    chosen = Config(**(faster_rcnn.DETECTRON2 | {"train_on_predicted": True} | config))
-    return ImplicitPointRend(resnet_fpn("resnet50", chosen.norm_eps, stride_first=True), num_classes, chosen)
-
-
-def implicit_pointrend_lite0_fpn(num_classes: int = 80, **config: Any) -> ImplicitPointRend:
-    """EfficientNet-Lite0 with narrow predicted perceptrons."""
-    light = LIGHT | {"coarse_width": 128, "point_width": 32, "position_channels": 32, "point_layers": 2}
-    return ImplicitPointRend(light_fpn("tf_efficientnet_lite0"), num_classes, Config(**(light | config)))
+    """EfficientNet-Lite0 with narrow heads and masks of 112 x 112, for CPUs."""
+    return PointRend(light_fpn("tf_efficientnet_lite0"), num_classes, changed(LIGHT, config))

@@ -4,66 +4,87 @@ Hariharan, Arbelaez, Girshick, Malik: "Simultaneous Detection and Segmentation",
 
 The idea: R-CNN on *regions*. Every proposal is a region, not only a box, and two networks look at it: one at its box,
 one at its box with all but the region painted in the mean color. Support vector machines score what both say, and a
-small predictor draws the object anew on a coarse grid, to mend what the bottom-up region got wrong.
+small predictor makes a coarse mask of the object, to correct what the bottom-up region got wrong.
 
 This is the paper's variant C, both networks learnt together. Where we differ: regions come from selective search, not
-MCG; region and coarse drawing are combined on a grid over the box, not on superpixels; overlap in suppression is that
+MCG; region and coarse mask are combined on a grid over the box, not on superpixels; overlap in suppression is that
 of the boxes; otherwise as :mod:`~eachmask.models.detection.rcnn` says.
 
 Shapes: B images, P proposals of one image, R RoIs of all images, 2 D numbers describe one, K classes, g = 10 the side
-of the coarse drawing, M = 28 that of a mask.
+of the coarse mask, M = 28 that of a mask.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.backbones.networks import ResNet, Timm
+from eachmask.models.config import changed
 from eachmask.models.detection import rcnn
-from eachmask.models.detection.fast_rcnn import Config as Proposing
-from eachmask.models.detection.fast_rcnn import Sampled, draw, labeled
-from eachmask.models.detection.rcnn import CROPS_AT_ONCE, Raw, describe, hinge_loss, of_length, signs_of, warp
+from eachmask.models.detection.fast_rcnn import (
+    LIGHT_SEARCH,
+    Sampled,
+    SamplingConfig,
+    labeled,
+    positives,
+    sample_proposals,
+)
+from eachmask.models.detection.rcnn import CROP_CHUNK_SIZE, Raw, describe, hinge_loss, of_length, signs_of, warp
+from eachmask.models.instance.mask_rcnn import zero_of
+from eachmask.models.protocol import Detections, Detector
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.match import learnable
 from eachmask.ops.nms import nms
-from eachmask.ops.selective_search import Proposals, search_batch
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks, RoIMasks
+from eachmask.ops.selective_search import Proposals
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks
 from eachmask.structures import boxes as box_ops
+from eachmask.tasks.instances import INSTANCES
+
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """The masks."""
+
+    coarse_side: int = 10
+    """Side of the coarse mask (section 3.4)."""
+    side: int = 28
+    """Side of the grid on which it is combined with the region."""
 
 
 @dataclass(frozen=True)
 class Config(rcnn.Config):
     """R-CNN's choices and those of the masks."""
 
-    coarse: int = 10
-    """Side of the coarse drawing (section 3.4)."""
-    mask_side: int = 28
-    """Side of the grid on which it is combined with the region."""
+    refinement: RefinementConfig = RefinementConfig()
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
 
 
 class Refinement(nn.Module):
-    """Draws the object coarsely and combines that with the region (section 3.4)."""
+    """Predicts the object coarsely and combines that with the region (section 3.4)."""
 
-    def __init__(self, features: int, num_classes: int, coarse: int) -> None:
+    def __init__(self, features: int, num_classes: int, coarse_side: int) -> None:
         super().__init__()
-        self.coarse = coarse
-        self.draw = nn.Linear(features, num_classes * coarse**2)
-        self.combine = nn.Linear(3, 1)  # of drawing, region and both
-        nn.init.normal_(self.draw.weight, std=0.01)
-        nn.init.zeros_(self.draw.bias)
+        self.coarse_side = coarse_side
+        self.predict = nn.Linear(features, num_classes * coarse_side**2)
+        self.combine = nn.Linear(3, 1)  # of coarse mask, region and both
+        nn.init.normal_(self.predict.weight, std=0.01)
+        nn.init.zeros_(self.predict.bias)
         nn.init.constant_(self.combine.weight, 2.0)
         nn.init.constant_(self.combine.bias, -3.0)
 
     def forward(self, features: Tensor, labels: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
-        """Descriptions, a class each and regions -> logits of both drawings.
+        """Descriptions, a class each and regions -> logits of the coarse and of the combined mask.
 
         Args:
             features: (R, 2 D); labels: (R,); shapes: (R, M, M) share of the region in each cell, 0..1.
@@ -71,24 +92,27 @@ class Refinement(nn.Module):
         Returns:
             (R, g, g) and (R, M, M).
         """
-        every = self.draw(features).unflatten(1, (-1, self.coarse, self.coarse))
+        every = self.predict(features).unflatten(1, (-1, self.coarse_side, self.coarse_side))
         coarse = every[torch.arange(len(labels), device=labels.device), labels].float()
         side = shapes.shape[-2:]
-        drawn = F.interpolate(coarse[:, None].sigmoid(), side, mode="bilinear", align_corners=False)[:, 0]
-        logits = self.combine(torch.stack([drawn, shapes, drawn * shapes], dim=-1).to(features.dtype))
+        enlarged = F.interpolate(coarse[:, None].sigmoid(), side, mode="bilinear", align_corners=False)[:, 0]
+        logits = self.combine(torch.stack([enlarged, shapes, enlarged * shapes], dim=-1).to(features.dtype))
         return coarse, logits.squeeze(-1).float()
 
 
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class SDS(nn.Module):
-    """Two networks on every region, with three verbs.
+class SDS(Detector[Raw]):
+    """Two networks on every region.
 
     Args:
         box_backbone, region_backbone: give Features; only the last maps are looked at.
         num_classes: K, without background.
     """
+
+    task = INSTANCES
+    needs = frozenset({"masks"})
 
     def __init__(
         self, box_backbone: nn.Module, region_backbone: nn.Module, num_classes: int, config: Config | None = None
@@ -104,14 +128,14 @@ class SDS(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.svms.bias, -1.0)
-        self.refinement = Refinement(features, num_classes, config.coarse)
+        self.refinement = Refinement(features, num_classes, config.refinement.coarse_side)
 
-    def forward(self, images: ImageBatch) -> Raw:
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> regions; the networks run on crops, in the other two verbs."""
-        return Raw(images.tensor, tuple(search_batch(images, self.config.search)), images.sizes)
+        return Raw(images.tensor, self.config.search.run(images), images.sizes)
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
-        """Log loss of the fine-tuning, hinge loss of the SVMs, cross-entropy of both drawings.
+        """Log loss of the fine-tuning, hinge loss of the SVMs, cross-entropy of both masks.
 
         Args:
             targets: one per image, in pixels of the batch, with labels and masks.
@@ -119,39 +143,41 @@ class SDS(nn.Module):
         c = self.config
         with torch.no_grad():
             chosen = [
-                sample_regions(p, target, self.num_classes, c, c.svm_low, c.mask_side)
+                sample_regions(p, target, self.num_classes, c.sampling, c.svm.bg_iou, c.refinement.side)
                 for p, target in zip(raw.proposals, targets, strict=True)
             ]
-        if not sum(len(r.shapes) for r in chosen):  # all lie in crowds: look at one, learn nothing
-            chosen[0] = _first_alone(raw.proposals[0], self.num_classes, c.mask_side)
-            features, shapes = self._described(raw.pixels, chosen)
-            nothing = self.classes(features).sum() + self.svms(features).sum()
-            drawings = self.refinement(features, torch.zeros_like(chosen[0].sampled.labels), shapes)
-            nothing = (nothing + sum(d.sum() for d in drawings)) * 0
-            return {name: nothing for name in ("class", "svm", "coarse", "mask")}
+        if not sum(len(r.shapes) for r in chosen):
+            return self._no_losses(raw, chosen)
         features, shapes = self._described(raw.pixels, chosen)
         labels = torch.cat([r.sampled.labels for r in chosen])
         margins = self.svms(of_length(features.detach().float()))
         return {
             "class": F.cross_entropy(self.classes(features).float(), labels),
-            "svm": hinge_loss(margins, torch.cat([r.signs for r in chosen]), c.svm_hard),
+            "svm": hinge_loss(margins, torch.cat([r.signs for r in chosen]), c.svm.hard),
         } | self._mask_losses(features, shapes, labels, chosen, targets)
 
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
-        """The SVMs' scores of all regions, suppression per class, and the mended drawing of what is left."""
-        results = []
+    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
+        """The SVMs' scores of all regions, suppression per class, and the refined mask of what is left."""
+        kept, masks = [], []
         for i, (proposals, size) in enumerate(zip(raw.proposals, raw.sizes, strict=True)):
-            shapes = region_grids(proposals.regions, self.config.mask_side).to(raw.pixels.device)
-            parts = zip(proposals.boxes.split(CROPS_AT_ONCE), shapes.split(CROPS_AT_ONCE), strict=True)
+            shapes = region_grids(proposals.regions, self.config.refinement.side).to(raw.pixels.device)
+            parts = zip(proposals.boxes.split(CROP_CHUNK_SIZE), shapes.split(CROP_CHUNK_SIZE), strict=True)
             features = torch.cat([self._crops_described(raw.pixels[i : i + 1], [b], s) for b, s in parts])
-            scores = (self.config.slope * self.svms(of_length(features.float())).float()).sigmoid()
-            found, kept = select_regions(proposals.boxes, scores, size, options.limits(self.config))
+            scores = (self.config.svm.slope * self.svms(of_length(features.float())).float()).sigmoid()
+            boxes, labels, best, index = keep_regions(proposals.boxes, scores, size, options.limits(self.config))
+            kept.append((boxes, labels, best))
             if options.with_masks:
-                assert found.labels is not None
-                logits = self.refinement(features[kept], found.labels, shapes[kept])[1]
-                found.masks = RoIMasks(logits.sigmoid(), found.boxes, size, options.mask_threshold, options.paste)
-            results.append(found)
-        return results
+                masks.append(self.refinement(features[index], labels, shapes[index])[1].sigmoid())
+        return Detections.of(raw.sizes, kept)._replace(masks=tuple(masks) if options.with_masks else None)
+
+    def _no_losses(self, raw: Raw, chosen: list[SampledRegions]) -> dict[str, Tensor]:
+        """All regions lie in crowds: look at one, learn nothing."""
+        chosen = [_first_alone(raw.proposals[0], self.num_classes, self.config.refinement.side), *chosen[1:]]
+        features, shapes = self._described(raw.pixels, chosen)
+        nothing = self.classes(features).sum() + self.svms(features).sum()
+        masks = self.refinement(features, torch.zeros_like(chosen[0].sampled.labels), shapes)
+        nothing = (nothing + sum(m.sum() for m in masks)) * 0
+        return {name: nothing for name in ("class", "svm", "coarse", "mask")}
 
     def _described(self, pixels: Tensor, chosen: list[SampledRegions]) -> tuple[Tensor, Tensor]:
         shapes = torch.cat([r.shapes for r in chosen])
@@ -159,7 +185,7 @@ class SDS(nn.Module):
 
     def _crops_described(self, pixels: Tensor, boxes: list[Tensor], shapes: Tensor) -> Tensor:
         """(R, 2 D): what one network says of each box, and the other of each region alone (section 3.2)."""
-        side, context = self.config.crop_side, self.config.context
+        side, context = self.config.crop.side, self.config.crop.context
         crops = warp(pixels.float(), boxes, side, context)
         inner = side - 2 * context
         region = F.interpolate(shapes[:, None], (inner, inner), mode="bilinear", align_corners=False) >= 0.5
@@ -172,16 +198,15 @@ class SDS(nn.Module):
     ) -> dict[str, Tensor]:
         rows = torch.nonzero(labels < self.num_classes).squeeze(1)
         if not len(rows):
-            nothing = sum(p.sum() for p in self.refinement.parameters()) * 0
+            nothing = zero_of(self.refinement)
             return {"coarse": nothing, "mask": nothing}
-        drawings = self.refinement(features[rows], labels[rows], shapes[rows])
+        positive = positives([r.sampled for r in chosen], self.num_classes)
         losses = {}
-        for name, logits in zip(("coarse", "mask"), drawings, strict=True):
-            wanted = [
-                _drawn(target, r.sampled, self.num_classes, logits.shape[-1])
-                for target, r in zip(targets, chosen, strict=True)
-            ]
-            losses[name] = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted))
+        masks = self.refinement(features[rows], labels[rows], shapes[rows])
+        for name, logits in zip(("coarse", "mask"), masks, strict=True):
+            columns = zip(targets, positive, strict=True)
+            gt_masks = [mask_targets(t.gt_masks, s.matched, s.boxes, logits.shape[-1]) for t, s in columns]
+            losses[name] = F.binary_cross_entropy_with_logits(logits, torch.cat(gt_masks))
         return losses
 
 
@@ -207,54 +232,54 @@ def region_grids(regions: Masks, side: int) -> Tensor:
 
 
 def sample_regions(
-    proposals: Proposals, target: Instances, num_classes: int, config: Proposing, low: float = 0.3, side: int = 28
+    proposals: Proposals, target: Instances, num_classes: int, config: SamplingConfig, low: float = 0.3, side: int = 28
 ) -> SampledRegions:
     """Regions and the objects themselves -> a balanced set, by how many pixels they share (section 3.2).
 
     Args:
-        low: see ``Config.svm_low``.
+        low: see ``SVMConfig.bg_iou``.
         side: M.
     """
-    if target.masks is None or target.labels is None:
+    if target.masks is None:
         raise ValueError("regions are learnt from masks, but a target has none")
     device = proposals.boxes.device
     single, crowd = learnable(target, device)
     single = single[torch.from_numpy(target.masks.area() > 0).to(device)[single]]
-    truth = target.masks[single.cpu()].to_rle()
+    gt_masks = target.masks[single.cpu()].to_rle()
     overlap = torch.cat(
-        [torch.from_numpy(truth.iou(r)).float() for r in (proposals.regions.resize(truth.size), truth)], dim=1
+        [torch.from_numpy(gt_masks.iou(r)).float() for r in (proposals.regions.resize(gt_masks.size), gt_masks)], dim=1
     ).to(device)
-    boxes = torch.cat([proposals.boxes, torch.from_numpy(truth.boxes()).to(proposals.boxes)])
+    boxes = torch.cat([proposals.boxes, torch.from_numpy(gt_masks.boxes()).to(proposals.boxes)])
     in_crowd = (box_ops.coverage(boxes, target.boxes.to(boxes)[crowd]) > 0.5).any(dim=1)
-    chosen, matched = draw(overlap, in_crowd, config)
+    chosen, matched = sample_proposals(overlap, in_crowd, config)
     sampled = labeled(boxes[chosen], single, matched, target, num_classes)
     num = len(proposals.boxes)
     shapes = torch.zeros(len(chosen), side, side)
     old, new = (chosen < num).cpu(), (chosen >= num).cpu()
     shapes[old] = region_grids(proposals.regions[chosen.cpu()[old]], side)
-    shapes[new] = region_grids(truth[chosen.cpu()[new] - num], side)
+    shapes[new] = region_grids(gt_masks[chosen.cpu()[new] - num], side)
     signs = signs_of(overlap[:, chosen], target.labels.to(device)[single], in_crowd[chosen], num_classes, low)
     return SampledRegions(sampled, shapes.to(device), signs)
 
 
-def select_regions(
+def keep_regions(
     boxes: Tensor, probabilities: Tensor, size: tuple[int, int], limits: tuple[float, float, int]
-) -> tuple[Instances, Tensor]:
-    """(P, 4) boxes that stay where they are, (P, K) probabilities -> instances, best first, and their proposals."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(P, 4) boxes that stay where they are and (P, K) probabilities -> what is kept, best first.
+
+    Args:
+        size: (height, width) of the image.
+        limits: score threshold, NMS threshold and largest number.
+
+    Returns:
+        (N, 4) boxes within the image, (N,) labels, scores and numbers of the proposals.
+    """
     score_threshold, nms_threshold, max_detections = limits
     proposal, label = torch.nonzero(probabilities > score_threshold, as_tuple=True)
     scores = probabilities[proposal, label].float()
     keep = nms(boxes[proposal], scores, label, nms_threshold)[:max_detections]
     kept = proposal[keep]
-    instances = Instances(size, box_ops.clip(boxes[kept], size), labels=label[keep], scores=scores[keep])
-    return instances, kept
-
-
-def _drawn(target: Instances, sampled: Sampled, num_classes: int, side: int) -> Tensor:
-    """(S+, side, side) the object of each positive region, within the region's box."""
-    assert target.masks is not None
-    rows = torch.nonzero(sampled.labels < num_classes).squeeze(1)
-    return mask_targets(target.masks, sampled.matched[rows], sampled.boxes[rows], side)
+    return box_ops.clip(boxes[kept], size), label[keep], scores[keep], kept
 
 
 def _first_alone(proposals: Proposals, num_classes: int, side: int) -> SampledRegions:
@@ -268,12 +293,15 @@ def _first_alone(proposals: Proposals, num_classes: int, side: int) -> SampledRe
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
+LIGHT = Config(search=LIGHT_SEARCH, crop=rcnn.LIGHT_CROP, nms_threshold=0.5)
+
+
 def sds_r50(num_classes: int = 80, **config: Any) -> SDS:
     """Two ResNet-50 on 2000 regions."""
-    return SDS(ResNet("resnet50"), ResNet("resnet50"), num_classes, Config(**config))
+    return SDS(ResNet("resnet50"), ResNet("resnet50"), num_classes, changed(Config(), config))
 
 
 def sds_lite0(num_classes: int = 80, **config: Any) -> SDS:
     """Two EfficientNet-Lite0 on at most 300 regions, in crops of 64 x 64 px."""
     box_backbone, region_backbone = Timm("tf_efficientnet_lite0"), Timm("tf_efficientnet_lite0")
-    return SDS(box_backbone, region_backbone, num_classes, Config(**(rcnn.LIGHT | config)))
+    return SDS(box_backbone, region_backbone, num_classes, changed(LIGHT, config))
