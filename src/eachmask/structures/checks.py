@@ -16,7 +16,7 @@ def check_number(name: str, value: Any, low: float | None = None, high: float | 
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise UserError(f"the {name} must be a number, not {value!r}")
-    if (low is not None and not value >= low) or (high is not None and not value <= high):
+    if (low is not None and not float(value) >= low) or (high is not None and not float(value) <= high):
         bounds = f"lie in {low:g}..{high:g}" if low is not None and high is not None else f"be at least {low:g}"
         raise UserError(f"the {name} must {bounds}, not {float(value):g}")
 
