@@ -60,7 +60,7 @@ def test_results_say_what_the_predictor_says(predictor: Predictor, images: Path,
     content = json.loads((out / "predictions.json").read_text())
     assert [c["id"] for c in content["categories"]] == [3, 7]
     dataset = CocoDataset(out / "predictions.json", images)
-    predictions = read_results(out / "predictions.json", dataset).instances
+    predictions = read_results(out / "predictions.json", dataset.split).instances
     total = 0
     for i, sample in enumerate(dataset):
         wanted = predictor.predict(sample.path)

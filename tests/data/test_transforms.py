@@ -10,9 +10,10 @@ import torch
 from eachmask.data.sample import Sample
 from eachmask.data.samplers import repeat_factors
 from eachmask.data.transforms.color import PhotoLight
-from eachmask.data.transforms.crop import MIN_AREA, Flip, LargeScaleJitter, cut, padded
-from eachmask.data.transforms.mix import CopyPaste, Mosaic
-from eachmask.structures import RLE, Category, Instances
+from eachmask.data.transforms.crop import Flip, LargeScaleJitter, cut, padded
+from eachmask.data.transforms.mix import CopyPaste, Mosaic, PhotoMix
+from eachmask.data.transforms.objects import MIN_AREA
+from eachmask.structures import RLE, Category, Instances, Prompts, SemanticMap
 
 SIZE = (40, 60)
 
@@ -169,3 +170,30 @@ def test_repeat_factors_are_the_papers():
     weights = repeat_factors(Set(), threshold=0.16)
     assert weights[:4] == [2.0] * 4, "sqrt(0.16 / 0.04)"
     assert weights[4:] == [1.0] * 96
+
+
+def test_maps_and_clicks_move_as_their_image_does():
+    image = np.zeros((*SIZE, 3), np.float32)
+    image[8:24, 10:30] = 1
+    labels = torch.from_numpy((image[..., 0] > 0).astype(np.int64))
+    click = Prompts(SIZE, points=torch.tensor([[12.5, 9.5]]))
+    whole = Sample(image, SemanticMap(labels, (Category(1, "rest"), Category(2, "thing"))), given=click)
+    for changed in (
+        cut(whole, SIZE, (5, 7, 45, 39)),
+        Flip(1.0, ((0, 1),))(whole, rng()),
+        padded(whole, (64, 70)),
+        LargeScaleJitter(size=(48, 80), scale=(1.0, 1.0))(whole, rng(3)),
+    ):
+        height, width = changed.image.shape[:2]
+        assert changed.targets.image_size == changed.given.image_size == (height, width)
+        bright, thing = changed.image[..., 0] > 0.6, changed.targets.labels.numpy() == 1
+        assert (bright ^ thing).sum() <= 0.05 * thing.sum()
+        x, y = changed.given.points[0].long().tolist()
+        assert thing[y, x], "the click stays on the thing"
+
+
+def test_a_mix_without_mosaic_is_the_pasting_alone():
+    pasted = CopyPaste(chance=1.0)(sample(), rng(1), lambda: sample(5))
+    assert np.array_equal(PhotoMix(0.0, CopyPaste(1.0))(sample(), rng(1), lambda: sample(5)).image, pasted.image)
+    mosaic = PhotoMix(1.0, CopyPaste(0.0))(sample(1), rng(), lambda: sample(2))
+    assert mosaic.image[0, 0, 0] == pytest.approx(0.1) and mosaic.image[-1, -1, 0] == pytest.approx(0.2)

@@ -446,7 +446,7 @@ def test_all_classes_as_one(files, tmp_path):
     assert run(files, tmp_path / "out", "--merge", "all", "--compare", str(files[1])) == 0
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["measured"]
     dataset = CocoDataset(*files[:1], files[0].parent)
-    predictions = read_results(files[1], dataset).instances
+    predictions = read_results(files[1], dataset.split).instances
     targets = [dataset.targets(i) for i in range(len(dataset))]
     expected = coco_ap(predictions, targets, class_agnostic=True)
     assert found["coco"]["segm"]["ap"] == pytest.approx(expected["ap"], abs=2e-3)  # equal scores in another order

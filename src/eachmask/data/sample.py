@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypeVar
 
 from eachmask.structures import Instances
+from eachmask.structures.spatial import Spatial
 
 T = TypeVar("T", default=Instances)
 """What a sample's targets are."""
@@ -36,4 +37,4 @@ class Sample(Generic[T]):
     path: Path = Path()
     image_id: int = 0
     canvas: tuple[int, int] = (0, 0)
-    given: Any = None
+    given: Spatial | None = None

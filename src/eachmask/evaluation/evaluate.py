@@ -217,7 +217,7 @@ def _comparison(
 
 
 def _read(path: Path, dataset: CocoDataset) -> tuple[list[Instances], list[dict[str, Any]], list[str]]:
-    found = read_results(path, dataset)
+    found = read_results(path, dataset.split)
     notes = list(found.notes)
     if any(row["score"] > 1 for row in found.rows):
         notes.append("some scores are above 1: calibration, curves and --score expect 0 to 1")

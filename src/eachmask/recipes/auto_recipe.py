@@ -19,13 +19,13 @@ from eachmask.data.samplers import repeat_factors
 from eachmask.data.samples import Samples
 from eachmask.data.transforms.color import PhotoLight
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
-from eachmask.data.transforms.mix import CopyPaste
+from eachmask.data.transforms.mix import CopyPaste, PhotoMix
 from eachmask.metrics.coco_ap import coco_ap
 from eachmask.models.config import merged
 from eachmask.structures import Instances, UserError
 from eachmask.structures.keypoints import mirror_pairs
 from eachmask.training.pretrained import backbone_preprocess, choose_start
-from eachmask.training.recipe import Recipe
+from eachmask.training.recipe import Mix, Recipe
 
 LOOKED_AT = 500
 """So many samples' annotations decide the defaults."""
@@ -47,7 +47,7 @@ class PhotoAugment:
 
 
 def auto_recipe(
-    variant: str, data: Samples, *, start: str = "auto", size: int | None = None
+    variant: str, data: Samples, *, start: str = "auto", size: int | None = None, mosaic: float = 0.0
 ) -> tuple[Recipe, list[str]]:
     """A recipe for a variant on this data, and sentences on what was decided.
 
@@ -56,6 +56,7 @@ def auto_recipe(
         data: the training samples.
         start: see :func:`eachmask.training.pretrained.choose_start`.
         size: longer side of the images as the network sees them, px; by default from the data.
+        mosaic: chance that a training image is made of four.
 
     Raises:
         UserError: there is no such variant, or the wanted start does not fit.
@@ -89,7 +90,7 @@ def auto_recipe(
             LargeScaleJitter(size=(side, side), scale=(0.5, 2.0) if whole else (0.4, 2.0)),
             flip,
         ),
-        mix=CopyPaste() if kind is mask_scores and len(data) > 1 else None,
+        mix=_mix(kind is mask_scores, mosaic) if len(data) > 1 else None,
         score=kind,
         best="ap",
         start=chosen.load,
@@ -105,6 +106,13 @@ def auto_recipe(
         evaluate_every=max(50, steps // 10),
     )
     return recipe, notes
+
+
+def _mix(with_masks: bool, mosaic: float) -> Mix | None:
+    """Pasting needs masks; a mosaic does not."""
+    if mosaic:
+        return PhotoMix(mosaic, CopyPaste() if with_masks else CopyPaste(chance=0.0))
+    return CopyPaste() if with_masks else None
 
 
 def mask_scores(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:

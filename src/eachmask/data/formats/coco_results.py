@@ -44,7 +44,7 @@ def read_results(path: str | Path, data: Split) -> Results:
     Raises:
         UserError: not a results file, or a result that cannot be measured; names file and result.
     """
-    path, data = Path(path), getattr(data, "split", data)
+    path = Path(path)
     content = parsed(path)
     rows = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(rows, list):

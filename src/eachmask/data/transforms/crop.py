@@ -1,6 +1,7 @@
 """Windows of an image, scaled to a fixed size, with everything that is known about it.
 
-Objects are cut and scaled one by one, as packed runs, so that those that overlap stay whole.
+Written once for whatever lies on an image, targets and what a user hands over alike. Objects are cut and scaled one by
+one, as packed runs, so that those that overlap stay whole.
 """
 
 from __future__ import annotations
@@ -11,14 +12,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from eachmask.data.sample import Sample
-from eachmask.structures import Instances
+from eachmask.data.transforms.objects import S, mirrored, refined
 
-MIN_AREA = 16
-"""Objects of which fewer pixels are left are not learnt from; they become ignore regions."""
 PADDING = 0.5
 """Brightness of what lies outside the image: near the mean that preprocessing subtracts."""
 
@@ -39,7 +37,7 @@ class LargeScaleJitter:
     aspect: float = 0.0
     """Largest absolute log of the factor by which width changes relative to height."""
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample[S], rng: np.random.Generator) -> Sample[S]:
         """Draw one window.
 
         Args:
@@ -68,15 +66,16 @@ class Flip:
     chance: float = 0.5
     keypoint_pairs: tuple[tuple[int, int], ...] | None = None
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample[S], rng: np.random.Generator) -> Sample[S]:
         """Draw whether to mirror."""
         if rng.random() >= self.chance:
             return sample
+        given = None if sample.given is None else mirrored(sample.given, self.keypoint_pairs)
         image = np.ascontiguousarray(sample.image[:, ::-1])
-        return replace(sample, image=image, targets=sample.targets.flip(self.keypoint_pairs))
+        return replace(sample, image=image, targets=mirrored(sample.targets, self.keypoint_pairs), given=given)
 
 
-def cut(sample: Sample, scaled: tuple[int, int], window: Sequence[int]) -> Sample:
+def cut(sample: Sample[S], scaled: tuple[int, int], window: Sequence[int]) -> Sample[S]:
     """A window of the scaled image, without making all of it.
 
     Args:
@@ -90,11 +89,11 @@ def cut(sample: Sample, scaled: tuple[int, int], window: Sequence[int]) -> Sampl
     to_window[:, 2] += 0.5 * (to_window[:, :2].sum(1) - 1)
     smaller = scaled[0] < height
     image = _warped(sample.image, to_window, (x2 - x1, y2 - y1), smaller, scaled, window)
-    targets = sample.targets.resize(scaled)
-    return replace(sample, image=image, targets=_refined(targets.crop((x1, y1, x2, y2))))
+    given = None if sample.given is None else sample.given.resize(scaled).crop(window)
+    return replace(sample, image=image, targets=refined(sample.targets.resize(scaled).crop(window)), given=given)
 
 
-def padded(sample: Sample, size: tuple[int, int]) -> Sample:
+def padded(sample: Sample[S], size: tuple[int, int]) -> Sample[S]:
     """The sample with gray added at the right and the bottom.
 
     Args:
@@ -106,7 +105,8 @@ def padded(sample: Sample, size: tuple[int, int]) -> Sample:
     top = np.iinfo(sample.image.dtype).max if sample.image.dtype.kind in "iu" else 1.0
     image = np.full((*size, 3), PADDING * top, sample.image.dtype)
     image[:height, :width] = sample.image
-    return replace(sample, image=image, targets=sample.targets.shift(0, 0, size))
+    given = None if sample.given is None else sample.given.shift(0, 0, size)
+    return replace(sample, image=image, targets=sample.targets.shift(0, 0, size), given=given)
 
 
 def _warped(
@@ -123,11 +123,3 @@ def _warped(
         return np.ascontiguousarray(whole[window[1] : window[3], window[0] : window[2]])
     warped: NDArray[Any] = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return warped
-
-
-def _refined(targets: Instances) -> Instances:
-    """Tight boxes again; objects of which next to nothing is left are ignored from now on."""
-    if targets.masks is None or not len(targets):
-        return targets
-    area = torch.from_numpy(targets.masks.area())
-    return replace(targets.with_boxes_from_masks(), crowd=targets.crowd | (area < MIN_AREA))

@@ -1,4 +1,4 @@
-"""One training sample made of several."""
+"""One training sample of objects made of several."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from eachmask.data.sample import Sample
-from eachmask.data.transforms.crop import MIN_AREA, padded
-from eachmask.structures import Bitmaps, Instances
+from eachmask.data.transforms.crop import padded
+from eachmask.data.transforms.objects import beneath, joined
+from eachmask.structures import Instances
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class CopyPaste:
         if self.blur:
             alpha = cv2.GaussianBlur(alpha, (0, 0), self.blur).astype(np.float32, copy=False)
         mixed = whole.image + (other.image.astype(np.float32) - whole.image) * alpha[..., None]
-        targets = Instances.cat([_alike(_beneath(whole.targets, covered)), _alike(pasted)])
+        targets = joined([beneath(whole.targets, covered), pasted])
         return replace(whole, image=mixed.astype(whole.image.dtype), targets=targets)
 
     def _chosen(self, targets: Instances, rng: np.random.Generator) -> Instances:
@@ -78,31 +79,27 @@ class Mosaic:
         for corner, part in zip(corners, (sample, *more), strict=True):
             x1, y1, x2, y2 = corner
             image[y1:y2, x1:x2] = part.image[y1:y2, x1:x2]
-            inside = part.targets.crop(corner)
-            moved = inside.shift(x1, y1, (height, width))
-            parts.append(_alike(moved if moved.masks is None else moved.with_boxes_from_masks()))
-        return replace(sample, image=image, targets=Instances.cat(parts))
+            moved = part.targets.crop(corner).shift(x1, y1, (height, width))
+            parts.append(moved if moved.masks is None else moved.with_boxes_from_masks())
+        return replace(sample, image=image, targets=joined(parts))
+
+
+@dataclass(frozen=True)
+class PhotoMix:
+    """A mosaic now and then, and then objects pasted."""
+
+    mosaic: float = 0.0
+    """Chance of a :class:`Mosaic`; 0 makes none."""
+    paste: CopyPaste = CopyPaste()
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, others: Callable[[], Sample]) -> Sample:
+        """Draw both."""
+        if self.mosaic:
+            sample = Mosaic(self.mosaic)(sample, rng, others)
+        return self.paste(sample, rng, others)
 
 
 def _of_one_size(*samples: Sample, least: tuple[int, int] = (0, 0)) -> list[Sample]:
     """The samples padded to the largest height and the largest width among them, at least to (height, width)."""
     sizes = [least, *(sample.image.shape[:2] for sample in samples)]
     return [padded(sample, (max(size[0] for size in sizes), max(size[1] for size in sizes))) for sample in samples]
-
-
-def _beneath(targets: Instances, covered: np.ndarray) -> Instances:
-    """What can still be seen of objects below the covered pixels; what is nearly gone is dropped."""
-    assert targets.masks is not None
-    bitmaps = targets.masks.to_bitmaps()
-    crops = []
-    for crop, (x, y) in zip(bitmaps.crops, bitmaps.origins.tolist(), strict=True):
-        height, width = crop.shape
-        crops.append(crop & ~covered[y : y + height, x : x + width])
-    masks = Bitmaps(crops, bitmaps.origins, bitmaps.size).to_rle()
-    seen = torch.from_numpy(masks.area() >= MIN_AREA)
-    return replace(targets, masks=masks)[seen].with_boxes_from_masks()
-
-
-def _alike(targets: Instances) -> Instances:
-    """Without keypoints, so that parts of several samples can be joined."""
-    return replace(targets, keypoints=None)
