@@ -83,8 +83,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _field_docs(options: Any) -> dict[str, str]:
-    """Field -> the string under it."""
-    source = inspect.getsource(options)
+    """Field -> the string under it, of the class itself or of one that it extends."""
+    source = "\n".join(inspect.getsource(kind) for kind in reversed(options.__mro__[:-1]))
     found = re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""', source, flags=re.DOTALL | re.MULTILINE)
     return {name: " ".join(text.split()).replace("|", "\\|") for name, text in found}
 

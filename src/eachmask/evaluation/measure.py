@@ -56,8 +56,17 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model, or predictions, against annotated images.
 
-        found = eachmask.evaluate("nuclei", "dsb2018", split="test")
-        found.value("ap"), found.value("pq")
+    >>> import torch, eachmask
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> ring = {"id": 1, "image_id": 1, "category_id": 3, "iscrowd": 0, "segmentation": [[1, 1, 5, 1, 5, 3, 1, 3]]}
+    >>> images = [{"id": 1, "file_name": "a.png", "width": 6, "height": 4}]
+    >>> content = {"images": images, "annotations": [ring], "categories": [{"id": 3, "name": "cell"}]}
+    >>> _ = (folder / "instances_val.json").write_text(json.dumps(content))
+    >>> found = eachmask.data.read(folder).splits["val"].targets(0)  # predictions that are what was annotated
+    >>> found.scores = torch.tensor([0.9])
+    >>> measures = evaluate([found], folder, resamples=0)
+    >>> round(measures.value("ap"), 3), measures.value("pq")
+    (1.0, 1.0)
 
     Args:
         model: name, file or run folder of a model, or a predictor; or predictions: a COCO results file (a ``Path``, or

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eachmask.inference.devices import find_device, find_precision
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.models.protocol import Promptable
@@ -14,7 +15,16 @@ from eachmask.models.protocol import Promptable
 def load(
     name_or_path: str | Path, *, device: str = "auto", precision: str = "auto", side: int | None = None
 ) -> Predictor[Any]:
-    """The model of this name, or in this ``.safetensors`` file, ready to predict.
+    """The model of this name, in this ``.safetensors`` file, or of the run in this folder, ready to predict.
+
+    >>> import numpy as np
+    >>> predictor = load("nuclei", device="cpu", precision="fp32")
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> yy, xx = np.mgrid[:64, :64]
+    >>> image[(yy - 32) ** 2 + (xx - 32) ** 2 < 10**2] = 200  # one bright disk
+    >>> found = predictor.predict(image)
+    >>> len(found), [found.categories[label].name for label in found.labels]
+    (1, ['nucleus'])
 
     A name is looked up in the catalogue (``eachmask models`` lists it); weights that are neither bundled nor in
     the cache are downloaded once.
@@ -29,9 +39,12 @@ def load(
         UserError: no such model, weights out of reach, a device that is not there, or a model without that choice.
     """
     from eachmask.weights.fetch import locate
-    from eachmask.weights.file import load_classifier, load_model
+    from eachmask.weights.file import load_classifier, load_model, read_info
 
+    find_precision(precision, find_device(device))  # what is not there is said before anything is downloaded or read
     path = locate(name_or_path)
+    if side is not None:
+        read_info(path).preprocess.at_long_side(side)
     model, info = load_model(path)
     if side is not None:
         info = replace(info, preprocess=info.preprocess.at_long_side(side))

@@ -53,8 +53,23 @@ def train(
 ) -> Path:
     """Train a model on annotated images; the same call again resumes where it stopped.
 
-        path = eachmask.train("condinst_lite0_fpn", "my-photos", "runs/mine", steps=2000)
-        predictor = eachmask.load(path)
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for i in range(4):  # four images with one square each; in label maps pixel value n is object n
+    ...     labels = np.zeros((64, 64), np.uint8)
+    ...     labels[8:24, 8 * i : 8 * i + 16] = 1
+    ...     for name, pixels in (("images", 60 + 120 * labels), ("labels", labels)):
+    ...         (folder / "squares" / name).mkdir(parents=True, exist_ok=True)
+    ...         Image.fromarray(pixels).save(folder / "squares" / name / f"{i}.png")
+    >>> path = train("mask_rcnn_lite0_fpn", folder / "squares", folder / "run", steps=1, batch=2, size=64,
+    ...              pretrained="none", device="cpu")  # doctest: +ELLIPSIS
+    3 training images and 1 val images...
+    >>> path.relative_to(folder).as_posix()
+    'run/model.safetensors'
+
+    Then ``eachmask.load(path)`` predicts.
 
     Args:
         model: a model variant, whose settings then follow from the data; a recipe's name; ``my.py:function``; or a

@@ -243,8 +243,8 @@ def _shifted(found: Sequence[Instances], data: Split) -> list[str]:
         targets = data.targets(i)
         if len(targets):
             iou = masks_of(found[i]).iou(masks_of(targets))
-            best = iou.argmax(1)
-            steps.update((ids[targets.labels[best]] - ids[found[i].labels])[iou.max(1) > 0.5].tolist())
+            theirs, own = targets.labels.numpy()[iou.argmax(1)], found[i].labels.numpy()
+            steps.update((ids[theirs] - ids[own])[iou.max(1) > 0.5].tolist())
     likely, number = max(steps.items(), key=lambda entry: entry[1], default=(0, 0))
     if abs(likely) != 1 or 2 * number <= steps.total():
         return []
