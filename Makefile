@@ -15,12 +15,14 @@ KEY := $(shell { cat pyproject.toml; echo "$(VERSION) $(CURDIR)"; } | cksum | cu
 USER_READY := $(VENV)/.user-$(KEY)
 DEVELOPER_READY := $(VENV)/.developer-$(KEY)
 
-.PHONY: help demo test test-slow lint bench docs clean
+.PHONY: help demo test test-slow test-processors test-lowest lint bench docs clean
 
 help:
 	@echo "make demo       install, find the objects in real images, say where the results are"
 	@echo "make test       install, run the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-processors  the tests that compute, under the instructions of older and newer CPUs"
+	@echo "make test-lowest      the same with the lowest allowed versions of what eachmask depends on"
 	@echo "make lint       ruff, and mypy in strict mode"
 	@echo "make bench      the benchmarks that the documents quote"
 	@echo "make docs       write the generated pages, then check every link"
@@ -53,6 +55,22 @@ test: $(DEVELOPER_READY)
 test-slow: $(DEVELOPER_READY)
 	@$(BIN)/python -m pytest -m slow
 
+test-processors: $(DEVELOPER_READY)
+	@$(BIN)/python tests/under_processors.py
+
+# An environment of its own: its torch is another one, with a CUDA of its own (6 GB).
+LOWEST := .venv-lowest
+COMPUTING := $(addprefix tests/,accel backbones data inference metrics ops structures)
+$(LOWEST)/.ready: pyproject.toml
+	@"$(PYTHON)" -m venv --clear $(LOWEST)
+	@"$(PYTHON)" -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print("\n".join(project["dependencies"] + project["optional-dependencies"]["train"]).replace(">=", "=="))' > $(LOWEST)/lowest.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable ".[train]" pytest pycocotools psutil
+	@touch $@
+
+test-lowest: $(LOWEST)/.ready
+	@OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q $(COMPUTING)
+
 lint: $(DEVELOPER_READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -66,4 +84,4 @@ docs: $(DEVELOPER_READY)
 	@$(BIN)/python -m pytest -q tests/test_docs.py
 
 clean:
-	rm -rf $(VENV) results/demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) results/demo .pytest_cache .mypy_cache .ruff_cache

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
-ROOMS = ("structures",)
+ROOMS = ("accel", "ops", "structures")
 """Rooms whose examples are run."""
 FRONT_DOOR = ("data.reading", "evaluation.measure", "inference.load", "recipes.train")
 """Where the functions of ``import eachmask`` are."""

@@ -91,7 +91,7 @@ def boxes_of_classes(num: int, num_classes: int) -> tuple[torch.Tensor, torch.Te
 @pytest.mark.parametrize("pairs_at_once", [1, 2 * 50**2, 1 << 20])
 @pytest.mark.parametrize("score_threshold", [None, 0.6, 2.0])
 def test_all_classes_at_once_equal_one_after_the_other(score_threshold, pairs_at_once, monkeypatch):
-    monkeypatch.setattr("eachmask.ops.nms._PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr("eachmask.ops.nms.PAIR_CHUNK_SIZE", pairs_at_once)
     boxes, scores = boxes_of_classes(80, 3)
     found = set()
     for row, label in zip(*fast_nms_of_classes(boxes, scores, 0.4, 50, score_threshold), strict=True):

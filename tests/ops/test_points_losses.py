@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 import torchvision
@@ -63,7 +61,6 @@ def test_dice_forms_on_a_worked_example():
     assert losses.dice(p, t, "plain", eps=1).item() == pytest.approx(1 - (3 + 1) / (1.5 + 2 + 1))
     ignored = torch.tensor([[0.0, 1, 1, 1]])
     assert losses.dice(p, t, "squared", eps=0, weight=ignored).item() == pytest.approx(0)
-    assert losses.soft_iou(p, t, eps=0).item() == pytest.approx(1.5 / 2)
 
 
 def test_smooth_l1_is_quadratic_inside_and_linear_outside():
@@ -80,21 +77,9 @@ def test_giou_equals_torchvision():
 
 def test_nothing_to_average_is_zero_not_nan():
     none = torch.zeros(0, requires_grad=True)
-    assert losses.mask_bce(none, torch.zeros(0)).item() == 0
-    assert losses.mask_bce(torch.ones(3), torch.ones(3), weight=torch.zeros(3)).item() == 0
-
-
-def test_coverage_loss_of_the_lectures():
-    # Five predictions, four objects; the best matching takes .9, .87, .68 and .8.
-    iou = torch.tensor(
-        [[0.9, 0, 0, 0.08], [0.12, 0.14, 0, 0.87], [0, 0.68, 0.1, 0.7], [0, 0.1, 0.8, 0], [0, 0, 0.1, 0]]
-    )
-    rows, columns = losses.coverage_assignment(iou)
-    assert rows.tolist() == [0, 1, 2, 3] and columns.tolist() == [0, 3, 1, 2]
-    assert iou[rows, columns].sum().item() == pytest.approx(3.25)
-    scores = torch.tensor([0.93, 0.73, 0.86, 0.63, 0.56])
-    entropy = -sum(math.log(s) for s in (0.93, 0.73, 0.86, 0.63)) - math.log(1 - 0.56)
-    assert losses.coverage(iou, scores).item() == pytest.approx(-3.25 + entropy, rel=1e-5)
+    assert losses.quality_focal(none, torch.zeros(0), reduction="mean").item() == 0
+    ones = torch.ones(3)
+    assert losses.quality_focal(ones, 0 * ones, reduction="mean", weight=0 * ones).item() == 0
 
 
 @pytest.mark.parametrize(
@@ -106,7 +91,7 @@ def test_coverage_loss_of_the_lectures():
                      [2.44, 2.77, 3.32, 3.65], [3.11, 3.44, 3.98, 4.32]]),
     ],
 )  # fmt: skip
-def test_the_upsamplings_that_models_use_are_those_of_the_lectures(mode, expected):
+def test_the_upsamplings_that_models_use_are_those_of_worked_examples(mode, expected):
     corners = {} if mode == "nearest" else {"align_corners": False}
     found = F.interpolate(torch.tensor([[[[1.0, 2], [3, 4]]]]), scale_factor=2, mode=mode, **corners)[0, 0]
     assert torch.allclose(found, torch.tensor(expected, dtype=torch.float32), atol=0.006)

@@ -20,6 +20,9 @@ def base_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool 
         sizes: square roots of the areas, px.
         ratios: height over width.
         rounded: to whole pixels.
+
+    >>> base_anchors([32], [1.0, 4.0]).tolist()
+    [[-16.0, -16.0, 16.0, 16.0], [-8.0, -32.0, 8.0, 32.0]]
     """
     heights = torch.sqrt(torch.tensor(ratios, dtype=torch.float32))
     scales = torch.tensor(sizes, dtype=torch.float32)
@@ -36,6 +39,9 @@ def grid_anchors(base: Tensor, grid: tuple[int, int], stride: tuple[float, float
         base: (A, 4) around the origin.
         stride: (vertical, horizontal) pixels between places.
         first: where the first place is, in strides: 0 in the corner of its cell, 0.5 in the middle.
+
+    >>> grid_anchors(torch.tensor([[-2.0, -2.0, 2.0, 2.0]]), (1, 2), (8, 8)).tolist()
+    [[-2.0, -2.0, 2.0, 2.0], [6.0, -2.0, 10.0, 2.0]]
     """
     y = (torch.arange(grid[0], dtype=torch.float32, device=base.device) + first) * stride[0]
     x = (torch.arange(grid[1], dtype=torch.float32, device=base.device) + first) * stride[1]

@@ -1,10 +1,9 @@
-"""Losses that more than one paper uses. Pure functions of logits and truths; each names its formula's source."""
+"""Losses that more than one paper uses. Pure functions of logits and targets; each names its formula's source."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -77,6 +76,9 @@ def dice(
             has sums (Mask2Former, with eps = 1).
         eps: added to numerator (plain form) and denominator.
         weight: (N, ...) of each pixel; 0 ignores it.
+
+    >>> dice(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0]]), eps=0).item()
+    0.0
     """
     p, t = probabilities.flatten(1), targets.flatten(1)
     if weight is not None:
@@ -87,17 +89,10 @@ def dice(
     return 1 - (2 * common + eps) / (p.sum(1) + t.sum(1) + eps)
 
 
-def soft_iou(probabilities: Tensor, targets: Tensor, eps: float = 1e-6) -> Tensor:
-    """Soft intersection over union <p, t> / (|p| + |t| - <p, t>) of each mask: (N, ...), (N, ...) -> (N,)."""
-    p, t = probabilities.flatten(1), targets.flatten(1)
-    common = (p * t).sum(1)
-    return common / (p.sum(1) + t.sum(1) - common + eps)
-
-
 def smooth_l1(
     predicted: Tensor, targets: Tensor, beta: float = 1.0, reduction: Reduction = "sum", weight: Tensor | None = None
 ) -> Tensor:
-    """Quadratic within beta of the truth, linear beyond (Girshick, Fast R-CNN, eq. 3, has beta = 1)."""
+    """Quadratic within beta of the target, linear beyond (Girshick, Fast R-CNN, eq. 3, has beta = 1)."""
     if beta == 0:
         return reduce((predicted - targets).abs(), reduction, weight)
     return reduce(F.smooth_l1_loss(predicted, targets, beta=beta, reduction="none"), reduction, weight)
@@ -112,39 +107,3 @@ def giou(predicted: Tensor, targets: Tensor) -> Tensor:
     hull = (torch.maximum(predicted[:, 2:], targets[:, 2:]) - torch.minimum(predicted[:, :2], targets[:, :2])).prod(-1)
     eps = torch.finfo(common.dtype).eps
     return 1 - (common / union.clamp(min=eps) - (hull - union) / hull.clamp(min=eps))
-
-
-def mask_bce(logits: Tensor, targets: Tensor, weight: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:
-    """Binary cross-entropy of mask pixels; weight 0 ignores a pixel."""
-    return reduce(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), reduction, weight)
-
-
-def coverage_assignment(iou: Tensor) -> tuple[Tensor, Tensor]:
-    """Which prediction stands for which object so that the sum of IoU is largest (the recurrent papers' matching).
-
-    Args:
-        iou: (num_predictions, num_objects).
-
-    Returns:
-        two index vectors of equal length, predictions ascending.
-    """
-    from scipy.optimize import linear_sum_assignment  # 16 MB that predicting can do without
-
-    rows, columns = linear_sum_assignment(np.asarray(iou.detach().cpu().double()), maximize=True)
-    return torch.from_numpy(rows).to(iou.device), torch.from_numpy(columns).to(iou.device)
-
-
-def coverage(iou: Tensor, scores: Tensor, weight: float = 1.0) -> Tensor:
-    """Loss of a sequence of masks with scores (Romera-Paredes & Torr, arXiv 1511.08250, eq. 7 and 8).
-
-    The best matching's IoU counts, whatever the order of the masks; the scores shall be 1 for the first n steps, n the
-    number of objects, and 0 after.
-
-    Args:
-        iou: (num_predictions, num_objects) soft IoU.
-        scores: (num_predictions,) probabilities.
-        weight: lambda, of the scores.
-    """
-    rows, columns = coverage_assignment(iou)
-    wanted = (torch.arange(len(scores), device=scores.device) < iou.shape[1]).to(scores)
-    return -iou[rows, columns].sum() + weight * F.binary_cross_entropy(scores, wanted, reduction="sum")

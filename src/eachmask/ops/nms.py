@@ -15,7 +15,7 @@ from eachmask.accel.lazy_dynamo import torchvision
 from eachmask.structures import boxes as box_ops
 
 Decay = Literal["gaussian", "linear"]
-_PAIRS_AT_ONCE = 1 << 20
+PAIR_CHUNK_SIZE = 1 << 20
 """Pairs of boxes that Fast NMS compares at a time, in some 40 bytes each."""
 
 
@@ -28,6 +28,10 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tens
 
     Returns:
         indices of the kept, best first.
+
+    >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+    >>> nms(boxes, torch.tensor([0.6, 0.9, 0.8]), torch.tensor([0, 0, 0]), 0.5).tolist()
+    [1, 2]
     """
     keep: Tensor = torchvision().ops.batched_nms(boxes, scores, labels, threshold)
     return keep
@@ -44,6 +48,10 @@ def mask_iou(masks: Tensor, labels: Tensor, pixels_at_once: int = 1 << 22) -> Te
 
     Returns:
         (N, N) float32, 0 also where both masks are empty.
+
+    >>> masks = torch.tensor([[[1, 1, 0]], [[1, 0, 0]]], dtype=torch.bool)
+    >>> mask_iou(masks, torch.tensor([0, 0])).tolist()
+    [[1.0, 0.5], [0.5, 1.0]]
     """
     flat = masks.flatten(1)
     result = torch.zeros(len(masks), len(masks), device=masks.device)
@@ -154,8 +162,8 @@ def fast_nms_of_classes(
     if not per_class:
         return classes.new_zeros(0), classes.new_zeros(0)
     best, index = scores[:, classes].t().topk(per_class, dim=1)  # (K', n), sorted
-    at_once = max(1, _PAIRS_AT_ONCE // per_class**2)
-    overlaps = [_largest_overlap(boxes[rows]) for rows in index.split(at_once)]
+    chunk = max(1, PAIR_CHUNK_SIZE // per_class**2)
+    overlaps = [_largest_overlap(boxes[rows]) for rows in index.split(chunk)]
     kept = torch.cat(overlaps) <= threshold
     if score_threshold is not None:
         kept &= best > score_threshold
@@ -185,6 +193,10 @@ def matrix_nms(iou: Tensor, scores: Tensor, labels: Tensor, sigma: float = 2.0, 
 
     Returns:
         (N,) new scores, in the order of the input.
+
+    >>> iou = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
+    >>> matrix_nms(iou, torch.tensor([0.8, 0.6]), torch.tensor([0, 0]), decay="linear").tolist()
+    [0.800000011920929, 0.30000001192092896]
     """
     if not len(scores):
         return scores.clone()

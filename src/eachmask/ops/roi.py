@@ -40,6 +40,9 @@ def roi_levels(boxes: Tensor, num_levels: int, finest: int = 2) -> Tensor:
     Args:
         boxes: (N, 4) px.
         finest: the number of the first level; 2 is P2, stride 4.
+
+    >>> roi_levels(torch.tensor([[0.0, 0.0, 20.0, 20.0], [0.0, 0.0, 224.0, 224.0]]), num_levels=4).tolist()
+    [0, 2]
     """
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE) + 1e-6)
@@ -85,7 +88,7 @@ def roi_align(
 def roi_pool(features: Sequence[Tensor], boxes: Sequence[Tensor], size: int, strides: Sequence[int]) -> Tensor:
     """RoIPool (Girshick, Fast R-CNN, arXiv 1504.08083, section 2.1), every box from the level that fits it.
 
-    Quantises twice, which is what RoIAlign was made to mend: the box is rounded to whole feature pixels, and its
+    Quantizes twice, which is what RoIAlign was made to avoid: the box is rounded to whole feature pixels, and its
     division into size x size bins is rounded again; each bin gives its largest value (0 where it is empty).
 
     Args and result as for :func:`roi_align`.
@@ -108,7 +111,7 @@ def roi_warp(features: Sequence[Tensor], boxes: Sequence[Tensor], size: int, str
     Args:
         boxes: for each image (N_b, 4) px, with or without a gradient.
 
-    Other arguments and result as for :func:`roi_align`; beyond the map its border goes on.
+    Other arguments and result as for :func:`roi_align`; beyond the map its border is repeated.
     """
     level = _level_of_each(features, [b.detach() for b in boxes], strides)
     counts = [len(b) for b in boxes]

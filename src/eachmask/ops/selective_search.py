@@ -104,7 +104,7 @@ class Regions(NamedTuple):
 def search_batch(images: ImageBatch, search: Search) -> list[Proposals]:
     """Proposals for every image of a normalized batch; there is at least one, the whole image.
 
-    The valid part of each image is taken back to 0..1, shrunk to the search's side and searched on the processor.
+    The valid part of each image is taken back to 0..1, shrunk to the search's side and searched on the CPU.
     """
     mean, std = (images.tensor.new_tensor(v).float().view(3, 1, 1) for v in (search.mean, search.std))
     found = []

@@ -42,6 +42,12 @@ def tile_boxes(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[B
 
     Returns:
         (x1, y1, x2, y2) each.
+
+    Raises:
+        ValueError: a side or an overlap outside these bounds.
+
+    >>> tile_boxes((100, 180), tile=100)
+    [(0, 0, 100, 100), (80, 0, 180, 100)]
     """
     if tile < 1 or not 0 <= overlap < 1:
         raise ValueError(f"tiles of {tile} px with an overlap of {overlap} cannot cover anything")
