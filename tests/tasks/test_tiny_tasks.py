@@ -1,0 +1,154 @@
+"""New tasks pass through everything that the package does, without a line anywhere but in their own files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tasks.tiny_tasks import SIZE, VARIANTS, Squares, recipe
+
+from eachmask import models
+from eachmask.batch.run import BatchOptions, run
+from eachmask.data.images.inputs import find_inputs
+from eachmask.inference.load import load
+from eachmask.inference.predictor import Predictor
+from eachmask.inference.video_predictor import VideoPredictor
+from eachmask.structures import Instances, Matte, SemanticMap
+from eachmask.training import loop
+from eachmask.training.recipe import Run
+
+NAMES = {"tiny_semantic": "semantic", "tiny_matting": "matting", "tiny_recurrent": "instances"}
+each = pytest.mark.parametrize("name", list(NAMES))
+
+
+@pytest.fixture(autouse=True)
+def variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "variant", VARIANTS.__getitem__)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(models, "variant", VARIANTS.__getitem__)
+        out = tmp_path_factory.mktemp("runs")
+        return {name: train(name, out / name) for name in NAMES}
+
+
+def train(name: str, out: Path, **changes: Any) -> Path:
+    data = Squares(NAMES[name])
+    return loop.train(recipe(name, **changes), data, data, Run(out=out, device="cpu"))
+
+
+def share(result: Any) -> float:
+    """Of the image that is square."""
+    if isinstance(result, SemanticMap):
+        return float((result.labels == 1).float().mean())
+    if isinstance(result, Matte):
+        return float((result.alpha > 0.5).float().mean())
+    assert isinstance(result, Instances) and result.masks is not None
+    return float(result.masks.union().area()[0]) / (SIZE[0] * SIZE[1])
+
+
+@each
+def test_it_learns_and_is_drawn(trained: dict[str, Path], name: str) -> None:
+    rows = list(csv.DictReader(open(trained[name].parent / "log.csv")))
+    best = VARIANTS[name].task.scoring.best
+    assert float(rows[-1][best]) > 0.85
+    page = (trained[name].parent / "report.html").read_text()
+    assert "data:image/jpeg" in page and "square-0.png" in page
+    assert len(list((trained[name].parent / "samples/step-0000060").glob("*.jpg"))) == 4
+
+
+@each
+def test_tiles_agree_with_one_pass(trained: dict[str, Path], name: str) -> None:
+    predictor = load(trained[name], device="cpu", precision="fp32")
+    image = np.tile(Squares(NAMES[name])[3].image, (2, 2, 1))
+    whole, tiled = predictor.predict(image, tile=0), predictor.predict(image, tile=48, overlap=0.4)
+    assert type(whole) is type(tiled) is VARIANTS[name].task.target and whole.image_size == tiled.image_size
+    assert share(tiled) == pytest.approx(share(whole), abs=0.003)
+    assert (whole.render() != image).any()
+
+
+@each
+def test_results_are_written_and_a_run_is_resumed(trained: dict[str, Path], name: str, tmp_path: Path) -> None:
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), Squares(NAMES[name])[i].image[..., ::-1])
+    predictor: Predictor[Any] = load(trained[name], device="cpu", precision="fp32")
+    outputs = VARIANTS[name].task.outputs
+    options = BatchOptions(save=tuple(outputs.writers))
+    inputs = find_inputs([str(tmp_path)])
+    out = tmp_path / "out"
+    assert run(predictor, inputs, out, options).done == 3
+    for kind in outputs.writers:
+        assert len(list((out / kind).rglob("*"))) >= 3
+    for file in outputs.collections:
+        assert (out / file).stat().st_size > 20
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and ".journal" not in path.parts}
+    outcomes: list[Any] = []
+    run(predictor, inputs, out, options, listener=outcomes.append)
+    assert all(outcome.resumed for outcome in outcomes) and len(outcomes) == 3
+    assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and ".journal" not in p.parts}
+    assert json.loads((out / "summary.json").read_text())["done"] == 3 and "0.png" in (out / "report.html").read_text()
+
+
+@each
+def test_an_interrupted_training_is_resumed_to_the_bit(
+    trained: dict[str, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, count = loop.train_step, [0]
+
+    def stops(*arguments: Any) -> dict[str, float]:
+        count[0] += 1
+        if count[0] == 41:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop, "train_step", stops)
+        train(name, tmp_path)
+    a, b = load_file(train(name, tmp_path)), load_file(trained[name])
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@each
+def test_it_is_measured(name: str) -> None:
+    task = VARIANTS[name].task
+    if task.sections is None:
+        pytest.skip("the sections of instances are measured elsewhere")
+    targets = [Squares(NAMES[name])[i].targets for i in range(3)]
+    perfect = task.sections(targets, targets, None)
+    assert perfect and all(section.values and section.tables for section in perfect)
+    json.dumps([section.values for section in perfect])
+    assert task.scoring.scores(targets, targets)[task.scoring.best] == pytest.approx(1)
+    wrong = task.scoring.scores(targets, [*targets[1:], targets[0]])[task.scoring.best]
+    assert wrong < 0.99
+
+
+def test_what_is_given_reaches_the_network(trained: dict[str, Path]) -> None:
+    predictor: Predictor[Matte] = load(trained["tiny_matting"], device="cpu", precision="fp32")
+    image = Squares("matting")[0].image
+    options = predictor.decode_options()
+    black, white = (Matte(torch.zeros(SIZE), torch.full((3, *SIZE), value)) for value in (0.0, 4.0))
+    (plain,) = predictor.engine.predict([image], options)
+    (same,) = predictor.engine.predict([image], options, given=[black])
+    (other,) = predictor.engine.predict([image], options, given=[white])
+    assert torch.equal(plain.alpha, same.alpha) and not torch.equal(plain.alpha, other.alpha)
+    (tiled,) = predictor.engine.predict([image], options, given=[white], tile=40, overlap=0.4)
+    assert torch.allclose(tiled.alpha, other.alpha, atol=0.35) and not torch.allclose(
+        tiled.alpha, plain.alpha, atol=0.35
+    )
+
+
+def test_a_video_is_remembered(trained: dict[str, Path]) -> None:
+    video = VideoPredictor(load(trained["tiny_recurrent"], device="cpu", precision="fp32"))
+    bright = Squares("instances")[0].image
+    counts = [len(found) for found in video.track([bright, np.zeros_like(bright), np.zeros_like(bright)])]
+    assert counts == [1, 1, 0]

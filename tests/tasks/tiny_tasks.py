@@ -1,0 +1,174 @@
+"""Three models of one convolution, for three tasks: nothing outside of this file and ``eachmask.tasks`` knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eachmask.data.sample import Sample
+from eachmask.data.transforms.crop import Flip, LargeScaleJitter
+from eachmask.models.protocol import Network
+from eachmask.structures import RLE, Category, DecodeOptions, ImageBatch, Instances, Matte, Preprocess, SemanticMap
+from eachmask.tasks.instances import INSTANCES
+from eachmask.tasks.matting import MATTING
+from eachmask.tasks.semantic import SEMANTIC
+from eachmask.training.recipe import Recipe
+
+SIZE = (48, 64)
+
+
+class Raw(NamedTuple):
+    logits: Tensor  # (B, C, H, W)
+    sizes: tuple[tuple[int, int], ...]
+
+
+class Tiny(Network[Raw, tuple[Tensor, ...], Any]):
+    """One convolution of 3 x 3."""
+
+    def __init__(self, num_classes: int, channels: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.encoder = nn.Conv2d(3, channels, 3, padding=1)
+
+    def forward(self, images: ImageBatch, given: Sequence[Any] | None = None) -> Raw:
+        return Raw(self.encoder(images.tensor), images.sizes)
+
+    def select(self, raw: Raw, options: DecodeOptions) -> tuple[Tensor, ...]:
+        return tuple(logits[:, :h, :w] for logits, (h, w) in zip(raw.logits, raw.sizes, strict=True))
+
+    def losses(self, raw: Raw, targets: list[Any]) -> dict[str, Tensor]:
+        pairs = zip(self.select(raw, DecodeOptions()), targets, strict=True)
+        return {"pixels": torch.stack([self.loss(logits, target) for logits, target in pairs]).mean()}
+
+    def loss(self, logits: Tensor, target: Any) -> Tensor:
+        raise NotImplementedError
+
+
+class TinySemantic(Tiny):
+    """The class of each pixel."""
+
+    task = SEMANTIC
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, num_classes)
+
+    def loss(self, logits: Tensor, target: SemanticMap) -> Tensor:
+        return F.cross_entropy(logits[None], target.labels[None].long(), ignore_index=target.ignore)
+
+    def pack(self, selected: tuple[Tensor, ...], options: DecodeOptions) -> list[SemanticMap]:
+        return [SemanticMap(logits.argmax(0)) for logits in selected]
+
+
+class TinyMatting(Tiny):
+    """The opacity of each pixel; ``given`` is a clean background, which is taken away first."""
+
+    task = MATTING
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, 1)
+
+    def forward(self, images: ImageBatch, given: Sequence[Matte] | None = None) -> Raw:
+        tensor = images.tensor.clone()
+        for image, background in zip(tensor, given or (), strict=False):
+            height, width = background.image_size
+            assert background.foreground is not None
+            image[:, :height, :width] -= background.foreground.to(image)
+        return Raw(self.encoder(tensor), images.sizes)
+
+    def loss(self, logits: Tensor, target: Matte) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits[0].float(), target.alpha.float())
+
+    def pack(self, selected: tuple[Tensor, ...], options: DecodeOptions) -> list[Matte]:
+        return [Matte(logits[0].float().sigmoid()) for logits in selected]
+
+
+class TinyRecurrent(Tiny):
+    """Objects, seen a little longer than they are there."""
+
+    task = INSTANCES
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, 1)
+
+    def step(self, images: ImageBatch, state: Tensor | None) -> tuple[Raw, Tensor]:
+        raw = self.forward(images)
+        seen = raw.logits if state is None else torch.maximum(raw.logits, state)
+        return raw._replace(logits=seen), raw.logits
+
+    def loss(self, logits: Tensor, target: Instances) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits[0], torch.from_numpy(target.to_label_map() > 0).float())
+
+    def pack(self, selected: tuple[Tensor, ...], options: DecodeOptions) -> list[Instances]:
+        return [self._objects(logits[0]) for logits in selected]
+
+    def _objects(self, logits: Tensor) -> Instances:
+        from skimage.measure import label
+
+        masks = RLE.from_label_map(label(logits.float().numpy() > 0, connectivity=1))
+        boxes = torch.from_numpy(masks.boxes())
+        return Instances((logits.shape[0], logits.shape[1]), boxes, masks, scores=torch.full((len(masks),), 0.9))
+
+
+VARIANTS = {"tiny_semantic": TinySemantic, "tiny_matting": TinyMatting, "tiny_recurrent": TinyRecurrent}
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Eight images with a bright square each."""
+
+    task: str
+    categories: tuple[Category, ...] = (Category(1, "ground", is_thing=False), Category(2, "square"))
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng(index)
+        inside = np.zeros(SIZE, bool)
+        y, x = int(rng.integers(4, 20)), int(rng.integers(4, 36))
+        inside[y : y + 20, x : x + 20] = True
+        image = rng.integers(0, 40, (*SIZE, 3)).astype(np.uint8)
+        image[inside] += 180
+        return Sample(image, self.target(inside), Path(f"square-{index}.png"), index, given=self.given())
+
+    def target(self, inside: np.ndarray) -> Any:
+        pixels = torch.from_numpy(inside)
+        if self.task == "semantic":
+            return SemanticMap(pixels.long(), self.categories)
+        if self.task == "matting":
+            return Matte(pixels.float())
+        masks = RLE.from_bitmaps(inside[None])
+        return Instances(SIZE, torch.from_numpy(masks.boxes()), masks, categories=self.categories)
+
+    def given(self) -> Matte | None:
+        """A clean background, all black."""
+        return Matte(torch.zeros(SIZE), torch.zeros(3, *SIZE)) if self.task == "matting" else None
+
+
+def recipe(name: str, **changes: Any) -> Recipe:
+    """A short run with the augmentation that all tasks share."""
+    task = VARIANTS[name].task
+    settings: dict[str, Any] = {
+        "variant": name, "preprocess": Preprocess(short_side=None, long_side=None, divisor=8),
+        "augment": Augment(), "score": task.scoring.scores, "best": task.scoring.best, "steps": 60, "batch_size": 4,
+        "learning_rate": 0.05, "warmup_steps": 4, "evaluate_every": 30, "ema_decay": 0.9,
+    }  # fmt: skip
+    return Recipe(**(settings | changes))
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Scaled, cut and mirrored."""
+
+    jitter: LargeScaleJitter = LargeScaleJitter(size=SIZE, scale=(0.8, 1.25))
+    flip: Flip = Flip()
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return self.flip(self.jitter(sample, rng), rng)
