@@ -17,7 +17,6 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
-from eachmask.data.sample import Sample
 from eachmask.data.samples import Samples
 from eachmask.draw import shrink
 from eachmask.files.atomic import write_text
@@ -175,13 +174,13 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         for i, index in enumerate(list(assessment.found)[:SHOWN]):
             sample = data[index]
-            Image.fromarray(_drawn(sample, assessment, index)).save(folder / f"{i}-{sample.path.stem}.jpg")
+            Image.fromarray(_drawn(data, assessment, index)).save(folder / f"{i}-{sample.path.stem}.jpg")
 
 
-def _drawn(sample: Sample, assessment: Assessment[Any], index: int) -> Any:
+def _drawn(data: Samples[Any], assessment: Assessment[Any], index: int) -> Any:
     """(H, W, 3) uint8 of at most ``SIDE`` px: the image with what a user would be shown."""
-    shown = assessment.task.with_categories(assessment.shown(index), sample.targets.categories)
-    image, shown = shrink(sample.image, shown, SIDE)
+    shown = assessment.task.with_categories(assessment.shown(index), tuple(data.categories))
+    image, shown = shrink(data[index].image, shown, SIDE)
     return assessment.task.render(image, shown, None)
 
 
@@ -193,7 +192,7 @@ def _shots(assessment: Assessment[Any], data: Samples[Any]) -> tuple[list[Shot],
     def shot(index: int) -> Shot:
         sample = data[index]
         caption = f"{sample.path.name}: {assessment.task.scoring.measure} is {quality[index]:.2f}"
-        return Shot(_drawn(sample, assessment, index), caption)
+        return Shot(_drawn(data, assessment, index), caption)
 
     return [shot(i) for i in list(quality)[:WORST]], [shot(i) for i in worst[:WORST]]
 
