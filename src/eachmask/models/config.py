@@ -53,7 +53,7 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
 
 
 def _changed(config: C, changes: Mapping[str, Any], where: str, known: Sequence[str]) -> C:
-    hints = _hints(type(config))
+    hints = _hints(type(config))  # type: ignore[arg-type]
     values = {}
     for name, value in changes.items():
         path = where + name

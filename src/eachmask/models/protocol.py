@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Polygons, RoIMasks
@@ -141,7 +142,7 @@ class Detections(NamedTuple):
 
     def per_image(self, values: Tensor) -> tuple[Tensor, ...]:
         """One value for each object of all images (R, ...) -> those of each image."""
-        return values.split([len(boxes) for boxes in self.boxes])
+        return torch.split(values, [len(boxes) for boxes in self.boxes])
 
     def take(self, order: Sequence[Tensor]) -> Detections:
         """Of each image the objects with these numbers, in this order."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -121,15 +121,15 @@ class BoxHead(nn.Module):
         if self.channels_last:
             return self
         twin = copy.deepcopy(self)
-        first = twin.layers[0]
+        first = cast(nn.Linear, twin.layers[0])
         columns = first.weight.detach().unflatten(1, (-1, self.roi_size**2)).transpose(1, 2).flatten(1)
-        first.weight = nn.Parameter(columns.contiguous(), requires_grad=False)  # type: ignore[assignment]
+        first.weight = nn.Parameter(columns.contiguous(), requires_grad=False)
         twin.channels_last = True
         return twin
 
     def forward(self, rois: Tensor) -> Tensor:
         """(R, C, 7, 7) -> (R, D)."""
-        x = self.convs(rois)
+        x: Tensor = self.convs(rois)
         x = (x.permute(0, 2, 3, 1) if self.channels_last else x).flatten(1)
         for layer in self.layers:
             x = F.relu(layer(x))

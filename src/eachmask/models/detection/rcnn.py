@@ -154,7 +154,7 @@ class RCNN(Detector[Raw]):
         self.config = config or Config()
         self.num_classes = num_classes
         self.backbone = nn.ModuleDict({"backbone": backbone})  # where training looks for what is to be frozen
-        features = backbone.channels[-1]  # type: ignore[index]
+        features = int(backbone.channels[-1])  # type: ignore[index]
         self.classes = nn.Linear(features, num_classes + 1)  # only for fine-tuning
         self.svms = nn.Linear(features, num_classes)
         self.deltas = nn.Linear(features, 4 * num_classes)
@@ -246,10 +246,12 @@ class RCNN(Detector[Raw]):
         rows = torch.nonzero(near & (labels < self.num_classes)).squeeze(1)
         gt_deltas = box_ops.encode(matched[rows], boxes[rows], NO_WEIGHTS)
         error = (deltas[rows, labels[rows]] - gt_deltas).pow(2).sum()
-        return error / max(len(rows), 1)
+        mean: Tensor = error / max(len(rows), 1)
+        return mean
 
     def _sum_of_all(self, features: Tensor) -> Tensor:
-        return self.classes(features).sum() + self.svms(features).sum() + self.deltas(features).sum()
+        total: Tensor = self.classes(features).sum() + self.svms(features).sum() + self.deltas(features).sum()
+        return total
 
 
 def of_length(features: Tensor, length: float = LENGTH) -> Tensor:

@@ -157,7 +157,7 @@ class BlendMask(FCOS):
         for image, (target, index) in enumerate(zip(targets, matched, strict=True)):
             places = torch.nonzero(index >= 0).squeeze(1)
             if len(places):
-                objects, row = index[places].unique(return_inverse=True)  # type: ignore[no-untyped-call]
+                objects, row = index[places].unique(return_inverse=True)
                 boxes = target.boxes.to(points)[objects]
                 bases = self.cut(raw.bases[image : image + 1], [boxes])
                 logits = blend(bases[row], self.maps(attention[image, places]))

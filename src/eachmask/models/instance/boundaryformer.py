@@ -167,7 +167,8 @@ class DecoderLayer(nn.Module):
         queries = x + index
         x = self.talk_norm(x + self.talk(queries, queries, x, need_weights=False)[0])
         x = self.look_norm(x + self.look(x + index, places, boxes, memory))
-        return self.think_norm(x + self.think(x))
+        thought: Tensor = self.think_norm(x + self.think(x))
+        return thought
 
 
 class PolygonHead(nn.Module):

@@ -79,7 +79,7 @@ def mask_features(rois: Tensor, shapes: Tensor) -> Tensor:
     A cell of features belongs to the region where at least half of its pixels do, and the best cell always does,
     so that a thin region is not lost.
     """
-    share = F.adaptive_avg_pool2d(shapes[:, None], rois.shape[-2:])
+    share = F.adaptive_avg_pool2d(shapes[:, None], (rois.shape[-2], rois.shape[-1]))
     best = share.flatten(1).amax(dim=1).view(-1, 1, 1, 1)
     return rois * (share >= best.clamp(max=0.5)).to(rois)
 

@@ -211,7 +211,7 @@ class CondInst(FCOS):
     ) -> Tensor:
         """Sum of the Dice losses of one image's places."""
         logits = self.draw(raw, image, kernels, self.places(raw, index))
-        objects, row = matched.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        objects, row = matched.unique(return_inverse=True)
         step = raw.detection.features.strides[0] // 2
         truth = every_fourth(target.gt_masks[objects], (logits.shape[1], logits.shape[2]), step).to(logits)
         return dice(logits.sigmoid(), truth[row], eps=5e-6).sum()

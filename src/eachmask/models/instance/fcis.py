@@ -176,7 +176,8 @@ class FCIS(FasterRCNN):
         """(B, 3, H, W) -> the first stage's answer, and the maps."""
         first = super().forward(images)
         level = self.config.score_maps.level
-        return Raw(*first, *self.score_maps(first.features.maps[level]), first.features.strides[level])
+        scores, moves = self.score_maps(first.features.maps[level])
+        return Raw(*first, scores, moves, first.features.strides[level])
 
     def head_losses(self, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:  # type: ignore[override]
         """Log loss of the class, smooth L1 of the box, and log loss of the true class's mask on positive regions."""

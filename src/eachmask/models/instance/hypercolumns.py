@@ -97,6 +97,8 @@ def interpolation(classifiers: int, side: int) -> Tensor:
 class ColumnHead(nn.Module):
     """A grid of classifiers per class, as one 1 x 1 convolution per layer."""
 
+    listening: Tensor
+
     def __init__(self, channels: tuple[int, ...], num_classes: int, config: ColumnsConfig) -> None:
         super().__init__()
         num = config.classifiers**2
@@ -109,12 +111,12 @@ class ColumnHead(nn.Module):
 
         As in the paper it is the classifiers' probabilities that are interpolated.
         """
-        side = self.listening.shape[-2:]  # type: ignore[union-attr, index]
+        side = self.listening.shape[-2:]
         total = self.biases[labels][:, :, None, None].float()
         for weight, layer in zip(self.weights, columns, strict=True):
             answers = torch.bmm(weight[labels], layer.flatten(2)).unflatten(2, layer.shape[-2:])
             total = total + F.interpolate(answers.float(), side, mode="bilinear", align_corners=False)
-        probabilities = (total.sigmoid() * self.listening).sum(dim=1)
+        probabilities: Tensor = (total.sigmoid() * self.listening).sum(dim=1)
         return probabilities.clamp(1e-6, 1 - 1e-6)
 
 
@@ -131,7 +133,7 @@ class Hypercolumns(FastRCNN):
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         config = config or Config()
         super().__init__(backbone, num_classes, config)
-        channels = tuple(backbone.backbone.channels)[-config.columns.levels :]  # type: ignore[arg-type]
+        channels = tuple(backbone.backbone.channels)[-config.columns.levels :]
         self.mask_head = ColumnHead(channels, num_classes, config.columns)
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:  # type: ignore[override]

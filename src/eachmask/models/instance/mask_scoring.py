@@ -210,8 +210,7 @@ def best_first(found: Detections, options: DecodeOptions) -> Detections:
         if options.score_threshold is not None:
             best = best[scores.clamp(0, 1)[best] > options.score_threshold]
         order.append(best)
-    scores = tuple(s.clamp(0, 1) for s in found.scores)
-    return found._replace(scores=scores).take(order)
+    return found._replace(scores=tuple(s.clamp(0, 1) for s in found.scores)).take(order)
 
 
 # Variants -------------------------------------------------------------------------------------------------------------

@@ -166,7 +166,8 @@ class MNC(FasterRCNN):
 
     def _rounds(self, raw: Raw) -> list[tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]]:
         """Of every round and image: boxes (P, 4), classes' probabilities (P, K) and logits of masks (P, M, M)."""
-        c, rounds = self.config.rpn, []
+        c = self.config.rpn
+        rounds: list[tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]] = []
         boxes = self.propose(raw, c.pre_nms_top_n, c.post_nms_top_n)
         for _ in range(self.config.rounds):
             counts = [len(b) for b in boxes]
@@ -199,7 +200,7 @@ class MNC(FasterRCNN):
         fine = F.max_pool2d(warped, 2).to(features.maps[0].dtype)
         masks = self.mask_stage(fine)
         rois = F.max_pool2d(fine, 2)
-        inside = F.adaptive_avg_pool2d(masks.sigmoid()[:, None], rois.shape[-2:])
+        inside = F.adaptive_avg_pool2d(masks.sigmoid()[:, None], (rois.shape[-2], rois.shape[-1]))
         joined = torch.cat([self.box_head(rois), self.region_head(rois * inside)], dim=1)
         return Answer(masks, *self.box_predictor(joined))
 

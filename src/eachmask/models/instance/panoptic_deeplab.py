@@ -109,7 +109,8 @@ class Ladder(nn.Module):
         for rung, skip in zip(self.rungs, reversed(maps[:-1]), strict=True):
             x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
             x = rung(torch.cat([x, skip], dim=1))
-        return self.last(x)
+        finest: Tensor = self.last(x)
+        return finest
 
 
 class PanopticDeepLab(nn.Module):
@@ -132,6 +133,7 @@ class PanopticDeepLab(nn.Module):
         # 4 maps (foreground, heat, offset x, offset y) times 2 x 2 sub-pixels.
         self.head = nn.Conv2d(self.config.decoder_channels[-1], 4 * 4, 3, padding=1)
         nn.init.normal_(self.head.weight, std=0.01)
+        assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
         with torch.no_grad():
             self.head.bias[4:8] = -4.0  # centers are rare: start with a heat of about 0.02
@@ -347,7 +349,7 @@ def largest_parts(labels: np.ndarray, min_area: int) -> np.ndarray:
     from scipy import ndimage
     from skimage.measure import label as connected
 
-    parts = connected(labels, background=0, connectivity=1)
+    parts = connected(labels, background=0, connectivity=1)  # type: ignore[no-untyped-call]
     area = np.bincount(parts.ravel())
     owner = np.zeros(len(area), np.int64)
     owner[parts.ravel()] = labels.ravel()

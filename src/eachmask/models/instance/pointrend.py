@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ class RegionHead(nn.Module):
         self.outputs = nn.Linear(widths[-1], num_outputs)
         nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
         for layer in self.layers:
-            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.kaiming_uniform_(cast(Tensor, layer.weight), a=1)
         nn.init.normal_(self.outputs.weight, std=0.001)
         for layer in (self.reduce, *self.layers, self.outputs):
             nn.init.zeros_(layer.bias)
@@ -141,7 +141,7 @@ class PointHead(nn.Module):
         )
         self.classes = nn.Conv1d(widths[-1] + num_classes, num_classes, 1)
         for layer in self.layers:
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(cast(Tensor, layer.weight), mode="fan_out", nonlinearity="relu")
         nn.init.normal_(self.classes.weight, std=0.001)
         for layer in (*self.layers, self.classes):
             nn.init.zeros_(layer.bias)
@@ -306,7 +306,7 @@ def grid_points(side: int, device: torch.device) -> Tensor:
 def read_grid(features: Features, boxes: Sequence[Tensor], size: int) -> Tensor:
     """The finest map at the cell centers of a regular grid in each box: (R, C, size, size)."""
     points = grid_points(size, features.maps[0].device).expand(sum(len(b) for b in boxes), -1, -1)
-    return read_points(features, boxes, points).unflatten(2, (size, size))
+    return torch.unflatten(read_points(features, boxes, points), 2, (size, size))
 
 
 def read_points(features: Features, boxes: Sequence[Tensor], points: Tensor) -> Tensor:

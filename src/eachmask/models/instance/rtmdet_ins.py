@@ -250,7 +250,7 @@ class RTMDetIns(nn.Module):
         """Sum of the Dice losses at a quarter of the image's size."""
         logits = draw(raw.mask_features[index], kernels, places)[None]
         logits = F.interpolate(logits, scale_factor=self.strides[0] // 4, mode="bilinear", align_corners=False)[0]
-        objects, row = assigned.objects.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        objects, row = assigned.objects.unique(return_inverse=True)
         truth = every_fourth(target.gt_masks[objects], (logits.shape[1], logits.shape[2])).to(logits)
         return dice(logits.sigmoid(), truth[row], eps=5e-6).sum()
 

@@ -121,7 +121,7 @@ class SDS(Detector[Raw]):
         self.config = config = config or Config()
         self.num_classes = num_classes
         self.backbone = nn.ModuleDict({"box": box_backbone, "region": region_backbone})
-        features = box_backbone.channels[-1] + region_backbone.channels[-1]  # type: ignore[index]
+        features = int(box_backbone.channels[-1] + region_backbone.channels[-1])  # type: ignore[index]
         self.classes = nn.Linear(features, num_classes + 1)  # only for fine-tuning
         self.svms = nn.Linear(features, num_classes)
         for layer in (self.classes, self.svms):

@@ -292,7 +292,7 @@ class SOLO(nn.Module):
             result = raw.maps[0].new_empty((len(chosen), *size), dtype=torch.float32)
             for level in found.levels[chosen].unique().tolist():
                 rows = torch.nonzero(found.levels[chosen] == level).squeeze(1)
-                for some in rows.split(max(1, _NUMBERS_AT_ONCE // math.prod(size))):  # type: ignore[no-untyped-call]
+                for some in rows.split(max(1, _NUMBERS_AT_ONCE // math.prod(size))):
                     cells = found.cells[chosen[some]]
                     result[some] = self.mask_branch.draw(raw.maps[level][image], level, cells, size)
             return result

@@ -125,7 +125,7 @@ class MaskBranch(nn.Module):
 def paint(kernels: Tensor, mask_features: Tensor) -> Tensor:
     """The dynamic convolution: (N, D) kernels on one image's features (D, H, W) -> (N, H, W) probabilities."""
     logits = kernels.float() @ mask_features.float().flatten(1)
-    return logits.sigmoid_().unflatten(1, mask_features.shape[-2:])
+    return torch.unflatten(logits.sigmoid_(), 1, mask_features.shape[-2:])
 
 
 # The model ------------------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class SOLOv2(nn.Module):
             features = raw.mask_features[image].float()
             frame = Frame((features.shape[1], features.shape[2]), raw.batch_size, valid)
             results.append(
-                select(found, lambda n, k=kernels, f=features: paint(k[n], f), frame, limits, options.mask_threshold)
+                select(found, lambda n, k=kernels, f=features: paint(k[n], f), frame, limits, options.mask_threshold)  # type: ignore[misc]
             )
         return results if options.with_masks else [replace(result, masks=None) for result in results]
 

@@ -309,7 +309,7 @@ class YOLACT(nn.Module):
         """
         logits = self.semantic(raw.features.maps[0].float())
         grid = (int(logits.shape[2]), int(logits.shape[3]))
-        total = logits.sum() * 0
+        total: Tensor = logits.sum() * 0
         for found, target in zip(logits, targets, strict=True):
             wanted = np.zeros((self.num_classes, *grid), np.float32)
             weight = np.ones(grid, np.float32)

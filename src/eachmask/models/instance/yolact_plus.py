@@ -141,7 +141,7 @@ class YOLACTPlus(YOLACT):
 
     def rescoring_losses(self, raw: Raw, drawn: list[Drawn], num_positive: int) -> dict[str, Tensor]:
         """Smooth L1 of the predicted overlap of the positives' masks, where the object is large enough to tell."""
-        grid = raw.prototypes.shape[-2:]
+        grid = (raw.prototypes.shape[-2], raw.prototypes.shape[-1])
         drawn = [one for one in drawn if one.wanted_area > self.config.iou_min_area]
         if not drawn:
             return {"mask_iou": sum(p.sum() for p in self.mask_iou.parameters()) * 0}  # type: ignore[dict-item]
@@ -169,7 +169,7 @@ class YOLACTPlus(YOLACT):
     def predicted_iou(self, found: Instances, raw: Raw) -> Tensor:
         """(D,) predicted overlap of each mask with the truth, given its class."""
         assert isinstance(found.masks, SoftMasks) and found.labels is not None
-        grid = raw.prototypes.shape[-2:]
+        grid = (raw.prototypes.shape[-2], raw.prototypes.shape[-1])
         at_once = max(1, _CELLS_AT_ONCE // max(grid[0] * grid[1], 1))
         places = list(zip(found.masks.crops, found.masks.origins.tolist(), strict=True))
         result = [raw.prototypes.new_zeros(0, self.num_classes).float()]
