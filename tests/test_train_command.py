@@ -47,8 +47,9 @@ def test_the_model_file_is_all_that_prediction_needs(run, coco):
     info = read_info(run / "model.safetensors")
     assert [(c.id, c.name) for c in info.categories] == [(c.id, c.name) for c in CATEGORIES], "own ids, with their gaps"
     assert info.variant == "mask_rcnn_lite0_fpn" and info.training["images"] == 2
-    found = eachmask.load(run / "model.safetensors").predict(np.zeros((48, 64, 3), np.uint8))
-    assert found.image_size == (48, 64)
+    for model in (run / "model.safetensors", run, str(run)):
+        found = eachmask.load(model).predict(np.zeros((48, 64, 3), np.uint8))
+        assert found.image_size == (48, 64)
 
 
 def test_the_written_recipe_trains_again(run, coco, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eachmask.inference.predictor import load
+from eachmask.inference.load import load
 from eachmask.structures import Category, Preprocess, UserError
 from eachmask.weights.file import HEADER, read_info, save_model
 from eachmask.weights.header import ModelInfo

@@ -48,8 +48,8 @@ class PredictOptions:
     """Files, folders (with their sub-folders), 'patterns*', a list of names (names.txt or @names), or - for
     names on standard input. PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, every page), gray, color, palette, CMYK."""
     model: str = "auto"
-    """Name of a model (`eachmask models` lists them) or a .safetensors file. auto looks at the first images: nuclei
-    for microscope images, else the best model for photographs that is at hand."""
+    """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder. auto looks at the first
+    images: nuclei for microscope images, else the best model for photographs that is at hand."""
     out: Path = Path("results")
     """Results folder; made if missing."""
     score: float | None = None

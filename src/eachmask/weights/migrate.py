@@ -35,7 +35,9 @@ _WEIGHTS = (
 
 def migrated_header(values: dict[str, Any]) -> dict[str, Any]:
     """A header of any format -> one of today's."""
-    values = values | {"categories": [_category(row) for row in values.get("categories", ())]}
+    rows = values.get("categories", ())
+    if isinstance(rows, list):  # whatever else it is, the schema names it
+        values = values | {"categories": [_category(row) if isinstance(row, dict) else row for row in rows]}
     version = values.get("format", 1)
     if version < 2:
         values = _in_words_of_2(values)

@@ -148,6 +148,6 @@ def _below(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
 
 
-def _refuse(where: str, wanted: str, value: Any) -> Any:
+def _refuse(where: str, expected: str, value: Any) -> Any:
     shown = repr(value)
-    raise SchemaError(f"{where or 'it'} must be {wanted}, not {shown if len(shown) < 60 else shown[:57] + '...'}")
+    raise SchemaError(f"{where or 'it'} must be {expected}, not {shown if len(shown) < 60 else shown[:57] + '...'}")
