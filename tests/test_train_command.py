@@ -152,8 +152,8 @@ def test_classes_of_one_name_keep_their_labels(coco, tmp_path):
 
 
 @pytest.mark.parametrize(("variant", "old", "words"), [
-    ("faster_rcnn_lite0_fpn", "", "holds a run of mask_rcnn_lite0_fpn, not of faster_rcnn_lite0_fpn: choose another"),
-    ("mask_rcnn_lite0_fpn", "bead", "holds a run of the classes cell, dead cell, bead, not of the classes cell, dead"),
+    ("faster_rcnn_lite0_fpn", "", "other settings (variant was mask_rcnn_lite0_fpn and is faster_rcnn_lite0_fpn"),
+    ("mask_rcnn_lite0_fpn", "bead", "other settings (classes was cell, dead cell, bead and is cell, dead"),
 ])  # fmt: skip
 def test_a_run_goes_on_only_as_what_it_was(run, coco, tmp_path, capsys, variant, old, words):
     shutil.copytree(coco, tmp_path / "set")

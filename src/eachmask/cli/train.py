@@ -69,6 +69,8 @@ class TrainOptions:
     """Stop after so many evaluations without a better score."""
     evaluate_every: int | None = None
     """Steps between evaluations."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints; every evaluation and Ctrl-C save one too."""
     seed: int = 0
     """Same seed, same data, same device: same weights."""
     resume: bool = True

@@ -44,6 +44,7 @@ def train(
     freeze: int | None = None,
     patience: int | None = None,
     evaluate_every: int | None = None,
+    checkpoint_every: int = 200,
     seed: int = 0,
     resume: bool = True,
     device: str = "auto",
@@ -79,6 +80,7 @@ def train(
         pretrained: ``auto``; ``backbone`` (a pretrained backbone alone); ``none`` (random numbers); or a model's name
             or file, of whose backbone a model of another variant starts.
         steps, batch, learning_rate, patience, evaluate_every: instead of the recipe's; batch in images per step.
+        checkpoint_every: steps between checkpoints; every evaluation and every interruption saves one too.
         size: longer side of the images as the network sees them, px; by default from the data.
         schedule: how the learning rate falls, along a cosine, or tenfold at 75% and 92% of the run.
         freeze: so many first stages of the backbone and all its batch normalization stay as they are; -1: none.
@@ -94,7 +96,8 @@ def train(
             another run.
     """
     _check_positive(steps=steps, batch=batch, size=size, accumulate=accumulate, patience=patience,
-                    evaluate_every=evaluate_every, learning_rate=learning_rate)  # fmt: skip
+                    evaluate_every=evaluate_every, checkpoint_every=checkpoint_every,
+                    learning_rate=learning_rate)  # fmt: skip
     if workers < 0:
         raise UserError(f"--workers must be 0 or more, not {workers}")
     out = Path(out)
@@ -109,7 +112,7 @@ def train(
                       drop_at=None if schedule is None else DROPS[schedule])  # fmt: skip
     if speaks():
         print(*notes, f"{recipe.steps} steps of {recipe.batch_size} images.", sep="\n")
-    run = Run(out, seed, resume, device, precision, accumulate, workers, notes=splits.record)
+    run = Run(out, seed, resume, device, precision, accumulate, workers, checkpoint_every, notes=splits.record)
     path = run_recipe(recipe, splits.train, splits.val, run)
     if speaks() and isinstance(model, str) and ":" in model:
         _keep_source(Path(model.rsplit(":", 1)[0]), out / "recipe.py")

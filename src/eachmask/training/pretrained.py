@@ -211,7 +211,9 @@ def _take_backbone(backbone: nn.Module, path: Path) -> str:
         net = getattr(part, "net", part)
         own = net.state_dict()
         if any(key not in state or state[key].shape != value.shape for key, value in own.items()):
-            raise UserError(f"{name}, a {info.variant}, has another backbone than this model: choose another --start")
+            raise UserError(
+                f"{name}, a {info.variant}, has another backbone than this model: choose another --pretrained"
+            )
         net.load_state_dict({key: state[key] for key in own})
     return name
 

@@ -81,10 +81,10 @@ class RunFolder:
         known, own = facts.get("settings"), self._settings()
         changed = [] if not isinstance(known, dict) else [name for name in own if known.get(name) != own[name]]
         if changed:
-            details = ", ".join(f"{name} was {_shown(known.get(name))} and is {_shown(own[name])}" for name in changed)
+            details = ", ".join(f"{n} was {_shown(known.get(n))} and is {_shown(own[n])}" for n in changed[:3])
             raise UserError(
                 f"{self.out} holds a run of other settings ({details}): choose another --out, and take over what it "
-                "has learnt with --start"
+                "has learnt with --pretrained"
             )
 
     def _settings(self) -> dict[str, str]:
@@ -198,4 +198,5 @@ def _shots(assessment: Assessment[Any], data: Samples[Any]) -> tuple[list[Shot],
 
 
 def _shown(text: Any) -> str:
-    return "not set" if text is None else text if len(str(text)) <= 60 else f"{str(text)[:57]}..."
+    shown = "not set" if text is None else str(text).strip("'")
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
