@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -27,6 +27,24 @@ def instances_of(
         crowd=torch.from_numpy(np.asarray(crowd, bool).reshape(-1)[keep]),
         categories=categories,
     )
+
+
+def united(
+    masks: Rasterized, objects: Sequence[Hashable], labels: Sequence[int], crowd: Sequence[bool]
+) -> tuple[Rasterized | RLE, Sequence[int], Sequence[bool]]:
+    """Masks, labels and crowd flags with the shapes of one object united, which has those of its first.
+
+    Args:
+        objects: what each shape is a part of; equal ones are one object.
+    """
+    if len(set(objects)) == len(objects):
+        return masks, labels, crowd
+    members: dict[Hashable, list[int]] = {}
+    for i in np.flatnonzero(masks.area).tolist():
+        members.setdefault(objects[i], []).append(i)
+    joined = RLE.cat([RLE.empty(masks.masks.size), *(masks.masks[own].union() for own in members.values())])
+    first = [own[0] for own in members.values()]
+    return joined, [labels[i] for i in first], [crowd[i] for i in first]
 
 
 def masks_of(targets: Instances) -> RLE:

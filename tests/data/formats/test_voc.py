@@ -8,7 +8,8 @@ from PIL import Image
 from small_sets import built, make_set
 
 from eachmask.data.compare import compare
-from eachmask.data.formats.voc import palette, read_voc, write_voc
+from eachmask.data.formats.voc import read_voc, write_voc
+from eachmask.data.formats.voc_classes import palette
 from eachmask.structures import UserError
 
 

@@ -26,6 +26,7 @@ from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of
 from eachmask.files.progress import Progress, no_progress
+from eachmask.files.text import read_text
 from eachmask.structures import RLE, Category, UserError
 
 CLASSES = (
@@ -149,7 +150,7 @@ def _read_categories(path: Path) -> tuple[Category, ...]:
     if not path.is_file():
         return CLASSES
     try:
-        rows = [line.split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [line.split(" ", 1) for line in read_text(path).splitlines() if line.strip()]
         return tuple(Category(int(number), name.strip()) for number, name in rows)
     except ValueError:
         raise UserError(f"{path}: each line must be an id and a name") from None
@@ -174,10 +175,10 @@ def _read_file(path: Path, result: DatasetBuilder) -> tuple[RLE, list[int], list
 def _read_polygons(path: Path, result: DatasetBuilder) -> tuple[RLE, list[int], list[bool]]:
     """Outlines from back to front -> what is seen of each."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         size = (int(content["imgHeight"]), int(content["imgWidth"]))
         rows = list(content["objects"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is no Cityscapes polygon file") from None
     label_of = {category.name: i for i, category in enumerate(result.categories)}
     outlines, labels, crowd = [], [], []

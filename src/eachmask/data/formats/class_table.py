@@ -6,6 +6,7 @@ Columns split, image, number, category_id, category, crowd. Programs that do not
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.targets import instances_of
+from eachmask.files.text import read_text
 from eachmask.structures import RLE, Category, Instances, UserError
 
 _COLUMNS = ("split", "image", "number", "category_id", "category", "crowd")
@@ -37,13 +39,12 @@ def read_table(source: Path) -> ClassTable:
     table = ClassTable(())
     label_of: dict[Category, int] = {}
     try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            for row in csv.DictReader(handle):
-                category = Category(int(row["category_id"]), row["category"])
-                label = label_of.setdefault(category, len(label_of))
-                if row["image"]:  # rows without one only introduce a category
-                    key = (row["split"], row["image"], int(row["number"]))
-                    table.rows[key] = (label, row["crowd"] == "1")
+        for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
+            category = Category(int(row["category_id"]), row["category"])
+            label = label_of.setdefault(category, len(label_of))
+            if row["image"]:  # rows without one only introduce a category
+                key = (row["split"], row["image"], int(row["number"]))
+                table.rows[key] = (label, row["crowd"] == "1")
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} must have the columns {', '.join(_COLUMNS)}") from None
     table.categories = tuple(label_of)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eachmask.data.images.files import image_files, safe_name
+from eachmask.files.text import read_text
 from eachmask.structures import Category, UserError
 
 _KNOWN = {"id", "name", "supercategory", "isthing", "keypoints", "skeleton"}
@@ -71,6 +75,41 @@ def with_file_name(record: Any) -> Any:
     return record
 
 
+def inside_name(name: str, file: Path, folders: Sequence[Path]) -> str:
+    """An image's name as a relative path that stays inside the data set. Label Studio writes the names that images
+    have on its server: then it is the only image in the data set of the same last name, percent codes decoded.
+
+    Raises:
+        UserError: it leads out of the data set, and there is no such image.
+    """
+    try:
+        plain: str | None = safe_name(name, file)
+    except UserError:
+        plain = None
+    if plain is not None and image_file(plain, folders).is_file():
+        return plain
+    last = unquote(name.replace("\\", "/")).rsplit("/", 1)[-1]
+    found = {path.relative_to(base) for base in folders[-1:] for path in _named(base, last)}
+    if len(found) == 1:
+        return found.pop().as_posix()
+    return safe_name(name, file) if plain is None else plain
+
+
+@lru_cache(maxsize=8)
+def _last_names(base: Path, changed: float) -> dict[str, tuple[Path, ...]]:
+    """The images below a folder by their last names."""
+    del changed
+    names: dict[str, tuple[Path, ...]] = {}
+    for path in image_files(base):
+        if path.resolve().is_relative_to(base.resolve()):
+            names[path.name] = (*names.get(path.name, ()), path)
+    return names
+
+
+def _named(base: Path, last: str) -> tuple[Path, ...]:
+    return _last_names(base, base.stat().st_mtime).get(last, ()) if base.is_dir() else ()
+
+
 def image_file(name: str, folders: Sequence[Path]) -> Path:
     """The image of that name in the first folder that has it, else where it should be.
 
@@ -119,19 +158,9 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 def parsed(path: Path) -> Any:
     """What a JSON file holds; a UserError where it is none."""
     try:
-        return json.loads(text_of(path))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error}): if it was cut off, copy or export it again") from None
-
-
-def text_of(path: Path) -> str:
-    """A text file's content; a UserError where it has none."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file") from None
 
 
 def box_of(row: Mapping[str, Any]) -> Sequence[float]:
@@ -147,12 +176,6 @@ def area_of(row: Mapping[str, Any]) -> float:
     """An annotation's ``area``, px; NaN where it is no number."""
     area: Any = row.get("area")
     return float(area) if type(area) in (int, float) and abs(area) < _MAX_COORDINATE else np.nan
-
-
-def outline_of(row: Mapping[str, Any]) -> Any:
-    """An annotation's ``segmentation``; None where it says nothing: ``[]``, and ``[[]]`` beside a box."""
-    found = row.get("segmentation")
-    return None if not found or (found == [[]] and row.get("bbox")) else found
 
 
 def image_entry(record: Mapping[str, Any], name: str) -> dict[str, Any]:

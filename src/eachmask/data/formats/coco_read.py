@@ -7,6 +7,7 @@ is not measured at all.
 from __future__ import annotations
 
 import re
+import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,12 +22,21 @@ from numpy.typing import NDArray
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats import coco_fields as fields
-from eachmask.data.formats.segmentations import LEAVES, Mistakes, Rasterized, Rows, Size, rasterize_readable
-from eachmask.data.images.files import image_size, safe_name
+from eachmask.data.formats.segmentations import (
+    LEAVES,
+    Mistakes,
+    Rasterized,
+    Rows,
+    Size,
+    outline_of,
+    rasterize_readable,
+)
+from eachmask.data.images.files import image_size
 from eachmask.data.packed import Records
 from eachmask.data.problems import Problem, only_boxes
 from eachmask.files.json_lists import JsonList, read_object
 from eachmask.files.progress import Progress, no_progress
+from eachmask.files.text import is_utf8, read_text
 from eachmask.structures import Category, Instances, UserError
 from eachmask.structures.rle_codec import offsets_of
 
@@ -41,13 +51,13 @@ def find_coco_files(source: Path) -> list[Path]:
         found = sorted(folder.glob("instances*.json")) or [p for p in sorted(folder.glob("*.json")) if _is_coco(p)]
         if found:
             return found
-    return sorted(source.glob("*/_annotations.fields.json"))
+    return sorted(source.glob("*/_annotations.coco.json"))
 
 
 def _is_coco(path: Path) -> bool:
-    with open(path, encoding="utf-8", errors="replace") as handle:
-        text = handle.read() if path.stat().st_size < 10**8 else handle.read(10**6)
-    return '"images"' in text and '"annotations"' in text and '"file_name"' in text
+    with open(path, "rb") as handle:
+        text = (handle.read() if path.stat().st_size < 10**8 else handle.read(10**6)).replace(b"\0", b"")
+    return b'"images"' in text and b'"annotations"' in text and b'"file_name"' in text
 
 
 def read_coco(
@@ -67,10 +77,10 @@ def read_coco(
     if not files:
         raise UserError(f"{source} holds no COCO instances file: name it instances_train.json")
     builder = DatasetBuilder(strict=strict)
-    contents = {}
+    contents, copies = {}, tempfile.TemporaryDirectory()
     for path in progress("parsing", files):
         try:
-            contents[path] = _content(path)
+            contents[path] = _content(_utf8(path, Path(copies.name)))
         except UserError as error:
             if len(files) == 1:
                 raise
@@ -85,7 +95,17 @@ def read_coco(
         split = _split_name(path)
         folders = _image_folders(path, split) if images is None else (images, path.parent)
         _Reader(path, split, folders, builder).read(content, progress)
+    copies.cleanup()
     return builder.build()
+
+
+def _utf8(path: Path, folder: Path) -> Path:
+    """The file, or a copy in UTF-8 where it is written otherwise: entries are parsed by their places in it."""
+    if is_utf8(path):
+        return path
+    copy = folder / f"{len(list(folder.iterdir()))}.json"
+    copy.write_text(read_text(path), encoding="utf-8")
+    return copy
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -112,7 +132,7 @@ def _joined_categories(contents: dict[Path, dict[str, Any]]) -> tuple[Category, 
 
 
 def _split_name(path: Path) -> str:
-    name = path.parent.name if path.name == "_annotations.fields.json" else path.stem
+    name = path.parent.name if path.name == "_annotations.coco.json" else path.stem
     words = [w for w in re.split(r"[^a-z]+", name.lower().replace("instances", "")) if w]
     return next((w for w in words if w in _SPLITS), "all")
 
@@ -181,7 +201,7 @@ class _Reader:
                 yield (record, rows), rows, (record["height"], record["width"])
 
         for (record, rows), masks, mistakes in rasterize_readable(pages()):
-            num_boxes += sum(not fields.outline_of(row) for row in compress(rows, (masks.area > 0).tolist()))
+            num_boxes += sum(not outline_of(row) for row in compress(rows, (masks.area > 0).tolist()))
             self._add(record, rows, masks, mistakes, label_of)
         for problem in only_boxes(self.file, num_boxes):
             self.builder.report(problem)
@@ -211,7 +231,10 @@ class _Reader:
         names: set[str] = set()
         for number, row in enumerate(map(fields.with_file_name, rows), start=1):
             try:
-                key, name = fields.plain_id(row["id"]), safe_name(str(row["file_name"]), self.file)
+                key, name = (
+                    fields.plain_id(row["id"]),
+                    fields.inside_name(str(row["file_name"]), self.file, self.folders),
+                )
                 if key is None:
                     raise ValueError
                 height, width = self._size(row, name)

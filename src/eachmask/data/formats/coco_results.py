@@ -15,8 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from eachmask.data.formats.coco_fields import outline_of, parsed, plain_id, read_categories, whole_number
-from eachmask.data.formats.segmentations import BROKEN, Rasterized, corners, rasterize, rasterize_one, reason
+from eachmask.data.formats.coco_fields import parsed, plain_id, read_categories, whole_number
+from eachmask.data.formats.segmentations import (
+    BROKEN,
+    Rasterized,
+    corners,
+    outline_of,
+    rasterize,
+    rasterize_one,
+    reason,
+)
 from eachmask.data.split import Split
 from eachmask.data.targets import masks_of
 from eachmask.structures import Category, Instances, UserError

@@ -6,7 +6,7 @@ holes or several parts are written so; all others as polygons. Crowd regions car
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement
@@ -21,7 +21,7 @@ from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_re
 from eachmask.data.images.files import copy_image, safe_name
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
-from eachmask.data.targets import instances_of, masks_of, named_categories
+from eachmask.data.targets import instances_of, masks_of, named_categories, united
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.untrusted_xml import children_of_root, write_children
 from eachmask.structures import RLE, Category, UserError
@@ -38,6 +38,8 @@ class _Page(NamedTuple):
     split: str
     shapes: list[str]
     """What each is called in messages."""
+    objects: list[Hashable]
+    """Which object each is a part of."""
     labels: list[int]
     crowd: list[bool]
 
@@ -61,7 +63,7 @@ def read_cvat(source: Path, progress: Progress = no_progress) -> Dataset:
             if i in mistakes.unread:
                 why, remedy, kind = f"it cannot be read ({mistakes.unread[i]})", "draw it anew", "annotation"
             result.report(Problem(str(path), page.shapes[i], why, remedy, kind))
-        targets = instances_of(drawn, page.labels, page.crowd, categories)
+        targets = instances_of(*united(drawn, page.objects, page.labels, page.crowd), categories)
         result.add(page.split, page.name, _find(path.parent, page.split, page.name), targets)
     return result.build()
 
@@ -160,7 +162,7 @@ def _pages(images: Iterable[Element], path: Path, result: DatasetBuilder) -> Ite
     label_of = {category.name: i for i, category in enumerate(result.categories)}
     for image in images:
         try:
-            page = _Page(safe_name(image.get("name", ""), path), image.get("subset") or "all", [], [], [])
+            page = _Page(safe_name(image.get("name", ""), path), image.get("subset") or "all", [], [], [], [])
             size = (int(image.get("height", "")), int(image.get("width", "")))
             if min(size) < 1:
                 raise ValueError("its size is no size")
@@ -184,6 +186,8 @@ def _pages(images: Iterable[Element], path: Path, result: DatasetBuilder) -> Ite
                 continue
             rows.append(row)
             page.shapes.append(where)
+            group = shape.get("group_id", "0")
+            page.objects.append(number if group in ("", "0") else ("group", group, page.labels[-1]))
             page.crowd.append(any(a.get("name") == "crowd" and a.text == "true" for a in shape.findall("attribute")))
         yield page, rows, size
 

@@ -38,6 +38,7 @@ def read_label_map_folder(source: Path, progress: Progress = no_progress) -> Dat
         raise UserError(f"{source} must hold the folders images and labels (or masks) with equal file names")
     result = DatasetBuilder(table.categories)
     paths = image_files(images)
+    num_maps = num_binary = 0
     for path in progress("reading", paths):
         split, name = _split_of(path.relative_to(images))
         stem = path.relative_to(images).with_suffix("")
@@ -50,12 +51,17 @@ def read_label_map_folder(source: Path, progress: Progress = no_progress) -> Dat
         except UserError as error:
             result.report(Problem(str(file), "", str(error), "save it anew as 16-bit PNG", "label map"))
             continue
+        num_maps, num_binary = num_maps + 1, num_binary + (set(masks) == {255})
         result.add(split, name, path, table.targets(split, name, masks))
     stems = {path.relative_to(images).with_suffix("") for path in paths}
     for file in image_files(labels):
         if file.suffix in _SUFFIXES and file.relative_to(labels).with_suffix("") not in stems:
             what, remedy = "it has no image", "put the image there or delete the file"
             result.report(Problem(str(file), "", what, remedy, "missing"))
+    if num_binary and num_binary == num_maps:
+        what = "every map has only 0 and 255: each is one object, however many parts it has"
+        remedy = "number the objects, for example by connected components (skimage.measure.label)"
+        result.report(Problem(str(labels), "", what, remedy, "binary map", "warning"))
     return result.build()
 
 

@@ -21,15 +21,22 @@ from numpy.typing import NDArray
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.segmentations import LEAVES, Rasterized, Rows, Size, rasterize_readable
+from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.images.files import copy_image, find_image, image_size
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
-from eachmask.data.targets import instances_of, masks_of
+from eachmask.data.targets import instances_of, masks_of, united
 from eachmask.files.progress import Progress, no_progress
+from eachmask.files.text import read_text
 from eachmask.structures import RLE, Category, UserError
 
 _CLASSES = "classes.json"
+IGNORE, BACKGROUND = "__ignore__", "_background_"
+"""Labels of LabelMe's own examples that are no classes: a region to be ignored, and what is no object."""
+
+
+_ANY = -1
+"""The label of what is ignored, whatever it is: becomes the first."""
 
 
 class _Page(NamedTuple):
@@ -72,7 +79,9 @@ def read_labelme(source: Path, progress: Progress = no_progress) -> Dataset:
             bad[page.numbers[i]] = f"it cannot be read ({why})" if why else "it covers no pixel"
         for number, what in sorted(bad.items()):
             result.report(Problem(str(page.file), f"shape {number}", what, "draw it anew or delete it"))
-        result.add(page.split, page.name, page.image, instances_of(*_objects(page, drawn), ()))
+        result.add(
+            page.split, page.name, page.image, instances_of(*united(drawn, page.objects, page.labels, page.crowd), ())
+        )
     if not len(result) and all(problem.kind == "file" for problem in result.problems):
         raise UserError(f"{source} holds no LabelMe files (JSON with a list named shapes)")
     return _with_categories(result.build(), known, label_of)
@@ -132,10 +141,8 @@ def _mask_shape(crop: NDArray[np.bool_], x: int, y: int) -> dict[str, Any]:
 def _known_categories(path: Path) -> dict[str, Category]:
     """Those of classes.json, by name; none where there is no such file."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(read_text(path)) if path.is_file() else []
         return {str(row["name"]): Category(int(row["id"]), str(row["name"])) for row in rows}
-    except FileNotFoundError:
-        return {}
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{path} must be a list of objects with id and name") from None
 
@@ -146,7 +153,7 @@ def _with_categories(data: Dataset, known: dict[str, Category], label_of: dict[s
     further = sorted(set(label_of) - set(known))
     categories = (*known.values(), *(Category(i, name) for i, name in enumerate(further, start=first)))
     place = {category.name: i for i, category in enumerate(categories)}
-    return data.relabeled([place[name] for name in label_of], categories)
+    return data.relabeled([*(place[name] for name in label_of), *([0] if categories else [])], categories)
 
 
 def _pages(
@@ -155,14 +162,14 @@ def _pages(
     """Each file with the outlines of its shapes, not yet filled; names that are new get the next label."""
     for path in files:
         try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            content = json.loads(read_text(path))
             if not isinstance(content.get("shapes"), list):
                 raise ValueError("it has no list of shapes")
-        except (OSError, ValueError, AttributeError) as error:
+        except (UserError, ValueError, AttributeError) as error:
             problems.append(Problem(str(path), "", f"no LabelMe file ({error})", "mend or remove it", "file"))
             continue
         for shape in content["shapes"]:
-            if isinstance(shape, dict) and shape.get("label") not in (None, ""):
+            if isinstance(shape, dict) and shape.get("label") not in (None, "", IGNORE, BACKGROUND):
                 label_of.setdefault(str(shape["label"]), len(label_of))
         inner, image = path.relative_to(source), _image(path, content, source)
         try:
@@ -181,6 +188,8 @@ def _pages(
 
 def _rows(shapes: Sequence[Any], page: _Page, size: Size, label_of: dict[str, int]) -> Iterator[dict[str, Any]]:
     for number, shape in enumerate(shapes, start=1):
+        if isinstance(shape, dict) and shape.get("label") == BACKGROUND:
+            continue
         try:
             row = {"segmentation": _segmentation(shape, size)}
             if shape.get("label") in (None, ""):
@@ -192,21 +201,9 @@ def _rows(shapes: Sequence[Any], page: _Page, size: Size, label_of: dict[str, in
             continue
         page.numbers.append(number)
         page.objects.append(number if group is None else ("group", str(group), label))
-        page.labels.append(label_of[label])
-        page.crowd.append(crowd)
+        page.labels.append(label_of.get(label, _ANY))
+        page.crowd.append(crowd or label == IGNORE)
         yield row
-
-
-def _objects(page: _Page, drawn: Rasterized) -> tuple[Rasterized | RLE, list[int], list[bool]]:
-    """Masks, labels and crowd flags, shapes of one group united."""
-    if len(set(page.objects)) == len(page.objects):
-        return drawn, page.labels, page.crowd
-    members: dict[Hashable, list[int]] = {}
-    for i in np.flatnonzero(drawn.area).tolist():
-        members.setdefault(page.objects[i], []).append(i)
-    masks = RLE.cat([RLE.empty(drawn.masks.size), *(drawn.masks[own].union() for own in members.values())])
-    first = [own[0] for own in members.values()]
-    return masks, [page.labels[i] for i in first], [page.crowd[i] for i in first]
 
 
 def _image(path: Path, content: dict[str, Any], source: Path) -> Path:
@@ -268,8 +265,8 @@ def _looks_like(source: Path) -> bool:
 
 
 def _head(path: Path) -> str:
-    with open(path, encoding="utf-8", errors="replace") as handle:
-        return handle.read(1 << 16)
+    with open(path, "rb") as handle:
+        return handle.read(1 << 16).replace(b"\0", b"").decode("utf-8", "replace")  # of UTF-16 the letters
 
 
 FORMAT = Format("labelme", _looks_like, "JSON files with shapes", read_labelme, write_labelme)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
@@ -22,6 +24,8 @@ from eachmask.data.problems import Problem
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, UserError
+
+_LOSSY = (".jpg", ".jpeg")
 
 
 def read_mask_files(source: Path, progress: Progress = no_progress) -> Dataset:
@@ -76,7 +80,7 @@ def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[
     except UserError:
         size = None  # told where the image is looked at
     files = image_files(folder)
-    some = False
+    some, num_jpeg = False, 0
     for number, file in zip(_numbers(files), files, strict=True):
         pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED) if file.stat().st_size else None
         if pixels is None:
@@ -87,14 +91,26 @@ def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[
             what = f"it is {pixels.shape[1]} x {pixels.shape[0]}, the image {size[1]} x {size[0]}"
             problems.append(Problem(str(file), "", what, "export the mask at the size of the image", "size"))
             continue
-        inside = np.asarray(pixels[..., :3].any(2) if pixels.ndim == 3 else pixels > 0)[None]
+        inside = _inside(pixels, file)
+        num_jpeg += file.suffix.lower() in _LOSSY
         if not inside.any():
             problems.append(Problem(str(file), "", "the mask is empty", "delete the file", "empty"))
             continue
         some = True
         yield number, RLE.from_bitmaps(inside)
+    if num_jpeg:
+        what = f"{num_jpeg} masks are JPEG, which blurs their edges"
+        problems.append(
+            Problem(str(folder), "", what, "they are cut at half; save masks as PNG", "JPEG mask", "warning")
+        )
     if size is not None and not some:
         yield 0, RLE.empty((int(size[0]), int(size[1])))
+
+
+def _inside(pixels: NDArray[Any], file: Path) -> NDArray[np.bool_]:
+    """(1, H, W): what is not black; of JPEG, where nothing is quite black, what is brighter than half."""
+    value = pixels[..., :3].max(2) if pixels.ndim == 3 else pixels
+    return np.asarray(value > (127 if file.suffix.lower() in _LOSSY else 0))[None]
 
 
 def _numbers(files: Sequence[Path]) -> Iterator[int]:

@@ -164,7 +164,7 @@ def _rles(rows: Rows, size: Size) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = [{}] * len(rows)
     outlines: dict[int, Any] = {}
     for i, row in enumerate(rows):
-        segmentation = row.get("segmentation")
+        segmentation = outline_of(row)
         if isinstance(segmentation, dict):
             result[i] = _compressed(segmentation, size)
         else:
@@ -218,6 +218,12 @@ def _united(parts: list[dict[str, Any]], size: Size) -> dict[str, Any]:
 
     merged: dict[str, Any] = compiled.merge(parts)
     return merged
+
+
+def outline_of(row: Mapping[str, Any]) -> Any:
+    """An annotation's ``segmentation``; None where it says nothing: ``[]``, and ``[[]]`` beside a box."""
+    found = row.get("segmentation")
+    return None if not found or (found == [[]] and row.get("bbox")) else found
 
 
 def corners(box: Sequence[float]) -> list[float]:

@@ -3,12 +3,14 @@
 ``SegmentationObject/NAME.png`` numbers the objects, and the i-th ``<object>`` of ``Annotations/NAME.xml`` says
 what number i is; ``SegmentationClass`` paints classes; 255 is void (border or ignored). Beyond 254 objects or
 classes the PNGs are 16-bit and void is 65,535. A crowd region is an object with ``<crowd>1</crowd>`` and
-``<difficult>1</difficult>``, void in the class map. ``classes.txt`` (ours) lists ids and names.
+``<difficult>1</difficult>``, void in the class map. What the numbers of classes mean, and whose
+they are, is :mod:`~eachmask.data.formats.voc_classes`'s.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
 
@@ -21,19 +23,23 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.painted import painted
+from eachmask.data.formats.voc_classes import (
+    PALETTE,
+    ClassList,
+    Color,
+    numbers_of_colors,
+    objects_of,
+    palette,
+    read_classes,
+)
 from eachmask.data.images.files import copy_image, find_image
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
-from eachmask.data.targets import instances_of, masks_of, named_categories
+from eachmask.data.targets import instances_of, masks_of
 from eachmask.files.progress import Progress, no_progress
-from eachmask.files.untrusted_xml import parse_xml, write_xml
+from eachmask.files.text import read_text
+from eachmask.files.untrusted_xml import write_xml
 from eachmask.structures import RLE, Category, UserError
-
-CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
-"""VOC's own twenty, ids 1..20."""
 
 
 def read_voc(source: Path, progress: Progress = no_progress) -> Dataset:
@@ -44,9 +50,10 @@ def read_voc(source: Path, progress: Progress = no_progress) -> Dataset:
     """
     if not (source / "SegmentationObject").is_dir():
         raise UserError(f"{source} has no folder SegmentationObject: boxes alone are no masks")
-    result = DatasetBuilder(_read_categories(source))
+    classes = read_classes(source)
+    result = DatasetBuilder(classes.categories)
     for split, name in progress("reading", _names(source)):
-        _read_image(source, name, split, result)
+        _read_image(source, name, split, result, classes)
     return result.build()
 
 
@@ -69,16 +76,6 @@ def write_voc(target: Path, data: Dataset, progress: Progress = no_progress) -> 
     rows = "".join(f"{c.id} {c.name}\n" for c in data.categories)
     (target / "classes.txt").write_text(rows, encoding="utf-8")
     return [f"{wide} images have more than 254 objects or classes and got 16-bit PNGs"] if wide else []
-
-
-def palette() -> list[int]:
-    """VOC's 256 colors, flat R, G, B: the bits of the index dealt to the channels, highest first."""
-    index = np.arange(256)
-    colors = np.zeros((256, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colors[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
-    return [int(v) for v in colors.reshape(-1)]
 
 
 def _write_maps(target: Path, name: str, record: AnnotatedImage, categories: tuple[Category, ...]) -> bool:
@@ -125,23 +122,12 @@ def _write_xml(target: Path, name: str, record: AnnotatedImage, categories: tupl
 # Reading ------------------------------------------------------------------------------------------
 
 
-def _read_categories(source: Path) -> tuple[Category, ...]:
-    path = source / "classes.txt"
-    if not path.is_file():
-        return named_categories(CLASSES)
-    try:
-        rows = [line.split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return tuple(Category(int(number), name.strip()) for number, name in rows)
-    except ValueError:
-        raise UserError(f"{path}: each line must be an id and a name") from None
-
-
 def _names(source: Path) -> list[tuple[str, str]]:
     """(split, name): by the lists in ImageSets/Segmentation, else all maps. A name is taken once."""
     found: dict[str, str] = {}
     lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
     for path in sorted(lists, key=lambda p: p.stem in ("trainval", "all")):
-        for name in path.read_text(encoding="utf-8-sig", errors="replace").split("\n"):
+        for name in read_text(path).splitlines():
             if name.strip():
                 found.setdefault(name.strip(), path.stem)
     if not found:
@@ -149,11 +135,13 @@ def _names(source: Path) -> list[tuple[str, str]]:
     return [(split, name) for name, split in found.items()]
 
 
-def _read_map(path: Path) -> tuple[NDArray[np.int32], int]:
-    """Numbers of a palette or gray PNG, and its void number."""
+def _read_map(path: Path, colors: Mapping[Color, int]) -> tuple[NDArray[np.int32], int]:
+    """Numbers of a palette or gray PNG, or of the colors that stand for them, and its void number."""
     try:
         with Image.open(path) as image:
             image.load()
+            if image.mode in ("RGB", "RGBA"):
+                return numbers_of_colors(np.array(image.convert("RGB")), colors, path), 255
             if image.mode not in ("P", "L", "I;16", "I"):
                 raise UserError(f"{path} must be a palette PNG, not {image.mode}: save the indices, not the colors")
             return np.array(image).astype(np.int32), 65535 if image.mode.startswith("I") else 255
@@ -163,14 +151,14 @@ def _read_map(path: Path) -> tuple[NDArray[np.int32], int]:
         raise UserError(f"{path} cannot be read ({error})") from None
 
 
-def _read_image(source: Path, name: str, split: str, result: DatasetBuilder) -> None:
+def _read_image(source: Path, name: str, split: str, result: DatasetBuilder, known: ClassList) -> None:
     file = source / "SegmentationObject" / f"{name}.png"
     try:
-        numbers, void = _read_map(file)
+        numbers, void = _read_map(file, PALETTE)
         classes = source / "SegmentationClass" / f"{name}.png"
-        kinds = _read_map(classes)[0] if classes.is_file() else np.zeros_like(numbers)
+        kinds = _read_map(classes, known.colors)[0] if classes.is_file() else np.zeros_like(numbers)
         xml = source / "Annotations" / f"{name}.xml"
-        listed = _objects(xml) if xml.is_file() else []
+        listed = objects_of(xml) if xml.is_file() else []
     except UserError as error:
         result.report(Problem(str(file), "", str(error), "restore the file", "file"))
         return
@@ -186,7 +174,7 @@ def _read_image(source: Path, name: str, split: str, result: DatasetBuilder) -> 
     keep, labels, crowd = [], [], []
     for i, value in enumerate(values):
         own, is_crowd = listed[value - 1] if value <= len(listed) else ("", False)
-        kind = majority.get(value, 0)
+        kind = 0 if known.only_names else majority.get(value, 0)
         if not is_crowd and 1 <= kind <= len(result.categories):
             label = kind - 1
         elif own in label_of:
@@ -202,12 +190,6 @@ def _read_image(source: Path, name: str, split: str, result: DatasetBuilder) -> 
     targets = instances_of(masks[keep], labels, crowd, result.categories)
     own_name = name.removeprefix(f"{split}__")
     result.add(split, f"{own_name}{image.suffix}", image, targets)
-
-
-def _objects(path: Path) -> list[tuple[str, bool]]:
-    """(class name, crowd) of each object of an annotation file."""
-    entries = parse_xml(path).findall("object")
-    return [(entry.findtext("name") or "", entry.findtext("crowd") == "1") for entry in entries]
 
 
 def _majority(numbers: NDArray[np.int32], kinds: NDArray[np.int32], void: int) -> dict[int, int]:

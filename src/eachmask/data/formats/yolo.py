@@ -24,6 +24,7 @@ from eachmask.data.images.files import copy_image, image_files, image_size
 from eachmask.data.problems import Problem, only_boxes
 from eachmask.data.targets import instances_of, masks_of
 from eachmask.files.progress import Progress, no_progress
+from eachmask.files.text import read_text
 from eachmask.structures import Category, Masks, UserError
 
 Ring = NDArray[Any]
@@ -182,8 +183,8 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(read_text(path))
+    except (UserError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not readable as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must have entries train:, val: and names:")
@@ -243,7 +244,7 @@ def _split_images(content: dict[str, Any], yaml_path: Path, problems: list[Probl
 
 def _read_list(path: Path, root: Path) -> list[Path]:
     """The images of a list, one a line, from its own folder or from the data set's."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").replace("\\", "/").splitlines()
+    lines = read_text(path).replace("\\", "/").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     return [path.parent / n if (path.parent / n).is_file() or not (root / n).is_file() else root / n for n in names]
 
@@ -287,7 +288,7 @@ def _pages(
             file = _label_place(path.with_suffix(".txt"), kind) or beside
             if file is None or not file.is_file():
                 continue
-            for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            for number, line in enumerate(read_text(file).splitlines(), start=1):
                 if not line.strip():
                     continue
                 try:

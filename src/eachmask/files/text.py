@@ -1,0 +1,53 @@
+"""Text files as tools write them: with a byte order mark or without, in UTF-8, UTF-16 or a Windows code page."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from eachmask.structures.errors import UserError
+
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path: Path) -> str:
+    """A text file's content, without its byte order mark.
+
+    Raises:
+        UserError: it cannot be read, or is no text.
+    """
+    try:
+        return decoded(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file") from None
+
+
+def decoded(data: bytes) -> str:
+    """UTF-8, or UTF-16 where its mark says so, or else Western Europe's code page 1252.
+
+    Raises:
+        UnicodeDecodeError: none of them.
+    """
+    if data.startswith(_WIDE):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if b"\0" in data:
+            raise
+        return data.decode("cp1252")
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a file can be read as UTF-8, looked at piece by piece."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                decoder.decode(piece)
+        decoder.decode(b"", final=True)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return True
