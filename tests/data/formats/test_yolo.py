@@ -9,7 +9,8 @@ from PIL import Image
 from small_sets import make_set, shapes
 
 from eachmask.data.compare import compare
-from eachmask.data.formats.yolo import one_rings, read_yolo, write_yolo
+from eachmask.data.formats.yolo import read_yolo
+from eachmask.data.formats.yolo_write import one_rings, write_yolo
 from eachmask.structures import RLE, Polygons, UserError
 
 

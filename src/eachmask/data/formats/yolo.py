@@ -1,33 +1,28 @@
-"""YOLO segmentation text: data.yaml, and one line per object, ``class x1 y1 x2 y2 ...`` in 0..1 of the image.
+"""YOLO segmentation text, read: data.yaml, and one line per object, ``class x1 y1 x2 y2 ...`` in 0..1 of the image.
 
-A line holds one ring. Objects with holes or several parts become one ring all the same: the rings are
-joined by bridges of no width, walked there and back. Filled by the even-odd rule the bridges vanish and the
-pixels are exact; a program that also paints a ring's border draws the bridges as thin lines.
-Crowd regions do not exist in the format: they go to files of the same make in ``crowd/``, where only this
-reader looks for them, so that no other program takes a crowd for an object.
+Crowd regions do not exist in the format: they are in files of the same make in ``crowd/``, which others do not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
-from eachmask.data.images.files import copy_image, image_files, image_size
+from eachmask.data.formats.yolo_write import label_place, write_yolo
+from eachmask.data.images.files import image_files, image_size
 from eachmask.data.problems import Problem, only_boxes
-from eachmask.data.targets import instances_of, masks_of
+from eachmask.data.targets import instances_of
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.text import read_text
-from eachmask.structures import Category, Masks, UserError
+from eachmask.structures import Category, UserError
 
-Ring = NDArray[Any]
 Labelled = tuple[Path, list[tuple[Path, int]], list[int], list[bool]]
 """An image's file, and of each object the file and line it is from, its label and whether it is a crowd."""
 _SPLITS = ("train", "val", "valid", "test")
@@ -64,109 +59,6 @@ def read_yolo(source: Path, progress: Progress = no_progress) -> Dataset:
     if not named:
         raise UserError(f"{yaml_path} names no folder of images: add train: images/train")
     return result.build()
-
-
-def write_yolo(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
-    """Write data.yaml, images/SPLIT and labels/SPLIT; returns notes on what the format cannot say."""
-    joined = crowds = 0
-    for split, record in progress("writing", list(data.images())):
-        image = target / "images" / split / record.name
-        copy_image(record, image)
-        targets = record.targets
-        polygons = masks_of(targets).to_polygons()
-        rings = one_rings(polygons)
-        joined += sum(len(o) + len(h) > 1 for o, h in zip(polygons.outers, polygons.holes, strict=True))
-        crowd, labels = targets.crowd.tolist(), targets.labels.tolist()
-        crowds += sum(crowd)
-        lines = [_line(k, ring, targets.image_size) for k, ring in zip(labels, rings, strict=True)]
-        objects = [line for line, c in zip(lines, crowd, strict=True) if not c]
-        _write_lines(_label_place(image.with_suffix(".txt"), "labels"), objects)
-        if any(crowd):
-            ignored = [line for line, c in zip(lines, crowd, strict=True) if c]
-            _write_lines(_label_place(image.with_suffix(".txt"), "crowd"), ignored)
-    _write_yaml(target / "data.yaml", data)
-    notes = []
-    if joined:
-        notes.append(f"{joined} objects with holes or several parts became one bridged ring each")
-    if crowds:
-        notes.append(f"{crowds} crowd regions are in crowd/, which other programs do not read")
-    return notes
-
-
-def one_rings(masks: Masks) -> list[Ring]:
-    """Each mask's outlines, outer rings and holes, joined to one (K, 2) ring of x, y by bridges of no width.
-
-    Holes turn the other way round than outer rings: the non-zero rule fills the same pixels as the even-odd rule.
-    """
-    polygons = masks.to_polygons()
-    pairs = zip(polygons.outers, polygons.holes, strict=True)
-    return [_joined([*(_turned(r, 1) for r in outers), *(_turned(r, -1) for r in holes)]) for outers, holes in pairs]
-
-
-def _turned(ring: Ring, sign: int) -> Ring:
-    """The ring with a shoelace area of that sign."""
-    x, y = ring[:, 0].astype(np.float64), ring[:, 1].astype(np.float64)
-    doubled = float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
-    return ring if doubled * sign > 0 else ring[::-1]
-
-
-def _joined(rings: Sequence[Ring]) -> Ring:
-    """Rings -> one ring: the nearest ring not yet in it is entered and left at the nearest vertices (Prim)."""
-    if not rings:
-        return np.zeros((0, 2))
-    path, *rest = (np.asarray(ring, np.float64) for ring in rings)
-    gaps = [_nearest(path, ring) for ring in rest]
-    while rest:
-        pick = int(np.argmin([gap[0] for gap in gaps]))
-        _, leave, enter = gaps.pop(pick)
-        ring = rest.pop(pick)
-        detour = np.concatenate([np.roll(ring, -enter, axis=0), ring[enter : enter + 1], path[leave : leave + 1]])
-        path = np.concatenate([path[: leave + 1], detour, path[leave + 1 :]])
-        shift = len(detour)
-        for i, other in enumerate(rest):
-            new = _nearest(ring, other)
-            gap = gaps[i]
-            old = (gap[0], gap[1] + shift * (gap[1] > leave), gap[2])
-            begin = leave + 1
-            place = begin + (new[1] - enter) % len(ring)
-            gaps[i] = (new[0], place, new[2]) if new[0] < old[0] else old
-    return path
-
-
-def _nearest(a: Ring, b: Ring) -> tuple[float, int, int]:
-    """(squared distance, index in a, index in b) of the two closest vertices; long rings a block at a time."""
-    best = (np.inf, 0, 0)
-    step = max(1, 1_000_000 // max(1, len(b)))
-    for top in range(0, len(a), step):
-        gap = ((a[top : top + step, None] - b[None]) ** 2).sum(2)
-        i, j = np.unravel_index(int(gap.argmin()), gap.shape)
-        best = min(best, (float(gap[i, j]), top + int(i), int(j)))
-    return best
-
-
-def _line(label: int, ring: Ring, size: tuple[int, int]) -> str:
-    height, width = size
-    share = ring / np.array([width, height])
-    return " ".join([str(label), *(f"{v:.7g}" for v in share.reshape(-1))])
-
-
-def _write_lines(path: Path | None, lines: Sequence[str]) -> None:
-    assert path is not None  # our own images are in a folder of that name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def _write_yaml(path: Path, data: Dataset) -> None:
-    import yaml
-
-    content: dict[str, Any] = {split: f"images/{split}" for split in data.splits}
-    content["names"] = {i: c.name for i, c in enumerate(data.categories)}
-    content["category_ids"] = {i: c.id for i, c in enumerate(data.categories)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-# Reading ------------------------------------------------------------------------------------------
 
 
 def _yaml_path(source: Path) -> Path:
@@ -251,21 +143,11 @@ def _read_list(path: Path, root: Path) -> list[Path]:
 
 def _without_image(listed: _Listed) -> Iterator[Problem]:
     """Annotations of images that are not there; beside the images other texts may lie."""
-    folder = _label_place(listed.base, "labels")
-    known = {_label_place(image.with_suffix(".txt"), "labels") for image in listed.files}
+    folder = label_place(listed.base, "labels")
+    known = {label_place(image.with_suffix(".txt"), "labels") for image in listed.files}
     for path in sorted(folder.rglob("*.txt")) if folder is not None else ():
         if path not in known and path.name != "classes.txt" and path.stat().st_size:
             yield Problem(str(path), "", "it has no image", "put the image there or delete the file", "missing")
-
-
-def _label_place(image: Path, kind: str) -> Path | None:
-    """images/train/a -> labels/train/a: the last folder named images changes its name; None where there is none."""
-    parts = list(image.parts)
-    places = [i for i, part in enumerate(parts) if part == "images"]
-    if not places:
-        return None
-    parts[places[-1]] = kind
-    return Path(*parts)
 
 
 def _pages(
@@ -285,7 +167,7 @@ def _pages(
         crowd: list[bool] = []
         for kind in ("labels", "crowd"):
             beside = path.with_suffix(".txt") if kind == "labels" else None
-            file = _label_place(path.with_suffix(".txt"), kind) or beside
+            file = label_place(path.with_suffix(".txt"), kind) or beside
             if file is None or not file.is_file():
                 continue
             for number, line in enumerate(read_text(file).splitlines(), start=1):
