@@ -513,3 +513,36 @@ def test_a_model_of_supercategories_is_measured_on_them(tmp_path, spots_model, c
     assert main([*call, "--merge", "all"]) == 0
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["measured"]
     assert found["coco"]["segm"]["ap"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("block", "value"),
+    [
+        ("info", {"year": "", "contributor": 3}),
+        ("info", "by hand"),
+        ("licenses", [{"id": "zero", "url": None}]),
+        ("images", {"date_captured": 0, "license": "none", "coco_url": 7}),
+        ("categories", {"supercategory": None, "color": "#fff"}),
+        ("annotations", {"attributes": {"occluded": False}, "text": None}),
+    ],
+    ids=str,
+)
+def test_what_other_tools_write_beside_is_not_measured(files, tmp_path, block, value):
+    content = json.loads(files[0].read_text())
+    if block in ("images", "categories", "annotations"):
+        content[block] = [{**row, **value} for row in content[block]]
+    else:
+        content[block] = value
+    (tmp_path / "gt.json").write_text(json.dumps(content))
+    usual = evaluate(CocoDataset(files[0], tmp_path), files[1], settings=QUICK)
+    found = evaluate(CocoDataset(tmp_path / "gt.json", tmp_path), files[1], settings=QUICK)
+    assert found.coco["segm"] == pytest.approx(usual.coco["segm"], nan_ok=True)
+
+
+@pytest.mark.parametrize("empty", [[], None])
+def test_an_annotation_without_a_mask_is_its_box_in_every_measure(tmp_path, empty):
+    usual, found = _measured(tmp_path, {}), _measured(tmp_path, {"segmentation": empty})
+    for name in ("ap", "bbox.ap", "boundary.ap", "pq", "dice"):  # the two objects overlap: PQ is not 1
+        assert found.value(name) == pytest.approx(usual.value(name)), name
+    assert found.value("ap") == pytest.approx(1)
+    assert any("have no mask" in note for note in found.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -118,7 +119,7 @@ def right_and_wrong() -> tuple[list[Instances], list[Instances]]:
 def test_sweep_by_hand():
     curve = sweep(match(*right_and_wrong(), 1))
     assert curve is not None
-    assert curve.precision[[0, 70, 80, 90, 100]].tolist() == pytest.approx([3 / 4, 2 / 3, 1, 1, 1])
+    assert curve.precision[[0, 70, 80, 90, 100]].tolist() == pytest.approx([3 / 4, 2 / 3, 1, 1, math.nan], nan_ok=True)
     assert curve.recall[[0, 70, 80, 90, 100]].tolist() == pytest.approx([1, 2 / 3, 2 / 3, 1 / 3, 0])
     assert curve.best_f1 == pytest.approx(6 / 7) and curve.best_threshold == pytest.approx(0.35)
     assert sweep(match(*right_and_wrong(), 2), 1) is None

@@ -14,22 +14,23 @@ from eachmask.metrics.sweep import GRID, Sweep
 
 WIDTH, HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 446, 14, 256
-_LECTURE = (0.7, 0.85)
-"""The two thresholds of the experiment: how much does a stricter one lose?"""
+GUIDES = (0.7, 0.85)
+"""Thresholds with a line of their own: how much does a stricter one lose?"""
 
 
 def sweep_chart(curve: Sweep, chosen: float) -> str:
-    """Precision, recall and F1 over the score threshold, with the lines of 0.7 and 0.85 and the best F1."""
+    """Precision, recall and F1 over the score threshold, with lines at fixed thresholds and the best F1."""
     marks = []
-    for value in _LECTURE:
+    for value in GUIDES:
         x, i = _x(value), int(round(value * 100))
         marks.append(f'<path class="guide" d="M{x:.1f} {_TOP}V{_BOTTOM}"/>')
         marks.append(f'<text class="small" x="{x - 3:.1f}" y="{_TOP + 10}" text-anchor="end">{value:g}</text>')
         for name, line in (("precision", curve.precision), ("recall", curve.recall)):
-            marks.append(f'<circle class="{name}" cx="{x:.1f}" cy="{_y(line[i]):.1f}" r="3.5"/>')
+            if isfinite(line[i]):
+                marks.append(f'<circle class="{name}" cx="{x:.1f}" cy="{_y(line[i]):.1f}" r="3.5"/>')
     x, y = _x(curve.best_threshold), _y(curve.best_f1)
     marks.append(f'<circle class="best" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
-    if chosen not in _LECTURE:
+    if chosen not in GUIDES:
         marks.append(f'<path class="guide chosen" d="M{_x(chosen):.1f} {_TOP}V{_BOTTOM}"/>')
     lines = [("precision", curve.precision), ("recall", curve.recall), ("f1", curve.f1)]
     drawn = [f'<polyline class="{name}" points="{_points(GRID, line)}"/>' for name, line in lines]

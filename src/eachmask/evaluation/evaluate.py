@@ -7,7 +7,6 @@ quality, TP/(TP+FP+FN), Dice, counts, the confusion matrix ...) is measured at t
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eachmask.data.formats.coco import CocoDataset
-from eachmask.data.formats.coco_fields import is_crowd, whole_number
+from eachmask.data.formats.coco_fields import read_json, whole_number
 from eachmask.data.formats.coco_results import read_results
 from eachmask.data.formats.segmentations import rasterize_one
 from eachmask.evaluation.evaluation import Comparison, Evaluation
@@ -26,7 +26,7 @@ from eachmask.metrics import average_precision
 from eachmask.metrics.bootstrap import difference, intervals
 from eachmask.metrics.boundary_ap import boundary_matches
 from eachmask.metrics.calibration import calibration
-from eachmask.metrics.coco_ap import Kind, coco_evaluation, numbers
+from eachmask.metrics.coco_ap import Kind, annotation_content, coco_evaluation, numbers
 from eachmask.metrics.coco_matches import Matches, match
 from eachmask.metrics.confusion import confusion_matrix
 from eachmask.metrics.counting import counting
@@ -37,7 +37,9 @@ from eachmask.metrics.semantic import mean_over_present, pixel_counts
 from eachmask.metrics.sweep import Sweep, sweep
 from eachmask.metrics.tide import tide
 from eachmask.structures import Instances, Masks, UserError
-from eachmask.structures.coco import to_annotations
+
+MAX_AREA = 1e15
+"""No object is as large as this, px^2."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ def evaluate(
     targets = [dataset.targets(i) for i in order]
     classes = [category.name for category in dataset.categories]
     predictions, rows, notes = _read(results, dataset)
-    annotations, rows, mended = _measurable(dataset, rows)
-    notes += mended + _crowded(targets)
+    annotations, rows, completed = _measurable(dataset, order, targets, rows)
+    notes += completed + _crowded(targets)
     coco, errors = coco_numbers(annotations, rows)
     matches = match(predictions, targets, len(classes))
     per_class = average_precision.per_class(matches)
@@ -211,7 +213,7 @@ def _comparison(
 ) -> Comparison:
     predictions, rows, _ = _read(path, dataset)
     others = match(predictions, targets, len(dataset.categories))
-    coco, _ = coco_numbers(*_measurable(dataset, rows)[:2])
+    coco, _ = coco_numbers(*_measurable(dataset, _image_order(dataset), targets, rows)[:2])
     gap = difference(matches, others, max(settings.resamples, 1), settings.seed)
     return Comparison(path.stem, coco, gap, average_precision.per_class(others))
 
@@ -254,66 +256,64 @@ def _image_order(dataset: CocoDataset) -> list[int]:
 
 
 def _measurable(
-    dataset: CocoDataset, rows: list[dict[str, Any]]
-) -> tuple[Path | dict[str, Any], list[dict[str, Any]], list[str]]:
-    """The annotation file, or its content mended where COCO's protocol needs more than it says; the results to it;
-    and what was mended."""
-    content = json.loads(dataset.path.read_text(encoding="utf-8-sig"))
-    annotations = content["annotations"]
-    changed, notes = _count_keypoints(annotations), []
-    needed = ("area", "bbox", "iscrowd")
-    missing = [name for name in needed if any(row.get(name) is None for row in annotations)]
+    dataset: CocoDataset, order: Sequence[int], targets: Sequence[Instances], rows: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    """Annotations and results as COCO's tools want them, images and classes numbered from 1; and what to note.
+
+    Nothing of the annotation file itself reaches those tools: what others write into ``info``, ``licenses`` or dates is
+    no business of theirs, and an object is what all other measures see of it, too. Only its size is that of the file.
+    """
+    raw = read_json(dataset.path, ("images", "annotations", "categories"))["annotations"]
+    missing = [name for name in ("area", "bbox", "iscrowd") if any(row.get(name) is None for row in raw)]
+    areas = None if missing else _areas_of(raw, [dataset.split.image_id(i) for i in order], targets)
+    image = {_key(dataset.split.image_id(i)): number for number, i in enumerate(order, start=1)}
+    label = {category.id: number for number, category in enumerate(dataset.categories, start=1)}
+    plain = [
+        {**row, "image_id": image[_key(row["image_id"])], "category_id": label[whole_number(row["category_id"]) or 0]}
+        for row in rows
+    ]
+    content = annotation_content(targets, len(dataset.categories), areas)
+    return content, plain, _notes_on(raw, missing)
+
+
+def _areas_of(
+    raw: Sequence[dict[str, Any]], ids: Sequence[Any], targets: Sequence[Instances]
+) -> list[NDArray[np.float64]]:
+    """The sizes that the file gives the objects of each image; their masks' where it gives others than numbers."""
+    stated: dict[Any, list[Any]] = {}
+    for row in raw:
+        stated.setdefault(_key(row.get("image_id")), []).append(row["area"])
+    found = []
+    for own, target in zip(ids, targets, strict=True):
+        areas = stated.get(_key(own), [])
+        numbers = all(type(area) in (int, float) and 0 <= area < MAX_AREA for area in areas)
+        if not numbers or len(areas) != len(target):  # what covers no pixel is left out of the targets
+            areas = [] if target.masks is None else target.masks.area().tolist()
+        found.append(np.array(areas, np.float64))
+    return found
+
+
+def _notes_on(raw: Sequence[dict[str, Any]], missing: Sequence[str]) -> list[str]:
+    """What was filled in where the file says less than COCO's protocol needs."""
+    notes = []
     if missing:
-        annotations = [
-            {"image_id": record["id"], **row}
-            for i, record in enumerate(dataset.records)
-            for row in to_annotations(dataset.targets(i))
-        ]
         notes.append(f"some annotations have no {' and no '.join(missing)}: taken from the masks (iscrowd: no)")
-    ids = [row.get("id") for row in annotations]
-    if missing or not _are_ids(ids) or len(set(ids)) < len(ids):
-        annotations = [{**row, "id": number} for number, row in enumerate(annotations, start=1)]
-        notes += [] if missing else ["some annotations have no id of their own that is a number: numbered anew"]
-    if any(isinstance(row["iscrowd"], str) for row in annotations):
-        annotations = [{**row, "iscrowd": int(is_crowd(row))} for row in annotations]
-    changed |= annotations is not content["annotations"]
-    content["annotations"] = annotations
-    every = [*annotations, *rows]
-    if not _are_ids([row[key] for row in every for key in ("image_id", "category_id")]) or not _are_ids(
-        [row["id"] for key in ("images", "categories") for row in content[key]]
-    ):
-        return *_numbered(content, dataset, rows), notes
-    return (content if changed else dataset.path), rows, notes
+    ids = [row.get("id") for row in raw]
+    if not missing and (not _are_ids(ids) or len(set(ids)) < len(ids)):
+        notes.append("some annotations have no id of their own that is a number: numbered anew")
+    boxed = sum(row.get("segmentation") in (None, [], [[]]) and row.get("bbox") is not None for row in raw)
+    if boxed:
+        which = "the annotations" if boxed == len(raw) else f"{boxed} of {len(raw)} annotations"
+        notes.append(f"{which} have no mask: where masks are measured, each is its whole box")
+    return notes
+
+
+def _key(value: Any) -> Any:
+    """An image's id, whichever way it is spelled: some tools write 3 here and "3" there."""
+    number = whole_number(value)
+    return str(value) if number is None else number
 
 
 def _are_ids(values: Sequence[Any]) -> bool:
     """Whether hotcoco can read them: whole numbers from 0 on, of 64 bits."""
     return all(isinstance(value, int) and 0 <= value < 2**63 for value in values)
-
-
-def _numbered(
-    content: dict[str, Any], dataset: CocoDataset, rows: list[dict[str, Any]]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Annotations and results with images and classes numbered from 1, in the order of their own ids."""
-    image = {dataset.records[i]["id"]: number for number, i in enumerate(_image_order(dataset), start=1)}
-    label = {category.id: number for number, category in enumerate(dataset.categories, start=1)}
-
-    def plain(row: dict[str, Any]) -> dict[str, Any]:
-        return {**row, "image_id": image[row["image_id"]], "category_id": label[whole_number(row["category_id"]) or 0]}
-
-    images = [{**row, "id": image[row["id"]]} for row in content["images"]]
-    categories = [{**row, "id": label[whole_number(row["id"]) or 0]} for row in content["categories"]]
-    annotations = [plain(row) for row in content["annotations"]]
-    mended = content | {"images": images, "categories": categories, "annotations": annotations}
-    return mended, [plain(row) for row in rows]
-
-
-def _count_keypoints(rows: list[dict[str, Any]]) -> bool:
-    """Say of each annotation how many keypoints it shows, where COCO's protocol would want that; whether any had to be
-    counted. An object that shows none is no miss."""
-    uncounted = [row for row in rows if row.get("num_keypoints") is None]
-    if not uncounted or not any(row.get("keypoints") for row in rows):
-        return False
-    for row in uncounted:
-        row["num_keypoints"] = sum(v > 0 for v in (row.get("keypoints") or ())[2::3])
-    return True

@@ -13,7 +13,7 @@ from math import isfinite, isnan
 from typing import TYPE_CHECKING
 
 from eachmask.draw import jpeg_source
-from eachmask.evaluation.charts import confusion_chart, error_chart, reliability_chart, sweep_chart
+from eachmask.evaluation.charts import GUIDES, confusion_chart, error_chart, reliability_chart, sweep_chart
 from eachmask.metrics.tide import KINDS
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ def _curves(found: Evaluation) -> str:
     panels = []
     curve = found.sweeps.get("")
     if curve is not None:
-        at = [int(round(v * 100)) for v in (0.7, 0.85)]
+        at = [int(round(v * 100)) for v in GUIDES]
         words = " and ".join(
-            f"precision {curve.precision[i]:.3f}, recall {curve.recall[i]:.3f} at {i / 100:g}" for i in at
+            f"precision {_number(curve.precision[i])}, recall {curve.recall[i]:.3f} at {i / 100:g}" for i in at
         )
         panels.append(
             f'<div class="panel"><h3>Which score threshold?</h3>{sweep_chart(curve, found.score)}'

@@ -10,13 +10,14 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from eachmask.structures import Instances
+from eachmask.structures import Instances, UserError
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
          "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")  # fmt: skip
@@ -45,42 +46,86 @@ def coco_ap(
         max_detections: per image and category, highest scores first. The names ``ar100`` ... keep their
             COCO meaning "at the largest limit". Of keypoints it is COCO's 20, whatever is said here.
 
+    Example (one object, found exactly):
+        >>> import torch
+        >>> from eachmask.structures import Instances
+        >>> target = Instances(image_size=(64, 64), boxes=torch.tensor([[8.0, 8.0, 48.0, 48.0]]))
+        >>> found = Instances(image_size=(64, 64), boxes=target.boxes, scores=torch.tensor([0.9]))
+        >>> round(coco_ap([found], [target], kind="bbox")["ap"], 3)
+        1.0
+
     Raises:
-        ValueError: the two lists differ in length.
+        ValueError: the two lists differ in length, or the predictions have nothing of that kind.
     """
     if len(predictions) != len(targets):
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} images")
-    from hotcoco import COCO, COCOeval
-
-    labels = [t.labels for t in (*targets, *predictions) if len(t)]
-    num_classes = 1 + max((int(each.max()) for each in labels), default=0)
-    categories = [{"id": i + 1, "name": str(i + 1)} for i in range(num_classes)]
-    images = [{"id": i + 1, "height": t.image_size[0], "width": t.image_size[1]} for i, t in enumerate(targets)]
-    annotations = [a for i, t in enumerate(targets) for a in to_coco_annotations(t, i + 1)]
-    results = [a for i, p in enumerate(predictions) for a in to_coco_annotations(p, i + 1)]
-    for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number
-    if not results:
+    rows = result_rows(predictions, kind)
+    if not rows:
         return dict.fromkeys(KEYPOINT_NAMES if kind == "keypoints" else NAMES, 0.0)
+    num_classes = 1 + max((int(some.labels.max()) for some in (*targets, *predictions) if len(some)), default=0)
+    limits: dict[str, Any] = {"use_cats": not class_agnostic, "max_dets": [1, 10, max_detections]}
+    limits = {} if kind == "keypoints" else limits
+    evaluation = coco_evaluation(annotation_content(targets, num_classes), rows, kind, **limits)
+    if kind == "keypoints" or max_detections == 100:
+        return numbers(evaluation, kind)
+    return {
+        name: value if value > -1 else float("nan") for name, value in zip(NAMES, _summary(evaluation), strict=True)
+    }
+
+
+def annotation_content(
+    targets: Sequence[Instances], num_classes: int, areas: Sequence[NDArray[Any]] | None = None
+) -> dict[str, Any]:
+    """What COCO's tools want to know of the targets; images and categories are numbered from 1.
+
+    Args:
+        areas: (N,) sizes of each image's objects, px^2, as their annotators gave them; by default their masks', or
+            their boxes' where there are none.
+    """
+    annotations = [row for i, target in enumerate(targets, start=1) for row in to_coco_annotations(target, i)]
+    if areas is not None:
+        for row, area in zip(annotations, np.concatenate([np.zeros(0), *areas]).tolist(), strict=True):
+            row["area"] = area
+    return {
+        "images": [{"id": i, "height": t.image_size[0], "width": t.image_size[1]} for i, t in enumerate(targets, 1)],
+        "annotations": [{**row, "id": number} for number, row in enumerate(annotations, start=1)],
+        "categories": [{"id": i, "name": str(i)} for i in range(1, num_classes + 1)],
+    }
+
+
+def result_rows(predictions: Sequence[Instances], kind: Kind) -> list[dict[str, Any]]:
+    """COCO results that have nothing but what is compared: the size of a mask is the mask's, not its box's (which
+    pycocotools takes where both are given), that of keypoints theirs.
+
+    Objects without it are left out.
+    """
+    key = {"segm": "segmentation", "bbox": "bbox", "keypoints": "keypoints"}[kind]
+    rows = [row for i, found in enumerate(predictions, start=1) for row in to_coco_annotations(found, i)]
     if kind == "keypoints":
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        return numbers(coco_evaluation(content, [_keypoints_only(row) for row in results], kind), kind)
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO({"images": images, "annotations": annotations, "categories": categories})
-        evaluation = COCOeval(truth, truth.load_res(results), kind)
-        evaluation.params.use_cats = not class_agnostic
-        evaluation.params.max_dets = [1, 10, max_detections]
-        evaluation.evaluate()
-        evaluation.accumulate()
-        if max_detections == 100:
-            evaluation.summarize()
-            stats = [float(v) for v in evaluation.stats]
-        else:
-            stats = _summary(evaluation)
-    return {name: value if value > -1 else float("nan") for name, value in zip(NAMES, stats, strict=True)}
+        rows = [row for row in rows if any(row.get(key, ()))]
+    if rows and not all(key in row for row in rows):
+        raise ValueError(f"the predictions have no {key}: nothing to compare as {kind}")
+    kept = ("image_id", "category_id", "score", key)
+    return [{name: row.get(name, 1.0) if name == "score" else row[name] for name in kept} for row in rows]
 
 
-def coco_evaluation(annotations: Path | dict[str, Any], results: Path | list[dict[str, Any]], kind: Kind) -> Any:
+@contextlib.contextmanager
+def _quiet_library() -> Iterator[None]:
+    """COCO's tools print, warn of what users did not choose, and raise whatever comes to their mind."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (MemoryError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"average precision cannot be computed: {reason}") from error
+
+
+def coco_evaluation(
+    annotations: Path | dict[str, Any], results: Path | list[dict[str, Any]], kind: Kind, **params: Any
+) -> Any:
     """hotcoco's evaluation of an annotation file and a results file, matched and accumulated.
 
     The numbers equal those pycocotools gives for the same two files; where pycocotools is at odds with itself, see
@@ -88,20 +133,24 @@ def coco_evaluation(annotations: Path | dict[str, Any], results: Path | list[dic
 
     Args:
         annotations, results: paths (read by hotcoco itself: fast), or their content.
+        params: what to set of pycocotools' parameters (``use_cats``, ``max_dets``).
+
+    Raises:
+        UserError: hotcoco does not take them; its reason.
     """
     from hotcoco import COCO, COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _quiet_library():
         truth = COCO(_plain(annotations))
         evaluation = COCOeval(truth, truth.load_res(_plain(results)), kind)
         num = _num_keypoints(results) if kind == "keypoints" else None
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "hotcoco: kpt_oks_sigmas")  # docs/metrics.md says what they are
-            if num is not None and num != len(evaluation.params.kpt_oks_sigmas):
-                evaluation.params.kpt_oks_sigmas = [SIGMA] * num
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
+        if num is not None and num != len(evaluation.params.kpt_oks_sigmas):
+            evaluation.params.kpt_oks_sigmas = [SIGMA] * num  # docs/metrics.md says what they are
+        for name, value in params.items():
+            setattr(evaluation.params, name, value)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
     return evaluation
 
 
@@ -109,11 +158,6 @@ def _num_keypoints(results: Path | list[dict[str, Any]]) -> int | None:
     """Of an object; None where there is not one result."""
     rows = json.loads(results.read_text(encoding="utf-8-sig")) if isinstance(results, Path) else results
     return next((len(row["keypoints"]) // 3 for row in rows if row.get("keypoints")), None)
-
-
-def _keypoints_only(row: dict[str, Any]) -> dict[str, Any]:
-    """Of a detection with keypoints the size is theirs, not its box's or mask's."""
-    return {key: value for key, value in row.items() if key not in ("bbox", "segmentation", "area")}
 
 
 def numbers(evaluation: Any, kind: Kind) -> dict[str, float]:

@@ -43,9 +43,11 @@ class Counts:
 
     @property
     def precision(self) -> float:
-        """TP / (TP + FP); 1 without predictions."""
+        """TP / (TP + FP); 1 where there was nothing to find and nothing was found, NaN where objects were missed."""
         found = self.true_positives + self.false_positives
-        return self.true_positives / found if found else 1.0
+        if found:
+            return self.true_positives / found
+        return float("nan") if self.false_negatives else 1.0
 
     @property
     def recall(self) -> float:

@@ -1,7 +1,7 @@
 """The score threshold that a user has to choose: precision, recall and F1 at every one, per class.
 
 COCO's matching goes by falling score, so raising the threshold only cuts its end off: one sort gives all thresholds.
-Lectures train one detector and look at its boxes at 0.7 and at 0.85; this is that experiment as a curve.
+A threshold that is fixed beforehand, at 0.7 or 0.85, is a point on this curve.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Sweep:
     """Precision, recall and F1 at ``GRID``, (101,) each, and the threshold with the best F1."""
 
     precision: Floats
-    """1 where nothing is found."""
+    """NaN where nothing is found."""
     recall: Floats
     f1: Floats
     best_threshold: float
@@ -52,7 +52,7 @@ def sweep(matches: Matches, label: int | None = None, threshold: int = 0) -> Swe
     right = np.concatenate([[0], np.cumsum(hit)])
     # number kept at each grid threshold: scores >= it
     kept = np.searchsorted(-score, -GRID, side="right")
-    precision = np.where(kept > 0, right[kept] / np.maximum(kept, 1), 1.0)
+    precision = np.where(kept > 0, right[kept] / np.maximum(kept, 1), np.nan)
     f1_all = 2 * right[1:] / (np.arange(1, len(score) + 1) + total)
     last_of_equals = np.append(score[1:] != score[:-1], True) if len(score) else np.zeros(0, bool)
     f1_all = np.where(last_of_equals, f1_all, -1.0)
