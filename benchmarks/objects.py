@@ -52,7 +52,9 @@ class Subject:
 
         predictor = eachmask.load(self.model, side=self.side, precision=self.precision)
         if self.plain:
-            predictor.model.config = replace(predictor.model.config, matrix_sigma=None, nms_threshold=0.6)
+            from eachmask.models.config import changed
+
+            predictor.model.config = changed(predictor.model.config, {"ranking": {"sigma": None}, "nms_threshold": 0.6})
         return predictor
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
+from eachmask.models.config import changed
 from eachmask.models.instance.condinst import aligned_upsample, centers_of_mass, condinst_lite0_fpn
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
@@ -39,7 +38,7 @@ def test_places_stand_for_objects_near_their_center_of_mass():
     assert torch.allclose(found, torch.tensor([[xs.mean(), ys.mean()], [4.0, 6.0]], dtype=torch.float32))
 
 
-def test_masks_do_not_depend_on_how_many_are_drawn_together(monkeypatch):
+def test_masks_do_not_depend_on_how_many_are_computed_together(monkeypatch):
     torch.manual_seed(0)
     model = condinst_lite0_fpn(num_classes=2).eval()
     batch = ImageBatch.from_tensors([torch.randn(3, 64, 96)])
@@ -47,7 +46,7 @@ def test_masks_do_not_depend_on_how_many_are_drawn_together(monkeypatch):
         raw = model(batch)
         options = DecodeOptions(score_threshold=0.001, max_detections=9)
         (together,) = model.decode(raw, options)
-        monkeypatch.setattr("eachmask.ops.dynamic.AT_ONCE", 1)
+        monkeypatch.setattr("eachmask.ops.dynamic.PIXEL_CHUNK_SIZE", 1)
         (alone,) = model.decode(raw, options)
     assert len(together) == 9
     assert np.array_equal(together.masks.to_rle().counts, alone.masks.to_rle().counts)
@@ -57,7 +56,8 @@ def test_masks_can_rank_the_detections():
     """Scores times maskness squared, then Matrix NMS, against the definitions written out."""
     torch.manual_seed(0)
     plain = condinst_lite0_fpn(num_classes=2, nms_threshold=0.8).eval()
-    ranked = condinst_lite0_fpn(num_classes=2, nms_threshold=0.8, matrix_sigma=1.5, maskness_power=2.0).eval()
+    ranking = {"sigma": 1.5, "maskness_power": 2.0}
+    ranked = condinst_lite0_fpn(num_classes=2, nms_threshold=0.8, ranking=ranking).eval()
     ranked.load_state_dict(plain.state_dict())
     batch = ImageBatch.from_tensors([torch.randn(3, 64, 96)])
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_masks_can_rank_the_detections():
         (all_of_them,) = plain.decode(raw, DecodeOptions(score_threshold=0.0, max_detections=40))
         kept = plain.keep(raw.detection, DecodeOptions(score_threshold=0.0, max_detections=40))[0]
         kernels = torch.cat([level.flatten(2) for level in raw.kernels.everywhere()], 2)[0].T[kept.places]
-        probability = plain.draw(raw, 0, kernels, plain.places(raw, kept.places)).sigmoid()
+        probability = plain.mask_logits(raw, 0, kernels, plain.places(raw, kept.places)).sigmoid()
         inside = probability >= 0.5
         maskness = (probability * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
         scores = all_of_them.scores * maskness**2
@@ -79,7 +79,7 @@ def test_masks_can_rank_the_detections():
                     decay.append(float(np.exp(-1.5 * _iou(inside[i], inside[j]) ** 2) / np.exp(-1.5 * own**2)))
             if inside[j].any():
                 wanted[*all_of_them.boxes[j].tolist(), int(all_of_them.labels[j])] = float(scores[j]) * min(decay)
-        ranked.config = replace(ranked.config, compared=40)
+        ranked.config = changed(ranked.config, {"ranking": {"candidates": 40}})
         (found,) = ranked.decode(raw, DecodeOptions(score_threshold=0.0, max_detections=9))
     best = sorted(wanted.values(), reverse=True)[:9]
     np.testing.assert_allclose(found.scores.numpy(), best, rtol=1e-4)

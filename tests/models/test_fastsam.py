@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from eachmask.models.promptable.fastsam import by_box, by_points, by_text, fastsam_lite0
-from eachmask.structures import RLE, ImageBatch, Instances, UserError
+from eachmask.models.promptable.fastsam import answers, by_box, by_points, by_text, fastsam_lite0
+from eachmask.models.protocol import Promptable
+from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, Prompts, UserError
 
 SIZE = (60, 80)
 
@@ -81,6 +82,49 @@ def test_a_box_takes_the_best_fit(found):
     assert same(by_box(found, [29, 29, 39, 39]), rectangle(30, 30, 38, 38))
     assert len(by_box(found, [0, 0, 3, 3])) == 0
     assert len(by_box(found[:0], [0, 0, 3, 3])) == 0
+
+
+def test_each_object_that_is_asked_for_has_an_answer(found):
+    prompts = Prompts(
+        SIZE,
+        points=[[34, 34], [10, 50]],
+        signs=[True, False],
+        boxes=[[4, 19, 24, 56], [0, 0, 3, 3]],
+        box_objects=[1, 2],
+    )
+    chosen = answers(found, prompts)
+    assert same(chosen, rectangle(30, 30, 38, 38), rectangle(5, 20, 25, 55))
+    assert chosen.track_ids.tolist() == [0, 1], "nothing lies in the third one's box"
+
+
+def test_prompts_of_one_object_hold_together(found):
+    box = [[5, 20, 45, 55]]
+    assert same(answers(found, Prompts(SIZE, boxes=box)), rectangle(5, 20, 45, 55))
+    left = Prompts(SIZE, boxes=box, points=[[10, 30], [40, 30]], signs=[True, False])
+    assert same(answers(found, left), rectangle(5, 20, 25, 55))
+    line = Prompts(SIZE, boxes=box, scribbles=[[[40, 22], [40, 54]]], scribble_signs=[False])
+    assert same(answers(found, line), rectangle(5, 20, 25, 55))
+    extremes = Prompts(SIZE, extremes=[[[30, 32], [38, 34], [33, 30], [35, 38]]])
+    assert same(answers(found, extremes), rectangle(30, 30, 38, 38))
+    rough = Prompts(SIZE, masks=RLE.from_bitmaps(rectangle(52, 4, 78, 28)[None]))
+    assert same(answers(found, rough), rectangle(50, 5, 75, 30))
+    assert len(answers(found, Prompts(SIZE, points=[[80, 60]]))) == 0
+
+
+def test_prompts_choose_among_what_was_found_once():
+    torch.manual_seed(0)
+    model = fastsam_lite0(score_threshold=0.0, max_detections=20).eval()
+    assert isinstance(model, Promptable)
+    batch = ImageBatch.from_tensors([torch.rand(3, *SIZE)])
+    with torch.inference_mode():
+        (everything,) = model.decode(model(batch), DecodeOptions())
+        embedding = model.encode(batch)
+        box = everything.boxes[3].tolist()
+        (one,) = model.decode(model.prompted(embedding, [Prompts(SIZE, boxes=[box])]), DecodeOptions())
+    assert torch.equal(one.boxes, by_box(everything, box).boxes) and len(one) == 1
+    assert np.array_equal(one.masks.to_rle().decode(), by_box(everything, box).masks.to_rle().decode())
+    with pytest.raises(UserError, match="by_text"):
+        model.prompted(embedding, [Prompts(SIZE, texts=["a cat"])])
 
 
 class Colors:

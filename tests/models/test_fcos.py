@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from eachmask.backbones.networks import Timm
-from eachmask.models.detection.fcos import (
-    FCOS,
-    Raw,
-    assign,
-    boxes_from,
-    centerness,
-    distances_to,
-    fcos_lite0_fpn,
-    iou_of_distances,
-    level_points,
-    p3_to_p7,
-)
+from eachmask.models.config import changed
+from eachmask.models.detection.fcos import FCOS, Raw, assign, fcos_lite0_fpn, p3_to_p7
 from eachmask.models.detection.fcos import Config as FCOSConfig
 from eachmask.models.instance import blendmask, centermask, condinst
 from eachmask.ops.match import IGNORED, UNMATCHED
+from eachmask.ops.point_boxes import boxes_from, centerness, distances_to, iou_of_distances, level_points
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 
 STRIDES, SHAPES, RANGES = (8, 16), [(8, 8), (4, 4)], (24.0,)
@@ -83,7 +72,7 @@ def models() -> dict[tuple[str, str], FCOS]:
     for score in ("product", "root"):
         for threshold_on in ("class", "product"):
             torch.manual_seed(0)
-            built[score, threshold_on] = fcos_lite0_fpn(2, score=score, threshold_on=threshold_on).eval()
+            built[score, threshold_on] = fcos_lite0_fpn(2, select={"score": score, "threshold_on": threshold_on}).eval()
     return built
 
 
@@ -117,7 +106,7 @@ def two_places(model: FCOS, logits: list[float], center: list[float]) -> Raw:
 @pytest.mark.parametrize(("best_by", "label"), [("class", 0), ("product", 1)])
 def test_the_best_candidates_are_those_of_the_class_or_of_the_product(best_by, label):
     """One candidate per level: the surest of its class is at the border of an object, the other in its middle."""
-    model = fcos_lite0_fpn(2, best_by=best_by, candidates=1).eval()
+    model = fcos_lite0_fpn(2, select={"best_by": best_by, "candidates": 1}).eval()
     (found,) = model.decode(two_places(model, [3.0, 2.0], [-2.0, 4.0]), DecodeOptions())
     sure = torch.tensor([[3.0, -2.0], [2.0, 4.0]])[label].sigmoid().prod()
     assert found.labels.tolist() == [label]
@@ -125,30 +114,30 @@ def test_the_best_candidates_are_those_of_the_class_or_of_the_product(best_by, l
 
 
 AUTHORS = {
-    "condinst": (condinst.Config(**condinst.ADELAIDET), {1}),
+    "condinst": (condinst.ADELAIDET, {1}),
     "blendmask": (blendmask.Config(), {1}),
     "centermask": (centermask.Config(), {0, 1}),
     "fcos": (FCOSConfig(), {0, 1}),
 }
 """Settings, and which of two objects pass the threshold: one is sure of its class alone, one of its place too."""
+SMALL = {"head": {"depth": 1, "groups": 8}}
 
 
 @pytest.mark.parametrize("name", AUTHORS)
 def test_what_the_models_own_threshold_is_of(name):
     """AdelaiDet's is of the product (``THRESH_WITH_CTR``), CenterMask's and MMDetection's of the class alone."""
     config, passes = AUTHORS[name]
-    model = FCOS(p3_to_p7(Timm("tf_efficientnet_lite0"), 32), 2, replace(config, depth=1, groups=8)).eval()
+    model = FCOS(p3_to_p7(Timm("tf_efficientnet_lite0"), 32), 2, changed(config, SMALL)).eval()
     raw = two_places(model, [0.0, 0.0], [-4.0, 4.0])  # products of 0.009 and 0.49
-    ((found, _),) = model.keep(raw, DecodeOptions())
+    (found,) = model.keep(raw, DecodeOptions())
     assert set(found.labels.tolist()) == passes
 
 
 @pytest.mark.parametrize("name", AUTHORS)
 def test_what_the_authors_models_rank_candidates_by(name):
-    model = FCOS(
-        p3_to_p7(Timm("tf_efficientnet_lite0"), 32), 2, replace(AUTHORS[name][0], depth=1, groups=8, candidates=1)
-    ).eval()
-    ((found, _),) = model.keep(two_places(model, [3.0, 2.0], [-2.0, 4.0]), DecodeOptions())
+    config = changed(AUTHORS[name][0], SMALL | {"select": {"candidates": 1}})
+    model = FCOS(p3_to_p7(Timm("tf_efficientnet_lite0"), 32), 2, config).eval()
+    (found,) = model.keep(two_places(model, [3.0, 2.0], [-2.0, 4.0]), DecodeOptions())
     assert found.labels.tolist() == [0 if name == "fcos" else 1]
 
 

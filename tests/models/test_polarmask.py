@@ -93,7 +93,7 @@ def test_indexing_and_no_masks_at_all():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return polarmask_lite0_fpn(num_classes=1, num_rays=4).eval()
+    return polarmask_lite0_fpn(num_classes=1, rays={"num": 4}).eval()
 
 
 def two_boxes(model, second: float):

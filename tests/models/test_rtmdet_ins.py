@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from eachmask import models
 from eachmask.models.instance.rtmdet_ins import dynamic_top, rtmdet_ins_nano
-from eachmask.ops.dynamic import Places, draw
+from eachmask.ops.dynamic import Places, apply_networks
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, UserError
 from eachmask.weights.from_mmdet.rtmdet import convert
 from eachmask.weights.renaming import fill
@@ -178,8 +178,8 @@ def test_losses_are_the_papers():
     kernels = torch.cat([level.flatten(2)[0].T for level in raw.kernels])
     for row, place in enumerate(assigned.positive.tolist()):
         places = Places(points[[place]], 8 * strides[[place]], 8, 0.0)
-        drawn = draw(raw.mask_features[0], kernels[[place]], places)[None]
-        p = F.interpolate(drawn, scale_factor=2, mode="bilinear", align_corners=False)[0, 0].sigmoid()
+        logits = apply_networks(raw.mask_features[0], kernels[[place]], places)[None]
+        p = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)[0, 0].sigmoid()
         t = torch.from_numpy(target.masks.decode()[int(assigned.objects[row])])[2::4, 2::4].float()
         dice += float(1 - 2 * (p * t).sum() / ((p * p).sum() + (t * t).sum() + 5e-6))
     assert float(found["mask"]) == pytest.approx(2 * dice / len(assigned.positive), rel=1e-4)
@@ -219,6 +219,6 @@ def test_masks_are_resized_logits():
                         points.append([column * stride, row * stride])
                         reach.append(8.0 * stride)
         places = Places(torch.tensor(points, dtype=torch.float32), torch.tensor(reach), 8, 0.0)
-        logits = draw(raw.mask_features[0], torch.stack(kernels), places)
+        logits = apply_networks(raw.mask_features[0], torch.stack(kernels), places)
         wanted = F.interpolate(logits[None], scale_factor=8, mode="bilinear")[0] > 0
     assert (torch.from_numpy(found.masks.to_rle().decode()) != wanted).float().mean() < 1e-3

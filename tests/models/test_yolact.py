@@ -9,8 +9,10 @@ import pytest
 import torch
 from processes import WITH_BENCHMARKS
 
+from eachmask.models.config import changed
 from eachmask.models.instance import yolact_plus
-from eachmask.models.instance.yolact import YOLACT, Config, Protonet, yolact_lite0
+from eachmask.models.instance.yolact import YOLACT, Protonet, PrototypeConfig, yolact_lite0
+from eachmask.models.instance.yolact_losses import assign, mask_loss
 from eachmask.models.instance.yolact_plus import DeformableConv, MaskIoU, yolact_plus_r18
 from eachmask.ops.match import IGNORED, UNMATCHED
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
@@ -31,7 +33,7 @@ def objects(size: tuple[int, int], boxes: list[list[int]]) -> Instances:
 
 
 def test_prototypes_are_twice_as_fine_and_never_negative():
-    prototypes = Protonet(8, Config(prototype_width=16, num_prototypes=5))(torch.randn(2, 8, 6, 9))
+    prototypes = Protonet(8, PrototypeConfig(width=16, num=5))(torch.randn(2, 8, 6, 9))
     assert prototypes.shape == (2, 5, 12, 18) and float(prototypes.detach().min()) == 0
 
 
@@ -44,8 +46,7 @@ def test_anchors_are_centerd_on_cells(model):
     sides = anchors[:, 2:] - anchors[:, :2]
     assert torch.allclose(sides[:3].prod(1), torch.tensor(16.0**2))
     assert torch.allclose(sides[:3, 1] / sides[:3, 0], torch.tensor([1.0, 2.0, 0.5]))
-    slip = replace(model.config, square_anchors=True)
-    square = yolact_lite0(num_classes=3, square_anchors=slip.square_anchors).anchors(raw)
+    square = yolact_lite0(num_classes=3, anchors={"square": True}).anchors(raw)
     sides = square[:, 2:] - square[:, :2]
     assert torch.allclose(sides[:, 0], sides[:, 1])
 
@@ -54,10 +55,10 @@ def test_anchors_are_centerd_on_cells(model):
 def test_two_objects_in_one_place_get_an_anchor_each(model):
     raw = model(ImageBatch.from_tensors([torch.zeros(3, 64, 96)]))
     target = objects((64, 96), [[41, 41, 44, 44], [41, 41, 44, 44], [40, 40, 44, 43]])
-    matched = model.assign(model.anchors(raw), target)
+    matched = assign(model.anchors(raw), target, model.config.anchors)
     assert {0, 1, 2} <= set(matched.tolist())
-    shared = yolact_lite0(num_classes=3, own_anchors=False)
-    assert set(shared.assign(model.anchors(raw), target).tolist()) == {2, UNMATCHED}, "MMDetection's: the last has it"
+    shared = replace(model.config.anchors, one_each=False)
+    assert set(assign(model.anchors(raw), target, shared).tolist()) == {2, UNMATCHED}, "MMDetection's: the last has it"
 
 
 @torch.inference_mode()
@@ -68,13 +69,13 @@ def test_an_image_without_objects_is_all_background_or_nothing(model):
     background = torch.nn.functional.cross_entropy(logits[0], torch.full((len(logits[0]),), 3))
     assert float(model.losses(raw, [nothing, nothing])["class"]) == 0
     try:
-        usual, model.config = model.config, replace(model.config, learn_empty=True)
+        usual, model.config = model.config, changed(model.config, {"loss": {"learn_empty": True}})
         empty = model.losses(raw, [nothing, nothing])
         mixed, alone = model.losses(raw, [found, nothing]), model.losses(raw, [found, found])
     finally:
         model.config = usual
     assert float(empty["class"]) == pytest.approx(float(background) * len(logits[0]), rel=1e-4)
-    positives = int((model.assign(model.anchors(raw), found) >= 0).sum())
+    positives = int((assign(model.anchors(raw), found, model.config.anchors) >= 0).sum())
     assert float(mixed["box"]) == pytest.approx(float(alone["box"]) * positives / (positives + 1), rel=1e-4)
 
 
@@ -84,7 +85,7 @@ def test_anchors_in_a_crowd_are_not_background(model):
     target = objects((64, 96), [[0, 0, 40, 40], [60, 30, 76, 46]])
     target.crowd = torch.tensor([True, False])
     anchors = model.anchors(raw)
-    matched = model.assign(anchors, target)
+    matched = assign(anchors, target, model.config.anchors)
     inside = ((anchors >= 0) & (anchors <= 40)).all(dim=1)
     assert inside.any() and (matched[inside] == IGNORED).all()
     assert (matched == UNMATCHED).any() and (matched == 1).any() and not (matched == 0).any()
@@ -103,20 +104,20 @@ def test_padding_hardly_changes_the_masks(model):
     assert np.mean(one != other) < 0.01
 
 
-def test_more_positives_than_the_limit_are_drawn_and_weigh_the_same(model):
+def test_more_positives_than_the_limit_are_sampled_and_weigh_the_same(model):
     torch.manual_seed(0)
     batch = ImageBatch.from_tensors([torch.rand(3, 96, 96)])
     target = objects((96, 96), [[10, 10, 60, 70], [30, 40, 90, 90], [5, 50, 40, 90]])
     with torch.no_grad():
         raw = model(batch)
         coefficients = model._flat(raw)[2]
-        matched = model.assign(model.anchors(raw), target)[None]
-        (all_of_them, _), config = model.mask_loss(raw, coefficients, matched, [target]), model.config
-        model.config = replace(config, masks_per_image=2)
-        drawn = [float(model.mask_loss(raw, coefficients, matched, [target])[0]) for _ in range(300)]
-        model.config = config
+        matched = assign(model.anchors(raw), target, model.config.anchors)[None]
+        parts = raw.prototypes, coefficients, matched, [target], raw.batch_size
+        all_of_them, _ = mask_loss(*parts, model.config.loss)
+        few = replace(model.config.loss, masks_per_image=2)
+        sampled = [float(mask_loss(*parts, few)[0]) for _ in range(300)]
     assert (matched >= 0).sum() > 2
-    assert np.mean(drawn) == pytest.approx(float(all_of_them), rel=0.1) and np.std(drawn) > 0
+    assert np.mean(sampled) == pytest.approx(float(all_of_them), rel=0.1) and np.std(sampled) > 0
 
 
 def test_deformable_convolution_begins_as_a_plain_one_of_half_the_weight():
@@ -136,7 +137,7 @@ def test_deformable_convolution_of_some_channels_at_a_time_is_the_same(monkeypat
     conv.bias.data.normal_()
     expected = conv(x).detach()
     for samples in (1, 3 * 2 * 9 * 9 * 11):
-        monkeypatch.setattr(yolact_plus, "SAMPLES_AT_ONCE", samples)
+        monkeypatch.setattr(yolact_plus, "SAMPLE_CHUNK_SIZE", samples)
         with torch.no_grad():
             assert torch.allclose(conv(x), expected, atol=1e-5)
 
@@ -153,7 +154,7 @@ def test_rescored_are_the_same_objects_in_another_order():
     model.mask_iou[-4].bias.fill_(0.5)
     raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 96)]))
     (found,) = model.decode(raw, DecodeOptions())
-    model.config = replace(model.config, rescore=False)
+    model.config = changed(model.config, {"rescore": {"used": False}})
     (plain,) = model.decode(raw, DecodeOptions())
     assert len(found) == len(plain) > 0
     assert sorted(found.boxes.tolist()) == sorted(plain.boxes.tolist())
@@ -178,25 +179,24 @@ def test_a_threshold_is_of_the_score_that_is_reported():
 
 
 def test_the_catalogue_builds_mmdetections_version():
-    from eachmask.models.instance.yolact import MMDETECTION
+    from eachmask.models.instance.yolact import MMDETECTION, Config
     from eachmask.weights.catalogue import find
 
     for name in ("yolact_r50", "yolact_r101"):
-        assert find(name).config == MMDETECTION
+        assert changed(Config(), find(name).config) == changed(Config(), MMDETECTION)
         assert find(name).preprocess.target_size(480, 640) == (550, 550)
 
 
 MANY = """
 import torch
-from eachmask.models.instance.yolact import assemble, soft_masks, Raw
+from eachmask.models.instance.yolact import assemble, soft_masks
 torch.manual_seed(0)
 side, num = 4000, 500
 corner = torch.rand(num, 2) * 3500
 boxes = torch.cat([corner, corner + 50 + torch.rand(num, 2) * 450], 1)
 prototypes = torch.rand(32, side // 4, side // 4)
 crops = assemble(prototypes, torch.randn(num, 32), boxes, (side, side))
-raw = Raw(None, (), (), (), prototypes[None], ((side, side),), (side, side))
-masks = soft_masks(crops, raw, 0, 0.5).to_rle()
+masks = soft_masks(crops, (side // 4, side // 4), (side, side), (side, side), 0.5).to_rle()
 assert len(masks) == num and masks.area().sum() > 0
 from peak_memory import peak_mb
 print(round(peak_mb()))

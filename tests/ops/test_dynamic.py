@@ -1,4 +1,4 @@
-"""Masks drawn by predicted networks, against plain convolutions and plain slicing."""
+"""Masks of predicted networks, against plain convolutions and plain slicing."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from eachmask.ops.dynamic import Kernels, Places, draw, draw_in_groups, every_fourth, num_kernel_weights
+from eachmask.ops.dynamic import Kernels, Places, apply_in_groups, apply_networks, every_fourth, num_kernel_weights
 from eachmask.structures import RLE
 
 
-def test_drawing_is_three_convolutions_over_relative_coordinates():
+def test_a_network_is_three_convolutions_over_relative_coordinates():
     torch.manual_seed(0)
     features, kernels = torch.randn(8, 5, 7), torch.randn(3, 169) / 3
     places = Places(torch.tensor([[3.0, 9.0], [40.0, 0.0], [20.0, 20.0]]), torch.tensor([64.0, 128.0, 64.0]), 8, 4.0)
-    found = draw(features, kernels, places)
+    found = apply_networks(features, kernels, places)
     assert num_kernel_weights(8) == 169
     for i in range(3):
         ys, xs = torch.meshgrid(torch.arange(5) * 8 + 4.0, torch.arange(7) * 8 + 4.0, indexing="ij")
@@ -38,16 +38,16 @@ def test_every_fourth_pixel_of_true_masks():
     assert torch.equal(every_fourth(RLE.from_bitmaps(bitmaps.numpy()), (7, 9)), wanted[:, 2:28:4, 2:36:4])
 
 
-def test_groups_are_drawn_alike(monkeypatch):
+def test_groups_are_computed_alike(monkeypatch):
     torch.manual_seed(0)
     features, kernels = torch.randn(8, 5, 7), torch.randn(9, 169)
     places = Places(torch.rand(9, 2) * 40, torch.full((9,), 64.0), 8, 4.0)
-    monkeypatch.setattr("eachmask.ops.dynamic.AT_ONCE", 4 * 35)
-    groups = list(draw_in_groups(features, kernels, places))
+    monkeypatch.setattr("eachmask.ops.dynamic.PIXEL_CHUNK_SIZE", 4 * 35)
+    groups = list(apply_in_groups(features, kernels, places))
     assert [len(group) for group in groups] == [4, 4, 1]
-    assert torch.allclose(torch.cat(groups), draw(features, kernels, places), atol=1e-5)
+    assert torch.allclose(torch.cat(groups), apply_networks(features, kernels, places), atol=1e-5)
     nothing = places._replace(points=places.points[:0], reach=places.reach[:0])
-    assert [group.shape for group in draw_in_groups(features, kernels[:0], nothing)] == [(0, 5, 7)]
+    assert [group.shape for group in apply_in_groups(features, kernels[:0], nothing)] == [(0, 5, 7)]
 
 
 def test_networks_of_some_places_are_those_of_the_whole_convolution():

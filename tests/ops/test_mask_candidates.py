@@ -10,11 +10,20 @@ import torch
 from processes import WITH_BENCHMARKS
 
 from eachmask.ops import mask_candidates
-from eachmask.ops.mask_candidates import Candidates, Frame, Limits, find_candidates, score_masks, select, suppress
+from eachmask.ops.mask_candidates import (
+    Candidates,
+    Limits,
+    MapGeometry,
+    choose,
+    find_candidates,
+    pack_maps,
+    score_masks,
+    suppress,
+)
 from eachmask.ops.nms import mask_iou
 from eachmask.structures import RLE
 
-FRAME = Frame((32, 40), (128, 160), (125, 150))
+GEOMETRY = MapGeometry((32, 40), (128, 160), (125, 150))
 LIMITS = Limits(candidate=0.1, candidates=500, sigma=2.0, greedy=None, score=0.05, most=100)
 
 
@@ -48,9 +57,9 @@ def test_local_maxima_look_left_and_up():
 @pytest.mark.parametrize("most", [20, 50, 500])
 @pytest.mark.parametrize("numbers", [1, 40 * 32 * 7, 1 << 23])
 def test_the_best_of_all_groups_are_kept(numbers, most, monkeypatch):
-    monkeypatch.setattr(mask_candidates, "NUMBERS_AT_ONCE", numbers)
+    monkeypatch.setattr(mask_candidates, "MAP_CHUNK_SIZE", numbers)
     found, maps = candidates(60), blobs(60)
-    index, scores, masks = score_masks(found, lambda i: maps[i], FRAME, most, 0.5)
+    index, scores, masks = score_masks(found, lambda i: maps[i], GEOMETRY, most, 0.5)
     inside = maps >= 0.5
     area = inside.sum((1, 2))
     expected = found.scores * (maps * inside).sum((1, 2)) / area.clamp(min=1)
@@ -81,24 +90,25 @@ def test_matrix_nms_lowers_what_greedy_suppression_removes():
 
 def test_instances_are_sorted_limited_and_on_the_valid_part():
     found, maps = candidates(60), blobs(60)
-    result = select(found, lambda i: maps[i], FRAME, LIMITS._replace(most=7), 0.5)
-    assert len(result) == 7 and result.image_size == (125, 150) and (result.scores.diff() <= 0).all()
-    boxes = result.boxes
+    chosen = choose(found, lambda i: maps[i], GEOMETRY, LIMITS._replace(most=7), 0.5)
+    masks, boxes = pack_maps(len(chosen.rows), lambda rows: maps[chosen.rows[rows]], GEOMETRY, 0.5)
+    assert len(masks) == 7 and masks.size == (125, 150) and (chosen.scores.diff() <= 0).all()
     assert (boxes[:, 2] <= 150).all() and (boxes[:, 3] <= 125).all()
-    none = select(candidates(0), lambda i: maps[i], FRAME, LIMITS, 0.5)
-    assert len(none) == 0 and none.masks.size == (125, 150)
+    nothing = choose(candidates(0), lambda i: maps[i], GEOMETRY, LIMITS, 0.5)
+    masks, boxes = pack_maps(0, lambda rows: maps[nothing.rows[rows]], GEOMETRY, 0.5)
+    assert len(nothing.rows) == len(masks) == len(boxes) == 0 and masks.size == (125, 150)
 
 
 def test_memory_of_500_objects_in_a_large_image():
     """In a process of its own: 700 candidates, 500 instances, their pixels on 4000 x 4000."""
     code = """
         import torch
-        from eachmask.ops.mask_candidates import Candidates, Frame, Limits, select
+        from eachmask.ops.mask_candidates import Candidates, Limits, MapGeometry, choose, pack_maps
 
         ys, xs = torch.meshgrid(torch.arange(320.0), torch.arange(320.0), indexing="ij")
         center = torch.rand(700, 2, generator=torch.Generator().manual_seed(0)) * 320
 
-        def draw(index):
+        def maps_of(index):
             distance = (ys - center[index, 0, None, None]) ** 2 + (xs - center[index, 1, None, None]) ** 2
             return torch.sigmoid(8 - distance.sqrt())
 
@@ -106,8 +116,10 @@ def test_memory_of_500_objects_in_a_large_image():
         scores = torch.rand(700, generator=torch.Generator().manual_seed(1))
         found = Candidates(cells * 0, cells, cells % 80, scores, cells * 0 + 8)
         limits = Limits(0.1, 1000, 2.0, None, 0.05, 500)
-        frame = Frame((320, 320), (1280, 1280), (1280, 1280))
-        masks = select(found, draw, frame, limits, 0.5).resize((4000, 4000)).masks
+        geometry = MapGeometry((320, 320), (1280, 1280), (1280, 1280))
+        rows = choose(found, maps_of, geometry, limits, 0.5).rows
+        masks, _ = pack_maps(len(rows), lambda some: maps_of(rows[some]), geometry, 0.5)
+        masks = masks.resize((4000, 4000))
         assert len(masks) == 500 and (masks.area() > 0).all()
         from peak_memory import peak_mb
         print(peak_mb() / 1000)

@@ -19,7 +19,7 @@ from parity.recorded import (
     run,
 )
 
-from eachmask.models.instance.blendmask import blend, blendmask_r50_fpn
+from eachmask.models.instance.blendmask import Config, blend, blendmask_r50_fpn
 from eachmask.weights.from_detectron2 import blendmask as from_detectron2
 
 
@@ -28,17 +28,19 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
     config = {
-        "ranges": tuple(said["sizes_of_interest"]),
-        "threshold_on": "product" if said["thresh_with_ctr"] else "class",
-        "scales": said["use_scale"],
+        "assign": {"ranges": tuple(said["sizes_of_interest"])},
+        "head": {"scales": said["use_scale"]},
+        "select": {"candidates": said["pre_nms_topk"]},
         "score_threshold": said["pre_nms_thresh"],
-        "candidates": said["pre_nms_topk"],
         "nms_threshold": said["nms"],
         "max_detections": said["post_nms_topk"],
-        "bases": said["num_bases"],
-        "attention_size": said["attn_size"],
-        "base_size": said["bottom_resolution"],
+        "blend": {
+            "bases": said["num_bases"],
+            "attention_size": said["attn_size"],
+            "base_size": said["bottom_resolution"],
+        },
     }
+    assert Config().select.threshold_on == ("product" if said["thresh_with_ctr"] else "class")
     return run(fixture, blendmask_r50_fpn, from_detectron2.convert, config)
 
 
@@ -52,9 +54,9 @@ def test_raw_outputs(ran):
 
 
 def test_blending(ran):
-    rois, c = ran.array("aux/rois"), ran.model.config
-    drawn = np.random.RandomState(4).standard_normal((len(rois), c.bases * c.attention_size**2)).astype(np.float32)
-    attention = ran.model.maps(torch.from_numpy(drawn))
+    rois, c = ran.array("aux/rois"), ran.model.config.blend
+    random = np.random.RandomState(4).standard_normal((len(rois), c.bases * c.attention_size**2)).astype(np.float32)
+    attention = ran.model.maps(torch.from_numpy(random))
     check_raw(ran.fixture, "blend", blend(ran.model.cut(ran.raw.bases, [rois]), attention))
 
 

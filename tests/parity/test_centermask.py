@@ -21,7 +21,7 @@ from parity.recorded import (
     run,
 )
 
-from eachmask.models.instance.centermask import centermask_lite_v39_fpn, centermask_r50_fpn
+from eachmask.models.instance.centermask import Config, centermask_lite_v39_fpn, centermask_r50_fpn
 from eachmask.structures import DecodeOptions, Polygons
 from eachmask.weights.from_detectron2 import centermask as from_detectron2
 
@@ -31,18 +31,20 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
     config = {
-        "ranges": tuple(said["sizes_of_interest"]),
-        "threshold_on": "product" if said["thresh_with_ctr"] else "class",
-        "radius": said["pos_radius"] if said["center_sample"] else None,
+        "assign": {
+            "ranges": tuple(said["sizes_of_interest"]),
+            "radius": said["pos_radius"] if said["center_sample"] else None,
+        },
         "score_threshold": said["pre_nms_thresh"],
         "nms_threshold": said["nms"],
         "max_detections": said["post_nms_topk"],
-        "iou_weight": said["maskiou_loss_weight"],
+        "mask_iou_head": {"loss_weight": said["maskiou_loss_weight"]},
     }
+    assert Config().select.threshold_on == ("product" if said["thresh_with_ctr"] else "class")
     variant = centermask_r50_fpn
     if "lite" in fixture.manifest["system"]:
         towers = [name for name in fixture.weights() if "cls_tower" in name and name.endswith("weight")]
-        variant, config["depth"] = centermask_lite_v39_fpn, len(towers) // 2
+        variant, config["head"] = centermask_lite_v39_fpn, {"depth": len(towers) // 2}
     return run(fixture, variant, from_detectron2.convert, config)
 
 
@@ -71,7 +73,8 @@ def test_heads_of_rois(ran):
 @pytest.mark.parametrize("case", CASES)
 def test_detections(ran, case):
     seen = ran.seen(case)
-    ((found, scores),) = ran.model.detect(seen, DecodeOptions())
+    selected, (scores,) = ran.model.paint(seen, DecodeOptions())
+    (found,) = ran.model.pack(selected, DecodeOptions())
     check_detections(ran.fixture, case, found)
     reference = ran.fixture.detections(case)["mask_scores"]
     assert np.abs(np.sort(scores.numpy()) - np.sort(reference)).max() < 1e-3

@@ -20,6 +20,7 @@ from parity.recorded import (
     run,
 )
 
+from eachmask.models.instance.condinst import ADELAIDET as ADELAIDETS
 from eachmask.models.instance.condinst import condinst_r50_fpn, condinst_r50_fpn_adelaidet
 from eachmask.weights.from_detectron2 import condinst as from_detectron2
 from eachmask.weights.from_mmdet import condinst as from_mmdet
@@ -37,15 +38,15 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     said = fixture.manifest["config"]
     if project_of(fixture) == "mmdet":
         config = {
-            "candidates": said["nms_pre"],
+            "select": {"candidates": said["nms_pre"]},
             "score_threshold": said["score_thr"],
             "nms_threshold": said["nms"],
             "max_detections": said["max_per_img"],
         }
         return run(fixture, condinst_r50_fpn, from_mmdet.convert, config)
+    assert ADELAIDETS.select.threshold_on == ("product" if said["thresh_with_ctr"] else "class")
     config = {
-        "ranges": tuple(said["sizes_of_interest"]),
-        "threshold_on": "product" if said["thresh_with_ctr"] else "class",
+        "assign": {"ranges": tuple(said["sizes_of_interest"])},
         "score_threshold": said["pre_nms_thresh"],
         "nms_threshold": said["nms"],
         "max_detections": said["post_nms_topk"],
@@ -65,12 +66,12 @@ def test_raw_outputs(ran):
 
 
 @on(MMDET)
-def test_drawn_masks(ran):
+def test_masks_of_networks(ran):
     level = ran.raw.kernels.everywhere()[1]
     rows, columns = level.shape[-2:]
     cells = torch.from_numpy(np.random.RandomState(9).randint(0, rows * columns, 8))
     places = ran.model.places(ran.raw, cells + ran.raw.kernels.levels[0][0, 0].numel())
-    check_raw(ran.fixture, "dynamic_mask", ran.model.draw(ran.raw, 0, level[0].flatten(1).T[cells], places))
+    check_raw(ran.fixture, "dynamic_mask", ran.model.mask_logits(ran.raw, 0, level[0].flatten(1).T[cells], places))
 
 
 @pytest.mark.parametrize("case", CASES)

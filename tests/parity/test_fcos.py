@@ -15,6 +15,7 @@ from parity.recorded import (
     run,
 )
 
+from eachmask.models.config import merged
 from eachmask.models.detection.fcos import FIRST, fcos_r50_fpn
 from eachmask.weights.from_mmdet import fcos as from_mmdet
 
@@ -23,16 +24,18 @@ from eachmask.weights.from_mmdet import fcos as from_mmdet
 def ran(request: pytest.FixtureRequest) -> Ran:
     fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
-    config = ({} if said["norm_on_bbox"] else FIRST) | {
-        "ranges": tuple(high for _, high in said["regress_ranges"][:-1]),
-        "radius": said["center_sample_radius"] if said["center_sampling"] else None,
-        "centerness_on": "box" if said["centerness_on_reg"] else "class",
-        "candidates": said["nms_pre"],
+    config = {
+        "head": {"centerness_on": "box" if said["centerness_on_reg"] else "class"},
+        "assign": {
+            "ranges": tuple(high for _, high in said["regress_ranges"][:-1]),
+            "radius": said["center_sample_radius"] if said["center_sampling"] else None,
+        },
+        "select": {"candidates": said["nms_pre"]},
         "score_threshold": said["score_thr"],
         "nms_threshold": said["nms"],
         "max_detections": said["max_per_img"],
     }
-    return run(fixture, fcos_r50_fpn, from_mmdet.convert, config)
+    return run(fixture, fcos_r50_fpn, from_mmdet.convert, merged({} if said["norm_on_bbox"] else FIRST, config))
 
 
 def test_raw_outputs(ran):

@@ -29,10 +29,9 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
     config = {
-        "num_rays": said["rays"],
-        "bonus": said["centerness_factor"],
-        "ranges": tuple(high for _, high in said["regress_ranges"][:-1]),
-        "candidates": said["nms_pre"],
+        "rays": {"num": said["rays"], "bonus": said["centerness_factor"]},
+        "assign": {"ranges": tuple(high for _, high in said["regress_ranges"][:-1])},
+        "select": {"candidates": said["nms_pre"]},
         "score_threshold": said["score_thr"],
         "nms_threshold": said["nms"],
         "max_detections": said["max_per_img"],
@@ -52,7 +51,7 @@ def test_detections(ran, case):
     seen = ran.seen(case)
     (found,) = ran.model.decode(seen, DecodeOptions())
     (kept,) = ran.model.keep(seen.detection, DecodeOptions())  # its scores are not cut at 1
-    check_detections(ran.fixture, case, found, scores=kept.instances.scores)
+    check_detections(ran.fixture, case, found, scores=kept.scores)
 
 
 def test_places_and_rays_are_the_authors(ran, monkeypatch):
@@ -60,8 +59,8 @@ def test_places_and_rays_are_the_authors(ran, monkeypatch):
     target, labels = ran.target(), ran.fixture.arrays["aux/target_labels"]
     seen: dict[str, torch.Tensor] = {}
 
-    def remember(raw, targets, matched, wanted_rays):
-        seen.update(matched=matched[0], rays=wanted_rays)
+    def remember(raw, targets, matched, gt_rays):
+        seen.update(matched=matched[0], rays=gt_rays)
         return {}
 
     monkeypatch.setattr(ran.model, "losses_of", remember)

@@ -29,9 +29,11 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
     config = {
-        "base_scale": said["octave_base_scale"],
-        "octave_scales": said["scales_per_octave"],
-        "anchor_ratios": tuple(said["ratios"]),
+        "anchors": {
+            "base_scale": said["octave_base_scale"],
+            "octave_scales": said["scales_per_octave"],
+            "ratios": tuple(said["ratios"]),
+        },
         "candidates": said["nms_pre"],
         "score_threshold": said["score_thr"],
         "nms_threshold": said["nms"],
@@ -70,7 +72,7 @@ def test_computes_what_torchvisions_does():
             value.copy_(torch.randn(value.shape, generator=generator) * (gain / value[0].numel() ** 0.5))
         elif "cls_logits" in name:
             value.fill_(-4.0).unflatten(0, (9, 6))[:, 0] = -100.0  # what they call background is a class like any other
-    eps = float(theirs.backbone.backbone.bn1.eps)
+    eps = float(theirs.backbone.body.bn1.eps)
     ours = retinanet_r50_fpn_torchvision(num_classes=5, norm_eps=eps, max_detections=10**6).eval()
     theirs.detections_per_img = 10**6
     fill(ours, from_torchvision.convert(theirs.state_dict()))

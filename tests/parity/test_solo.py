@@ -23,7 +23,8 @@ from parity.recorded import (
 )
 
 from eachmask import models
-from eachmask.models.instance.solo import SOLO, STRIDES, Raw, doubled
+from eachmask.models.instance.grid_heads import STRIDES, doubled
+from eachmask.models.instance.solo import SOLO, Raw
 from eachmask.ops.mask_candidates import find_candidates
 from eachmask.weights import from_solo
 from eachmask.weights.from_mmdet import solo as from_mmdet
@@ -113,7 +114,7 @@ def all_cells(ran: Ran, index: int) -> torch.Tensor:
     """(1, S S, H / 4, W / 4) probabilities."""
     grid, half = ran.model.config.grids[index], STRIDES[0] // 2
     size = ran.raw.batch_size[0] // half, ran.raw.batch_size[1] // half
-    return ran.model.mask_branch.draw(ran.raw.maps[index][0], index, torch.arange(grid**2), size)[None]
+    return ran.model.mask_branch.predict(ran.raw.maps[index][0], index, torch.arange(grid**2), size)[None]
 
 
 def all_columns(ran: Ran, index: int) -> torch.Tensor:
@@ -122,7 +123,7 @@ def all_columns(ran: Ran, index: int) -> torch.Tensor:
     size = ran.raw.batch_size[0] // half, ran.raw.batch_size[1] // half
     columns = ran.raw.maps[index][0, :grid]
     maps = torch.cat([columns, torch.full_like(columns, 100.0)])
-    return ran.model.mask_branch.draw(maps, index, torch.arange(grid), size)[None]
+    return ran.model.mask_branch.predict(maps, index, torch.arange(grid), size)[None]
 
 
 EVALUATED = {"eval_cls": scores_left, "eval_mask": all_cells, "eval_mask_x": all_columns}

@@ -26,12 +26,14 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     fixture = open_fixture(request.param)
     said = fixture.manifest["config"]
     config = {
-        "windows": tuple(said["mask_sizes"]),
-        "alpha": said["focal_alpha"],
-        "gamma": said["focal_gamma"],
+        "windows": {"sides": tuple(said["mask_sizes"])},
+        "loss": {
+            "alpha": said["focal_alpha"],
+            "gamma": said["focal_gamma"],
+            "mask_weight": said["mask_loss_weight"],
+            "positive_weight": said["positive_weight"],
+        },
         "box_weights": tuple(said["bbox_reg_weights"]),
-        "mask_weight": said["mask_loss_weight"],
-        "positive_weight": said["positive_weight"],
         "candidates": said["topk"],
         "score_threshold": said["score_thr"],
         "nms_threshold": said["nms"],
@@ -50,7 +52,7 @@ def test_raw_outputs(ran):
 
 def test_natural_masks(ran):
     """Those of every window of every level, in the reference's order: mask values as channels."""
-    windows, first = ran.model.config.windows, 0
+    windows, first = ran.model.config.windows.sides, 0
     for level, features in enumerate(ran.raw.mask_features):
         height, width = features.shape[-2:]
         for a, window in enumerate(windows):

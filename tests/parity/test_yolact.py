@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from parity.recorded import (
 )
 from torch import Tensor
 
+from eachmask.models.config import changed, merged
 from eachmask.models.instance.yolact import MMDETECTION, RELEASE, yolact_r50, yolact_r101
 from eachmask.structures import DecodeOptions, Instances
 from eachmask.structures import boxes as box_ops
@@ -42,32 +42,36 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     variant = yolact_r101 if "r101" in fixture.manifest["system"] else yolact_r50
     if project_of(fixture) != "mmdet":
         return run(fixture, variant, from_yolact.convert, release_config(fixture))
-    config = MMDETECTION | {
-        "anchor_scales": tuple((size * said["octave_base_scale"],) for size in said["base_sizes"]),
-        "anchor_ratios": tuple(said["ratios"]),
-        "candidates_per_level": said["nms_pre"],
-        "candidates_per_class": said["top_k"],
+    config = {
+        "anchors": {
+            "scales": tuple((size * said["octave_base_scale"],) for size in said["base_sizes"]),
+            "ratios": tuple(said["ratios"]),
+        },
+        "select": {"per_level": said["nms_pre"], "per_class": said["top_k"]},
+        "prototypes": {"num": said["num_protos"]},
         "score_threshold": said["score_thr"],
         "nms_threshold": said["fast_nms_iou"],
         "max_detections": said["max_per_img"],
-        "num_prototypes": said["num_protos"],
     }
-    return run(fixture, variant, from_mmdet.convert, config)
+    return run(fixture, variant, from_mmdet.convert, merged(MMDETECTION, config))
 
 
 def release_config(fixture: Any) -> dict[str, Any]:
     """The release's settings of a fixture in our words; its ratios are width over height, its scales relative."""
     said = fixture.manifest["config"]
     enlarged = fixture.manifest["input"]["width"] / said["input_size"]
-    return RELEASE | {
-        "anchor_scales": tuple(tuple(scale * enlarged for scale in level) for level in said["pred_scales"]),
-        "anchor_ratios": tuple(1 / ratio for ratio in said["aspect_ratios"]),
-        "square_anchors": said["square_anchors"],
+    config = {
+        "anchors": {
+            "scales": tuple(tuple(scale * enlarged for scale in level) for level in said["pred_scales"]),
+            "ratios": tuple(1 / ratio for ratio in said["aspect_ratios"]),
+            "square": said["square_anchors"],
+        },
+        "select": {"per_class": said["nms_top_k"]},
         "score_threshold": said["conf_thresh"],
         "nms_threshold": said["nms_thresh"],
-        "candidates_per_class": said["nms_top_k"],
         "max_detections": said["max_num_detections"],
     }
+    return merged(RELEASE, config)
 
 
 def test_is_told_when_weights_are_of_something_else():
@@ -148,6 +152,6 @@ def test_a_threshold_that_is_asked_for_holds_for_every_detection(ran, monkeypatc
     (usual,) = model.decode(raw, DecodeOptions(with_masks=False))
     (strict,) = model.decode(raw, DecodeOptions(with_masks=False, score_threshold=0.1))
     assert float(usual.scores.min()) < 0.1 < float(strict.scores.min())
-    monkeypatch.setattr(model, "config", replace(model.config, threshold_each=True))
+    monkeypatch.setattr(model, "config", changed(model.config, {"select": {"threshold_each": True}}))
     (default,) = model.decode(raw, DecodeOptions(with_masks=False))
     assert float(default.scores.min()) > model.config.score_threshold

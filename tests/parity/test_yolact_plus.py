@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from parity.recorded import Ran, check_losses, open_fixture, original_size, recorded, run
 from parity.test_yolact import CASES, check_release_detections, check_release_raw, release_config
 
+from eachmask.models.config import changed
 from eachmask.models.instance.yolact_plus import yolact_plus_r50, yolact_plus_r101
 from eachmask.structures import DecodeOptions
 from eachmask.weights import from_yolact
@@ -27,14 +26,15 @@ def test_raw_outputs(ran):
 
 @pytest.mark.parametrize("case", CASES)
 def test_boxes_with_class_scores_and_masks_with_both(ran, case, monkeypatch):
-    """The release gives every object two scores; ours is the product, or with ``rescore=False`` the class's."""
+    """The release gives every object two scores; ours is the product, or without rescoring the class's."""
     _, model, raw = ran
     (found,) = model.decode(raw, DecodeOptions())
-    monkeypatch.setattr(model, "config", replace(model.config, rescore=False))
-    (by_class,) = model.decode(raw, DecodeOptions())
+    monkeypatch.setattr(model, "config", changed(model.config, {"rescore": {"used": False}}))
+    selected = model.select(raw, DecodeOptions())
+    (by_class,) = model.pack(selected, DecodeOptions())
     by_class = by_class.resize(original_size(ran.fixture, case))
     check_release_detections(ran.fixture, case, by_class)
-    products = by_class.scores * model.predicted_iou(by_class, raw)
+    products = by_class.scores * model.predicted_iou(raw, selected.crops[0], by_class.labels)
     reference = ran.array(f"det/{case}/mask_scores")
     assert torch.allclose(products.sort().values, reference.sort().values, atol=1e-3)
     assert torch.allclose(found.scores, products.clamp(max=1).sort(descending=True).values)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from eachmask.structures.errors import UserError, nearest
 from eachmask.structures.lazy import lazy_room
 
 _module, _modules = lazy_room(__name__, __path__)
+
+if TYPE_CHECKING:
+    from eachmask.models.protocol import Network
 
 VARIANTS = {
     "sds_r50": "instance.sds",
@@ -128,9 +131,6 @@ VARIANTS = {
 }
 """Variant function -> the module below ``eachmask.models`` that defines it."""
 
-ONE_CLASS = frozenset({"panoptic_deeplab_lite0", "fastsam_r50", "fastsam_lite0"})
-"""Variants that tell things from background and not from one another: training merges several classes for them."""
-
 
 def variant(name: str) -> Callable[..., Any]:
     """The variant function of that name.
@@ -145,6 +145,20 @@ def variant(name: str) -> Callable[..., Any]:
     return function
 
 
+def model_class(name: str) -> type[Network[Any, Any, Any]]:
+    """The class of the variant's networks: its ``task``, ``max_classes`` and ``needs`` say what they are for.
+
+    >>> model_class("fastsam_lite0").max_classes
+    1
+
+    Raises:
+        UserError: there is no such variant, see :func:`variant`.
+    """
+    made = variant(name)
+    result: type[Network[Any, Any, Any]] = made if isinstance(made, type) else get_type_hints(made)["return"]
+    return result
+
+
 def __getattr__(name: str) -> Any:
     if name in VARIANTS:
         return variant(name)
@@ -152,4 +166,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*VARIANTS, "VARIANTS", "variant", *_modules()])
+    return sorted([*VARIANTS, "VARIANTS", "model_class", "variant", *_modules()])

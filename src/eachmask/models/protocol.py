@@ -130,7 +130,8 @@ class Detections(NamedTuple):
     boxes: tuple[Tensor, ...]  # (N, 4) px, within the image
     labels: tuple[Tensor, ...]  # (N,) int64
     scores: tuple[Tensor, ...]  # (N,) 0..1
-    masks: tuple[Tensor, ...] | None = None  # (N, m, m) probabilities, each spanning its box
+    masks: tuple[Tensor, ...] | None = None  # (N, m, m) probabilities, each spanning its box ...
+    mask_boxes: tuple[Tensor, ...] | None = None  # ... or this one (N, 4), which may reach beyond the image
     outlines: tuple[Tensor, ...] | None = None  # (N, P, 2) vertices as (x, y), px
     keypoints: tuple[Tensor, ...] | None = None  # (N, P, 3) x, y in px and score
 
@@ -166,7 +167,8 @@ def pack_image(selected: Detections, image: int, options: DecodeOptions) -> Inst
     size, boxes = selected.sizes[image], selected.boxes[image]
     found = Instances(size, boxes, labels=selected.labels[image], scores=selected.scores[image])
     if selected.masks is not None:
-        found.masks = RoIMasks(selected.masks[image], boxes, size, options.mask_threshold, options.paste)
+        spanned = boxes if selected.mask_boxes is None else selected.mask_boxes[image]
+        found.masks = RoIMasks(selected.masks[image], spanned, size, options.mask_threshold, options.paste)
     if selected.outlines is not None:
         rings = [[ring] for ring in selected.outlines[image].cpu().double().numpy()]
         found.masks = Polygons(rings, (), size)

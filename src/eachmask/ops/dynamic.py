@@ -1,4 +1,4 @@
-"""Masks drawn by networks that were predicted: three layers of 1 x 1 convolutions for each object.
+"""Masks of networks that were predicted: three layers of 1 x 1 convolutions for each object.
 
 The dynamic mask head of CondInst (Tian, Shen, Chen, arXiv 2003.05664, section 3.1), also RTMDet-Ins's. All objects of
 an image share its mask features; what differs is the kernels, and where the object says that it is.
@@ -21,8 +21,8 @@ from eachmask.structures.masks import Index, as_index
 WIDTH = 8
 """Channels of the two hidden layers (section 4.1 of the paper: more brings nothing)."""
 
-AT_ONCE = 1 << 20
-"""Pixels of masks that are drawn together without gradients: memory stays flat whatever the number of objects."""
+PIXEL_CHUNK_SIZE = 1 << 20
+"""Pixels of masks that are computed together without gradients: memory stays flat whatever the number of objects."""
 
 
 class Places(NamedTuple):
@@ -74,12 +74,20 @@ class Kernels(NamedTuple):
         return F.linear(around.flatten(1), weight.permute(0, 2, 3, 1).flatten(1), bias)
 
 
+class MaskNetworks(NamedTuple):
+    """The masks of one image's objects, before anybody needs the pixels."""
+
+    features: Tensor  # (C, H, W) that all networks read
+    kernels: Tensor  # (N, P), see :func:`apply_networks`
+    places: Places
+
+
 def num_kernel_weights(channels: int) -> int:
     """Parameters of one object's network: 169 for 8 channels of mask features."""
     return (channels + 2) * WIDTH + WIDTH * WIDTH + WIDTH + WIDTH + WIDTH + 1
 
 
-def draw(features: Tensor, kernels: Tensor, places: Places) -> Tensor:
+def apply_networks(features: Tensor, kernels: Tensor, places: Places) -> Tensor:
     """Logits of N masks: kernels * [relative coordinates, features] (equation before section 3.2).
 
     A relative coordinate, (point - place of the cell) / reach, is linear in the cell's place, and so is the first
@@ -106,21 +114,21 @@ def draw(features: Tensor, kernels: Tensor, places: Places) -> Tensor:
     return x.view(count, height, width)
 
 
-def draw_in_groups(features: Tensor, kernels: Tensor, places: Places) -> Iterator[Tensor]:
+def apply_in_groups(features: Tensor, kernels: Tensor, places: Places) -> Iterator[Tensor]:
     """Logits of a few masks at a time, for prediction; (0, H, W) once where there is no object.
 
-    Args and shapes as for :func:`draw`.
+    Args and shapes as for :func:`apply_networks`.
     """
-    at_once = max(1, AT_ONCE // max(features[0].numel(), 1))
-    for first in range(0, max(len(kernels), 1), at_once):
-        rows = slice(first, first + at_once)
+    chunk_size = max(1, PIXEL_CHUNK_SIZE // max(features[0].numel(), 1))
+    for first in range(0, max(len(kernels), 1), chunk_size):
+        rows = slice(first, first + chunk_size)
         some = places._replace(points=places.points[rows], reach=places.reach[rows])
-        yield draw(features, kernels[rows], some)
+        yield apply_networks(features, kernels[rows], some)
 
 
 @dataclass(eq=False, repr=False)
 class DynamicMasks(Masks):
-    """N masks as the networks that draw them: a few hundred numbers each, until somebody needs the pixels.
+    """N masks as the networks that compute them: a few hundred numbers each, until somebody needs the pixels.
 
     However many objects there are and however large the image, only one group of maps exists at a time.
     """
@@ -128,7 +136,7 @@ class DynamicMasks(Masks):
     features: Tensor
     """(C, H, W) of the image."""
     kernels: Tensor
-    """(N, P), see :func:`draw`."""
+    """(N, P), see :func:`apply_networks`."""
     places: Places
     padded: tuple[int, int]
     """(height, width) that the maps are first resized to; see :class:`~eachmask.structures.soft_masks.Canvas`."""
@@ -152,7 +160,7 @@ class DynamicMasks(Masks):
         return replace(self, kernels=self.kernels[rows], places=places)
 
     def to(self, device: torch.device | str) -> DynamicMasks:
-        """Features and kernels on another device, where the masks will be drawn."""
+        """Features and kernels on another device, where the masks will be computed."""
         places = self.places._replace(points=self.places.points.to(device), reach=self.places.reach.to(device))
         return replace(self, features=self.features.to(device), kernels=self.kernels.to(device), places=places)
 
@@ -170,7 +178,7 @@ class DynamicMasks(Masks):
         """A few masks at a time, cropped."""
         probability = min(max(self.threshold, 1e-6), 1 - 1e-6)
         level = float(np.log(probability / (1 - probability)))
-        for logits in draw_in_groups(self.features, self.kernels, self.places):
+        for logits in apply_in_groups(self.features, self.kernels, self.places):
             if self.aligned:
                 maps = aligned_upsample(logits[:, None], 2)[:, 0].sigmoid()
                 yield SoftMasks.from_maps(maps, self.padded, self.valid, probability, "corners")
@@ -199,7 +207,7 @@ def aligned_upsample(x: Tensor, factor: int) -> Tensor:
 
 
 def every_fourth(masks: Masks, shape: tuple[int, int], step: int = 4, first: int | None = None) -> Tensor:
-    """True masks as the mask loss wants them: of each 4 x 4 px the one in the third row and column.
+    """Masks of targets as the mask loss wants them: of each 4 x 4 px the one in the third row and column.
 
     Args:
         masks: of N objects.

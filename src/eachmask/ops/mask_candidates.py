@@ -1,4 +1,4 @@
-"""Candidates that draw their own masks: from cells of grids to the instances of one image.
+"""Candidates with masks of their own: from cells of grids to the instances of one image.
 
 The last steps of SOLO and SOLOv2 (Wang et al., arXiv 2003.10152, section 3.3): local maxima of the class scores; scores
 times *maskness*, the mean probability within the mask; Matrix NMS. Candidates may be thousands on an image of any
@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eachmask.ops.nms import mask_iou, mask_nms, matrix_nms
-from eachmask.structures import Instances, SoftMasks
+from eachmask.structures import SoftMasks
 
-NUMBERS_AT_ONCE = 1 << 21
+MAP_CHUNK_SIZE = 1 << 21
 """Maps are made in groups of so many numbers."""
 
 FREE = -1.0
@@ -51,7 +51,7 @@ def find_candidates(logits: list[Tensor], threshold: float, min_areas: Sequence[
     return Candidates(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-class Frame(NamedTuple):
+class MapGeometry(NamedTuple):
     """Where maps lie in the image; all sizes are (height, width)."""
 
     maps: tuple[int, int]  # cells
@@ -70,32 +70,52 @@ class Limits(NamedTuple):
     most: int  # instances
 
 
-def select(
-    found: Candidates, draw: Callable[[Tensor], Tensor], frame: Frame, limits: Limits, mask_threshold: float
-) -> Instances:
-    """Candidates -> the instances of one image, best first.
+class Chosen(NamedTuple):
+    """What is left of one image's candidates, best first."""
+
+    rows: Tensor  # (N,) of the candidates
+    labels: Tensor  # (N,)
+    scores: Tensor  # (N,)
+
+
+def choose(
+    found: Candidates,
+    maps_of: Callable[[Tensor], Tensor],
+    geometry: MapGeometry,
+    limits: Limits,
+    mask_threshold: float,
+) -> Chosen:
+    """Scores times maskness, suppression by the masks.
 
     Args:
-        draw: indices of candidates (n,) -> their maps (n, *frame.maps), probabilities.
+        maps_of: indices of candidates (n,) -> their maps (n, *geometry.maps), probabilities.
     """
-    index, scores, inside = score_masks(found, draw, frame, limits.candidates, mask_threshold)
+    index, scores, inside = score_masks(found, maps_of, geometry, limits.candidates, mask_threshold)
     labels = found.labels[index]
-    chosen, scores = suppress(inside, scores, labels, limits)
-    groups = (draw(group) for group in index[chosen].split(at_once(frame)))
-    masks = SoftMasks.join([SoftMasks.from_maps(m, frame.padded, frame.valid, mask_threshold) for m in groups])
-    return Instances(
-        image_size=frame.valid,
-        boxes=masks.rough_boxes().to(scores.device),
-        masks=masks,
-        labels=labels[chosen],
-        scores=scores,
-    )
+    order, scores = suppress(inside, scores, labels, limits)
+    return Chosen(index[order], labels[order], scores)
+
+
+def pack_maps(
+    num: int, maps_of: Callable[[slice], Tensor], geometry: MapGeometry, mask_threshold: float
+) -> tuple[SoftMasks, Tensor]:
+    """The masks of objects, and boxes around them (N, 4) px.
+
+    Args:
+        num: N.
+        maps_of: some of 0..N-1 -> their maps (n, *geometry.maps), probabilities.
+    """
+    step = maps_at_once(geometry)
+    groups = (maps_of(slice(first, first + step)) for first in range(0, max(num, 1), step))
+    parts = [SoftMasks.from_maps(m, geometry.padded, geometry.valid, mask_threshold) for m in groups]
+    masks = SoftMasks.join(parts)
+    return masks, masks.rough_boxes()
 
 
 def score_masks(
     found: Candidates,
-    draw: Callable[[Tensor], Tensor],
-    frame: Frame,
+    maps_of: Callable[[Tensor], Tensor],
+    geometry: MapGeometry,
     most: int,
     threshold: float,
     power: float = 1.0,
@@ -114,9 +134,9 @@ def score_masks(
     """
     num = min(most, len(found.cells))
     index, scores = torch.zeros_like(found.cells[:num]), torch.full_like(found.scores[:num], FREE)
-    masks = torch.empty((num, *frame.maps), dtype=torch.bool, device=index.device)
-    for group in torch.arange(len(found.cells), device=index.device).split(at_once(frame)):
-        maps = draw(group)
+    masks = torch.empty((num, *geometry.maps), dtype=torch.bool, device=index.device)
+    for group in torch.arange(len(found.cells), device=index.device).split(maps_at_once(geometry)):
+        maps = maps_of(group)
         inside = maps >= threshold
         area = inside.flatten(1).sum(1)
         maskness = (maps * inside).flatten(1).sum(1) / area.clamp(min=1)
@@ -133,9 +153,9 @@ def score_masks(
     return index[:filled], scores[:filled], masks[:filled]
 
 
-def at_once(frame: Frame) -> int:
+def maps_at_once(geometry: MapGeometry) -> int:
     """How many maps to make together."""
-    return max(1, NUMBERS_AT_ONCE // (frame.maps[0] * frame.maps[1]))
+    return max(1, MAP_CHUNK_SIZE // (geometry.maps[0] * geometry.maps[1]))
 
 
 def suppress(masks: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:

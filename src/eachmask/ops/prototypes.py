@@ -15,13 +15,13 @@ from eachmask.ops.coarse_masks import coarse_masks
 from eachmask.structures import Instances
 from eachmask.structures import boxes as box_ops
 
-_CELLS_AT_ONCE = 1 << 24
+_CELL_CHUNK_SIZE = 1 << 24
 """Cells of masks held in float32 at a time."""
 
 
-def on_grid(boxes: Tensor, frame: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Boxes in pixels of a frame (height, width) -> in cells of the (rows, columns) grid that spans it."""
-    return boxes * boxes.new_tensor([grid[1] / frame[1], grid[0] / frame[0]]).repeat(2)
+def on_grid(boxes: Tensor, spanned: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Boxes in pixels of a canvas (height, width) -> in cells of the (rows, columns) grid that spans it."""
+    return boxes * boxes.new_tensor([grid[1] / spanned[1], grid[0] / spanned[0]]).repeat(2)
 
 
 def windows_of(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -45,52 +45,54 @@ class Crops(NamedTuple):
     origins: Tensor  # (N, 2) x and y of the windows' first cells
 
 
-def assemble(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, frame: tuple[int, int]) -> Crops:
+def assemble(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, spanned: tuple[int, int]) -> Crops:
     """Prototypes weighted by coefficients (eq. 1), inside the boxes only.
 
     Args:
         prototypes: (P, h, w); coefficients: (N, P); boxes: (N, 4) px.
-        frame: (height, width) in px that the grid spans.
+        spanned: (height, width) in px that the grid spans.
     """
     prototypes = prototypes.float()
     grid = (int(prototypes.shape[1]), int(prototypes.shape[2]))
-    windows = windows_of(on_grid(boxes, frame, grid), grid).cpu()
+    windows = windows_of(on_grid(boxes, spanned, grid), grid).cpu()
     values: list[Tensor] = []
     with torch.autocast(prototypes.device.type, enabled=False):
         if prototypes.device.type == "cpu":  # nothing is computed outside of the windows
             for one, (x1, y1, x2, y2) in zip(coefficients.float(), windows.tolist(), strict=True):
                 values.append(torch.tensordot(one, prototypes[:, y1:y2, x1:x2], dims=1).sigmoid_())
             return Crops(values, windows[:, :2])
-        at_once = max(1, _CELLS_AT_ONCE // max(grid[0] * grid[1], 1))
-        for first in range(0, len(windows), at_once):  # a product and a journey for many are faster than one for each
-            part = coefficients[first : first + at_once].float()
+        chunk_size = max(1, _CELL_CHUNK_SIZE // max(grid[0] * grid[1], 1))
+        for first in range(
+            0, len(windows), chunk_size
+        ):  # a product and a journey for many are faster than one for each
+            part = coefficients[first : first + chunk_size].float()
             whole = (part @ prototypes.flatten(1)).sigmoid_().cpu().view(-1, *grid)
-            for mask, (x1, y1, x2, y2) in zip(whole, windows[first : first + at_once].tolist(), strict=True):
+            for mask, (x1, y1, x2, y2) in zip(whole, windows[first : first + chunk_size].tolist(), strict=True):
                 values.append(mask[y1:y2, x1:x2].clone())
     return Crops(values, windows[:, :2])
 
 
-class Drawn(NamedTuple):
-    """One object's masks as its M predictions draw them and as they should be, in a window of the grid."""
+class Assembled(NamedTuple):
+    """One object's masks as its M predictions have them and as they should be, in a window of the grid."""
 
     probabilities: Tensor  # (M, h, w)
-    wanted: Tensor  # (h, w) 0 or 1
+    gt: Tensor  # (h, w) 0 or 1
     origin: tuple[int, int]  # x and y of the window's first cell
     area: float  # of the object's box, in cells
-    wanted_area: int  # of the object's mask, in cells, also outside of the window
+    gt_area: int  # of the object's mask, in cells, also outside of the window
     label: int
 
 
-def draw_objects(
-    prototypes: Tensor, coefficients: Tensor, index: Tensor, target: Instances, frame: tuple[int, int]
-) -> Iterator[Drawn]:
-    """Predicted and wanted masks (eq. 1), object by object, each in the window of its true box.
+def assemble_objects(
+    prototypes: Tensor, coefficients: Tensor, index: Tensor, target: Instances, spanned: tuple[int, int]
+) -> Iterator[Assembled]:
+    """Predicted masks and the target's (eq. 1), object by object, each in the window of its own box.
 
     Args:
         prototypes: (P, h, w); coefficients: (M, P).
         index: (M,) which of the target's objects each prediction stands for.
         target: with labels and masks.
-        frame: (height, width) in px that the grid spans.
+        spanned: (height, width) in px that the grid spans.
 
     Raises:
         ValueError: the target has no masks.
@@ -98,12 +100,12 @@ def draw_objects(
     prototypes = prototypes.float()
     objects = index.unique()
     grid = (int(prototypes.shape[1]), int(prototypes.shape[2]))
-    boxes = on_grid(target.boxes.to(prototypes)[objects], frame, grid)
+    boxes = on_grid(target.boxes.to(prototypes)[objects], spanned, grid)
     areas = box_ops.area(boxes).clamp(min=1.0).tolist()
-    wanted = coarse_masks(target.gt_masks[objects], frame, grid)
+    gt_masks = coarse_masks(target.gt_masks[objects], spanned, grid)
     windows = windows_of(boxes, grid).tolist()
-    for i, coarse, window, area in zip(objects.tolist(), wanted, windows, areas, strict=True):
+    for i, coarse, window, area in zip(objects.tolist(), gt_masks, windows, areas, strict=True):
         x1, y1, x2, y2 = window
         logits = torch.tensordot(coefficients[index == i], prototypes[:, y1:y2, x1:x2], dims=1)
-        truth = torch.from_numpy(coarse.within(window)).to(logits)
-        yield Drawn(logits.sigmoid(), truth, (x1, y1), area, coarse.area, int(target.labels[i]))
+        gt = torch.from_numpy(coarse.within(window)).to(logits)
+        yield Assembled(logits.sigmoid(), gt, (x1, y1), area, coarse.area, int(target.labels[i]))

@@ -138,7 +138,7 @@ def _some(numbers: dict[str, float], names: Sequence[str] = ("ap", "ap50", "ap75
 
 def is_scored_by_boxes(variant: str) -> bool:
     """Whether a variant makes no masks to be scored by."""
-    return models.VARIANTS[variant].startswith("detection.") or "keypoint" in variant
+    return "masks" not in models.model_class(variant).needs
 
 
 def _config(variant: str, model: Any, data: Samples) -> dict[str, Any]:

@@ -37,8 +37,7 @@ def objects() -> Recipe:
             "score_threshold": 0.005,
             # Masks rank what the boxes found, and overlapping ones lower each other's scores: val's AP gains an eighth.
             "nms_threshold": 0.8,
-            "matrix_sigma": 1.0,
-            "maskness_power": 3.0,
+            "ranking": {"sigma": 1.0, "maskness_power": 3.0},
         },
         prepare=one_class,  # what an object is, 343 images teach; what 80 kinds look like they do not
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=SIDE, long_side=SIDE),

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from eachmask import models
 from eachmask.data.classes import one_class
 from eachmask.data.dataset import Dataset
 from eachmask.files.atomic import write_text
-from eachmask.models import ONE_CLASS, VARIANTS
+from eachmask.models import VARIANTS
 from eachmask.recipes import RECIPES
 from eachmask.recipes import recipe as recipe_named
 from eachmask.recipes.auto_recipe import auto_recipe
@@ -152,12 +153,13 @@ def _named_recipe(model: str | Recipe, chooses: bool) -> Recipe | None:
 
 def _preparation(model: str | Recipe, recipe: Recipe | None) -> Callable[[Dataset], Dataset]:
     """What is done to each data set first: what the recipe says, and one class for models that know one."""
-    variant = recipe.variant if recipe is not None else model
+    variant = recipe.variant if recipe is not None else str(model)
 
     def prepared(data: Dataset) -> Dataset:
         if recipe is not None and recipe.prepare is not None:
             data = recipe.prepare(data)
-        return one_class(data) if variant in ONE_CLASS and len(data.categories) > 1 else data
+        knows_one = getattr(models.model_class(variant), "max_classes", None) == 1
+        return one_class(data) if knows_one and len(data.categories) > 1 else data
 
     return prepared
 

@@ -123,11 +123,13 @@ def _built(info: ModelInfo, path: str | Path) -> nn.Module:
     if not info.categories:
         raise UserError(f"{path} has no categories, so its model would find nothing: save the model again with some")
     try:
-        model: nn.Module = models.variant(info.variant)(num_classes=len(info.categories), **info.config)
-        config = getattr(model, "config", None)
-        Schema().read(type(config), config, "config")
+        build = models.variant(info.variant)
     except UserError as error:
         raise UserError(f"the variant of {path} is unknown, for {error}") from error
+    try:
+        model: nn.Module = build(num_classes=len(info.categories), **info.config)
+        config = getattr(model, "config", None)
+        Schema().read(type(config), config, "config")
     except Exception as error:
         raise UserError(
             f"the config of {path} does not fit its variant {info.variant} ({_line(error)}): save the model again"

@@ -2,7 +2,7 @@
 
 A header says in ``format`` which version wrote it; without one it is 1. What has changed its name or place since then
 is renamed here, in the header and in the names of the weights, so that every model that was ever trained still loads:
-format 2 has other words, format 3 nests the settings of two-stage models by the part that they are about.
+format 2 has other words, format 3 nests the settings of models by the part that they are about.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from eachmask.models import VARIANTS
-from eachmask.weights.format_2 import PLACES
+from eachmask.weights import format_2, format_2_one_stage
+
+PLACES = {**format_2.PLACES, **format_2_one_stage.PLACES}
 
 FORMAT = 3
 """Written into new headers."""

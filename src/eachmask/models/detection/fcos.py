@@ -4,7 +4,7 @@ Tian, Shen, Chen, He: "FCOS: Fully Convolutional One-Stage Object Detection", IC
 later improvements of arXiv 2006.09214 (center sampling, GIoU, centerness beside the distances), which are the default.
 
 The idea: no anchors. A place that lies inside an object's box learns its class and its distances (left, top, right,
-bottom) to the box; objects are shared out among the levels by size. Places far from the center draw poor boxes, so
+bottom) to the box; objects are shared out among the levels by size. Places far from the center predict poor boxes, so
 each also learns its *centerness*, which lowers their scores before suppression.
 
 The same numbers as MMDetection's ``fcos_r50-caffe_fpn_gn-head`` (``**FIRST``) and its improved form (see
@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +27,39 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.backbones.networks import ResNet, Timm
-from eachmask.ops.anchors import flatten_anchors
+from eachmask.models.config import changed
+from eachmask.models.detection.dense import (
+    Kept,
+    best_pairs,
+    detections,
+    flat,
+    join_levels,
+    matched_boxes,
+    matched_labels,
+    output,
+    suppress,
+    tower,
+)
+from eachmask.models.protocol import Detections, Detector, Network
 from eachmask.ops.losses import giou, sigmoid_focal
 from eachmask.ops.match import IGNORED, UNMATCHED, learnable
-from eachmask.ops.nms import nms
+from eachmask.ops.point_boxes import (
+    boxes_from,
+    centerness,
+    distances_to,
+    iou_of_distances,
+    level_points,
+    smoothed_giou_loss,
+)
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.tasks.boxes import BOXES
 
-BoxLoss = Literal["giou", "iou", "smoothed"]
-Score = Literal["product", "root"]
-Ranked = Literal["class", "product"]
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
+
+RawT = TypeVar("RawT")
+SelectedT = TypeVar("SelectedT")
 
 
 class Raw(NamedTuple):
@@ -52,13 +75,11 @@ class Raw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config:
-    """What a variant may change. Defaults are those of the improved FCOS."""
+class HeadConfig:
+    """The towers and what is read from them."""
 
     depth: int = 4
     """Convolutions of each tower."""
-    agnostic: bool = False
-    """One score for all classes together: every object gets label 0, and something else has to tell them apart."""
     groups: int = 32
     """Of the towers' group normalization; 0 leaves it out."""
     conv_bias: bool = True
@@ -69,22 +90,45 @@ class Config:
     """Distances are ReLU(x) strides, or exp(x) pixels."""
     centerness_on: Literal["box", "class"] = "box"
     """The tower that the centerness is read from."""
+
+
+@dataclass(frozen=True)
+class AssignConfig:
+    """Which places learn which object, and how their boxes are compared."""
+
     ranges: tuple[float, ...] = (64, 128, 256, 512)
     """Largest distance, px, of the objects of each level but the last; each next level starts where one ends."""
     radius: float | None = 1.5
     """Only places this near the center, in strides, stand for an object; None: all within its box."""
-    box_loss: BoxLoss = "giou"
+    box_loss: Literal["giou", "iou", "smoothed"] = "giou"
     """1 - GIoU, or -log IoU, or 1 - GIoU with one square stride more in the IoU's numerator and denominator."""
-    score: Score = "product"
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """What goes into suppression."""
+
+    score: Literal["product", "root"] = "product"
     """Class probability times centerness, or the root of that."""
-    threshold_on: Ranked = "class"
-    """What the score threshold applies to, before any root."""
+    threshold_on: Literal["class", "product"] = "class"
+    """What the model's own score threshold applies to, before any root; a user's is of the score that is reported."""
     candidates: int = 1000
-    """Best (place, class) pairs of each level that go into suppression ..."""
-    best_by: Ranked = "class"
+    """Best (place, class) pairs of each level ..."""
+    best_by: Literal["class", "product"] = "class"
     """... by the class alone (MMDetection), or by its product with the centerness (the authors)."""
     clip_first: bool = True
     """Boxes are cut at the image's border before suppression instead of after it."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change. Defaults are those of the improved FCOS."""
+
+    agnostic: bool = False
+    """One score for all classes together: every object gets label 0, and something else has to tell them apart."""
+    head: HeadConfig = HeadConfig()
+    assign: AssignConfig = AssignConfig()
+    select: SelectConfig = SelectConfig()
     score_threshold: float = 0.05
     nms_threshold: float = 0.6
     max_detections: int = 100
@@ -101,7 +145,7 @@ class FCOSHead(nn.Module):
         num_levels: one scale each.
     """
 
-    def __init__(self, channels: int, num_classes: int, num_levels: int, config: Config) -> None:
+    def __init__(self, channels: int, num_classes: int, num_levels: int, config: HeadConfig) -> None:
         super().__init__()
         self.distance, self.centerness_on = config.distance, config.centerness_on
         self.class_tower = tower(channels, channels, config.depth, config.groups, config.conv_bias)
@@ -123,49 +167,29 @@ class FCOSHead(nn.Module):
         return self.classes(classes), distances, centerness, boxes
 
 
-def tower(in_channels: int, channels: int, depth: int, groups: int = 0, bias: bool = True) -> nn.Sequential:
-    """3 x 3 convolutions, each with ReLU, in between group normalization if groups > 0."""
-    layers = []
-    for i in range(depth):
-        conv = nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1, bias=bias)
-        nn.init.normal_(conv.weight, std=0.01)
-        if conv.bias is not None:
-            nn.init.zeros_(conv.bias)
-        norm = [nn.GroupNorm(groups, channels)] if groups else []
-        layers.append(nn.Sequential(conv, *norm, nn.ReLU(inplace=True)))
-    return nn.Sequential(*layers)
-
-
-def output(channels: int, num: int, prior: float | None = None, kernel: int = 3) -> nn.Conv2d:
-    """A last convolution; with a prior its sigmoid starts there (Lin et al., RetinaNet, section 4.1)."""
-    conv = nn.Conv2d(channels, num, kernel, padding=kernel // 2)
-    nn.init.normal_(conv.weight, std=0.01)
-    nn.init.constant_(conv.bias, 0.0 if prior is None else -math.log((1 - prior) / prior))  # type: ignore[arg-type]
-    return conv
-
-
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class FCOS(nn.Module):
-    """Detection without anchors, with three verbs; others hang masks on its places and boxes.
+class PointDetector(Network[RawT, SelectedT, Instances], Generic[RawT, SelectedT]):
+    """A network with FCOS's head, and perhaps more: models that hang masks on its places and boxes are of this kind.
 
     Args:
         backbone: gives Features of equal channels on every level, see :class:`~eachmask.backbones.fpn.FPN`.
         num_classes: K.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int, config: Config | None = None) -> None:
+    config: Config
+
+    def __init__(self, backbone: FPN, num_classes: int, config: Config) -> None:
         super().__init__()
-        self.config = config = config or Config()
+        self.config = config
         self.num_classes = num_classes
         self.backbone = backbone
-        strides: Any = backbone.strides
-        channels: Any = backbone.channels
-        self.head = FCOSHead(channels[0], 1 if config.agnostic else num_classes, len(strides), config)
+        num = 1 if config.agnostic else num_classes
+        self.head = FCOSHead(backbone.channels[0], num, len(backbone.strides), config.head)
 
-    def forward(self, images: ImageBatch) -> Raw:
-        """(B, 3, H, W) -> what the head says of every place."""
+    def detect(self, images: ImageBatch) -> Raw:
+        """(B, 3, H, W) -> what FCOS's head says of every place."""
         features = self.backbone(images.tensor)
         said = [
             self.head(level, i, stride)
@@ -175,22 +199,12 @@ class FCOS(nn.Module):
         logits, distances, centerness, towers = zip(*said, strict=True)
         return Raw(features, logits, distances, centerness, towers, images.sizes, (height, width))
 
-    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
-        """Focal loss of the classes, (G)IoU loss of the boxes, cross-entropy of the centerness (eq. 2 of the paper).
-
-        Args:
-            targets: one per image, in pixels of the batch, with labels.
-        """
-        return self.detection_losses(raw, targets, self.assign(raw, targets))
-
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
-        """Scores lowered by centerness, suppression per class; the best first."""
-        return [found.clipped() for found in self.keep(raw, options)]
-
     def points(self, raw: Raw) -> list[Tensor]:
         """(H W, 2) image coordinates of the places of every level, on the batch's device."""
         shapes = [(int(x.shape[-2]), int(x.shape[-1])) for x in raw.logits]
         return level_points(shapes, raw.features.strides, raw.logits[0].device)
+
+    # Learning
 
     def assign(self, raw: Raw, targets: list[Instances], centers: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The object of every place: (P,) per image, see :func:`assign`.
@@ -198,7 +212,7 @@ class FCOS(nn.Module):
         Args:
             centers: (N, 2) of each image, to sample around instead of the boxes' centers.
         """
-        points, c = self.points(raw), self.config
+        points, c = self.points(raw), self.config.assign
         return [
             assign(points, raw.features.strides, target, c.ranges, c.radius, None if centers is None else centers[i])
             for i, target in enumerate(targets)
@@ -210,109 +224,111 @@ class FCOS(nn.Module):
         Args:
             matched: (P,) of each image: index of the object, UNMATCHED or IGNORED.
         """
-        logits = flat(raw.logits).flatten(0, 1).float()
-        index = torch.cat(matched)
-        wanted = torch.zeros_like(logits)
-        places = torch.nonzero(index >= 0).squeeze(1)
-        wanted[places, self.matched_columns(targets, matched)] = 1
+        places = torch.nonzero(torch.cat(matched) >= 0).squeeze(1)
         num_positive = max(len(places), 1)
-        focal = sigmoid_focal(logits, wanted, weight=(index != IGNORED).float()[:, None])
-
         points = torch.cat(self.points(raw)).repeat(len(targets), 1)
-        found = flat(raw.distances).flatten(0, 1)[places]
-        truth = distances_to(points[places], matched_boxes(targets, matched, points))
-        quality = centerness(truth)
-        if self.config.box_loss == "giou":
-            errors = giou(boxes_from(points[places], found), boxes_from(points[places], truth))
-        elif self.config.box_loss == "smoothed":
-            levels = zip(self.points(raw), raw.features.strides, strict=True)
-            strides = torch.cat([torch.full_like(p[:, :1], s) for p, s in levels]).repeat(len(targets), 1)[places]
-            errors = _smoothed_giou(found / strides, truth / strides)
-        else:
-            errors = -torch.log(iou_of_distances(found, truth).clamp(min=1e-6))
-        said = flat(raw.centerness).flatten()[places].float()
+        distances = flat(raw.distances).flatten(0, 1)[places]
+        gt_distances = distances_to(points[places], matched_boxes(targets, matched, points))
+        quality = centerness(gt_distances)
+        errors = self._box_errors(raw, points[places], places, distances, gt_distances)
+        logits = flat(raw.centerness).flatten()[places].float()
         return {
-            "class": focal / num_positive,
+            "class": self.class_loss(raw, targets, matched) / num_positive,
             "box": (errors * quality).sum() / quality.sum().clamp(min=1e-6),
-            "centerness": F.binary_cross_entropy_with_logits(said, quality, reduction="sum") / num_positive,
+            "centerness": F.binary_cross_entropy_with_logits(logits, quality, reduction="sum") / num_positive,
         }
 
-    def matched_columns(self, targets: list[Instances], matched: list[Tensor]) -> Tensor:
-        """Which of the class scores each of all images' matched places is to raise: (M,)."""
+    def class_loss(self, raw: Raw, targets: list[Instances], matched: list[Tensor]) -> Tensor:
+        """Summed focal loss of all places that are not ignored."""
+        logits, index = flat(raw.logits).flatten(0, 1).float(), torch.cat(matched)
         labels = matched_labels(targets, matched)
-        return torch.zeros_like(labels) if self.config.agnostic else labels
+        gt_scores = torch.zeros_like(logits)
+        gt_scores[index >= 0, torch.zeros_like(labels) if self.config.agnostic else labels] = 1
+        return sigmoid_focal(logits, gt_scores, weight=(index != IGNORED).float()[:, None])
+
+    def _box_errors(self, raw: Raw, points: Tensor, places: Tensor, distances: Tensor, gt_distances: Tensor) -> Tensor:
+        """How wrong the boxes of matched places are: (M,).
+
+        Args:
+            points: (M, 2); places: (M,) among those of all images; distances, gt_distances: (M, 4) px.
+        """
+        kind = self.config.assign.box_loss
+        if kind == "giou":
+            return giou(boxes_from(points, distances), boxes_from(points, gt_distances))
+        if kind == "iou":
+            return -torch.log(iou_of_distances(distances, gt_distances).clamp(min=1e-6))
+        levels = zip(self.points(raw), raw.features.strides, strict=True)
+        strides = torch.cat([torch.full_like(p[:, :1], s) for p, s in levels]).repeat(len(raw.sizes), 1)[places]
+        return smoothed_giou_loss(distances / strides, gt_distances / strides)
+
+    # Predicting
 
     @torch.no_grad()
     def keep(self, raw: Raw, options: DecodeOptions) -> list[Kept]:
         """What survives suppression in each image, the best first, with the place that it comes from."""
-        points = self.points(raw)
-        return [self._keep(raw, i, points, options) for i in range(len(raw.sizes))]
+        points, result = self.points(raw), []
+        for image, size in enumerate(raw.sizes):
+            levels = zip(raw.logits, raw.distances, raw.centerness, points, strict=True)
+            kept = [self.candidates(x[image], d[image], c[image], here, options) for x, d, c, here in levels]
+            joined = join_levels(kept, [len(here) for here in points])
+            result.append(self.suppress(joined, size, options))
+        return result
 
-    def reported(self, product: Tensor) -> Tensor:
+    def candidates(
+        self, logits: Tensor, distances: Tensor, center: Tensor, points: Tensor, options: DecodeOptions
+    ) -> Kept:
+        """The best pairs of place and class of one level of one image.
+
+        Args:
+            logits: (K, H, W); distances: (4, H, W); center: (1, H, W) logits; points: (H W, 2).
+        """
+        c, asked = self.config.select, options.score_threshold
+        probability = logits.flatten(1).float().sigmoid()
+        forms = {"class": probability, "product": probability * center.flatten().float().sigmoid()}
+        # What a user asks for is compared with what is reported, bit for bit: a root's square is another number.
+        compared = forms[c.threshold_on] if asked is None else self._reported(forms[c.threshold_on])
+        threshold = self.config.score_threshold if asked is None else asked
+        _, label, place = best_pairs(compared, threshold, c.candidates, forms[c.best_by])
+        score = self._reported(forms["product"][label, place])
+        kept = Kept(boxes_from(points[place], distances.flatten(1).T[place]), label, score, place)
+        return kept if asked is None else kept.take(score > asked)
+
+    def _reported(self, product: Tensor) -> Tensor:
         """The score of class probability times centerness."""
-        return product.sqrt() if self.config.score == "root" else product
+        return product.sqrt() if self.config.select.score == "root" else product
 
-    def _keep(self, raw: Raw, image: int, points: list[Tensor], options: DecodeOptions) -> Kept:
-        c, asked = self.config, options.score_threshold
-        boxes, scores, labels, places, before = [], [], [], [], 0
-        for logits, distances, center, places_at in zip(raw.logits, raw.distances, raw.centerness, points, strict=True):
-            probability = logits[image].flatten(1).float().sigmoid()  # (K, H W)
-            center = center[image].flatten().float().sigmoid()
-            forms = {"class": probability, "product": probability * center}
-            # What a user asks for is compared with what is reported, bit for bit: a root's square is another number.
-            compared = forms[c.threshold_on] if asked is None else self.reported(forms[c.threshold_on])
-            threshold = c.score_threshold if asked is None else asked
-            _, label, place = best_pairs(compared, threshold, c.candidates, forms[c.best_by])
-            score = self.reported(forms["product"][label, place])
-            if asked is not None:
-                sure = score > asked
-                score, label, place = score[sure], label[sure], place[sure]
-            boxes.append(boxes_from(places_at[place], distances[image].flatten(1).T[place]))
-            scores.append(score)
-            labels.append(label)
-            places.append(place + before)
-            before += len(places_at)
-        size = raw.sizes[image]
-        kept = Kept(
-            Instances(image_size=size, boxes=torch.cat(boxes), labels=torch.cat(labels), scores=torch.cat(scores)),
-            torch.cat(places),
-        )
-        if c.clip_first:
-            kept = Kept(kept.clipped(), kept.places)
-        return suppress(kept, options, c.nms_threshold, c.max_detections)
+    def suppress(self, kept: Kept, size: tuple[int, int], options: DecodeOptions) -> Kept:
+        """Greedy suppression in an image of this (height, width), the best first."""
+        kept = kept.clipped(size) if self.config.select.clip_first else kept
+        return suppress(kept, options.limits(self.config))
 
 
-# Places, target assignment, selection ---------------------------------------------------------------------------------
+class FCOS(PointDetector[Raw, Detections], Detector[Raw]):
+    """Detection without anchors; see :class:`PointDetector`."""
+
+    task = BOXES
+
+    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
+        super().__init__(backbone, num_classes, config or Config())
+
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
+        """(B, 3, H, W) -> what the head says of every place."""
+        return self.detect(images)
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """Focal loss of the classes, (G)IoU loss of the boxes, cross-entropy of the centerness (eq. 2 of the paper).
+
+        Args:
+            targets: one per image, in pixels of the batch, with labels.
+        """
+        return self.detection_losses(raw, targets, self.assign(raw, targets))
+
+    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
+        """Scores lowered by centerness, suppression per class; the best first."""
+        return detections(raw.sizes, self.keep(raw, options))
 
 
-class Kept(NamedTuple):
-    """Detections of one image and where they come from."""
-
-    instances: Instances
-    places: Tensor  # (N,) int64 in 0..P-1
-
-    def clipped(self) -> Instances:
-        """The detections with boxes cut at the image's border."""
-        found = self.instances
-        boxes = box_ops.clip(found.boxes, found.image_size)
-        return Instances(found.image_size, boxes, labels=found.labels, scores=found.scores)
-
-
-def level_points(
-    shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device | None = None
-) -> list[Tensor]:
-    """(H W, 2) x and y of the centers of every level's cells, px, row by row (section 3.1).
-
-    Args:
-        shapes: (rows, columns) of each level.
-    """
-    result = []
-    for (rows, columns), stride in zip(shapes, strides, strict=True):
-        y = (torch.arange(rows, dtype=torch.float32, device=device) + 0.5) * stride
-        x = (torch.arange(columns, dtype=torch.float32, device=device) + 0.5) * stride
-        y, x = torch.meshgrid(y, x, indexing="ij")
-        result.append(torch.stack([x.reshape(-1), y.reshape(-1)], dim=1))
-    return result
+# Target assignment ----------------------------------------------------------------------------------------------------
 
 
 def assign(
@@ -362,101 +378,16 @@ def assign(
     return torch.cat(result)
 
 
-def distances_to(points: Tensor, boxes: Tensor) -> Tensor:
-    """Left, top, right, bottom distances (..., 4) from points (..., 2) to the sides of boxes (..., 4) (eq. 1)."""
-    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
-
-
-def boxes_from(points: Tensor, distances: Tensor) -> Tensor:
-    """Undo of :func:`distances_to`: (..., 4) xyxy."""
-    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
-
-
-def centerness(distances: Tensor) -> Tensor:
-    """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)), 1 in the middle of a box and 0 at its border (eq. 3).
-
-    Args:
-        distances: (N, 4) positive.
-    """
-    x, y = distances[:, 0::2], distances[:, 1::2]
-    return (x.amin(1) / x.amax(1) * (y.amin(1) / y.amax(1))).clamp(min=0).sqrt()
-
-
-def matched_labels(targets: list[Instances], matched: list[Tensor]) -> Tensor:
-    """Labels of all images' matched places, in their order."""
-    labels = []
-    for target, index in zip(targets, matched, strict=True):
-        assert target.labels is not None
-        labels.append(target.labels.to(index.device)[index[index >= 0]])
-    return torch.cat(labels)
-
-
-def matched_boxes(targets: list[Instances], matched: list[Tensor], like: Tensor) -> Tensor:
-    """(M, 4) boxes of all images' matched places, in their order, in the type and on the device of ``like``."""
-    return torch.cat([t.boxes.to(like)[index[index >= 0]] for t, index in zip(targets, matched, strict=True)])
-
-
-def flat(levels: Sequence[Tensor]) -> Tensor:
-    """Levels (B, D, H, W) -> (B, P, D)."""
-    return torch.cat([flatten_anchors(level, level.shape[1]) for level in levels], dim=1)
-
-
-def best_pairs(
-    scores: Tensor, threshold: float, most: int, order_by: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The best pairs of class and place above a threshold.
-
-    Args:
-        scores: (K, H W).
-        order_by: (K, H W) what says which are the best, if not the scores.
-
-    Returns:
-        values (of ``order_by`` where it is given), labels and places, best first.
-    """
-    label, place = torch.nonzero(scores > threshold, as_tuple=True)
-    value = (scores if order_by is None else order_by)[label, place]
-    order = torch.sort(value, descending=True, stable=True).indices[:most]
-    return value[order], label[order], place[order]
-
-
-def suppress(kept: Kept, options: DecodeOptions, nms_threshold: float, max_detections: int) -> Kept:
-    """Greedy suppression per class; the user's limits come before the model's. Boxes without area go."""
-    found = kept.instances
-    assert found.scores is not None and found.labels is not None
-    solid = torch.nonzero((found.boxes[:, 2:] > found.boxes[:, :2]).all(1)).squeeze(1)
-    iou = nms_threshold if options.nms_threshold is None else options.nms_threshold
-    most = max_detections if options.max_detections is None else options.max_detections
-    index = solid[nms(found.boxes[solid], found.scores[solid], found.labels[solid], iou)[:most]]
-    return Kept(
-        Instances(found.image_size, found.boxes[index], labels=found.labels[index], scores=found.scores[index]),
-        kept.places[index],
-    )
-
-
-def _smoothed_giou(found: Tensor, truth: Tensor) -> Tensor:
-    """1 - GIoU of boxes around the same points, 1 added to both areas of the IoU: (M, 4), (M, 4) -> (M,)."""
-    common, hull = torch.minimum(found, truth), torch.maximum(found, truth)
-    inner, outer, a, b = ((d[:, 0] + d[:, 2]) * (d[:, 1] + d[:, 3]) for d in (common, hull, found, truth))
-    union = a + b - inner
-    return 1 - (inner + 1) / (union + 1) + (outer - union) / outer.clamp(min=1e-6)
-
-
-def iou_of_distances(found: Tensor, truth: Tensor, margin: float = 0.0) -> Tensor:
-    """IoU of boxes around the same points, from their distances: (M, 4), (M, 4) -> (M,).
-
-    Args:
-        margin: added to all widths and heights, px.
-    """
-    common = torch.minimum(found, truth)
-    areas = [(d[:, 0] + d[:, 2] + margin) * (d[:, 1] + d[:, 3] + margin) for d in (common, found, truth)]
-    return areas[0] / (areas[1] + areas[2] - areas[0]).clamp(min=1e-6)
-
-
 # Variants -------------------------------------------------------------------------------------------------------------
 
-FIRST: dict[str, Any] = {"conv_bias": False, "distance": "exp", "centerness_on": "class", "radius": None,
-                         "box_loss": "iou", "nms_threshold": 0.5}  # fmt: skip
+FIRST: dict[str, Any] = {
+    "head": {"conv_bias": False, "distance": "exp", "centerness_on": "class"},
+    "assign": {"radius": None, "box_loss": "iou"},
+    "nms_threshold": 0.5,
+}
 """What the paper's first version did otherwise, with group normalization in the heads."""
+LIGHT = HeadConfig(depth=2, groups=16)
+"""For small networks."""
 
 
 def p3_to_p7(backbone: nn.Module, channels: int = 256) -> FPN:
@@ -466,10 +397,9 @@ def p3_to_p7(backbone: nn.Module, channels: int = 256) -> FPN:
 
 def fcos_r50_fpn(num_classes: int = 80, **config: Any) -> FCOS:
     """ResNet-50 that halves maps where Caffe's do: MMDetection's improved FCOS, with ``**FIRST`` its first."""
-    return FCOS(p3_to_p7(ResNet("resnet50", stride_first=True)), num_classes, Config(**config))
+    return FCOS(p3_to_p7(ResNet("resnet50", stride_first=True)), num_classes, changed(Config(), config))
 
 
 def fcos_lite0_fpn(num_classes: int = 80, **config: Any) -> FCOS:
-    """EfficientNet-Lite0 and towers of two narrow convolutions, for processors without a GPU."""
-    light = {"depth": 2, "groups": 16} | config
-    return FCOS(p3_to_p7(Timm("tf_efficientnet_lite0"), 128), num_classes, Config(**light))
+    """EfficientNet-Lite0 and towers of two narrow convolutions, for CPUs."""
+    return FCOS(p3_to_p7(Timm("tf_efficientnet_lite0"), 128), num_classes, changed(Config(head=LIGHT), config))

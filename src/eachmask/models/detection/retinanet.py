@@ -14,8 +14,9 @@ Shapes: B images, A anchors per place, P anchors of all levels of one image (fin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +24,28 @@ from torch import Tensor, nn
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.backbones.networks import ResNet, Timm
-from eachmask.models.detection.fcos import Kept, best_pairs, matched_boxes, matched_labels, output, suppress, tower
+from eachmask.models.config import changed
+from eachmask.models.detection.dense import (
+    Kept,
+    best_pairs,
+    detections,
+    join_levels,
+    matched_boxes,
+    matched_labels,
+    output,
+    suppress,
+    tower,
+)
+from eachmask.models.protocol import Detections, Detector
 from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors, octave
 from eachmask.ops.losses import sigmoid_focal, smooth_l1
 from eachmask.ops.match import IGNORED, match_objects
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.tasks.boxes import BOXES
+
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
 
 UNWEIGHTED = (1.0, 1.0, 1.0, 1.0)
 
@@ -44,28 +61,42 @@ class Raw(NamedTuple):
 
 
 @dataclass(frozen=True)
+class AnchorConfig:
+    """The anchors of every place (section 4)."""
+
+    base_scale: float = 4.0
+    """Side of the smallest square anchor of a level, in strides ..."""
+    octave_scales: int = 3
+    """... of so many that divide an octave."""
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height over width."""
+    rounded: bool = False
+    """Anchors end on whole pixels, and their step is the tensor's size by the level's, as torchvision has them."""
+    fg_iou: float = 0.5
+    """An anchor with this IoU to an object stands for it ..."""
+    bg_iou: float = 0.4
+    """... below this it is background; between them it is not used."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Focal loss and smooth L1."""
+
+    alpha: float = 0.25
+    gamma: float = 2.0
+    """Of the focal loss."""
+    smooth_l1_beta: float = 0.0
+    """0 is L1."""
+
+
+@dataclass(frozen=True)
 class Config:
     """What a variant may change. Defaults are the paper's, with MMDetection's L1 loss of the boxes."""
 
     depth: int = 4
     """Convolutions of each tower."""
-    base_scale: float = 4.0
-    """Side of the smallest square anchor of a level, in strides ..."""
-    octave_scales: int = 3
-    """... of so many that divide an octave (section 4)."""
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Height over width."""
-    whole_anchors: bool = False
-    """Anchors end on whole pixels, and their step is the tensor's size by the level's, as torchvision has them."""
-    high: float = 0.5
-    """An anchor with this IoU to an object stands for it ..."""
-    low: float = 0.4
-    """... below this it is background; between them it is not used."""
-    alpha: float = 0.25
-    gamma: float = 2.0
-    """Of the focal loss."""
-    beta: float = 0.0
-    """Of smooth L1; 0 is L1."""
+    anchors: AnchorConfig = AnchorConfig()
+    loss: LossConfig = LossConfig()
     symmetric_clip: bool = True
     """A predicted box shrinks by no more than it may grow."""
     norm_eps: float = 1e-5
@@ -102,23 +133,25 @@ class RetinaHead(nn.Module):
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class RetinaNet(nn.Module):
-    """One-stage detection on anchors, with three verbs.
+class RetinaNet(Detector[Raw]):
+    """One-stage detection on anchors.
 
     Args:
         backbone: gives Features of equal channels on every level, see :class:`~eachmask.backbones.fpn.FPN`.
         num_classes: K.
     """
 
+    task = BOXES
+
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         super().__init__()
         self.config = config = config or Config()
         self.num_classes = num_classes
         self.backbone = backbone
-        num_anchors = config.octave_scales * len(config.anchor_ratios)
+        num_anchors = config.anchors.octave_scales * len(config.anchors.ratios)
         self.head = RetinaHead(backbone.channels[0], num_anchors, num_classes, config.depth)
 
-    def forward(self, images: ImageBatch) -> Raw:
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> what the head says of every anchor."""
         features = self.backbone(images.tensor)
         logits, deltas = zip(*(self.head(level) for level in features.maps), strict=True)
@@ -126,16 +159,16 @@ class RetinaNet(nn.Module):
         return Raw(features, logits, deltas, images.sizes, (height, width))
 
     def anchors(self, raw: Raw) -> list[Tensor]:
-        """(H W A, 4) of every level, on the batch's device; centerd on multiples of the stride."""
-        c, result = self.config, []
+        """(H W A, 4) of every level, on the batch's device; centered on multiples of the stride."""
+        c, result = self.config.anchors, []
         for level, stride in zip(raw.logits, raw.features.strides, strict=True):
             sides = list(octave(stride * c.base_scale, c.octave_scales))
             rows, columns = level.shape[-2:]
             step = (stride, stride)
-            if c.whole_anchors:
+            if c.rounded:
                 sides = [float(int(side)) for side in sides]
                 step = (raw.batch_size[0] // rows, raw.batch_size[1] // columns)
-            base = base_anchors(sides, c.anchor_ratios, rounded=c.whole_anchors).to(level.device)
+            base = base_anchors(sides, c.ratios, rounded=c.rounded).to(level.device)
             result.append(grid_anchors(base, (rows, columns), step))
         return result
 
@@ -145,29 +178,22 @@ class RetinaNet(nn.Module):
         Args:
             targets: one per image, in pixels of the batch, with labels.
         """
-        c = self.config
+        c = self.config.loss
         anchors = torch.cat(self.anchors(raw))
         matched = [self.assign(anchors, target) for target in targets]
         index = torch.cat(matched)
         places = torch.nonzero(index >= 0).squeeze(1)
         logits = torch.cat([flatten_anchors(x, self.num_classes) for x in raw.logits], 1).flatten(0, 1).float()
         deltas = torch.cat([flatten_anchors(x, 4) for x in raw.deltas], 1).flatten(0, 1).float()
-        wanted = torch.zeros_like(logits)
-        wanted[places, matched_labels(targets, matched)] = 1
+        gt_scores = torch.zeros_like(logits)
+        gt_scores[places, matched_labels(targets, matched)] = 1
         used = (index != IGNORED).float()[:, None]
-        focal = sigmoid_focal(logits, wanted, c.alpha, c.gamma, weight=used)
+        focal = sigmoid_focal(logits, gt_scores, c.alpha, c.gamma, weight=used)
         boxes = matched_boxes(targets, matched, anchors)
-        offsets = box_ops.encode(boxes, anchors.repeat(len(targets), 1)[places], UNWEIGHTED)
+        gt_deltas = box_ops.encode(boxes, anchors.repeat(len(targets), 1)[places], UNWEIGHTED)
         num_positive = sum(max(int((m >= 0).sum()), 1) for m in matched)  # an image without any counts as one
-        return {"class": focal / num_positive, "box": smooth_l1(deltas[places], offsets, c.beta) / num_positive}
-
-    @torch.no_grad()
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
-        """The best anchors of each level, suppression per class; the best first."""
-        anchors = self.anchors(raw)
-        return [self._decode(raw, image, anchors, options) for image in range(len(raw.sizes))]
-
-    # Target assignment, selection
+        errors = smooth_l1(deltas[places], gt_deltas, c.smooth_l1_beta)
+        return {"class": focal / num_positive, "box": errors / num_positive}
 
     def assign(self, anchors: Tensor, target: Instances) -> Tensor:
         """Which object every anchor (P, 4) stands for: (P,) index, UNMATCHED or IGNORED.
@@ -175,27 +201,32 @@ class RetinaNet(nn.Module):
         Every object gets its best anchors, however little they overlap; anchors mostly within a crowd are ignored.
         """
         tiny = torch.finfo(torch.float32).tiny  # an object that no anchor meets gets none, instead of all
-        return match_objects(
-            anchors, target, self.config.high, self.config.low, allow_low_quality_matches=tiny, moves=True
-        )
+        c = self.config.anchors
+        return match_objects(anchors, target, c.fg_iou, c.bg_iou, allow_low_quality_matches=tiny, moves=True)
 
-    def _decode(self, raw: Raw, image: int, anchors: list[Tensor], options: DecodeOptions) -> Instances:
-        c, size = self.config, raw.sizes[image]
-        threshold = c.score_threshold if options.score_threshold is None else options.score_threshold
-        boxes, scores, labels, before, places = [], [], [], 0, []
-        for logits, deltas, level in zip(raw.logits, raw.deltas, anchors, strict=True):
-            probability = flatten_anchors(logits[image : image + 1], self.num_classes)[0].float().sigmoid()
-            value, label, place = best_pairs(probability.T, threshold, c.candidates)
-            offsets = flatten_anchors(deltas[image : image + 1], 4)[0, place].float()
-            boxes.append(box_ops.decode(offsets, level[place], UNWEIGHTED, c.symmetric_clip))
-            scores.append(value)
-            labels.append(label)
-            places.append(place + before)
-            before += len(level)
-        found = Instances(
-            size, box_ops.clip(torch.cat(boxes), size), labels=torch.cat(labels), scores=torch.cat(scores)
+    @torch.no_grad()
+    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
+        """The best anchors of each level, suppression per class; the best first."""
+        anchors, limits, kept = self.anchors(raw), options.limits(self.config), []
+        for image, size in enumerate(raw.sizes):
+            levels = zip(raw.logits, raw.deltas, anchors, strict=True)
+            best = [self._candidates(x[image : image + 1], d[image : image + 1], a, limits[0]) for x, d, a in levels]
+            joined = join_levels(best, [len(a) for a in anchors])
+            kept.append(suppress(joined.clipped(size), limits))
+        return detections(raw.sizes, kept)
+
+    def _candidates(self, logits: Tensor, deltas: Tensor, anchors: Tensor, threshold: float) -> Kept:
+        """The best pairs of anchor and class of one level of one image.
+
+        Args:
+            logits: (1, A K, H, W); deltas: (1, 4 A, H, W); anchors: (H W A, 4).
+        """
+        probability = flatten_anchors(logits, self.num_classes)[0].float().sigmoid()
+        score, label, place = best_pairs(probability.T, threshold, self.config.candidates)
+        offsets = flatten_anchors(deltas, 4)[0, place].float()
+        return Kept(
+            box_ops.decode(offsets, anchors[place], UNWEIGHTED, self.config.symmetric_clip), label, score, place
         )
-        return suppress(Kept(found, torch.cat(places)), options, c.nms_threshold, c.max_detections).instances
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
@@ -204,19 +235,19 @@ class RetinaNet(nn.Module):
 def retinanet_r50_fpn(num_classes: int = 80, **config: Any) -> RetinaNet:
     """ResNet-50: MMDetection's ``retinanet_r50_fpn``, whose P6 comes from C5 and P7 from P6 as it is."""
     pyramid = Pyramid(first=1, extra="convs", convs_of="backbone", convs_relu=False)
-    chosen = Config(**config)
+    chosen = changed(Config(), config)
     return RetinaNet(FPN(ResNet("resnet50", chosen.norm_eps), pyramid), num_classes, chosen)
 
 
 def retinanet_r50_fpn_torchvision(num_classes: int = 80, **config: Any) -> RetinaNet:
     """ResNet-50: torchvision's ``retinanet_resnet50_fpn``, whose P6 comes from P5 and P7 from ReLU(P6)."""
-    chosen = Config(**({"whole_anchors": True, "symmetric_clip": False} | config))
+    chosen = changed(Config(anchors=AnchorConfig(rounded=True), symmetric_clip=False), config)
     pyramid = Pyramid(first=1, extra="convs")
     return RetinaNet(FPN(ResNet("resnet50", chosen.norm_eps), pyramid), num_classes, chosen)
 
 
 def retinanet_lite0_fpn(num_classes: int = 80, **config: Any) -> RetinaNet:
     """EfficientNet-Lite0, narrow towers of two convolutions and anchors of half the size, for small images."""
-    light: dict[str, Any] = {"depth": 2, "base_scale": 2.0} | config
+    light = Config(depth=2, anchors=AnchorConfig(base_scale=2.0))
     pyramid = Pyramid(channels=128, first=1, extra="convs", convs_of="backbone", convs_relu=False)
-    return RetinaNet(FPN(Timm("tf_efficientnet_lite0"), pyramid), num_classes, Config(**light))
+    return RetinaNet(FPN(Timm("tf_efficientnet_lite0"), pyramid), num_classes, changed(light, config))

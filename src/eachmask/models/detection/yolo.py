@@ -4,7 +4,8 @@ Redmon, Divvala, Girshick, Farhadi: "You Only Look Once: Unified, Real-Time Obje
 arXiv 1506.02640. Written from the paper.
 
 The idea: the image is divided into S x S cells. The cell that an object's center falls into answers for it, with B
-boxes, how sure it is of each (the confidence shall be the box's IoU with the truth), and one distribution over classes.
+boxes, how sure it is of each (the confidence shall be the box's IoU with the object), and one distribution over
+classes.
 No proposals, no anchors, no pyramid: a regression by least squares, read by two fully connected layers.
 
 Where we differ: the backbone is a ResNet-18 or an EfficientNet-Lite0 instead of the paper's 24 convolutions, and
@@ -17,18 +18,25 @@ Shapes: B images, S x S cells, b boxes per cell, N objects, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.backbones.networks import ResNet, Timm
-from eachmask.models.detection.fast_rcnn import select
+from eachmask.models.config import changed
+from eachmask.models.detection.fast_rcnn import keep_best
+from eachmask.models.protocol import Detections, Detector
 from eachmask.ops.match import learnable
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.tasks.boxes import BOXES
+
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
 
 
 class Raw(NamedTuple):
@@ -112,13 +120,15 @@ class GridHead(nn.Module):
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class YOLO(nn.Module):
-    """Detection on one grid, with three verbs.
+class YOLO(Detector[Raw]):
+    """Detection on one grid.
 
     Args:
         backbone: gives Features, of which the coarsest is used.
         num_classes: K.
     """
+
+    task = BOXES
 
     def __init__(self, backbone: nn.Module, num_classes: int, config: Config | None = None) -> None:
         super().__init__()
@@ -127,7 +137,7 @@ class YOLO(nn.Module):
         self.backbone = Coarse(backbone, config.grid)
         self.head = GridHead(self.backbone.out_channels, num_classes, config)
 
-    def forward(self, images: ImageBatch) -> Raw:
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> the answers of every cell."""
         height, width = images.tensor.shape[-2:]
         boxes, confidence, classes = self.head(self.backbone(images.tensor))
@@ -163,22 +173,17 @@ class YOLO(nn.Module):
         }
 
     @torch.no_grad()
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
         """Class-specific confidence of every box (eq. 1), suppression per class; the best first."""
-        c, o = self.config, options
-        limits = (
-            c.score_threshold if o.score_threshold is None else o.score_threshold,
-            c.nms_threshold if o.nms_threshold is None else o.nms_threshold,
-            c.max_detections if o.max_detections is None else o.max_detections,
-        )
+        limits = options.limits(self.config)
         scores = raw.confidence.clamp(0, 1)[..., None] * raw.classes.clamp(0, 1)[..., None, :]  # (B, S, S, b, K)
         height, width = raw.batch_size
-        boxes = relative_boxes(raw.boxes, c.grid) * raw.boxes.new_tensor([width, height, width, height])
-        results = []
+        boxes = relative_boxes(raw.boxes, self.config.grid) * raw.boxes.new_tensor([width, height, width, height])
+        kept = []
         for image, size in enumerate(raw.sizes):
             clipped = box_ops.clip(boxes[image].reshape(-1, 1, 4), size)
-            results.append(select(clipped, scores[image].reshape(-1, self.num_classes), size, limits))
-        return results
+            kept.append(keep_best(clipped, scores[image].reshape(-1, self.num_classes), limits))
+        return Detections.of(raw.sizes, kept)
 
 
 # Target assignment, boxes ---------------------------------------------------------------------------------------------
@@ -200,7 +205,6 @@ def assign(target: Instances, batch_size: tuple[int, int], grid: int) -> tuple[T
     ignored = torch.zeros(grid, grid, dtype=torch.bool)
     single, crowd = learnable(target, torch.device("cpu"))
     relative = target.boxes.cpu().float() / torch.tensor([width, height, width, height])
-    assert target.labels is not None
     for i in reversed(single.tolist()):
         x, y, w, h = box_ops.convert(relative[i], "xyxy", "cxcywh").tolist()
         column, row = (min(max(int(v * grid), 0), grid - 1) for v in (x, y))
@@ -237,10 +241,10 @@ def in_cell_iou(found: Tensor, truth: Tensor, grid: int) -> Tensor:
 
 def yolo_v1_r18(num_classes: int = 80, **config: Any) -> YOLO:
     """ResNet-18; give it images of 448 x 448 px."""
-    return YOLO(ResNet("resnet18"), num_classes, Config(**config))
+    return YOLO(ResNet("resnet18"), num_classes, changed(Config(), config))
 
 
 def yolo_v1_lite0(num_classes: int = 80, **config: Any) -> YOLO:
-    """EfficientNet-Lite0 and narrow layers, for processors without a GPU."""
-    light: dict[str, Any] = {"width": 128, "hidden": 512, "dropout": 0.0} | config
-    return YOLO(Timm("tf_efficientnet_lite0"), num_classes, Config(**light))
+    """EfficientNet-Lite0 and narrow layers, for CPUs."""
+    light = Config(width=128, hidden=512, dropout=0.0)
+    return YOLO(Timm("tf_efficientnet_lite0"), num_classes, changed(light, config))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,50 +29,54 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
+from eachmask.backbones.fpn import FPN
 from eachmask.backbones.networks import ResNet, Timm
 from eachmask.backbones.vovnet import VoVNet
+from eachmask.models.config import changed
 from eachmask.models.detection import fcos
-from eachmask.models.detection.fcos import FCOS, Raw, p3_to_p7
-from eachmask.models.instance.mask_rcnn import MaskHead, MaskHeadConfig
+from eachmask.models.detection.dense import detections
+from eachmask.models.detection.fcos import PointDetector, Raw, p3_to_p7
+from eachmask.models.instance.mask_rcnn import MaskHead, MaskHeadConfig, zero_of
 from eachmask.models.instance.mask_scoring import MaskIoUHead, MaskIoUHeadConfig, mask_iou_targets, share_inside
+from eachmask.models.protocol import Detections, Detector
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.match import learnable, match
 from eachmask.ops.roi import in_groups, roi_align
-from eachmask.structures import DecodeOptions, Instances, Masks, Polygons, RoIMasks
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks, Polygons
 from eachmask.structures import boxes as box_ops
+from eachmask.tasks.instances import INSTANCES
 
-ROIS_AT_ONCE = 64
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
+
+ROI_CHUNK_SIZE = 64
 """RoIs painted together when predicting."""
+
+
+@dataclass(frozen=True)
+class RoIConfig:
+    """Which boxes are painted, from which levels, and which of them are learnt from."""
+
+    levels: int = 3
+    """So many of the finest levels are pooled from."""
+    proposals_training: int = 100
+    """Detections per image that the heads learn from, beside the objects' own boxes ..."""
+    fg_iou: float = 0.5
+    """... where they overlap an object so much ..."""
+    batch_size: int = 128
+    """... and at most so many, a random choice."""
 
 
 @dataclass(frozen=True)
 class Config(fcos.Config):
     """FCOS's choices, in which the authors' differ from MMDetection's, and those of both heads of the RoIs."""
 
-    score: fcos.Score = "root"
-    best_by: fcos.Ranked = "product"
-    clip_first: bool = False
-    box_loss: fcos.BoxLoss = "smoothed"
+    assign: fcos.AssignConfig = fcos.AssignConfig(box_loss="smoothed")
+    select: fcos.SelectConfig = fcos.SelectConfig("root", best_by="product", clip_first=False)
+    roi: RoIConfig = RoIConfig()
+    mask_head: MaskHeadConfig = MaskHeadConfig()
+    mask_iou_head: MaskIoUHeadConfig = MaskIoUHeadConfig(loss_weight=1.0)
     max_detections: int = 50
-    roi_levels: int = 3
-    """So many of the finest levels are pooled from."""
-    mask_roi_size: int = 14
-    mask_convs: int = 4
-    mask_width: int = 256
-    mask_norm: bool = False
-    mask_agnostic: bool = False
-    iou_convs: int = 4
-    """Of the MaskIoU head; the last has stride 2."""
-    iou_width: int = 256
-    iou_layers: int = 2
-    iou_layer_width: int = 1024
-    iou_weight: float = 1.0
-    proposals_training: int = 100
-    """Detections per image that the heads learn from, beside the true boxes ..."""
-    roi_iou: float = 0.5
-    """... where they overlap an object so much ..."""
-    drawn: int = 128
-    """... and at most so many, drawn at random."""
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -96,11 +100,8 @@ class SpatialAttention(nn.Module):
 class SpatialAttentionMaskHead(MaskHead):
     """Mask R-CNN's head with spatial attention behind its convolutions (section 3.2, figure 2)."""
 
-    def __init__(self, channels: int, num_classes: int, config: Config) -> None:
-        head = MaskHeadConfig(
-            config.mask_roi_size, config.mask_convs, config.mask_width, config.mask_norm, config.mask_agnostic
-        )
-        super().__init__(channels, num_classes, head)
+    def __init__(self, channels: int, num_classes: int, config: MaskHeadConfig) -> None:
+        super().__init__(channels, num_classes, config)
         self.convs.append(SpatialAttention())
 
 
@@ -120,99 +121,113 @@ def share_levels(boxes: Tensor, size: tuple[int, int], num_levels: int) -> Tenso
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class CenterMask(FCOS):
-    """FCOS with a mask head and a MaskIoU head on its boxes; see there for the three verbs."""
+class CenterMask(PointDetector[Raw, Detections], Detector[Raw]):
+    """FCOS with a mask head and a MaskIoU head on its boxes; see
+    :class:`~eachmask.models.detection.fcos.PointDetector`."""
 
+    task = INSTANCES
+    needs = frozenset({"masks"})
     config: Config
 
-    def __init__(self, backbone: nn.Module, num_classes: int, config: Config | None = None) -> None:
-        config = config or Config()
-        super().__init__(backbone, num_classes, config)
-        channels: Any = backbone.channels
-        self.mask_head = SpatialAttentionMaskHead(channels[0], num_classes, config)
-        iou_head = MaskIoUHeadConfig(config.iou_convs, config.iou_width, config.iou_layers, config.iou_layer_width)
-        self.mask_iou_head = MaskIoUHead(channels[0], num_classes, config.mask_roi_size, iou_head)
+    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
+        c = config or Config()
+        super().__init__(backbone, num_classes, c)
+        channels = backbone.channels[0]
+        self.mask_head = SpatialAttentionMaskHead(channels, num_classes, c.mask_head)
+        self.mask_iou_head = MaskIoUHead(channels, num_classes, c.mask_head.roi_size, c.mask_iou_head)
+
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
+        """(B, 3, H, W) -> what FCOS says; the heads of the RoIs have their say in :meth:`losses` and :meth:`select`."""
+        return self.detect(images)
+
+    # Learning
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
-        """FCOS's losses, and those of both heads on its own detections and the true boxes."""
-        losses = super().losses(raw, targets)
-        options = DecodeOptions(max_detections=self.config.proposals_training)
-        proposals = [kept.instances.boxes for kept in self.keep(raw, options)]
+        """FCOS's losses, and those of both heads on its own detections and the objects' boxes."""
+        losses = self.detection_losses(raw, targets, self.assign(raw, targets))
+        options = DecodeOptions(max_detections=self.config.roi.proposals_training)
+        proposals = [kept.boxes for kept in self.keep(raw, options)]
         return losses | self.roi_losses(raw, proposals, targets)
 
     def roi_losses(self, raw: Raw, proposals: list[Tensor], targets: list[Instances]) -> dict[str, Tensor]:
-        """Cross-entropy of the true class's mask, and half the squared error of its IoU.
+        """Cross-entropy of the object's class's mask, and half the squared error of its IoU.
 
         Args:
-            proposals: (N, 4) px of each image; the true boxes join them.
+            proposals: (N, 4) px of each image; the objects' boxes join them.
         """
         sampled = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
         boxes = [chosen for chosen, _ in sampled]
         if not sum(len(chosen) for chosen in boxes):
-            parts = [p.sum() * 0 for head in (self.mask_head, self.mask_iou_head) for p in head.parameters()]
-            return {"mask": torch.stack(parts).sum(), "mask_iou": torch.stack(parts).sum()}
-        labels, wanted, inside = [], [], []
+            nothing = zero_of(self.mask_head, self.mask_iou_head)
+            return {"mask": nothing, "mask_iou": nothing}
+        labels, gt, inside = [], [], []
         for target, (chosen, matched) in zip(targets, sampled, strict=True):
             if len(chosen):
-                assert target.labels is not None
                 labels.append(target.labels.to(matched.device)[matched])
-                wanted.append(gt_masks(target.gt_masks, matched, chosen, 2 * self.config.mask_roi_size))
+                gt.append(gt_masks(target.gt_masks, matched, chosen, 2 * self.config.mask_head.roi_size))
                 inside.append(true_shares(target.gt_masks, matched, chosen))
-        label, truth = torch.cat(labels), torch.cat(wanted)
+        label, masks = torch.cat(labels), torch.cat(gt)
         rois = self.pool(raw.features, boxes, raw.sizes)
         logits = self.mask_head(rois, label).float()
         iou = self.mask_iou_head(rois, logits).float().gather(1, label[:, None]).squeeze(1)
-        true_iou = mask_iou_targets(logits.detach() > 0, truth, torch.cat(inside))
-        learnt = true_iou > 0
-        error = 0.5 * F.mse_loss(iou[learnt], true_iou[learnt]) if learnt.any() else iou.sum() * 0
+        gt_iou = mask_iou_targets(logits.detach() > 0, masks, torch.cat(inside))
+        learnt = gt_iou > 0
+        error = 0.5 * F.mse_loss(iou[learnt], gt_iou[learnt]) if learnt.any() else iou.sum() * 0
         return {
-            "mask": F.binary_cross_entropy_with_logits(logits, truth),
-            "mask_iou": self.config.iou_weight * error,
+            "mask": F.binary_cross_entropy_with_logits(logits, masks),
+            "mask_iou": self.config.mask_iou_head.loss_weight * error,
         }
 
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+    def _sample(self, proposals: Tensor, target: Instances) -> tuple[Tensor, Tensor]:
+        """The boxes to learn from (N, 4), and the object of each (N,)."""
+        c = self.config.roi
+        gt_boxes = target.boxes.to(proposals)
+        single, _ = learnable(target, gt_boxes.device)
+        boxes = torch.cat([proposals, gt_boxes[single]])
+        matched = match(box_ops.iou(gt_boxes[single], boxes), c.fg_iou, c.fg_iou)
+        positive = torch.nonzero(matched >= 0).squeeze(1)
+        if len(positive) > c.batch_size:
+            positive = positive[torch.randperm(len(positive), device=positive.device)[: c.batch_size]]
+        return boxes[positive], single[matched[positive]]
+
+    # Predicting
+
+    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
         """FCOS's detections painted, and sorted anew by class score times predicted IoU.
 
         As many are painted as the model would report by itself, even if the user wants fewer of them.
         """
-        c = self.config
-        most = c.max_detections if options.max_detections is None else options.max_detections
+        c, asked = self.config, options.score_threshold
+        most = options.limits(c)[2]
         painted = replace(options, max_detections=max(most, c.max_detections))
-        if options.score_threshold is not None:  # of the score that is reported: a predicted IoU may raise it
-            painted = replace(painted, score_threshold=min(options.score_threshold, c.score_threshold))
-        results = []
-        for found, scores in self.detect(raw, painted):
-            scores, order = scores.clamp(0, 1).sort(descending=True, stable=True)
-            if options.score_threshold is not None:
-                order = order[scores >= options.score_threshold]
-            order = order[:most]
-            results.append(replace(found[order], scores=scores[: len(order)]))
-        return results
+        if asked is not None:  # of the score that is reported: a predicted IoU may raise it
+            painted = replace(painted, score_threshold=min(asked, c.score_threshold))
+        found, scores = self.paint(raw, painted)
+        found, orders = found._replace(scores=tuple(x.clamp(0, 1) for x in scores)), []
+        for values in found.scores:
+            order = values.argsort(descending=True, stable=True)
+            orders.append((order if asked is None else order[values[order] >= asked])[:most])
+        return found.take(orders)
 
-    def detect(self, raw: Raw, options: DecodeOptions) -> list[tuple[Instances, Tensor]]:
+    @torch.no_grad()
+    def paint(self, raw: Raw, options: DecodeOptions) -> tuple[Detections, tuple[Tensor, ...]]:
         """Detections with FCOS's scores, in their order; and these times the predicted IoU of each mask (N,)."""
-        all_kept = self.keep(raw, options)
-        boxes = [one.instances.boxes for one in all_kept]
-        kept = [one.clipped() for one in all_kept]
-        labels = torch.cat([found.labels for found in kept if found.labels is not None])
+        kept = self.keep(raw, options)
+        found = detections(raw.sizes, kept)
         probabilities, ious = [], []
-        for group, label in zip(in_groups(boxes, ROIS_AT_ONCE), labels.split(ROIS_AT_ONCE), strict=True):
+        groups = in_groups([one.boxes for one in kept], ROI_CHUNK_SIZE)
+        for group, label in zip(groups, torch.cat(found.labels).split(ROI_CHUNK_SIZE), strict=True):
             rois = self.pool(raw.features, group, raw.sizes)
             logits = self.mask_head(rois, label).float()
             probabilities.append(logits.sigmoid())
             ious.append(self.mask_iou_head(rois, logits).float().gather(1, label[:, None]).squeeze(1))
-        counts = [len(b) for b in boxes]
-        grids, factors = torch.cat(probabilities).split(counts), torch.cat(ious).split(counts)
-        results = []
-        for found, p, iou in zip(kept, grids, factors, strict=True):
-            masks = RoIMasks(p, found.boxes, found.image_size, options.mask_threshold, options.paste)
-            assert found.scores is not None
-            results.append((replace(found, masks=masks if options.with_masks else None), found.scores * iou))
-        return results
+        scores = zip(found.scores, found.per_image(torch.cat(ious)), strict=True)
+        masks = found.per_image(torch.cat(probabilities)) if options.with_masks else None
+        return found._replace(masks=masks), tuple(score * iou for score, iou in scores)
 
     def pool(self, features: Features, boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
         """RoIAlign from the level that fits each box's share of its image: (R, C, 14, 14), images in order."""
-        count, size = self.config.roi_levels, self.config.mask_roi_size
+        count, size = self.config.roi.levels, self.config.mask_head.roi_size
         levels = [share_levels(b, valid, count) for b, valid in zip(boxes, sizes, strict=True)]
         chosen = torch.cat(levels)
         rows, parts = [], []
@@ -222,17 +237,6 @@ class CenterMask(FCOS):
             level, stride = features.maps[i].float(), features.strides[i]
             parts.append(roi_align([level], some, size, [stride], sampling=0, aligned=True))
         return torch.cat(parts)[torch.argsort(torch.cat(rows))].to(features.maps[0].dtype)
-
-    def _sample(self, proposals: Tensor, target: Instances) -> tuple[Tensor, Tensor]:
-        """The boxes to learn from (N, 4), and the object of each (N,)."""
-        truth = target.boxes.to(proposals)
-        single, _ = learnable(target, truth.device)
-        boxes = torch.cat([proposals, truth[single]])
-        matched = match(box_ops.iou(truth[single], boxes), self.config.roi_iou, self.config.roi_iou)
-        positive = torch.nonzero(matched >= 0).squeeze(1)
-        if len(positive) > self.config.drawn:
-            positive = positive[torch.randperm(len(positive), device=positive.device)[: self.config.drawn]]
-        return boxes[positive], single[matched[positive]]
 
 
 # Target assignment ----------------------------------------------------------------------------------------------------
@@ -280,26 +284,36 @@ def _ring_area(ring: NDArray[Any]) -> float:
 
 # Variants -------------------------------------------------------------------------------------------------------------
 
-LITE: dict[str, Any] = {"depth": 2, "mask_convs": 2, "mask_width": 128, "iou_convs": 2, "iou_width": 128}
+_LITE_MASK_HEAD = MaskHeadConfig(convs=2, width=128)
+LITE = Config(
+    head=fcos.HeadConfig(depth=2),
+    mask_head=_LITE_MASK_HEAD,
+    mask_iou_head=MaskIoUHeadConfig(convs=2, width=128, loss_weight=1.0),
+)
 """Narrow heads on a pyramid of 128 channels (section 4.3)."""
+NARROW = Config(
+    head=fcos.LIGHT,
+    mask_head=_LITE_MASK_HEAD,
+    mask_iou_head=MaskIoUHeadConfig(convs=2, width=64, layer_width=256, loss_weight=1.0),
+)
+"""Narrower heads still."""
 
 
 def centermask_r50_fpn(num_classes: int = 80, **config: Any) -> CenterMask:
     """ResNet-50 with strides where Caffe's models have them: the authors' ``centermask_R_50_FPN_ms_3x``."""
-    return CenterMask(p3_to_p7(ResNet("resnet50", stride_first=True)), num_classes, Config(**config))
+    return CenterMask(p3_to_p7(ResNet("resnet50", stride_first=True)), num_classes, changed(Config(), config))
 
 
 def centermask_v39_fpn(num_classes: int = 80, **config: Any) -> CenterMask:
     """VoVNetV2-39: the authors' ``centermask_V_39_eSE_FPN_ms_3x``."""
-    return CenterMask(p3_to_p7(VoVNet("ese_vovnet39b")), num_classes, Config(**config))
+    return CenterMask(p3_to_p7(VoVNet("ese_vovnet39b")), num_classes, changed(Config(), config))
 
 
 def centermask_lite_v39_fpn(num_classes: int = 80, **config: Any) -> CenterMask:
     """VoVNetV2-39 and narrow heads: the authors' ``centermask_lite_V_39_eSE_FPN_ms_4x``."""
-    return CenterMask(p3_to_p7(VoVNet("ese_vovnet39b"), 128), num_classes, Config(**(LITE | config)))
+    return CenterMask(p3_to_p7(VoVNet("ese_vovnet39b"), 128), num_classes, changed(LITE, config))
 
 
 def centermask_lite0_fpn(num_classes: int = 80, **config: Any) -> CenterMask:
-    """EfficientNet-Lite0 and narrower heads still, for processors without a GPU."""
-    light = LITE | {"groups": 16, "iou_width": 64, "iou_layer_width": 256} | config
-    return CenterMask(p3_to_p7(Timm("tf_efficientnet_lite0"), 128), num_classes, Config(**light))
+    """EfficientNet-Lite0 and narrower heads still, for CPUs."""
+    return CenterMask(p3_to_p7(Timm("tf_efficientnet_lite0"), 128), num_classes, changed(NARROW, config))

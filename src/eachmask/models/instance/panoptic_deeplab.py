@@ -24,8 +24,9 @@ Shapes: B images, (H, W) the padded batch size, N objects in one image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,7 +35,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.accel.lazy_dynamo import timm
-from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
+from eachmask.models.config import changed
+from eachmask.models.protocol import Network
+from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, UserError
+from eachmask.tasks.instances import INSTANCES
+
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
 
 
 class Raw(NamedTuple):
@@ -43,6 +50,15 @@ class Raw(NamedTuple):
     foreground: Tensor  # (B, 1, H, W) logits
     heat: Tensor  # (B, 1, H, W) logits; sigmoid is 1 on a center
     offsets: Tensor  # (B, 2, H, W) pixels, (x, y): center minus pixel
+    sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+
+
+class Selected(NamedTuple):
+    """What grouping reads; it makes instances of it on the CPU."""
+
+    foreground: Tensor  # (B, 1, H, W) probabilities
+    heat: Tensor  # (B, 1, H, W) probabilities
+    offsets: Tensor  # (B, 2, H, W) pixels, (x, y)
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
 
 
@@ -109,27 +125,38 @@ class Ladder(nn.Module):
         for rung, skip in zip(self.rungs, reversed(maps[:-1]), strict=True):
             x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
             x = rung(torch.cat([x, skip], dim=1))
-        finest: Tensor = self.last(x)
-        return finest
+        result: Tensor = self.last(x)
+        return result
 
 
-class PanopticDeepLab(nn.Module):
-    """The instance half of Panoptic-DeepLab with three verbs.
+class PanopticDeepLab(Network[Raw, Selected, Instances]):
+    """The instance half of Panoptic-DeepLab.
 
     Args:
-        num_classes: 1; more is not supported (ValueError).
+        num_classes: 1.
+
+    Raises:
+        UserError: there is more than one class.
     """
+
+    task = INSTANCES
+    max_classes = 1
+    needs = frozenset({"masks"})
 
     def __init__(self, num_classes: int = 1, config: Config | None = None) -> None:
         super().__init__()
         if num_classes != 1:
-            raise ValueError(f"PanopticDeepLab separates objects of one class, not {num_classes}")
+            raise UserError(
+                f"Panoptic-DeepLab separates objects of one class, so num_classes is 1, not {num_classes}: for several "
+                "classes use mask_rcnn_lite0_fpn or condinst_lite0_fpn"
+            )
         self.num_classes = num_classes
         self.config = config or Config()
-        self.encoder = timm().create_model(
+        encoder: Any = timm().create_model(
             self.config.backbone, pretrained=False, features_only=True, out_indices=(0, 1, 2, 3, 4)
         )
-        self.ladder = Ladder(self.encoder.feature_info.channels(), self.config.decoder_channels)
+        self.encoder = encoder
+        self.ladder = Ladder(encoder.feature_info.channels(), self.config.decoder_channels)
         # 4 maps (foreground, heat, offset x, offset y) times 2 x 2 sub-pixels.
         self.head = nn.Conv2d(self.config.decoder_channels[-1], 4 * 4, 3, padding=1)
         nn.init.normal_(self.head.weight, std=0.01)
@@ -138,7 +165,7 @@ class PanopticDeepLab(nn.Module):
         with torch.no_grad():
             self.head.bias[4:8] = -4.0  # centers are rare: start with a heat of about 0.02
 
-    def forward(self, images: ImageBatch) -> Raw:
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """Images (B, 3, H, W), H and W multiples of 32 -> maps at the same resolution."""
         x = images.tensor
         maps = F.pixel_shuffle(self.head(self.ladder(x, self.encoder(x))), 2)
@@ -182,26 +209,25 @@ class PanopticDeepLab(nn.Module):
             "offset": self.config.offset_weight * 0.5 * offset_loss,
         }
 
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
+        """Logits become probabilities; which pixels belong together is said by :meth:`pack`."""
+        foreground, heat = raw.foreground.float().sigmoid(), raw.heat.float().sigmoid()
+        return Selected(foreground, heat, raw.offsets.float(), raw.sizes)
+
+    def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
         """Group pixels to the center they point to; masks as RLE, sorted by score.
 
         An object's score is its mean foreground probability times the square root of its center's
         heat: the first says how sure the pixels are, the second how sure the grouping is.
         """
-        probability = raw.foreground.float().sigmoid().cpu().numpy()
-        heat = raw.heat.float().sigmoid().cpu()
-        offsets = raw.offsets.float().cpu().numpy()
+        foreground, heat = selected.foreground[:, 0].cpu().numpy(), selected.heat.cpu()
+        every = selected.offsets.cpu().numpy()
         result = []
-        for i, (height, width) in enumerate(raw.sizes):
-            valid = np.s_[:height, :width]
-            image_heat = heat[i, :, :height, :width]
-            centers, strengths = find_centers(image_heat, offsets[i][:, :height, :width], self.config)
-            labels = group_pixels(
-                probability[i, 0][valid] >= self.config.foreground_threshold,
-                offsets[i][:, :height, :width],
-                centers,
-            )
-            result.append(_collect(labels, probability[i, 0][valid], strengths, self.config, options))
+        for i, (height, width) in enumerate(selected.sizes):
+            probability, offsets = foreground[i, :height, :width], every[i, :, :height, :width]
+            centers, strengths = find_centers(heat[i, :, :height, :width], offsets, self.config)
+            labels = group_pixels(probability >= self.config.foreground_threshold, offsets, centers)
+            result.append(collect(labels, probability, strengths, self.config, options))
         return result
 
 
@@ -219,7 +245,7 @@ def make_targets(
     shape = (height, width)
     label, valid = np.zeros(shape, np.int32), np.ones(shape, bool)
     if target.masks is not None and len(target):
-        crowd = np.zeros(len(target), bool) if target.crowd is None else target.crowd.cpu().numpy()
+        crowd = target.crowd.cpu().numpy()
         h, w = min(height, target.masks.size[0]), min(width, target.masks.size[1])
         label[:h, :w] = target.masks[~crowd].to_label_map()[:h, :w]
         if crowd.any():
@@ -310,7 +336,7 @@ def group_pixels(foreground: np.ndarray, offsets: np.ndarray, centers: np.ndarra
     return labels
 
 
-def _collect(
+def collect(
     labels: np.ndarray, probability: np.ndarray, strengths: np.ndarray, config: Config, options: DecodeOptions
 ) -> Instances:
     """Label map -> Instances: largest connected part of each, holes filled, scored, sorted."""
@@ -324,9 +350,9 @@ def _collect(
     mean = np.bincount(flat, probability.ravel(), minlength=ids[-1] + 1)[ids] / area
     scores = (mean * np.sqrt(strengths[ids - 1])).astype(np.float32)
     least = config.score_threshold if options.score_threshold is None else options.score_threshold
-    limit = config.max_detections if options.max_detections is None else options.max_detections
+    most = config.max_detections if options.max_detections is None else options.max_detections
     order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] >= least][:limit]
+    order = order[scores[order] >= least][:most]
     masks = RLE.from_label_map(labels)[order]
     return Instances(
         image_size=size,
@@ -371,6 +397,6 @@ def largest_parts(labels: np.ndarray, min_area: int) -> np.ndarray:
     return result
 
 
-def panoptic_deeplab_lite0(num_classes: int = 1, **config: object) -> PanopticDeepLab:
+def panoptic_deeplab_lite0(num_classes: int = 1, **config: Any) -> PanopticDeepLab:
     """EfficientNet-Lite0 encoder, 3.9 M parameters: the variant of the bundled ``nuclei`` model."""
-    return PanopticDeepLab(num_classes, Config(**config))  # type: ignore[arg-type]
+    return PanopticDeepLab(num_classes, changed(Config(), config))

@@ -17,8 +17,9 @@ k points at (sin, cos) of k 360 / V degrees, so that ray 0 points down.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,15 +27,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask.backbones.fpn import FPN
 from eachmask.backbones.networks import ResNet, Timm
+from eachmask.models.config import changed
 from eachmask.models.detection import fcos
-from eachmask.models.detection.fcos import FCOS, boxes_from, distances_to, flat, iou_of_distances, output, tower
-from eachmask.ops.losses import sigmoid_focal
-from eachmask.ops.match import IGNORED
+from eachmask.models.detection.dense import Kept, flat, matched_boxes, output, tower
+from eachmask.models.detection.fcos import PointDetector
+from eachmask.models.protocol import Detections, pack_image
 from eachmask.ops.nms import nms
+from eachmask.ops.point_boxes import boxes_from, distances_to, iou_of_distances
 from eachmask.structures import RLE, Bitmaps, DecodeOptions, ImageBatch, Instances, Masks
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.masks import Index, as_index
+from eachmask.tasks.instances import INSTANCES
+
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
 
 SHORTEST = 1e-6
 """Length of a ray that does not meet the outline, px (section 3.2)."""
@@ -47,20 +55,32 @@ class Raw(NamedTuple):
     rays: tuple[Tensor, ...]  # per level (B, V, H, W) px
 
 
-@dataclass(frozen=True)
-class Config(fcos.Config):
-    """FCOS's choices, as the paper made them, and the number of rays."""
+class Selected(NamedTuple):
+    """Detections, and where their rays end."""
 
-    conv_bias: bool = False
-    distance: Any = "exp"
-    centerness_on: Any = "class"
-    box_loss: Any = "iou"
-    nms_threshold: float = 0.5
-    num_rays: int = 36
+    found: Detections
+    corners: tuple[Tensor, ...] | None  # of each image (N, V, 2) px, x and y; None where no masks are wanted
+
+
+@dataclass(frozen=True)
+class RayConfig:
+    """The rays and the Polar centerness."""
+
+    num: int = 36
     bonus: float = 0.5
     """Added to the centerness before it multiplies the score, so that it lowers none by more than half."""
-    first_ray: float = 1.0
-    """Length of all distances and rays before training, px."""
+    first_length: float = 1.0
+    """Of all distances and rays before training, px."""
+
+
+@dataclass(frozen=True)
+class Config(fcos.Config):
+    """FCOS's choices, as the paper made them, and those of the rays."""
+
+    head: fcos.HeadConfig = fcos.HeadConfig(conv_bias=False, distance="exp", centerness_on="class")
+    assign: fcos.AssignConfig = fcos.AssignConfig(box_loss="iou")
+    rays: RayConfig = RayConfig()
+    nms_threshold: float = 0.5
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------
@@ -76,8 +96,9 @@ class RayHead(nn.Module):
 
     def __init__(self, channels: int, num_levels: int, config: Config) -> None:
         super().__init__()
-        self.tower = tower(channels, channels, config.depth, config.groups, config.conv_bias)
-        self.rays = output(channels, config.num_rays)
+        c = config.head
+        self.tower = tower(channels, channels, c.depth, c.groups, c.conv_bias)
+        self.rays = output(channels, config.rays.num)
         self.scales = nn.ParameterList(nn.Parameter(torch.tensor(1.0)) for _ in range(num_levels))
 
     def forward(self, level: Tensor, index: int) -> Tensor:
@@ -89,31 +110,29 @@ class RayHead(nn.Module):
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class PolarMask(FCOS):
-    """FCOS with rays, with three verbs.
+class PolarMask(PointDetector[Raw, Selected]):
+    """FCOS with rays; see :class:`~eachmask.models.detection.fcos.PointDetector`."""
 
-    Args:
-        backbone: gives Features of equal channels on every level, see :class:`~eachmask.backbones.fpn.FPN`.
-        num_classes: K.
-    """
-
+    task = INSTANCES
+    needs = frozenset({"masks"})
     config: Config
 
-    def __init__(self, backbone: nn.Module, num_classes: int, config: Config | None = None) -> None:
+    def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         config = config or Config()
         super().__init__(backbone, num_classes, config)
-        strides: Any = backbone.strides
-        channels: Any = backbone.channels
-        self.ray_head = RayHead(channels[0], len(strides), config)
+        self.ray_head = RayHead(backbone.channels[0], len(backbone.strides), config)
         for last in (self.head.distances, self.ray_head.rays):
-            nn.init.constant_(last.bias, math.log(config.first_ray))  # type: ignore[arg-type]
+            assert last.bias is not None
+            nn.init.constant_(last.bias, math.log(config.rays.first_length))
 
-    def forward(self, images: ImageBatch) -> Raw:  # type: ignore[override]
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> classes, boxes, centerness and rays of every place."""
-        detection = super().forward(images)
+        detection = self.detect(images)
         return Raw(detection, tuple(self.ray_head(level, i) for i, level in enumerate(detection.features.maps)))
 
-    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:  # type: ignore[override]
+    # Learning
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """Focal loss, IoU of the boxes, Polar IoU (eq. 9) and Polar centerness (eq. 3).
 
         Args:
@@ -124,87 +143,99 @@ class PolarMask(FCOS):
         centers = [torch.stack([*map(mass_center, here)]).floor() if here else torch.zeros(0, 2) for here in outlines]
         matched = self.assign(raw.detection, targets, centers)
         points = torch.cat(self.points(raw.detection))
-        rays = []
-        for here, index in zip(outlines, matched, strict=True):
-            wanted = points.new_zeros(len(points), self.config.num_rays)
-            for i in sorted(set(index[index >= 0].tolist())):
-                own = torch.nonzero(index == i).squeeze(1)
-                wanted[own] = rays_to(points[own].cpu(), here[i], self.config.num_rays).to(wanted)
-            rays.append(wanted[index >= 0])
-        return self.losses_of(raw, targets, matched, torch.cat(rays))
+        gt_rays = [self._gt_rays(points, here, index) for here, index in zip(outlines, matched, strict=True)]
+        return self.losses_of(raw, targets, matched, torch.cat(gt_rays))
+
+    def _gt_rays(self, points: Tensor, outlines: Sequence[Tensor], matched: Tensor) -> Tensor:
+        """The rays of each matched place of one image, (M, V) px.
+
+        Args:
+            points: (P, 2); outlines: (C, 2) of each object; matched: (P,) the object of each place, or negative.
+        """
+        result = points.new_zeros(len(points), self.config.rays.num)
+        for i in sorted(set(matched[matched >= 0].tolist())):
+            own = torch.nonzero(matched == i).squeeze(1)
+            result[own] = rays_to(points[own].cpu(), outlines[i], self.config.rays.num).to(result)
+        return result[matched >= 0]
 
     def losses_of(
-        self, raw: Raw, targets: list[Instances], matched: list[Tensor], wanted_rays: Tensor
+        self, raw: Raw, targets: list[Instances], matched: list[Tensor], gt_rays: Tensor
     ) -> dict[str, Tensor]:
         """The four losses, given every place's object.
 
         Args:
             matched: (P,) of each image: index of the object, UNMATCHED or IGNORED.
-            wanted_rays: (M, V) of all images' matched places, in their order.
+            gt_rays: (M, V) of all images' matched places, in their order.
         """
-        logits = flat(raw.detection.logits).flatten(0, 1).float()
-        index = torch.cat(matched)
-        places = torch.nonzero(index >= 0).squeeze(1)
-        wanted = torch.zeros_like(logits)
-        wanted[places, self.matched_columns(targets, matched)] = 1
-        focal = sigmoid_focal(logits, wanted, weight=(index != IGNORED).float()[:, None])
-
+        places = torch.nonzero(torch.cat(matched) >= 0).squeeze(1)
         points = torch.cat(self.points(raw.detection)).repeat(len(targets), 1)[places]
-        quality = polar_centerness(wanted_rays)
+        quality = polar_centerness(gt_rays)
         total = quality.sum().clamp(min=1e-6)
-        truth = distances_to(points, fcos.matched_boxes(targets, matched, points))
-        boxes = -torch.log(iou_of_distances(flat(raw.detection.distances).flatten(0, 1)[places], truth, 1.0))
-        rays = polar_iou_loss(flat(raw.rays).flatten(0, 1)[places], wanted_rays)
-        said = flat(raw.detection.centerness).flatten()[places].float()
-        centerness = F.binary_cross_entropy_with_logits(said, quality, reduction="sum")
+        distances = flat(raw.detection.distances).flatten(0, 1)[places]
+        gt_distances = distances_to(points, matched_boxes(targets, matched, points))
+        # Pixels at both ends count, as they did before boxes were half-open.
+        boxes = -torch.log(iou_of_distances(distances, gt_distances, margin=1.0))
+        rays = polar_iou_loss(flat(raw.rays).flatten(0, 1)[places], gt_rays)
+        logits = flat(raw.detection.centerness).flatten()[places].float()
+        centerness = F.binary_cross_entropy_with_logits(logits, quality, reduction="sum")
         return {
-            "class": focal / (len(places) + len(targets)),
+            "class": self.class_loss(raw.detection, targets, matched) / (len(places) + len(targets)),
             "box": (boxes * quality).sum() / total,
             "mask": (rays * quality).sum() / total,
             "centerness": centerness / max(len(places), 1),
         }
 
+    # Predicting
+
     @torch.no_grad()
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:  # type: ignore[override]
-        """Suppression by the boxes, masks from the rays; the best first, scores at most 1."""
-        rays = flat(raw.rays).float()
-        points = torch.cat(self.points(raw.detection))
-        results = []
-        for image, found in enumerate(self.keep(raw.detection, options)):
-            instances = replace(found.instances, scores=found.instances.scores.clamp(max=1))  # type: ignore[union-attr]
-            if options.with_masks:
-                corners = ends(points[found.places], rays[image, found.places])
-                height, width = raw.detection.sizes[image]
-                corners = corners.clamp(min=0).minimum(corners.new_tensor([width - 1, height - 1]))
-                instances = replace(instances, masks=RayMasks(corners.cpu().numpy(), (height, width)))
-            results.append(instances)
+    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
+        """Suppression by the boxes, and the ends of the rays; the best first, scores at most 1."""
+        kept, sizes = self.keep(raw.detection, options), raw.detection.sizes
+        found = Detections.of(sizes, [(one.boxes, one.labels, one.scores.clamp(max=1)) for one in kept])
+        if not options.with_masks:
+            return Selected(found, None)
+        rays, points = flat(raw.rays).float(), torch.cat(self.points(raw.detection))
+        corners = []
+        for image, (one, (height, width)) in enumerate(zip(kept, sizes, strict=True)):
+            here = ends(points[one.places], rays[image, one.places])
+            corners.append(here.clamp(min=0).minimum(here.new_tensor([width - 1, height - 1])))
+        return Selected(found, tuple(corners))
+
+    def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
+        """Masks stay polygons until somebody needs the pixels."""
+        results = [pack_image(selected.found, i, options) for i in range(len(selected.found.sizes))]
+        for found, corners in zip(results, selected.corners or (), strict=False):
+            found.masks = RayMasks(corners.cpu().numpy(), found.image_size)
         return results
 
-    def _keep(self, raw: fcos.Raw, image: int, points: list[Tensor], options: DecodeOptions) -> fcos.Kept:
-        """Detections of one image; their scores may exceed 1."""
-        c, asked, found, before = self.config, options.score_threshold, [], 0
-        for logits, distances, center, level in zip(raw.logits, raw.distances, raw.centerness, points, strict=True):
-            probability = logits[image].flatten(1).float().sigmoid()  # (K, H W)
-            center = center[image].flatten().float().sigmoid()
-            best = (probability.amax(0) * center).topk(min(c.candidates, len(level))).indices
-            probability = probability[:, best]
-            score = probability * (center[best] + c.bonus)
-            # The model's own threshold is of the class alone; a user's is of the score that is reported.
-            sure = probability > c.score_threshold if asked is None else score.clamp(max=1) > asked
-            label, chosen = torch.nonzero(sure, as_tuple=True)
-            score, place = score[label, chosen], best[chosen]
-            boxes = boxes_from(level[place], distances[image].flatten(1).T[place])
-            found.append((boxes, score, label, place + before))
-            before += len(level)
-        boxes, scores, labels, places = (torch.cat(column) for column in zip(*found, strict=True))
-        height, width = raw.sizes[image]
-        boxes = box_ops.clip(boxes, (height - 1, width - 1))
+    def candidates(
+        self, logits: Tensor, distances: Tensor, center: Tensor, points: Tensor, options: DecodeOptions
+    ) -> Kept:
+        """The best places of one level of one image with all their classes; scores may exceed 1.
+
+        Args:
+            logits: (K, H, W); distances: (4, H, W); center: (1, H, W) logits; points: (H W, 2).
+        """
+        c, asked = self.config, options.score_threshold
+        probability = logits.flatten(1).float().sigmoid()
+        quality = center.flatten().float().sigmoid()
+        best = (probability.amax(0) * quality).topk(min(c.select.candidates, len(points))).indices
+        probability = probability[:, best]
+        score = probability * (quality[best] + c.rays.bonus)
+        # The model's own threshold is of the class alone; a user's is of the score that is reported.
+        sure = probability > c.score_threshold if asked is None else score.clamp(max=1) > asked
+        label, chosen = torch.nonzero(sure, as_tuple=True)
+        place = best[chosen]
+        boxes = boxes_from(points[place], distances.flatten(1).T[place])
+        return Kept(boxes, label, score[label, chosen], place)
+
+    def suppress(self, kept: Kept, size: tuple[int, int], options: DecodeOptions) -> Kept:
+        """Greedy suppression in an image of this (height, width), the best first."""
+        _, iou, most = options.limits(self.config)
+        kept = kept.clipped((size[0] - 1, size[1] - 1))
         # Pixels at both ends count, as they did before boxes were half-open.
-        iou = c.nms_threshold if options.nms_threshold is None else options.nms_threshold
-        most = c.max_detections if options.max_detections is None else options.max_detections
-        kept = nms(boxes + boxes.new_tensor([0, 0, 1, 1]), scores, labels, iou)[:most]
-        instances = Instances((height, width), boxes[kept], labels=labels[kept], scores=scores[kept])
-        return fcos.Kept(instances, places[kept])
+        larger = kept.boxes + kept.boxes.new_tensor([0, 0, 1, 1])
+        return kept.take(nms(larger, kept.scores, kept.labels, iou)[:most])
 
 
 # Rays, outlines, masks ------------------------------------------------------------------------------------------------
@@ -317,20 +348,26 @@ def polar_centerness(rays: Tensor) -> Tensor:
     return (rays.amin(dim=1) / rays.amax(dim=1)).sqrt()
 
 
-def polar_iou_loss(rays: Tensor, wanted: Tensor) -> Tensor:
+def polar_iou_loss(rays: Tensor, gt_rays: Tensor) -> Tensor:
     """log(sum of the longer / sum of the shorter of each pair of rays): (M, V), (M, V) -> (M,) (eq. 9)."""
-    return torch.log(torch.maximum(rays, wanted).sum(1) / torch.minimum(rays, wanted).sum(1))
+    return torch.log(torch.maximum(rays, gt_rays).sum(1) / torch.minimum(rays, gt_rays).sum(1))
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
+LIGHT = Config(
+    head=fcos.HeadConfig(depth=2, groups=16, conv_bias=False, distance="exp", centerness_on="class"),
+    rays=RayConfig(first_length=16.0),
+)
+"""For small networks."""
+
+
 def polarmask_r50_fpn(num_classes: int = 80, **config: Any) -> PolarMask:
     """ResNet-50 that halves maps where Caffe's do: the authors' model."""
-    return PolarMask(fcos.p3_to_p7(ResNet("resnet50", stride_first=True)), num_classes, Config(**config))
+    return PolarMask(fcos.p3_to_p7(ResNet("resnet50", stride_first=True)), num_classes, changed(Config(), config))
 
 
 def polarmask_lite0_fpn(num_classes: int = 80, **config: Any) -> PolarMask:
-    """EfficientNet-Lite0 and towers of two narrow convolutions, for processors without a GPU."""
-    light: dict[str, Any] = {"depth": 2, "groups": 16, "first_ray": 16.0} | config
-    return PolarMask(fcos.p3_to_p7(Timm("tf_efficientnet_lite0"), 128), num_classes, Config(**light))
+    """EfficientNet-Lite0 and towers of two narrow convolutions, for CPUs."""
+    return PolarMask(fcos.p3_to_p7(Timm("tf_efficientnet_lite0"), 128), num_classes, changed(LIGHT, config))

@@ -1,4 +1,4 @@
-"""RTMDet-Ins: a real-time detector whose every detection brings the network that draws its mask.
+"""RTMDet-Ins: a real-time detector whose every detection brings the network of its mask.
 
 Lyu, Zhang, Huang, Zhou, Wang, Liu, Zhang, Chen: "RTMDet: An Empirical Study of Designing Real-Time Object Detectors",
 2022, arXiv 2212.07784; masks as in CondInst, arXiv 2003.05664.
@@ -9,7 +9,7 @@ every step: those whose present prediction costs least, with the IoU they reach 
 
 The layout and constants of MMDetection's ``rtmdet-ins``, whose box and class branch are one tower. Where we differ:
 crowd regions are neither positive nor negative; an object that loses all its places to others still gets one
-(:func:`dynamic_top`); masks are drawn at most ``drawn`` at a time in training; each mask is cropped to the image before
+(:func:`dynamic_top`); at most ``places_per_image`` masks per image are learnt; each mask is cropped to the image before
 it is stretched to the original size.
 
 Shapes: B images, K classes, P places of all levels, N objects, 8 mask features at stride 8, 169 kernel weights.
@@ -18,24 +18,40 @@ Shapes: B images, K classes, P places of all levels, N objects, 8 mask features 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.backbones.cspnext import ConvNorm, CSPNeXt, CSPNeXtPAFPN, Neck
-from eachmask.ops.dynamic import DynamicMasks, Places, draw, every_fourth, num_kernel_weights
+from eachmask.models.config import changed
+from eachmask.models.detection.dense import Kept, detections, flat, join_levels
+from eachmask.models.protocol import Detections, Network, pack_image
+from eachmask.ops.dynamic import (
+    DynamicMasks,
+    MaskNetworks,
+    Places,
+    apply_networks,
+    every_fourth,
+    num_kernel_weights,
+)
 from eachmask.ops.losses import dice, giou, quality_focal
 from eachmask.ops.match import learnable
 from eachmask.ops.nms import nms
+from eachmask.ops.point_boxes import boxes_from
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.tasks.instances import INSTANCES
+
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
 
 
 class Raw(NamedTuple):
-    """What the heads say of every place, and the features that masks are drawn from."""
+    """What the heads say of every place, and the features that masks are made of."""
 
     classes: tuple[Tensor, ...]  # per level (B, K, H, W) logits
     distances: tuple[Tensor, ...]  # per level (B, 4, H, W) px to left, top, right and bottom, not negative
@@ -43,6 +59,35 @@ class Raw(NamedTuple):
     mask_features: Tensor  # (B, 8, H, W) of the finest level
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
     batch_size: tuple[int, int]  # padded (height, width)
+
+
+class Selected(NamedTuple):
+    """Detections, and the networks that give their masks."""
+
+    found: Detections
+    networks: tuple[MaskNetworks, ...] | None  # of each image; None where no masks are wanted
+    batch_size: tuple[int, int]  # (height, width) px that the mask features span
+
+
+@dataclass(frozen=True)
+class AssignConfig:
+    """Dynamic soft labels (section 3.2)."""
+
+    topk: int = 13
+    """So many best IoUs of an object are added up to the number of its places."""
+    iou_weight: float = 3.0
+    center_radius: float = 3.0
+    """beta of the soft center prior, in strides."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses, and how many masks are learnt."""
+
+    box_weight: float = 2.0
+    mask_weight: float = 2.0
+    places_per_image: int = 300
+    """Positive places whose masks are learnt; where there are more, a random choice."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +99,13 @@ class Config:
     mask_convs: int = 4
     prototypes: int = 8
     """Channels of the mask features."""
+    assign: AssignConfig = AssignConfig()
+    loss: LossConfig = LossConfig()
     candidates: int = 1000
     """Best pairs of place and class of each level that go into suppression."""
     score_threshold: float = 0.05
     nms_threshold: float = 0.6
     max_detections: int = 100
-    topk: int = 13
-    """So many best IoUs of an object are added up to the number of its places."""
-    iou_weight: float = 3.0
-    center_radius: float = 3.0
-    """beta of the soft center prior, in strides."""
-    box_weight: float = 2.0
-    mask_weight: float = 2.0
-    drawn: int = 300
-    """Positive places per image whose masks are learnt; where there are more, a random choice."""
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -141,13 +179,16 @@ class Heads(nn.Module):
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class RTMDetIns(nn.Module):
-    """One-stage instance segmentation with three verbs.
+class RTMDetIns(Network[Raw, Selected, Instances]):
+    """One-stage instance segmentation.
 
     Args:
         backbone: gives Features of equal channels on every level.
         num_classes: K.
     """
+
+    task = INSTANCES
+    needs = frozenset({"masks"})
 
     def __init__(self, backbone: CSPNeXtPAFPN, num_classes: int, config: Config | None = None) -> None:
         super().__init__()
@@ -156,7 +197,7 @@ class RTMDetIns(nn.Module):
         self.backbone = backbone
         self.heads = Heads(backbone.channels[0], len(backbone.channels), num_classes, config)
 
-    def forward(self, images: ImageBatch) -> Raw:
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> what the heads say."""
         features = self.backbone(images.tensor)
         said = [self.heads(level, i, features.strides[i]) for i, level in enumerate(features.maps)]
@@ -172,9 +213,8 @@ class RTMDetIns(nn.Module):
             targets: one per image, in pixels of the batch, with labels and masks.
         """
         points, strides = self.places(raw)
-        logits = torch.cat([_flat(level) for level in raw.classes], 1).float()  # (B, P, K)
-        boxes = _boxes(points, torch.cat([_flat(level) for level in raw.distances], 1).float())  # (B, P, 4)
-        kernels = torch.cat([_flat(level) for level in raw.kernels], 1)  # (B, P, 169)
+        logits, kernels = flat(raw.classes).float(), flat(raw.kernels)  # (B, P, K), (B, P, 169)
+        boxes = boxes_from(points, flat(raw.distances).float())  # (B, P, 4)
         class_loss, box_loss, weight, num_masks = logits.sum() * 0, boxes.sum() * 0, 0.0, 0
         mask_loss = kernels.sum() * 0 + raw.mask_features.sum() * 0  # so that all learn, if only nothing
         for i, target in enumerate(targets):
@@ -183,37 +223,41 @@ class RTMDetIns(nn.Module):
             quality = torch.zeros_like(logits[i])
             quality[a.positive, a.labels] = a.iou
             class_loss = class_loss + quality_focal(logits[i], quality, weight=(~a.ignored)[:, None].float())
-            truth = target.boxes.to(boxes)[a.objects]
-            box_loss = box_loss + (giou(boxes[i, a.positive], truth) * a.iou).sum()
+            box_loss = box_loss + (giou(boxes[i, a.positive], target.boxes.to(boxes)[a.objects]) * a.iou).sum()
             weight += float(a.iou.sum())
             if len(a.positive):
-                chosen = a.only(self.config.drawn)
+                chosen = a.only(self.config.loss.places_per_image)
                 places = Places(points[chosen.positive], 8 * strides[chosen.positive], self.strides[0], 0.0)
                 mask_loss = mask_loss + self._mask_loss(raw, i, kernels[i, chosen.positive], places, chosen, target)
                 num_masks += len(chosen.positive)
         weight = max(weight, 1.0)
         return {
             "class": class_loss / weight,
-            "box": self.config.box_weight * box_loss / weight,
-            "mask": self.config.mask_weight * mask_loss / max(num_masks, 1),
+            "box": self.config.loss.box_weight * box_loss / weight,
+            "mask": self.config.loss.mask_weight * mask_loss / max(num_masks, 1),
         }
 
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
-        """Suppression per class of the best places, then a mask for each one kept."""
-        score_threshold, nms_threshold, max_detections = options.limits(self.config)
-        results = []
+    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
+        """Suppression per class of the best places, each with the network that gives its mask."""
+        threshold, iou, most = options.limits(self.config)
+        (points, strides), kernels = self.places(raw), flat(raw.kernels)
+        every, networks = [], []
         for i, size in enumerate(raw.sizes):
-            boxes, scores, labels, kernels, points, reach = self._candidates(raw, i, score_threshold)
-            boxes = box_ops.clip(boxes, size)
-            keep = nms(boxes, scores, labels, nms_threshold)[:max_detections]
-            masks = None
-            if options.with_masks:
-                places = Places(points[keep], reach[keep], self.strides[0], 0.0)
-                chosen = raw.mask_features[i].detach(), kernels[keep].detach(), places
-                masks = DynamicMasks(*chosen, raw.batch_size, valid=size, size=size, threshold=options.mask_threshold)
-            results.append(
-                Instances(image_size=size, boxes=boxes[keep], labels=labels[keep], scores=scores[keep], masks=masks)
-            )
+            levels = [self._candidates(raw, i, level, threshold) for level in range(len(self.strides))]
+            kept = join_levels(levels, [x[0, 0].numel() for x in raw.classes]).clipped(size)
+            kept = kept.take(nms(kept.boxes, kept.scores, kept.labels, iou)[:most])
+            places = Places(points[kept.places], 8 * strides[kept.places], self.strides[0], 0.0)
+            networks.append(MaskNetworks(raw.mask_features[i].detach(), kernels[i, kept.places].detach(), places))
+            every.append(kept)
+        found = detections(raw.sizes, every)
+        return Selected(found, tuple(networks) if options.with_masks else None, raw.batch_size)
+
+    def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
+        """Masks stay networks until somebody needs the pixels."""
+        results = [pack_image(selected.found, i, options) for i in range(len(selected.found.sizes))]
+        for found, one in zip(results, selected.networks or (), strict=False):
+            size = found.image_size
+            found.masks = DynamicMasks(*one, selected.batch_size, size, size, options.mask_threshold)
         return results
 
     @property
@@ -229,30 +273,25 @@ class RTMDetIns(nn.Module):
             strides.append(torch.full((len(points[-1]),), float(stride), device=level.device))
         return torch.cat(points), torch.cat(strides)
 
-    def _candidates(self, raw: Raw, index: int, threshold: float) -> tuple[Tensor, ...]:
-        """Boxes, scores, labels, kernels, points and reach of the best pairs of place and class."""
-        found = []
-        for level, stride in enumerate(self.strides):
-            scores = _flat(raw.classes[level][index : index + 1])[0].float().sigmoid()
-            place, label = torch.nonzero(scores > threshold, as_tuple=True)
-            best, order = scores[place, label].topk(min(self.config.candidates, len(place)))
-            place, label = place[order], label[order]
-            distances = raw.distances[level][index].flatten(1)[:, place].T.float()
-            points = _grid(raw.classes[level], stride)[place]
-            kernels = raw.kernels[level][index].flatten(1)[:, place].T
-            reach = torch.full_like(best, 8.0 * stride)
-            found.append((_boxes(points, distances), best, label, kernels, points, reach))
-        return tuple(torch.cat(column) for column in zip(*found, strict=True))
+    def _candidates(self, raw: Raw, image: int, level: int, threshold: float) -> Kept:
+        """The best pairs of place and class of one level of one image."""
+        logits, distances = raw.classes[level][image], raw.distances[level][image]
+        scores = logits.flatten(1).T.float().sigmoid()
+        place, label = torch.nonzero(scores > threshold, as_tuple=True)
+        best, order = scores[place, label].topk(min(self.config.candidates, len(place)))
+        place, label = place[order], label[order]
+        points = _grid(raw.classes[level], self.strides[level])[place]
+        return Kept(boxes_from(points, distances.flatten(1)[:, place].T.float()), label, best, place)
 
     def _mask_loss(
         self, raw: Raw, index: int, kernels: Tensor, places: Places, assigned: Assigned, target: Instances
     ) -> Tensor:
         """Sum of the Dice losses at a quarter of the image's size."""
-        logits = draw(raw.mask_features[index], kernels, places)[None]
+        logits = apply_networks(raw.mask_features[index], kernels, places)[None]
         logits = F.interpolate(logits, scale_factor=self.strides[0] // 4, mode="bilinear", align_corners=False)[0]
         objects, row = assigned.objects.unique(return_inverse=True)
-        truth = every_fourth(target.gt_masks[objects], (logits.shape[1], logits.shape[2])).to(logits)
-        return dice(logits.sigmoid(), truth[row], eps=5e-6).sum()
+        gt_masks = every_fourth(target.gt_masks[objects], (logits.shape[1], logits.shape[2])).to(logits)
+        return dice(logits.sigmoid(), gt_masks[row], eps=5e-6).sum()
 
     # Target assignment
 
@@ -266,20 +305,19 @@ class RTMDetIns(nn.Module):
             points: (P, 2); strides: (P,); logits: (P, K); boxes: (P, 4) as predicted.
         """
         single, crowd = learnable(target, points.device)
-        truth = target.boxes.to(boxes)
-        inside = _inside(points, truth[single]).any(dim=1)
+        gt_boxes = target.boxes.to(boxes)
+        inside = _inside(points, gt_boxes[single]).any(dim=1)
         rows = torch.nonzero(inside).squeeze(1)
-        assert target.labels is not None
         labels = target.labels.to(points.device)
-        ignored = _inside(points, truth[crowd]).any(dim=1)
+        ignored = _inside(points, gt_boxes[crowd]).any(dim=1)
         if not len(rows):
             nothing = rows.new_zeros(0)
             return Assigned(nothing, nothing, nothing, boxes.new_zeros(0), ignored)
-        iou = box_ops.iou(boxes[rows], truth[single])
+        iou = box_ops.iou(boxes[rows], gt_boxes[single])
         cost = self.cost(logits[rows][:, labels[single]], iou, logits[rows])
-        center = (truth[single, :2] + truth[single, 2:]) / 2
+        center = (gt_boxes[single, :2] + gt_boxes[single, 2:]) / 2
         distance = (points[rows][:, None] - center).norm(dim=-1) / strides[rows, None]
-        chosen = dynamic_top(cost + 10.0 ** (distance - self.config.center_radius), iou, self.config.topk)
+        chosen = dynamic_top(cost + 10.0 ** (distance - self.config.assign.center_radius), iou, self.config.assign.topk)
         place, column = torch.nonzero(chosen, as_tuple=True)
         ignored[rows[place]] = False
         objects = single[column]
@@ -294,7 +332,7 @@ class RTMDetIns(nn.Module):
         others = quality_focal(logits, torch.zeros_like(logits), reduction="none").sum(dim=1, keepdim=True)
         as_background = quality_focal(own, torch.zeros_like(own), reduction="none")
         classes = others - as_background + quality_focal(own, iou, reduction="none")
-        return classes - self.config.iou_weight * torch.log(iou + 1e-7)
+        return classes - self.config.assign.iou_weight * torch.log(iou + 1e-7)
 
 
 # Target assignment ----------------------------------------------------------------------------------------------------
@@ -310,7 +348,7 @@ class Assigned(NamedTuple):
     ignored: Tensor  # (P,) bool: in a crowd region and not positive
 
     def only(self, num: int) -> Assigned:
-        """At most num of them, drawn at random."""
+        """At most num of them, a random choice."""
         if len(self.positive) <= num:
             return self
         rows = torch.randperm(len(self.positive), device=self.positive.device)[:num]
@@ -349,11 +387,6 @@ def _inside(points: Tensor, boxes: Tensor) -> Tensor:
     return (torch.minimum(low, high) > 0).all(dim=-1)
 
 
-def _flat(level: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H W, C)."""
-    return level.flatten(2).transpose(1, 2)
-
-
 def _grid(level: Tensor, stride: int) -> Tensor:
     """(H W, 2) as (x, y), px."""
     height, width = level.shape[-2:]
@@ -361,16 +394,11 @@ def _grid(level: Tensor, stride: int) -> Tensor:
     return (torch.stack([xs, ys], dim=-1).reshape(-1, 2) * float(stride)).to(level.device)
 
 
-def _boxes(points: Tensor, distances: Tensor) -> Tensor:
-    """(..., 2), (..., 4) left, top, right, bottom -> (..., 4)."""
-    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
-
-
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
 def _build(deepen: float, widen: float, neck: Neck, num_classes: int, config: dict[str, Any]) -> RTMDetIns:
-    return RTMDetIns(CSPNeXtPAFPN(CSPNeXt(deepen, widen), neck), num_classes, Config(**config))
+    return RTMDetIns(CSPNeXtPAFPN(CSPNeXt(deepen, widen), neck), num_classes, changed(Config(), config))
 
 
 def rtmdet_ins_tiny(num_classes: int = 80, **config: Any) -> RTMDetIns:
@@ -399,5 +427,5 @@ def rtmdet_ins_x(num_classes: int = 80, **config: Any) -> RTMDetIns:
 
 
 def rtmdet_ins_nano(num_classes: int = 80, **config: Any) -> RTMDetIns:
-    """Ours, two thirds as wide as the tiny one, for processors without a GPU."""
+    """Ours, two thirds as wide as the tiny one, for CPUs."""
     return _build(0.167, 0.25, Neck(64, 1), num_classes, config)

@@ -17,9 +17,9 @@ K classes; at level k (stride 4 2^k) a window of V units has (2^k V)^2 mask valu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,18 @@ from torch.nn import functional as F
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.backbones.networks import ResNet, Timm
-from eachmask.models.detection.fcos import Kept, best_pairs, matched_boxes, matched_labels, output, suppress, tower
+from eachmask.models.config import changed
+from eachmask.models.detection.dense import (
+    Kept,
+    best_pairs,
+    detections,
+    matched_boxes,
+    matched_labels,
+    output,
+    suppress,
+    tower,
+)
+from eachmask.models.protocol import Detections, Network, pack_image
 from eachmask.ops.anchors import base_anchors, flatten_anchors, grid_anchors
 from eachmask.ops.losses import reduce, smooth_l1
 from eachmask.ops.mask_targets import mask_targets
@@ -38,6 +49,10 @@ from eachmask.ops.tensormask_align import aligned_to_natural, bordered
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, Masks, RoIMasks
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.masks import Index, as_index
+from eachmask.tasks.instances import INSTANCES
+
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
 
 
 class Raw(NamedTuple):
@@ -50,6 +65,38 @@ class Raw(NamedTuple):
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
 
 
+class Selected(NamedTuple):
+    """Detections, and the windows that show their masks."""
+
+    found: Detections
+    windows: tuple[Tensor, ...]  # of each image (N, 4) px
+    grids: tuple[list[Tensor], ...] | None  # of each image N of (V, V), 0..1; None where no masks are wanted
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """The windows, and which object each stands for (section 3.5)."""
+
+    sides: tuple[int, ...] = (11, 15)
+    """In strides of their level."""
+    scale: float = 2.0
+    """A window this many times larger than an object still stands for it; it must contain the object."""
+    radius: float = 1.0
+    """The window's center is at most this many strides from the object's."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Focal loss of the classes, cross-entropy of the masks."""
+
+    alpha: float = 0.3
+    gamma: float = 3.0
+    """Of the focal loss."""
+    mask_weight: float = 2.0
+    positive_weight: float = 1.5
+    """Of the foreground in the mask loss."""
+
+
 @dataclass(frozen=True)
 class Config:
     """What a variant may change. Defaults are those of the paper's last row, as Detectron2 has them."""
@@ -58,19 +105,9 @@ class Config:
     """Convolutions of each tower."""
     width: int = 128
     """Channels of the box and mask towers; the class tower has those of the pyramid."""
-    windows: tuple[int, ...] = (11, 15)
-    """Sides of the windows, in strides of their level."""
-    scale: float = 2.0
-    """A window this many times larger than an object still stands for it; it must contain the object."""
-    radius: float = 1.0
-    """The window's center is at most this many strides from the object's."""
-    alpha: float = 0.3
-    gamma: float = 3.0
-    """Of the focal loss."""
+    windows: WindowConfig = WindowConfig()
+    loss: LossConfig = LossConfig()
     box_weights: box_ops.Weights = (1.5, 1.5, 0.75, 0.75)
-    mask_weight: float = 2.0
-    positive_weight: float = 1.5
-    """Of the foreground in the mask loss."""
     candidates: int = 6000
     """Best (window, class) pairs of all levels that go into suppression."""
     score_threshold: float = 0.05
@@ -90,14 +127,14 @@ class TensorMaskHead(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, config: Config) -> None:
         super().__init__()
-        num, width = len(config.windows), config.width
+        num, width = len(config.windows.sides), config.width
         self.class_tower = tower(channels, channels, config.depth)
         self.box_tower = tower(channels, width, config.depth)
         self.mask_tower = tower(channels, width, config.depth)
         self.classes = output(channels, num * num_classes, prior=0.01)
         self.deltas = output(width, num * 4)
         self.fuse = tower(width, width, 1)
-        self.masks = nn.ModuleList(output(width, window**2, kernel=1) for window in config.windows)
+        self.masks = nn.ModuleList(output(width, window**2, kernel=1) for window in config.windows.sides)
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, C, H, W) -> logits (B, A K, H, W), deltas (B, 4 A, H, W), mask features (B, C', H, W)."""
@@ -119,13 +156,16 @@ class TensorMaskHead(nn.Module):
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class TensorMask(nn.Module):
-    """Dense sliding-window segmentation, with three verbs.
+class TensorMask(Network[Raw, Selected, Instances]):
+    """Dense sliding-window segmentation.
 
     Args:
         backbone: gives Features of equal channels, each level at twice the stride of the one before.
         num_classes: K.
     """
+
+    task = INSTANCES
+    needs = frozenset({"masks"})
 
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         super().__init__()
@@ -134,17 +174,17 @@ class TensorMask(nn.Module):
         self.backbone = backbone
         self.head = TensorMaskHead(backbone.channels[0], num_classes, config)
 
-    def forward(self, images: ImageBatch) -> Raw:
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> classes, boxes and mask features of every place."""
         features = self.backbone(images.tensor)
         logits, deltas, masks = zip(*(self.head(level) for level in features.maps), strict=True)
         return Raw(features, logits, deltas, masks, images.sizes)
 
     def anchors(self, raw: Raw) -> list[Tensor]:
-        """(H W A, 4) windows of every level, px, on the batch's device; centerd on multiples of the stride."""
+        """(H W A, 4) windows of every level, px, on the batch's device; centered on multiples of the stride."""
         result = []
         for level, stride in zip(raw.logits, raw.features.strides, strict=True):
-            sides = [stride * window for window in self.config.windows]
+            sides = [stride * window for window in self.config.windows.sides]
             base = base_anchors(sides, (1.0,), rounded=False).to(level.device)
             result.append(grid_anchors(base, (level.shape[-2], level.shape[-1]), (stride, stride)))
         return result
@@ -159,7 +199,7 @@ class TensorMask(nn.Module):
             which of the M (G,) and their logits (G, 2^k V, 2^k V).
         """
         first = 0
-        windows = self.config.windows
+        windows = self.config.windows.sides
         for level, features in enumerate(raw.mask_features):
             height, width = features.shape[-2:]
             here = places - first
@@ -186,18 +226,18 @@ class TensorMask(nn.Module):
         Args:
             targets: one per image, in pixels of the batch, with labels and masks.
         """
-        c = self.config
+        c = self.config.loss
         anchors = torch.cat(self.anchors(raw))
         matched = [self.assign(raw, target) for target in targets]
         index = torch.cat(matched)
         places = torch.nonzero(index >= 0).squeeze(1)
         logits = torch.cat([flatten_anchors(x, self.num_classes) for x in raw.logits], 1).flatten(0, 1).float()
         deltas = torch.cat([flatten_anchors(x, 4) for x in raw.deltas], 1).flatten(0, 1).float()
-        wanted = torch.zeros_like(logits)
-        wanted[places, matched_labels(targets, matched)] = 1
-        focal = reduce(focal_star(logits, wanted, c.alpha, c.gamma), "sum", (index != IGNORED).float()[:, None])
+        gt_scores = torch.zeros_like(logits)
+        gt_scores[places, matched_labels(targets, matched)] = 1
+        focal = reduce(focal_star(logits, gt_scores, c.alpha, c.gamma), "sum", (index != IGNORED).float()[:, None])
         boxes = matched_boxes(targets, matched, anchors)
-        offsets = box_ops.encode(boxes, anchors.repeat(len(targets), 1)[places], c.box_weights)
+        offsets = box_ops.encode(boxes, anchors.repeat(len(targets), 1)[places], self.config.box_weights)
         # What no window needs takes part with nothing, so that every parameter has a gradient in every batch.
         unused = (*self.head.mask_tower.parameters(), *self.head.fuse.parameters(), *self.head.masks.parameters())
         masks = sum((p.sum() * 0 for p in unused), focal.new_zeros(()))
@@ -208,7 +248,7 @@ class TensorMask(nn.Module):
 
     def _mask_loss(self, raw: Raw, image: int, target: Instances, matched: Tensor, anchors: Tensor) -> Tensor:
         """Mean cross-entropy of each window's mask, summed over windows and weighted."""
-        c = self.config
+        c = self.config.loss
         total = anchors.new_zeros(())
         places = torch.nonzero(matched >= 0).squeeze(1)
         if not len(places):
@@ -216,48 +256,57 @@ class TensorMask(nn.Module):
         emphasis = anchors.new_tensor(c.positive_weight)
         for group, logits in self.natural_masks(raw, image, places):
             here = places[group]
-            truth = mask_targets(target.gt_masks, matched[here], anchors[here], logits.shape[-1], aligned=True)
+            gt_masks = mask_targets(target.gt_masks, matched[here], anchors[here], logits.shape[-1], aligned=True)
             loss = F.binary_cross_entropy_with_logits(
-                logits, (truth >= 0.5).float(), pos_weight=emphasis, reduction="sum"
+                logits, (gt_masks >= 0.5).float(), pos_weight=emphasis, reduction="sum"
             )
             total = total + loss * (c.mask_weight / logits.shape[-1] ** 2)
         return total
 
     @torch.no_grad()
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
+    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
         """The best windows of all levels, suppression of their boxes per class; the best first."""
         anchors = torch.cat(self.anchors(raw))
-        results = []
+        every, grids = [], []
         for image, size in enumerate(raw.sizes):
-            kept = self._keep(raw, image, anchors, options)
-            found = kept.clipped()
-            solid = torch.nonzero((found.boxes[:, 2:] > found.boxes[:, :2]).all(1)).squeeze(1)
-            found, places = found[solid], kept.places[solid]
-            if options.with_masks:
-                grids: list[Tensor] = [torch.zeros(0)] * len(places)
-                for group, logits in self.natural_masks(raw, image, places):
-                    # In half precision: a grid of the coarsest windows has a quarter of a million cells.
-                    for i, grid in zip(group.tolist(), logits.sigmoid().half(), strict=True):
-                        grids[i] = grid
-                # The mask fills its window, not the box that was regressed from it.
-                masks = WindowMasks(grids, anchors[places], size, options.mask_threshold)
-                found = replace(found, masks=masks)
-            results.append(found)
+            kept = self._keep(raw, image, anchors, options).clipped(size)
+            kept = kept.take(torch.nonzero((kept.boxes[:, 2:] > kept.boxes[:, :2]).all(1)).squeeze(1))
+            grids.append(self._grids(raw, image, kept.places) if options.with_masks else [])
+            every.append(kept)
+        windows = tuple(anchors[kept.places] for kept in every)
+        return Selected(detections(raw.sizes, every), windows, tuple(grids) if options.with_masks else None)
+
+    def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
+        """A mask fills its window, not the box that was regressed from it."""
+        results = [pack_image(selected.found, i, options) for i in range(len(selected.found.sizes))]
+        for found, windows, grids in zip(results, selected.windows, selected.grids or (), strict=False):
+            found.masks = WindowMasks(grids, windows, found.image_size, options.mask_threshold)
         return results
+
+    def _grids(self, raw: Raw, image: int, places: Tensor) -> list[Tensor]:
+        """The masks of chosen windows (M,) of one image: M of (V, V), 0..1.
+
+        In half precision: a grid of the coarsest windows has a quarter of a million cells.
+        """
+        grids: list[Tensor] = [torch.zeros(0)] * len(places)
+        for group, logits in self.natural_masks(raw, image, places):
+            for i, grid in zip(group.tolist(), logits.sigmoid().half(), strict=True):
+                grids[i] = grid
+        return grids
 
     # Target assignment, selection
 
     def assign(self, raw: Raw, target: Instances) -> Tensor:
         """Which object every window stands for (section 3.5): (P,) index, UNMATCHED or IGNORED.
 
-        The window contains the object, is not much larger, and is centerd on it; and this is so for one object only.
+        The window contains the object, is not much larger, and is centered on it; and this is so for one object only.
         Windows mostly within a crowd are ignored.
         """
-        c, result = self.config, []
+        c, result = self.config.windows, []
         anchors, strides = self.anchors(raw), raw.features.strides
         boxes = target.boxes.to(anchors[0])
         single, crowd = learnable(target, boxes.device)
-        smallest = (min(c.windows) - 1) * strides[0]  # the finest windows take what is smaller still
+        smallest = (min(c.sides) - 1) * strides[0]  # the finest windows take what is smaller still
         for windows, stride in zip(anchors, strides, strict=True):
             matched = torch.full((len(windows),), UNMATCHED, dtype=torch.int64, device=boxes.device)
             times = torch.zeros_like(matched)
@@ -279,13 +328,11 @@ class TensorMask(nn.Module):
 
     def _keep(self, raw: Raw, image: int, anchors: Tensor, options: DecodeOptions) -> Kept:
         c = self.config
-        threshold = c.score_threshold if options.score_threshold is None else options.score_threshold
         logits = torch.cat([flatten_anchors(x[image : image + 1], self.num_classes)[0] for x in raw.logits])
         deltas = torch.cat([flatten_anchors(x[image : image + 1], 4)[0] for x in raw.deltas])
-        score, label, place = best_pairs(logits.float().sigmoid_().T, threshold, c.candidates)
+        score, label, place = best_pairs(logits.float().sigmoid_().T, options.limits(c)[0], c.candidates)
         boxes = box_ops.decode(deltas[place].float(), anchors[place], c.box_weights)
-        found = Instances(raw.sizes[image], boxes, labels=label, scores=score)
-        return suppress(Kept(found, place), options, c.nms_threshold, c.max_detections)
+        return suppress(Kept(boxes, label, score, place), options.limits(c))
 
 
 # Losses, masks --------------------------------------------------------------------------------------------------------
@@ -358,10 +405,11 @@ def _pyramid(channels: int) -> Pyramid:
 
 def tensormask_r50_fpn(num_classes: int = 80, **config: Any) -> TensorMask:
     """ResNet-50 that halves maps where Caffe's do, with bipyramid: Detectron2's ``tensormask_R_50_FPN``."""
-    return TensorMask(FPN(ResNet("resnet50", stride_first=True), _pyramid(256)), num_classes, Config(**config))
+    return TensorMask(FPN(ResNet("resnet50", stride_first=True), _pyramid(256)), num_classes, changed(Config(), config))
 
 
 def tensormask_lite0_fpn(num_classes: int = 80, **config: Any) -> TensorMask:
-    """EfficientNet-Lite0 and narrow towers of two convolutions, for processors without a GPU."""
-    light: dict[str, Any] = {"depth": 2, "width": 64} | config
-    return TensorMask(FPN(Timm("tf_efficientnet_lite0"), _pyramid(96)), num_classes, Config(**light))
+    """EfficientNet-Lite0 and narrow towers of two convolutions, for CPUs."""
+    return TensorMask(
+        FPN(Timm("tf_efficientnet_lite0"), _pyramid(96)), num_classes, changed(Config(depth=2, width=64), config)
+    )

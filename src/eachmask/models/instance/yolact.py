@@ -1,8 +1,8 @@
-"""YOLACT: masks as sums of a few drawings that the whole image shares.
+"""YOLACT: masks as sums of a few maps that the whole image shares.
 
 Bolya, Zhou, Xiao, Lee: "YOLACT: Real-time Instance Segmentation", ICCV 2019, arXiv 1904.02689.
 
-The idea: one branch draws 32 *prototypes* of the whole image; the other, a detector on anchors, predicts beside class
+The idea: one branch predicts 32 *prototypes* of the whole image; the other, a detector on anchors, beside class
 and box 32 *coefficients* per object. An object's mask is the sigmoid of the prototypes weighted by its coefficients,
 cropped to its box: one matrix product, with nothing cut out of the features and pooled again.
 
@@ -16,25 +16,29 @@ Shapes: B images, A anchors per place, N anchors of all levels, P prototypes, K 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.backbones.networks import ResNet, Timm
+from eachmask.models.config import changed
+from eachmask.models.instance.yolact_losses import BOX_WEIGHTS, assign, box_loss, class_loss, mask_loss, semantic_loss
+from eachmask.models.protocol import Detections, Network, pack_image
 from eachmask.ops.anchors import flatten_anchors, grid_anchors
-from eachmask.ops.coarse_masks import coarse_masks
-from eachmask.ops.match import IGNORED, UNMATCHED, learnable, match, one_each
 from eachmask.ops.nms import fast_nms_of_classes
-from eachmask.ops.prototypes import Crops, Drawn, assemble, draw_objects
+from eachmask.ops.prototypes import Assembled, Crops, assemble
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, SoftMasks
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.soft_masks import Canvas
+from eachmask.tasks.instances import INSTANCES
+
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
 
 
 class Raw(NamedTuple):
@@ -49,36 +53,53 @@ class Raw(NamedTuple):
     batch_size: tuple[int, int]  # padded (height, width)
 
 
-@dataclass(frozen=True)
-class Config:
-    """What a variant may change. Defaults are those of the authors' release."""
+class Selected(NamedTuple):
+    """Detections, and their masks as coarse as the prototypes."""
 
-    anchor_scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))
+    found: Detections
+    crops: tuple[Crops, ...] | None  # of each image; None where no masks are wanted
+    grid: tuple[int, int]  # (rows, columns) of the prototypes
+    batch_size: tuple[int, int]  # (height, width) px that they span
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """The anchors of every place, and which object each stands for (section 4)."""
+
+    scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))
     """Square roots of the anchors' areas on each level, px."""
-    anchor_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
+    ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
     """Height over width."""
-    square_anchors: bool = True
+    square: bool = True
     """Anchors are as high as they are wide, whatever their ratio: a slip in the authors' code that their published
     weights were trained with."""
-    head_relu: bool = True
-    """The levels that come from the backbone pass a ReLU before anything reads them."""
-    coarse_from_backbone: bool = False
-    """The two coarsest levels are made of the backbone's last map instead of the pyramid's."""
-    num_prototypes: int = 32
-    prototype_convs: int = 3
-    """3 x 3 convolutions before the doubling in size; one more follows it."""
-    prototype_width: int = 256
-    match_high: float = 0.5
+    fg_iou: float = 0.5
     """An anchor with this IoU to an object is positive ..."""
-    match_low: float = 0.4
+    bg_iou: float = 0.4
     """... below this it is negative; between them it is not used."""
-    learn_empty: bool = False
-    """An image without positives teaches that all of it is background, and counts as one positive where losses of
-    classes and boxes are divided by their number (MMDetection); otherwise it teaches nothing here."""
-    own_anchors: bool = True
+    one_each: bool = True
     """Of objects that have the same best anchor each gets one of its own; otherwise the last gets it (MMDetection)."""
     crowd_overlap: float = 0.7
     """An anchor that lies in a crowd region by this share is not negative."""
+
+
+@dataclass(frozen=True)
+class PrototypeConfig:
+    """The branch that predicts the prototypes."""
+
+    num: int = 32
+    convs: int = 3
+    """3 x 3 convolutions before the doubling in size; one more follows it."""
+    width: int = 256
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is learnt from, and how much each loss weighs."""
+
+    learn_empty: bool = False
+    """An image without positives teaches that all of it is background, and counts as one positive where losses of
+    classes and boxes are divided by their number (MMDetection); otherwise it teaches nothing here."""
     negatives: int = 3
     """So many times the positives, those that look least like background."""
     box_weight: float = 1.5
@@ -88,38 +109,56 @@ class Config:
     """The semantic map of each class learns the class after it: a slip in MMDetection's code, of no consequence for
     predictions, which do not use these maps."""
     masks_per_image: int = 100
-    """Positives whose masks are learnt from, drawn at random where there are more."""
-    candidates_per_level: int | None = None
-    """Best anchors of each level that go into suppression; None: all."""
-    candidates_per_class: int = 200
+    """Positives whose masks are learnt from, a random choice where there are more."""
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """What goes into suppression, and what comes out."""
+
+    per_level: int | None = None
+    """Best anchors of each level; None: all."""
+    per_class: int = 200
+    """Best boxes of each class."""
     clip_first: bool = False
     """Boxes are cut at the image's border before suppression instead of after it."""
     threshold_each: bool = True
     """The class that is reported must itself pass the score threshold. False: it is enough that any class of the
     same anchor passes, so that nearly always ``max_detections`` come out (the release, for a better AP)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change. Defaults are those of the authors' release."""
+
+    head_relu: bool = True
+    """The levels that come from the backbone pass a ReLU before anything reads them."""
+    coarse_from_backbone: bool = False
+    """The two coarsest levels are made of the backbone's last map instead of the pyramid's."""
+    anchors: AnchorConfig = AnchorConfig()
+    prototypes: PrototypeConfig = PrototypeConfig()
+    loss: LossConfig = LossConfig()
+    select: SelectConfig = SelectConfig()
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     max_detections: int = 100
 
 
-RELEASE: dict[str, Any] = {"threshold_each": False}
+RELEASE: dict[str, Any] = {"select": {"threshold_each": False}}
 """The authors' release to the letter; only what is reported differs from the defaults."""
 MMDETECTION: dict[str, Any] = {
-    "anchor_scales": ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
-    "anchor_ratios": (0.5, 1.0, 2.0),
-    "square_anchors": False,
     "head_relu": False,
     "coarse_from_backbone": True,
-    "own_anchors": False,
-    "learn_empty": True,
-    "candidates_per_level": 1000,
-    "clip_first": True,
-    "semantic_off_by_one": True,
+    "anchors": {
+        "scales": ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
+        "ratios": (0.5, 1.0, 2.0),
+        "square": False,
+        "one_each": False,
+    },
+    "loss": {"learn_empty": True, "semantic_off_by_one": True},
+    "select": {"per_level": 1000, "clip_first": True},
 }
 """MMDetection's version of it."""
-
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""Inverse of the standard deviations 0.1, 0.1, 0.2, 0.2 of the encoded boxes."""
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -148,27 +187,30 @@ class Protonet(nn.Sequential):
         channels: C.
     """
 
-    def __init__(self, channels: int, config: Config) -> None:
-        width = config.prototype_width
+    def __init__(self, channels: int, config: PrototypeConfig) -> None:
+        width = config.width
         layers: list[nn.Module] = []
-        for i in range(config.prototype_convs):
+        for i in range(config.convs):
             layers += [_conv(channels if i == 0 else width, width, 3), nn.ReLU(inplace=True)]
         layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
         layers += [_conv(width, width, 3), nn.ReLU(inplace=True)]
-        layers += [_conv(width, config.num_prototypes, 1), nn.ReLU(inplace=True)]
+        layers += [_conv(width, config.num, 1), nn.ReLU(inplace=True)]
         super().__init__(*layers)
 
 
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class YOLACT(nn.Module):
+class YOLACT(Network[Raw, Selected, Instances]):
     """A detector on anchors with mask coefficients, and prototypes to weight with them.
 
     Args:
-        backbone: a pyramid of equal channels on every level; as many levels as ``config.anchor_scales`` has.
+        backbone: a pyramid of equal channels on every level; as many levels as ``config.anchors.scales`` has.
         num_classes: K, without background.
     """
+
+    task = INSTANCES
+    needs = frozenset({"masks"})
 
     def __init__(self, backbone: FPN, num_classes: int, config: Config | None = None) -> None:
         super().__init__()
@@ -176,12 +218,12 @@ class YOLACT(nn.Module):
         self.num_classes = num_classes
         self.backbone = backbone
         channels = backbone.channels[0]
-        num_anchors = len(config.anchor_ratios) * len(config.anchor_scales[0])
-        self.protonet = Protonet(channels, config)
-        self.head = Head(channels, num_anchors, num_classes, config.num_prototypes)
+        num_anchors = len(config.anchors.ratios) * len(config.anchors.scales[0])
+        self.protonet = Protonet(channels, config.prototypes)
+        self.head = Head(channels, num_anchors, num_classes, config.prototypes.num)
         self.semantic = _conv(channels, num_classes, 1)
 
-    def forward(self, images: ImageBatch) -> Raw:
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> the pyramid and both branches' answers."""
         features = self.backbone(images.tensor)
         if self.config.head_relu:
@@ -196,13 +238,13 @@ class YOLACT(nn.Module):
     def anchors(self, raw: Raw) -> Tensor:
         """(N, 4) px: rows, columns, then the anchors of the place (scales outside, ratios inside)."""
         height, width = raw.batch_size
-        ratios = torch.tensor(self.config.anchor_ratios)
+        ratios = torch.tensor(self.config.anchors.ratios)
         result = []
-        for level, scales in zip(raw.logits, self.config.anchor_scales, strict=True):
+        for level, scales in zip(raw.logits, self.config.anchors.scales, strict=True):
             rows, columns = level.shape[-2:]
             scale = torch.tensor(scales)[:, None]
             w = (scale / ratios.sqrt()).reshape(-1)
-            h = w if self.config.square_anchors else (scale * ratios.sqrt()).reshape(-1)
+            h = w if self.config.anchors.square else (scale * ratios.sqrt()).reshape(-1)
             base = torch.stack([-w, -h, w, h], dim=1) / 2
             result.append(grid_anchors(base, (rows, columns), (height / rows, width / columns), first=0.5))
         return torch.cat(result).to(raw.prototypes.device)
@@ -215,193 +257,118 @@ class YOLACT(nn.Module):
         Args:
             targets: one per image, in pixels of the batch, with labels and masks.
         """
+        c = self.config.loss
         logits, deltas, coefficients = self._flat(raw)
         anchors = self.anchors(raw)
-        matched = torch.stack([self.assign(anchors, target) for target in targets])
+        matched = torch.stack([assign(anchors, target, self.config.anchors) for target in targets])
         counts = (matched >= 0).sum(dim=1)
         num_positive = max(int(counts.sum()), 1)
-        num_learnt = int(counts.clamp(min=1).sum()) if self.config.learn_empty else num_positive
+        num_learnt = int(counts.clamp(min=1).sum()) if c.learn_empty else num_positive
         with torch.autocast(raw.prototypes.device.type, enabled=False):
-            mask, drawn = self.mask_loss(raw, coefficients, matched, targets)
+            mask, compared = mask_loss(raw.prototypes, coefficients, matched, targets, raw.batch_size, c)
+            semantic = semantic_loss(self.semantic(raw.features.maps[0].float()), targets, raw.batch_size, c)
             losses = {
-                "class": self.class_loss(logits, matched, targets) / num_learnt,
-                "box": self.box_loss(deltas, anchors, matched, targets) / num_learnt * self.config.box_weight,
-                "mask": mask / num_positive * self.config.mask_weight,
-                "semantic": self.semantic_loss(raw, targets) / len(targets) * self.config.semantic_weight,
+                "class": class_loss(logits, matched, targets, c) / num_learnt,
+                "box": box_loss(deltas, anchors, matched, targets) / num_learnt * c.box_weight,
+                "mask": mask / num_positive * c.mask_weight,
+                "semantic": semantic / len(targets) * c.semantic_weight,
             }
-            return losses | self.rescoring_losses(raw, drawn, num_positive)
+            return losses | self.rescoring_losses(raw, compared, num_positive)
 
-    def rescoring_losses(self, raw: Raw, drawn: list[Drawn], num_positive: int) -> dict[str, Tensor]:
-        """What subclasses add that judge the masks."""
+    def rescoring_losses(self, raw: Raw, compared: list[Assembled], num_positive: int) -> dict[str, Tensor]:
+        """What subclasses add that judge the masks.
+
+        Args:
+            compared: the predicted masks, object by object.
+        """
         return {}
-
-    def assign(self, anchors: Tensor, target: Instances) -> Tensor:
-        """(N,) index of each anchor's object, UNMATCHED or IGNORED (section 4)."""
-        truth = target.boxes.to(anchors)
-        single, crowd = learnable(target, anchors.device)
-        iou = box_ops.iou(truth[single], anchors)
-        matched = match(iou, self.config.match_high, self.config.match_low)
-        best = one_each(iou) if self.config.own_anchors else enumerate(iou.argmax(dim=1).tolist())
-        for index, anchor in best:
-            matched[anchor] = index
-        matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched) if len(single) else matched
-        if len(crowd):
-            covered = box_ops.coverage(anchors, truth[crowd]).max(dim=1).values > self.config.crowd_overlap
-            matched[covered & (matched == UNMATCHED)] = IGNORED
-        return matched
-
-    def class_loss(self, logits: Tensor, matched: Tensor, targets: list[Instances]) -> Tensor:
-        """Summed cross-entropy of positives and of the hardest negatives, per image three to one."""
-        labels = torch.full_like(matched, self.num_classes)
-        for row, index, target in zip(labels, matched, targets, strict=True):
-            assert target.labels is not None
-            positive = index >= 0
-            row[positive] = target.labels.to(row.device)[index[positive]]
-        error = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(matched)
-        used = matched >= 0
-        # A negative's error is how little it looks like background.
-        hardness = torch.where(matched == UNMATCHED, error.detach(), -1.0)
-        for image, ranked in enumerate(hardness):
-            num_negative, num_positive = int((ranked >= 0).sum()), int(used[image].sum())
-            num = min(self.config.negatives * num_positive, num_negative)
-            if self.config.learn_empty and not num_positive:
-                num = num_negative
-            used[image, ranked.topk(num).indices] = True
-        return error[used].sum() + logits.sum() * 0
-
-    def box_loss(self, deltas: Tensor, anchors: Tensor, matched: Tensor, targets: list[Instances]) -> Tensor:
-        """Summed smooth L1 of the positives' boxes."""
-        total = deltas.sum() * 0
-        for found, index, target in zip(deltas, matched, targets, strict=True):
-            positive = torch.nonzero(index >= 0).squeeze(1)
-            wanted = box_ops.encode(target.boxes.to(anchors)[index[positive]], anchors[positive], BOX_WEIGHTS)
-            total = total + F.smooth_l1_loss(found[positive], wanted, reduction="sum")
-        return total
-
-    def mask_loss(
-        self, raw: Raw, coefficients: Tensor, matched: Tensor, targets: list[Instances]
-    ) -> tuple[Tensor, list[Drawn]]:
-        """Summed cross-entropy of the positives' masks, each cropped to its object's box and divided by its area.
-
-        Returns:
-            the loss, and what was compared, object by object, for those who want to judge the masks.
-        """
-        total = (raw.prototypes.sum() + coefficients.sum()) * 0
-        drawn = []
-        for image, (index, target) in enumerate(zip(matched, targets, strict=True)):
-            positive = torch.nonzero(index >= 0).squeeze(1)
-            limit = self.config.masks_per_image
-            scale = max(len(positive) / limit, 1.0)
-            if scale > 1:
-                positive = positive[torch.randperm(len(positive), device=positive.device)[:limit]]
-            parts = raw.prototypes[image], coefficients[image, positive], index[positive]
-            for one in draw_objects(*parts, target, raw.batch_size):
-                wanted = one.wanted.expand_as(one.probabilities)
-                error = F.binary_cross_entropy(one.probabilities, wanted, reduction="sum")
-                total = total + error * (scale / one.area)
-                drawn.append(one)
-        return total, drawn
-
-    def semantic_loss(self, raw: Raw, targets: list[Instances]) -> Tensor:
-        """Cross-entropy of a map per class, on the finest level, in training only (section 3.4): summed over images.
-
-        Cells in a crowd region do not count.
-        """
-        logits = self.semantic(raw.features.maps[0].float())
-        grid = (int(logits.shape[2]), int(logits.shape[3]))
-        total: Tensor = logits.sum() * 0
-        for found, target in zip(logits, targets, strict=True):
-            wanted = np.zeros((self.num_classes, *grid), np.float32)
-            weight = np.ones(grid, np.float32)
-            assert target.labels is not None
-            crowd = [False] * len(target) if target.crowd is None else target.crowd.tolist()
-            coarse = coarse_masks(target.gt_masks, raw.batch_size, grid)
-            for one, label, is_crowd in zip(coarse, target.labels.tolist(), crowd, strict=True):
-                if is_crowd:
-                    one.paint(weight, 0)
-                else:
-                    one.paint(wanted[label - self.config.semantic_off_by_one], 1)
-            error = F.binary_cross_entropy_with_logits(found, torch.from_numpy(wanted).to(found), reduction="none")
-            total = total + (error * torch.from_numpy(weight).to(found)).sum() / weight.size
-        return total
 
     # Predicting
 
     @torch.no_grad()
-    def decode(self, raw: Raw, options: DecodeOptions) -> list[Instances]:
-        """Fast NMS per class; masks from the prototypes, pixels only when asked for. The best first."""
+    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
+        """Fast NMS per class; masks from the prototypes. The best first."""
         logits, deltas, coefficients = self._flat(raw)
         anchors = self.anchors(raw)
         counts = [level[0].numel() // (self.num_classes + 1) for level in raw.logits]
-        results = []
+        kept, crops = [], []
         for image, size in enumerate(raw.sizes):
             probabilities = logits[image].softmax(dim=-1)[:, :-1]
             chosen = self._candidates(probabilities, counts, options)
             boxes = box_ops.decode(deltas[image, chosen], anchors[chosen], BOX_WEIGHTS)
-            if self.config.clip_first:
+            if self.config.select.clip_first:
                 boxes = box_ops.clip(boxes, size)
             row, label, scores = self._suppressed(boxes, probabilities[chosen], options)
-            found = Instances(size, box_ops.clip(boxes[row], size), labels=label, scores=scores)
-            drawings = coefficients[image, chosen[row]]
-            results.append(self.decode_masks(raw, image, found, boxes[row], drawings, options))
+            kept.append((box_ops.clip(boxes[row], size), label, scores))
+            if options.with_masks:  # in the boxes as suppression saw them, perhaps beyond the border
+                parts = coefficients[image, chosen[row]], boxes[row]
+                crops.append(assemble(raw.prototypes[image], *parts, raw.batch_size))
+        rows, columns = raw.prototypes.shape[-2:]
+        found = Detections.of(raw.sizes, kept)
+        return Selected(found, tuple(crops) if options.with_masks else None, (rows, columns), raw.batch_size)
+
+    def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
+        """Masks stay as coarse as the prototypes until somebody needs the pixels."""
+        results = [pack_image(selected.found, i, options) for i in range(len(selected.found.sizes))]
+        for found, crops in zip(results, selected.crops or (), strict=False):
+            spanned = selected.grid, selected.batch_size
+            found.masks = soft_masks(crops, *spanned, found.image_size, options.mask_threshold)
         return results
 
-    def decode_masks(
-        self, raw: Raw, image: int, found: Instances, boxes: Tensor, coefficients: Tensor, options: DecodeOptions
-    ) -> Instances:
-        """The detections of one image with their masks.
+    def _candidates(self, probabilities: Tensor, counts: list[int], options: DecodeOptions) -> Tensor:
+        """Indices of the anchors that go into suppression.
 
         Args:
-            boxes: (N, 4) px as suppression saw them, perhaps beyond the border.
-            coefficients: (N, P).
+            probabilities: (N, K); counts: anchors of each level.
         """
-        if options.with_masks:
-            crops = assemble(raw.prototypes[image], coefficients, boxes, raw.batch_size)
-            found.masks = soft_masks(crops, raw, image, options.mask_threshold)
-        return found
-
-    def _candidates(self, probabilities: Tensor, counts: list[int], options: DecodeOptions) -> Tensor:
-        """Indices of the anchors that go into suppression."""
         best = probabilities.max(dim=1).values
-        limit = self.config.candidates_per_level
-        if limit is not None:
-            starts = np.cumsum([0, *counts[:-1]]).tolist()
-            parts = zip(best.split(counts), starts, strict=True)
-            index = torch.cat([part.topk(min(limit, len(part))).indices + start for part, start in parts])
-        else:
-            index = torch.arange(len(best), device=best.device)
+        most = self.config.select.per_level
+        index = torch.arange(len(best), device=best.device)
+        if most is not None:
+            levels = zip(best.split(counts), index.split(counts), strict=True)
+            index = torch.cat([here[level.topk(min(most, len(level))).indices] for level, here in levels])
         return index[best[index] > options.limits(self.config)[0]]
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, options: DecodeOptions) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, labels and scores of the detections that stay, the best first."""
-        score_threshold, nms_threshold, max_detections = options.limits(self.config)
-        each = self.config.threshold_each or options.score_threshold is not None
-        row, label = fast_nms_of_classes(
-            boxes, scores, nms_threshold, self.config.candidates_per_class, score_threshold if each else None
-        )
+        threshold, iou, most = options.limits(self.config)
+        each = self.config.select.threshold_each or options.score_threshold is not None
+        least = threshold if each else None
+        row, label = fast_nms_of_classes(boxes, scores, iou, self.config.select.per_class, least)
         scores = scores[row, label]
-        order = torch.argsort(scores, descending=True, stable=True)[:max_detections]
+        order = torch.argsort(scores, descending=True, stable=True)[:most]
         return row[order], label[order], scores[order]
 
     def _flat(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, K + 1) logits, (B, N, 4) deltas and (B, N, P) coefficients, all float32."""
-        widths = (self.num_classes + 1, 4, self.config.num_prototypes)
-        parts = zip((raw.logits, raw.deltas, raw.coefficients), widths, strict=True)
-        return tuple(torch.cat([flatten_anchors(x, width) for x in p], 1).float() for p, width in parts)  # type: ignore[return-value]
+        return (
+            _joined(raw.logits, self.num_classes + 1),
+            _joined(raw.deltas, 4),
+            _joined(raw.coefficients, self.config.prototypes.num),
+        )
 
 
 # Masks ----------------------------------------------------------------------------------------------------------------
 
 
-def soft_masks(crops: Crops, raw: Raw, image: int, threshold: float) -> SoftMasks:
+def soft_masks(
+    crops: Crops, grid: tuple[int, int], batch_size: tuple[int, int], size: tuple[int, int], threshold: float
+) -> SoftMasks:
     """Masks of one image that are made bigger and cut at the threshold when somebody needs their pixels.
 
     Of an image that fills the batch the grid is resized at once to whatever size is wanted, as the reference does.
+
+    Args:
+        grid: (rows, columns) of the prototypes; batch_size: (height, width) px that they span.
+        size: valid (height, width) of the image.
     """
-    grid = (int(raw.prototypes.shape[2]), int(raw.prototypes.shape[3]))
-    size = raw.sizes[image]
-    padded, valid = (grid, grid) if size == raw.batch_size else (raw.batch_size, size)
+    padded, valid = (grid, grid) if size == batch_size else (batch_size, size)
     return SoftMasks(crops.values, crops.origins, Canvas(grid, padded, valid, size), threshold)
+
+
+def _joined(levels: Sequence[Tensor], width: int) -> Tensor:
+    """Levels (B, A width, H, W) -> (B, N, width)."""
+    return torch.cat([flatten_anchors(level, width) for level in levels], 1).float()
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
@@ -429,24 +396,26 @@ def yolact_fpn(backbone: nn.Module, config: Config, channels: int = 256) -> FPN:
     return FPN(backbone, pyramid)
 
 
+LIGHT = Config(
+    anchors=AnchorConfig(scales=((16,), (32,), (64,), (128,), (256,)), square=False),
+    prototypes=PrototypeConfig(convs=1, width=96),
+)
+"""For small networks on images of any size."""
+
+
 def yolact_r50(num_classes: int = 80, **config: Any) -> YOLACT:
     """ResNet-50, for images of 550 x 550."""
-    chosen = Config(**config)
+    chosen = changed(Config(), config)
     return YOLACT(yolact_fpn(ResNet("resnet50"), chosen), num_classes, chosen)
 
 
 def yolact_r101(num_classes: int = 80, **config: Any) -> YOLACT:
     """ResNet-101, for images of 550 x 550: the paper's base model."""
-    chosen = Config(**config)
+    chosen = changed(Config(), config)
     return YOLACT(yolact_fpn(ResNet("resnet101"), chosen), num_classes, chosen)
 
 
-LIGHT: dict[str, Any] = {"anchor_scales": ((16,), (32,), (64,), (128,), (256,)), "square_anchors": False,
-                         "prototype_convs": 1, "prototype_width": 96}  # fmt: skip
-"""For small networks on images of any size."""
-
-
 def yolact_lite0(num_classes: int = 80, **config: Any) -> YOLACT:
-    """EfficientNet-Lite0 with narrow branches, for processors without a GPU."""
-    chosen = Config(**(LIGHT | config))
+    """EfficientNet-Lite0 with narrow branches, for CPUs."""
+    chosen = changed(LIGHT, config)
     return YOLACT(yolact_fpn(Timm("tf_efficientnet_lite0"), chosen, channels=96), num_classes, chosen)

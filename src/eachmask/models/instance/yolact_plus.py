@@ -4,13 +4,13 @@ Bolya, Zhou, Xiao, Lee: "YOLACT++: Better Real-time Instance Segmentation", TPAM
 
 The idea: in the deeper stages of the backbone every 3 x 3 convolution first predicts where its nine samples lie and
 how much each counts (deformable convolution, version 2), so that its view fits the object; and six small convolutions
-look at each finished mask alone, without the image, and predict its overlap with the truth, which a class score knows
+look at each finished mask alone, without the image, and predict its overlap with the object, which a class score knows
 nothing about.
 
 The same numbers as the authors' release. Where we differ: an instance has one score, which is the product of class
-score and predicted overlap (the release keeps the class score for its boxes; ``rescore=False`` gives those), at most 1,
-and the instances are sorted by it; where the prototypes' grid is too small for the judging network's strides it is
-padded with background.
+score and predicted overlap (the release keeps the class score for its boxes; ``rescore={"used": False}`` gives those),
+at most 1, and the instances are sorted by it; where the prototypes' grid is too small for the strides of
+the network that looks at masks it is padded with background.
 
 Shapes: as in :mod:`eachmask.models.instance.yolact`; D detections.
 """
@@ -28,29 +28,40 @@ from eachmask.accel.lazy_dynamo import torchvision
 from eachmask.accel.malloc import give_back_freed_memory
 from eachmask.backbones.fpn import FPN
 from eachmask.backbones.networks import ResNet
+from eachmask.models.config import changed
 from eachmask.models.instance import yolact
-from eachmask.models.instance.yolact import YOLACT, Raw, yolact_fpn
+from eachmask.models.instance.yolact import YOLACT, Raw, Selected, yolact_fpn
 from eachmask.ops.anchors import octave
-from eachmask.ops.prototypes import Drawn
-from eachmask.structures import DecodeOptions, Instances, SoftMasks
+from eachmask.ops.prototypes import Assembled, Crops
+from eachmask.structures import DecodeOptions
 
-SAMPLES_AT_ONCE = 1 << 23
-"""Numbers that a deformable convolution gathers before it multiplies, when a processor predicts: 32 MB."""
+SAMPLE_CHUNK_SIZE = 1 << 23
+"""Numbers that a deformable convolution gathers before it multiplies, when a CPU predicts: 32 MB."""
+
+
+ANCHORS = yolact.AnchorConfig(scales=tuple(octave(size) for size in (24, 48, 96, 192, 384)), square=False)
+"""Three sizes to a doubling (section 6.2)."""
+
+
+@dataclass(frozen=True)
+class RescoreConfig:
+    """The network that looks at finished masks (section 6.3)."""
+
+    used: bool = True
+    """Scores are multiplied by the predicted overlap of the mask."""
+    loss_weight: float = 25.0
+    min_area: int = 25
+    """Masks of targets of so many cells or fewer teach it nothing."""
 
 
 @dataclass(frozen=True)
 class Config(yolact.Config):
     """What a variant may change. Defaults are those of the authors' release."""
 
-    anchor_scales: tuple[tuple[float, ...], ...] = tuple(octave(size) for size in (24, 48, 96, 192, 384))
-    square_anchors: bool = False
+    anchors: yolact.AnchorConfig = ANCHORS
     deformable_every: int = 1
     """Of each stage's blocks every so many are deformable, the first one always; the first stage has none."""
-    rescore: bool = True
-    """Scores are multiplied by the predicted overlap of the mask."""
-    iou_weight: float = 25.0
-    iou_min_area: int = 25
-    """True masks of so many cells or fewer teach the judging network nothing."""
+    rescore: RescoreConfig = RescoreConfig()
 
 
 # Blocks, in the order of the data -------------------------------------------------------------------------------------
@@ -90,14 +101,14 @@ class DeformableConv(nn.Module):
             return result
 
         # All samples are gathered before they are multiplied; where they are many, some channels at a time.
-        channels = at_once = x.shape[1]
+        channels = chunk_size = x.shape[1]
         if x.device.type == "cpu" and not torch.is_grad_enabled():
-            at_once = max(1, SAMPLES_AT_ONCE // max(1, mask.numel()))
-        if at_once < channels:
+            chunk_size = max(1, SAMPLE_CHUNK_SIZE // max(1, mask.numel()))
+        if chunk_size < channels:
             give_back_freed_memory()  # of the holes that maps left behind few are as large as what is gathered here
-        result = convolved(slice(0, at_once), bias)
-        for first in range(at_once, channels, at_once):
-            result += convolved(slice(first, first + at_once), None)
+        result = convolved(slice(0, chunk_size), bias)
+        for first in range(chunk_size, channels, chunk_size):
+            result += convolved(slice(first, first + chunk_size), None)
         return result
 
 
@@ -123,7 +134,7 @@ class MaskIoU(nn.Sequential):
 
 SMALLEST_GRID = 63
 """Rows and columns that are just enough for five unpadded strides."""
-_CELLS_AT_ONCE = 1 << 20
+_CELL_CHUNK_SIZE = 1 << 20
 """Cells of masks judged at a time."""
 
 
@@ -139,45 +150,49 @@ class YOLACTPlus(YOLACT):
         super().__init__(backbone, num_classes, config or Config())
         self.mask_iou = MaskIoU(num_classes)
 
-    def rescoring_losses(self, raw: Raw, drawn: list[Drawn], num_positive: int) -> dict[str, Tensor]:
+    def rescoring_losses(self, raw: Raw, compared: list[Assembled], num_positive: int) -> dict[str, Tensor]:
         """Smooth L1 of the predicted overlap of the positives' masks, where the object is large enough to tell."""
-        grid = (raw.prototypes.shape[-2], raw.prototypes.shape[-1])
-        drawn = [one for one in drawn if one.wanted_area > self.config.iou_min_area]
-        if not drawn:
-            return {"mask_iou": sum(p.sum() for p in self.mask_iou.parameters()) * 0}  # type: ignore[dict-item]
-        inputs = torch.cat([_on_canvas(one.probabilities, one.origin, grid) for one in drawn])
-        wanted = torch.cat([_iou_of(one) for one in drawn])
-        labels = torch.cat([torch.full((len(one.probabilities),), one.label) for one in drawn]).to(inputs.device)
+        (rows, columns), c = raw.prototypes.shape[-2:], self.config.rescore
+        compared = [one for one in compared if one.gt_area > c.min_area]
+        if not compared:
+            return {"mask_iou": torch.stack([p.sum() for p in self.mask_iou.parameters()]).sum() * 0}
+        inputs = torch.cat([_on_canvas(one.probabilities, one.origin, (rows, columns)) for one in compared])
+        gt_ious = torch.cat([_iou_of(one) for one in compared])
+        labels = torch.cat([torch.full((len(one.probabilities),), one.label) for one in compared]).to(inputs.device)
         found = self.mask_iou(_large_enough(inputs)).gather(1, labels[:, None]).squeeze(1)
-        error = F.smooth_l1_loss(found, wanted, reduction="sum")
-        return {"mask_iou": error / num_positive * self.config.iou_weight}
+        error = F.smooth_l1_loss(found, gt_ious, reduction="sum")
+        return {"mask_iou": error / num_positive * c.loss_weight}
 
-    def decode_masks(
-        self, raw: Raw, image: int, found: Instances, boxes: Tensor, coefficients: Tensor, options: DecodeOptions
-    ) -> Instances:
-        """Adds masks, and makes of each class score the product with the predicted overlap of the mask."""
-        found = super().decode_masks(raw, image, found, boxes, coefficients, options)
-        if not self._rescores(options):
-            return found
-        assert found.scores is not None
-        scores = (found.scores * self.predicted_iou(found, raw)).clamp(max=1)
-        order = torch.argsort(scores, descending=True, stable=True)
-        if options.score_threshold is not None:
-            order = order[scores[order] > options.score_threshold]
-        return replace(found, scores=scores)[order[: options.limits(self.config)[2]]]
+    @torch.no_grad()
+    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
+        """YOLACT's detections; each class score is multiplied by the predicted overlap of the mask."""
+        selected = super().select(raw, options)
+        if selected.crops is None or not self._rescores(options):
+            return selected
+        most, orders, products = options.limits(self.config)[2], [], []
+        for crops, labels, scores in zip(selected.crops, selected.found.labels, selected.found.scores, strict=True):
+            product = (scores * self.predicted_iou(raw, crops, labels)).clamp(max=1)
+            order = torch.argsort(product, descending=True, stable=True)
+            if options.score_threshold is not None:
+                order = order[product[order] > options.score_threshold]
+            orders.append(order[:most])
+            products.append(product)
+        found = selected.found._replace(scores=tuple(products)).take(orders)
+        taken = tuple(_taken(one, order) for one, order in zip(selected.crops, orders, strict=True))
+        return selected._replace(found=found, crops=taken)
 
-    def predicted_iou(self, found: Instances, raw: Raw) -> Tensor:
-        """(D,) predicted overlap of each mask with the truth, given its class."""
-        assert isinstance(found.masks, SoftMasks) and found.labels is not None
-        grid = (raw.prototypes.shape[-2], raw.prototypes.shape[-1])
-        at_once = max(1, _CELLS_AT_ONCE // max(grid[0] * grid[1], 1))
-        places = list(zip(found.masks.crops, found.masks.origins.tolist(), strict=True))
+    def predicted_iou(self, raw: Raw, crops: Crops, labels: Tensor) -> Tensor:
+        """(D,) predicted overlap of each mask of one image with its object, given its class (D,)."""
+        rows, columns = raw.prototypes.shape[-2:]
+        chunk_size = max(1, _CELL_CHUNK_SIZE // max(rows * columns, 1))
+        places = list(zip(crops.values, crops.origins.tolist(), strict=True))
         result = [raw.prototypes.new_zeros(0, self.num_classes).float()]
         with torch.autocast(raw.prototypes.device.type, enabled=False):
-            for first in range(0, len(places), at_once):
-                group = [_on_canvas(crop[None], tuple(at), grid) for crop, at in places[first : first + at_once]]
+            for first in range(0, len(places), chunk_size):
+                some = places[first : first + chunk_size]
+                group = [_on_canvas(crop[None], (at[0], at[1]), (rows, columns)) for crop, at in some]
                 result.append(self.mask_iou(_large_enough(torch.cat(group).to(raw.prototypes.device))))
-        return torch.cat(result).gather(1, found.labels[:, None]).squeeze(1)
+        return torch.cat(result).gather(1, labels[:, None]).squeeze(1)
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, options: DecodeOptions) -> tuple[Tensor, Tensor, Tensor]:
         """As many as the model would judge: the user's limit is for those that score best afterwards."""
@@ -198,7 +213,13 @@ class YOLACTPlus(YOLACT):
         )
 
     def _rescores(self, options: DecodeOptions) -> bool:
-        return self.config.rescore and options.with_masks
+        return self.config.rescore.used and options.with_masks
+
+
+def _taken(crops: Crops, order: Tensor) -> Crops:
+    """Those with these numbers, in this order."""
+    order = order.cpu()
+    return Crops([crops.values[i] for i in order.tolist()], crops.origins[order])
 
 
 def _on_canvas(crops: Tensor, origin: tuple[int, int], grid: tuple[int, int]) -> Tensor:
@@ -214,11 +235,11 @@ def _large_enough(masks: Tensor) -> Tensor:
     return F.pad(masks, (0, missing[1], 0, missing[0])) if any(missing) else masks
 
 
-def _iou_of(one: Drawn) -> Tensor:
-    """(M,) overlap of each positive's mask, cut at one half, with the true one."""
+def _iou_of(one: Assembled) -> Tensor:
+    """(M,) overlap of each positive's mask, cut at one half, with its object's."""
     masks = (one.probabilities.detach() > 0.5).float()
-    common = (masks * one.wanted).sum((1, 2))
-    return common / (masks.sum((1, 2)) + one.wanted_area - common)
+    common = (masks * one.gt).sum((1, 2))
+    return common / (masks.sum((1, 2)) + one.gt_area - common)
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
@@ -233,27 +254,31 @@ def deform(backbone: ResNet, every: int) -> ResNet:
     return backbone
 
 
+LIGHT = Config(
+    anchors=yolact.AnchorConfig(scales=tuple(octave(size) for size in (16, 32, 64, 128, 256)), square=False),
+    prototypes=yolact.LIGHT.prototypes,
+    deformable_every=2,
+    rescore=RescoreConfig(min_area=4),
+)
+"""For small networks on images of any size."""
+
+
 def yolact_plus_r50(num_classes: int = 80, **config: Any) -> YOLACTPlus:
     """ResNet-50, every block of the last three stages deformable; for images of 550 x 550."""
-    chosen = Config(**config)
+    chosen = changed(Config(), config)
     backbone = deform(ResNet("resnet50"), chosen.deformable_every)
     return YOLACTPlus(yolact_fpn(backbone, chosen), num_classes, chosen)
 
 
 def yolact_plus_r101(num_classes: int = 80, **config: Any) -> YOLACTPlus:
     """ResNet-101, every third block deformable; for images of 550 x 550."""
-    chosen = Config(**({"deformable_every": 3} | config))
+    chosen = changed(Config(deformable_every=3), config)
     backbone = deform(ResNet("resnet101"), chosen.deformable_every)
     return YOLACTPlus(yolact_fpn(backbone, chosen), num_classes, chosen)
 
 
-LIGHT: dict[str, Any] = {"anchor_scales": tuple(octave(size) for size in (16, 32, 64, 128, 256)),
-                         "prototype_convs": 1, "prototype_width": 96, "iou_min_area": 4}  # fmt: skip
-"""For small networks on images of any size."""
-
-
 def yolact_plus_r18(num_classes: int = 80, **config: Any) -> YOLACTPlus:
     """ResNet-18, the first block of each of the last three stages deformable, with narrow branches."""
-    chosen = Config(**(LIGHT | {"deformable_every": 2} | config))
+    chosen = changed(LIGHT, config)
     backbone = deform(ResNet("resnet18"), chosen.deformable_every)
     return YOLACTPlus(yolact_fpn(backbone, chosen, channels=96), num_classes, chosen)

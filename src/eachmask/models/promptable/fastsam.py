@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -31,10 +31,10 @@ from torch.nn import functional as F
 
 from eachmask.backbones.fpn import FPN
 from eachmask.backbones.networks import ResNet, Timm
-from eachmask.models.instance import yolact
-from eachmask.models.instance.yolact import YOLACT, Raw, yolact_fpn
-from eachmask.ops.anchors import octave
-from eachmask.structures import RLE, Bitmaps, Instances, UserError
+from eachmask.models.config import changed
+from eachmask.models.instance import yolact, yolact_plus
+from eachmask.models.instance.yolact import YOLACT, Raw, Selected, yolact_fpn
+from eachmask.structures import RLE, Bitmaps, DecodeOptions, ImageBatch, Instances, Prompts, UserError
 from eachmask.structures import boxes as box_ops
 
 
@@ -42,10 +42,8 @@ from eachmask.structures import boxes as box_ops
 class Config(yolact.Config):
     """What a variant may change."""
 
-    anchor_scales: tuple[tuple[float, ...], ...] = tuple(octave(size) for size in (24, 48, 96, 192, 384))
-    square_anchors: bool = False
-    candidates_per_class: int = 1000
-    """There is only one class."""
+    anchors: yolact.AnchorConfig = yolact_plus.ANCHORS
+    select: yolact.SelectConfig = yolact.SelectConfig(per_class=1000)  # there is only one class
     score_threshold: float = 0.4
     nms_threshold: float = 0.7
     max_detections: int = 300
@@ -54,13 +52,22 @@ class Config(yolact.Config):
 # First stage: all instances -------------------------------------------------------------------------------------------
 
 
+class Prompted(NamedTuple):
+    """Everything that was found in each image, and what is meant there."""
+
+    everything: Selected
+    prompts: tuple[Prompts, ...]
+
+
 class FastSAM(YOLACT):
-    """YOLACT with the single class *object*.
+    """YOLACT with the single class *object*, whose masks are chosen by prompts
+    (:class:`~eachmask.models.protocol.Promptable`).
 
     Raises:
         UserError: there is more than one class.
     """
 
+    max_classes = 1
     config: Config
 
     def __init__(self, backbone: FPN, num_classes: int = 1, config: Config | None = None) -> None:
@@ -75,8 +82,75 @@ class FastSAM(YOLACT):
         """As YOLACT's; objects of whatever class are objects."""
         return super().losses(raw, [replace(t, labels=torch.zeros(len(t), dtype=torch.int64)) for t in targets])
 
+    def encode(self, images: ImageBatch) -> Selected:
+        """All objects in images, as the model's own thresholds have them: what prompts choose among."""
+        return self.select(self(images), DecodeOptions())
+
+    def prompted(self, embedding: Selected, prompts: Sequence[Prompts]) -> Prompted:
+        """The question of each image put to what was found there; :meth:`decode` gives the answers.
+
+        Args:
+            prompts: one per image, in its pixels as the network saw them.
+
+        Raises:
+            UserError: there are texts, for which this network has no encoder.
+        """
+        if any(asked.texts for asked in prompts):
+            raise UserError(
+                "FastSAM itself understands no words: give points or boxes, or use "
+                "eachmask.models.promptable.fastsam.by_text with an encoder such as CLIP"
+            )
+        return Prompted(embedding, tuple(prompts))
+
+    def decode(self, raw: Raw | Prompted, options: DecodeOptions) -> list[Instances]:
+        """All objects, or of each object that is meant the best answer, if there is one.
+
+        Answers come in the order of the objects, whose numbers are their ``track_ids``.
+        """
+        if isinstance(raw, Prompted):
+            pairs = zip(self.pack(raw.everything, options), raw.prompts, strict=True)
+            return [answers(found, prompts) for found, prompts in pairs]
+        return super().decode(raw, options)
+
 
 # Second stage: prompts ------------------------------------------------------------------------------------------------
+
+
+def answers(found: Instances, prompts: Prompts) -> Instances:
+    """What is meant by prompts, object by object; ``track_ids`` say which of them each is.
+
+    Args:
+        found: of the first stage; prompts: in pixels of the same image.
+    """
+    chosen = [answer(found, prompts.of(i)) for i in range(len(prompts))]
+    numbers = [torch.full((len(one),), i) for i, one in enumerate(chosen)]
+    return replace(Instances.cat(chosen), track_ids=torch.cat(numbers))
+
+
+def answer(found: Instances, prompts: Prompts) -> Instances:
+    """The object that all prompts together mean, or nothing.
+
+    A rough mask, a box or extreme points choose by overlap, among the masks that hold the points on the object (and
+    scribbles) and none of those beside it; points alone choose as :func:`by_points` does.
+    """
+    lines = [torch.zeros(0, 2), *prompts.scribbles]
+    points = torch.cat([prompts.points, *lines[1:]]).cpu().numpy()
+    signs = [prompts.signs, *(s.expand(len(x)) for s, x in zip(prompts.scribble_signs, lines[1:], strict=True))]
+    marks = torch.cat(signs).bool().cpu().numpy()
+    height, width = prompts.image_size
+    points = np.clip(points, 0, [width - 1e-3, height - 1e-3])  # the far border belongs to the last pixel
+    corners = torch.cat([prompts.extremes.amin(1), prompts.extremes.amax(1)], 1).to(prompts.boxes)
+    boxes = torch.cat([prompts.boxes, corners])
+    if prompts.masks is None and not len(boxes):
+        return by_points(found, points, marks)
+    if len(points):
+        inside = _contains(_masks(found), points)
+        found = found[np.flatnonzero(inside[marks].all(axis=0) & ~inside[~marks].any(axis=0))]
+    if prompts.masks is not None:
+        overlap = torch.from_numpy(_masks(found).iou(prompts.masks.to_rle())).amax(dim=1)
+        best = overlap.argsort(descending=True, stable=True)[:1]
+        return found[best[overlap[best] > 0]]
+    return by_box(found, boxes[0])
 
 
 class TextEncoder(Protocol):
@@ -92,7 +166,7 @@ class TextEncoder(Protocol):
 def by_points(
     found: Instances,
     points: Sequence[Sequence[float]] | NDArray[Any] | Tensor,
-    foreground: Sequence[bool] | None = None,
+    foreground: Sequence[bool] | NDArray[np.bool_] | None = None,
     *,
     which: Literal["union", "smallest", "each"] = "union",
     closing: int = 2,
@@ -139,8 +213,8 @@ def by_box(found: Instances, box: Sequence[float] | Tensor) -> Instances:
     Args:
         box: x1, y1, x2, y2, px.
     """
-    wanted = torch.as_tensor(box, dtype=torch.float32).reshape(1, 4)
-    iou = box_ops.iou(wanted, found.boxes.float().cpu())[0]
+    given = torch.as_tensor(box, dtype=torch.float32).reshape(1, 4).cpu()
+    iou = box_ops.iou(given, found.boxes.float().cpu())[0]
     best = iou.argsort(descending=True, stable=True)[:1]
     return found[best[iou[best] > 0]]
 
@@ -216,18 +290,17 @@ def _joined(parts: Instances, closing: int) -> Instances:
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
+LIGHT = Config(anchors=yolact_plus.LIGHT.anchors, prototypes=yolact.LIGHT.prototypes)
+"""For small networks."""
+
+
 def fastsam_r50(num_classes: int = 1, **config: Any) -> FastSAM:
     """ResNet-50, for images of about 1024 px."""
-    chosen = Config(**config)
+    chosen = changed(Config(), config)
     return FastSAM(yolact_fpn(ResNet("resnet50"), chosen), num_classes, chosen)
-
-
-LIGHT: dict[str, Any] = {"anchor_scales": tuple(octave(size) for size in (16, 32, 64, 128, 256)),
-                         "prototype_convs": 1, "prototype_width": 96}  # fmt: skip
-"""For small networks."""
 
 
 def fastsam_lite0(num_classes: int = 1, **config: Any) -> FastSAM:
     """EfficientNet-Lite0 with narrow branches: in real time without a GPU."""
-    chosen = Config(**(LIGHT | config))
+    chosen = changed(LIGHT, config)
     return FastSAM(yolact_fpn(Timm("tf_efficientnet_lite0"), chosen, channels=96), num_classes, chosen)
