@@ -150,6 +150,8 @@ class MaskScoringRCNN(MaskRCNN):
     def limits(self, options: DecodeOptions) -> tuple[float, float, int]:
         """As many candidates as usual even if fewer detections are asked for: the best are known after scoring."""
         score, overlap, most = super().limits(options)
+        if not self.config.free_scores:  # what is asked for is of the product, which an IoU may raise
+            score = min(score, self.config.score_threshold)
         return score, overlap, max(most, self.config.max_detections)
 
     def scored_masks(self, features: Features, boxes: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
