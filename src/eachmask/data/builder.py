@@ -88,7 +88,7 @@ class DatasetBuilder:
 class _SplitBuilder:
     def __init__(self) -> None:
         self.names, self._files, self._ids, self._entries = (TextPacker() for _ in range(4))
-        self._sizes, self._numbers, self._lengths, self._labels = (array("q") for _ in range(4))
+        self._image_ids, self._sizes, self._numbers, self._lengths, self._labels = (array("q") for _ in range(5))
         self._counts, self._boxes, self._crowd, self._stated = array("I"), array("f"), array("b"), array("d")
         self._keypoints: list[NDArray[np.float32] | None] = []
 
@@ -104,6 +104,8 @@ class _SplitBuilder:
         masks = masks_of(targets)
         self.names.append(name)
         self._files.append(str(path))
+        number = None if entry is None else entry.get("id")
+        self._image_ids.append(number if type(number) is int and abs(number) < 2**63 else len(self.names) - 1)
         self._sizes.extend(masks.size)
         self._numbers.append(len(masks))
         self._counts.frombytes(masks.counts.astype(np.uint32).tobytes())
@@ -125,6 +127,7 @@ class _SplitBuilder:
             categories=categories,
             names=self.names.packed(),
             files=self._files.packed(),
+            numbers=np.array(self._image_ids, np.int64),
             sizes=np.array(self._sizes, np.int64).reshape(-1, 2),
             first=offsets_of(np.array(self._numbers, np.int64)),
             counts=np.array(self._counts, np.uint32),

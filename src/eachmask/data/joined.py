@@ -27,6 +27,7 @@ def joined(parts: Sequence[Split]) -> Split:
         parts[0],
         names=Texts.cat([part.names for part in parts]),
         files=Texts.cat([part.files for part in parts]),
+        numbers=np.concatenate([part.numbers for part in parts]),
         sizes=np.concatenate([part.sizes for part in parts]),
         first=_offsets([part.first for part in parts]),
         counts=np.concatenate([part.counts for part in parts]),

@@ -36,6 +36,8 @@ class Split:
     """(n,) relative POSIX paths, unique within the split, with a suffix."""
     files: Texts
     """(n,) the image files; they may be missing."""
+    numbers: NDArray[np.int64]
+    """(n,) what a COCO file numbers the images; elsewhere, and where it calls them otherwise, their places."""
     sizes: NDArray[np.int64]
     """(n, 2) height and width."""
     first: NDArray[np.int64]
@@ -72,8 +74,8 @@ class Split:
         Raises:
             UserError: the file is missing, broken or of another size than its annotations.
         """
-        number = self.image_id(index)
-        return Sample(self.image(index), self.targets(index), self.path(index), number if type(number) is int else 0)
+        # by arrays alone: parsing an entry for each sample would cost more than its targets
+        return Sample(self.image(index), self.targets(index), self.path(index), int(self.numbers[index]))
 
     def __iter__(self) -> Iterator[Sample[Instances]]:
         return (self[i] for i in range(len(self)))
@@ -146,7 +148,7 @@ class Split:
 
     def image_id(self, index: int) -> Any:
         """The number, or the text, that a COCO file calls image ``index`` by; elsewhere its place, from 0."""
-        return self.entry(index).get("id", range(len(self))[index])
+        return self.entry(index).get("id", int(self.numbers[index]))
 
     def file_name(self, index: int) -> str:
         """The image's name as a COCO file gives it, which may name folders that ``names`` leave out."""
@@ -184,6 +186,7 @@ class Split:
             self,
             names=self.names.take(chosen),
             files=self.files.take(chosen),
+            numbers=self.numbers[chosen],
             sizes=self.sizes[chosen],
             first=offsets_of(numbers),
             counts=self.counts[ranges(self.offsets[:-1][objects], lengths)],
