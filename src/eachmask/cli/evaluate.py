@@ -62,8 +62,9 @@ class EvaluateOptions:
     """Folder of the report; made if missing."""
     fail_under: tuple[str, ...] = ()
     """Exit with 1 where a measure is below a value: ap=0.3 boundary.ap=0.2 pq=0.4 (names as in evaluation.json)."""
-    score: float = 0.5
-    """Score threshold of the measures that do not rank by score: PQ, Dice, counts, confusion."""
+    score: float | None = None
+    """Score threshold of the measures that do not rank by score: PQ, Dice, counts, confusion. The model's own by
+    default, and that of the best F1 on these images where only predictions are given."""
     resamples: int = 200
     """Draws of images for the confidence intervals; 0 for none."""
     boundary: bool = True

@@ -50,8 +50,8 @@ class Settings:
         UserError: a threshold outside 0..1, a negative number of draws or seed.
     """
 
-    score: float = 0.5
-    """Threshold of everything that is not ranked by score."""
+    score: float | None = None
+    """Threshold of everything that is not ranked by score; None: that of the best F1 on these images."""
     resamples: int = 200
     """Draws of images for the confidence intervals; 0 leaves them out."""
     boundary: bool = True
@@ -61,7 +61,7 @@ class Settings:
     """So many of the best images and of the worst ones are drawn, where the files are there."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score <= 1:
+        if self.score is not None and not 0 <= self.score <= 1:
             raise UserError(f"the score threshold must lie in 0..1, not {self.score:g}")
         for name, number in (
             ("number of resamples", self.resamples), ("seed", self.seed), ("number of images shown", self.gallery)
@@ -109,13 +109,14 @@ def evaluate(
         boundary = average_precision.summary(banded)
         for row, other in zip(per_class, average_precision.per_class(banded), strict=True):
             row["boundary_ap"] = other["ap"]
-    kept = [(p.filter(score=settings.score), t) for p, t in zip(predictions, targets, strict=True)]
+    sweeps = _sweeps(matches, classes)
+    shown_from = sweeps[""].best_threshold if "" in sweeps else 0.0
+    score = shown_from if settings.score is None else settings.score
+    kept = [(p.filter(score=score), t) for p, t in zip(predictions, targets, strict=True)]
     quality, qualities = at_threshold(kept, len(classes))
     for row, own in zip(per_class, qualities, strict=True):
         row["pq"] = own.pq
-    sweeps = _sweeps(matches, classes)
-    shown_from = sweeps[""].best_threshold if "" in sweeps else settings.score
-    best, worst = best_and_worst(dataset, order, predictions, targets, shown_from, settings.gallery)
+    best, worst = best_and_worst(dataset, order, predictions, targets, score, settings.gallery)
     return Evaluation(
         name=name or results.stem,
         data=str(dataset.path.name),
@@ -123,7 +124,7 @@ def evaluate(
         num_objects=sum(int((~t.crowd.cpu().numpy()).sum()) for t in targets),
         num_detections=sum(len(p) for p in predictions),
         classes=classes,
-        score=settings.score,
+        score=score,
         coco=coco,
         boundary=boundary,
         per_class=per_class,
@@ -139,7 +140,7 @@ def evaluate(
         published=published or {},
         best=best,
         worst=worst,
-        shown_from=shown_from,
+        shown_from=score,
     )
 
 

@@ -43,7 +43,7 @@ def evaluate(
     images: Path | None = None,
     merge: Literal["supercategories", "all"] | None = None,
     compare: Path | None = None,
-    score: float = 0.5,
+    score: float | None = None,
     resamples: int = 200,
     boundary: bool = True,
     seed: int = 0,
@@ -94,6 +94,8 @@ def evaluate(
         job.merge(merge)
         if is_model:
             predictor = _loaded(model, device, precision, side)
+            own = predictor.decode_options().score_threshold  # from which on users are shown objects
+            settings = replace(settings, score=own if score is None else score)
             job.predict(predictor, progress, comparing=compare is not None, side=side)
         else:
             job.take(model)

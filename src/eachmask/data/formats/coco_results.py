@@ -211,11 +211,16 @@ def _plain(
     if box is not None and not _is_box(box):
         raise ValueError(f"has the bbox {box}: it must be x, y, width and height")
     parts = {key: row[key] for key in ("segmentation", "bbox", "keypoints") if row.get(key)}  # null says nothing
-    if outline_of(row) is None:
+    if outline_of(row) is None or (box is not None and _encloses_nothing(row.get("segmentation"))):
         parts.pop("segmentation", None)
     if not parts:
         raise ValueError("has neither a segmentation nor a bbox")
     return image, {"id": number, "image_id": image, "category_id": category, "score": row["score"], **parts}
+
+
+def _encloses_nothing(rings: Any) -> bool:
+    """Whether an outline has no ring of three points or more."""
+    return isinstance(rings, list) and all(isinstance(ring, list) and len(ring) < 6 for ring in rings)
 
 
 def _is_box(box: Any) -> bool:
