@@ -153,8 +153,8 @@ class YOLO(Detector[Raw]):
         columns = zip(*(assign(target, raw.batch_size, c.grid) for target in targets), strict=True)
         boxes, labels, index, ignored = (torch.stack(column).to(raw.boxes.device) for column in columns)
         owned = index >= 0  # (B, S, S)
-        found, truth = raw.boxes[owned], boxes[owned]  # (M, b, 4), (M, 4)
-        iou = in_cell_iou(found.detach(), truth, c.grid)  # (M, b)
+        found, gt_boxes = raw.boxes[owned], boxes[owned]  # (M, b, 4), (M, 4)
+        iou = in_cell_iou(found.detach(), gt_boxes, c.grid)  # (M, b)
         best = iou.argmax(dim=1, keepdim=True)
         chosen = found.gather(1, best[..., None].expand(-1, -1, 4)).squeeze(1)
 
@@ -165,8 +165,8 @@ class YOLO(Detector[Raw]):
         one_hot = F.one_hot(labels[owned], self.num_classes).to(raw.classes)
         per_image = 1 / max(len(targets), 1)
         return {
-            "center": (chosen[:, :2] - truth[:, :2]).square().sum() * c.coordinate_weight * per_image,
-            "size": (chosen[:, 2:] - truth[:, 2:]).square().sum() * c.coordinate_weight * per_image,
+            "center": (chosen[:, :2] - gt_boxes[:, :2]).square().sum() * c.coordinate_weight * per_image,
+            "size": (chosen[:, 2:] - gt_boxes[:, 2:]).square().sum() * c.coordinate_weight * per_image,
             "object": (confidence - iou.gather(1, best)).square().sum() * per_image,
             "no_object": raw.confidence[empty].square().sum() * c.empty_weight * per_image,
             "class": (raw.classes[owned] - one_hot).square().sum() * per_image,
@@ -224,14 +224,14 @@ def relative_boxes(boxes: Tensor, grid: int) -> Tensor:
     return torch.cat([center - sides / 2, center + sides / 2], dim=-1)
 
 
-def in_cell_iou(found: Tensor, truth: Tensor, grid: int) -> Tensor:
+def in_cell_iou(found: Tensor, gt_boxes: Tensor, grid: int) -> Tensor:
     """IoU of a cell's boxes with its object: (M, b, 4), (M, 4), both as in :class:`Raw` -> (M, b)."""
 
     def corners(boxes: Tensor) -> Tensor:
         center, sides = boxes[..., :2] / grid, boxes[..., 2:].square()
         return torch.cat([center - sides / 2, center + sides / 2], dim=-1)
 
-    a, b = corners(found), corners(truth)[:, None]
+    a, b = corners(found), corners(gt_boxes)[:, None]
     common = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
     return common / (box_ops.area(a) + box_ops.area(b) - common).clamp(min=1e-12)
 
