@@ -223,9 +223,10 @@ def recipe(name: str, pack: str, options: argparse.Namespace) -> Any:
     """The same for every system; only the variant and its number of proposals differ."""
     from eachmask import models
     from eachmask.data.transforms.crop import LargeScaleJitter
+    from eachmask.models import model_class
     from eachmask.models.config import merged
     from eachmask.models.detection import faster_rcnn
-    from eachmask.recipes.auto_recipe import PhotoAugment, box_scores, is_scored_by_boxes, mask_scores
+    from eachmask.recipes.auto_recipe import PhotoAugment
     from eachmask.structures import Preprocess
     from eachmask.training.pretrained import FromBackbone
     from eachmask.training.recipe import Recipe
@@ -241,7 +242,7 @@ def recipe(name: str, pack: str, options: argparse.Namespace) -> Any:
         config=merged(few, config),
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=side, long_side=side),
         augment=PhotoAugment(LargeScaleJitter(size=(window, window), scale=(1.0, 1.8))),
-        score=box_scores if is_scored_by_boxes(variant) else mask_scores,
+        score=model_class(variant).task.scoring.scores,
         best="ap",
         start=None if variant in OTHER_BODY else FromBackbone(options.start if pack == "coco-mini" else None),
         steps=options.steps,

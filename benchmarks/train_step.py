@@ -97,8 +97,8 @@ def torchvision_step(options: argparse.Namespace) -> Any:
 def eachmask_step(options: argparse.Namespace) -> Any:
     import tempfile
 
-    from eachmask.recipes.auto_recipe import box_scores
     from eachmask.structures import RLE, Category, ImageBatch, Instances, Preprocess
+    from eachmask.tasks.boxes import box_scores
     from eachmask.training.devices import make_accelerator
     from eachmask.training.loop import new_state, train_step
     from eachmask.training.recipe import Recipe, Run

@@ -20,8 +20,10 @@ from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.sample import Sample
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.models import keypoint_rcnn_lite0_p3
-from eachmask.recipes.auto_recipe import auto_recipe, box_scores, keypoint_scores
+from eachmask.recipes.auto_recipe import auto_recipe
 from eachmask.structures import Category, Instances, UserError
+from eachmask.tasks.boxes import box_scores
+from eachmask.tasks.keypoints import keypoint_scores
 from eachmask.training.pretrained import choose_start
 from eachmask.weights.file import read_info
 

@@ -19,6 +19,7 @@ from eachmask.inference.load import load
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.preprocessing import preprocessed
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Preprocess, UserError
+from eachmask.tasks.instances import INSTANCES
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +225,8 @@ def test_a_full_list_is_said_once() -> None:
 
 class _Types(nn.Module):
     """Notes what the network computes in, and answers with one box."""
+
+    task = INSTANCES
 
     def __init__(self) -> None:
         super().__init__()

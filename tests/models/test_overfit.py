@@ -28,9 +28,9 @@ from eachmask.metrics.coco_ap import coco_ap
 from eachmask.models.detection import fast_rcnn
 from eachmask.models.instance import polarmask, sds
 from eachmask.ops.selective_search import Proposals, Search, search_batch
-from eachmask.recipes.auto_recipe import mask_scores
 from eachmask.structures import ImageBatch, Instances, Masks, Preprocess
 from eachmask.structures.boxes import resize
+from eachmask.tasks.instances import mask_scores
 from eachmask.training.loop import train
 from eachmask.training.pretrained import FromBackbone
 from eachmask.training.recipe import Recipe, Run

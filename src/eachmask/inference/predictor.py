@@ -23,7 +23,6 @@ from eachmask.inference.engine import Engine, TileListener, unheard
 from eachmask.inference.view import ImageView
 from eachmask.structures import Category, DecodeOptions, UserError
 from eachmask.structures.checks import check_number, check_whole
-from eachmask.tasks.instances import INSTANCES
 from eachmask.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Predictor(Generic[T]):
         from eachmask.backbones.fuse import optimize_for_inference
 
         self.info = info
-        self.task = cast("Task[T]", getattr(model, "task", INSTANCES))
+        self.task = cast("Task[T]", model.task)
         self.fingerprint = _fingerprint(model, info, classifier)
         self.engine: Engine[T] = Engine(
             model, info.preprocess, self.task, device=device, precision=precision, optimize=optimize, in_place=in_place

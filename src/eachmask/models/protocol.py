@@ -100,6 +100,8 @@ class Network(nn.Module, Generic[RawT, SelectedT, T]):
     task: ClassVar[Task[Any]]
     max_classes: ClassVar[int | None] = None
     needs: ClassVar[frozenset[str]] = frozenset()
+    backbone_from: ClassVar[str] = ""
+    """A bundled model that has seen such images: training starts from its backbone where it is the same network."""
     num_classes: int
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> RawT:

@@ -6,7 +6,6 @@ opposite. The numbers here are starting points that worked on the small public s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,17 +19,16 @@ from eachmask.data.samples import Samples
 from eachmask.data.transforms.color import PhotoLight
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste, PhotoMix
-from eachmask.metrics.coco_ap import coco_ap
 from eachmask.models.config import merged
 from eachmask.structures import Instances, UserError
 from eachmask.structures.keypoints import mirror_pairs
-from eachmask.training.pretrained import backbone_preprocess, choose_start
+from eachmask.training.pretrained import backbone_of, backbone_preprocess, choose_start
 from eachmask.training.recipe import Mix, Recipe
 
 LOOKED_AT = 500
 """So many samples' annotations decide the defaults."""
-HEAVY = ("r50", "r101", "x101", "swin", "v39")
-"""Parts of names of variants that want large images and a GPU."""
+LARGE_BACKBONE = 22_000_000
+"""Weights of a backbone from which on (ResNet-50, Swin-T) a model wants large images and a GPU."""
 
 
 @dataclass(frozen=True)
@@ -66,22 +64,16 @@ def auto_recipe(
     with torch.device("meta"):
         model = build(num_classes=len(data.categories), **chosen.config)
     config = merged(chosen.config, _config(variant, model, data))
-    on_gpu, heavy = torch.cuda.is_available(), any(part in variant.split("_") for part in HEAVY)
+    on_gpu, heavy = torch.cuda.is_available(), num_parameters(backbone_of(model)) >= LARGE_BACKBONE
     side = size or _side(data, 1024 if heavy and on_gpu else 800 if on_gpu else 384)
     base = chosen.preprocess or backbone_preprocess(model)
     batch = min(_power_of_two(len(data)), 16 if on_gpu else 4)
     steps = _steps(len(data), batch)
     whole = chosen.whole
-    kind = (
-        keypoint_scores
-        if "keypoints" in getattr(model, "needs", ())
-        else box_scores
-        if is_scored_by_boxes(variant)
-        else mask_scores
-    )
+    scoring = model.task.scoring
     flip, about_flip = _flip(data)
     notes = [note for note in (chosen.note, about_flip) if note]
-    notes.append(f"{len(data)} images: longer side {side} px, scored by {kind.__name__}.")
+    notes.append(f"{len(data)} images: longer side {side} px, scored by {scoring.best} of {model.task.name}.")
     recipe = Recipe(
         variant=variant,
         config=config,
@@ -90,9 +82,9 @@ def auto_recipe(
             LargeScaleJitter(size=(side, side), scale=(0.5, 2.0) if whole else (0.4, 2.0)),
             flip,
         ),
-        mix=_mix(kind is mask_scores, mosaic) if len(data) > 1 else None,
-        score=kind,
-        best="ap",
+        mix=_mix(model.task.mixes, mosaic) if len(data) > 1 else None,
+        score=scoring.scores,
+        best=scoring.best,
         start=chosen.load,
         sample_weight=repeat_factors if len(data.categories) > 1 else None,
         steps=steps,
@@ -115,39 +107,13 @@ def _mix(with_masks: bool, mosaic: float) -> Mix | None:
     return CopyPaste() if with_masks else None
 
 
-def mask_scores(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
-    """COCO's average precision of masks."""
-    return _some(coco_ap(predictions, targets, kind="segm"))
-
-
-def box_scores(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
-    """COCO's average precision of boxes."""
-    return _some(coco_ap(predictions, targets, kind="bbox"))
-
-
-def keypoint_scores(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:
-    """COCO's average precision of keypoints, by their similarity (OKS) instead of IoU, and that of boxes beside it."""
-    found = _some(coco_ap(predictions, targets, kind="keypoints"), ("ap", "ap50", "ap75", "ar"))
-    return found | {"box_ap": box_scores(predictions, targets)["ap"]}
-
-
-def _some(numbers: dict[str, float], names: Sequence[str] = ("ap", "ap50", "ap75", "ar100")) -> dict[str, float]:
-    """The numbers that decide; sizes without an object are no number."""
-    return {name: 0.0 if np.isnan(numbers[name]) else numbers[name] for name in names}
-
-
-def is_scored_by_boxes(variant: str) -> bool:
-    """Whether a variant makes no masks to be scored by."""
-    return "masks" not in models.model_class(variant).needs
-
-
 def _config(variant: str, model: Any, data: Samples) -> dict[str, Any]:
     """What a variant has to know of the data besides the number of classes.
 
     Raises:
         UserError: it is about keypoints, and the data have none.
     """
-    if "keypoints" not in getattr(model, "needs", ()):
+    if "keypoints" not in model.needs:
         return {}
     points = _targets(data, 0).keypoints
     if points is None:
@@ -185,3 +151,8 @@ def _steps(num_images: int, batch: int) -> int:
     """Passes over the data fall from 60 for ten images to 12 for a hundred thousand; never under 300 steps."""
     epochs = float(np.clip(60 * (10 / max(num_images, 1)) ** 0.175, 12, 60))
     return max(300, round(num_images * epochs / batch))
+
+
+def num_parameters(module: torch.nn.Module) -> int:
+    """How many weights a network has."""
+    return sum(parameter.numel() for parameter in module.parameters())

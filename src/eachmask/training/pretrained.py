@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from eachmask import models
 from eachmask.backbones.networks import ResNet, Swin
 from eachmask.structures import Preprocess, UserError
 from eachmask.weights.catalogue import bundled, entries
@@ -19,9 +21,6 @@ from eachmask.weights.fetch import locate
 from eachmask.weights.file import load_model, read_info
 from eachmask.weights.from_efficientnet_lite import LITES, MEAN, STD, read_offline_weights
 from eachmask.weights.from_torchvision import load_imagenet_resnet
-
-RELATIVES = {"keypoint_rcnn_lite0_p3": "condinst_lite0_fpn"}
-"""Variant -> another one whose bundled model has seen such images, and whose backbone it takes."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,11 @@ def choose_start(variant: str, wanted: str = "auto") -> Start:
         return Start(FromBackbone())
     if wanted != "auto":
         return _from_file(locate(wanted), variant)
-    for path in bundled().values():
+    for name, path in bundled().items():
         info = read_info(path)
         if info.variant == variant:
             return _from_file(path, variant)
-        if info.variant == RELATIVES.get(variant):
+        if name == models.model_class(variant).backbone_from and _same_backbone(variant, info.variant):
             return Start(FromBackbone(str(path)), info.preprocess)
     if variant not in entries():
         return Start(FromBackbone())
@@ -119,6 +118,14 @@ def choose_start(variant: str, wanted: str = "auto") -> Start:
         return _from_file(locate(variant), variant)
     except UserError as error:
         return Start(FromBackbone(), note=f"The official weights of {variant} cannot be had: {error}.")
+
+
+def _same_backbone(one: str, other: str) -> bool:
+    """Whether two variants stand on the same network of timm's."""
+    with torch.device("meta"):
+        nets = [backbone_of(models.variant(name)(num_classes=1)) for name in (one, other)]
+    first, second = (_timm_name(getattr(net, "net", net)) for net in nets)
+    return first is not None and first == second
 
 
 def backbone_of(model: nn.Module) -> nn.Module:

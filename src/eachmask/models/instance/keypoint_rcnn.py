@@ -90,6 +90,7 @@ class KeypointRCNN(FasterRCNN):
     """Faster R-CNN with a keypoint head."""
 
     task = KEYPOINTS
+    backbone_from = "objects"
     needs = frozenset({"keypoints"})
     config: Config
 
