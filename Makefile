@@ -15,12 +15,13 @@ KEY := $(shell { cat pyproject.toml; echo "$(VERSION) $(CURDIR)"; } | cksum | cu
 USER_READY := $(VENV)/.user-$(KEY)
 DEVELOPER_READY := $(VENV)/.developer-$(KEY)
 
-.PHONY: help demo test test-slow test-processors test-lowest lint bench docs clean
+.PHONY: help demo test test-slow chaos test-processors test-lowest lint bench docs clean
 
 help:
 	@echo "make demo       install, find the objects in real images, say where the results are"
 	@echo "make test       install, run the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make chaos      every command killed at random, and fed with damaged files of every kind"
 	@echo "make test-processors  the tests that compute, under the instructions of older and newer CPUs"
 	@echo "make test-lowest      the same with the lowest allowed versions of what eachmask depends on"
 	@echo "make lint       ruff, and mypy in strict mode"
@@ -54,6 +55,10 @@ test: $(DEVELOPER_READY)
 
 test-slow: $(DEVELOPER_READY)
 	@$(BIN)/python -m pytest -m slow
+
+# Prints one line of counts at its end.
+chaos: $(DEVELOPER_READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/all.py
 
 test-processors: $(DEVELOPER_READY)
 	@$(BIN)/python tests/under_processors.py

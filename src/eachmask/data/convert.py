@@ -15,6 +15,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.problems import Problem
 from eachmask.data.reading import format_named, read_any
 from eachmask.data.targets import masks_of
+from eachmask.files.new_folder import check_free, new_folder
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
@@ -48,7 +49,8 @@ class Conversion:
 def convert(
     source: Path, target: Path, to: str, source_format: str | None = None, progress: Progress = no_progress
 ) -> Conversion:
-    """Read ``source``, write it to the new folder ``target``, read that again and compare.
+    """Read ``source``, write it to the new folder ``target``, read that again and compare; the folder gets its name when all
+    that is done.
 
     Both sets are held as packed runs; pixels are looked at one image at a time.
 
@@ -56,8 +58,7 @@ def convert(
         UserError: unknown or undetectable format, or the target is not empty.
     """
     written = format_named(to)
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise UserError(f"{target} is not empty: choose a new folder")
+    check_free(target)
     data, found = read_any(source, source_format, progress)
     data, notes = _unique_names(data)
     problems = list(data.problems)
@@ -65,19 +66,20 @@ def convert(
         if not image.path.is_file():
             what, remedy = "the image is missing", "put it there; its annotations are kept where the format can"
             problems.append(Problem(str(image.path), "", what, remedy, "missing"))
-    target.mkdir(parents=True, exist_ok=True)
-    notes += written.write(target, data, progress)
-    try:
-        again = written.read(target, lambda what, items: progress(f"{what} back", items))
-    except UserError as error:  # formats without sizes of their own hold nothing where all images are missing
-        again = Dataset(data.categories, {})
-        problems.append(Problem(str(target), "", f"it cannot be read back ({error})", "add the images first", "file"))
-    loss, worst = compare(data, again, progress)
-    holes, parts = _count_shapes(data, progress)
-    report = Conversion(
-        str(source), found.name, str(target), written.name, loss, holes, parts, notes, problems, worst[:20]
-    )
-    report.write(target / REPORT)
+    with new_folder(target) as folder:
+        notes += written.write(folder, data, progress)
+        try:
+            again = written.read(folder, lambda what, items: progress(f"{what} back", items))
+        except UserError as error:  # formats without sizes of their own hold nothing where all images are missing
+            again = Dataset(data.categories, {})
+            what, remedy = f"it cannot be read back ({error})".replace(str(folder), str(target)), "add the images first"
+            problems.append(Problem(str(target), "", what, remedy, "file"))
+        loss, worst = compare(data, again, progress)
+        holes, parts = _count_shapes(data, progress)
+        report = Conversion(
+            str(source), found.name, str(target), written.name, loss, holes, parts, notes, problems, worst[:20]
+        )
+        report.write(folder / REPORT)
     return report
 
 

@@ -24,6 +24,7 @@ from eachmask.data.problems import Problem
 from eachmask.data.reading import read_any
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import masks_of
+from eachmask.files.new_folder import check_free, new_folder
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Instances, UserError
 
@@ -285,13 +286,12 @@ def write_repaired(result: Examination, target: Path, progress: Progress = no_pr
     Raises:
         UserError: the folder is not empty, or nothing is left.
     """
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise UserError(f"{target} is not empty: choose a new folder for the repaired copy")
+    check_free(target)
     data = repaired(result)
     if not len(data):
         raise UserError(f"not one image of {result.source} can be used: restore the images first")
-    target.mkdir(parents=True, exist_ok=True)
-    return result.source_format.write(target, data, progress)
+    with new_folder(target) as folder:
+        return result.source_format.write(folder, data, progress)
 
 
 def _repaired_targets(result: Examination, split: str, image: AnnotatedImage) -> Instances:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from eachmask.data.split import AnnotatedImage
 
 _ORIENTATION = 274
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+"""Windows' ``C:\\``; a colon elsewhere is part of a name."""
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """One of these is in every PNG that has an orientation, in plain letters."""
 
@@ -30,8 +34,12 @@ def find_image(folder: Path, stem: str) -> Path | None:
 
 def image_files(folder: Path) -> list[Path]:
     """All images below a folder, sorted; hidden entries and system clutter left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not _is_hidden(p.relative_to(folder)))
     return sorted(p for p in found if p.is_file())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def image_size(path: Path, upright: bool = True) -> tuple[int, int]:
@@ -66,9 +74,13 @@ def safe_name(name: str, file: Path) -> str:
         UserError: it is absolute, climbs out with ``..``, or is empty.
     """
     plain = PurePosixPath(name.replace("\\", "/"))
-    if plain.is_absolute() or ".." in plain.parts or not plain.name or ":" in plain.parts[0]:
+    if plain.is_absolute() or ".." in plain.parts or not plain.name or _has_drive(name):
         raise UserError(f"{file}: the image name {name!r} leads out of the data set: make it relative")
     return str(plain)
+
+
+def _has_drive(name: str) -> bool:
+    return bool(_DRIVE.match(name)) or (os.name == "nt" and ":" in name)
 
 
 def copy_image(image: AnnotatedImage, target: Path) -> bool:

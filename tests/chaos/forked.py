@@ -1,0 +1,101 @@
+"""Work in a process of its own, with limits of time and memory, that can be killed at any moment."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+COUNTS: Counter[str] = Counter()
+"""What has been done and how it ended, over all tests."""
+CRASHED = 70
+"""Exit status after an exception that nobody caught."""
+
+
+def seeds(few: int, many: int) -> pytest.MarkDecorator:
+    """A test of ``seeds``: a few that are always run, and many for `make chaos`."""
+    rest = pytest.param(range(few, many), marks=pytest.mark.chaos)
+    return pytest.mark.parametrize("seeds", [range(few), rest], ids=["few", "many"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int | None
+    """Exit status; None where the process was killed."""
+    output: str
+    """Both streams."""
+    seconds: float
+    in_time: bool = True
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it ended by itself, with a status that the command line knows and without a traceback."""
+        return self.in_time and self.status in (0, 1, 2) and "Traceback" not in self.output
+
+
+def forked(
+    work: Callable[[], int], *, kill_after: float | None = None, seconds: float = 60, megabytes: int = 2000
+) -> Outcome:
+    """Run ``work`` in a copy of this process.
+
+    Args:
+        kill_after: seconds until SIGKILL.
+        seconds: the limit of time.
+        megabytes: what it may take beyond what this process has.
+    """
+    with tempfile.NamedTemporaryFile("r", errors="replace") as stream:
+        begin = time.monotonic()
+        child = os.fork()
+        if not child:
+            _be_the_child(work, stream.name, megabytes)
+        status = _waited(child, seconds if kill_after is None else min(kill_after, seconds))
+        took = time.monotonic() - begin
+        return Outcome(status, stream.read(), took, status is not None or kill_after is not None)
+
+
+def _waited(child: int, seconds: float) -> int | None:
+    """Its exit status; None where it had to be killed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _be_the_child(work: Callable[[], int], output: str, megabytes: int) -> None:
+    status = CRASHED
+    try:
+        target = os.open(output, os.O_WRONLY | os.O_APPEND)
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        cv2.setNumThreads(0)
+        torch.set_num_threads(1)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + megabytes * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        status = work()
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
