@@ -72,8 +72,8 @@ def convert(
             again = written.read(folder, lambda what, items: progress(f"{what} back", items))
         except UserError as error:  # formats without sizes of their own hold nothing where all images are missing
             again = Dataset(data.categories, {})
-            what, remedy = f"it cannot be read back ({error})".replace(str(folder), str(target)), "add the images first"
-            problems.append(Problem(str(target), "", what, remedy, "file"))
+            what = f"it cannot be read back ({error})".replace(str(folder), str(target))
+            problems.append(Problem(str(target), "", what, "add the images first", "file"))
         loss, worst = compare(data, again, progress)
         holes, parts = _count_shapes(data, progress)
         report = Conversion(
