@@ -49,8 +49,8 @@ class Conversion:
 def convert(
     source: Path, target: Path, to: str, source_format: str | None = None, progress: Progress = no_progress
 ) -> Conversion:
-    """Read ``source``, write it to the new folder ``target``, read that again and compare; the folder gets its name when all
-    that is done.
+    """Read ``source``, write it to the new folder ``target``, read that again and compare; the folder gets its name
+    when all that is done.
 
     Both sets are held as packed runs; pixels are looked at one image at a time.
 
