@@ -45,10 +45,10 @@ def compared(predictor: Predictor, dataset: CocoDataset, images: range) -> Itera
     """Every combination with its scores."""
     truth = [dataset.targets(i) for i in images]
     options = DecodeOptions(score_threshold=min(SCORES))
-    info, config = predictor.info, predictor.model.config
+    config = predictor.model.config
     settings = list(itertools.product(MAGNIFICATIONS, FOREGROUNDS, DISTANCES))
     for magnification, foreground, distance in track(settings, "comparing"):
-        predictor.info = replace(info, preprocess=replace(info.preprocess, magnification=magnification))
+        predictor.engine.preprocess = replace(predictor.engine.preprocess, magnification=magnification)
         predictor.model.config = replace(config, foreground_threshold=foreground, merge_distance=distance)
         found = [predictor.predict(dataset.image_path(i), options=options) for i in images]
         for least in SCORES:

@@ -1,8 +1,8 @@
-"""The story that lectures tell: seconds per image of R-CNN, Fast R-CNN and Faster R-CNN, on the same images.
+"""Three generations: seconds per image of R-CNN, Fast R-CNN and Faster R-CNN, on the same images.
 
 All three have the same backbone (EfficientNet-Lite0) and the same number of classes; the first two also have the same
 proposals of selective search, whose time is counted apart, as it was in the papers. Weights are random: the work
-does not depend on them. What the lectures say: R-CNN pays for the network once per proposal, Fast R-CNN once per
+does not depend on them. What the papers say: R-CNN pays for the network once per proposal, Fast R-CNN once per
 image, and then the proposals are what takes time, until Faster R-CNN makes them with the network too.
 
     python benchmarks/rcnn_story.py [--short-side 300] [--proposals 300] [--crop-side 128] [--repeats 3] [--threads 1]
