@@ -7,6 +7,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from eachmask.cli import main
+from eachmask.data.images.read import as_array
 from eachmask.inference.auto_model import auto_model, looks_like_microscopy
 
 
@@ -27,6 +28,16 @@ def stained() -> np.ndarray:
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 def test_photographs_are_none(name):
     assert not looks_like_microscopy(getattr(skimage.data, name)())
+
+
+@pytest.mark.parametrize("name", ["coins", "cell", "immunohistochemistry", "hubble_deep_field"])
+def test_fields_of_spots_and_sections_go_to_nuclei(name):
+    assert looks_like_microscopy(as_array(getattr(skimage.data, name)()))
+
+
+@pytest.mark.parametrize("name", ["camera", "moon", "grass", "gravel", "retina", "page"])
+def test_gray_photographs_and_textures_are_none(name):
+    assert not looks_like_microscopy(as_array(getattr(skimage.data, name)()))
 
 
 def test_microscope_images_are_recognized():
