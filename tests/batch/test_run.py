@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,8 +20,9 @@ import tifffile
 from PIL import Image
 from tiny_model import Spots, spots_image, spots_info
 
+from eachmask.batch.options import BatchOptions
 from eachmask.batch.results import Summary
-from eachmask.batch.run import BatchOptions, Outcome, run
+from eachmask.batch.run import Outcome, run
 from eachmask.cli import main
 from eachmask.cli.predict import _say
 from eachmask.data.formats.coco import CocoDataset
@@ -200,6 +203,15 @@ def test_classes_and_thresholds(predictor: Predictor, images: Path, tmp_path: Pa
     assert not (tmp_path / "c").exists()
 
 
+def test_a_class_may_be_named_by_the_one_above_it(predictor: Predictor, images: Path, tmp_path: Path) -> None:
+    info = spots_info()
+    large, small = info.categories
+    family = Predictor(
+        Spots(), replace(info, categories=(large, replace(small, parent="Tiny"))), device="cpu", precision="fp32"
+    )
+    assert list(_run(family, images, tmp_path / "a", BatchOptions(classes=("tiny",))).objects_per_class) == [small.name]
+
+
 # Going on ---------------------------------------------------------------------------------------
 
 
@@ -264,7 +276,8 @@ def test_another_folder_with_the_same_names_sizes_and_times(predictor: Predictor
 SCRIPT = """
 import sys
 from tiny_model import Spots, spots_info
-from eachmask.batch.run import BatchOptions, run
+from eachmask.batch.options import BatchOptions
+from eachmask.batch.run import run
 from eachmask.data.images.inputs import find_inputs
 from eachmask.inference.predictor import Predictor
 predictor = Predictor(Spots(), spots_info(), device="cpu", precision="fp32")
@@ -331,11 +344,26 @@ def test_what_has_vanished_is_done_again(predictor: Predictor, images: Path, tmp
     }
 
 
-def test_images_that_are_gone_are_said(predictor: Predictor, images: Path, tmp_path: Path) -> None:
+def test_images_that_are_not_asked_for_keep_their_results(predictor: Predictor, images: Path, tmp_path: Path) -> None:
     _run(predictor, images, tmp_path / "out")
-    (images / "p2.png").unlink()
+    others = find_inputs([path for path in sorted(images.rglob("*.png")) if path.name != "p2.png"])
     with pytest.warns(UserWarning, match=r"not among these: p2\.png\..*--overwrite"):
-        assert _run(predictor, images, tmp_path / "out").done == 6
+        assert run(predictor, others, tmp_path / "out", EVERYTHING).done == 6
+    assert (tmp_path / "out/overlays/p2.jpg").exists()
+
+
+def test_results_of_deleted_images_are_removed(predictor: Predictor, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _run(predictor, images, out)
+    (images / "p2.png").unlink()
+    with pytest.warns(UserWarning, match=r"removed the results of images that are gone: p2\.png"):
+        assert _run(predictor, images, out).done == 6
+    assert not [path for path in out.rglob("*") if path.stem == "p2"]
+    before = _tree(out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _run(predictor, images, out).done == 6
+    assert _tree(out) == before
 
 
 def test_a_damaged_journal_is_one_sentence(predictor: Predictor, images: Path, tmp_path: Path) -> None:
@@ -410,6 +438,47 @@ def test_missing_model_and_inputs(images: Path, tmp_path: Path, capfd: pytest.Ca
     assert _call("", "--model", "spots", "--out", tmp_path / "a") == 2
     assert "one of the inputs is an empty name" in capfd.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.usefixtures("command")
+def test_without_out_no_command_touches_the_results_of_another(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _call(images, "--model", "spots") == 0
+    assert capfd.readouterr().out.strip() == "results/report.html"
+    first = _tree(tmp_path / "results")
+    assert _call(images / "p0.png", "--model", "spots") == 0, "other images"
+    output = capfd.readouterr()
+    assert output.out.strip() == "results-2/report.html"
+    assert "results holds the results of another command: these are in results-2" in output.err
+    assert _call(images, "--model", "spots", "--tile", 64) == 0, "other settings"
+    assert capfd.readouterr().out.strip() == "results-3/report.html"
+    assert _tree(tmp_path / "results") == first
+    for arguments, folder in (((images,), "results"), ((images / "p0.png",), "results-2")):
+        assert _call(*arguments, "--model", "spots") == 0, "the same again"
+        assert capfd.readouterr().out.strip() == f"{folder}/report.html"
+    (images / "new.png").write_bytes((images / "p0.png").read_bytes())
+    assert _call(images, "--model", "spots") == 0
+    assert capfd.readouterr().out.strip() == "results/report.html", "the same command finds one image more"
+    assert json.loads((tmp_path / "results/summary.json").read_text())["done"] == 8
+
+
+@pytest.mark.usefixtures("command")
+def test_a_killed_command_without_out_resumes_its_own_folder(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/report.html").write_text("somebody's")
+    with monkeypatch.context() as broken:
+        broken.setattr("eachmask.batch.run._Worker.work", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with contextlib.suppress(KeyboardInterrupt):
+            _call(images, "--model", "spots")
+    assert (tmp_path / "results-2/.journal/run.json").exists()
+    assert _call(images, "--model", "spots") == 0
+    assert capfd.readouterr().out.strip() == "results-2/report.html"
+    assert (tmp_path / "results/report.html").read_text() == "somebody's" and not (tmp_path / "results-3").exists()
 
 
 @pytest.mark.usefixtures("command")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from PIL import Image
 from tiny_model import Spots, spots_image, spots_info
@@ -342,3 +343,11 @@ def test_a_folder_and_a_pattern_are_lists(tmp_path: Path, predictor: Predictor) 
 def test_wrong_calls_are_sentences(predictor: Predictor, call: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         call(predictor, spots_image(0))  # type: ignore[operator]
+
+
+def test_who_asks_for_cats_gets_the_animals_that_are_likeliest_cats() -> None:
+    photographs = load("objects", device="cpu", precision="fp32")
+    cats = photographs.predict(skimage.data.chelsea(), classes=["cat"])
+    assert cats.label_names == ["cat"]
+    assert len(photographs.predict(skimage.data.chelsea(), classes="animal")) == 1
+    assert not len(photographs.predict(skimage.data.chelsea(), classes=["dog"]))

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from tasks.tiny_tasks import SIZE, VARIANTS, Squares, recipe
 
 from eachmask import models
-from eachmask.batch.run import BatchOptions, run
+from eachmask.batch.options import BatchOptions
+from eachmask.batch.run import run
 from eachmask.data.images.inputs import find_inputs
 from eachmask.inference.load import load
 from eachmask.inference.predictor import Predictor

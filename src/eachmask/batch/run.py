@@ -8,7 +8,6 @@ files about all images are put together from the journal at the end (``eachmask.
 from __future__ import annotations
 
 import errno
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,15 +17,17 @@ from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
 
-from eachmask import __version__, draw
+from eachmask import draw
+from eachmask.batch.folder import leave_out, remember_inputs
+from eachmask.batch.options import BatchOptions, checked, settings_of
 from eachmask.batch.results import OVERLAYS, THUMBNAIL, Failure, Finished, Summary, names_made
 from eachmask.data.images.inputs import Inputs, Source
-from eachmask.data.images.read import MAX_PIXELS, read_image, unit_range
+from eachmask.data.images.read import read_image, unit_range
 from eachmask.files.journal import Journal
 from eachmask.files.jpeg import jpeg, jpeg_text, reduced
 from eachmask.inference.failures import why
 from eachmask.inference.predictor import Predictor
-from eachmask.structures import DecodeOptions, UserError
+from eachmask.structures import UserError
 from eachmask.tasks.task import About, Outputs, Task
 
 T = TypeVar("T", bound=Any)
@@ -37,25 +38,6 @@ MAX_BATCHED_BYTES, MAX_BACKLOG = 50_000_000, 400_000_000
 MIN_CANDIDATES = 300
 """Objects of all classes that are found, at least, where the best of some classes are wanted."""
 _THUMBNAIL_SIDE = 256
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """What a run does with every image."""
-
-    decode: DecodeOptions = DecodeOptions()
-    classes: tuple[str, ...] = ()
-    """Keep only objects of these classes; all if empty."""
-    tile: int | None = None
-    overlap: float = 0.2
-    batch: int | None = None
-    """Images per pass of the network; None: 1 on a CPU, 4 on a GPU."""
-    save: tuple[str, ...] = ()
-    """Kinds of files per image, of those that the task of the model writes."""
-    overlays: bool = True
-    overlay_side: int = 4096
-    """Overlays of larger images are reduced to this side, px."""
-    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -100,26 +82,15 @@ def run(
     outputs = predictor.task.outputs
     if outputs is None:
         raise UserError(f"results of the task {predictor.task.name} cannot be written yet: use them from Python")
-    options = _checked(options or BatchOptions(), predictor, outputs)
+    options = checked(options or BatchOptions(), predictor, outputs)
     out = Path(out)
-    with Journal(out, _settings(predictor, options), names_made(outputs), overwrite) as journal:
+    with Journal(out, settings_of(predictor, options), names_made(outputs), overwrite) as journal:
+        remember_inputs(journal, inputs)
         worker = _Worker(predictor, outputs, journal, options, listener or (lambda outcome: None))
         worker.work(inputs.sources)
-        _say_what_is_gone(journal, inputs.sources)
+        leave_out(journal, inputs.sources)
         about = About(predictor.info.name, predictor.info.variant, predictor.info.license, tuple(predictor.categories))
         return Finished(journal, inputs, worker.failures, about, outputs).write()
-
-
-def _say_what_is_gone(journal: Journal, sources: Sequence[Source]) -> None:
-    """A warning where an earlier run into this folder had images that this one has not."""
-    gone = sorted(set(journal.entries) - {source.name for source in sources})
-    if gone:
-        named = ", ".join(gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
-        warnings.warn(
-            f"{journal.out} has files of images that are not among these: {named}. The files about all images leave "
-            "them out; choose another --out to keep them, or --overwrite to remove their files",
-            stacklevel=3,
-        )
 
 
 @dataclass
@@ -212,6 +183,8 @@ class _Worker(Generic[T]):
         if self.options.classes and decode.max_detections is not None:  # the best of these, not these among the best
             decode = replace(decode, max_detections=max(decode.max_detections, MIN_CANDIDATES))
         wishes: dict[str, Any] = {"options": decode, "tile": self.options.tile, "overlap": self.options.overlap}
+        if self.options.classes:
+            wishes["classes"] = self.options.classes
         try:
             arrays = [unit_range(images[source.name]) for source in present]
             return list(self.predictor.predict_arrays(arrays, **wishes))
@@ -262,46 +235,3 @@ class _Worker(Generic[T]):
         if source.name not in self.failures:
             self.failures[source.name] = Failure(source.name, reason)
             self.listener(Outcome(source, problem=reason))
-
-
-def _checked(options: BatchOptions, predictor: Predictor[Any], outputs: Outputs[Any]) -> BatchOptions:
-    """Options with defaults filled in; nonsense is refused before the first image."""
-    predictor.tile_size(options.tile, options.overlap)
-    predictor.decode_options(options.decode)
-    if options.batch is not None and options.batch < 1:
-        raise UserError(f"a batch needs at least one image, not {options.batch}")
-    classes_known = [category.name for category in predictor.categories]
-    known = {name.casefold(): name for name in classes_known}
-    for name in options.classes:
-        if name.casefold() not in known:
-            shown = ", ".join(sorted(classes_known)[:20]) + (" ..." if len(known) > 20 else "")
-            raise UserError(f"the model knows no class {name!r}; its classes are {shown or 'not named'}")
-    classes = tuple(sorted({known[name.casefold()] for name in options.classes}))
-    batch = options.batch or (1 if predictor.device.type == "cpu" else 4)
-    unknown = [kind for kind in options.save if kind not in outputs.writers]
-    if unknown:
-        raise UserError(f"--save knows {', '.join(outputs.writers)}, not {unknown[0]!r}")
-    return replace(options, classes=classes, batch=batch, save=tuple(k for k in outputs.writers if k in options.save))
-
-
-def _settings(predictor: Predictor[Any], options: BatchOptions) -> dict[str, Any]:
-    """All that decides an image's results, under the names that the user knows."""
-    decode = predictor.decode_options(options.decode)
-    return {
-        "eachmask": __version__,
-        "model": f"{predictor.info.name or predictor.info.variant} {predictor.fingerprint[:12]}",
-        "--device": predictor.device.type,
-        "--precision": str(predictor.dtype).removeprefix("torch."),
-        "--score": decode.score_threshold,
-        "--classes": list(options.classes),
-        "--max-detections": decode.max_detections,
-        "nms threshold": decode.nms_threshold,
-        "mask threshold": decode.mask_threshold,
-        "pasting": decode.paste,
-        "--tile": predictor.tile_size(options.tile, options.overlap),
-        "--overlap": options.overlap,
-        "--batch": options.batch,
-        "--save": list(options.save),
-        "--overlays": options.overlays,
-        "--overlay-side": options.overlay_side,
-    }

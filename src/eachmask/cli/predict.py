@@ -16,11 +16,14 @@ from eachmask.structures.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from eachmask.batch.options import BatchOptions
     from eachmask.batch.results import Summary
-    from eachmask.batch.run import BatchOptions, Listener
+    from eachmask.batch.run import Listener
     from eachmask.data.images.inputs import Inputs
     from eachmask.inference.predictor import Predictor
 
+RESULTS = Path("results")
+"""Where results go that nobody gave a folder for."""
 _NAMED_FAILURES = 20
 
 
@@ -50,8 +53,9 @@ class PredictOptions:
     model: str = "auto"
     """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder. auto looks at the first
     images: nuclei for microscope images, else the best model for photographs that is at hand."""
-    out: Path = Path("results")
-    """Results folder; made if missing."""
+    out: Path | None = None
+    """Results folder; made if missing. By default results, or, where that holds those of another command, results-2,
+    results-3 ..."""
     score: float | None = None
     """Drop objects scoring less, 0 to 1. The model's own threshold by default."""
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
@@ -93,7 +97,7 @@ def predict(options: PredictOptions) -> int:
     from eachmask.inference.load import load
 
     console = Console(stderr=True, highlight=False)
-    inputs = find_inputs(options.inputs, exclude=options.out)
+    inputs = find_inputs(options.inputs, exclude=options.out or RESULTS)
     batch_options(options)  # a mistake in them is said before a model is loaded
     model = options.model
     if model == "auto":
@@ -108,12 +112,22 @@ def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptio
     from eachmask.batch.run import run
     from eachmask.cli.warning_notes import warnings_as_notes
 
+    wishes = batch_options(options)
+    out = options.out or _free_results(predictor, inputs, options, console)
     with warnings_as_notes(console), _progress(console, len(inputs.sources)) as listener:
-        summary = run(
-            predictor, inputs, options.out, batch_options(options), overwrite=options.overwrite, listener=listener
-        )
-    _say(summary, options.out)
+        summary = run(predictor, inputs, out, wishes, overwrite=options.overwrite, listener=listener)
+    _say(summary, out)
     return 1 if summary.failed else 0
+
+
+def _free_results(predictor: Predictor[Any], inputs: Inputs, options: PredictOptions, console: Console) -> Path:
+    """The results folder of a command that names none; said where it is not the usual one."""
+    from eachmask.batch.folder import free_folder
+
+    out = RESULTS if options.overwrite else free_folder(RESULTS, predictor, inputs, batch_options(options))
+    if out != RESULTS:
+        console.print(f"{RESULTS} holds the results of another command: these are in {out} (--out takes another).")
+    return out
 
 
 def batch_options(options: PredictOptions) -> BatchOptions:
@@ -122,7 +136,7 @@ def batch_options(options: PredictOptions) -> BatchOptions:
     Raises:
         UserError: an option that makes no sense.
     """
-    from eachmask.batch.run import BatchOptions
+    from eachmask.batch.options import BatchOptions
     from eachmask.structures import DecodeOptions
 
     if not options.max_pixels >= 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from eachmask.cli.predict import PredictOptions, batch_options, predict_all
+from eachmask.cli.predict import RESULTS, PredictOptions, batch_options, predict_all
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def segment(options: SegmentOptions) -> int:
     from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
 
     console = Console(stderr=True, highlight=False)
-    inputs = find_inputs(options.inputs, exclude=options.out)
+    inputs = find_inputs(options.inputs, exclude=options.out or RESULTS)
     batch_options(options)
     if options.model == "auto":
         raise UserError("--model must name a model that takes prompts, such as a trained fastsam_lite0")

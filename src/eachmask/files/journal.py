@@ -129,18 +129,28 @@ class Journal:
         if source.name in self.entries:
             self._remove(self.header(source).get("files"))
 
+    def drop(self, name: str) -> None:
+        """Remove an image's files and forget its record, for good."""
+        head = _parsed_head(self._line_at(self.entries.pop(name).offset).partition(b"\t")[2])
+        self._remove(head.get("files") if head else None)
+        self._write_line(compact_json({"name": name, "dropped": True}))
+
     def append(self, source: Source, header: Mapping[str, Any], body: Mapping[str, Any]) -> None:
         """Record an image whose files are complete; from now on it is done."""
         head = {
             "name": source.name, "path": str(source.path), "output": source.output, "size": source.size,
             "modified": source.modified, **header,
         }  # fmt: skip
-        text = f"{compact_json(head)}\t{compact_json(body)}".encode()
-        line = b"%08x\t%s\n" % (zlib.crc32(text), text)
-        offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(line)
-        self._file.flush()
+        offset = self._write_line(f"{compact_json(head)}\t{compact_json(body)}")
         self.entries[source.name] = _entry(offset, source)
+
+    def _write_line(self, text: str) -> int:
+        """Append a record with its checksum; where it begins."""
+        data = text.encode()
+        offset = self._file.seek(0, os.SEEK_END)
+        self._file.write(b"%08x\t%s\n" % (zlib.crc32(data), data))
+        self._file.flush()
+        return offset
 
     def header(self, source: Source) -> dict[str, Any]:
         """The header of an image that is done.
@@ -198,7 +208,9 @@ class Journal:
             if checksum != b"%08x" % zlib.crc32(text):
                 continue
             head = _parsed_head(text)
-            if head is not None:
+            if head is None:
+                self.entries.pop(_dropped(text), None)
+            else:
                 path = head.get("path", "")  # a folder of format 1 has none, and is refused further on
                 files = [self._place(name) for name in head.get("files", ())]
                 whole = all(file is not None and file.exists() for file in files)
@@ -207,15 +219,12 @@ class Journal:
 
     def _check_settings(self) -> None:
         path = self.folder / "run.json"
-        wanted = {"format": _FORMAT, **json.loads(compact_json(self.settings))}
+        wanted = _to_compare(self.settings)
         if not path.exists():
             self.write(path, (json.dumps(wanted, indent=1) + "\n").encode())
             return
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
-            before = None
-        if not isinstance(before, dict):
+        before = _recorded(path)
+        if before is None:
             if not self.renew:
                 raise self.damaged()
             before = {}
@@ -268,6 +277,26 @@ class Journal:
         return path if self._inside[path.parent] else None
 
 
+def holds_settings(out: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a run of these very settings."""
+    before = _recorded(out / FOLDER / "run.json")
+    return before is not None and all(before.get(key) == value for key, value in _to_compare(settings).items())
+
+
+def _to_compare(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As they come back from JSON."""
+    return {"format": _FORMAT, **json.loads(compact_json(settings))}
+
+
+def _recorded(path: Path) -> dict[str, Any] | None:
+    """The settings in a ``run.json``; None where it is not what a run writes."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return before if isinstance(before, dict) else None
+
+
 def _parsed_head(text: bytes) -> dict[str, Any] | None:
     """What a record says of its image; None where it is not what a run writes."""
     try:
@@ -277,6 +306,15 @@ def _parsed_head(text: bytes) -> dict[str, Any] | None:
     kinds = {"name": str, "output": str, "size": int, "modified": int}
     good = isinstance(head, dict) and all(isinstance(head.get(key), kind) for key, kind in kinds.items())
     return head if good and isinstance(head.get("files", []), list) else None
+
+
+def _dropped(text: bytes) -> str:
+    """The name of the image whose record holds no more, if a line says so; else nothing."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    return str(line.get("name", "")) if isinstance(line, dict) and line.get("dropped") is True else ""
 
 
 def _entry(offset: int, source: Source) -> Entry:

@@ -133,7 +133,7 @@ class Predictor(Generic[T]):
                 is the list of its images, sorted.
             options: thresholds and limits; what is None in it is the model's own.
             score: short for ``DecodeOptions(score_threshold=score)``.
-            classes: keep only these, by name.
+            classes: keep only these, by name; the name of a class above others means all of them.
             tile: side in pixels of the overlapping squares that a larger image is predicted in; None is the
                 model's own choice, 0 is never.
             overlap: share of a tile that its neighbor sees too, 0..0.5 (exclusive).
@@ -149,6 +149,9 @@ class Predictor(Generic[T]):
         if score is not None:
             options = replace(options or DecodeOptions(), score_threshold=score)
         wishes: dict[str, Any] = {"options": options, "tile": tile, "overlap": overlap}
+        if classes:
+            classes = [classes] if isinstance(classes, str) else classes
+            wishes["classes"] = classes
         image = several(image)
         if not isinstance(image, list | tuple):
             return self._finished([image], self.predict_arrays([self.prepare(image)], **wishes), classes)[0]
@@ -170,15 +173,19 @@ class Predictor(Generic[T]):
         options: DecodeOptions | None = None,
         tile: int | None = None,
         overlap: float = 0.2,
+        classes: Sequence[str] = (),
         on_tile: TileListener = unheard,
     ) -> list[T]:
-        """:meth:`predict` for (H, W, 3) arrays from :meth:`prepare`; those of one size go in one batch."""
+        """:meth:`predict` for (H, W, 3) arrays from :meth:`prepare`; those of one size go in one batch.
+
+        ``classes`` are names that are asked for: unsure objects may get them. All objects are returned.
+        """
         tile = self.tile_size(tile, overlap)
         options = self.decode_options(options)
         found = self.engine.predict(
             images, options, tile=tile, overlap=overlap, on_tile=on_tile, on_pass=partial(self._warn_if_full, options)
         )
-        return [self._named(image, result) for image, result in zip(images, found, strict=True)]
+        return [self._named(image, result, classes) for image, result in zip(images, found, strict=True)]
 
     def _finished(self, images: Sequence[ImageLike], found: Sequence[T], classes: Sequence[str]) -> list[T]:
         """Of the wanted classes, and able to show themselves."""
@@ -237,11 +244,11 @@ class Predictor(Generic[T]):
         wide = tuple(self.info.categories)
         return wide if self.classifier is None else self.classifier.categories(wide)
 
-    def _named(self, image: NDArray[Any], result: T) -> T:
+    def _named(self, image: NDArray[Any], result: T, classes: Sequence[str]) -> T:
         result = self.task.with_categories(result, tuple(self.info.categories))
         if self.classifier is None:
             return result
-        return cast(T, self.classifier.name(image, result, self.info.preprocess.limits(image)))
+        return cast(T, self.classifier.name(image, result, self.info.preprocess.limits(image), classes))
 
     def _warn_if_full(self, options: DecodeOptions, found: Sequence[T]) -> None:
         """Once, where an image has as many objects as may be returned: there may be more."""

@@ -131,6 +131,7 @@ class PromptedPredictor(PromptPredictor):
         options: DecodeOptions | None = None,
         tile: int | None = None,
         overlap: float = 0.2,
+        classes: Sequence[str] = (),
         on_tile: TileListener = unheard,
     ) -> list[Instances]:
         """The answer for each image (H, W, 3); tiles make no sense of prompts and are not used."""

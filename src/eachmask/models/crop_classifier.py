@@ -89,13 +89,17 @@ class CropClassifier(nn.Module):
         return with_narrower(wide, self.config)[0]
 
     @torch.inference_mode()
-    def name(self, image: NDArray[Any], found: Instances, limits: tuple[float, float]) -> Instances:
+    def name(
+        self, image: NDArray[Any], found: Instances, limits: tuple[float, float], wanted: Sequence[str] = ()
+    ) -> Instances:
         """Label objects as the narrower category that they surely are; the others as their class.
 
         Args:
             image: (H, W, 3), as the objects lie on it.
             found: best first, with the detector's categories.
             limits: the pixel values that mean black and white.
+            wanted: names that are asked for. An object gets one of these, sure or not, if no other name of its class is
+                likelier: whoever asks for cats shall not miss those animals that are cats if anything.
 
         Returns:
             the same objects; their categories are the detector's and, behind these, the narrower ones.
@@ -111,6 +115,10 @@ class CropClassifier(nn.Module):
             sure = best >= config.sure
             part = slice(first, first + len(best))
             others = likeliest_class(logits, config) if config.decides else labels[part]
+            if wanted:
+                likeliest = likeliest_name(logits, others, config)
+                asked = torch.tensor([name in wanted for name in config.names])[likeliest]
+                others = torch.where(asked, torch.tensor(narrow)[likeliest], others)
             labels[part] = torch.where(sure, torch.tensor(narrow)[name], others)
         return replace(found, labels=labels, categories=categories)
 
@@ -142,6 +150,12 @@ def likeliest_class(logits: Tensor, config: Config) -> Tensor:
     probabilities = (logits + torch.tensor(config.offsets or 0.0)).softmax(dim=1)
     together = probabilities.new_zeros(len(probabilities), max(config.labels) + 1)
     return together.index_add_(1, torch.tensor(config.labels), probabilities).argmax(dim=1)
+
+
+def likeliest_name(logits: Tensor, classes: Tensor, config: Config) -> Tensor:
+    """The likeliest among the names of each object's class, (N, K) and (N,) labels -> (N,) places in ``names``."""
+    foreign = torch.tensor(config.labels)[None] != classes[:, None]
+    return logits.masked_fill(foreign, -torch.inf).argmax(dim=1)
 
 
 def square(image: NDArray[Any], box: Sequence[float], side: int, context: float, least: float) -> NDArray[Any]:

@@ -53,6 +53,8 @@ class Inputs:
     sources: list[Source] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(name, reason) of what lay in a folder but is no image."""
+    asked: tuple[str, ...] = ()
+    """What the user named, absolute: the same command names the same."""
 
 
 def find_inputs(arguments: Sequence[str | Path], *, exclude: Path | None = None, stdin: TextIO | None = None) -> Inputs:
@@ -74,16 +76,18 @@ def find_inputs(arguments: Sequence[str | Path], *, exclude: Path | None = None,
     if not arguments:
         raise UserError("name at least one image, folder, pattern or list, or - to read names")
     search = _Search(None if exclude is None else exclude.resolve())
+    asked = []
     for argument in arguments:
         for entry, listed_in in _entries(str(argument), stdin):
             search.add(entry, listed_in)
+            asked.append(_printable(_absolute(Path(entry)).as_posix()))
     if not search.files:
         reasons = f" ({len(search.skipped)} files there are no images)" if search.skipped else ""
         raise UserError(f"no images found in {', '.join(str(a) for a in arguments)}{reasons}")
     root = _common_folder(search.bases)
     sources = list(_pages([_source(path, root) for path in search.files]))
     skipped = [(_relative(path, root), reason) for path, reason in search.skipped]
-    return Inputs(_with_outputs(sources), skipped)
+    return Inputs(_with_outputs(sources), skipped, tuple(asked))
 
 
 @dataclass
@@ -199,7 +203,11 @@ def _common_folder(bases: dict[Path, None]) -> Path:
 def _relative(path: Path, root: Path) -> str:
     """POSIX path below root; bytes that are no valid text are written as escapes."""
     parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts[1:]
-    return "/".join(parts).encode("utf-8", "backslashreplace").decode("utf-8")
+    return _printable("/".join(parts))
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _source(path: Path, root: Path) -> Source:

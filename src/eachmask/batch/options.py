@@ -1,0 +1,80 @@
+"""What a run over many images is asked for: options with their defaults, and the settings that results depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from eachmask import __version__
+from eachmask.data.images.read import MAX_PIXELS
+from eachmask.inference.predictor import Predictor
+from eachmask.structures import Category, DecodeOptions, UserError
+from eachmask.structures.category import lineages
+from eachmask.tasks.task import Outputs
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What a run does with every image."""
+
+    decode: DecodeOptions = DecodeOptions()
+    classes: tuple[str, ...] = ()
+    """Keep only objects of these classes; all if empty."""
+    tile: int | None = None
+    overlap: float = 0.2
+    batch: int | None = None
+    """Images per pass of the network; None: 1 on a CPU, 4 on a GPU."""
+    save: tuple[str, ...] = ()
+    """Kinds of files per image, of those that the task of the model writes."""
+    overlays: bool = True
+    overlay_side: int = 4096
+    """Overlays of larger images are reduced to this side, px."""
+    max_pixels: int = MAX_PIXELS
+
+
+def checked(options: BatchOptions, predictor: Predictor[Any], outputs: Outputs[Any]) -> BatchOptions:
+    """Options with defaults filled in; nonsense is refused before the first image."""
+    predictor.tile_size(options.tile, options.overlap)
+    predictor.decode_options(options.decode)
+    if options.batch is not None and options.batch < 1:
+        raise UserError(f"a batch needs at least one image, not {options.batch}")
+    classes = tuple(sorted({_class_named(name, predictor.categories) for name in options.classes}))
+    batch = options.batch or (1 if predictor.device.type == "cpu" else 4)
+    unknown = [kind for kind in options.save if kind not in outputs.writers]
+    if unknown:
+        raise UserError(f"--save knows {', '.join(outputs.writers)}, not {unknown[0]!r}")
+    return replace(options, classes=classes, batch=batch, save=tuple(k for k in outputs.writers if k in options.save))
+
+
+def _class_named(name: str, categories: Sequence[Category]) -> str:
+    """A class, or one above classes, as it is written; capitals do not count."""
+    known = {other.casefold(): other for names in lineages(categories) for other in names}
+    if name.casefold() not in known:
+        own = sorted(category.name for category in categories)
+        shown = ", ".join(own[:20]) + (" ..." if len(own) > 20 else "")
+        raise UserError(f"the model knows no class {name!r}; its classes are {shown or 'not named'}")
+    return known[name.casefold()]
+
+
+def settings_of(predictor: Predictor[Any], options: BatchOptions) -> dict[str, Any]:
+    """All that decides an image's results, under the names that the user knows."""
+    decode = predictor.decode_options(options.decode)
+    return {
+        "eachmask": __version__,
+        "model": f"{predictor.info.name or predictor.info.variant} {predictor.fingerprint[:12]}",
+        "--device": predictor.device.type,
+        "--precision": str(predictor.dtype).removeprefix("torch."),
+        "--score": decode.score_threshold,
+        "--classes": list(options.classes),
+        "--max-detections": decode.max_detections,
+        "nms threshold": decode.nms_threshold,
+        "mask threshold": decode.mask_threshold,
+        "pasting": decode.paste,
+        "--tile": predictor.tile_size(options.tile, options.overlap),
+        "--overlap": options.overlap,
+        "--batch": options.batch,
+        "--save": list(options.save),
+        "--overlays": options.overlays,
+        "--overlay-side": options.overlay_side,
+    }
