@@ -125,6 +125,13 @@ def test_bad_files_are_named_and_stop_nothing(predictor: Predictor, trouble: Pat
     assert ids == [i + 1 for i in good]
 
 
+def test_tiles_of_a_large_image_are_told(predictor: Predictor, images: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    one = find_inputs([images / "p0.png"])
+    run(predictor, one, tmp_path / "a", BatchOptions(tile=48), on_tile=lambda *tile: told.append(tile))
+    assert told == [(number, len(told)) for number in range(1, len(told) + 1)] and len(told) > 3
+
+
 def test_a_failing_model_loses_only_the_culprit(predictor: Predictor, images: Path, tmp_path: Path) -> None:
     class Sometimes(Spots):
         def decode(self, raw, options):  # type: ignore[no-untyped-def]

@@ -97,6 +97,35 @@ def test_crossing_thin_objects_stay_two():
     assert len(found) == 2 and np.allclose(found.masks.iou(truth).max(0), 1)
 
 
+def test_tiles_that_disagree_leave_no_duplicates():
+    """Two halves to three tiles are one thing to the fourth: none of it may be there twice."""
+    halves, fused = np.zeros((150, 150), int), np.zeros((150, 150), int)
+    halves[60:90, 62:74], halves[60:90, 76:88] = 1, 2
+    fused[60:90, 62:88] = 1
+    tiles = tile_boxes((150, 150), 100, 0.45)
+    assert len(tiles) == 4
+    split, whole = seen_through(halves, tiles), seen_through(fused, tiles)
+    for odd in range(4):
+        parts = [whole[i] if i == odd else split[i] for i in range(4)]
+        check(merge_tiles(parts, tiles), halves)
+    lone = [split[0], *[Instances.empty((150, 150))] * 2, whole[3]]
+    found = merge_tiles(lone, tiles)
+    iou = found.masks.iou(found.masks)
+    assert (np.triu(iou, 1) <= 0.3).all() and 1 <= len(found) <= 2
+
+
+def test_things_that_one_tile_sees_on_each_other_stay():
+    low, high = np.zeros((100, 180), int), np.zeros((100, 180), int)
+    low[20:60, 75:105] = 1
+    high[35:75, 75:105] = 1
+    tiles = tile_boxes((100, 180), 130, 0.45)
+    parts = [
+        Instances.cat(list(pair)) for pair in zip(seen_through(low, tiles), seen_through(high, tiles), strict=True)
+    ]
+    assert parts[0].masks.iou(parts[0].masks)[0, 1] > 0.3
+    assert len(merge_tiles(parts, tiles)) == 2
+
+
 def test_different_classes_are_never_joined():
     label = np.zeros((60, 160), int)
     label[20:40, 30:130] = 1

@@ -25,6 +25,7 @@ from eachmask.data.images.inputs import Inputs, Source
 from eachmask.data.images.read import read_image, unit_range
 from eachmask.files.journal import Journal
 from eachmask.files.jpeg import jpeg, jpeg_text, reduced
+from eachmask.inference.engine import TileListener, unheard
 from eachmask.inference.failures import why
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import UserError
@@ -54,6 +55,10 @@ class Outcome:
 Listener = Callable[[Outcome], None]
 
 
+def _unheard(outcome: Outcome) -> None:
+    """The listener where nobody listens."""
+
+
 def run(
     predictor: Predictor[T],
     inputs: Inputs,
@@ -61,7 +66,8 @@ def run(
     options: BatchOptions | None = None,
     *,
     overwrite: bool = False,
-    listener: Listener | None = None,
+    listener: Listener = _unheard,
+    on_tile: TileListener = unheard,
 ) -> Summary:
     """Predict all images and write the results folder.
 
@@ -71,6 +77,7 @@ def run(
             is done; the files are then equal, byte for byte, to those of a run that was never interrupted.
         overwrite: remove the results of an earlier run first.
         listener: called with the outcome of each image, for a progress bar.
+        on_tile: called with the number of tiles that are done of a large image, and of all its tiles.
 
     Returns:
         Counts and reasons, also written to ``summary.json``.
@@ -86,7 +93,7 @@ def run(
     out = Path(out)
     with Journal(out, settings_of(predictor, options), names_made(outputs), overwrite) as journal:
         remember_inputs(journal, inputs)
-        worker = _Worker(predictor, outputs, journal, options, listener or (lambda outcome: None))
+        worker = _Worker(predictor, outputs, journal, options, listener, on_tile)
         worker.work(inputs.sources)
         leave_out(journal, inputs.sources)
         about = About(predictor.info.name, predictor.info.variant, predictor.info.license, tuple(predictor.categories))
@@ -100,6 +107,7 @@ class _Worker(Generic[T]):
     journal: Journal
     options: BatchOptions
     listener: Listener
+    on_tile: TileListener = unheard
     failures: dict[str, Failure] = field(default_factory=dict)
 
     @property
@@ -182,7 +190,9 @@ class _Worker(Generic[T]):
         decode = self.options.decode
         if self.options.classes and decode.max_detections is not None:  # the best of these, not these among the best
             decode = replace(decode, max_detections=max(decode.max_detections, MIN_CANDIDATES))
-        wishes: dict[str, Any] = {"options": decode, "tile": self.options.tile, "overlap": self.options.overlap}
+        wishes: dict[str, Any] = {
+            "options": decode, "tile": self.options.tile, "overlap": self.options.overlap, "on_tile": self.on_tile
+        }  # fmt: skip
         if self.options.classes:
             wishes["classes"] = self.options.classes
         try:

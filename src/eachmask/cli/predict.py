@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eachmask.batch.results import Summary
     from eachmask.batch.run import Listener
     from eachmask.data.images.inputs import Inputs
+    from eachmask.inference.engine import TileListener
     from eachmask.inference.predictor import Predictor
 
 RESULTS = Path("results")
@@ -114,8 +115,8 @@ def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptio
 
     wishes = batch_options(options)
     out = options.out or _free_results(predictor, inputs, options, console)
-    with warnings_as_notes(console), _progress(console, len(inputs.sources)) as listener:
-        summary = run(predictor, inputs, out, wishes, overwrite=options.overwrite, listener=listener)
+    with warnings_as_notes(console), _progress(console, len(inputs.sources)) as (listener, on_tile):
+        summary = run(predictor, inputs, out, wishes, overwrite=options.overwrite, listener=listener, on_tile=on_tile)
     _say(summary, out)
     return 1 if summary.failed else 0
 
@@ -154,14 +155,18 @@ def batch_options(options: PredictOptions) -> BatchOptions:
 
 
 @contextmanager
-def _progress(console: Console, total: int) -> Iterator[Listener]:
-    """A bar with the time left; failures are said above it as they come."""
+def _progress(console: Console, total: int) -> Iterator[tuple[Listener, TileListener]]:
+    """A bar with the time left, and one for the tiles of a large image; failures are said above them as they come."""
     from eachmask.batch.run import Outcome
     from eachmask.files.progress import bars
 
     with bars(console) as progress:
         bar = progress.add_task("predicting", total=total)
+        tiles = progress.add_task("its tiles", visible=False)
         failed = 0
+
+        def on_tile(done: int, total: int) -> None:
+            progress.update(tiles, completed=done, total=total, visible=done < total)
 
         def listener(outcome: Outcome) -> None:
             nonlocal failed
@@ -173,7 +178,7 @@ def _progress(console: Console, total: int) -> Iterator[Listener]:
                     console.print("... further failures are listed in summary.json")
             progress.advance(bar)
 
-        yield listener
+        yield listener, on_tile
 
 
 def _say(summary: Summary, out: Path) -> None:

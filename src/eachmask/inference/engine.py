@@ -173,6 +173,9 @@ class Engine(Generic[T]):
 
     def _predict_tiled(self, image: NDArray[Any], given: Any, job: _Job) -> T:
         """Predict overlapping tiles under one common contrast and join what belongs together."""
+        from eachmask.accel.malloc import give_back_freed_memory
+
+        give_back_freed_memory()  # what reading a large image left free would lie beside what the network needs
         size = size_of(image)
         limits = self.preprocess.limits(image)
         boxes = tile_boxes(size, job.tile, job.overlap)

@@ -28,6 +28,8 @@ INSIDE = 0.6
 """A cut-off fragment belongs to a detection that covers this share of what both tiles see of it."""
 WHOLE = 0.5
 """A detection that its tile shows whole stands for its group if it has this share of the largest member's area."""
+DUPLICATE = 0.3
+"""Objects whose masks overlap more (IoU) are two opinions about one place, unless one and the same tile sees both."""
 
 
 def tile_boxes(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[Box]:
@@ -86,7 +88,12 @@ def merge_tiles(parts: Sequence[Instances], tiles: Sequence[Box]) -> Instances:
         if len(parts[a]) and len(parts[b])
     ]
     links = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
-    return _unite(everything, _groups(links, len(everything)), np.concatenate([view.cut for view in views]))
+    group = _groups(links, len(everything))
+    cut = np.concatenate([view.cut for view in views])
+    united = _unite(everything, group, cut)
+    if united.masks is not None:
+        united = united[_distinct(united, everything, group, cut, views)]
+    return united[np.argsort(-_scores(united), kind="stable")]
 
 
 def _groups(links: NDArray[np.int64], num: int) -> NDArray[np.int64]:
@@ -180,7 +187,7 @@ def _within(
 
 
 def _unite(everything: Instances, group: NDArray[np.int64], cut: NDArray[np.bool_]) -> Instances:
-    """One instance per group, best score first."""
+    """One instance per group, in the order of their numbers."""
     scores = _scores(everything)
     order = np.lexsort((-scores, group))
     begins = np.flatnonzero(np.diff(group[order], prepend=-1))
@@ -196,9 +203,7 @@ def _unite(everything: Instances, group: NDArray[np.int64], cut: NDArray[np.bool
         extent = everything.boxes.numpy()[order]
         low, high = (f.reduceat(extent, begins) for f in (np.minimum, np.maximum))
         boxes[several] = torch.from_numpy(np.concatenate([low[:, :2], high[:, 2:]], axis=1)[several])
-    ranked = np.argsort(-scores[best], kind="stable")
-    united = replace(everything[best], boxes=boxes, masks=masks)
-    return united[ranked]
+    return replace(everything[best], boxes=boxes, masks=masks)
 
 
 def _stand_ins(
@@ -232,6 +237,49 @@ def _masks_of_groups(rle: RLE, group: NDArray[np.int64], stand_in: NDArray[np.in
     unions = RLE.from_runs(Runs(*(column[sequence] for column in runs)), len(united), rle.size)
     place = np.where(stand_in >= 0, stand_in, len(rle) + number)
     return RLE.cat([rle, unions])[place]
+
+
+def _distinct(
+    united: Instances, everything: Instances, group: NDArray[np.int64], cut: NDArray[np.bool_], views: Sequence[_View]
+) -> NDArray[np.intp]:
+    """Numbers of the groups that stay where tiles disagree: one tile sees two halves of what is one thing to another.
+
+    Those that a tile shows whole are believed first, then those that more tiles see, then better scores.
+    """
+    whole = np.zeros(len(united), np.bool_)
+    whole[group[~cut]] = True
+    rank = np.empty(len(united), np.int64)
+    rank[np.lexsort((-_scores(united), -np.bincount(group), ~whole))] = np.arange(len(united))
+    ranked = [sorted(pair, key=lambda one: rank[one]) for pair in _lying_on_each_other(united, views)]
+    tile = np.repeat(np.arange(len(views)), [len(view.instances) for view in views])
+    gone: set[int] = set()
+    for better, worse in sorted(ranked, key=lambda pair: (rank[pair[0]], rank[pair[1]])):
+        if better not in gone and not _seen_together(everything, tile, group == better, group == worse):
+            gone.add(worse)
+    return np.array([number for number in range(len(united)) if number not in gone], np.intp)
+
+
+def _lying_on_each_other(united: Instances, views: Sequence[_View]) -> set[tuple[int, int]]:
+    """Pairs of one class whose masks overlap by more than :data:`DUPLICATE`."""
+    assert united.masks is not None
+    extent, labels, pairs = _extent(united), united.labels.numpy(), set()
+    for view in views:  # not all with all: that would be as many numbers as objects squared
+        near = np.flatnonzero(_reaches(extent, view.tile))
+        masks = united.masks[near]
+        first, second = np.nonzero(np.triu(masks.iou(masks) > DUPLICATE, 1))
+        alike = labels[near[first]] == labels[near[second]]
+        pairs |= {(int(a), int(b)) for a, b in zip(near[first[alike]], near[second[alike]], strict=True)}
+    return pairs
+
+
+def _seen_together(
+    everything: Instances, tile: NDArray[np.intp], first: NDArray[np.bool_], second: NDArray[np.bool_]
+) -> bool:
+    """Whether a tile has detections of both that lie on each other as well: then they are two things."""
+    assert everything.masks is not None
+    a, b = np.flatnonzero(first), np.flatnonzero(second)
+    overlap = everything.masks[a].iou(everything.masks[b]) > DUPLICATE
+    return bool((overlap & (tile[a][:, None] == tile[b][None])).any())
 
 
 def _scores(instances: Instances) -> NDArray[np.float64]:

@@ -40,6 +40,8 @@ _MAGIC = (
     b"\0\0\0\x0cjP  ", b"P4\n", b"P5\n", b"P6\n",
 )  # fmt: skip
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+BAND = 1024
+"""Rows that are converted at a time."""
 _open_lock = threading.Lock()
 
 
@@ -208,7 +210,9 @@ def _read_with_pillow(path: Path, head: bytes, max_pixels: int, upright: bool) -
         if head.startswith(b"\x89PNG") and head[24] == 16 and head[25] in (2, 4, 6):
             # Pillow gives only 8 of the 16 bits of color PNGs.
             return _read_deep_png(path, image.getexif().get(274, 1) if upright else 1)
-        return _from_pillow(_upright(image) if upright else image)
+        pixels = _from_pillow(_upright(image) if upright else image)
+    image.close()  # a with statement closes the file alone
+    return pixels
 
 
 def _read_deep_png(path: Path, orientation: int) -> Array:
@@ -243,7 +247,17 @@ def _from_pillow(image: Image.Image) -> Array:
         image = image.convert("L")
     if image.mode == "L":
         return _to_rgb(np.asarray(image))
-    return np.array(image.convert("RGB"))
+    return _rgb_in_bands(image)
+
+
+def _rgb_in_bands(image: Image.Image) -> Array:
+    """Pillow keeps four bytes a pixel and copies to convert: all of a large image at once would be there thrice."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, BAND):
+        bottom = min(top + BAND, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)).convert("RGB"))
+    return pixels
 
 
 def _to_rgb(pixels: Array) -> Array:
