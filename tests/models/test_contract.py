@@ -6,7 +6,8 @@ A new model joins with one line in ``CASES``.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,13 @@ from torch import nn
 
 from eachmask import models
 from eachmask.models.config import changed
+from eachmask.models.protocol import Model, Network, Promptable
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.tasks.boxes import BOXES
+from eachmask.tasks.instances import INSTANCES
+from eachmask.tasks.keypoints import KEYPOINTS
+from eachmask.tasks.task import Task
 
 FEW = {
     "rpn": {"pre_nms_top_n": 60, "post_nms_top_n": 40, "pre_nms_top_n_training": 60, "post_nms_top_n_training": 40},
@@ -268,6 +274,38 @@ def test_has_a_config_and_a_number_of_classes(case, model):
     assert changed_once_more == model.config
     with pytest.raises(AttributeError):
         model.config.num_classes = 2  # frozen
+
+
+def test_obeys_the_protocol(case, model):
+    assert isinstance(model, Model) and isinstance(model.task, Task) and model.needs <= {"masks", "keypoints"}
+    written_once = type(model).decode is Network.decode
+    assert written_once or isinstance(model, Promptable), "decode is select and pack, but for answers to prompts"
+    assert model.max_classes is None or case.num_classes <= model.max_classes
+    if case.num_keypoints:
+        assert model.task is KEYPOINTS and model.needs == {"keypoints"}
+    elif not case.masks:
+        assert model.task is BOXES and not model.needs
+    else:
+        assert model.task is INSTANCES
+
+
+@torch.inference_mode()
+def test_what_is_selected_are_tensors(case, model):
+    batch, _ = scenes(case, (64, 96))
+    selected = model.select(model(batch, None), DecodeOptions(score_threshold=case.score))
+    kinds = {type(leaf) for leaf in leaves(selected)}
+    assert torch.Tensor in kinds and kinds <= {torch.Tensor, int, float, bool}
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """What a value is made of in the end."""
+    if is_dataclass(value):
+        yield from leaves([getattr(value, part.name) for part in fields(value)])
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from leaves(part)
+    elif value is not None:
+        yield value
 
 
 def test_odd_sizes_in_one_batch(case, model):

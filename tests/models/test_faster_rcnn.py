@@ -10,12 +10,15 @@ import torch
 from eachmask import models
 from eachmask.backbones.features import Features
 from eachmask.backbones.fuse import optimize_for_inference
+from eachmask.models.detection.conventions import DETECTRON2, MMDET, TORCHVISION
 from eachmask.models.detection.fast_rcnn import box_losses, keep_best
 from eachmask.models.detection.faster_rcnn import FasterRCNN, faster_rcnn_lite0_fpn
 from eachmask.models.detection.faster_rcnn_c4 import faster_rcnn_r18_c4, faster_rcnn_r50_c4
 from eachmask.models.detection.rpn import inside
+from eachmask.ops.anchors import flatten_anchors
 from eachmask.ops.match import IGNORED, UNMATCHED
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
+from eachmask.structures import boxes as box_ops
 
 NOTHING = (0.0, 0.0, 0.0, 0.0)
 
@@ -191,3 +194,51 @@ def test_an_image_without_objects_counts_as_one_positive_in_mmdetections_losses(
         both, alone = dense.losses(two, targets), dense.losses(one, targets[:1])
         num = int((dense.assign(torch.cat(dense.anchors(one)), targets[0]) >= 0).sum())
     assert float(both["box"]) == pytest.approx(float(alone["box"]) * num / (num + 1), rel=1e-4)
+
+
+def test_where_the_proposal_networks_smooth_l1_turns(model, monkeypatch):
+    """The same errors cost what each beta says: e - beta / 2 beyond it, e^2 / 2 beta within it, e where it is 0."""
+    raw, truth = model(ImageBatch.from_tensors([torch.rand(3, 100, 100)])), target((10, 10, 50, 60))
+    anchors = torch.cat(model.rpn.anchors(raw))
+    monkeypatch.setattr(model.rpn, "config", replace(model.config.rpn, batch_size=10**6))
+    matched = model.rpn.assign(anchors, truth, (100, 100))
+    deltas = torch.cat([flatten_anchors(x, 4) for x in raw.deltas], 1)[0][matched >= 0]
+    error = (deltas - box_ops.encode(truth.boxes.expand(len(deltas), 4), anchors[matched >= 0], (1.0,) * 4)).abs()
+    num = int((matched >= UNMATCHED).sum())
+    assert (error < 0.3).any() and (error > 0.3).any()
+    for beta in (0.0, 1 / 9, 0.3):
+        monkeypatch.setattr(model.rpn, "conventions", replace(TORCHVISION, rpn_smooth_l1_beta=beta))
+        smooth = torch.where(error < beta, error**2 / (2 * max(beta, 1e-9)), error - beta / 2)
+        assert float(model.rpn.losses(raw, [truth])["rpn_box"]) == pytest.approx(float(smooth.sum()) / num, rel=1e-4)
+
+
+def test_conventions_are_those_of_the_frameworks():
+    """Constants that the recorded losses and detections are too coarse to tell apart."""
+    assert [c.rpn_smooth_l1_beta for c in (TORCHVISION, DETECTRON2, MMDET)] == [1 / 9, 0, 0]
+    assert [c.low_quality_iou for c in (TORCHVISION, DETECTRON2, MMDET)] == [0, 0, 0.3]
+    assert [c.min_side for c in (TORCHVISION, DETECTRON2, MMDET)] == [1e-2, 1e-6, 0]
+    assert [c.symmetric_clip for c in (TORCHVISION, DETECTRON2, MMDET)] == [False, False, True]
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_box_shrinks_no_more_than_mmdetection_lets_it(symmetric):
+    model = faster_rcnn_lite0_fpn(num_classes=2, conventions={"symmetric_clip": symmetric})
+    box = torch.tensor([[0.0, 0, 100, 100]])
+    (moved,) = model.moved(box, torch.tensor([[0.0, 0, -40, -40]]), (1.0, 1.0, 5.0, 5.0))
+    width = float(moved[2] - moved[0])
+    assert width == pytest.approx(100 * 16 / 1000 if symmetric else 100 * torch.e**-8, rel=1e-3)
+
+
+@pytest.mark.parametrize(("lowest", "stands_for"), [(0.0, 0), (0.3, UNMATCHED)])
+def test_from_which_overlap_an_objects_best_anchor_is_positive(lowest, stands_for):
+    rpn = faster_rcnn_lite0_fpn(num_classes=2, conventions={"low_quality_iou": lowest}).rpn
+    anchors = torch.tensor([[0.0, 0, 40, 40], [60.0, 60, 90, 90]])
+    truth = target((0.0, 0.0, 20.0, 20.0))  # IoU 0.25 with the first
+    assert rpn.assign(anchors, truth, (100, 100)).tolist() == [stands_for, UNMATCHED]
+
+
+@pytest.mark.parametrize(("min_side", "count"), [(1e-2, 1), (1e-6, 2), (0.0, 3)])
+def test_how_narrow_a_detection_may_be(min_side, count):
+    boxes = torch.tensor([[0.0, 0, 20, 20], [50, 50, 50.005, 60], [80, 50, 80, 60]])[:, None]
+    kept, _, _ = keep_best(boxes, torch.tensor([[0.9], [0.8], [0.7]]), (0.05, 0.5, 10), min_side)
+    assert len(kept) == count

@@ -68,3 +68,11 @@ def test_losses(ran):
     names = {"rpn_objectness": "loss_rpn_cls", "rpn_box": "loss_rpn_loc", "class": "loss_cls", "box": "loss_box_reg",
              "mask": "loss_mask"}  # fmt: skip
     check_losses(ran.fixture, losses_on_recorded_proposals(ran), names)
+
+
+def test_smoothness_of_the_rasterizer(ran):
+    """The reference reports it among its losses; nothing is learnt from it."""
+    from eachmask.models.instance.boundaryformer import Config
+
+    recorded_smoothness = pytest.approx(ran.fixture.manifest["losses"]["loss_smooth"])
+    assert Config().polygon_head.smoothness == ran.model.config.polygon_head.smoothness == recorded_smoothness

@@ -114,6 +114,22 @@ def test_same_heads_of_every_stage(ran):
         check_raw(fixture, name, every_mask(head, pooled))
 
 
+@on("mmdet_cascade_mask_rcnn_r50")
+def test_stages_refine_boxes_and_average_their_classes(ran):
+    """The recorded regions through all stages: what each is given, and what is made of the three answers."""
+    fixture, model, raw = ran
+    rois, logits = [ran.array("aux/rois")], []
+    for stage in range(len(model.box_heads)):
+        if stage == len(model.box_heads) - 1:
+            check_raw(fixture, "refined_rois", rois[0])
+        of_stage, deltas = model.run_stage(stage, raw.features, rois)
+        logits.append(of_stage)
+        rois = model.refined(stage, rois, deltas, raw.sizes)
+    check_raw(fixture, "last_reg", deltas.flatten(1))
+    check_raw(fixture, "mean_cls", torch.stack(logits).mean(dim=0))
+    assert torch.allclose(model.averaged(logits), torch.stack(logits).mean(dim=0).softmax(dim=1), atol=1e-6)
+
+
 @pytest.mark.parametrize("case", CASES)
 @on(*VARIANTS)
 def test_same_detections(ran, case):
