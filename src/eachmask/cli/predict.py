@@ -49,8 +49,9 @@ class PredictOptions:
     """
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT ...")]
-    """Files, folders (with their sub-folders), 'patterns*', a list of names (names.txt or @names), or - for
-    names on standard input. PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, every page), gray, color, palette, CMYK."""
+    """Files, folders (with their sub-folders), 'patterns*', a list of names (names.txt or @names), http(s)
+    addresses, or - for names on standard input. PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, every page), gray,
+    color, palette, CMYK."""
     model: str = "auto"
     """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder. auto looks at the first
     images: nuclei for microscope images, else the best model for photographs that is at hand."""
@@ -96,9 +97,10 @@ def predict(options: PredictOptions) -> int:
     from eachmask.data.images.inputs import find_inputs
     from eachmask.inference.auto_model import auto_model
     from eachmask.inference.load import load
+    from eachmask.weights.fetch import cache_dir
 
     console = Console(stderr=True, highlight=False)
-    inputs = find_inputs(options.inputs, exclude=options.out or RESULTS)
+    inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
     batch_options(options)  # a mistake in them is said before a model is loaded
     model = options.model
     if model == "auto":

@@ -52,9 +52,10 @@ def segment(options: SegmentOptions) -> int:
     from eachmask.data.images.inputs import find_inputs
     from eachmask.inference.load import load
     from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
+    from eachmask.weights.fetch import cache_dir
 
     console = Console(stderr=True, highlight=False)
-    inputs = find_inputs(options.inputs, exclude=options.out or RESULTS)
+    inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
     batch_options(options)
     if options.model == "auto":
         raise UserError("--model must name a model that takes prompts, such as a trained fastsam_lite0")

@@ -128,9 +128,9 @@ class Predictor(Generic[T]):
         """Find what is in one image, or in each of a list.
 
         Args:
-            image: a path; an array (H, W), (H, W, 1 | 3 | 4), RGB, of uint8, uint16 or floats in 0..1; a tensor
-                (C, H, W) or (H, W) likewise; a PIL image; or a list of these. A folder or a pattern ('cells/*.png')
-                is the list of its images, sorted.
+            image: a path; an http(s) address (of at most 50 MB); an array (H, W), (H, W, 1 | 3 | 4), RGB, of uint8,
+                uint16 or floats in 0..1; a tensor (C, H, W) or (H, W) likewise; a PIL image; or a list of these. A
+                folder or a pattern ('cells/*.png') is the list of its images, sorted.
             options: thresholds and limits; what is None in it is the model's own.
             score: short for ``DecodeOptions(score_threshold=score)``.
             classes: keep only these, by name; the name of a class above others means all of them.
@@ -281,11 +281,17 @@ class Predictor(Generic[T]):
 
 
 def several(image: Any) -> Any:
-    """A folder or a pattern as the list of its images; anything else as it is.
+    """A folder or a pattern as the list of its images, a URL as its image; anything else as it is.
 
     Raises:
         UserError: there is no image in it.
     """
+    from eachmask.data.images.url import is_url, read_url
+
+    if isinstance(image, list | tuple):
+        return [read_url(one) if is_url(one) else one for one in image]
+    if is_url(image):
+        return read_url(image)
     if not isinstance(image, str | Path) or Path(image).is_file():
         return image
     if not Path(image).is_dir() and not any(mark in str(image) for mark in "*?["):

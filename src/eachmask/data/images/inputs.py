@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from eachmask.data.images.read import looks_like_image, num_pages
+from eachmask.data.images.url import is_url, place, stored
 from eachmask.files import journal
 from eachmask.structures import UserError
 
@@ -57,7 +58,13 @@ class Inputs:
     """What the user named, absolute: the same command names the same."""
 
 
-def find_inputs(arguments: Sequence[str | Path], *, exclude: Path | None = None, stdin: TextIO | None = None) -> Inputs:
+def find_inputs(
+    arguments: Sequence[str | Path],
+    *,
+    exclude: Path | None = None,
+    stdin: TextIO | None = None,
+    downloads: Path | None = None,
+) -> Inputs:
     """Find all images.
 
     Args:
@@ -65,6 +72,7 @@ def find_inputs(arguments: Sequence[str | Path], *, exclude: Path | None = None,
             ``@list`` or ``list.txt`` with one name per line; ``-`` for names on standard input.
         exclude: a folder not to be searched: where the results go.
         stdin: read instead of ``sys.stdin``.
+        downloads: folder for what http(s) addresses among the names hold; without it they are names of files.
 
     Returns:
         Images in the order of the arguments, within folders and patterns by name, each once. A named file that
@@ -75,17 +83,17 @@ def find_inputs(arguments: Sequence[str | Path], *, exclude: Path | None = None,
     """
     if not arguments:
         raise UserError("name at least one image, folder, pattern or list, or - to read names")
-    search = _Search(None if exclude is None else exclude.resolve())
+    search = _Search(None if exclude is None else exclude.resolve(), downloads)
     asked = []
     for argument in arguments:
         for entry, listed_in in _entries(str(argument), stdin):
             search.add(entry, listed_in)
-            asked.append(_printable(_absolute(Path(entry)).as_posix()))
+            asked.append(_printable(entry if is_url(entry) else _absolute(Path(entry)).as_posix()))
     if not search.files:
         reasons = f" ({len(search.skipped)} files there are no images)" if search.skipped else ""
         raise UserError(f"no images found in {', '.join(str(a) for a in arguments)}{reasons}")
     root = _common_folder(search.bases)
-    sources = list(_pages([_source(path, root) for path in search.files]))
+    sources = list(_pages([_source(path, root, search.failed.get(path, "")) for path in search.files]))
     skipped = [(_relative(path, root), reason) for path, reason in search.skipped]
     return Inputs(_with_outputs(sources), skipped, tuple(asked))
 
@@ -93,6 +101,9 @@ def find_inputs(arguments: Sequence[str | Path], *, exclude: Path | None = None,
 @dataclass
 class _Search:
     exclude: Path | None
+    downloads: Path | None
+    failed: dict[Path, str] = field(default_factory=dict)
+    """Why an address could not be had."""
     files: dict[Path, None] = field(default_factory=dict)
     """Absolute paths in order, each once."""
     bases: dict[Path, None] = field(default_factory=dict)
@@ -101,6 +112,9 @@ class _Search:
     def add(self, entry: str, listed_in: Path | None) -> None:
         if not entry:  # an unset variable of a shell; as a path it would be the folder one is in
             raise UserError("one of the inputs is an empty name: name an image, folder, pattern or list")
+        if self.downloads is not None and is_url(entry):
+            self._address(entry, self.downloads)
+            return
         path = Path(entry)
         # os.path: Path's own methods raise where a folder may not be looked into or a name is too long
         if listed_in is not None and not os.path.exists(path) and os.path.exists(listed_in.parent / entry):
@@ -111,6 +125,14 @@ class _Search:
             self._pattern(entry)
         else:
             self._file(path, path.parent)
+
+    def _address(self, url: str, folder: Path) -> None:
+        path = place(url, folder)
+        try:
+            stored(url, folder)
+        except UserError as error:
+            self.failed[_absolute(path)] = f"was not fetched ({error})"
+        self._file(path, path.parent)
 
     def _file(self, path: Path, base: Path) -> None:
         self.files[_absolute(path)] = None
@@ -210,8 +232,10 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _source(path: Path, root: Path) -> Source:
-    source = Source(path, _relative(path, root), _relative(path, root))
+def _source(path: Path, root: Path, problem: str) -> Source:
+    source = Source(path, _relative(path, root), _relative(path, root), problem=problem)
+    if problem:
+        return source
     try:
         status = path.stat()
     except OSError as error:
