@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,13 +22,14 @@ from eachmask.data.formats.coco_results import match_categories, read_results
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.labelme import write_labelme
 from eachmask.data.joined import joined
-from eachmask.evaluation.evaluate import Settings, evaluate
+from eachmask.evaluation.evaluate import evaluate
 from eachmask.evaluation.evaluation import Evaluation
 from eachmask.evaluation.report import evaluation_html
 from eachmask.inference.predictor import Predictor
 from eachmask.metrics.coco_ap import NAMES, coco_ap
 from eachmask.structures import RLE, Category, UserError
 from eachmask.structures.coco import to_annotations
+from eachmask.tasks.settings import Settings
 
 QUICK = Settings(resamples=20)
 
@@ -431,6 +433,7 @@ def test_the_report_shows_the_best_and_the_worst_images(tmp_path):
     assert (worst.found != worst.annotated).any(-1).mean() > 0.1
     page = evaluation_html(found)
     assert page.count("data:image/jpeg") == 4 and "best" not in found.to_json()["measured"]
+    shutil.rmtree(tmp_path / "set" / "images")
     nowhere = CocoDataset(dataset.path, tmp_path)
     assert not evaluate(nowhere, results, settings=Settings(resamples=0, boundary=False)).best
 

@@ -18,10 +18,12 @@ from eachmask import models
 from eachmask.batch.options import BatchOptions
 from eachmask.batch.run import run
 from eachmask.data.images.inputs import find_inputs
+from eachmask.evaluation.values import evaluate_values
 from eachmask.inference.load import load
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.video_predictor import VideoPredictor
-from eachmask.structures import Instances, Matte, SemanticMap
+from eachmask.structures import Instances, Matte, SemanticMap, UserError
+from eachmask.tasks.settings import Settings
 from eachmask.training import loop
 from eachmask.training.recipe import Run
 
@@ -120,17 +122,19 @@ def test_an_interrupted_training_is_resumed_to_the_bit(
 
 
 @each
-def test_it_is_measured(name: str) -> None:
+def test_it_is_measured_and_reported(name: str) -> None:
     task = VARIANTS[name].task
-    if task.sections is None:
-        pytest.skip("the sections of instances are measured elsewhere")
     targets = [Squares(NAMES[name])[i].targets for i in range(3)]
-    perfect = task.sections(targets, targets, None)
-    assert perfect and all(section.values and section.tables for section in perfect)
-    json.dumps([section.values for section in perfect])
+    perfect = evaluate_values(task, targets, targets, Settings(resamples=0), name="tiny <model>", data="squares")
+    assert perfect.sections and all(section.values for section in perfect.sections)
+    assert json.loads(json.dumps(perfect.to_json()))["task"] == task.name
+    page = perfect.to_html()
+    assert "tiny &lt;model&gt;" in page and all(section.title in page for section in perfect.sections)
     assert task.scoring.scores(targets, targets)[task.scoring.best] == pytest.approx(1)
     wrong = task.scoring.scores(targets, [*targets[1:], targets[0]])[task.scoring.best]
     assert wrong < 0.99
+    with pytest.raises(UserError, match="2 predictions for 3 images"):
+        evaluate_values(task, targets[:2], targets)
 
 
 def test_what_is_given_reaches_the_network(trained: dict[str, Path]) -> None:

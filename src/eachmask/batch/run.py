@@ -87,8 +87,6 @@ def run(
             be read or predicted is no error: it is counted and named in the summary.
     """
     outputs = predictor.task.outputs
-    if outputs is None:
-        raise UserError(f"results of the task {predictor.task.name} cannot be written yet: use them from Python")
     options = checked(options or BatchOptions(), predictor, outputs)
     out = Path(out)
     with Journal(out, settings_of(predictor, options), names_made(outputs), overwrite) as journal:

@@ -1,15 +1,12 @@
-"""Measure predictions against annotations: every number of the report, gathered in one value.
+"""Measure a results file against annotations: files become values here, and values are measured by the task.
 
-Two kinds of measures stand side by side and must not be mixed up. COCO's AP, boundary AP, the curves and the
-confidence intervals rank *all* detections by score. What a user sees after choosing a score threshold (panoptic
-quality, TP/(TP+FP+FN), Dice, counts, the confusion matrix ...) is measured at that threshold, which is said with it.
+Nothing of a file itself reaches COCO's tools: annotations and results are written anew for them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,51 +20,15 @@ from eachmask.data.formats.segmentations import rasterize_one
 from eachmask.evaluation.evaluation import Comparison, Evaluation
 from eachmask.evaluation.gallery import best_and_worst
 from eachmask.metrics import average_precision
-from eachmask.metrics.bootstrap import difference, intervals
-from eachmask.metrics.boundary_ap import boundary_matches
-from eachmask.metrics.calibration import calibration
-from eachmask.metrics.coco_ap import Kind, annotation_content, coco_evaluation, numbers
+from eachmask.metrics.bootstrap import difference
+from eachmask.metrics.coco_ap import annotation_content
 from eachmask.metrics.coco_matches import Matches, match
-from eachmask.metrics.confusion import confusion_matrix
-from eachmask.metrics.counting import counting
-from eachmask.metrics.coverage import coverage
-from eachmask.metrics.matching import Counts, matching_scores
-from eachmask.metrics.panoptic_quality import Quality, mean_quality, panoptic_quality
-from eachmask.metrics.semantic import mean_over_present, pixel_counts
-from eachmask.metrics.sweep import Sweep, sweep
-from eachmask.metrics.tide import tide
-from eachmask.structures import Instances, Masks, UserError
+from eachmask.structures import Instances, UserError
+from eachmask.tasks.object_measures import coco_numbers, measure_objects
+from eachmask.tasks.settings import Settings
 
 MAX_AREA = 1e15
 """No object is as large as this, px^2."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to measure.
-
-    Raises:
-        UserError: a threshold outside 0..1, a negative number of draws or seed.
-    """
-
-    score: float | None = None
-    """Threshold of everything that is not ranked by score; None: that of the best F1 on these images."""
-    resamples: int = 200
-    """Draws of images for the confidence intervals; 0 leaves them out."""
-    boundary: bool = True
-    """Also boundary AP, the slowest part."""
-    seed: int = 0
-    gallery: int = 5
-    """So many of the best images and of the worst ones are drawn, where the files are there."""
-
-    def __post_init__(self) -> None:
-        if self.score is not None and not 0 <= self.score <= 1:
-            raise UserError(f"the score threshold must lie in 0..1, not {self.score:g}")
-        for name, number in (
-            ("number of resamples", self.resamples), ("seed", self.seed), ("number of images shown", self.gallery)
-        ):  # fmt: skip
-            if number < 0:
-                raise UserError(f"the {name} must not be negative, but is {number}")
 
 
 def evaluate(
@@ -96,117 +57,22 @@ def evaluate(
         raise UserError(f"{dataset.path} has no images to measure on")
     order = _image_order(dataset)
     targets = [dataset.targets(i) for i in order]
-    classes = [category.name for category in dataset.categories]
     predictions, rows, notes = _read(results, dataset)
     annotations, rows, completed = _measurable(dataset, order, targets, rows)
     notes += completed + _crowded(targets)
-    coco, errors = coco_numbers(annotations, rows)
-    matches = match(predictions, targets, len(classes))
-    per_class = average_precision.per_class(matches)
-    boundary: dict[str, float] = {}
-    if settings.boundary and "segm" in coco:
-        banded = boundary_matches(predictions, targets, len(classes))
-        boundary = average_precision.summary(banded)
-        for row, other in zip(per_class, average_precision.per_class(banded), strict=True):
-            row["boundary_ap"] = other["ap"]
-    sweeps = _sweeps(matches, classes)
-    shown_from = sweeps[""].best_threshold if "" in sweeps else 0.0
-    score = shown_from if settings.score is None else settings.score
-    kept = [(p.filter(score=score), t) for p, t in zip(predictions, targets, strict=True)]
-    quality, qualities = at_threshold(kept, len(classes))
-    for row, own in zip(per_class, qualities, strict=True):
-        row["pq"] = own.pq
-    best, worst = best_and_worst(dataset, order, predictions, targets, score, settings.gallery)
+    matches = match(predictions, targets, len(dataset.categories))
+    found = measure_objects(predictions, targets, settings, coco=coco_numbers(annotations, rows), matches=matches)
+    best, worst = best_and_worst(dataset, order, predictions, targets, found.score, settings.gallery)
     return Evaluation(
+        **{field.name: getattr(found, field.name) for field in fields(found)},
         name=name or results.stem,
         data=str(dataset.path.name),
-        num_images=len(targets),
-        num_objects=sum(int((~t.crowd.cpu().numpy()).sum()) for t in targets),
-        num_detections=sum(len(p) for p in predictions),
-        classes=classes,
-        score=score,
-        coco=coco,
-        boundary=boundary,
-        per_class=per_class,
-        quality=quality,
-        matching=_matching(kept),
-        tide=errors,
-        confusion=confusion_matrix(kept, len(classes)).tolist(),
-        calibration=calibration(matches),
-        sweeps=sweeps,
-        intervals=intervals(matches, settings.resamples, settings.seed) if settings.resamples else {},
         comparison=None if compare is None else _comparison(compare, dataset, targets, matches, settings),
         notes=notes + [f"left out: {reason}" for reason in dataset.dropped[:20]],
         published=published or {},
         best=best,
         worst=worst,
-        shown_from=score,
     )
-
-
-def coco_numbers(
-    annotations: Path | dict[str, Any], rows: list[dict[str, Any]]
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    """COCO's numbers of all kinds that the results have, and the error kinds of the first of them.
-
-    A mask's size is the mask's: given boxes too, pycocotools would take the box's area for it, and so they are
-    left out (as Detectron2 does).
-
-    Args:
-        annotations: COCO file or content, every annotation with area, bbox and iscrowd.
-        rows: results.
-    """
-    kinds: list[tuple[Kind, tuple[str, ...]]] = [("bbox", ("segmentation", "keypoints"))]
-    if not rows or any("segmentation" in row for row in rows):
-        kinds.insert(0, ("segm", ("bbox", "area", "keypoints")))
-    if any(row.get("keypoints") for row in rows):
-        kinds.append(("keypoints", ("bbox", "segmentation", "area")))
-    found: dict[str, dict[str, float]] = {}
-    errors: dict[str, dict[str, float]] = {}
-    for kind, others in kinds:
-        plain = [{key: value for key, value in row.items() if key not in others} for row in rows]
-        if kind == "bbox" and any("bbox" not in row for row in rows):
-            plain = rows  # the box of each mask, as pycocotools takes it
-        if kind == "keypoints":
-            plain = [row for row in plain if row.get("keypoints")]
-        evaluation = coco_evaluation(annotations, plain, kind)
-        values = numbers(evaluation, kind)
-        if kind != "keypoints" or not all(math.isnan(value) for value in values.values()):
-            found[kind] = values
-        errors = errors or tide(evaluation)
-    return found, errors
-
-
-def at_threshold(
-    pairs: Sequence[tuple[Instances, Instances]], num_classes: int
-) -> tuple[dict[str, float], list[Quality]]:
-    """Measures of what is left after thresholding, and panoptic quality of each class.
-
-    Args:
-        pairs: (predictions, targets) of each image, low scores already removed.
-    """
-    qualities = panoptic_quality(pairs, num_classes)
-    pixels = pixel_counts(pairs, num_classes)
-    masks = _plain_masks(pairs)
-    means = {"miou": mean_over_present(pixels.iou), "dice": mean_over_present(pixels.dice)}
-    return mean_quality(qualities) | means | counting(masks) | coverage(masks), qualities
-
-
-def _matching(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, dict[str, float]]:
-    def row(counts: Counts) -> dict[str, float]:
-        return asdict(counts) | {"score": counts.score, "precision": counts.precision, "recall": counts.recall}
-
-    return {f"{iou:.2f}": row(counts) for iou, counts in matching_scores(_plain_masks(pairs)).items()}
-
-
-def _plain_masks(pairs: Sequence[tuple[Instances, Instances]]) -> list[tuple[Masks, Masks]]:
-    """Without classes, and without crowd regions."""
-    return [(p.masks, t.masks[~t.crowd.cpu().numpy()]) for p, t in pairs if p.masks is not None and t.masks is not None]
-
-
-def _sweeps(matches: Matches, classes: Sequence[str]) -> dict[str, Sweep]:
-    found = {"": sweep(matches)} | {name: sweep(matches, label) for label, name in enumerate(classes)}
-    return {name: curve for name, curve in found.items() if curve is not None}
 
 
 def _comparison(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from eachmask.files.sections import json_ready
 from eachmask.metrics.bootstrap import Interval
-from eachmask.metrics.calibration import Calibration
-from eachmask.metrics.sweep import Sweep
 from eachmask.structures import UserError
+from eachmask.tasks.object_measures import ObjectMeasures
 
 if TYPE_CHECKING:
     from eachmask.evaluation.gallery import Pair
@@ -28,40 +25,19 @@ class Comparison:
     per_class: list[dict[str, float]]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """All measures of one model on one data set; fractions 0..1, NaN where there was nothing to measure."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(ObjectMeasures):
+    """All measures of one model's objects on one data set, and what they are about."""
 
     name: str
     data: str
-    num_images: int
-    num_objects: int
-    num_detections: int
-    classes: list[str]
-    score: float
-    """Threshold of what is not ranked by score."""
-    coco: dict[str, dict[str, float]]
-    """``segm``, ``bbox``, ``keypoints`` -> COCO's numbers."""
-    boundary: dict[str, float]
-    per_class: list[dict[str, float]]
-    quality: dict[str, float]
-    """PQ, SQ, RQ, mean IoU, Dice, SBD, differences in count, coverage, at the threshold."""
-    matching: dict[str, dict[str, float]]
-    """IoU -> TP, FP, FN, score, precision, recall, at the threshold."""
-    tide: dict[str, dict[str, float]]
-    confusion: list[list[int]]
-    calibration: Calibration
-    sweeps: dict[str, Sweep]
-    """Class name -> precision and recall at every threshold; the key "" is all classes pooled."""
-    intervals: dict[str, Interval]
     comparison: Comparison | None = None
     notes: list[str] = field(default_factory=list)
     published: dict[str, float] = field(default_factory=dict)
     """What the makers of the model say, on their data; never measured here."""
     best: list[Pair] = field(default_factory=list)
     worst: list[Pair] = field(default_factory=list)
-    """Images that it does well and badly at the score ``shown_from``, for the report alone."""
-    shown_from: float = 0.5
+    """Images that it does well and badly at the threshold, for the report alone."""
     unread: list[str] = field(default_factory=list)
     """Why images were left out, one sentence each; in the file they are among the notes."""
 
@@ -89,24 +65,12 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """For machines: what is not a number becomes null. Of the classes' curves only the best points are kept."""
         plain = asdict(replace(self, best=[], worst=[]))
-        for name in ("best", "worst", "shown_from", "unread"):
+        for name in ("best", "worst", "unread"):
             plain.pop(name)
         curves = plain.pop("sweeps")
         plain["sweep"] = curves.pop("", None)
         best = ("best_threshold", "best_f1")
         plain["best_thresholds"] = {name: {key: curve[key] for key in best} for name, curve in curves.items()}
         published = plain.pop("published")
-        cleaned: dict[str, Any] = _json_ready({"measured": plain, "published_by_others": published})
+        cleaned: dict[str, Any] = json_ready({"measured": plain, "published_by_others": published})
         return cleaned
-
-
-def _json_ready(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _json_ready(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_ready(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _json_ready(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +17,6 @@ from eachmask.data.formats.coco_merge import Merged, merge_classes
 from eachmask.data.formats.coco_results import left_out, match_categories
 from eachmask.data.formats.coco_write import write_coco
 from eachmask.data.reading import read_any
-from eachmask.evaluation.evaluate import Settings
 from eachmask.evaluation.evaluate import evaluate as measured
 from eachmask.evaluation.evaluation import Evaluation
 from eachmask.evaluation.predictions import of_categories, predict_dataset, without_images
@@ -26,6 +26,7 @@ from eachmask.files.progress import Progress, no_progress
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import Category, Instances, UserError
 from eachmask.structures.coco import to_annotations
+from eachmask.tasks.settings import Settings
 from eachmask.weights.catalogue import entries
 
 MERGED = "merged"
@@ -77,7 +78,7 @@ def evaluate(
         images: folder of the images, where ``data`` is a file; by default the one the file lies in.
         merge: measure fewer classes: the annotated ones' parents, or all as one.
         compare: results of a second model on the same images.
-        score, resamples, boundary, seed, gallery: see :class:`~eachmask.evaluation.evaluate.Settings`.
+        score, resamples, boundary, seed, gallery: see :class:`~eachmask.tasks.settings.Settings`.
         device, precision, side: how a model predicts, see :func:`eachmask.load`.
         say: told what is odd about the data, a sentence at a time.
 
@@ -250,6 +251,8 @@ def _as_coco(data: Dataset, name: str, split: str, folder: Path, say: Any) -> Co
         say(f"... and {len(data.problems) - MAX_SAID} more; eachmask doctor names them all")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "annotations.json"
-    rows = [(str(images.path(i).resolve()), images.targets(i)) for i in range(len(images))]
+    files = [images.path(i).resolve() for i in range(len(images))]
+    base = Path(os.path.commonpath([file.parent for file in files])) if files else folder
+    rows = [(file.relative_to(base).as_posix(), images.targets(i)) for i, file in enumerate(files)]
     write_coco(path, rows, info={"description": name})
-    return CocoDataset(path, folder)
+    return CocoDataset(path, base)

@@ -62,3 +62,16 @@ def values_table(values: Mapping[str, float]) -> Table:
 def number_text(value: float | None) -> str:
     """Three decimals; a dash where there is nothing to measure."""
     return "–" if value is None or not isfinite(value) else f"{value:.3f}"
+
+
+def json_ready(value: Any) -> Any:
+    """Values for machines: arrays become lists, what is not a number becomes null."""
+    if isinstance(value, Mapping):
+        return {key: json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return json_ready(value.tolist())
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value

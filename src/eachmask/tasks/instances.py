@@ -15,6 +15,7 @@ from eachmask.metrics.sweep import sweep
 from eachmask.ops.tiles import merge_tiles
 from eachmask.structures import Category, Instances
 from eachmask.tasks.instance_outputs import OUTPUTS
+from eachmask.tasks.object_sections import sections
 from eachmask.tasks.task import Box, Scoring, Task, overlay
 
 SCORES = ("ap", "ap50", "ap75", "ar100")
@@ -88,6 +89,7 @@ INSTANCES: Task[Instances] = Task(
     merge=merge,
     render=overlay,
     outputs=OUTPUTS,
+    sections=sections,
     packed=packed,
     with_categories=with_categories,
     mixes=True,

@@ -13,6 +13,7 @@ from eachmask.files.sections import Section, values_table
 from eachmask.metrics.mattes import matte_errors
 from eachmask.ops.tile_seams import join_values
 from eachmask.structures import Matte
+from eachmask.tasks.settings import Settings
 from eachmask.tasks.task import About, Box, Outputs, Record, Recorded, Scoring, Task, Written, overlay
 
 
@@ -66,7 +67,7 @@ def shares_table(records: Callable[[], Iterable[Recorded]], about: About) -> Ite
         yield f'"{image.name}",{image.record.body["foreground"]:.6f}\n'
 
 
-def sections(predictions: Sequence[Matte], targets: Sequence[Matte], settings: Any) -> tuple[Section, ...]:
+def sections(predictions: Sequence[Matte], targets: Sequence[Matte], settings: Settings) -> tuple[Section, ...]:
     """Errors over all images."""
     values = matte_errors(predictions, targets)
     note = "sad is in thousands of pixels; mad and mse are shares of the full range."

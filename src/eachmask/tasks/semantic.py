@@ -17,6 +17,7 @@ from eachmask.files.sections import Section, Table, number_text, values_table
 from eachmask.metrics.label_maps import confusion, numbers, pixel_counts
 from eachmask.ops.tile_seams import join_labels
 from eachmask.structures import Category, SemanticMap, UserError
+from eachmask.tasks.settings import Settings
 from eachmask.tasks.task import About, Box, Outputs, Record, Recorded, Scoring, Task, Written, overlay
 
 # Training -------------------------------------------------------------------------------------------------------------
@@ -103,7 +104,9 @@ def classes_table(records: Callable[[], Iterable[Recorded]], about: About) -> It
 # Evaluation -----------------------------------------------------------------------------------------------------------
 
 
-def sections(predictions: Sequence[SemanticMap], targets: Sequence[SemanticMap], settings: Any) -> tuple[Section, ...]:
+def sections(
+    predictions: Sequence[SemanticMap], targets: Sequence[SemanticMap], settings: Settings
+) -> tuple[Section, ...]:
     """Pooled measures, and a row for each class."""
     matrix = confusion(predictions, targets)
     counts, values = pixel_counts(matrix), numbers(matrix)

@@ -17,6 +17,7 @@ from eachmask.structures import Category
 if TYPE_CHECKING:
     from eachmask.draw import DrawOptions, RGBImage
     from eachmask.files.sections import Section
+    from eachmask.tasks.settings import Settings
 
 T = TypeVar("T")
 
@@ -113,8 +114,8 @@ class Task(Generic[T]):
     """(results of overlapping tiles, each in its tile's pixels; the tiles; (height, width) of the image) -> one."""
     render: Callable[[NDArray[Any], T, DrawOptions | None], RGBImage]
     """(image (H, W, 3), result on it, options) -> what people look at."""
-    outputs: Outputs[T] | None = None
-    sections: Callable[[Sequence[T], Sequence[T], Any], tuple[Section, ...]] | None = None
+    outputs: Outputs[T]
+    sections: Callable[[Sequence[T], Sequence[T], Settings], tuple[Section, ...]]
     """(predictions, targets, settings) -> the sections of an evaluation."""
     packed: Callable[[T], T] = lambda result: result
     """As it is kept until it is written or measured: small, on the CPU, in runs."""
