@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from eachmask import __version__
 from eachmask.data.images.read import MAX_PIXELS
 from eachmask.inference.predictor import Predictor
@@ -31,6 +33,8 @@ class BatchOptions:
     overlay_side: int = 4096
     """Overlays of larger images are reduced to this side, px."""
     max_pixels: int = MAX_PIXELS
+    channels: tuple[int, ...] = ()
+    """Which of each file's channels are seen, from 1: one, or three; the image as it is if empty."""
 
 
 def checked(options: BatchOptions, predictor: Predictor[Any], outputs: Outputs[Any]) -> BatchOptions:
@@ -77,4 +81,12 @@ def settings_of(predictor: Predictor[Any], options: BatchOptions) -> dict[str, A
         "--save": list(options.save),
         "--overlays": options.overlays,
         "--overlay-side": options.overlay_side,
+        **_of_some_runs(predictor, options),
     }
+
+
+def _of_some_runs(predictor: Predictor[Any], options: BatchOptions) -> dict[str, Any]:
+    """What decides the results of runs of this kind alone; sums in bf16 depend on how they are shared out."""
+    shared_out = predictor.device.type == "cpu" and predictor.dtype == torch.bfloat16
+    threads = {"CPU threads (OMP_NUM_THREADS)": torch.get_num_threads()} if shared_out else {}
+    return threads | ({"--channel": list(options.channels)} if options.channels else {})

@@ -167,7 +167,12 @@ class _Worker(Generic[T]):
             try:
                 if source.problem:
                     raise UserError(f"{source.name} {source.problem}")
-                images[source.name] = read_image(source.path, page=source.page, max_pixels=self.options.max_pixels)
+                images[source.name] = read_image(
+                    source.path,
+                    page=source.page,
+                    max_pixels=self.options.max_pixels,
+                    channels=self.options.channels,
+                )
             except UserError as error:
                 self._fail(source, str(error))
         return images

@@ -86,6 +86,9 @@ class PredictOptions:
     """Write images with the objects drawn in."""
     max_pixels: float = 250e6
     """Refuse images of more pixels (decompression bombs)."""
+    channel: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = ()
+    """Which channels of the files to look at, from 1: one, seen as gray, or three, seen as red, green and blue. TIFFs
+    of microscopes often have several."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove earlier results in --out and begin anew."""
 
@@ -100,7 +103,12 @@ def predict(options: PredictOptions) -> int:
     from eachmask.weights.fetch import cache_dir
 
     console = Console(stderr=True, highlight=False)
-    inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
+    inputs = find_inputs(
+        options.inputs,
+        exclude=options.out or RESULTS,
+        downloads=cache_dir() / "images",
+        channels=options.channel,
+    )
     batch_options(options)  # a mistake in them is said before a model is loaded
     model = options.model
     if model == "auto":
@@ -144,6 +152,8 @@ def batch_options(options: PredictOptions) -> BatchOptions:
 
     if not options.max_pixels >= 1:
         raise UserError(f"--max-pixels must be at least 1, not {options.max_pixels:g}")
+    if len(options.channel) not in (0, 1, 3) or any(number < 1 for number in options.channel):
+        raise UserError("--channel takes one number from 1, or three for red, green and blue")
     return BatchOptions(
         decode=DecodeOptions(score_threshold=options.score, max_detections=options.max_detections),
         classes=tuple(name.strip() for word in options.classes for name in word.split(",") if name.strip()),
@@ -151,6 +161,7 @@ def batch_options(options: PredictOptions) -> BatchOptions:
         overlap=options.overlap,
         batch=options.batch,
         overlays=options.overlays,
+        channels=options.channel,
         max_pixels=int(min(options.max_pixels, sys.maxsize)),
         save=tuple(kind for word in options.save for kind in word.split(",") if kind),
     )

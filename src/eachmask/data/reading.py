@@ -62,11 +62,29 @@ def read_any(
         UserError: as :func:`detect_format` and the format's own reader; or there is not one image.
     """
     chosen = detect_format(source) if source_format is None else format_named(source_format)
-    data = contained(chosen.read(source, progress))
+    data = contained(_read(chosen, source, progress))
     if not len(data):
         more = f" ({data.problems[0]})" if data.problems else ""
         raise UserError(f"{source} holds no usable image in the format {chosen.name}{more}")
     return data, chosen
+
+
+def _read(chosen: Format, source: Path, progress: Progress) -> Dataset:
+    try:
+        return chosen.read(source, progress)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(f"{error.filename} cannot be read ({error.strerror or error})") from None
+    except MemoryError:
+        raise UserError(f"{source} needs more memory than there is: split it into parts") from None
+    except Exception as error:  # what no reader has thought of: a sentence all the same
+        if isinstance(error, UserError):
+            raise
+        detail = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{source} cannot be read in the format {chosen.name} ({type(error).__name__}: {detail}): export it again"
+        ) from error
 
 
 def format_named(name: str) -> Format:

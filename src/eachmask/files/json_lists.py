@@ -165,6 +165,10 @@ class _Text:
                     self._go_to(error.pos)
                     self.fail(error.msg)
                 continue
+            except RecursionError:
+                self.fail("it is nested too deep")
+            except ValueError:  # Python's own limit
+                self.fail("a whole number has thousands of digits")
             # a number at the window's end may go on behind it
             if (end < len(self._window) and self._window[end] not in ".eE") or not self._more():
                 break

@@ -249,3 +249,97 @@ def test_arrays_tensors_and_pil() -> None:
 def test_wrong_shapes_say_the_remedy(given: object, remedy: str) -> None:
     with pytest.raises(UserError, match=remedy):
         as_array(given)  # type: ignore[arg-type]
+
+
+# Pages and channels of microscopes ----------------------------------------------------------------
+
+
+def test_pages_cost_the_same_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for i in range(300):
+            writer.write(np.full((4, 4), i % 251, np.uint8), contiguous=False, metadata=None)
+    made = []
+    real = tifffile.TiffPage.__init__
+    monkeypatch.setattr(tifffile.TiffPage, "__init__", lambda *a, **k: (made.append(1), real(*a, **k))[1])
+    assert num_pages(tmp_path / "a.tif") == 300
+    made.clear()
+    for page in (300, 1, 150):
+        assert read_image(tmp_path / "a.tif", page=page)[0, 0, 0] == (page - 1) % 251
+    assert len(made) <= 6
+
+
+def test_a_page_of_8_bits_above_pillows_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for i in range(2):
+            writer.write(np.full((40, 50), i, np.uint8), compression="zlib")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_image(tmp_path / "a.tif", page=2).max() == 1
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_zstd_and_12_bits(tmp_path: Path) -> None:
+    image = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 20
+    Image.fromarray(image).save(tmp_path / "zstd.tif", compression="zstd")
+    assert np.array_equal(read_image(tmp_path / "zstd.tif")[..., 0], image)
+    twelve = (image >> 4).reshape(-1, 2)
+    packed = np.stack([twelve[:, 0] >> 4, (twelve[:, 0] & 15) << 4 | twelve[:, 1] >> 8, twelve[:, 1] & 255], 1)
+    tags = {256: 64, 257: 48, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 48, 279: packed.size}
+    entries = b"".join(struct.pack("<HHII", code, 4, 1, value) for code, value in tags.items())
+    data = struct.pack("<2sHI", b"II", 42, 8 + packed.size) + packed.astype(np.uint8).tobytes()
+    (tmp_path / "12.tif").write_bytes(data + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0")
+    assert np.array_equal(read_image(tmp_path / "12.tif")[..., 0], image >> 4 << 4)
+
+
+def test_a_stack_of_imagej_with_one_directory(tmp_path: Path) -> None:
+    stack = np.arange(3 * 8 * 9, dtype=np.uint16).reshape(3, 8, 9)
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, imagej=True) as writer:
+        writer.write(stack, truncate=True, metadata={"axes": "CYX"})
+    with tifffile.TiffFile(path) as tiff:
+        assert len(tiff.pages) == 1
+    assert num_pages(path) == 3 and num_pages(path, (1,)) == 1
+    for page in (1, 2, 3):
+        assert np.array_equal(read_image(path, page=page)[..., 0], stack[page - 1])
+    assert np.array_equal(read_image(path, channels=(3, 1, 2)), stack[[2, 0, 1]].transpose(1, 2, 0))
+    path.write_bytes(path.read_bytes()[: -8 * 9 * 2])
+    with pytest.raises(UserError, match="page 3 and what follows it are missing"):
+        read_image(path, page=3)
+
+
+def test_channels_are_chosen(tmp_path: Path) -> None:
+    stack = np.arange(2 * 5 * 6 * 7, dtype=np.uint16).reshape(2, 5, 6, 7)
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack, metadata={"axes": "ZCYX"})
+    assert num_pages(tmp_path / "a.ome.tif") == 10 and num_pages(tmp_path / "a.ome.tif", (4,)) == 2
+    assert np.array_equal(read_image(tmp_path / "a.ome.tif", page=2, channels=(4,))[..., 1], stack[1, 3])
+    with pytest.raises(UserError, match="has no channel 6: its channels are 1 to 5"):
+        read_image(tmp_path / "a.ome.tif", channels=(6,))
+    tifffile.imwrite(tmp_path / "b.tif", stack[0], planarconfig="separate", photometric="minisblack")
+    with pytest.raises(UserError, match="--channel"):
+        read_image(tmp_path / "b.tif")
+    assert np.array_equal(read_image(tmp_path / "b.tif", channels=(5, 1, 2))[..., 0], stack[0, 4])
+    color = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    Image.fromarray(color).save(tmp_path / "c.png")
+    assert np.array_equal(read_image(tmp_path / "c.png", channels=(2,))[..., 0], color[..., 1])
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_png_without_most_of_its_rows_is_named(tmp_path: Path, interlaced: bool) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 50, 40, 8, 2, 0, 0, int(interlaced))
+    for rows, is_whole in (bytes(9 * 151), False), (bytes(40 * 151 + 100 * interlaced), True):
+        data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+        if is_whole:
+            assert read_image(tmp_path / "a.png").shape == (40, 50, 3)
+        else:
+            with pytest.raises(UserError, match="is cut off: only 2.% of its rows|truncated"):
+                read_image(tmp_path / "a.png")
+
+
+def test_heic_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    with pytest.raises(UserError, match="eachmask.heic"):
+        read_image(tmp_path / "a.heic")

@@ -154,3 +154,14 @@ def test_nothing_to_do(tmp_path: Path) -> None:
         find_inputs([str(tmp_path / "*.png")])
     with pytest.raises(UserError, match="the list .* cannot be read"):
         find_inputs([f"@{tmp_path}/none.txt"])
+
+
+def test_patterns_end_where_links_lead_into_themselves(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for loop in range(4):
+            (tmp_path / name / f"loop{loop}").symlink_to(tmp_path)
+    Image.new("L", (4, 4)).save(tmp_path / "a" / "x.png")
+    Image.new("L", (4, 4)).save(tmp_path / "y.png")
+    assert sorted(s.name for s in find_inputs([f"{tmp_path}/**/*.png"]).sources) == ["a/x.png", "y.png"]
+    assert [s.name for s in find_inputs([f"{tmp_path}/**/a/**/x.png"]).sources] == ["a/x.png"]

@@ -25,6 +25,7 @@ from eachmask.data.images.files import copy_image, find_image
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of
+from eachmask.files.json_text import read_json_file
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.text import read_text
 from eachmask.structures import RLE, Category, UserError
@@ -175,7 +176,7 @@ def _read_file(path: Path, result: DatasetBuilder) -> tuple[RLE, list[int], list
 def _read_polygons(path: Path, result: DatasetBuilder) -> tuple[RLE, list[int], list[bool]]:
     """Outlines from back to front -> what is seen of each."""
     try:
-        content = json.loads(read_text(path))
+        content = read_json_file(path)
         size = (int(content["imgHeight"]), int(content["imgWidth"]))
         rows = list(content["objects"])
     except (UserError, ValueError, KeyError, TypeError):

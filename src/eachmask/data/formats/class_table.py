@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eachmask.data.dataset import Dataset
+from eachmask.data.formats.spreadsheet import escaped, unescaped
 from eachmask.data.targets import instances_of
 from eachmask.files.text import read_text
 from eachmask.structures import RLE, Category, Instances, UserError
@@ -39,14 +40,20 @@ def read_table(source: Path) -> ClassTable:
     table = ClassTable(())
     label_of: dict[Category, int] = {}
     try:
-        for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
-            category = Category(int(row["category_id"]), row["category"])
+        for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path), newline="")), start=2):
+            if any(row.get(name) is None for name in _COLUMNS):
+                raise UserError(f"{path}, row {number}: it has not all of {', '.join(_COLUMNS)}; copy the file again")
+            category = Category(int(row["category_id"]), unescaped(row["category"]))
             label = label_of.setdefault(category, len(label_of))
             if row["image"]:  # rows without one only introduce a category
-                key = (row["split"], row["image"], int(row["number"]))
+                key = (unescaped(row["split"]), unescaped(row["image"]), int(row["number"]))
                 table.rows[key] = (label, row["crowd"] == "1")
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path} must have the columns {', '.join(_COLUMNS)}") from None
+    if not label_of:
+        raise UserError(f"{path} names no class: write it again, or remove it where all objects are of one class")
     table.categories = tuple(label_of)
     return table
 
@@ -63,4 +70,4 @@ def write_table(target: Path, data: Dataset) -> None:
     with open(target / "objects.csv", "w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        writer.writerows(rows)
+        writer.writerows([escaped(v) if isinstance(v, str) else v for v in row] for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.images.files import image_files, safe_name
-from eachmask.files.text import read_text
+from eachmask.files.json_text import read_json_file
 from eachmask.structures import Category, UserError
 
 _KNOWN = {"id", "name", "supercategory", "isthing", "keypoints", "skeleton"}
@@ -157,10 +156,7 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 def parsed(path: Path) -> Any:
     """What a JSON file holds; a UserError where it is none."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): if it was cut off, copy or export it again") from None
+    return read_json_file(path)
 
 
 def box_of(row: Mapping[str, Any]) -> Sequence[float]:

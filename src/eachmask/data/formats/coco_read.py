@@ -175,6 +175,11 @@ def _has_an_id(row: Any) -> bool:
     return isinstance(row, dict) and isinstance(row.get("id"), int | float | str | None)
 
 
+def _is_size(height: int, width: int) -> bool:
+    """Whether runs of pixels can be counted in 32 bits."""
+    return height > 0 and width > 0 and height * width < 1 << 32
+
+
 @dataclass
 class _Reader:
     file: Path
@@ -244,7 +249,7 @@ class _Reader:
                 if isinstance(row, dict) and (key := fields.plain_id(row.get("id"))) is not None:
                     self.refused.add(key)
                 continue
-            if key in ids or name in names or height < 1 or width < 1:
+            if key in ids or name in names or not _is_size(height, width):
                 what = "its size is no size" if key not in ids and name not in names else "it is listed twice"
                 self.builder.report(Problem(str(self.file), f"image {key}", what, "mend its entry", "duplicate id"))
                 continue

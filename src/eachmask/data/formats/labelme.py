@@ -26,8 +26,8 @@ from eachmask.data.images.files import copy_image, find_image, image_size
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, united
+from eachmask.files.json_text import read_json_file
 from eachmask.files.progress import Progress, no_progress
-from eachmask.files.text import read_text
 from eachmask.structures import RLE, Category, UserError
 
 _CLASSES = "classes.json"
@@ -141,7 +141,7 @@ def _mask_shape(crop: NDArray[np.bool_], x: int, y: int) -> dict[str, Any]:
 def _known_categories(path: Path) -> dict[str, Category]:
     """Those of classes.json, by name; none where there is no such file."""
     try:
-        rows = json.loads(read_text(path)) if path.is_file() else []
+        rows = read_json_file(path) if path.is_file() else []
         return {str(row["name"]): Category(int(row["id"]), str(row["name"])) for row in rows}
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{path} must be a list of objects with id and name") from None
@@ -162,7 +162,7 @@ def _pages(
     """Each file with the outlines of its shapes, not yet filled; names that are new get the next label."""
     for path in files:
         try:
-            content = json.loads(read_text(path))
+            content = read_json_file(path)
             if not isinstance(content.get("shapes"), list):
                 raise ValueError("it has no list of shapes")
         except (UserError, ValueError, AttributeError) as error:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from eachmask.data.formats.spreadsheet import harmless
 from eachmask.structures import Instances
 
 COLUMNS = (
@@ -72,13 +73,8 @@ def to_csv(table: Iterable[Sequence[str | int | float]], header: bool = True) ->
     writer = csv.writer(buffer, lineterminator="\r\n")  # only so does Python quote names with a \r in them
     if header:
         writer.writerow(COLUMNS)
-    writer.writerows([_harmless(value) for value in row] for row in table)
+    writer.writerows([harmless(value) for value in row] for row in table)
     return buffer.getvalue().replace("\r\n", "\n")
-
-
-def _harmless(value: str | int | float) -> str | int | float:
-    """A name that a spreadsheet would run as a formula gets an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _measures(

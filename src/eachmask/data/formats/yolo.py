@@ -76,7 +76,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(read_text(path))
-    except (UserError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not readable as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must have entries train:, val: and names:")

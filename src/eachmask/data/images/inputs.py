@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ from eachmask.data.images.url import is_url, place, stored
 from eachmask.files import journal
 from eachmask.structures import UserError
 
+_RECURSIVE = re.compile(r"(^|/)\*\*(/|$)")
+"""Folders at any depth, in a pattern."""
 _LIST_SUFFIXES = (".txt", ".lst")
 _CLUTTER = ("thumbs.db", "desktop.ini")
 _RESULTS = (
@@ -64,6 +67,7 @@ def find_inputs(
     exclude: Path | None = None,
     stdin: TextIO | None = None,
     downloads: Path | None = None,
+    channels: tuple[int, ...] = (),
 ) -> Inputs:
     """Find all images.
 
@@ -73,6 +77,7 @@ def find_inputs(
         exclude: a folder not to be searched: where the results go.
         stdin: read instead of ``sys.stdin``.
         downloads: folder for what http(s) addresses among the names hold; without it they are names of files.
+        channels: of each image, that will be read; pages that are channels of one image are one image then.
 
     Returns:
         Images in the order of the arguments, within folders and patterns by name, each once. A named file that
@@ -93,7 +98,7 @@ def find_inputs(
         reasons = f" ({len(search.skipped)} files there are no images)" if search.skipped else ""
         raise UserError(f"no images found in {', '.join(str(a) for a in arguments)}{reasons}")
     root = _common_folder(search.bases)
-    sources = list(_pages([_source(path, root, search.failed.get(path, "")) for path in search.files]))
+    sources = list(_pages([_source(path, root, search.failed.get(path, "")) for path in search.files], channels))
     skipped = [(_relative(path, root), reason) for path, reason in search.skipped]
     return Inputs(_with_outputs(sources), skipped, tuple(asked))
 
@@ -141,7 +146,7 @@ class _Search:
     def _pattern(self, pattern: str) -> None:
         fixed = Path(pattern[: next(i for i, c in enumerate(pattern) if c in "*?[")])
         base = fixed if pattern[: len(str(fixed)) + 1].endswith(("/", os.sep)) else fixed.parent
-        found = sorted(glob.glob(pattern, recursive=True))
+        found = sorted(_matches(pattern))
         files = [Path(name) for name in found if not os.path.isdir(name)]
         for path in files:
             if looks_like_image(path):
@@ -180,6 +185,33 @@ class _Search:
 
     def _unreadable(self, error: OSError) -> None:
         self.skipped.append((Path(error.filename), f"folder cannot be read ({error.strerror})"))
+
+
+def _matches(pattern: str) -> set[str]:
+    """What a pattern matches. A folder that links lead to again, as into itself, is looked into once; ``glob`` would
+    follow a loop until the name is too long, and two of them for ever."""
+    recursive = _RECURSIVE.search(pattern)
+    if recursive is None:
+        return set(glob.glob(pattern))
+    before, after = pattern[: recursive.start()] + recursive[1], pattern[recursive.end() :] or "*"
+    found: set[str] = set()
+    for top in glob.glob(before) if before else [""]:
+        for folder in _folders_below(top):
+            found |= _matches(os.path.join(glob.escape(folder), after))
+    return found
+
+
+def _folders_below(top: str) -> Iterator[str]:
+    """The folder itself and all in it, hidden ones left out, each once."""
+    seen: set[str] = set()
+    for here, folders, _ in os.walk(top or ".", followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield here if top else os.path.relpath(here).removeprefix(".")
 
 
 def _entries(argument: str, stdin: TextIO | None) -> Iterator[tuple[str, Path | None]]:
@@ -246,10 +278,11 @@ def _source(path: Path, root: Path, problem: str) -> Source:
     return replace(source, size=status.st_size, modified=status.st_mtime_ns)
 
 
-def _pages(sources: Sequence[Source]) -> Iterator[Source]:
+def _pages(sources: Sequence[Source], channels: tuple[int, ...]) -> Iterator[Source]:
     """Multi-page files -> one source per page."""
     for source in sources:
-        pages = 1 if source.problem else num_pages(source.path)  # a TIFF may have any suffix: .lsm, .stk, .btf ...
+        # a TIFF may have any suffix: .lsm, .stk, .btf ...
+        pages = 1 if source.problem else num_pages(source.path, channels)
         if pages == 1:
             yield source
             continue

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from eachmask.data.images.png import check_rows
 from eachmask.structures import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ MAX_PIXELS = 250_000_000
 """Larger images are refused unless the caller says otherwise: 250 megapixels are 750 MB of RGB."""
 
 SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2 .avif".split()
+    ".png .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2 .avif .heic .heif".split()
 )
 """What a folder is searched for; files of other names are recognized by their first bytes."""
 
@@ -39,13 +40,20 @@ _MAGIC = (
     b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
     b"\0\0\0\x0cjP  ", b"P4\n", b"P5\n", b"P6\n",
 )  # fmt: skip
+_HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 BAND = 1024
 """Rows that are converted at a time."""
-_open_lock = threading.Lock()
 
 
-def read_image(path: str | Path, *, page: int = 1, max_pixels: int = MAX_PIXELS, upright: bool = True) -> Array:
+def read_image(
+    path: str | Path,
+    *,
+    page: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    upright: bool = True,
+    channels: tuple[int, ...] = (),
+) -> Array:
     """Read an image file.
 
     Args:
@@ -53,6 +61,8 @@ def read_image(path: str | Path, *, page: int = 1, max_pixels: int = MAX_PIXELS,
         page: of a multi-page TIFF, from 1.
         max_pixels: refuse larger images before decoding them (decompression bombs).
         upright: apply the EXIF orientation; False gives the pixels as they are stored.
+        channels: one (seen as gray) or three (seen as red, green and blue) of the file's channels, from 1; a file of
+            OME or ImageJ has its channels in pages, which are joined then. () is the image as it is.
 
     Returns:
         (H, W, 3) RGB, uint8 or uint16; float32 as stored for TIFFs of floats or wide integers.
@@ -66,10 +76,13 @@ def read_image(path: str | Path, *, page: int = 1, max_pixels: int = MAX_PIXELS,
         if head.startswith(_TIFF_MAGIC):
             from eachmask.data.images.tiff import read_tiff_page
 
-            return read_tiff_page(path, page, max_pixels, upright)
+            return read_tiff_page(path, page, max_pixels, upright, channels)
         if page != 1:
             raise UserError(f"{path} has no page {page}: only TIFF files have pages")
-        return _read_with_pillow(path, head, max_pixels, upright)
+        if is_heic(head):
+            _learn_heic(path)
+        image = _read_with_pillow(path, head, max_pixels, upright)
+        return as_array(image[..., channel_indices(channels, 3)]) if channels else image
     except UserError as error:
         if str(path) in str(error):
             raise
@@ -83,8 +96,9 @@ def read_image(path: str | Path, *, page: int = 1, max_pixels: int = MAX_PIXELS,
         raise UserError(f"{path} is damaged and cannot be decoded ({reason})") from None
 
 
-def num_pages(path: str | Path) -> int:
-    """How many images a file holds: the pages of a TIFF without thumbnails and masks, else 1.
+def num_pages(path: str | Path, channels: tuple[int, ...] = ()) -> int:
+    """How many images a file holds: the pages of a TIFF without thumbnails and masks, else 1. Where ``channels`` are
+    chosen, pages that are channels of one image are one.
 
     A file that cannot be read counts as one; reading it will tell why.
     """
@@ -92,9 +106,10 @@ def num_pages(path: str | Path) -> int:
         with open(path, "rb") as handle:
             if not handle.read(4).startswith(_TIFF_MAGIC):
                 return 1
-        from eachmask.data.images.tiff import page_indices
+        from eachmask.data.images.tiff_layout import layout
 
-        return max(1, len(page_indices(Path(path))))
+        found = layout(Path(path))
+        return max(1, len(found.channels) + found.is_cut_off if channels and found.channels else found.num_pages)
     except Exception:  # a broken header has no pages; reading it will name the reason
         return 1
 
@@ -110,7 +125,37 @@ def looks_like_image(path: Path) -> bool:
             head = handle.read(16)
     except OSError:
         return False
-    return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return head.startswith(_MAGIC) or is_heic(head) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def channel_indices(channels: tuple[int, ...], number: int) -> list[int]:
+    """Channels (from 1) as indices.
+
+    Raises:
+        UserError: not one or three, or there are not so many.
+    """
+    if len(channels) not in (1, 3):
+        raise UserError(f"choose one channel, or three as red, green and blue, not {len(channels)}")
+    for channel in channels:
+        if not 1 <= channel <= number:
+            raise UserError(f"the image has no channel {channel}: its channels are 1 to {number}")
+    return [channel - 1 for channel in channels]
+
+
+def is_heic(head: bytes) -> bool:
+    """Whether a file that begins so is a HEIC photograph, as phones take them."""
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIC and b"avif" not in head
+
+
+def _learn_heic(path: Path) -> None:
+    """Teach Pillow to read HEIC, where the package for it is there."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise UserError(
+            f"{path} is a HEIC image, which needs an extra package: pip install 'eachmask[heic]', or save it as JPEG"
+        ) from None
+    pillow_heif.register_heif_opener()
 
 
 def as_array(image: Array | Tensor | Image.Image) -> Array:
@@ -195,18 +240,38 @@ def _head(path: Path) -> bytes:
 
 def open_with_pillow(path: Path) -> Image.Image:
     """``Image.open`` without Pillow's own size limit, which is lower than ours and global."""
-    with _open_lock:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(path)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    with without_pillow_limit:
+        return Image.open(path)
+
+
+class _PillowLimit:
+    """Pillow's own size limit, which is global, set aside as long as at least one thread is in the block."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._limit = threading.Lock(), 0, Image.MAX_IMAGE_PIXELS
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+without_pillow_limit = _PillowLimit()
 
 
 def _read_with_pillow(path: Path, head: bytes, max_pixels: int, upright: bool) -> Array:
-    with open_with_pillow(path) as image:
+    with without_pillow_limit, Image.open(path) as image:
         check_pixels(path, *image.size, max_pixels)
         image.load()  # raises where the file is cut off
+        if head.startswith(b"\x89PNG"):
+            check_rows(path, image)
         if head.startswith(b"\x89PNG") and head[24] == 16 and head[25] in (2, 4, 6):
             # Pillow gives only 8 of the 16 bits of color PNGs.
             return _read_deep_png(path, image.getexif().get(274, 1) if upright else 1)

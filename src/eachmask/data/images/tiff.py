@@ -7,74 +7,98 @@ for the compressions that need no extra package) and else to OpenCV.
 from __future__ import annotations
 
 import logging
-import struct
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from eachmask.data.images import read
+from eachmask.data.images.tiff_layout import Layout, directory, layout, tag
 from eachmask.structures import UserError
 
 # What is wrong with a file is said in our one sentence, not in the decoder's log.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
-_REDUCED, _MASK = 1, 4
-"""Bits of tag 254: a smaller copy of another page, a transparency mask."""
 _DATA = 0
 """In tag 338: a channel of unspecified meaning; 1 and 2 are transparency."""
 
 
-def page_indices(path: Path) -> list[int]:
-    """Directory numbers (from 0) of the images in a file, without thumbnails, pyramid levels and masks.
-
-    A file that was cut off has one more, the first directory that is missing, so that its loss is noticed.
-    """
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
-        if not len(tiff.pages):
-            raise UserError(f"{path} is damaged: its TIFF directory cannot be found")
-        kinds = [_tag(page, 254, 0) for page in tiff.pages]
-        kept = [i for i, kind in enumerate(kinds) if not kind & (_REDUCED | _MASK)]
-        missing = [len(kinds)] if _is_cut_off(tiff) else []
-        return (kept or list(range(len(kinds)))) + missing
-
-
-def read_tiff_page(path: Path, page: int, max_pixels: int, upright: bool) -> NDArray[Any]:
+def read_tiff_page(
+    path: Path, page: int, max_pixels: int, upright: bool, channels: tuple[int, ...] = ()
+) -> NDArray[Any]:
     """Page ``page`` (from 1) as (H, W, 3); see :func:`eachmask.data.images.read.read_image`."""
+    found = layout(path)
+    groups = found.channels if channels else ()
+    number = len(groups) + found.is_cut_off if groups else found.num_pages
+    if not 1 <= page <= number:
+        raise UserError(f"{path} has no page {page}: its pages are 1 to {number}")
+    if page == number and found.is_cut_off:
+        raise UserError(f"{path} is cut off: page {page} and what follows it are missing, copy the file again")
+    if not groups:
+        return _read(path, found, page, max_pixels, upright, channels)
+    pages = [groups[page - 1][i] for i in read.channel_indices(channels, len(groups[0]))]
+    return read.as_array(np.stack([_read(path, found, p, max_pixels, upright)[..., 0] for p in pages], -1))
+
+
+def _read(
+    path: Path, found: Layout, page: int, max_pixels: int, upright: bool, channels: tuple[int, ...] = ()
+) -> NDArray[Any]:
     import tifffile
 
-    indices = page_indices(path)
-    if not 1 <= page <= len(indices):
-        raise UserError(f"{path} has no page {page}: its pages are 1 to {len(indices)}")
-    index = indices[page - 1]
-    with tifffile.TiffFile(path) as tiff:
-        if index == len(tiff.pages):
-            raise UserError(f"{path} is cut off: page {page} and what follows it are missing, copy the file again")
-        header: Any = tiff.pages[index]
+    image, plane = divmod(page - 1, found.planes)
+    index = found.images[image]
+    with tifffile.TiffFile(path, _multifile=False) as tiff:
+        header = directory(tiff, found, index)
         read.check_pixels(path, header.imagewidth, header.imagelength, max_pixels)
-        orientation = _tag(header, 274, 1) if upright else 1
+        orientation = tag(header, 274, 1) if upright else 1
+        if channels:
+            return read.orient(_samples(path, header, channels), orientation)
         _check_channels(path, header)
+        if found.planes > 1:
+            return read.orient(_arrange(header, _plane(path, tiff, header, plane)), orientation)
         if header.bitspersample > 8 or header.planarconfig == 2:
             try:
                 return read.orient(_arrange(header, header.asarray()), orientation)
-            except ValueError as error:
-                if "requires" not in str(error):  # a compression that needs an extra package
+            except _NEEDS_A_PACKAGE as error:
+                if isinstance(error, ValueError) and "requires" not in str(error):
                     raise
     if header.bitspersample <= 8:
-        return _with_pillow(path, index, upright)
-    return _with_opencv(path, index, orientation, _tag(header, 274, 1))
+        return _with_pillow(path, found, index, upright)
+    return _deep(path, found, index, header, upright)
 
 
-def _is_cut_off(tiff: Any) -> bool:
-    """Whether the last directory that is there names a next one, behind the file's end."""
-    handle = tiff.filehandle
-    handle.seek(tiff.pages.next_page_offset)
-    data = handle.read(tiff.tiff.offsetsize)
-    return len(data) == tiff.tiff.offsetsize and bool(struct.unpack(tiff.tiff.offsetformat, data)[0] >= handle.size)
+_NEEDS_A_PACKAGE = (ValueError, NotImplementedError, ImportError)
+"""What tifffile raises where a compression or a depth needs an extra package."""
+
+
+def _samples(path: Path, header: Any, channels: tuple[int, ...]) -> NDArray[Any]:
+    """The chosen channels of a page, as (H, W, 3)."""
+    indices = read.channel_indices(channels, header.samplesperpixel)
+    try:
+        pixels = header.asarray()
+    except _NEEDS_A_PACKAGE:
+        raise UserError(
+            f"{path} is compressed in a way that channels cannot be chosen of: install imagecodecs, or save it without "
+            "compression"
+        ) from None
+    if header.samplesperpixel == 1:
+        pixels = pixels[..., None]
+    elif header.axes.startswith("S"):
+        pixels = np.moveaxis(pixels, 0, -1)
+    return read.as_array(np.ascontiguousarray(pixels[..., indices]))
+
+
+def _plane(path: Path, tiff: Any, header: Any, plane: int) -> NDArray[Any]:
+    """One of the images that ImageJ has written behind one directory."""
+    kind = np.dtype(tiff.byteorder + header.dtype.char)
+    number = int(np.prod(header.shape))
+    begin = header.dataoffsets[0] + plane * number * kind.itemsize
+    if begin + number * kind.itemsize > tiff.filehandle.size:
+        raise UserError(f"{path} is cut off: page {plane + 1} and what follows it are missing, copy the file again")
+    return np.fromfile(path, kind, number, offset=begin).reshape(header.shape)
 
 
 def _check_channels(path: Path, header: Any) -> None:
@@ -82,8 +106,8 @@ def _check_channels(path: Path, header: Any) -> None:
     several_grays = int(header.photometric) in (0, 1) and _has_data(header) and samples != 3
     if samples not in (1, 2, 3, 4) or (samples == 2 and not extra) or several_grays:
         raise UserError(
-            f"{path} has {samples} channels, but gray or RGB, with or without transparency, can be read: save those to "
-            "look at"
+            f"{path} has {samples} channels, but gray or RGB, with or without transparency, can be read: choose with "
+            "--channel, or save those to look at"
         )
 
 
@@ -112,13 +136,45 @@ def _arrange(header: Any, pixels: NDArray[Any]) -> NDArray[Any]:
     return read.as_array(pixels)
 
 
-def _with_pillow(path: Path, index: int, upright: bool) -> NDArray[Any]:
-    with read.open_with_pillow(path) as image:
-        image.seek(index)
+def _with_pillow(path: Path, found: Layout, index: int, upright: bool) -> NDArray[Any]:
+    with read.without_pillow_limit, Image.open(path) as image:  # a page is checked while it is loaded too
+        _seek(image, found, index)
         orientation = image.getexif().get(274, 1)
         image.load()  # Pillow turns TIFFs upright by itself while loading
         pixels = read.as_array(image)
     return pixels if upright else read.orient(pixels, _inverse(orientation))
+
+
+_NEXT = "_TiffImageFile__next"
+"""Where Pillow remembers the offset of the next directory."""
+
+
+def _seek(image: Any, found: Layout, index: int) -> None:
+    """To a page, without Pillow's walk over all before it where it can be told where that is."""
+    if index and hasattr(image, _NEXT):
+        setattr(image, _NEXT, found.offsets[index])
+        index = 1  # for Pillow it is the one behind the first
+    image.seek(index)
+
+
+def _deep(path: Path, found: Layout, index: int, header: Any, upright: bool) -> NDArray[Any]:
+    """More than 8 bits, in a way that tifffile cannot read on its own: gray by Pillow, the rest by OpenCV."""
+    stored = tag(header, 274, 1)
+    if header.samplesperpixel == 1 and header.dtype is not None and header.dtype.kind == "u":
+        try:
+            pixels = _with_pillow(path, found, index, upright)
+            bits = header.bitspersample
+            return pixels << np.uint16(16 - bits) if pixels.dtype == np.uint16 and bits < 16 else pixels
+        except Exception:  # a depth, or an order of bytes, that it does not know
+            pass
+    try:
+        return _with_opencv(path, index, stored if upright else 1, stored)
+    except UserError:
+        name = getattr(header.compression, "name", header.compression)
+        raise UserError(
+            f"{path} is compressed in a way that cannot be decoded here ({name}, {header.bitspersample} bits): install "
+            "imagecodecs, or save it without compression"
+        ) from None
 
 
 def _with_opencv(path: Path, index: int, wanted: int, stored: int) -> NDArray[Any]:
@@ -133,9 +189,3 @@ def _with_opencv(path: Path, index: int, wanted: int, stored: int) -> NDArray[An
 def _inverse(orientation: int) -> int:
     """The orientation that undoes one."""
     return {6: 8, 8: 6}.get(orientation, orientation)
-
-
-def _tag(page: Any, code: int, default: int) -> int:
-    tags = getattr(page, "tags", None)  # the frames of a series share their first page's tags
-    tag = tags.get(code) if tags is not None else None
-    return default if tag is None else int(tag.value)
