@@ -197,3 +197,9 @@ def test_settings_leave_out_what_is_empty() -> None:
     shown = settings(ModelInfo("v", categories=(Category(1, "a"), Category(2, "N/A")), tile=512, scores={"ap": 1 / 3}))
     assert shown["categories"] == "1: a" and shown["tile"].startswith("512 px") and shown["scores"] == "ap 0.3333"
     assert "decode" not in shown and "card" not in shown
+
+
+def test_names_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", str(tmp_path / "a\x1b[2Jb\u202ec")]) == 2
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown and "\u202e" not in shown and "a\\x1b[2Jb\\u202ec" in shown

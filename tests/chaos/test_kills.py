@@ -7,14 +7,20 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 from chaos.forked import COUNTS, Outcome, forked, seeds
 from small_sets import make_set
+from tiny_model import Spots, spots_image, spots_info
 
+from eachmask.batch.options import BatchOptions
+from eachmask.batch.run import run
 from eachmask.cli import main
 from eachmask.data.convert import REPORT
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.known import FORMATS
+from eachmask.data.images.inputs import find_inputs
+from eachmask.inference.predictor import Predictor
 
 NAMES = [known.name for known in FORMATS]
 
@@ -78,3 +84,27 @@ def test_doctor_fix(coco: Path, tmp_path: Path, seeds: range) -> None:
         for split, number in (("train", 2), ("val", 1)):
             written = json.loads(next(target.rglob(f"instances_{split}.json")).read_text())
             assert len(written["images"]) == number
+
+
+@seeds(4, 80)
+def test_predict(tmp_path: Path, seeds: range) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / "in" / f"{i}.png"), spots_image(i))
+    predictor = Predictor(Spots(), spots_info(), device="cpu", precision="fp32")
+
+    def predict(out: Path) -> int:
+        run(predictor, find_inputs([tmp_path / "in"]), out, BatchOptions(save=("labels", "csv")))
+        return 0
+
+    predict(tmp_path / "warm")
+    whole = forked(lambda: predict(tmp_path / "whole"))
+    assert whole.is_sound, whole.output
+    for seed in seeds:
+        out = tmp_path / f"out{seed}"
+        killed("predict", lambda out=out: predict(out), random.Random(seed), 1.3 * whole.seconds)
+        again = forked(lambda out=out: predict(out))
+        assert again.is_sound, again.output
+        for name in ("predictions.json", "instances.csv"):
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert content(out / "labels") == content(tmp_path / "whole" / "labels")

@@ -90,5 +90,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 
 def _fail(sentence: str) -> int:
-    print(f"eachmask: {sentence}", file=sys.stderr)
+    from eachmask.files.text import printable
+
+    print(f"eachmask: {printable(sentence)}", file=sys.stderr)
     return 2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from eachmask.files.text import printable
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _progress(console: Console, total: int) -> Iterator[tuple[Listener, TileList
             if outcome.problem:
                 failed += 1
                 if failed <= _NAMED_FAILURES:
-                    console.print(outcome.problem, markup=False, soft_wrap=True)
+                    console.print(printable(outcome.problem), markup=False, soft_wrap=True)
                 elif failed == _NAMED_FAILURES + 1:
                     console.print("... further failures are listed in summary.json")
             progress.advance(bar)

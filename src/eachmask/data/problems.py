@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from eachmask.files.text import printable
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -23,7 +25,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}, {self.annotation}" if self.annotation else self.file
-        return f"{where}: {self.what}; {self.remedy}"
+        return printable(f"{where}: {self.what}; {self.remedy}")
 
 
 def only_boxes(file: Path, number: int) -> Iterator[Problem]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 
 from eachmask.structures.errors import UserError
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, or turns the order of its letters."""
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -38,6 +41,11 @@ def decoded(data: bytes) -> str:
         if b"\0" in data:
             raise
         return data.decode("cp1252")
+
+
+def printable(text: str) -> str:
+    """Text with names of strangers in it, for a terminal: control characters are written as escapes."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def is_utf8(path: Path) -> bool:

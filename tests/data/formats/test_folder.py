@@ -129,3 +129,22 @@ def test_label_maps_without_an_image_are_named(tmp_path: Path) -> None:
     (tmp_path / "out/images/train/a.png").unlink()
     (problem,) = read_label_map_folder(tmp_path / "out").problems
     assert "labels/train/a.png: it has no image" in str(problem)
+
+
+def test_class_names_are_no_formulas(tmp_path: Path) -> None:
+    from eachmask.data.formats.class_table import read_table, write_table
+
+    data = make_set(tmp_path / "images")
+    names = ["=1+1", "'=x", "-minus"]
+    write_table(tmp_path, data.renamed(names))
+    assert all(not line.split(",")[4].startswith(("=", "-")) for line in (tmp_path / "objects.csv").read_text().split())
+    assert [category.name for category in read_table(tmp_path).categories] == names
+
+
+@pytest.mark.parametrize("text", ["", "split,image,number,category_id,category,crowd\n", "split,image,number\na,b,1\n"])
+def test_a_cut_class_table_is_named(tmp_path: Path, text: str) -> None:
+    from eachmask.data.formats.class_table import read_table
+
+    (tmp_path / "objects.csv").write_text(text)
+    with pytest.raises(UserError, match="objects.csv"):
+        read_table(tmp_path)
