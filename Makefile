@@ -89,4 +89,4 @@ docs: $(DEVELOPER_READY)
 	@$(BIN)/python -m pytest -q tests/test_docs.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) results/demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) results/demo images/coins.png images/hubble_deep_field.jpg .pytest_cache .mypy_cache .ruff_cache

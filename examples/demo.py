@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,11 +56,21 @@ def run(model: str, out: Path) -> bool:
     return status == 0
 
 
+def copy_images(folder: Path) -> None:
+    """To a folder of one's own, for the commands in README.md; what is there stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in images(FITTING["nuclei"]):
+        if not (folder / Path(path).name).exists():
+            shutil.copy(path, folder)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/demo"), help="results folder")
     parser.add_argument("--fetch", action="store_true", help="download models that are not on this machine")
+    parser.add_argument("--images", type=Path, default=Path("images"), help="folder for copies of some of the images")
     options = parser.parse_args()
+    copy_images(options.images)
     fine = True
     for model in FITTING:
         if model in bundled() or cached(find(model)) or options.fetch:

@@ -14,9 +14,11 @@ DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 def test_demo_without_network_or_cache(tmp_path: Path) -> None:
     environment = os.environ | {"EACHMASK_CACHE": str(tmp_path / "empty")}
     done = subprocess.run(
-        [sys.executable, str(DEMO), "--out", str(tmp_path / "out")], env=environment, capture_output=True, text=True
-    )
+        [sys.executable, str(DEMO), "--out", str(tmp_path / "out"), "--images", str(tmp_path / "images")],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "images/coins.png").is_file(), "what README's first command predicts"
     results = tmp_path / "out" / "nuclei"
     for name in ("report.html", "overlays", "predictions.json", "labels", "instances.csv"):
         assert str(results / name) in done.stdout and (results / name).exists()
