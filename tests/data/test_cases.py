@@ -227,6 +227,17 @@ def test_classes_counted_from_another_number_are_noted(tmp_path: Path, ids: tupl
         ("lm_ignore", {"all": 4}, {"nut"}),
         ("cvat_group", {"all": 2}, {"nut", "bolt"}),
         ("cvat_segmask", {"default": 3}, {"nut", "bolt"}),
+        ("via_json", {"train": 3}, {"nut"}),
+        ("qupath_geojson", {"all": 1}, {"Tumor"}),
+        ("ls_json", {"all": 1}, {"nut"}),
+        ("roizip", {"all": 1}, {"object"}),
+        ("maps_cellpose", {"all": 3}, {"object"}),
+        ("yolo_flat", {"train": 4}, {"nut", "bolt"}),
+        ("yolo_ls", {"all": 4}, {"nut", "bolt"}),
+        ("yolo_winpath", {"train": 4, "val": 4}, {"nut", "bolt"}),
+        ("yolo_bom", {"train": 4, "val": 4}, {"nut", "bolt"}),
+        ("maps_binary", {"all": 2}, None),
+        ("mask_zero", {"all": 2}, None),
     ],
 )
 def test_shared_cases(shared: Path, case: str, splits: dict[str, int], objects: set[str] | None) -> None:

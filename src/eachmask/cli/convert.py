@@ -70,7 +70,11 @@ def summary(report: Conversion) -> str:
     ]
     lines = [f"{report.source_format} -> {report.target_format}: {report.target}"]
     lines += [f"  {name:<36}{value}" for name, value in rows]
-    lines.append("  nothing is lost" if loss.exact else "  not everything could be held (measured by reading it back)")
+    lines.append(
+        "  every object is read back as it was"
+        if loss.exact
+        else "  not everything could be held (measured by reading it back)"
+    )
     lines += [f"  note: {note}" for note in report.notes]
     if report.problems:
         lines.append(f"  {len(report.problems)} problems in the source:")

@@ -5,7 +5,21 @@ A new format is a file beside this one with a ``FORMAT``, and a line here.
 
 from __future__ import annotations
 
-from eachmask.data.formats import cityscapes, coco, cvat, label_map_folder, labelme, mask_files, voc, yolo
+from eachmask.data.formats import (
+    cellpose,
+    cityscapes,
+    coco,
+    cvat,
+    imagej,
+    label_map_folder,
+    label_studio,
+    labelme,
+    mask_files,
+    qupath,
+    via,
+    voc,
+    yolo,
+)
 
 FORMATS = (
     cityscapes.FORMAT,
@@ -16,4 +30,9 @@ FORMATS = (
     label_map_folder.FORMAT,
     mask_files.FORMAT,
     labelme.FORMAT,
+    via.FORMAT,
+    label_studio.FORMAT,
+    qupath.FORMAT,
+    imagej.FORMAT,
+    cellpose.FORMAT,
 )

@@ -30,7 +30,7 @@ from eachmask.files.json_text import read_json_file
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, Category, UserError
 
-_CLASSES = "classes.json"
+CLASSES_FILE = "classes.json"
 IGNORE, BACKGROUND = "__ignore__", "_background_"
 """Labels of LabelMe's own examples that are no classes: a region to be ignored, and what is no object."""
 
@@ -63,9 +63,9 @@ def read_labelme(source: Path, progress: Progress = no_progress) -> Dataset:
         UserError: there is none.
     """
     result = DatasetBuilder()
-    known = _known_categories(source / _CLASSES)
+    known = known_categories(source / CLASSES_FILE)
     label_of = {name: i for i, name in enumerate(known)}
-    ours = (source / _CLASSES, source / "convert-report.json")
+    ours = (source / CLASSES_FILE, source / "convert-report.json")
     files = [path for path in sorted(source.rglob("*.json")) if path not in ours]
     for page, drawn, mistakes in rasterize_readable(
         _pages(progress("reading", files), source, label_of, result.problems)
@@ -84,14 +84,13 @@ def read_labelme(source: Path, progress: Progress = no_progress) -> Dataset:
         )
     if not len(result) and all(problem.kind == "file" for problem in result.problems):
         raise UserError(f"{source} holds no LabelMe files (JSON with a list named shapes)")
-    return _with_categories(result.build(), known, label_of)
+    return with_categories(result.build(), known, label_of)
 
 
 def write_labelme(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
     """Write SPLIT/NAME.json beside the images, and classes.json with the data set's ids."""
     target.mkdir(parents=True, exist_ok=True)
-    ids = [{"id": c.id, "name": c.name} for c in data.categories]
-    (target / _CLASSES).write_text(json.dumps(ids), encoding="utf-8")
+    write_categories(target, data)
     for split, image in progress("writing", list(data.images())):
         copy_image(image, target / split / image.name)
         height, width = image.image_size
@@ -138,7 +137,14 @@ def _mask_shape(crop: NDArray[np.bool_], x: int, y: int) -> dict[str, Any]:
 # Reading ------------------------------------------------------------------------------------------
 
 
-def _known_categories(path: Path) -> dict[str, Category]:
+def write_categories(target: Path, data: Dataset) -> None:
+    """classes.json with the data set's ids and names."""
+    ids = [{"id": c.id, "name": c.name} for c in data.categories]
+    target.mkdir(parents=True, exist_ok=True)
+    (target / CLASSES_FILE).write_text(json.dumps(ids), encoding="utf-8")
+
+
+def known_categories(path: Path) -> dict[str, Category]:
     """Those of classes.json, by name; none where there is no such file."""
     try:
         rows = read_json_file(path) if path.is_file() else []
@@ -147,7 +153,7 @@ def _known_categories(path: Path) -> dict[str, Category]:
         raise UserError(f"{path} must be a list of objects with id and name") from None
 
 
-def _with_categories(data: Dataset, known: dict[str, Category], label_of: dict[str, int]) -> Dataset:
+def with_categories(data: Dataset, known: dict[str, Category], label_of: dict[str, int]) -> Dataset:
     """Labels were numbered as they came; now further ones follow the known in alphabetical order, numbered on."""
     first = max((category.id for category in known.values()), default=0) + 1
     further = sorted(set(label_of) - set(known))

@@ -1,5 +1,7 @@
 """YOLO segmentation text, read: data.yaml, and one line per object, ``class x1 y1 x2 y2 ...`` in 0..1 of the image.
 
+Instead of data.yaml also darknet's ``obj.data`` (CVAT's YOLO 1.1) or ``classes.txt`` (Label Studio's YOLO).
+
 Crowd regions do not exist in the format: they are in files of the same make in ``crowd/``, which others do not read.
 """
 
@@ -65,15 +67,50 @@ def _yaml_path(source: Path) -> Path:
     if source.is_file():
         return source
     found = [source / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (source / name).is_file()]
-    found = found or sorted(source.glob("*.yaml"))
+    found = found or sorted(source.glob("*.yaml")) or _without_yaml(source)
     if not found:
         raise UserError(f"{source} has no data.yaml: write one with train:, val: and names:")
     return found[0]
 
 
+def _without_yaml(source: Path) -> list[Path]:
+    """What says the same: darknet's file, or a list of classes above labels."""
+    texts = [path for path in (source / "classes.txt", source / "obj.names") if path.is_file()]
+    labels = any((source / "images").glob("**/*")) and any((source / "labels").glob("**/*.txt"))
+    return sorted(source.glob("*.data")) or (texts[:1] if labels else [])
+
+
+def _load_plain(path: Path) -> dict[str, Any]:
+    """What ``obj.data`` (``key = value``) or a list of classes says, as data.yaml would."""
+    if path.suffix != ".data":
+        folders = sorted(p.name for p in (path.parent / "images").iterdir() if p.is_dir() and p.name in _SPLITS)
+        splits = {name: f"images/{name}" for name in folders} or {"all": "images"}
+        return {**splits, "names": _lines(path)}
+    pairs = (line.partition("=") for line in _lines(path))
+    content: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+    content = {key: value for key, value in content.items() if key in (*_SPLITS, "names")}
+    listed = _inside(path.parent, str(content.get("names", "")))
+    if listed is None:
+        raise UserError(f"{path}: there is no list of classes {content.get('names', '')}: put it there")
+    return content | {"names": _lines(listed)}
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def _inside(base: Path, place: str) -> Path | None:
+    """What a path of another computer means in this data set: its longest end that is there."""
+    parts = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    tries = (base.joinpath(*parts[i:]) for i in range(len(parts)))
+    return next((path for path in tries if path.exists()), None)
+
+
 def _load_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
+    if path.suffix in (".data", ".txt", ".names"):
+        return _load_plain(path)
     try:
         content = yaml.safe_load(read_text(path))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -123,6 +160,9 @@ def _split_images(content: dict[str, Any], yaml_path: Path, problems: list[Probl
             place = entry.replace("\\", "/")
             # exports often say ../train/images, relative to a folder that is not there
             tries = [root / place, base / place, base / place.removeprefix("../")]
+            tries += (
+                [found] if ".." not in place and (found := _inside(base, place)) else []
+            )  # of another computer: D:\\sets\\nuts\\images
             folder = next((f for f in tries if f.is_dir()), None)
             lines = next((f for f in tries if f.suffix == ".txt" and f.is_file()), None)
             if folder is not None:
@@ -138,7 +178,8 @@ def _read_list(path: Path, root: Path) -> list[Path]:
     """The images of a list, one a line, from its own folder or from the data set's."""
     lines = read_text(path).replace("\\", "/").splitlines()
     names = [line.strip() for line in lines if line.strip()]
-    return [path.parent / n if (path.parent / n).is_file() or not (root / n).is_file() else root / n for n in names]
+    tries = ([path.parent / n, root / n, _inside(path.parent, n) or path.parent / n] for n in names)
+    return [next((place for place in own if place.is_file()), own[0]) for own in tries]
 
 
 def _without_image(listed: _Listed) -> Iterator[Problem]:
@@ -227,7 +268,9 @@ def _parse(line: str, size: Size, num_classes: int, pose: int | None) -> tuple[i
 
 
 def _looks_like(source: Path) -> bool:
-    return source.suffix.lower() in (".yaml", ".yml") if source.is_file() else any(source.glob("*.y*ml"))
+    if source.is_file():
+        return source.suffix.lower() in (".yaml", ".yml", ".data")
+    return any(source.glob("*.y*ml")) or bool(_without_yaml(source))
 
 
-FORMAT = Format("yolo", _looks_like, "data.yaml", read_yolo, write_yolo)
+FORMAT = Format("yolo", _looks_like, "data.yaml, obj.data, or classes.txt above labels", read_yolo, write_yolo)

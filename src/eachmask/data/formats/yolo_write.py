@@ -59,7 +59,12 @@ def one_rings(masks: Masks) -> list[Ring]:
     """
     polygons = masks.to_polygons()
     pairs = zip(polygons.outers, polygons.holes, strict=True)
-    return [_joined([*(_turned(r, 1) for r in outers), *(_turned(r, -1) for r in holes)]) for outers, holes in pairs]
+    return [one_ring(outers, holes) for outers, holes in pairs]
+
+
+def one_ring(outers: Sequence[Ring], holes: Sequence[Ring]) -> Ring:
+    """The same of one object's rings."""
+    return _joined([*(_turned(r, 1) for r in outers), *(_turned(r, -1) for r in holes)])
 
 
 def _turned(ring: Ring, sign: int) -> Ring:

@@ -1,0 +1,152 @@
+"""Outlines of named classes to a data set: what readers of drawing programs share, which list shapes by image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.labelme import CLASSES_FILE, known_categories, with_categories
+from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
+from eachmask.data.formats.yolo_write import one_rings
+from eachmask.data.images.files import image_files, image_size
+from eachmask.data.problems import Problem
+from eachmask.data.split import AnnotatedImage
+from eachmask.data.targets import instances_of, masks_of
+from eachmask.structures import UserError
+
+_UPLOAD = re.compile(r"[0-9a-f]{2,}-")
+"""What Label Studio puts before the name of an uploaded file."""
+
+
+@dataclass
+class Drawing:
+    """An image with the shapes that are drawn on it."""
+
+    file: Path
+    """Where they are written."""
+    image: Path
+    size: Size
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Each shape's ``segmentation``, as COCO writes it."""
+    names: list[str] = field(default_factory=list)
+    """Each shape's class."""
+    where: list[str] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+
+    def add(self, segmentation: Any, name: str, where: str, crowd: bool = False) -> None:
+        """One more shape."""
+        self.rows.append({"segmentation": segmentation})
+        self.names.append(name)
+        self.where.append(where)
+        self.crowd.append(crowd)
+
+
+def drawing_on(image: Path | None, file: Path, what: str, result: list[Problem]) -> Drawing | None:
+    """An empty drawing on an image; None, and a problem, where the image is not there or cannot be read.
+
+    Args:
+        what: the image's name as the file has it.
+    """
+    if image is None:
+        remedy = "put it in the data set's folder"
+        result.append(Problem(str(file), what, "there is no such image, or several of that name", remedy, "missing"))
+        return None
+    try:
+        return Drawing(file, image, image_size(image))
+    except UserError as error:
+        result.append(Problem(str(image), "", f"the size cannot be read ({error})", "replace the image", "image"))
+        return None
+
+
+def data_of(source: Path, drawings: Iterable[Drawing], problems: list[Problem]) -> Dataset:
+    """The data set of some drawings; folders of the first level are its splits. Classes are those of classes.json, then
+    others in alphabetical order."""
+    known = known_categories(source / CLASSES_FILE)
+    label_of = {name: i for i, name in enumerate(known)}
+    result = DatasetBuilder()
+    for page, drawn, mistakes in rasterize_readable(_numbered(drawings, label_of)):
+        for i in mistakes.outside:
+            result.report(Problem(str(page.file), page.where[i], *LEAVES))
+        for i in np.flatnonzero(drawn.area == 0).tolist():
+            why = mistakes.unread.get(i)
+            what = f"it cannot be read ({why})" if why else "it covers no pixel"
+            result.report(Problem(str(page.file), page.where[i], what, "draw it anew or delete it"))
+        split, name = split_of(page.image, source)
+        labels = [label_of[own] for own in page.names]
+        result.add(split, name, page.image, instances_of(drawn, labels, page.crowd, ()))
+    data = result.build()
+    data.problems[:0] = problems
+    return with_categories(data, known, label_of)
+
+
+def _numbered(drawings: Iterable[Drawing], label_of: dict[str, int]) -> Iterator[tuple[Drawing, Rows, Size]]:
+    for page in drawings:
+        for name in page.names:
+            label_of.setdefault(name, len(label_of))
+        yield page, page.rows, page.size
+
+
+def split_of(image: Path, source: Path) -> tuple[str, str]:
+    """(split, name): the first folder below the set, but for one named ``images``; ``all`` where there is none."""
+    parts = image.relative_to(source).parts
+    parts = parts[1:] if parts[0] == "images" else parts
+    return ("all", parts[0]) if len(parts) == 1 else (parts[0], "/".join(parts[1:]))
+
+
+def images_by_name(source: Path) -> dict[str, list[Path]]:
+    """The images inside a folder by their last names; links that lead out are left out."""
+    found: dict[str, list[Path]] = {}
+    for path in image_files(source):
+        if path.resolve().is_relative_to(source.resolve()):
+            found.setdefault(path.name, []).append(path)
+    return found
+
+
+def image_named(name: str, images: Mapping[str, Sequence[Path]], near: Path | None = None) -> Path | None:
+    """The one image of the last name of a path or URL, percent codes decoded, with or without the prefix of an upload.
+
+    Args:
+        near: of several the one in this folder.
+    """
+    last = re.split(r"[/=]", unquote(name.replace("\\", "/")))[-1]
+    for spelling in (last, _UPLOAD.sub("", last, count=1)):
+        found = images.get(spelling, ())
+        close = [path for path in found if path.parent == near]
+        if len(close) == 1 or len(found) == 1:
+            return (close or found)[0]
+    return None
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> list[list[float]]:
+    """The ring of an ellipse about (x, y), turned clockwise as seen on the screen.
+
+    Raises:
+        ValueError: a radius is not above 0.
+    """
+    if not (rx > 0 and ry > 0):
+        raise ValueError("its radius must be above 0")
+    angle, turn = np.linspace(0, 2 * np.pi, 120, endpoint=False), np.deg2rad(degrees)
+    a, b = rx * np.cos(angle), ry * np.sin(angle)
+    points = np.stack([x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn)], 1)
+    return [points.ravel().tolist()]
+
+
+def rings_to_write(image: AnnotatedImage) -> Iterator[tuple[str, bool, list[list[float]]]]:
+    """Each object's class, whether it is a crowd region, and one ring of x, y, joined by bridges of no width."""
+    targets = image.targets
+    rings = one_rings(masks_of(targets))
+    for name, crowd, ring in zip(targets.label_names, targets.crowd.tolist(), rings, strict=True):
+        yield name, crowd, np.asarray(ring, float).tolist()
+
+
+BRIDGED = (
+    "objects with holes or several parts become one bridged ring each; other programs take crowd regions for objects"
+)

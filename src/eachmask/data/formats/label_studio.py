@@ -1,0 +1,187 @@
+"""Label Studio's own JSON export: tasks with polygons, rectangles, ellipses and brush strokes in percent of the image.
+
+Of a task the last annotation that was not cancelled counts; predictions count where there is none. Images are found by
+the name they were uploaded with, inside the data set alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.coco_fields import parsed
+from eachmask.data.formats.drawn import (
+    BRIDGED,
+    Drawing,
+    data_of,
+    drawing_on,
+    ellipse,
+    image_named,
+    images_by_name,
+    rings_to_write,
+)
+from eachmask.data.formats.format import Format
+from eachmask.data.formats.labelme import write_categories
+from eachmask.data.images.files import copy_image
+from eachmask.data.problems import Problem
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import RLE, UserError
+
+_KINDS = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels")
+
+
+def read_label_studio(source: Path, progress: Progress = no_progress) -> Dataset:
+    """Read every export of a folder, or one file.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = _files(source)
+    if not files:
+        raise UserError(f"{source} holds no Label Studio export: export the project as JSON")
+    folder, problems = source if source.is_dir() else source.parent, list[Problem]()
+    images = images_by_name(folder)
+
+    def drawings() -> Iterator[Drawing]:
+        for file in files:
+            for number, task in enumerate(progress("reading", parsed(file)), start=1):
+                name = _image_name(task)
+                found = image_named(name, images) if name else None
+                page = drawing_on(found, file, f"task {number} ({name})", problems)
+                if page is not None:
+                    _add_regions(page, task, number, problems)
+                    yield page
+
+    return data_of(folder, drawings(), problems)
+
+
+def write_label_studio(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
+    """Write project.json, whose polygons can be imported for correction, and the images in images/SPLIT."""
+    tasks: list[dict[str, Any]] = []
+    for split, image in progress("writing", list(data.images())):
+        name = f"images/{split}/{image.name}"
+        copy_image(image, target / name)
+        height, width = image.image_size
+        scale = 100 / np.array([width, height])
+        shared = {
+            "type": "polygonlabels", "from_name": "label", "to_name": "image",
+            "original_width": width, "original_height": height, "image_rotation": 0,
+        }  # fmt: skip
+        result = [
+            {**shared, "id": f"{i}", "value": {"points": (np.array(ring) * scale).tolist(), "polygonlabels": [label]}}
+            | ({"meta": {"text": ["crowd"]}} if crowd else {})
+            for i, (label, crowd, ring) in enumerate(rings_to_write(image), start=1)
+        ]
+        url = f"/data/local-files/?d={name}"
+        tasks.append({"id": len(tasks) + 1, "data": {"image": url}, "annotations": [{"result": result}]})
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "project.json").write_text(json.dumps(tasks), encoding="utf-8")
+    write_categories(target, data)
+    return [BRIDGED]
+
+
+def _image_name(task: Any) -> str:
+    data = task.get("data") if isinstance(task, dict) else None
+    values = [data["image"]] if isinstance(data, dict) and "image" in data else list((data or {}).values())
+    return next((value for value in values if isinstance(value, str)), "")
+
+
+def _add_regions(page: Drawing, task: dict[str, Any], number: int, problems: list[Problem]) -> None:
+    done = [a for a in task.get("annotations") or task.get("completions") or [] if not a.get("was_cancelled")]
+    chosen = (done or task.get("predictions") or [{}])[-1]
+    for place, region in enumerate(chosen.get("result") or [], start=1):
+        where = f"task {number}, region {place}"
+        try:
+            if region.get("type") not in _KINDS:
+                continue  # choices, texts and relations say nothing of outlines
+            value = region["value"]
+            names = value.get(region["type"]) or ["object"]
+            crowd = "crowd" in ((region.get("meta") or {}).get("text") or [])
+            page.add(_segmentation(region, page.size), str(names[0]), where, crowd)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            what = f"it cannot be read ({error})"
+            problems.append(Problem(str(page.file), where, what, "draw it anew or delete it"))
+
+
+def _segmentation(region: dict[str, Any], size: tuple[int, int]) -> Any:
+    kind, value = region["type"], region["value"]
+    scale = np.array([size[1], size[0]]) / 100
+    if kind == "brushlabels":
+        own = (int(region["original_height"]), int(region["original_width"]))
+        if own != size:
+            raise ValueError(f"it is drawn on {own[1]} x {own[0]} px, and the image is {size[1]} x {size[0]}")
+        alpha = decode_brush(value["rle"], own[0] * own[1] * 4).reshape(*own, 4)[..., 3]
+        return RLE.from_bitmaps((alpha > 127)[None]).to_coco()[0]
+    if kind == "polygonlabels":
+        return [(np.asarray(value["points"], np.float64) * scale).ravel().tolist()]
+    x, y = np.array([value["x"], value["y"]], float) * scale
+    degrees = float(value.get("rotation") or 0)
+    if kind == "ellipselabels":
+        rx, ry = np.array([value["radiusX"], value["radiusY"]], float) * scale
+        return ellipse(x, y, rx, ry, degrees)
+    w, h = np.array([value["width"], value["height"]], float) * scale
+    turn = np.deg2rad(degrees)  # about the first corner, clockwise
+    points = np.array([[0, 0], [w, 0], [w, h], [0, h]])
+    turned = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    return [(turned + [x, y]).ravel().tolist()]
+
+
+def decode_brush(data: list[int], expected: int) -> NDArray[np.uint8]:
+    """Run lengths of thi.ng/rle-pack, as Label Studio's brush writes RGBA bytes.
+
+    Head: 32 bits number of values, 5 bits word size - 1, four times 4 bits of run size - 1. Then per run: a bit (1: one
+    value is repeated), two bits that choose the run size, length - 1, and one value or as many as the length.
+
+    Raises:
+        ValueError: it is cut short, or of another number of values.
+    """
+    bits = "".join(f"{byte:08b}" for byte in np.asarray(data, np.uint8).tolist())
+    place = 0
+
+    def take(number: int) -> int:
+        nonlocal place
+        if place + number > len(bits):
+            raise ValueError("its run lengths are cut short")
+        place += number
+        return int(bits[place - number : place], 2)
+
+    number, word = take(32), take(5) + 1
+    sizes = [take(4) + 1 for _ in range(4)]
+    if number != expected or word > 8:
+        raise ValueError(f"its run lengths hold {number} values, not {expected}")
+    values, filled = np.zeros(number, np.uint8), 0
+    while filled < number:
+        repeated, chosen = take(1), take(2)
+        length = take(sizes[chosen]) + 1
+        if filled + length > number:
+            raise ValueError("its run lengths are longer than the image")
+        values[filled : filled + length] = take(word) if repeated else [take(word) for _ in range(length)]
+        filled += length
+    return values
+
+
+def _files(source: Path) -> list[Path]:
+    found = [source] if source.is_file() else sorted(source.glob("*.json"))
+    return [path for path in found if path.suffix == ".json" and _is_export(path)]
+
+
+def _is_export(path: Path) -> bool:
+    text = path.read_bytes().replace(b"\0", b"")
+    return text.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t").startswith(b"[") and (
+        b'"result"' in text and b'"data"' in text and any(f'"{kind}"'.encode() in text for kind in _KINDS)
+    )
+
+
+FORMAT = Format(
+    "label-studio",
+    lambda source: bool(_files(source)),
+    "a JSON export of Label Studio's tasks",
+    read_label_studio,
+    write_label_studio,
+)

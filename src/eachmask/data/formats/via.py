@@ -1,0 +1,137 @@
+"""VIA (VGG Image Annotator 1 to 3): one JSON file of regions, ``via_region_data.json`` or a project file.
+
+Read are polygons, rectangles, circles and ellipses; what has no area is told and left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.coco_fields import parsed
+from eachmask.data.formats.drawn import (
+    BRIDGED,
+    Drawing,
+    data_of,
+    drawing_on,
+    ellipse,
+    image_named,
+    images_by_name,
+    rings_to_write,
+)
+from eachmask.data.formats.format import Format
+from eachmask.data.formats.labelme import write_categories
+from eachmask.data.formats.segmentations import corners
+from eachmask.data.images.files import copy_image
+from eachmask.data.problems import Problem
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import UserError
+
+_BROKEN = (LookupError, TypeError, ValueError, AttributeError)
+
+
+def read_via(source: Path, progress: Progress = no_progress) -> Dataset:
+    """Read every VIA file of a folder, or one; a region's class is its first attribute.
+
+    Raises:
+        UserError: no file holds regions.
+    """
+    files = _files(source)
+    if not files:
+        raise UserError(f"{source} holds no VIA file: export the annotations as JSON")
+    folder, problems = source if source.is_dir() else source.parent, list[Problem]()
+    images = images_by_name(folder)
+
+    def drawings() -> Iterator[Drawing]:
+        for file in progress("reading", files):
+            for entry in _entries(file):
+                name = str(entry.get("filename"))
+                page = drawing_on(image_named(name, images, file.parent), file, name, problems)
+                if page is not None:
+                    _add_regions(page, entry.get("regions") or [], name, problems)
+                    yield page
+
+    return data_of(folder, drawings(), problems)
+
+
+def write_via(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
+    """Write SPLIT/via_region_data.json beside the images; the attribute is called ``class``."""
+    contents: dict[Path, dict[str, Any]] = {}
+    for split, image in progress("writing", list(data.images())):
+        place = target / split / image.name
+        copied = copy_image(image, place)
+        size = place.stat().st_size if copied else -1
+        regions = [
+            {
+                "shape_attributes": {
+                    "name": "polygon",
+                    "all_points_x": [x for x, _ in ring],
+                    "all_points_y": [y for _, y in ring],
+                },
+                "region_attributes": {"class": name} | ({"crowd": "1"} if crowd else {}),
+            }
+            for name, crowd, ring in rings_to_write(image)
+        ]
+        contents.setdefault(place.parent, {})[f"{place.name}{size}"] = {
+            "filename": place.name, "size": size, "regions": regions, "file_attributes": {},
+        }  # fmt: skip
+    for folder, content in contents.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "via_region_data.json").write_text(json.dumps(content), encoding="utf-8")
+    write_categories(target, data)
+    return [BRIDGED]
+
+
+def _add_regions(page: Drawing, regions: Any, name: str, problems: list[Problem]) -> None:
+    for number, region in enumerate(regions.values() if isinstance(regions, dict) else regions, start=1):
+        where = f"{name}, region {number}"
+        try:
+            attributes = region.get("region_attributes") or {}
+            crowd = attributes.get("crowd") == "1"
+            page.add(_segmentation(region["shape_attributes"]), _class_of(attributes), where, crowd)
+        except _BROKEN as error:
+            what = f"it cannot be read ({error})"
+            problems.append(Problem(str(page.file), where, what, "draw it anew or delete it"))
+
+
+def _class_of(attributes: Any) -> str:
+    """The first attribute's value; of checkboxes, ``{"nut": true}``, the first that is set."""
+    for value in (attributes or {}).values():
+        if isinstance(value, dict):
+            value = next((key for key, chosen in value.items() if chosen), "")
+        if str(value).strip():
+            return str(value).strip()
+    return "object"
+
+
+def _segmentation(shape: dict[str, Any]) -> list[list[float]]:
+    kind = shape["name"]
+    if kind == "polygon":
+        pairs = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
+        return [[float(v) for pair in pairs for v in pair]]
+    if kind == "rect":
+        return [corners([float(shape[key]) for key in ("x", "y", "width", "height")])]
+    if kind == "circle":
+        return ellipse(float(shape["cx"]), float(shape["cy"]), float(shape["r"]), float(shape["r"]))
+    if kind == "ellipse":
+        turn = float(shape.get("theta") or 0) * 180 / 3.141592653589793
+        x, y, rx, ry = (float(shape[key]) for key in ("cx", "cy", "rx", "ry"))
+        return ellipse(x, y, rx, ry, turn)
+    raise ValueError(f"a {kind} has no area")
+
+
+def _entries(file: Path) -> list[dict[str, Any]]:
+    content = parsed(file)
+    content = content.get("_via_img_metadata", content)
+    return [entry for entry in content.values() if isinstance(entry, dict) and "filename" in entry]
+
+
+def _files(source: Path) -> list[Path]:
+    found = [source] if source.is_file() else sorted(source.rglob("*.json"))[:200]
+    return [path for path in found if path.suffix == ".json" and b'"shape_attributes"' in path.read_bytes()]
+
+
+FORMAT = Format("via", lambda source: bool(_files(source)), "a JSON file of VIA's regions", read_via, write_via)
