@@ -46,8 +46,8 @@ def read_via(source: Path, progress: Progress = no_progress) -> Dataset:
     images = images_by_name(folder)
 
     def drawings() -> Iterator[Drawing]:
-        for file in progress("reading", files):
-            for entry in _entries(file):
+        for file in files:
+            for entry in progress("reading", list(_entries(file))):
                 name = str(entry.get("filename"))
                 page = drawing_on(image_named(name, images, file.parent), file, name, problems)
                 if page is not None:
