@@ -47,7 +47,7 @@ def read_via(source: Path, progress: Progress = no_progress) -> Dataset:
 
     def drawings() -> Iterator[Drawing]:
         for file in files:
-            for entry in progress("reading", list(_entries(file))):
+            for entry in progress("reading", _entries(file)):
                 name = str(entry.get("filename"))
                 page = drawing_on(image_named(name, images, file.parent), file, name, problems)
                 if page is not None:
