@@ -122,12 +122,6 @@ class Engine(Generic[T]):
             found[i] = result.resize(size_of(images[i]))
         return [found[i] for i in range(len(images))]
 
-    @torch.inference_mode()
-    def forward(self, images: Sequence[NDArray[Any]], given: Sequence[Any] | None = None) -> Any:
-        """What the network says of images of one target size, each under its own contrast."""
-        with self.autocast():
-            return self._forward(self.batch(images, [self.preprocess.limits(i) for i in images]), given)
-
     def batch(self, images: Sequence[NDArray[Any]], limits: Sequence[Limits]) -> ImageBatch:
         """Images (H, W, 3) of one target size, on the device as the network wants them."""
         single = [preprocessed(self.preprocess, i, at) for i, at in zip(images, limits, strict=True)]

@@ -49,9 +49,8 @@ def assess(predictor: Predictor[T], data: Samples[T], score: Score[T], decode: d
     found: dict[int, T] = {}
     targets: list[T] = []
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # that an image may hold more objects is said to users of the model
+        # That an image may hold more objects is said to users of the model.
+        warnings.simplefilter("ignore", UserWarning)
         for i in range(len(data)):
             with contextlib.suppress(UserError):  # an image that cannot be read is named at the end of the run
                 sample = data[i]
