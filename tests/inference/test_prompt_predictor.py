@@ -20,7 +20,7 @@ from eachmask.inference.load import load
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
 from eachmask.models.protocol import Promptable
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, Prompts, UserError
+from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, Prompts, UserError
 
 
 class Asked(NamedTuple):
@@ -148,3 +148,35 @@ def test_a_model_without_prompts_is_refused(
 def test_loading_tells_promptable_models_from_others() -> None:
     assert isinstance(ClickedSpots(), Promptable) and not isinstance(Spots(), Promptable)
     assert type(load("nuclei", device="cpu")) is Predictor
+
+
+def test_equal_prompts_have_one_fingerprint_whatever_they_are(predictor: PromptPredictor) -> None:
+    def print_of(left: int) -> str:
+        bitmap = np.zeros((1, 96, 128), bool)
+        bitmap[:, 10:20, left : left + 20] = True
+        prompts = Prompts((96, 128), masks=RLE.from_bitmaps(bitmap), scribbles=([[1, 1], [5, 5]],), texts=("spot",))
+        return PromptedPredictor(predictor, prompts).fingerprint
+
+    assert print_of(10) == print_of(10) != print_of(11)
+
+
+def test_prompts_heed_score_and_classes(predictor: PromptPredictor) -> None:
+    image = spots_image(1)
+    everything = predictor.everything(image)
+    prompts = Prompts((96, 128), points=[center(everything, i) for i in range(len(everything))])
+    small = predictor.predict(image, prompts, classes="small spot")
+    assert 0 < len(small) < len(predictor.predict(image, prompts)) and set(small.label_names) == {"small spot"}
+    assert len(predictor.predict(predictor.embed(image), prompts, classes=["small spot"])) == len(small)
+    assert len(predictor.predict(image, prompts, score=1.0)) == 0
+    with pytest.raises(UserError, match="leave out tile"):
+        predictor.predict(image, prompts, tile=64)
+
+
+def test_a_class_that_is_asked_for_reaches_the_names_of_prompted_objects(
+    predictor: PromptPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = spots_image(1)
+    prompted = PromptedPredictor(predictor, Prompts((96, 128), points=[center(predictor.everything(image), 0)]))
+    asked: list[Sequence[str]] = []
+    monkeypatch.setattr(prompted, "_named", lambda image, result, classes: asked.append(classes) or result)
+    assert len(prompted.predict_arrays([image], classes=["dot"])[0]) == 1 and asked == [["dot"]]

@@ -180,12 +180,15 @@ class Predictor(Generic[T]):
 
         ``classes`` are names that are asked for: unsure objects may get them. All objects are returned.
         """
-        tile = self.tile_size(tile, overlap)
-        options = self.decode_options(options)
-        found = self.engine.predict(
-            images, options, tile=tile, overlap=overlap, on_tile=on_tile, on_pass=partial(self._warn_if_full, options)
-        )
+        found = self._found(images, self.decode_options(options), self.tile_size(tile, overlap), overlap, on_tile)
         return [self._named(image, result, classes) for image, result in zip(images, found, strict=True)]
+
+    def _found(
+        self, images: Sequence[NDArray[Any]], options: DecodeOptions, tile: int, overlap: float, on_tile: TileListener
+    ) -> list[T]:
+        """What the network finds; subclasses may look in another way."""
+        told = partial(self._warn_if_full, options)
+        return self.engine.predict(images, options, tile=tile, overlap=overlap, on_tile=on_tile, on_pass=told)
 
     def _finished(self, images: Sequence[ImageLike], found: Sequence[T], classes: Sequence[str]) -> list[T]:
         """Of the wanted classes, and able to show themselves."""

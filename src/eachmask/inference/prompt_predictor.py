@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from eachmask.inference.engine import TileListener, unheard
+from eachmask.inference.engine import TileListener
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.preprocessing import reduced, size_of
-from eachmask.structures import DecodeOptions, Instances, Prompts, UserError
+from eachmask.structures import DecodeOptions, Instances, Masks, Prompts, UserError
 
 if TYPE_CHECKING:
     from eachmask.inference.predictor import ImageLike
@@ -60,6 +62,8 @@ class PromptPredictor(Predictor[Instances]):
         prompts: Prompts | None = None,
         *,
         options: DecodeOptions | None = None,
+        score: float | None = None,
+        classes: Sequence[str] = (),
         **everything: Any,
     ) -> Any:
         """The objects that are meant.
@@ -67,6 +71,7 @@ class PromptPredictor(Predictor[Instances]):
         Args:
             image: as :meth:`Predictor.predict` takes it, or what :meth:`embed` gave.
             prompts: in the image's own pixels; None asks for everything.
+            options, score, classes: as :meth:`Predictor.predict` takes them.
             everything: further arguments of :meth:`Predictor.predict`, where there are no prompts.
 
         Returns:
@@ -78,7 +83,12 @@ class PromptPredictor(Predictor[Instances]):
         if prompts is None:
             if isinstance(image, Embedded):
                 raise UserError("an embedded image needs prompts: give the image itself to find everything in it")
-            return super().predict(image, options=options, **everything)
+            return super().predict(image, options=options, score=score, classes=classes, **everything)
+        if everything:
+            raise UserError(f"prompts are answered on the whole image: leave out {' and '.join(everything)}")
+        if score is not None:
+            options = replace(options or DecodeOptions(), score_threshold=score)
+        classes = [classes] if isinstance(classes, str) else classes
         embedded = image if isinstance(image, Embedded) else self.embed(image)
         if prompts.image_size != embedded.image_size:
             (height, width), (own_height, own_width) = prompts.image_size, embedded.image_size
@@ -87,7 +97,9 @@ class PromptPredictor(Predictor[Instances]):
                 f"{own_width} x {own_height}: give them in its own pixels"
             )
         found = self._answer(embedded, prompts, self.decode_options(options))
-        return found if isinstance(image, Embedded) else self._finished([image], [found], ())[0]
+        if not isinstance(image, Embedded):
+            return self._finished([image], [found], classes)[0]
+        return self.task.choose(found, classes, None) if classes else found
 
     __call__ = predict  # type: ignore[assignment]
 
@@ -124,24 +136,25 @@ class PromptedPredictor(PromptPredictor):
         self.prompts = prompts
         self.fingerprint = hashlib.sha256(f"{predictor.fingerprint}{_said(prompts)}".encode()).hexdigest()
 
-    def predict_arrays(
-        self,
-        images: Sequence[NDArray[Any]],
-        *,
-        options: DecodeOptions | None = None,
-        tile: int | None = None,
-        overlap: float = 0.2,
-        classes: Sequence[str] = (),
-        on_tile: TileListener = unheard,
+    def _found(
+        self, images: Sequence[NDArray[Any]], options: DecodeOptions, tile: int, overlap: float, on_tile: TileListener
     ) -> list[Instances]:
         """The answer for each image (H, W, 3); tiles make no sense of prompts and are not used."""
         return [self.predict(image, self.prompts, options=options) for image in images]
 
 
 def _said(prompts: Prompts) -> str:
-    """All that prompts say, as a text."""
-    parts = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in vars(prompts).items()}
-    return repr(parts)
+    """All that prompts say, as a text: equal for equal prompts, also in another process."""
+    return json.dumps({name: _plain(value) for name, value in vars(prompts).items()}, sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    """Tensors and masks as lists and texts."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, Masks):
+        return value.to_rle().to_coco()
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _moved(value: Any, device: torch.device | str) -> Any:

@@ -109,7 +109,9 @@ class FastSAM(YOLACT):
         """
         if isinstance(raw, Prompted):
             pairs = zip(self.pack(raw.everything, options), raw.prompts, strict=True)
-            return [answers(found, prompts) for found, prompts in pairs]
+            chosen = [answers(found, prompts) for found, prompts in pairs]
+            least = options.score_threshold
+            return chosen if least is None else [found.filter(score=least) for found in chosen]
         return super().decode(raw, options)
 
 
