@@ -121,9 +121,9 @@ def test_prompts_choose_among_what_was_found_once():
         embedding = model.encode(batch)
         box = everything.boxes[3].tolist()
         (one,) = model.decode(model.prompted(embedding, [Prompts(SIZE, boxes=[box])]), DecodeOptions())
-    assert torch.equal(one.boxes, by_box(everything, box).boxes) and len(one) == 1
         asked = model.prompted(embedding, [Prompts(SIZE, boxes=[box])])
         assert len(model.decode(asked, DecodeOptions(score_threshold=1.0))[0]) == 0
+    assert torch.equal(one.boxes, by_box(everything, box).boxes) and len(one) == 1
     assert np.array_equal(one.masks.to_rle().decode(), by_box(everything, box).masks.to_rle().decode())
     with pytest.raises(UserError, match="by_text"):
         model.prompted(embedding, [Prompts(SIZE, texts=["a cat"])])
