@@ -9,39 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from foreign_sets import OTHER, SIZE, SQUARE, coco, image, labels
 from PIL import Image
 
 from eachmask import UserError
-from eachmask.data import Dataset, read
+from eachmask.data import read
 from eachmask.data.formats.coco_read import read_coco
 from eachmask.data.formats.coco_results import read_results
 from eachmask.data.formats.voc_classes import palette
-
-SQUARE = [5, 5, 20, 5, 20, 20, 5, 20]
-OTHER = [30, 10, 50, 10, 50, 30, 30, 30]
-SIZE = (48, 64)
-
-
-def image(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*SIZE, 3), 9, np.uint8)).save(path)
-    return path
-
-
-def coco(path: Path, name: str = "a.png", annotation: dict[str, Any] | None = None, **changes: Any) -> Path:
-    row = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 15, 15], "segmentation": [SQUARE]}
-    content = {
-        "images": [{"id": 1, "file_name": name, "width": 64, "height": 48}],
-        "annotations": [row | (annotation or {})],
-        "categories": [{"id": 1, "name": "Zelle für Ü"}],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content | changes, ensure_ascii=False), encoding="utf-8")
-    return path
-
-
-def labels(data: Dataset, split: str = "all") -> list[list[str]]:
-    return [data.splits[split].targets(i).label_names for i in range(len(data.splits[split]))]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
@@ -222,6 +197,13 @@ def test_classes_counted_from_another_number_are_noted(tmp_path: Path, ids: tupl
         ("ls_urlenc", {"all": 3}, None),
         ("ls_abs", {"all": 3}, None),
         ("coco_str_ids", {"val": 3}, None),
+        ("coco_flatseg", {"val": 3}, {"nut", "bolt"}),
+        ("coco_pointlists", {"val": 3}, {"nut", "bolt"}),
+        ("coco_rle_odd", {"val": 3}, None),
+        ("gt_boxonly", {"all": 4}, None),
+        ("cvat_coco", {"default": 4}, None),
+        ("roboflow_file", {"val": 4}, None),
+        ("lm_imagedata", {"all": 3}, {"nut"}),
         ("roboflow_root", {"train": 4, "val": 4}, None),
         ("lm_voc", {"all": 3}, {"nut", "bolt"}),
         ("lm_ignore", {"all": 4}, {"nut"}),

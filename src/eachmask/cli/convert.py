@@ -70,12 +70,19 @@ def summary(report: Conversion) -> str:
     ]
     lines = [f"{report.source_format} -> {report.target_format}: {report.target}"]
     lines += [f"  {name:<36}{value}" for name, value in rows]
-    lines.append(
-        "  every object is read back as it was"
-        if loss.exact
-        else "  not everything could be held (measured by reading it back)"
-    )
+    lines.append(f"  {_verdict(report)}")
     lines += [f"  note: {note}" for note in report.notes]
     if report.problems:
         lines.append(f"  {len(report.problems)} problems in the source:")
     return "\n".join(lines)
+
+
+def _verdict(report: Conversion) -> str:
+    """One sentence that no line below it contradicts."""
+    if not report.loss.exact:
+        return "not everything could be held (measured by reading it back)"
+    if any(problem.severity == "error" for problem in report.problems):
+        return "what could be read of the source is read back as it was; what could not is named below"
+    if report.notes:
+        return "every object is read back as it was; what other programs may miss is noted below"
+    return "every object is read back as it was"

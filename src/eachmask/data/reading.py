@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ import numpy as np
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.known import FORMATS
-from eachmask.data.images.files import safe_name
+from eachmask.data.images.files import clutter_in, safe_name
 from eachmask.data.problems import Problem
 from eachmask.data.split import Split
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
-_VAL = ("valid", "validation")
+_SPELLINGS = {"valid": "val", "validation": "val"}
 """What some tools call the split ``val``."""
 
 
@@ -63,10 +64,20 @@ def read_any(
     """
     chosen = detect_format(source) if source_format is None else format_named(source_format)
     data = contained(_read(chosen, source, progress))
+    data.problems.extend(_clutter(source))
     if not len(data):
         more = f" ({data.problems[0]})" if data.problems else ""
         raise UserError(f"{source} holds no usable image in the format {chosen.name}{more}")
     return data, chosen
+
+
+def _clutter(source: Path) -> Iterator[Problem]:
+    """What to say of what other programs have left behind."""
+    found = clutter_in(source) if source.is_dir() else []
+    if found:
+        what = f"{len(found)} entries are hidden, or left behind by other programs: {', '.join(found[:3])}"
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        yield Problem(str(source), "", what + more, "they are skipped", "clutter", "note")
 
 
 def _read(chosen: Format, source: Path, progress: Progress) -> Dataset:
@@ -108,6 +119,8 @@ def detect_format(source: Path) -> Format:
     if not source.exists():
         raise UserError(f"{source} does not exist")
     found = next((known for known in FORMATS if known.looks_like(source)), None)
+    if found is None and source.is_file() and source.suffix.lower() == ".json":
+        found = format_named("coco")  # whose reader says what is missing
     if found is None and source.is_file():
         raise UserError(f"{source} is no annotation file that is known: pass the data set's folder")
     if found is None:
@@ -124,7 +137,8 @@ def contained(data: Dataset) -> Dataset:
     splits: dict[str, Split] = {}
     for name, split in data.splits.items():
         plain = re.sub(r"[^\w.-]+", "_", name).strip(".") or "all"
-        plain = "val" if plain in _VAL and "val" not in data.splits else plain
+        usual = _SPELLINGS.get(plain.casefold(), plain)
+        plain = plain if usual in data.splits else usual
         kept = [i for i in range(len(split)) if _is_safe(split, i, data.problems)]
         splits[plain] = split if len(kept) == len(split) else split.take(np.array(kept, np.int64))
     return data.with_splits(splits)

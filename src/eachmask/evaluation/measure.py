@@ -240,8 +240,8 @@ def _coco(data: str | Path | Dataset, split: str, images: Path | None, folder: P
 def _as_coco(data: Dataset, name: str, split: str, folder: Path, say: Any) -> CocoDataset:
     if split in data.splits:
         images = data.splits[split]
-    elif set(data.splits) <= {"all"}:
-        images = data.splits["all"]
+    elif len(data.splits) == 1 and set(data.splits) <= {"all", "default"}:
+        (images,) = data.splits.values()
     else:
         place = name.rpartition(", ")[0] or name
         raise UserError(f"{place} has no split {split!r}: choose --split {' or '.join(data.splits)}")

@@ -16,7 +16,7 @@ from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.drawn import split_of
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix, numbers_in
-from eachmask.data.images.files import copy_image, find_image
+from eachmask.data.images.files import copy_image, files_below, find_image
 from eachmask.data.problems import Problem
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
@@ -49,7 +49,7 @@ def read_cellpose(source: Path, progress: Progress = no_progress) -> Dataset:
         values = [int(v) for v in np.unique(labels) if v > 0]
         masks = {value: found[i] for i, value in enumerate(values)} or {0: found}
         result.add(split, name, image, table.targets(split, name, masks))
-    for path in sorted(source.rglob(f"*{_PICKLED}")):
+    for path in files_below(source, f"*{_PICKLED}"):
         if path.with_name(path.name.removesuffix(_PICKLED)) not in maps:
             what, remedy = "it is pickled, and pickles are never opened", "save the masks from Cellpose as TIFF or PNG"
             result.report(Problem(str(path), "", what, remedy, "file"))
@@ -76,7 +76,7 @@ def write_cellpose(target: Path, data: Dataset, progress: Progress = no_progress
 def _maps(source: Path) -> dict[Path, Path]:
     """Image without suffix -> its map."""
     found: dict[Path, Path] = {}
-    for path in sorted(source.rglob("*_masks.*")):
+    for path in files_below(source, "*_masks.*"):
         end = next(end for end in _ENDS if path.stem.endswith(end)) if path.stem.endswith(_ENDS) else ""
         if end and path.suffix.lower() in (".tif", ".tiff", ".png"):
             found.setdefault(path.with_name(path.stem.removesuffix(end)), path)
@@ -84,7 +84,7 @@ def _maps(source: Path) -> dict[Path, Path]:
 
 
 def _looks_like(source: Path) -> bool:
-    stems = [*_maps(source), *(p.with_name(p.name.removesuffix(_PICKLED)) for p in source.rglob(f"*{_PICKLED}"))]
+    stems = [*_maps(source), *(p.with_name(p.name.removesuffix(_PICKLED)) for p in files_below(source, f"*{_PICKLED}"))]
     return source.is_dir() and any(find_image(stem.parent, stem.name) for stem in stems)
 
 

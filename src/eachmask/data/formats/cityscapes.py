@@ -21,7 +21,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.formats.segmentations import LEAVES, rasterize_readable
-from eachmask.data.images.files import copy_image, find_image
+from eachmask.data.images.files import copy_image, files_below, find_image
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of
@@ -54,7 +54,7 @@ def read_cityscapes(source: Path, progress: Progress = no_progress) -> Dataset:
     result = DatasetBuilder(_read_categories(source / "gtFine" / "classes.txt"))
     files: dict[str, Path] = {}
     for ending in ("instanceIds.png", "instanceIds.tif", "polygons.json"):
-        for path in sorted((source / "gtFine").rglob(f"*_gtFine_{ending}")):
+        for path in files_below(source / "gtFine", f"*_gtFine_{ending}"):
             files.setdefault(str(path).removesuffix(f"_gtFine_{ending}"), path)
     for base, path in progress("reading", sorted(files.items())):
         relative = Path(base).relative_to(source / "gtFine")

@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from eachmask.data.formats.coco_read import find_coco_files, read_coco
+from eachmask.data.formats.coco_read import find_coco_files, is_coco, read_coco
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.format import Format
 from eachmask.data.sample import Sample
@@ -20,7 +20,9 @@ from eachmask.structures import Instances
 
 
 def _looks_like(source: Path) -> bool:
-    return source.suffix.lower() == ".json" if source.is_file() else bool(find_coco_files(source))
+    if source.is_file():
+        return source.suffix.lower() == ".json" and is_coco(source)
+    return bool(find_coco_files(source))
 
 
 FORMAT = Format("coco", _looks_like, "instances_SPLIT.json", read_coco, write_coco_folder)

@@ -31,7 +31,7 @@ from eachmask.data.formats.segmentations import (
     outline_of,
     rasterize_readable,
 )
-from eachmask.data.images.files import image_size
+from eachmask.data.images.files import image_size, matching
 from eachmask.data.packed import Records
 from eachmask.data.problems import Problem, only_boxes
 from eachmask.files.json_lists import JsonList, read_object
@@ -48,13 +48,14 @@ def find_coco_files(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     for folder in (source, source / "annotations"):
-        found = sorted(folder.glob("instances*.json")) or [p for p in sorted(folder.glob("*.json")) if _is_coco(p)]
+        found = matching(folder, "instances*.json") or [p for p in matching(folder, "*.json") if is_coco(p)]
         if found:
             return found
-    return sorted(source.glob("*/_annotations.coco.json"))
+    return matching(source, "*/_annotations.coco.json")
 
 
-def _is_coco(path: Path) -> bool:
+def is_coco(path: Path) -> bool:
+    """Whether a file looks like one of images and annotations."""
     with open(path, "rb") as handle:
         text = (handle.read() if path.stat().st_size < 10**8 else handle.read(10**6)).replace(b"\0", b"")
     return b'"images"' in text and b'"annotations"' in text and b'"file_name"' in text
@@ -133,8 +134,9 @@ def _joined_categories(contents: dict[Path, dict[str, Any]]) -> tuple[Category, 
 
 def _split_name(path: Path) -> str:
     name = path.parent.name if path.name == "_annotations.coco.json" else path.stem
-    words = [w for w in re.split(r"[^a-z]+", name.lower().replace("instances", "")) if w]
-    return next((w for w in words if w in _SPLITS), "all")
+    own = name.lower().replace("instances", "", 1)
+    found = next((word for word in re.split(r"[^a-z]+", own) if word in _SPLITS), "")
+    return found or (name.removeprefix("instances_") if name.startswith("instances_") else "all")
 
 
 def _image_folders(path: Path, split: str) -> tuple[Path, Path]:
@@ -308,7 +310,8 @@ class _Reader:
                 what = f"its segmentation cannot be read ({mistakes.unread[i]})"
                 self._problem(row, what, "draw it anew or delete it", record=record)
                 continue
-            few = all(len(ring) < 6 for ring in row["segmentation"]) if isinstance(row.get("segmentation"), list) else 0
+            rings = outline_of(row)
+            few = isinstance(rings, list) and all(len(ring) < 6 for ring in rings)
             what = "its outline has fewer than three points" if few else "it covers no pixel of the image"
             self._problem(row, what, "delete it or draw it anew", "empty", record=record)
         for i in mistakes.outside:

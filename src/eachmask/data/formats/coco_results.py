@@ -211,7 +211,7 @@ def _plain(
     if box is not None and not _is_box(box):
         raise ValueError(f"has the bbox {box}: it must be x, y, width and height")
     parts = {key: row[key] for key in ("segmentation", "bbox", "keypoints") if row.get(key)}  # null says nothing
-    if outline_of(row) is None or (box is not None and _encloses_nothing(row.get("segmentation"))):
+    if outline_of(row) is None or (box is not None and _encloses_nothing(outline_of(row))):
         parts.pop("segmentation", None)
     if not parts:
         raise ValueError("has neither a segmentation nor a bbox")

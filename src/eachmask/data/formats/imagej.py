@@ -22,7 +22,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.labelme import write_categories
 from eachmask.data.formats.segmentations import corners
 from eachmask.data.formats.yolo_write import one_ring
-from eachmask.data.images.files import copy_image, find_image, image_files
+from eachmask.data.images.files import copy_image, files_below, find_image, image_files
 from eachmask.data.problems import Problem
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
@@ -191,7 +191,7 @@ def _image_of(file: Path) -> Path | None:
 
 
 def _files(source: Path) -> list[Path]:
-    found = [source] if source.is_file() else sorted(source.rglob("*"))
+    found = [source] if source.is_file() else files_below(source)
     return [path for path in found if path.suffix.lower() == ".roi" or (path.suffix.lower() == ".zip" and _some(path))]
 
 

@@ -28,7 +28,7 @@ from eachmask.data.formats.drawn import (
 )
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.labelme import write_categories
-from eachmask.data.images.files import copy_image
+from eachmask.data.images.files import copy_image, matching
 from eachmask.data.problems import Problem
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, UserError
@@ -167,7 +167,7 @@ def decode_brush(data: list[int], expected: int) -> NDArray[np.uint8]:
 
 
 def _files(source: Path) -> list[Path]:
-    found = [source] if source.is_file() else sorted(source.glob("*.json"))
+    found = [source] if source.is_file() else matching(source, "*.json")
     return [path for path in found if path.suffix == ".json" and _is_export(path)]
 
 

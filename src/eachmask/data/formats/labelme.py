@@ -22,7 +22,8 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
-from eachmask.data.images.files import copy_image, find_image, image_size
+from eachmask.data.images.embedded import FIELD, suffix_of
+from eachmask.data.images.files import copy_image, files_below, find_image, image_size
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, united
@@ -66,7 +67,8 @@ def read_labelme(source: Path, progress: Progress = no_progress) -> Dataset:
     known = known_categories(source / CLASSES_FILE)
     label_of = {name: i for i, name in enumerate(known)}
     ours = (source / CLASSES_FILE, source / "convert-report.json")
-    files = [path for path in sorted(source.rglob("*.json")) if path not in ours]
+    inside = 0
+    files = [path for path in files_below(source, "*.json") if path not in ours]
     for page, drawn, mistakes in rasterize_readable(
         _pages(progress("reading", files), source, label_of, result.problems)
     ):
@@ -79,9 +81,12 @@ def read_labelme(source: Path, progress: Progress = no_progress) -> Dataset:
             bad[page.numbers[i]] = f"it cannot be read ({why})" if why else "it covers no pixel"
         for number, what in sorted(bad.items()):
             result.report(Problem(str(page.file), f"shape {number}", what, "draw it anew or delete it"))
-        result.add(
-            page.split, page.name, page.image, instances_of(*united(drawn, page.objects, page.labels, page.crowd), ())
-        )
+        inside += page.image == page.file
+        targets = instances_of(*united(drawn, page.objects, page.labels, page.crowd), ())
+        result.add(page.split, page.name, page.image, targets)
+    if inside:
+        what, remedy = f"{inside} images are only inside the JSON files (imageData)", "they are read from there"
+        result.report(Problem(str(source), "", what, remedy, "image", "note"))
     if not len(result) and all(problem.kind == "file" for problem in result.problems):
         raise UserError(f"{source} holds no LabelMe files (JSON with a list named shapes)")
     return with_categories(result.build(), known, label_of)
@@ -187,7 +192,8 @@ def _pages(
             problems.append(Problem(str(path), "", what, "save it anew in LabelMe", "image"))
             continue
         split = inner.parts[0] if len(inner.parts) > 1 else "all"
-        name = path.with_suffix(image.suffix).relative_to(source / split if len(inner.parts) > 1 else source)
+        suffix = suffix_of(content[FIELD]) if image == path else image.suffix
+        name = path.with_suffix(suffix).relative_to(source / split if len(inner.parts) > 1 else source)
         page = _Page(path, split, name.as_posix(), image, [], [], [], [], {})
         yield page, list(_rows(content["shapes"], page, size, label_of)), size
 
@@ -219,7 +225,10 @@ def _image(path: Path, content: dict[str, Any], source: Path) -> Path:
     for place in (path.parent / named, path.parent / name) if name else ():
         if place.is_file() and place.resolve().is_relative_to(source.resolve()):
             return place
-    return find_image(path.parent, path.stem) or path.parent / (name or f"{path.stem}.jpg")
+    beside = find_image(path.parent, path.stem)
+    if beside is None and isinstance(content.get(FIELD), str) and content[FIELD]:
+        return path  # the image is inside
+    return beside or path.parent / (name or f"{path.stem}.jpg")
 
 
 def _size(content: dict[str, Any], image: Path) -> Size:
@@ -267,12 +276,16 @@ def _read_mask(shape: dict[str, Any], points: NDArray[np.float64], size: tuple[i
 
 
 def _looks_like(source: Path) -> bool:
-    return source.is_dir() and any('"shapes"' in _head(path) for path in sorted(source.rglob("*.json"))[:20])
+    return source.is_dir() and any('"shapes"' in _ends(path) for path in files_below(source, "*.json")[:20])
 
 
-def _head(path: Path) -> str:
+def _ends(path: Path) -> str:
+    """The beginning and the end of a file; what lies between may be an image."""
     with open(path, "rb") as handle:
-        return handle.read(1 << 16).replace(b"\0", b"").decode("utf-8", "replace")  # of UTF-16 the letters
+        head = handle.read(1 << 16)
+        handle.seek(max(len(head), path.stat().st_size - (1 << 16)))
+        text = head + handle.read(1 << 16)
+    return text.replace(b"\0", b"").decode("utf-8", "replace")  # of UTF-16 the letters
 
 
 FORMAT = Format("labelme", _looks_like, "JSON files with shapes", read_labelme, write_labelme)

@@ -19,7 +19,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.format import Format
-from eachmask.data.images.files import copy_image, image_files, image_size
+from eachmask.data.images.files import below, copy_image, image_files, image_size, matching
 from eachmask.data.problems import Problem
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
@@ -36,7 +36,7 @@ def read_mask_files(source: Path, progress: Progress = no_progress) -> Dataset:
     """
     table = read_table(source)
     result = DatasetBuilder(table.categories)
-    for folder in progress("reading", sorted(p.parent for p in source.rglob("masks") if p.is_dir())):
+    for folder in progress("reading", [p.parent for p in below(source, "masks") if p.is_dir()]):
         images = image_files(folder / "images") if (folder / "images").is_dir() else []
         if len(images) != 1:
             what = f"images/ holds {len(images)} images instead of one"
@@ -123,7 +123,7 @@ def _numbers(files: Sequence[Path]) -> Iterator[int]:
 
 
 def _looks_like(source: Path) -> bool:
-    return any(path.is_dir() for pattern in ("*/masks", "*/*/masks") for path in source.glob(pattern))
+    return any(path.is_dir() for pattern in ("*/masks", "*/*/masks") for path in matching(source, pattern))
 
 
 FORMAT = Format("mask-files", _looks_like, "folders ID/images and ID/masks", read_mask_files, write_mask_files)

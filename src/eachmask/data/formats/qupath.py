@@ -20,7 +20,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.geojson import to_geojson
 from eachmask.data.formats.labelme import write_categories
 from eachmask.data.formats.yolo_write import one_ring
-from eachmask.data.images.files import copy_image, find_image
+from eachmask.data.images.files import copy_image, files_below, find_image
 from eachmask.data.problems import Problem
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
@@ -112,7 +112,7 @@ def _image_of(file: Path) -> Path | None:
 
 
 def _files(source: Path) -> list[Path]:
-    found = [source] if source.is_file() else sorted(source.rglob("*.geojson"))
+    found = [source] if source.is_file() else files_below(source, "*.geojson")
     return [path for path in found if path.suffix.lower() == ".geojson"]
 
 

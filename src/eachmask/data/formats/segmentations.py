@@ -85,7 +85,7 @@ def rasterize_readable(images: Iterable[tuple[Known, Rows, Size]]) -> Iterator[t
         if filled is None:
             wrong = {i: why for i, row in enumerate(rows) if (why := _mistake(row, size))}
             filled = rasterize_one([_NOTHING if i in wrong else row for i, row in enumerate(rows)], size)
-        outside = [i for i, row in enumerate(rows) if filled.area[i] and _leaves(row.get("segmentation"), size)]
+        outside = [i for i, row in enumerate(rows) if filled.area[i] and _leaves(outline_of(row), size)]
         yield own, filled, Mistakes(wrong, outside)
 
 
@@ -221,9 +221,20 @@ def _united(parts: list[dict[str, Any]], size: Size) -> dict[str, Any]:
 
 
 def outline_of(row: Mapping[str, Any]) -> Any:
-    """An annotation's ``segmentation``; None where it says nothing: ``[]``, and ``[[]]`` beside a box."""
+    """An annotation's ``segmentation``, as a list of rings where it is one, flat or of points; None where it says
+    nothing: ``[]``, and beside a box ``[[]]``."""
     found = row.get("segmentation")
-    return None if not found or (found == [[]] and row.get("bbox")) else found
+    if not found or (row.get("bbox") and isinstance(found, list) and not any(found)):
+        return None
+    if not isinstance(found, list):
+        return found
+    if type(found[0]) in (int, float):
+        return [found]
+    return [list(chain.from_iterable(found))] if len(found) > 2 and all(map(_is_point, found)) else found
+
+
+def _is_point(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and _are_numbers(pair)
 
 
 def corners(box: Sequence[float]) -> list[float]:

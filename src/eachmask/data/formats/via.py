@@ -25,7 +25,7 @@ from eachmask.data.formats.drawn import (
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.labelme import write_categories
 from eachmask.data.formats.segmentations import corners
-from eachmask.data.images.files import copy_image
+from eachmask.data.images.files import copy_image, files_below
 from eachmask.data.problems import Problem
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
@@ -130,8 +130,12 @@ def _entries(file: Path) -> list[dict[str, Any]]:
 
 
 def _files(source: Path) -> list[Path]:
-    found = [source] if source.is_file() else sorted(source.rglob("*.json"))[:200]
-    return [path for path in found if path.suffix == ".json" and b'"shape_attributes"' in path.read_bytes()]
+    found = [source] if source.is_file() else files_below(source, "*.json")[:200]
+    return [path for path in found if path.suffix.lower() == ".json" and _has_regions(path)]
+
+
+def _has_regions(path: Path) -> bool:
+    return b'"shape_attributes"' in path.read_bytes().replace(b"\0", b"")  # of UTF-16 the letters
 
 
 FORMAT = Format("via", lambda source: bool(_files(source)), "a JSON file of VIA's regions", read_via, write_via)

@@ -32,7 +32,7 @@ from eachmask.data.formats.voc_classes import (
     palette,
     read_classes,
 )
-from eachmask.data.images.files import copy_image, find_image
+from eachmask.data.images.files import copy_image, find_image, matching
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of
@@ -125,13 +125,13 @@ def _write_xml(target: Path, name: str, record: AnnotatedImage, categories: tupl
 def _names(source: Path) -> list[tuple[str, str]]:
     """(split, name): by the lists in ImageSets/Segmentation, else all maps. A name is taken once."""
     found: dict[str, str] = {}
-    lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
+    lists = matching(source / "ImageSets" / "Segmentation", "*.txt")
     for path in sorted(lists, key=lambda p: p.stem in ("trainval", "all")):
         for name in read_text(path).splitlines():
             if name.strip():
                 found.setdefault(name.strip(), path.stem)
     if not found:
-        found = {p.stem: "all" for p in sorted((source / "SegmentationObject").glob("*.png"))}
+        found = {p.stem: "all" for p in matching(source / "SegmentationObject", "*.png")}
     return [(split, name) for name, split in found.items()]
 
 

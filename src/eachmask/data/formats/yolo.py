@@ -18,7 +18,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.formats.yolo_write import label_place, write_yolo
-from eachmask.data.images.files import image_files, image_size
+from eachmask.data.images.files import files_below, image_files, image_size, matching
 from eachmask.data.problems import Problem, only_boxes
 from eachmask.data.targets import instances_of
 from eachmask.files.progress import Progress, no_progress
@@ -67,7 +67,7 @@ def _yaml_path(source: Path) -> Path:
     if source.is_file():
         return source
     found = [source / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (source / name).is_file()]
-    found = found or sorted(source.glob("*.yaml")) or _without_yaml(source)
+    found = found or matching(source, "*.yaml") or _without_yaml(source)
     if not found:
         raise UserError(f"{source} has no data.yaml: write one with train:, val: and names:")
     return found[0]
@@ -76,8 +76,8 @@ def _yaml_path(source: Path) -> Path:
 def _without_yaml(source: Path) -> list[Path]:
     """What says the same: darknet's file, or a list of classes above labels."""
     texts = [path for path in (source / "classes.txt", source / "obj.names") if path.is_file()]
-    labels = any((source / "images").glob("**/*")) and any((source / "labels").glob("**/*.txt"))
-    return sorted(source.glob("*.data")) or (texts[:1] if labels else [])
+    labels = bool(image_files(source / "images")) and bool(files_below(source / "labels", "*.txt"))
+    return matching(source, "*.data") or (texts[:1] if labels else [])
 
 
 def _load_plain(path: Path) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _without_image(listed: _Listed) -> Iterator[Problem]:
     """Annotations of images that are not there; beside the images other texts may lie."""
     folder = label_place(listed.base, "labels")
     known = {label_place(image.with_suffix(".txt"), "labels") for image in listed.files}
-    for path in sorted(folder.rglob("*.txt")) if folder is not None else ():
+    for path in files_below(folder, "*.txt") if folder is not None else ():
         if path not in known and path.name != "classes.txt" and path.stat().st_size:
             yield Problem(str(path), "", "it has no image", "put the image there or delete the file", "missing")
 
@@ -270,7 +270,7 @@ def _parse(line: str, size: Size, num_classes: int, pose: int | None) -> tuple[i
 def _looks_like(source: Path) -> bool:
     if source.is_file():
         return source.suffix.lower() in (".yaml", ".yml", ".data")
-    return any(source.glob("*.y*ml")) or bool(_without_yaml(source))
+    return bool(matching(source, "*.y*ml")) or bool(_without_yaml(source))
 
 
 FORMAT = Format("yolo", _looks_like, "data.yaml, obj.data, or classes.txt above labels", read_yolo, write_yolo)

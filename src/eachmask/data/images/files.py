@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from eachmask.data.images.embedded import image_bytes, is_embedded
 from eachmask.data.images.read import SUFFIXES, open_with_pillow
 from eachmask.structures import UserError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _ORIENTATION = 274
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 """Windows' ``C:\\``; a colon elsewhere is part of a name."""
+_CLUTTER = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "__pycache__")
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """One of these is in every PNG that has an orientation, in plain letters."""
 
@@ -33,13 +35,38 @@ def find_image(folder: Path, stem: str) -> Path | None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All images below a folder, sorted; hidden entries and system clutter left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not _is_hidden(p.relative_to(folder)))
-    return sorted(p for p in found if p.is_file())
+    """All images below a folder, sorted; what other programs leave behind is left out."""
+    return [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def files_below(folder: Path, pattern: str = "*") -> list[Path]:
+    """All files of such names below a folder, sorted; what other programs leave behind is left out."""
+    return [path for path in below(folder, pattern) if path.is_file()]
+
+
+def below(folder: Path, pattern: str) -> list[Path]:
+    """The same, folders too."""
+    return sorted(path for path in folder.rglob(pattern) if not is_clutter(path.relative_to(folder)))
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What matches a pattern in a folder, sorted, without what other programs leave behind."""
+    return sorted(path for path in folder.glob(pattern) if not is_clutter(path.relative_to(folder)))
+
+
+def is_clutter(path: Path) -> bool:
+    """Whether a relative path is hidden, or something that an operating system or a notebook leaves behind."""
+    return any(part.startswith(".") or part.casefold() in _CLUTTER for part in path.parts if part != "..")
+
+
+def clutter_in(folder: Path) -> list[str]:
+    """What other programs have left behind in a folder, by relative names; what is in it is not looked at."""
+    found = []
+    for base, folders, files in os.walk(folder):
+        own = [name for name in (*folders, *files) if is_clutter(Path(name))]
+        folders[:] = [name for name in folders if name not in own]
+        found += [Path(base, name).relative_to(folder).as_posix() for name in own]
+    return sorted(found)
 
 
 def image_size(path: Path, upright: bool = True) -> tuple[int, int]:
@@ -93,6 +120,9 @@ def copy_image(image: AnnotatedImage, target: Path) -> bool:
     if not path.is_file():
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
+    if is_embedded(path):
+        target.write_bytes(image_bytes(path))
+        return True
     try:
         turned = image_size(path) != annotated_size
         if turned and image_size(path, upright=False) == annotated_size:

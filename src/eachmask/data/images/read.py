@@ -81,7 +81,12 @@ def read_image(
             raise UserError(f"{path} has no page {page}: only TIFF files have pages")
         if is_heic(head):
             _learn_heic(path)
-        image = _read_with_pillow(path, head, max_pixels, upright)
+        if path.suffix.lower() == ".json":  # LabelMe's, with the image inside
+            from eachmask.data.images.embedded import read_embedded
+
+            image = read_embedded(path, max_pixels, upright)
+        else:
+            image = _read_with_pillow(path, head, max_pixels, upright)
         return as_array(image[..., channel_indices(channels, 3)]) if channels else image
     except UserError as error:
         if str(path) in str(error):
@@ -169,7 +174,7 @@ def as_array(image: Array | Tensor | Image.Image) -> Array:
         UserError: any other shape or type, or no pixels; the sentence names the remedy.
     """
     if isinstance(image, Image.Image):
-        return _from_pillow(_upright(image))
+        return from_pillow(image)
     if hasattr(image, "detach") and hasattr(image, "ndim"):
         return _to_rgb(_pixels_of_tensor(image))
     if not isinstance(image, np.ndarray):
@@ -275,7 +280,7 @@ def _read_with_pillow(path: Path, head: bytes, max_pixels: int, upright: bool) -
         if head.startswith(b"\x89PNG") and head[24] == 16 and head[25] in (2, 4, 6):
             # Pillow gives only 8 of the 16 bits of color PNGs.
             return _read_deep_png(path, image.getexif().get(274, 1) if upright else 1)
-        pixels = _from_pillow(_upright(image) if upright else image)
+        pixels = from_pillow(image, upright)
     image.close()  # a with statement closes the file alone
     return pixels
 
@@ -301,6 +306,11 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # a damaged EXIF block is no reason to refuse sound pixels
         return image
+
+
+def from_pillow(image: Image.Image, upright: bool = True) -> Array:
+    """Pillow's image -> (H, W, 3), turned by its EXIF orientation where ``upright``."""
+    return _from_pillow(_upright(image) if upright else image)
 
 
 def _from_pillow(image: Image.Image) -> Array:
