@@ -162,6 +162,7 @@ def test_notebook_preview_is_safe_html():
     crowd = Instances((3000, 4000), torch.zeros(1, 4), RLE.from_coco([{"counts": [7, 1, 11_999_992]}], (3000, 4000)))
     assert len(crowd._repr_html_()) < 3000
     assert "0 objects" in Instances.empty((10, 10))._repr_html_()
+    assert "<b>1 object</b>" in some()[0]._repr_html_() and repr(some()[0]).startswith("Instances(1 object on")
 
 
 def test_notebook_preview_shows_the_photograph():

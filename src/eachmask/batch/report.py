@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
 from eachmask.files import html
+from eachmask.files.text import plural
 
 if TYPE_CHECKING:
     from eachmask.batch.results import Failure, Summary
@@ -95,7 +96,7 @@ def _head(summary: Summary, noun: str, data: Sequence[str]) -> str:
     links = ", ".join(f'<a href="{escape(quote(name))}">{escape(name)}</a>' for name in data)
     opening = html.opening(title, images="'self' file: data:", scripted=True)
     return f"""{opening}<header><div><p class="kicker">eachmask &middot; {escape(model["name"])}</p>
-<h1>{summary.objects:,} {_plural(summary.objects, noun)} in {summary.done:,} {_plural(summary.done, "image")}</h1>
+<h1>{summary.objects:,} {plural(summary.objects, noun)} in {summary.done:,} {plural(summary.done, "image")}</h1>
 <div class="figures">{numbers}</div>
 <p class="files">Data: {links}</p></div>
 {_classes(summary.objects_per_class, noun)}</header>
@@ -122,7 +123,7 @@ def _classes(per_class: dict[str, int], noun: str) -> str:
         for name, count in shown
     )
     rest = len(per_class) - len(shown)
-    more = f'<p class="note">and {rest} more {_plural(rest, "class", "classes")}</p>' if rest else ""
+    more = f'<p class="note">and {rest} more {plural(rest, "class", "classes")}</p>' if rest else ""
     return (
         f'<div class="classes"><table><caption>{_many(noun).capitalize()} per class</caption>{rows}</table>{more}</div>'
     )
@@ -141,7 +142,7 @@ def _card(entry: ReportImage, number: int, noun: str, chips: bool) -> str:
     return (
         f'<li {_attributes(entry, number)}><a class="shot" href="{link or "#"}">{image}</a>'
         f'<div class="text">{_titled(entry.name)}'
-        f"<span>{entry.objects:,} {_plural(entry.objects, noun)}{score}</span>"
+        f"<span>{entry.objects:,} {plural(entry.objects, noun)}{score}</span>"
         f"<ul>{shown}</ul></div></li>\n"
     )
 
@@ -211,8 +212,4 @@ def _breakable(name: str) -> str:
 
 
 def _many(noun: str) -> str:
-    return _plural(2, noun)
-
-
-def _plural(count: int, one: str, many: str | None = None) -> str:
-    return one if count == 1 else many or f"{one}s"
+    return plural(2, noun)

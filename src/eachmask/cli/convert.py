@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from eachmask.files.text import say
+
 if TYPE_CHECKING:
     from eachmask.data.convert import Conversion
 
@@ -46,11 +48,11 @@ def convert(options: ConvertOptions) -> int:
 
     with bar_after_a_while() as progress:
         report = run_conversion(options.source, options.target, options.to, options.from_, progress)
-    print(summary(report))
+    say(summary(report))
     for problem in report.problems[: options.show]:
-        print(f"  {problem}")
+        say(f"  {problem}")
     if len(report.problems) > options.show:
-        print(f"  ... and {len(report.problems) - options.show} more, see {options.target / REPORT}")
+        say(f"  ... and {len(report.problems) - options.show} more, see {options.target / REPORT}")
     return 1 if any(problem.severity == "error" for problem in report.problems) else 0
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from eachmask.files.atomic import write_text
+from eachmask.files.text import counted, say
 
 
 @dataclass(frozen=True)
@@ -46,24 +47,24 @@ def doctor(options: DoctorOptions) -> int:
     with bar_after_a_while() as progress:
         result = examine(options.data, options.from_, progress)
     for finding in result.findings[: options.show]:
-        print(f"{finding.severity}: {finding}")
+        say(f"{finding.severity}: {finding}")
     if len(result.findings) > options.show:
-        print(f"... and {len(result.findings) - options.show} more; --html FILE lists them")
+        say(f"... and {len(result.findings) - options.show} more; --html FILE lists them")
     counts = Counter(finding.severity for finding in result.findings)
     objects = sum(result.sizes.values())
-    print(
-        f"{len(result.data)} images, {objects} objects ({result.source_format.name}): {counts['error']} errors, "
-        f"{counts['warning']} warnings, {counts['note']} notes"
+    say(
+        f"{counted(len(result.data), 'image')}, {counted(objects, 'object')} ({result.source_format.name}): "
+        + ", ".join(counted(counts[severity], severity) for severity in ("error", "warning", "note"))
     )
-    print("sizes: " + "; ".join(f"{name}: {n}" for name, n in result.sizes.items()))
+    say("sizes: " + "; ".join(f"{name}: {n}" for name, n in result.sizes.items()))
     if options.html is not None:
         options.html.parent.mkdir(parents=True, exist_ok=True)
         write_text(options.html, page(result))
-        print(f"The report is {options.html}")
+        say(f"The report is {options.html}")
     if options.fix is not None:
         with bar_after_a_while() as progress:
             notes = write_repaired(result, options.fix, progress)
         for note in notes:
-            print(f"note: {note}")
-        print(f"The repaired copy is {options.fix}")
+            say(f"note: {note}")
+        say(f"The repaired copy is {options.fix}")
     return 1 if result.num_errors else 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from eachmask.files.text import counted, say
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def evaluate(options: EvaluateOptions) -> int:
     }
     with warnings_as_notes(Console(stderr=True, highlight=False)), bar_after_a_while() as progress:
         found = measure(model, **wishes, say=print, progress=progress)
-    print(_summary(found))
-    print(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")
+    say(_summary(found))
+    say(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")
     return max(_status(found, limits), 1 if found.unread else 0)
 
 
@@ -123,12 +124,14 @@ def _status(found: Evaluation, limits: Sequence[tuple[str, float]]) -> int:
         if isnan(value) or value < least:
             short.append(f"{name} is {'not measurable' if isnan(value) else f'{value:.4f}'}, wanted {least:g}")
     for line in short:
-        print(f"below the limit: {line}")
+        say(f"below the limit: {line}")
     return 1 if short else 0
 
 
 def _summary(found: Evaluation) -> str:
-    lines = [f"{found.name} on {found.data}: {found.num_images} images, {found.num_objects} objects"]
+    lines = [
+        f"{found.name} on {found.data}: {counted(found.num_images, 'image')}, {counted(found.num_objects, 'object')}"
+    ]
     for kind, group in (*found.coco.items(), *([("boundary", found.boundary)] if found.boundary else [])):
         lines.append(f"  {kind:<10}" + "  ".join(f"{name} {group[name]:.3f}" for name in ("ap", "ap50", "ap75")))
     if found.intervals:

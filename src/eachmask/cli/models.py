@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from eachmask.files.text import say
+
 if TYPE_CHECKING:
     from eachmask.weights.catalogue import Entry
 
@@ -59,14 +61,14 @@ def list_models(options: ModelsOptions) -> int:
 
     if options.variants:
         variants = all_variants()
-        print(json.dumps(variants, indent=2) if options.json else _variants_text(variants))
+        say(json.dumps(variants, indent=2) if options.json else _variants_text(variants))
         return 0
     rows = all_rows()
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return 0
-    print(_table(rows))
-    print(NOTES.format(cache=cache_dir()))
+    say(_table(rows))
+    say(NOTES.format(cache=cache_dir()))
     return 0
 
 

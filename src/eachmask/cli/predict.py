@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from eachmask.files.text import printable
+from eachmask.files.text import counted, printable, say
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
@@ -196,12 +196,12 @@ def _progress(console: Console, total: int) -> Iterator[tuple[Listener, TileList
 
 
 def _say(summary: Summary, out: Path) -> None:
-    parts = [f"{summary.done:,} of {summary.images:,} images done", f"{summary.objects:,} objects"]
+    parts = [f"{summary.done:,} of {counted(summary.images, 'image')} done", counted(summary.objects, "object")]
     if summary.failed:
         parts.append(f"{summary.failed:,} failed (reasons in {out / 'summary.json'})")
     if summary.hidden_in_label_maps:
         parts.append(f"{summary.hidden_in_label_maps:,} of them hidden behind others in the label maps")
     if summary.skipped:
-        parts.append(f"{summary.skipped:,} other files skipped")
-    print("; ".join(parts) + ".", file=sys.stderr)
-    print(out / "report.html")
+        parts.append(f"{counted(summary.skipped, 'other file')} skipped")
+    say("; ".join(parts) + ".", error=True)
+    say(out / "report.html")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from eachmask.files.text import printable, say
+
 if TYPE_CHECKING:
     from eachmask.weights.file import ModelInfo
 
@@ -32,11 +34,11 @@ def show(options: ShowOptions) -> int:
     """Run the command; returns the exit status."""
     info = find_info(options.model)
     if options.json:
-        print(json.dumps(asdict(info), indent=2, ensure_ascii=False))
+        print(json.dumps(asdict(info), indent=2))
         return 0
     _print_card(info.card or f"# {info.name or info.variant}\n\nThis model has no card.\n")
     for name, value in settings(info).items():
-        print(f"{name + ':':<13}{value}")
+        say(f"{name + ':':<13}{value}")
     return 0
 
 
@@ -79,10 +81,10 @@ def _number(value: Any) -> str:
 
 def _print_card(card: str) -> None:
     if not sys.stdout.isatty():
-        print(card)
+        say(card)
         return
     from rich.console import Console
     from rich.markdown import Markdown
 
-    Console().print(Markdown(card))
-    print()
+    Console().print(Markdown(printable(card)))
+    say("")

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from eachmask.files.text import say
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -92,5 +94,5 @@ def train(options: TrainOptions) -> int:
 
     path = train_by_name(**vars(options))
     if speaks():
-        print(f"The best model is {path}. Use it: eachmask predict IMAGES --model {path.parent} --out results")
+        say(f"The best model is {path}. Use it: eachmask predict IMAGES --model {path.parent} --out results")
     return 0

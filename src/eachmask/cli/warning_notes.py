@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from eachmask.files.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,5 +19,7 @@ def warnings_as_notes(console: Console) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", category=UserWarning, module="eachmask")
-        warnings.showwarning = lambda message, *_, **__: console.print(f"Note: {message}", markup=False, soft_wrap=True)
+        warnings.showwarning = lambda message, *_, **__: console.print(
+            f"Note: {printable(str(message))}", markup=False, soft_wrap=True
+        )
         yield

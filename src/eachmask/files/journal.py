@@ -24,7 +24,7 @@ from eachmask.structures import UserError
 
 FOLDER = ".journal"
 """Subfolder of a results folder; a search for images passes over it."""
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Source(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import sys
 from pathlib import Path
 
 from eachmask.structures.errors import UserError
@@ -46,6 +47,25 @@ def decoded(data: bytes) -> str:
 def printable(text: str) -> str:
     """Text with names of strangers in it, for a terminal: control characters are written as escapes."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: object, *, error: bool = False) -> None:
+    """Print to the terminal, or to standard error, :func:`printable`."""
+    print(printable(str(text)), file=sys.stderr if error else sys.stdout)
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: 1 object, 1,200 objects.
+
+    >>> counted(1, "object"), counted(1200, "object"), counted(2, "class", "classes")
+    ('1 object', '1,200 objects', '2 classes')
+    """
+    return f"{number:,} {plural(number, one, many)}"
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """The noun of so many."""
+    return one if number == 1 else many or f"{one}s"
 
 
 def is_utf8(path: Path) -> bool:

@@ -13,6 +13,7 @@ from eachmask import models
 from eachmask.data.classes import one_class
 from eachmask.data.dataset import Dataset
 from eachmask.files.atomic import write_text
+from eachmask.files.text import counted, say
 from eachmask.models import VARIANTS
 from eachmask.recipes import RECIPES
 from eachmask.recipes import recipe as recipe_named
@@ -112,7 +113,7 @@ def train(
                       evaluate_every=evaluate_every, frozen_stages=freeze,
                       drop_at=None if schedule is None else DROPS[schedule])  # fmt: skip
     if speaks():
-        print(*notes, f"{recipe.steps} steps of {recipe.batch_size} images.", sep="\n")
+        say("\n".join([*notes, f"{recipe.steps} steps of {counted(recipe.batch_size, 'image')}."]))
     run = Run(out, seed, resume, device, precision, accumulate, workers, checkpoint_every, notes=splits.record)
     path = run_recipe(recipe, splits.train, splits.val, run)
     if speaks() and isinstance(model, str) and ":" in model:

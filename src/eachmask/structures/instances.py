@@ -84,7 +84,9 @@ class Instances(Viewable):
         height, width = self.image_size
         present = [name for name in _PER_OBJECT if name != "crowd" and getattr(self, name) is not None]
         crowd = ["crowd"] * bool(self.crowd.any())
-        return f"Instances({len(self)} objects on {height} x {width}: {', '.join(present + crowd)})"
+        return (
+            f"Instances({len(self)} object{'s' * (len(self) != 1)} on {height} x {width}: {', '.join(present + crowd)})"
+        )
 
     def __iter__(self) -> Iterator[Instances]:
         """One by one, each a collection of one."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from eachmask.structures.polygons import Polygons
     from eachmask.structures.rle import RLE
 
+_BAND = 1 << 22
+"""Pixels of a label map that are looked at at a time."""
 Index = Any
 """An int, slice, bool mask or index array / tensor."""
 
@@ -87,6 +89,16 @@ class Masks(ABC):
     def area(self) -> NDArray[np.int64]:
         """(N,) foreground pixels."""
         return self.to_rle().area()
+
+    def visible_area(self) -> NDArray[np.int64]:
+        """(N,) pixels that each has in :meth:`to_label_map`: its area without what earlier masks cover."""
+        rle, (height, width) = self.to_rle(), self.size
+        visible = np.zeros(len(rle), np.int64)
+        step = max(1, _BAND // max(1, width))
+        for top in range(0, height, step):  # a map of the whole image can be large
+            band = rle.crop((0, top, width, min(top + step, height))) if height > step else rle
+            visible += np.bincount(band.to_label_map().ravel(), minlength=len(rle) + 1)[1:]
+        return visible
 
     def boxes(self) -> NDArray[np.float32]:
         """(N, 4) tight xyxy, half-open; zeros for an empty mask."""

@@ -30,9 +30,10 @@ def preview(instances: Instances) -> str:
         x1, y1, x2, y2 = (f"{v:.0f}" for v in instances.boxes[i].tolist())
         rows.append(f"<tr><td>{i}</td><td>{escape(name)}</td><td>{score}</td><td>{x1}, {y1}, {x2}, {y2}</td></tr>")
     hidden = len(instances) - MAX_ROWS
+    number = "1 object" if len(instances) == 1 else f"{len(instances)} objects"
     more = f"<p>... and {hidden} more</p>" if hidden > 0 else ""
     return (
-        f"<div><p><b>{len(instances)} objects</b> in an image of {width} x {height} pixels</p>{_image(instances)}"
+        f"<div><p><b>{number}</b> in an image of {width} x {height} pixels</p>{_image(instances)}"
         "<table><tr><th></th><th>class</th><th>score</th><th>box (x1, y1, x2, y2)</th></tr>"
         f"{''.join(rows)}</table>{more}</div>"
     )

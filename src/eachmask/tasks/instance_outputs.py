@@ -33,8 +33,9 @@ def record(name: str, found: Instances, image: NDArray[Any]) -> Record:
         "objects": len(found),
         "mean_score": round(float(np.mean(scores)), 4) if scores else None,
         "classes": {label: names.count(label) for label in sorted(set(names))},
+        "masks": found.masks is not None,
     }
-    rows = table.to_csv(table.rows(name, found, image), header=False)
+    rows = table.to_csv(table.rows(name, found, image), header=False, columns=_columns(found))
     return Record(header, {"annotations": to_annotations(found), "table": rows})
 
 
@@ -61,7 +62,11 @@ def _polygons(name: str, found: Instances, image: NDArray[Any]) -> Written:
 
 
 def _csv(name: str, found: Instances, image: NDArray[Any]) -> Written:
-    return Written({".csv": table.to_csv(table.rows(name, found, image)).encode()})
+    return Written({".csv": table.to_csv(table.rows(name, found, image), columns=_columns(found)).encode()})
+
+
+def _columns(found: Instances) -> tuple[str, ...]:
+    return table.columns(found.categories, found.masks is not None)
 
 
 def _geojson(name: str, found: Instances, image: NDArray[Any]) -> Written:
@@ -93,7 +98,8 @@ def predictions(records: Records, about: About) -> Iterator[str]:
 
 def measures(records: Records, about: About) -> Iterator[str]:
     """One row of measures per object."""
-    yield table.to_csv(())
+    with_masks = any(image.record.header["masks"] for image in records())
+    yield table.to_csv((), columns=table.columns(about.categories, with_masks))
     for image in records():
         yield image.record.body["table"]
 

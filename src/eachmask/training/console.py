@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from eachmask.files.progress import bars
+from eachmask.files.text import printable
 
 ROWS = 10
 """Evaluations shown at once."""
@@ -51,7 +52,7 @@ class Console:
 
     def say(self, sentence: str) -> None:
         """A sentence above the table."""
-        self.console.print(sentence, highlight=False)
+        self.console.print(printable(sentence), highlight=False, markup=False)
 
     def advance(self, step: int, loss: float) -> None:
         """One step is done."""

@@ -10,7 +10,7 @@ import torch
 from skimage.measure import regionprops
 
 from eachmask.data.formats import table
-from eachmask.structures import RLE, Category, Instances
+from eachmask.structures import RLE, Category, Instances, masks
 
 
 def _scene() -> tuple[np.ndarray, Instances]:
@@ -62,9 +62,31 @@ def test_without_masks_and_with_an_empty_one() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     boxes = torch.tensor([[1.0, 2.0, 4.0, 6.0]])
     (row,) = table.rows("a", Instances((20, 30), boxes), image)
-    assert row[3:5] == ("", 12.0) and row[9:] == ("",) * 6
+    assert row[3:5] == ("", 12.0) and row[9:] == ("",) * 7
     empty = RLE.from_bitmaps(np.zeros((1, 20, 30), bool))
     (row,) = table.rows("a", Instances((20, 30), boxes, empty), image)
-    assert row[4] == 0 and row[9:] == ("",) * 6
+    assert row[4] == 0 and row[9:] == ("",) * 6 + (0,)
     with pytest.raises(ValueError, match="for instances on"):
         table.rows("a", Instances((20, 30), boxes), image[:9])
+
+
+def test_what_is_seen_of_an_object_is_its_area_in_the_label_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    bitmaps = np.random.default_rng(5).random((7, 37, 20)) < 0.4
+    instances = Instances((37, 20), torch.zeros(7, 4), RLE.from_bitmaps(bitmaps))
+    expected = [int((instances.to_label_map() == i + 1).sum()) for i in range(7)]
+    for band in (1 << 22, 100, 1):  # all at once, five rows at a time, one
+        monkeypatch.setattr(masks, "_BAND", band)
+        rows = table.rows("a", instances, np.zeros((37, 20, 3), np.uint8))
+        assert [row[table.COLUMNS.index("visible_area")] for row in rows] == expected
+    assert sum(expected) == bitmaps.any(0).sum() < bitmaps.sum()
+
+
+def test_columns_without_a_value_are_left_out() -> None:
+    animals = (Category(1, "animal"), Category(2, "cat", parent="animal"))
+    boxes = Instances((20, 30), torch.tensor([[1.0, 2.0, 4.0, 6.0]]), scores=torch.ones(1), categories=animals[:1])
+    names = table.columns(boxes.categories, with_masks=False)
+    text = table.to_csv(table.rows("a", boxes, np.zeros((20, 30, 3), np.uint8)), columns=names)
+    (record,) = csv.DictReader(io.StringIO(text))
+    assert list(record) == ["image", "id", "class", "score", "area", "box_x1", "box_y1", "box_x2", "box_y2"]
+    assert all(record.values()) and record["class"] == "animal" and record["area"] == "12.0"
+    assert table.columns(animals, with_masks=True) == table.COLUMNS

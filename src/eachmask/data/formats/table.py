@@ -17,15 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.formats.spreadsheet import harmless
-from eachmask.structures import Instances
+from eachmask.structures import Category, Instances
 
 COLUMNS = (
     "image", "id", "class", "score", "area", "box_x1", "box_y1", "box_x2", "box_y2",
     "centroid_x", "centroid_y", "perimeter", "eccentricity", "mean_intensity",
-    "parent",
+    "parent", "visible_area",
 )  # fmt: skip
 """``id`` counts the objects of an image from 1, as label maps and crops do; lengths are in pixels. ``class`` is
-the narrowest name that the model is sure of (cat), ``parent`` the class above it (animal), or nothing."""
+the narrowest name that the model is sure of (cat), ``parent`` the class above it (animal), or nothing.
+``visible_area`` is the object's area in a label map: ``area`` without what lies under objects before it."""
+_OF_MASKS = ("centroid_x", "centroid_y", "perimeter", "eccentricity", "mean_intensity", "visible_area")
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 _NEIGHBORS = np.array([[10, 2, 10], [2, 1, 2], [10, 2, 10]], np.float32)
@@ -48,7 +50,7 @@ def rows(name: str, instances: Instances, image: NDArray[Any]) -> list[tuple[str
         image: (H, W, 3); the mean over its channels is the intensity, in the image's own units.
 
     Returns:
-        One tuple per object in the order of ``COLUMNS``. Without masks the five measures of masks are empty
+        One tuple per object in the order of ``COLUMNS``. Without masks the six measures of masks are empty
         strings and the area is the box's.
 
     Raises:
@@ -59,21 +61,31 @@ def rows(name: str, instances: Instances, image: NDArray[Any]) -> list[tuple[str
     boxes = instances.boxes.detach().cpu().double().numpy()
     scores = [""] * len(instances) if instances.scores is None else instances.scores.tolist()
     measures = _measures(instances, image, boxes)
+    visible = [""] * len(instances) if instances.masks is None else instances.masks.visible_area().tolist()
     return [
-        (name, i + 1, label, _rounded(score, 6), measure[0], *(_rounded(v, 2) for v in box), *measure[1:], parent)
-        for i, (label, parent, score, box, measure) in enumerate(
-            zip(instances.label_names, instances.parent_names, scores, boxes, measures, strict=True)
+        (name, i + 1, label, _rounded(score, 6), measure[0], *(_rounded(v, 2) for v in box), *measure[1:], parent, seen)
+        for i, (label, parent, score, box, measure, seen) in enumerate(
+            zip(instances.label_names, instances.parent_names, scores, boxes, measures, visible, strict=True)
         )
     ]
 
 
-def to_csv(table: Iterable[Sequence[str | int | float]], header: bool = True) -> str:
-    """Rows -> CSV text (RFC 4180 quoting, ``\\n`` line ends)."""
+def columns(categories: Iterable[Category], with_masks: bool) -> tuple[str, ...]:
+    """Those of ``COLUMNS`` that say something: of masks where there are some, of parents where classes have one."""
+    empty = set(() if with_masks else _OF_MASKS)
+    if not any(category.parent for category in categories):
+        empty.add("parent")
+    return tuple(name for name in COLUMNS if name not in empty)
+
+
+def to_csv(table: Iterable[Sequence[str | int | float]], header: bool = True, columns: Sequence[str] = COLUMNS) -> str:
+    """Rows of ``COLUMNS`` -> CSV text of some of them (RFC 4180 quoting, ``\\n`` line ends)."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")  # only so does Python quote names with a \r in them
     if header:
-        writer.writerow(COLUMNS)
-    writer.writerows([harmless(value) for value in row] for row in table)
+        writer.writerow(columns)
+    chosen = [i for i, name in enumerate(COLUMNS) if name in columns]
+    writer.writerows([harmless(row[i]) for i in chosen if i < len(row)] for row in table)
     return buffer.getvalue().replace("\r\n", "\n")
 
 
