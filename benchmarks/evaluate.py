@@ -40,7 +40,7 @@ def ellipses(center: np.ndarray, radius: np.ndarray) -> RLE:
 def make(folder: Path, num_images: int) -> tuple[Path, Path]:
     """Annotations and results: objects with detections near them, some of a wrong class, and some on nothing."""
     rng = np.random.default_rng(0)
-    truth: list[dict[str, Any]] = []
+    gt: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     for image in range(1, num_images + 1):
         num = int(rng.integers(1, 11))
@@ -49,9 +49,9 @@ def make(folder: Path, num_images: int) -> tuple[Path, Path]:
         masks = ellipses(center, radius)
         for i, (rle, area) in enumerate(zip(masks.to_coco(), masks.area(), strict=True)):
             x1, y1, x2, y2 = masks[i].boxes()[0].tolist()
-            truth.append(
+            gt.append(
                 {
-                    "id": len(truth) + 1,
+                    "id": len(gt) + 1,
                     "image_id": image,
                     "category_id": int(labels[i]),
                     "segmentation": rle,
@@ -76,9 +76,9 @@ def make(folder: Path, num_images: int) -> tuple[Path, Path]:
     images = [{"id": i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in range(1, num_images + 1)]
     categories = [{"id": k, "name": f"class {k}"} for k in range(1, CLASSES + 1)]
     paths = folder / "annotations.json", folder / "results.json"
-    paths[0].write_text(json.dumps({"images": images, "categories": categories, "annotations": truth}))
+    paths[0].write_text(json.dumps({"images": images, "categories": categories, "annotations": gt}))
     paths[1].write_text(json.dumps(found))
-    print(f"{num_images} images, {len(truth)} objects, {len(found)} detections")
+    print(f"{num_images} images, {len(gt)} objects, {len(found)} detections")
     return paths
 
 
@@ -88,8 +88,8 @@ def theirs(annotations: Path, results: Path) -> list[float]:
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
-        evaluation = COCOeval(truth, truth.loadRes(str(results)), "segm")
+        gt = COCO(str(annotations))
+        evaluation = COCOeval(gt, gt.loadRes(str(results)), "segm")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

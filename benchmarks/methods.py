@@ -6,7 +6,7 @@ photographs (not the ones that are scored), and objects smaller than an eighth o
 when learning and when scoring.
 
 Not a league table of the papers (their budgets are a thousand times larger), but what a student sees who trains each
-of them for a few minutes on a processor: which learn fast, which are fast, what the masks look like.
+of them for a few minutes on a CPU: which learn fast, which are fast, what the masks look like.
 
     python benchmarks/methods.py --packs FOLDER [--steps 120] [--size 256] [--jobs 2] [--only NAME ...] [--write]
 

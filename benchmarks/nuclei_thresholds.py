@@ -35,15 +35,15 @@ Choice = tuple[float, float, float, float]
 """Magnification, foreground threshold, merge distance, score threshold."""
 
 
-def scores(found: list[Instances], truth: list[Instances], least: float) -> dict[str, float]:
+def scores(found: list[Instances], gt: list[Instances], least: float) -> dict[str, float]:
     """Of the objects whose score is at least this."""
-    row = matches([instances[instances.scores >= least] for instances in found], truth)
+    row = matches([instances[instances.scores >= least] for instances in found], gt)
     return {name: row[name] for name in ("match50", "match_mean")} | {"both": (row["match50"] + row["match_mean"]) / 2}
 
 
 def compared(predictor: Predictor, dataset: CocoDataset, images: range) -> Iterator[tuple[Choice, dict[str, float]]]:
     """Every combination with its scores."""
-    truth = [dataset.targets(i) for i in images]
+    gt = [dataset.targets(i) for i in images]
     options = DecodeOptions(score_threshold=min(SCORES))
     config = predictor.model.config
     settings = list(itertools.product(MAGNIFICATIONS, FOREGROUNDS, DISTANCES))
@@ -52,7 +52,7 @@ def compared(predictor: Predictor, dataset: CocoDataset, images: range) -> Itera
         predictor.model.config = replace(config, foreground_threshold=foreground, merge_distance=distance)
         found = [predictor.predict(dataset.image_path(i), options=options) for i in images]
         for least in SCORES:
-            yield (magnification, foreground, distance, least), scores(found, truth, least)
+            yield (magnification, foreground, distance, least), scores(found, gt, least)
 
 
 def main() -> None:

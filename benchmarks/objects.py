@@ -9,7 +9,7 @@ expected error of the score as a probability of IoU >= 0.5. Of the objects that 
 the share that gets one of COCO's 80 names, and how many of these names are right. Speed is image in to RLE out on
 two threads, against torchvision's ``maskrcnn_resnet50_fpn`` (random weights, 20 masks kept) + pycocotools on the same
 files, each in a process of its own. ``--side`` makes the photographs' longer side another number of pixels;
-``--precision`` is of our arithmetic (auto: bf16 on processors that compute in it); with ``--plain`` masks
+``--precision`` is of our arithmetic (auto: bf16 on CPUs that compute in it); with ``--plain`` masks
 do not rank the detections and boxes that overlap by 0.6 are suppressed, as FCOS does it. ``--page`` draws ten of the
 photographs, without the photographs: what is annotated beside what is shown to a user.
 

@@ -6,7 +6,7 @@ Three measurements, each part in a process of its own:
   random weights, on scikit-image's photographs, preprocessing and RLE included. The statistics of the batch
   normalization are taken from the photographs, and for each photograph the score threshold is the one at which every
   system finds 100 objects, as many as it is asked for at most: the usual work after the network. Masks of random
-  weights are more ragged than learnt ones, so their RLE takes longer. On the processor in fp32, and in bf16 where it
+  weights are more ragged than learnt ones, so their RLE takes longer. On the CPU in fp32, and in bf16 where it
   computes in it; on a GPU, where there is one, in fp32, fp16 and bf16, and in fp16 through ``torch.compile`` with
   CUDA graphs. Medians of the repeats; the first runs warm up.
 - *suppression*: greedy, Fast and Matrix NMS on the same made detections: time, and AP.
@@ -34,7 +34,7 @@ from typing import Any
 
 from peak_memory import peak_mb
 
-PICTURES = ("astronaut", "coffee", "chelsea", "rocket")
+IMAGES = ("astronaut", "coffee", "chelsea", "rocket")
 NUM_CLASSES = 80
 OBJECTS = 100
 
@@ -156,12 +156,12 @@ def model_of(system: System, usual: Any = None) -> tuple[Any, Any]:
     return model, info
 
 
-def threshold_for(count: Callable[[float], int], wanted: int) -> float:
+def threshold_for(count: Callable[[float], int], expected: int) -> float:
     """The highest score threshold that leaves the wanted number of objects, or 0."""
     low, high = 0.0, 1.0
     for _ in range(12):
         middle = (low + high) / 2
-        low, high = (middle, high) if count(middle) >= wanted else (low, middle)
+        low, high = (middle, high) if count(middle) >= expected else (low, middle)
     return low
 
 
@@ -207,14 +207,14 @@ def options_for(predictor: Any, image: Any, objects: int, with_masks: bool = Fal
 
         low, high = 0.5, 1.0
         for trial in range(12 if with_masks else 0):
-            wanted = replace(options, mask_threshold=low if trial == 0 else (low + high) / 2)
-            instances = found(wanted)
+            expected = replace(options, mask_threshold=low if trial == 0 else (low + high) / 2)
+            instances = found(expected)
             if instances.masks is None or (trial == 0 and len(instances) < objects):
                 break
             if len(instances) < objects:
-                high = wanted.mask_threshold
+                high = expected.mask_threshold
                 continue
-            options, low = wanted, wanted.mask_threshold
+            options, low = expected, expected.mask_threshold
             height, width = instances.image_size
             if instances.masks.area().mean() <= COVERED * height * width:
                 break
@@ -351,8 +351,8 @@ def made_detections(num_images: int, copies: int) -> list[tuple[Any, Any, Any, A
             x, y, rx, ry = (ellipses[:, i, None, None] for i in range(4))
             return ((xs - x) / rx) ** 2 + ((ys - y) / ry) ** 2 <= 1
 
-        truth = drawn(shapes)
-        masks = RLE.from_bitmaps(truth)
+        gt = drawn(shapes)
+        masks = RLE.from_bitmaps(gt)
         targets = Instances((side, side), torch.from_numpy(masks.boxes()), masks, torch.from_numpy(kinds))
         noisy = np.repeat(shapes, copies, axis=0)
         spread = rng.exponential(0.12, len(noisy))[:, None]
@@ -535,7 +535,7 @@ PARTS = {"speed": speed, "suppression": suppression, "memory": memory}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--images", nargs="+", default=list(PICTURES), help="names in skimage.data")
+    parser.add_argument("--images", nargs="+", default=list(IMAGES), help="names in skimage.data")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--systems", nargs="+", default=[], help="only these, of speed and of memory")

@@ -1,4 +1,4 @@
-"""How fast is Mask R-CNN R50-FPN on the processor: ours against torchvision's, image in to RLE out?
+"""How fast is Mask R-CNN R50-FPN on the CPU: ours against torchvision's, image in to RLE out?
 
 Both get the same random weights (repeatable, with scores spread over 0..1 and up to 100 detections per
 image), the same photographs, as many threads, and torchvision's default sizes. torchvision's side is the usual
@@ -11,9 +11,9 @@ alternate, so that a busy machine slows both alike; medians are compared.
                                      [--enlarged 4000]
 
 The images have 300 to 512 rows; ``--enlarged`` makes their longer sides as long as a camera's. The networks see
-them at the same size then, but masks are wanted for all pixels.
+them at the same size then, but masks are expected for all pixels.
 
-The last line is JSON: ``speedup_fp32``; ``speedup_bf16`` (null on processors without bf16 instructions, with the
+The last line is JSON: ``speedup_fp32``; ``speedup_bf16`` (null on CPUs without bf16 instructions, with the
 ``reason``); ``changed_by_bf16``: share of the float32 detections that have no partner in the bf16 run (or the other
 way round, whichever is larger) of the same class with mask IoU >= 0.9 and a score within 0.05. Without bf16
 instructions it is measured with emulated bf16: inputs, weights and outputs of all layers rounded to bf16, sums in
@@ -36,8 +36,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 NUM_CLASSES = 90
-PICTURES = ("astronaut", "coffee", "chelsea", "rocket")
-TRAINED = {"objects": PICTURES, "nuclei": ("immunohistochemistry",)}
+IMAGES = ("astronaut", "coffee", "chelsea", "rocket")
+TRAINED = {"objects": IMAGES, "nuclei": ("immunohistochemistry",)}
 SIDES = {"torchvision": "torchvision + pycocotools", "fp32": "eachmask, float32", "bf16": "eachmask, bfloat16"}
 
 
@@ -45,7 +45,7 @@ SIDES = {"torchvision": "torchvision + pycocotools", "fp32": "eachmask, float32"
 
 
 def live(side: str, threads: int, short_side: int, enlarged: int | None, line: Connection) -> None:
-    """Answer image names with (seconds, processor seconds, detections) until None comes."""
+    """Answer image names with (seconds, CPU seconds, detections) until None comes."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     run = _torchvision(short_side) if side == "torchvision" else _eachmask(short_side, side)
     import torch
@@ -239,7 +239,7 @@ def changed(a: Any, b: Any) -> float:
 
 
 def measure(sides: dict[str, Side], images: list[str], repeats: int) -> dict[str, dict[str, Any]]:
-    """image -> side -> (median seconds, median processor seconds, detections)."""
+    """image -> side -> (median seconds, median CPU seconds, detections)."""
     result: dict[str, dict[str, Any]] = {}
     for image in images:
         runs: dict[str, list[Any]] = {name: [] for name in sides}
@@ -257,7 +257,7 @@ def measure(sides: dict[str, Side], images: list[str], repeats: int) -> dict[str
 
 def show(result: dict[str, dict[str, Any]], sides: list[str]) -> None:
     width = max(len(p) for p in result) + 2
-    print("seconds per image (processor seconds)\n" + " " * width + "".join(f"{SIDES[s]:>28}" for s in sides))
+    print("seconds per image (CPU seconds)\n" + " " * width + "".join(f"{SIDES[s]:>28}" for s in sides))
     for image, by_side in result.items():
         cells = (f"{by_side[s][0]:.2f} ({by_side[s][1]:.2f})" for s in sides)
         count = len(by_side["torchvision"][2][1])
@@ -269,7 +269,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--short-side", type=int, default=800)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--images", nargs="+", default=list(PICTURES), help="names in skimage.data")
+    parser.add_argument("--images", nargs="+", default=list(IMAGES), help="names in skimage.data")
     parser.add_argument("--enlarged", type=int, help="longer side that the images are enlarged to, px")
     args = parser.parse_args()
 
@@ -299,7 +299,7 @@ def main() -> None:
         "speedup_bf16": round(seconds["torchvision"] / seconds["bf16"], 2) if has_bf16 else None,
         "changed_by_bf16": round(statistics.mean(changed(r["fp32"][2], r["bf16"][2]) for r in result.values()), 4),
         "changed_by_bf16_trained": changed_in_trained(has_bf16),
-        **({} if has_bf16 else {"reason": "this processor has no bf16 instructions; changes measured by emulation"}),
+        **({} if has_bf16 else {"reason": "this CPU has no bf16 instructions; changes measured by emulation"}),
         "speedup_fp32_by_image": {p: round(r["torchvision"][0] / r["fp32"][0], 2) for p, r in result.items()},
         "processor_seconds_ratio": round(
             sum(r["torchvision"][1] for r in result.values()) / sum(r["fp32"][1] for r in result.values()), 2

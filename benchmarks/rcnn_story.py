@@ -28,7 +28,7 @@ from eachmask.models.detection import fast_rcnn, rcnn
 from eachmask.ops.selective_search import search_batch
 from eachmask.structures import DecodeOptions, ImageBatch, Preprocess
 
-PICTURES = ("astronaut", "coffee", "chelsea")
+IMAGES = ("astronaut", "coffee", "chelsea")
 OPTIONS = DecodeOptions(score_threshold=0.5)  # random weights find nothing: suppression is free, for all three
 
 
@@ -75,7 +75,7 @@ def main() -> None:
         "Faster R-CNN": models.faster_rcnn_lite0_fpn(20, rpn={"post_nms_top_n": given.proposals}).eval(),
     }
     preprocess = Preprocess(short_side=given.short_side, long_side=2 * given.short_side)
-    batches = [preprocess([getattr(skimage.data, name)()]) for name in PICTURES]
+    batches = [preprocess([getattr(skimage.data, name)()]) for name in IMAGES]
     with torch.inference_mode():
         systems["Faster R-CNN"](batches[0])  # the first call warms up
         measured = [image_times(systems, batch) for _ in range(given.repeats) for batch in batches]

@@ -77,7 +77,7 @@ def torchvision_step(options: argparse.Namespace) -> Any:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     images, targets = scenes(options.batch, options.size)
     images = [image.to(options.device) for image in images]
-    wanted = [{"boxes": boxes.to(options.device), "labels": labels.to(options.device) + 1,
+    expected = [{"boxes": boxes.to(options.device), "labels": labels.to(options.device) + 1,
                "masks": torch.from_numpy(bitmaps).to(options.device, torch.uint8)}
               for boxes, labels, bitmaps in targets]  # fmt: skip
     kind = "cuda" if options.device.startswith("cuda") else "cpu"
@@ -86,7 +86,7 @@ def torchvision_step(options: argparse.Namespace) -> Any:
 
     def step() -> None:
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
-            losses = model(images, wanted)
+            losses = model(images, expected)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()

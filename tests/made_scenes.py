@@ -67,13 +67,13 @@ def made(seed: int, num_images: int = 8) -> tuple[list[Instances], list[Instance
 def write(folder: Path, predictions: list[Instances], targets: list[Instances]) -> tuple[Path, Path]:
     """Annotations and results as files."""
     images = [{"id": 10 + i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in range(len(targets))]
-    truth = [{"image_id": 10 + i, **row} for i, t in enumerate(targets) for row in to_annotations(t)]
-    for number, row in enumerate(truth, start=1):
+    gt = [{"image_id": 10 + i, **row} for i, t in enumerate(targets) for row in to_annotations(t)]
+    for number, row in enumerate(gt, start=1):
         row["id"] = number
     found = [{"image_id": 10 + i, **row} for i, p in enumerate(predictions) for row in to_annotations(p)]
     categories = [{"id": c.id, "name": c.name} for c in CATEGORIES]
     paths = folder / "instances.json", folder / "results.json"
-    paths[0].write_text(json.dumps({"images": images, "annotations": truth, "categories": categories}))
+    paths[0].write_text(json.dumps({"images": images, "annotations": gt, "categories": categories}))
     paths[1].write_text(json.dumps(found))
     return paths
 
@@ -89,8 +89,8 @@ def pycocotools(annotations: Path, rows: list[dict[str, Any]], kind: str) -> lis
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
-        evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(rows))), kind)
+        gt = COCO(str(annotations))
+        evaluation = COCOeval(gt, gt.loadRes(json.loads(json.dumps(rows))), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

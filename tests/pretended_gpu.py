@@ -1,4 +1,4 @@
-"""A GPU that is not there: tensors that say they are on ``cuda:0``, while this machine's processor does their work.
+"""A GPU that is not there: tensors that say they are on ``cuda:0``, while this machine's CPU does their work.
 
 What goes wrong first on a GPU is a tensor that was left in main memory, and that can be found without one. Inside
 :func:`pretended_gpu` a tensor made on or moved to ``cuda`` is a :class:`Away`; an operation that mixes one with a

@@ -27,8 +27,8 @@ class Toy(nn.Module):
         return self.encoder(images.tensor), images.sizes
 
     def losses(self, raw, targets):
-        truth = torch.stack([torch.from_numpy(t.masks.to_label_map() > 0) for t in targets]).float()
-        return {"mask": nn.functional.binary_cross_entropy_with_logits(raw[0][:, 0], truth)}
+        gt = torch.stack([torch.from_numpy(t.masks.to_label_map() > 0) for t in targets]).float()
+        return {"mask": nn.functional.binary_cross_entropy_with_logits(raw[0][:, 0], gt)}
 
     def decode(self, raw, options: DecodeOptions):
         out = []

@@ -17,7 +17,7 @@ SUMMARY = Summary(
     objects_per_class={EVIL: 5, "dog": 4}, failures=[Failure(EVIL, "is <empty>")],
     skipped_files=[Failure("a.txt", "no image")], settings={"--score": 0.5, "--classes": []},
 )  # fmt: skip
-PICTURES = [
+IMAGES = [
     ReportImage(f"sub/{EVIL}", 40, 30, 5, 0.75, {EVIL: 5}, "AAAA", f"overlays/sub/{EVIL}.jpg"),
     ReportImage("b #1.png", 40, 30, 4, None, {"dog": 4}, "BBBB", ""),
 ]
@@ -40,7 +40,7 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def _page(summary: Summary = SUMMARY, images: list[ReportImage] = PICTURES) -> str:
+def _page(summary: Summary = SUMMARY, images: list[ReportImage] = IMAGES) -> str:
     handle = io.BytesIO()
     write_report(handle, summary, lambda: images)
     return handle.getvalue().decode()
@@ -101,4 +101,4 @@ def test_a_run_without_results() -> None:
 
 
 def test_text_that_cannot_be_encoded() -> None:
-    assert "\\udcff" in _page(images=[replace(PICTURES[1], name="\udcff.png")])
+    assert "\\udcff" in _page(images=[replace(IMAGES[1], name="\udcff.png")])

@@ -66,16 +66,16 @@ def test_results_say_what_the_predictor_says(predictor: Predictor, images: Path,
     predictions = read_results(out / "predictions.json", dataset.split).instances
     total = 0
     for i, sample in enumerate(dataset):
-        wanted = predictor.predict(sample.path)
-        total += len(wanted)
-        assert predictions[i].masks.to_coco() == wanted.masks.to_rle().to_coco()
-        assert predictions[i].scores.tolist() == pytest.approx(wanted.scores.tolist(), abs=1e-5)
+        expected = predictor.predict(sample.path)
+        total += len(expected)
+        assert predictions[i].masks.to_coco() == expected.masks.to_rle().to_coco()
+        assert predictions[i].scores.tolist() == pytest.approx(expected.scores.tolist(), abs=1e-5)
         stem = str(sample.path.relative_to(images).with_suffix(""))
         labels = cv2.imread(str(out / f"labels/{stem}.png"), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(labels, wanted.masks.to_label_map())
-        assert len(list((out / "crops" / stem).iterdir())) == len(wanted)
-        assert len(json.loads((out / f"geojson/{stem}.geojson").read_text())["features"]) == len(wanted)
-        assert len(json.loads((out / f"polygons/{stem}.json").read_text())) == len(wanted)
+        np.testing.assert_array_equal(labels, expected.masks.to_label_map())
+        assert len(list((out / "crops" / stem).iterdir())) == len(expected)
+        assert len(json.loads((out / f"geojson/{stem}.geojson").read_text())["features"]) == len(expected)
+        assert len(json.loads((out / f"polygons/{stem}.json").read_text())) == len(expected)
         assert cv2.imread(str(out / f"overlays/{stem}.jpg")).shape == sample.image.shape
     assert summary.objects == total == sum(summary.objects_per_class.values())
     rows = (out / "instances.csv").read_text().splitlines()
@@ -89,11 +89,11 @@ def test_pycocotools_reads_the_predictions(predictor: Predictor, images: Path, t
     coco_tools = pytest.importorskip("pycocotools.coco")
     _run(predictor, images, tmp_path / "out", BatchOptions())
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = coco_tools.COCO(tmp_path / "out/predictions.json")
-        for annotation in truth.anns.values():
-            assert truth.annToMask(annotation).sum() == annotation["area"]
-        found = truth.loadRes(truth.dataset["annotations"])
-    assert len(found.anns) == len(truth.anns) > 0
+        gt = coco_tools.COCO(tmp_path / "out/predictions.json")
+        for annotation in gt.anns.values():
+            assert gt.annToMask(annotation).sum() == annotation["area"]
+        found = gt.loadRes(gt.dataset["annotations"])
+    assert len(found.anns) == len(gt.anns) > 0
 
 
 @pytest.fixture
@@ -312,18 +312,18 @@ def test_killed_twice_ends_like_an_uninterrupted_run(predictor: Predictor, tmp_p
     assert _run(predictor, images, straight).failed == 1
     records = broken / ".journal/records.jsonl"
     done = 0
-    for wanted in (2, 9):  # killed while working, at two places
+    for expected in (2, 9):  # killed while working, at two places
         process = _start(images, broken)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
-            if records.exists() and records.read_bytes().count(b"\n") >= wanted:
+            if records.exists() and records.read_bytes().count(b"\n") >= expected:
                 break
             time.sleep(0.002)
         process.kill()
         assert process.wait(10) == -signal.SIGKILL
         assert not (broken / "summary.json").exists()
         now = records.read_bytes().count(b"\n")
-        assert now >= max(done, wanted)
+        assert now >= max(done, expected)
         done = now
     with open(records, "ab") as handle:
         handle.write(b"0123abcd\t{torn")  # and what a crash within a write leaves behind

@@ -33,7 +33,7 @@ def _section(**parts) -> Section:
 
 
 def test_a_page_is_well_formed_and_escaped():
-    picture = np.zeros((4, 6, 3), np.uint8)
+    image = np.zeros((4, 6, 3), np.uint8)
     axes = svg.Axes()
     charts = (
         Chart(EVIL, svg.heat_map([[1, 2], [0, 3]], [EVIL, "b"], EVIL, "{row} as {column}: {count}"), EVIL),
@@ -43,7 +43,7 @@ def test_a_page_is_well_formed_and_escaped():
     section = _section(
         tables=(Table([EVIL, "b"], [[EVIL, EVIL]], EVIL), Table(["a"], [["b"]])),
         charts=charts,
-        gallery={EVIL: [Figure([(EVIL, picture), ("b", picture)], EVIL)]},
+        gallery={EVIL: [Figure([(EVIL, image), ("b", image)], EVIL)]},
         note=EVIL,
     )
     main = html.rendered(section) + html.facts({EVIL: [EVIL], "b": None}) + html.notes([EVIL])

@@ -72,9 +72,9 @@ def test_random_files_read_as_json_reads_them(tmp_path: Path, monkeypatch: pytes
 
 def test_what_is_no_list_is_parsed_and_what_is_no_object_has_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    for text, wanted in (('{"rows": 3}', {"rows": 3}), ("{}", {}), ("[1, 2]", {}), ("7", {}), ("null", {})):
+    for text, expected in (('{"rows": 3}', {"rows": 3}), ("{}", {}), ("[1, 2]", {}), ("7", {}), ("null", {})):
         path.write_text(text)
-        assert _read(path) == wanted
+        assert _read(path) == expected
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_one_piece_that_is_too_large_is_refused_many_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(untrusted_xml, "_MOST_BYTES", 400_000)
+    monkeypatch.setattr(untrusted_xml, "_MAX_BYTES", 400_000)
     small, large = f"<a>{'x' * 1000}</a>", f"<a>{'x' * 500_000}</a>"
     assert len(list(children_of_root(_file(tmp_path, f"<root>{small * 2000}</root>"), "root"))) == 2000
     with pytest.raises(UserError, match="in one piece"):

@@ -38,9 +38,9 @@ def _same(a: Instances, b: Instances) -> None:
 def test_every_kind_of_input_gives_the_same(predictor: Predictor, tmp_path: Path) -> None:
     image = spots_image(3)
     Image.fromarray(image).save(tmp_path / "a.png")
-    wanted = predictor.predict(image)
-    assert len(wanted) > 2 and wanted.image_size == (96, 128)
-    assert [c.id for c in wanted.categories] == [3, 7]
+    expected = predictor.predict(image)
+    assert len(expected) > 2 and expected.image_size == (96, 128)
+    assert [c.id for c in expected.categories] == [3, 7]
     for given in (
         tmp_path / "a.png",
         str(tmp_path / "a.png"),
@@ -49,7 +49,7 @@ def test_every_kind_of_input_gives_the_same(predictor: Predictor, tmp_path: Path
         image.astype(np.float32) / 255,
         image.astype(np.uint16) * 257,
     ):
-        _same(predictor(given), wanted)
+        _same(predictor(given), expected)
 
 
 def test_lists_of_different_sizes(predictor: Predictor) -> None:
@@ -161,14 +161,14 @@ def test_a_large_image_is_read_only_where_resizing_reads_it(
 ) -> None:
     image = (np.random.default_rng(0).random((613, 4001, 3)) * (1 if dtype == np.float32 else 255)).astype(dtype)
     limits = preprocess.limits(image)
-    wanted = preprocess([image], limits=limits)
+    expected = preprocess([image], limits=limits)
     seen: list[tuple[int, int]] = []
     monkeypatch.setattr(Preprocess, "to_float", _spy(Preprocess.to_float, seen))
     found = preprocessed(preprocess, image, limits)
     height, width = preprocess.target_size(613, 4001)
     assert seen == [(2 * height, 2 * width)]
-    assert found.sizes == wanted.sizes
-    torch.testing.assert_close(found.tensor, wanted.tensor, rtol=0, atol=2e-6)
+    assert found.sizes == expected.sizes
+    torch.testing.assert_close(found.tensor, expected.tensor, rtol=0, atol=2e-6)
 
 
 def test_a_image_that_is_read_nearly_everywhere_becomes_floats_as_a_whole() -> None:

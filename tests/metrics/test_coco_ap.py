@@ -46,20 +46,20 @@ def test_equals_pycocotools(kind):
     predictions, targets = pairs(1)
     ours = coco_ap(predictions, targets, kind=kind)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = {
+        gt = COCO()
+        gt.dataset = {
             "images": [{"id": i + 1, "height": 120, "width": 160} for i in range(6)],
             "categories": [{"id": k} for k in (1, 2, 3)],
             "annotations": [a for i, t in enumerate(targets) for a in to_coco_annotations(t, i + 1)],
         }
-        for number, annotation in enumerate(truth.dataset["annotations"], start=1):
+        for number, annotation in enumerate(gt.dataset["annotations"], start=1):
             annotation["id"] = number
-        truth.createIndex()
+        gt.createIndex()
         rows = [a for i, p in enumerate(predictions) for a in to_coco_annotations(p, i + 1)]
         if kind == "segm":  # of a result with both it takes the box's area for the mask's size
             rows = [{key: value for key, value in row.items() if key not in ("bbox", "area")} for row in rows]
-        found = truth.loadRes(rows)
-        evaluation = COCOeval(truth, found, kind)
+        found = gt.loadRes(rows)
+        evaluation = COCOeval(gt, found, kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -75,13 +75,13 @@ def test_larger_limit_finds_more():
         label[y * 20 : y * 20 + 12, x * 20 : x * 20 + 12] = i + 1
     masks = RLE.from_label_map(label)
     boxes = torch.from_numpy(masks.boxes())
-    truth = Instances(image_size=(300, 300), boxes=boxes, masks=masks, labels=torch.zeros(225, dtype=torch.int64))
+    gt = Instances(image_size=(300, 300), boxes=boxes, masks=masks, labels=torch.zeros(225, dtype=torch.int64))
     found = Instances(
         image_size=(300, 300), boxes=boxes, masks=masks, labels=torch.zeros(225, dtype=torch.int64),
         scores=torch.from_numpy(rng.random(225).astype(np.float32)),
     )  # fmt: skip
-    assert coco_ap([found], [truth], max_detections=1000)["ap"] == pytest.approx(1, abs=1e-6)
-    assert coco_ap([found], [truth])["ar100"] < 0.5
+    assert coco_ap([found], [gt], max_detections=1000)["ap"] == pytest.approx(1, abs=1e-6)
+    assert coco_ap([found], [gt])["ar100"] < 0.5
 
 
 def test_no_predictions_is_zero_not_an_error():

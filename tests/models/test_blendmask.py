@@ -16,8 +16,8 @@ def test_blending_is_a_normalized_mixture_of_bases():
     found = blend(bases, attention)
     large = F.interpolate(attention, size=(8, 8), mode="bilinear", align_corners=False)
     weights = large.exp() / large.exp().sum(dim=1, keepdim=True)
-    wanted = sum(bases[:, k] * weights[:, k] for k in range(4))
-    assert torch.allclose(found, wanted, atol=1e-5)
+    expected = sum(bases[:, k] * weights[:, k] for k in range(4))
+    assert torch.allclose(found, expected, atol=1e-5)
     # Sure attention takes one base as it is.
     attention[:], attention[:, 2] = -50.0, 50.0
     assert torch.allclose(blend(bases, attention), bases[:, 2], atol=1e-5)

@@ -31,30 +31,30 @@ def target(*boxes: list[float]) -> Instances:
 
 def test_the_same_slip_weighs_more_at_later_stages():
     """A tenth of the side off is 1, 2, 3 of what the head is asked for: little errors are worth refining."""
-    truth, near = torch.tensor([[10.0, 10, 50, 50]]), torch.tensor([[6.0, 10, 46, 50]])
-    deltas = [box_ops.encode(truth, near, weights) for weights in Config().stages.box_weights]
+    gt, near = torch.tensor([[10.0, 10, 50, 50]]), torch.tensor([[6.0, 10, 46, 50]])
+    deltas = [box_ops.encode(gt, near, weights) for weights in Config().stages.box_weights]
     assert torch.allclose(torch.cat(deltas)[:, 0], torch.tensor([1.0, 2.0, 3.0]))
     wider = torch.tensor([[10.0, 10, 10 + 40 / torch.e, 50]])
-    deltas = [box_ops.encode(truth, wider, weights) for weights in Config().stages.box_weights]
+    deltas = [box_ops.encode(gt, wider, weights) for weights in Config().stages.box_weights]
     assert torch.allclose(torch.cat(deltas)[:, 2], torch.tensor([5.0, 10.0, 15.0]))
 
 
 def test_a_stage_that_is_right_refines_boxes_onto_the_truth(model):
-    truth = torch.tensor([[10.0, 12, 50, 40], [60.0, 5, 90, 60]])
+    gt = torch.tensor([[10.0, 12, 50, 40], [60.0, 5, 90, 60]])
     boxes = torch.tensor([[5.0, 14, 45, 50], [50.0, 0, 96, 50]])
     for stage, weights in enumerate(model.config.stages.box_weights):
-        deltas = box_ops.encode(truth, boxes, weights)[:, None]
+        deltas = box_ops.encode(gt, boxes, weights)[:, None]
         (refined,) = model.refined(stage, [boxes], deltas, ((64, 96),))
-        assert torch.allclose(refined, truth, atol=1e-4)
+        assert torch.allclose(refined, gt, atol=1e-4)
         (clipped,) = model.refined(stage, [boxes], deltas, ((30, 80),))
-        assert torch.allclose(clipped, box_ops.clip(truth, (30, 80)), atol=1e-4)
+        assert torch.allclose(clipped, box_ops.clip(gt, (30, 80)), atol=1e-4)
 
 
 def test_thresholds_rise_from_stage_to_stage(model):
     """A box at IoU 0.65 is an object to the first two stages and background to the third."""
-    truth = target([0.0, 0, 40, 40])
+    gt = target([0.0, 0, 40, 40])
     boxes = torch.tensor([[0.0, 0, 40, 26]])  # IoU 0.65
-    labels = [model.sample_proposals(boxes, truth, iou, with_gt=False).labels for iou in model.config.stages.ious]
+    labels = [model.sample_proposals(boxes, gt, iou, with_gt=False).labels for iou in model.config.stages.ious]
     assert [int(label) for label in labels] == [0, 0, 3]
 
 
@@ -62,16 +62,16 @@ def test_thresholds_rise_from_stage_to_stage(model):
 def test_later_stages_learn_from_refined_boxes(resample):
     torch.manual_seed(0)
     model = cascade_rcnn_lite0_fpn(num_classes=3, stages={"resample": resample}, **FEW)
-    truth = target([0.0, 0, 40, 40], [50.0, 10, 90, 60])
+    gt = target([0.0, 0, 40, 40], [50.0, 10, 90, 60])
     proposals = torch.tensor([[2.0, 0, 42, 40], [70.0, 30, 96, 64]])
-    before = model.sample_proposals(proposals, truth)
+    before = model.sample_proposals(proposals, gt)
     assert int(before.is_gt.sum()) == 2
     refined = before.boxes + 1
     refined[0] = torch.tensor([5.0, 5, 5, 9])  # nothing left of it
-    after: Sampled = model.sample_refined(1, refined, before, truth)
+    after: Sampled = model.sample_refined(1, refined, before, gt)
     if resample:  # the true ones are put aside and added again as they are
         assert len(after.boxes) == 4 and int(after.is_gt.sum()) == 2
-        assert torch.equal(after.boxes[after.is_gt], truth.boxes)
+        assert torch.equal(after.boxes[after.is_gt], gt.boxes)
     else:
         assert torch.equal(after.boxes, refined[1:])
 

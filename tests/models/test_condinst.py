@@ -22,9 +22,9 @@ def test_aligned_upsampling_keeps_cells_at_their_places():
                 z = min(max((column - factor // 2) / factor, 0), 5)
                 (y0, z0), (v, w) = (int(y), int(z)), (y % 1, z % 1)
                 y1, z1 = min(y0 + 1, 4), min(z0 + 1, 5)
-                wanted = (1 - v) * ((1 - w) * x[..., y0, z0] + w * x[..., y0, z1])
-                wanted = wanted + v * ((1 - w) * x[..., y1, z0] + w * x[..., y1, z1])
-                assert torch.allclose(found[..., row, column], wanted, atol=1e-5)
+                expected = (1 - v) * ((1 - w) * x[..., y0, z0] + w * x[..., y0, z1])
+                expected = expected + v * ((1 - w) * x[..., y1, z0] + w * x[..., y1, z1])
+                assert torch.allclose(found[..., row, column], expected, atol=1e-5)
 
 
 def test_places_stand_for_objects_near_their_center_of_mass():
@@ -69,7 +69,7 @@ def test_masks_can_rank_the_detections():
         inside = probability >= 0.5
         maskness = (probability * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
         scores = all_of_them.scores * maskness**2
-        wanted = {}
+        expected = {}
         for j in range(len(scores)):
             decay = [1.0]
             for i in range(len(scores)):
@@ -78,13 +78,13 @@ def test_masks_can_rank_the_detections():
                     own = max((_iou(inside[i], inside[k]) for k in torch.nonzero(better).flatten()), default=0.0)
                     decay.append(float(np.exp(-1.5 * _iou(inside[i], inside[j]) ** 2) / np.exp(-1.5 * own**2)))
             if inside[j].any():
-                wanted[*all_of_them.boxes[j].tolist(), int(all_of_them.labels[j])] = float(scores[j]) * min(decay)
+                expected[*all_of_them.boxes[j].tolist(), int(all_of_them.labels[j])] = float(scores[j]) * min(decay)
         ranked.config = changed(ranked.config, {"ranking": {"candidates": 40}})
         (found,) = ranked.decode(raw, DecodeOptions(score_threshold=0.0, max_detections=9))
-    best = sorted(wanted.values(), reverse=True)[:9]
+    best = sorted(expected.values(), reverse=True)[:9]
     np.testing.assert_allclose(found.scores.numpy(), best, rtol=1e-4)
     for box, label, score in zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True):
-        assert abs(wanted[*box, label] - score) < 1e-5
+        assert abs(expected[*box, label] - score) < 1e-5
     least = float(np.mean(best[4:6]))
     (fewer,) = ranked.decode(raw, DecodeOptions(score_threshold=least))
     assert len(fewer) == 5 and torch.allclose(fewer.scores, found.scores[:5])

@@ -51,20 +51,20 @@ def test_a_box_without_area_leaves_the_losses_finite_and_unchanged(model, order)
 
 
 def test_sampled_proposals_are_balanced_and_labeled(model):
-    truth = target((10, 10, 40, 40), (60, 60, 90, 90))
-    near = truth.boxes[[0, 1] * 200] + torch.rand(400, 4, generator=torch.Generator().manual_seed(0))
+    gt = target((10, 10, 40, 40), (60, 60, 90, 90))
+    near = gt.boxes[[0, 1] * 200] + torch.rand(400, 4, generator=torch.Generator().manual_seed(0))
     far = torch.tensor([[45.0, 0, 55, 9]]).repeat(1000, 1)
-    sampled = model.sample_proposals(torch.cat([far, near]), truth)
+    sampled = model.sample_proposals(torch.cat([far, near]), gt)
     assert len(sampled.boxes) == 512 and int((sampled.labels < 3).sum()) == 128
     objects = sampled.labels < 3
-    assert torch.equal(sampled.labels[objects], truth.labels[sampled.matched[objects]])
-    assert torch.equal(sampled.matched_boxes[objects], truth.boxes[sampled.matched[objects]])
+    assert torch.equal(sampled.labels[objects], gt.labels[sampled.matched[objects]])
+    assert torch.equal(sampled.matched_boxes[objects], gt.boxes[sampled.matched[objects]])
 
 
 def test_the_true_boxes_are_among_the_proposals(model):
-    truth = target((10, 10, 40, 40))
-    sampled = model.sample_proposals(torch.zeros(0, 4), truth)
-    assert sampled.boxes.tolist() == truth.boxes.tolist() and sampled.labels.tolist() == [0]
+    gt = target((10, 10, 40, 40))
+    sampled = model.sample_proposals(torch.zeros(0, 4), gt)
+    assert sampled.boxes.tolist() == gt.boxes.tolist() and sampled.labels.tolist() == [0]
 
 
 def test_box_loss_looks_at_the_true_class_alone():
@@ -133,9 +133,9 @@ def test_jittered_proposals_stay_near_and_within_the_image():
 def test_anchors_that_cross_the_border_are_not_learnt():
     rpn = faster_rcnn_lite0_fpn(num_classes=3, rpn={"inside_only": True}).rpn
     anchors = torch.tensor([[-1.0, 0, 20, 20], [2.0, 2, 22, 22], [80.0, 40, 100, 60], [40.0, 30, 60, 50]])
-    truth = Instances(image_size=(64, 96), boxes=torch.tensor([[0.0, 0, 20, 20]]), labels=torch.tensor([1]))
+    gt = Instances(image_size=(64, 96), boxes=torch.tensor([[0.0, 0, 20, 20]]), labels=torch.tensor([1]))
     assert inside(anchors, (64, 96)).tolist() == [False, True, False, True]
-    assert rpn.assign(anchors, truth, (64, 96)).tolist() == [IGNORED, 0, IGNORED, UNMATCHED]
+    assert rpn.assign(anchors, gt, (64, 96)).tolist() == [IGNORED, 0, IGNORED, UNMATCHED]
 
 
 def test_all_sizes_stand_on_an_only_map():
@@ -198,18 +198,18 @@ def test_an_image_without_objects_counts_as_one_positive_in_mmdetections_losses(
 
 def test_where_the_proposal_networks_smooth_l1_turns(model, monkeypatch):
     """The same errors cost what each beta says: e - beta / 2 beyond it, e^2 / 2 beta within it, e where it is 0."""
-    raw, truth = model(ImageBatch.from_tensors([torch.rand(3, 100, 100)])), target((10, 10, 50, 60))
+    raw, gt = model(ImageBatch.from_tensors([torch.rand(3, 100, 100)])), target((10, 10, 50, 60))
     anchors = torch.cat(model.rpn.anchors(raw))
     monkeypatch.setattr(model.rpn, "config", replace(model.config.rpn, batch_size=10**6))
-    matched = model.rpn.assign(anchors, truth, (100, 100))
+    matched = model.rpn.assign(anchors, gt, (100, 100))
     deltas = torch.cat([flatten_anchors(x, 4) for x in raw.deltas], 1)[0][matched >= 0]
-    error = (deltas - box_ops.encode(truth.boxes.expand(len(deltas), 4), anchors[matched >= 0], (1.0,) * 4)).abs()
+    error = (deltas - box_ops.encode(gt.boxes.expand(len(deltas), 4), anchors[matched >= 0], (1.0,) * 4)).abs()
     num = int((matched >= UNMATCHED).sum())
     assert (error < 0.3).any() and (error > 0.3).any()
     for beta in (0.0, 1 / 9, 0.3):
         monkeypatch.setattr(model.rpn, "conventions", replace(TORCHVISION, rpn_smooth_l1_beta=beta))
         smooth = torch.where(error < beta, error**2 / (2 * max(beta, 1e-9)), error - beta / 2)
-        assert float(model.rpn.losses(raw, [truth])["rpn_box"]) == pytest.approx(float(smooth.sum()) / num, rel=1e-4)
+        assert float(model.rpn.losses(raw, [gt])["rpn_box"]) == pytest.approx(float(smooth.sum()) / num, rel=1e-4)
 
 
 def test_conventions_are_those_of_the_frameworks():
@@ -233,8 +233,8 @@ def test_a_box_shrinks_no_more_than_mmdetection_lets_it(symmetric):
 def test_from_which_overlap_an_objects_best_anchor_is_positive(lowest, stands_for):
     rpn = faster_rcnn_lite0_fpn(num_classes=2, conventions={"low_quality_iou": lowest}).rpn
     anchors = torch.tensor([[0.0, 0, 40, 40], [60.0, 60, 90, 90]])
-    truth = target((0.0, 0.0, 20.0, 20.0))  # IoU 0.25 with the first
-    assert rpn.assign(anchors, truth, (100, 100)).tolist() == [stands_for, UNMATCHED]
+    gt = target((0.0, 0.0, 20.0, 20.0))  # IoU 0.25 with the first
+    assert rpn.assign(anchors, gt, (100, 100)).tolist() == [stands_for, UNMATCHED]
 
 
 @pytest.mark.parametrize(("min_side", "count"), [(1e-2, 1), (1e-6, 2), (0.0, 3)])

@@ -150,7 +150,7 @@ def test_without_classes_every_object_is_of_one():
     many, one = ([Instances((64, 64), boxes, labels=torch.tensor(labels))] for labels in ([4, 2], [0, 0]))
     raw = model(images)
     assert raw.logits[0].shape[1] == 1
-    got, wanted = model.losses(raw, many), plain.losses(plain(images), one)
-    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+    got, expected = model.losses(raw, many), plain.losses(plain(images), one)
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
     (found,) = model.eval().decode(model(images), DecodeOptions(score_threshold=0.0))
     assert len(found) and not found.labels.any()

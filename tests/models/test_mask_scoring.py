@@ -37,8 +37,8 @@ def test_half_of_the_object_outside_halves_the_iou():
 
 def test_worked_example():
     """8 x 8 painted, 8 x 10 true, 6 x 8 common, 80 % of the object inside: 48 / (64 + 100 - 48)."""
-    painted, wanted = square(28, slice(0, 8), slice(0, 8)), square(28, slice(2, 10), slice(0, 10))
-    found = mask_iou_targets(painted > 0, wanted, torch.tensor([0.8]))
+    painted, expected = square(28, slice(0, 8), slice(0, 8)), square(28, slice(2, 10), slice(0, 10))
+    found = mask_iou_targets(painted > 0, expected, torch.tensor([0.8]))
     assert torch.allclose(found, torch.tensor([48 / 116]), atol=1e-5)
 
 

@@ -66,9 +66,9 @@ def test_the_largest_part_is_the_outline_and_a_box_stands_in_for_a_lost_mask():
 
 
 def test_polar_iou_and_centerness_are_the_papers():
-    rays, wanted = torch.tensor([[2.0, 4, 6, 8]]), torch.tensor([[4.0, 4, 4, 4]])
-    assert float(polar_iou_loss(rays, wanted)) == pytest.approx(math.log((4 + 4 + 6 + 8) / (2 + 4 + 4 + 4)))
-    assert float(polar_iou_loss(wanted, wanted)) == 0
+    rays, expected = torch.tensor([[2.0, 4, 6, 8]]), torch.tensor([[4.0, 4, 4, 4]])
+    assert float(polar_iou_loss(rays, expected)) == pytest.approx(math.log((4 + 4 + 6 + 8) / (2 + 4 + 4 + 4)))
+    assert float(polar_iou_loss(expected, expected)) == 0
     assert float(polar_centerness(rays)) == pytest.approx(0.5)
     assert torch.isfinite(polar_iou_loss(rays, torch.full((1, 4), SHORTEST))).all()
 

@@ -54,11 +54,11 @@ def test_a_warped_crop_has_its_context_around_it():
 
 
 def test_signs_of_the_support_vector_machines():
-    truth = target([[0, 0, 10, 10], [50, 50, 80, 80]], [0, 1])
+    gt = target([[0, 0, 10, 10], [50, 50, 80, 80]], [0, 1])
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 20], [0, 0, 10, 40], [50, 50, 80, 80]])
-    assert svm_signs(boxes, truth, 3, 0.3).tolist() == [[1, -1, -1], [0, -1, -1], [-1, -1, -1], [-1, 1, -1]]
-    truth.crowd = torch.tensor([True, False])
-    assert svm_signs(boxes, truth, 3, 0.3)[0].tolist() == [0, 0, 0]
+    assert svm_signs(boxes, gt, 3, 0.3).tolist() == [[1, -1, -1], [0, -1, -1], [-1, -1, -1], [-1, 1, -1]]
+    gt.crowd = torch.tensor([True, False])
+    assert svm_signs(boxes, gt, 3, 0.3)[0].tolist() == [0, 0, 0]
 
 
 def test_hinge_loss_by_hand():
@@ -86,11 +86,11 @@ def test_hard_negatives_are_mined():
 def test_ridge_regression():
     rng = np.random.default_rng(0)
     x, true = rng.normal(size=(200, 3)), rng.normal(size=(4, 3))
-    wanted = x @ true.T + [1, 2, 3, 4]
-    weight, bias = fit_ridge(x, wanted, 0.0)
+    expected = x @ true.T + [1, 2, 3, 4]
+    weight, bias = fit_ridge(x, expected, 0.0)
     assert np.allclose(weight, true) and np.allclose(bias, [1, 2, 3, 4])
-    assert (np.abs(fit_ridge(x, wanted, 1e3)[0]) < np.abs(true)).all()
-    assert not fit_ridge(x[:0], wanted[:0], 1.0)[0].any()
+    assert (np.abs(fit_ridge(x, expected, 1e3)[0]) < np.abs(true)).all()
+    assert not fit_ridge(x[:0], expected[:0], 1.0)[0].any()
 
 
 def test_stages_two_and_three_of_the_paper():
@@ -101,9 +101,9 @@ def test_stages_two_and_three_of_the_paper():
     boxes = [[8.0 + 40 * k, 16, 36 + 40 * k, 48] for k in range(3)]
     for k, (x1, y1, x2, y2) in enumerate(boxes):
         image[k, int(y1) : int(y2), int(x1) : int(x2)] += 1.5
-    batch, truth = ImageBatch.from_tensors([image]), target(boxes, [0, 1, 2])
-    truth.image_size = (64, 128)
-    model.fit([(batch, [truth])])
+    batch, gt = ImageBatch.from_tensors([image]), target(boxes, [0, 1, 2])
+    gt.image_size = (64, 128)
+    model.fit([(batch, [gt])])
     from eachmask.structures import DecodeOptions
 
     with torch.inference_mode():

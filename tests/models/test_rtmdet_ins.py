@@ -220,5 +220,5 @@ def test_masks_are_resized_logits():
                         reach.append(8.0 * stride)
         places = Places(torch.tensor(points, dtype=torch.float32), torch.tensor(reach), 8, 0.0)
         logits = apply_networks(raw.mask_features[0], torch.stack(kernels), places)
-        wanted = F.interpolate(logits[None], scale_factor=8, mode="bilinear")[0] > 0
-    assert (torch.from_numpy(found.masks.to_rle().decode()) != wanted).float().mean() < 1e-3
+        expected = F.interpolate(logits[None], scale_factor=8, mode="bilinear")[0] > 0
+    assert (torch.from_numpy(found.masks.to_rle().decode()) != expected).float().mean() < 1e-3

@@ -61,14 +61,14 @@ def test_windows_in_a_crowd_are_ignored(ran):
 
 
 def test_focal_star_is_flat_where_the_answer_is_sure_and_steep_where_it_is_wrong():
-    logits, truth = torch.tensor([-4.0, 0, 4], requires_grad=True), torch.ones(3)
-    focal_star(logits, truth, 0.5, 3.0).sum().backward()
+    logits, gt = torch.tensor([-4.0, 0, 4], requires_grad=True), torch.ones(3)
+    focal_star(logits, gt, 0.5, 3.0).sum().backward()
     plain = torch.tensor([-4.0, 0, 4], requires_grad=True)
-    (0.5 * F.binary_cross_entropy_with_logits(plain, truth, reduction="sum")).backward()
+    (0.5 * F.binary_cross_entropy_with_logits(plain, gt, reduction="sum")).backward()
     assert logits.grad is not None and plain.grad is not None
     assert logits.grad[0] == pytest.approx(float(plain.grad[0]), rel=0.05)
     assert abs(logits.grad[2]) < 0.01 * abs(plain.grad[2])
-    assert torch.allclose(focal_star(plain, truth, 0.5, 1.0).sum(), 0.5 * F.softplus(-plain).sum())
+    assert torch.allclose(focal_star(plain, gt, 0.5, 1.0).sum(), 0.5 * F.softplus(-plain).sum())
 
 
 def test_masks_of_many_sizes_keep_their_order():

@@ -52,7 +52,7 @@ def test_the_loss_is_equation_3(model):
     """Every sum written out, cell by cell and box by box."""
     raw = raw_of(model)
     target = objects((12, 3, 32, 27), (40, 50, 68, 70))
-    wanted = dict.fromkeys(("center", "size", "object", "no_object", "class"), 0.0)
+    expected = dict.fromkeys(("center", "size", "object", "no_object", "class"), 0.0)
     for row in range(7):
         for column in range(7):
             mine = [
@@ -63,7 +63,7 @@ def test_the_loss_is_equation_3(model):
             answers = raw.boxes[0, row, column].tolist()
             confidence = raw.confidence[0, row, column].tolist()
             if not mine:
-                wanted["no_object"] += 0.5 * sum(c**2 for c in confidence)
+                expected["no_object"] += 0.5 * sum(c**2 for c in confidence)
                 continue
             x1, y1, x2, y2 = target.boxes[mine[0]].tolist()
             ious = []
@@ -73,15 +73,17 @@ def test_the_loss_is_equation_3(model):
                 ious.append(iou(found, (x1 / SIDE, y1 / SIDE, x2 / SIDE, y2 / SIDE)))
             best = ious.index(max(ious))
             x, y, root_w, root_h = answers[best]
-            wanted["center"] += 5 * ((x - ((x1 + x2) / 20 - column)) ** 2 + (y - ((y1 + y2) / 20 - row)) ** 2)
-            wanted["size"] += 5 * (root_w - math.sqrt((x2 - x1) / SIDE)) ** 2
-            wanted["size"] += 5 * (root_h - math.sqrt((y2 - y1) / SIDE)) ** 2
-            wanted["object"] += (confidence[best] - max(ious)) ** 2
-            wanted["no_object"] += 0.5 * confidence[1 - best] ** 2
+            expected["center"] += 5 * ((x - ((x1 + x2) / 20 - column)) ** 2 + (y - ((y1 + y2) / 20 - row)) ** 2)
+            expected["size"] += 5 * (root_w - math.sqrt((x2 - x1) / SIDE)) ** 2
+            expected["size"] += 5 * (root_h - math.sqrt((y2 - y1) / SIDE)) ** 2
+            expected["object"] += (confidence[best] - max(ious)) ** 2
+            expected["no_object"] += 0.5 * confidence[1 - best] ** 2
             label = int(target.labels[mine[0]])
-            wanted["class"] += sum((p - (k == label)) ** 2 for k, p in enumerate(raw.classes[0, row, column].tolist()))
+            expected["class"] += sum(
+                (p - (k == label)) ** 2 for k, p in enumerate(raw.classes[0, row, column].tolist())
+            )
     losses = model.losses(raw, [target])
-    assert {name: float(value) for name, value in losses.items()} == pytest.approx(wanted, rel=1e-4)
+    assert {name: float(value) for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
 
 
 def test_nothing_to_learn_where_the_answers_are_right(model):

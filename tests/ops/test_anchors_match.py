@@ -32,11 +32,11 @@ def test_anchors_equal_torchvision(grid):
 @pytest.mark.parametrize("low_quality", [False, True])
 def test_matching_equals_torchvision(low_quality):
     torch.manual_seed(0)
-    truth = torch.rand(6, 4) * 40
-    truth[:, 2:] += truth[:, :2] + 5
+    gt = torch.rand(6, 4) * 40
+    gt[:, 2:] += gt[:, :2] + 5
     boxes = torch.rand(80, 4) * 40
     boxes[:, 2:] += boxes[:, :2] + 5
-    iou = box_ops.iou(truth, boxes)
+    iou = box_ops.iou(gt, boxes)
     assert torch.equal(match(iou, 0.6, 0.3, low_quality), Matcher(0.6, 0.3, low_quality)(iou))
 
 
@@ -85,20 +85,20 @@ def target(*boxes: tuple[float, ...], crowd: list[bool] | None = None) -> Instan
 
 
 def test_what_lies_in_a_crowd_is_neither_object_nor_background():
-    truth = target((0, 0, 60, 60), (70, 70, 90, 90), crowd=[True, False])
+    gt = target((0, 0, 60, 60), (70, 70, 90, 90), crowd=[True, False])
     boxes = torch.tensor([[5.0, 5, 25, 25], [50, 50, 80, 80], [71, 70, 90, 90], [0, 80, 10, 90], [0, 0, 60, 60]])
-    matched = match_objects(boxes, truth, 0.5, 0.5)
+    matched = match_objects(boxes, gt, 0.5, 0.5)
     assert matched.tolist() == [IGNORED, UNMATCHED, 1, UNMATCHED, IGNORED]
 
 
 def test_an_object_inside_a_crowd_is_still_an_object():
-    truth = target((0, 0, 60, 60), (10, 10, 30, 30), crowd=[True, False])
-    assert match_objects(torch.tensor([[10.0, 10, 30, 31]]), truth, 0.5, 0.5).tolist() == [1]
+    gt = target((0, 0, 60, 60), (10, 10, 30, 30), crowd=[True, False])
+    assert match_objects(torch.tensor([[10.0, 10, 30, 31]]), gt, 0.5, 0.5).tolist() == [1]
 
 
 def test_boxes_without_area_are_not_learnt_wherever_they_stand():
-    truth = target((0, 0, 0, 0), (10, 10, 30, 30), (5, 5, 5, 20), (0, 0, 9, 9), crowd=[False, False, False, True])
-    objects, crowd = learnable(truth, torch.device("cpu"))
+    gt = target((0, 0, 0, 0), (10, 10, 30, 30), (5, 5, 5, 20), (0, 0, 9, 9), crowd=[False, False, False, True])
+    objects, crowd = learnable(gt, torch.device("cpu"))
     assert objects.tolist() == [1] and crowd.tolist() == [3]
 
 

@@ -32,10 +32,10 @@ def test_every_fourth_pixel_of_true_masks():
     bitmaps = torch.rand(6, 29, 38, generator=rng) < 0.5
     bitmaps[0, :7], bitmaps[1, :, :9], bitmaps[2] = False, False, False
     found = every_fourth(RLE.from_bitmaps(bitmaps.numpy()), (8, 10))
-    wanted = torch.zeros(6, 32, 40)
-    wanted[:, :29, :38] = bitmaps.float()
-    assert torch.equal(found, wanted[:, 2::4, 2::4])
-    assert torch.equal(every_fourth(RLE.from_bitmaps(bitmaps.numpy()), (7, 9)), wanted[:, 2:28:4, 2:36:4])
+    expected = torch.zeros(6, 32, 40)
+    expected[:, :29, :38] = bitmaps.float()
+    assert torch.equal(found, expected[:, 2::4, 2::4])
+    assert torch.equal(every_fourth(RLE.from_bitmaps(bitmaps.numpy()), (7, 9)), expected[:, 2:28:4, 2:36:4])
 
 
 def test_groups_are_computed_alike(monkeypatch):

@@ -64,9 +64,9 @@ def test_dice_forms_on_a_worked_example():
 
 
 def test_smooth_l1_is_quadratic_inside_and_linear_outside():
-    predicted, truth = torch.tensor([0.5, 3.0]), torch.zeros(2)
-    assert losses.smooth_l1(predicted, truth, 1.0, "none").tolist() == pytest.approx([0.125, 2.5])
-    assert losses.smooth_l1(predicted, truth, 0.0, "none").tolist() == pytest.approx([0.5, 3.0])
+    predicted, gt = torch.tensor([0.5, 3.0]), torch.zeros(2)
+    assert losses.smooth_l1(predicted, gt, 1.0, "none").tolist() == pytest.approx([0.125, 2.5])
+    assert losses.smooth_l1(predicted, gt, 0.0, "none").tolist() == pytest.approx([0.5, 3.0])
 
 
 def test_giou_equals_torchvision():

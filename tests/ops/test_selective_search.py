@@ -114,10 +114,10 @@ def test_finds_what_is_in_a_scene(strategies):
     assert len(found.boxes) == len(found.regions) < 2000
     from eachmask.structures import RLE
 
-    truth = RLE.from_label_map(label_map)
-    best = box_ops.iou(torch.from_numpy(truth.boxes()), found.boxes).max(1).values
+    gt = RLE.from_label_map(label_map)
+    best = box_ops.iou(torch.from_numpy(gt.boxes()), found.boxes).max(1).values
     assert (best > 0.8).all(), best
-    assert (truth.iou(found.regions).max(1) > 0.8).all()
+    assert (gt.iou(found.regions).max(1) > 0.8).all()
     assert np.array_equal(found.regions.boxes(), found.boxes.numpy())
     assert len(np.unique(found.boxes.numpy(), axis=0)) == len(found.boxes)
     again = selective_search(image, strategies)

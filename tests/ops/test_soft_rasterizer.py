@@ -49,7 +49,7 @@ def test_nearest_edge_is_the_nearest_of_all(monkeypatch):
     pixels = torch.stack([x, y], dim=-1).double()[None, None]
     begin, end = (v[:, :, None, None] for v in (vertices, vertices.roll(-1, dims=1)))
     distances = squared_distance(pixels, begin, end)
-    monkeypatch.setattr(soft_rasterizer, "EDGES_AT_ONCE", 2 * 7 * 14 * 11)  # two polygons at a time
+    monkeypatch.setattr(soft_rasterizer, "EDGE_CHUNK_SIZE", 2 * 7 * 14 * 11)  # two polygons at a time
     found = distances.gather(1, nearest_edges(vertices, size)[:, None])[:, 0]
     assert torch.allclose(found, distances.amin(dim=1))
 
@@ -74,18 +74,18 @@ def test_gradient_equals_finite_differences():
 def test_gradient_moves_a_polygon_onto_a_mask():
     size = (24, 24)
     y, x = torch.meshgrid(torch.arange(24) + 0.5, torch.arange(24) + 0.5, indexing="ij")
-    wanted = (((x - 13) / 7) ** 2 + ((y - 11) / 5) ** 2 <= 1).float()
+    expected = (((x - 13) / 7) ** 2 + ((y - 11) / 5) ** 2 <= 1).float()
     angle = torch.arange(16) / 16 * 2 * torch.pi
     vertices = (torch.stack([angle.cos(), angle.sin()], dim=-1) * 3 + 12)[None].requires_grad_()
     optimizer = torch.optim.Adam([vertices], lr=0.2)
     for _ in range(60):
         optimizer.zero_grad()
         mask = soft_polygons(vertices, size, 0.5)[0]
-        loss = 1 - 2 * (mask * wanted).sum() / (mask.sum() + wanted.sum())
+        loss = 1 - 2 * (mask * expected).sum() / (mask.sum() + expected.sum())
         loss.backward()
         optimizer.step()
     found = inside(vertices.detach(), size)[0]
-    assert (found & wanted.bool()).sum() / (found | wanted.bool()).sum() > 0.9
+    assert (found & expected.bool()).sum() / (found | expected.bool()).sum() > 0.9
 
 
 def test_no_polygon_and_a_polygon_of_one_point():

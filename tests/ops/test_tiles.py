@@ -32,9 +32,9 @@ def seen_through(label: np.ndarray, tiles: list[tuple[int, int, int, int]]) -> l
 
 
 def check(found: Instances, label: np.ndarray) -> None:
-    truth = RLE.from_label_map(label)
-    assert len(found) == len(truth)
-    iou = found.masks.iou(truth)
+    gt = RLE.from_label_map(label)
+    assert len(found) == len(gt)
+    iou = found.masks.iou(gt)
     assert np.allclose(iou.max(0), 1) and np.allclose(iou.max(1), 1)
     assert (found.scores.diff() <= 0).all()
     assert torch.equal(found.boxes, torch.from_numpy(found.masks.boxes()))
@@ -93,8 +93,8 @@ def test_crossing_thin_objects_stay_two():
         for a, b in zip(seen_through(label_a, tiles), seen_through(label_b, tiles), strict=True)
     ]
     found = merge_tiles(parts, tiles)
-    truth = RLE.cat([RLE.from_label_map(label_a), RLE.from_label_map(label_b)])
-    assert len(found) == 2 and np.allclose(found.masks.iou(truth).max(0), 1)
+    gt = RLE.cat([RLE.from_label_map(label_a), RLE.from_label_map(label_b)])
+    assert len(found) == 2 and np.allclose(found.masks.iou(gt).max(0), 1)
 
 
 def test_tiles_that_disagree_leave_no_duplicates():

@@ -235,8 +235,8 @@ def check_detections(fixture: Any, case: str, found: Instances, *, scores: Tenso
     report = deterministic().compare_detections(
         reference, found.boxes.numpy(), found.labels.numpy(), used.numpy(), masks
     )
-    wanted, count = report["count"]
-    assert wanted == count == report["matched"], report
+    expected, count = report["count"]
+    assert expected == count == report["matched"], report
     assert report["box"] < 0.1 and report["score"] < 1e-3 and report["bad_masks"] == 0, report
 
 

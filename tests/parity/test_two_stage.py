@@ -152,10 +152,10 @@ def of_other_classes(ran: Ran) -> Tensor:
     has the wrong sign, which adds exactly their logits.
     """
     _, model, raw = ran
-    truth = ran.target()
-    matched = model.rpn.assign(torch.cat(model.rpn.anchors(raw)), truth, raw.sizes[0])
+    gt = ran.target()
+    matched = model.rpn.assign(torch.cat(model.rpn.anchors(raw)), gt, raw.sizes[0])
     logits = torch.cat([flatten_anchors(level, 1) for level in raw.objectness], 1).flatten()
-    of_other = (matched >= 0) & (truth.labels[matched.clamp(min=0)] > 0)
+    of_other = (matched >= 0) & (gt.labels[matched.clamp(min=0)] > 0)
     return logits[of_other].sum() / (matched >= UNMATCHED).sum()
 
 

@@ -98,8 +98,8 @@ def test_two_processes_give_what_one_gives(tmp_path):
 
 def test_a_batch_in_pieces_gives_what_the_whole_gives(tmp_path):
     whole = loop.train(recipe(), Made(), Made(), Run(out=tmp_path / "whole"))
-    pieces = loop.train(recipe(), Made(), Made(), Run(out=tmp_path / "pieces", accumulate=2))
-    a, b = load_file(whole), load_file(pieces)
+    parts = loop.train(recipe(), Made(), Made(), Run(out=tmp_path / "parts", accumulate=2))
+    a, b = load_file(whole), load_file(parts)
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
     with pytest.raises(UserError, match="divides"):
         loop.train(recipe(), Made(), Made(), Run(out=tmp_path / "odd", accumulate=3))

@@ -1,6 +1,6 @@
 """What the C library does with memory that is free again (glibc; elsewhere nothing happens here).
 
-By default it hands large pieces back to the system at once and asks for fresh ones a moment later. Every first touch of
+By default it hands large blocks back to the system at once and asks for fresh ones a moment later. Every first touch of
 a fresh page is a fault: a photograph on its way through EfficientNet-Lite0 takes thousands, a quarter of the time.
 """
 
@@ -13,7 +13,7 @@ from functools import cache
 from eachmask.accel import is_on
 
 MAX_KEPT_PIECE = 64 << 20
-"""Bytes: larger pieces still come from the system and go back to it."""
+"""Bytes: larger blocks still come from the system and go back to it."""
 MAX_KEPT = 256 << 20
 """Bytes that may lie free for the next image."""
 

@@ -117,7 +117,7 @@ def _limit(text: str) -> tuple[str, float]:
 
 
 def _status(found: Evaluation, limits: Sequence[tuple[str, float]]) -> int:
-    """1 where a measure is too small, or not there to be judged."""
+    """1 where a measure is too small, or not there to be measured."""
     short = []
     for name, least in limits:
         value = found.value(name)

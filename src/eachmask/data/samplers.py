@@ -1,4 +1,4 @@
-"""How often each training image is drawn."""
+"""How often each training image is shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eachmask.data.samples import Samples
 from eachmask.structures import Instances
 
 THRESHOLD = 0.1
-"""Classes in fewer than this share of the images are drawn more often. LVIS, with 1,203 classes, takes 0.001."""
+"""Classes in fewer than this share of the images are shown more often. LVIS, with 1,203 classes, takes 0.001."""
 
 
 def repeat_factors(samples: Samples[Any], threshold: float = THRESHOLD) -> Sequence[float]:

@@ -96,7 +96,7 @@ def rendered(section: Section) -> str:
     shown += _columns(_panel(chart) for chart in section.charts)
     for heading, figures in (section.gallery or {}).items():
         title = f"<h3>{escape(heading)}</h3>" if heading else ""
-        shown += f'{title}<div class="pair">{"".join(_pictures(one) for one in figures)}</div>' if figures else ""
+        shown += f'{title}<div class="pair">{"".join(_images(one) for one in figures)}</div>' if figures else ""
     return part(section.title, remark(section.note) + shown) if shown else ""
 
 
@@ -156,7 +156,7 @@ def _columns(parts: Iterable[str]) -> str:
     return f'<div class="grid2">{content}</div>' if content else ""
 
 
-def _pictures(one: Figure) -> str:
+def _images(one: Figure) -> str:
     images = "".join(
         f'<img alt="{escape(f"{name}: {one.caption}" if name else one.caption)}" '
         f'src="data:image/jpeg;base64,{jpeg_text(image)}">'

@@ -219,21 +219,23 @@ class Journal:
 
     def _check_settings(self) -> None:
         path = self.folder / "run.json"
-        wanted = _to_compare(self.settings)
+        requested = _to_compare(self.settings)
         if not path.exists():
-            self.write(path, (json.dumps(wanted, indent=1) + "\n").encode())
+            self.write(path, (json.dumps(requested, indent=1) + "\n").encode())
             return
         before = _recorded(path)
         if before is None:
             if not self.renew:
                 raise self.damaged()
             before = {}
-        changed = [key for key in wanted if before.get(key) != wanted[key]]
+        changed = [key for key in requested if before.get(key) != requested[key]]
         if changed and self.renew:
             self._clear()
             self._check_settings()
         elif changed:
-            details = ", ".join(f"{key} was {_shown(before.get(key))} and is {_shown(wanted[key])}" for key in changed)
+            details = ", ".join(
+                f"{key} was {_shown(before.get(key))} and is {_shown(requested[key])}" for key in changed
+            )
             raise UserError(
                 f"{self.out} holds results of other settings ({details}): choose another --out, or --overwrite to "
                 "begin anew"

@@ -11,7 +11,7 @@ from xml.parsers import expat
 
 from eachmask.structures import UserError
 
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 """Of what is held in memory together."""
 
 
@@ -39,7 +39,7 @@ class _Guarded:
         if not self._begun:
             self._guard.Parse(data, not data)
         self.held += len(data)
-        if self.held > _MOST_BYTES:
+        if self.held > _MAX_BYTES:
             raise UserError(f"{self._path} holds more than 1 GiB in one piece: split the export into parts")
         return data
 

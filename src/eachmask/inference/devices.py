@@ -54,7 +54,7 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def cpu_computes_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware (AVX512_BF16, AMX or Armv8.6): else it is slower."""
+    """Whether the CPU multiplies bfloat16 in hardware (AVX512_BF16, AMX or Armv8.6): else it is slower."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:

@@ -26,7 +26,7 @@ from eachmask.tasks.task import Task
 T = TypeVar("T", bound=Any)
 Limits = tuple[float, float]
 """The pixel values that become 0 and 1."""
-TILES_AT_ONCE = 8
+TILE_CHUNK_SIZE = 8
 """Tiles in one pass of a GPU; a CPU takes them one by one."""
 TileListener = Callable[[int, int], None]
 """Called with the number of tiles that are done and of all."""
@@ -174,7 +174,7 @@ class Engine(Generic[T]):
         limits = self.preprocess.limits(image)
         boxes = tile_boxes(size, job.tile, job.overlap)
         parts: list[T] = []
-        step = 1 if self.device.type == "cpu" else TILES_AT_ONCE
+        step = 1 if self.device.type == "cpu" else TILE_CHUNK_SIZE
         for first in range(0, len(boxes), step):
             chosen = boxes[first : first + step]
             windows = [np.ascontiguousarray(image[y1:y2, x1:x2]) for x1, y1, x2, y2 in chosen]

@@ -31,7 +31,7 @@ def load(
 
     Args:
         device: cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.
-        precision: fp32, bf16, fp16, or auto: bf16 on processors that compute in it, fp16 on CUDA, else fp32.
+        precision: fp32, bf16, fp16, or auto: bf16 on CPUs that compute in it, fp16 on CUDA, else fp32.
         side: longer side of every image as the network sees it, px: smaller is faster, larger finds smaller things.
             By default what the model was made for.
 

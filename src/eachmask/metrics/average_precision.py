@@ -2,7 +2,7 @@
 
 Precision is made monotone from the right and read at 101 recalls; classes without an object are left out of the
 mean (so false positives of an absent class are free: pycocotools does the same). With image weights the same arithmetic
-serves the bootstrap: an image drawn twice counts twice.
+serves the bootstrap: an image resampled twice counts twice.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How sure is an AP of so few images? Confidence intervals by drawing the images anew (Efron, 1979).
 
-Images are drawn with replacement, their detections and objects with them: an image's objects are not
+Images are resampled with replacement, their detections and objects with them: an image's objects are not
 independent of one another, images are. Two models are compared on the *same* draws, so that what is hard for
 both cancels out.
 """
@@ -39,7 +39,7 @@ def draws(num_images: int, num: int, seed: int = 0) -> NDArray[np.float64]:
 
 
 def ap_of_draws(matches: Matches, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(num, 2): AP and AP50 of each resample, NaN where no object was drawn."""
+    """(num, 2): AP and AP50 of each resample, NaN where it holds no object."""
     classes = [matches.of_class(k) for k in range(matches.num_classes)]
     classes = [one for one in classes if (~one.object_ignored[0]).any()]
     result = np.full((len(weights), 2), np.nan)
@@ -73,10 +73,10 @@ def difference(
     return _intervals(value, ap_of_draws(matches, weights) - ap_of_draws(others, weights), confidence)
 
 
-def _intervals(value: NDArray[np.float64], drawn: NDArray[np.float64], confidence: float) -> dict[str, Interval]:
-    drawn = drawn[~np.isnan(drawn).any(1)]
+def _intervals(value: NDArray[np.float64], resampled: NDArray[np.float64], confidence: float) -> dict[str, Interval]:
+    resampled = resampled[~np.isnan(resampled).any(1)]
     rest = (1 - confidence) / 2
-    ends = np.quantile(drawn, [rest, 1 - rest], axis=0) if len(drawn) else np.full((2, 2), np.nan)
+    ends = np.quantile(resampled, [rest, 1 - rest], axis=0) if len(resampled) else np.full((2, 2), np.nan)
     return {
         name: Interval(float(value[i]), float(ends[0, i]), float(ends[1, i]), confidence)
         for i, name in enumerate(("ap", "ap50"))

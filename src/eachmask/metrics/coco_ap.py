@@ -141,8 +141,8 @@ def coco_evaluation(
     from hotcoco import COCO, COCOeval
 
     with _quiet_library():
-        truth = COCO(_plain(annotations))
-        evaluation = COCOeval(truth, truth.load_res(_plain(results)), kind)
+        gt = COCO(_plain(annotations))
+        evaluation = COCOeval(gt, gt.load_res(_plain(results)), kind)
         num = _num_keypoints(results) if kind == "keypoints" else None
         if num is not None and num != len(evaluation.params.kpt_oks_sigmas):
             evaluation.params.kpt_oks_sigmas = [SIGMA] * num  # docs/metrics.md says what they are

@@ -2,7 +2,7 @@
 
 Every object is matched to at most one prediction, so that the number of pairs with IoU >= t is
 largest; what is left over are false positives and false negatives. The measure has no confidence
-and no class in it: it judges the masks that a user gets. The 2018 Data Science Bowl called the mean of it
+and no class in it: it measures the masks that a user gets. The 2018 Data Science Bowl called the mean of it
 over thresholds 0.5 ... 0.95 its score (Caicedo et al., Nature Methods 2019), StarDist's papers call
 it "average precision" (Schmidt et al., MICCAI 2018, arXiv 1806.03535, section 3), Cellpose too.
 """

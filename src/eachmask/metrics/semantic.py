@@ -1,6 +1,6 @@
 """Pixels of each class, whichever object they are of: intersection over union and Dice.
 
-All masks of one class are united, in the prediction and in the truth (crowd regions too: their pixels are of the
+All masks of one class are united, in the prediction and in the ground truth (crowd regions too: their pixels are of the
 class), and the counts are pooled over all images before dividing, as PASCAL VOC does (Everingham et al., IJCV
 2015). An instance segmentation has no mask for background, so background is no class here.
 """
@@ -43,12 +43,12 @@ def pixel_counts(pairs: Iterable[tuple[Instances, Instances]], num_classes: int)
         num_classes: labels are below it; 1 with labels of zero joins all objects.
     """
     common, predicted, true = (np.zeros(num_classes, np.int64) for _ in range(3))
-    for found, wanted in pairs:
-        mine, theirs = found.labels.cpu().numpy(), wanted.labels.cpu().numpy()
+    for found, target in pairs:
+        mine, theirs = found.labels.cpu().numpy(), target.labels.cpu().numpy()
         for label in {*mine.tolist(), *theirs.tolist()}:
-            assert found.masks is not None and wanted.masks is not None
+            assert found.masks is not None and target.masks is not None
             a: Masks = found.masks[mine == label].union()
-            b: Masks = wanted.masks[theirs == label].union()
+            b: Masks = target.masks[theirs == label].union()
             common[label] += a.intersection(b)[0, 0]
             predicted[label] += a.area()[0]
             true[label] += b.area()[0]

@@ -1,7 +1,7 @@
 """What an average precision loses to which kind of error (TIDE: Bolya et al., ECCV 2020, arXiv 2008.08115).
 
 Every wrong detection and every missed object is of one kind; the share of a kind is the AP50 that would be gained
-if that kind alone were mended. Shares do not add up to what is missing, for mending one kind changes the others.
+if that kind alone were corrected. Shares do not add up to what is missing, for correcting one kind changes the others.
 Computed by hotcoco, which follows the authors' tool.
 """
 
@@ -21,7 +21,7 @@ KINDS = {
 
 def tide(evaluation: Any) -> dict[str, dict[str, float]]:
     """For each kind ``ap50_lost`` (0..1) and ``count``; with the special cases FP and FN (all false positives,
-    all misses mended), which have no count.
+    all misses corrected), which have no count.
 
     Args:
         evaluation: from :func:`~eachmask.metrics.coco_ap.coco_evaluation`.

@@ -90,7 +90,7 @@ class CropClassifier(nn.Module):
 
     @torch.inference_mode()
     def name(
-        self, image: NDArray[Any], found: Instances, limits: tuple[float, float], wanted: Sequence[str] = ()
+        self, image: NDArray[Any], found: Instances, limits: tuple[float, float], requested: Sequence[str] = ()
     ) -> Instances:
         """Label objects as the narrower category that they surely are; the others as their class.
 
@@ -98,8 +98,8 @@ class CropClassifier(nn.Module):
             image: (H, W, 3), as the objects lie on it.
             found: best first, with the detector's categories.
             limits: the pixel values that mean black and white.
-            wanted: names that are asked for. An object gets one of these, sure or not, if no other name of its class is
-                likelier: whoever asks for cats shall not miss those animals that are cats if anything.
+            requested: names that are asked for. An object gets one of these, sure or not, if no other name of its class
+                is likelier: whoever asks for cats shall not miss those animals that are cats if anything.
 
         Returns:
             the same objects; their categories are the detector's and, behind these, the narrower ones.
@@ -115,9 +115,9 @@ class CropClassifier(nn.Module):
             sure = best >= config.sure
             part = slice(first, first + len(best))
             others = likeliest_class(logits, config) if config.decides else labels[part]
-            if wanted:
+            if requested:
                 likeliest = likeliest_name(logits, others, config)
-                asked = torch.tensor([name in wanted for name in config.names])[likeliest]
+                asked = torch.tensor([name in requested for name in config.names])[likeliest]
                 others = torch.where(asked, torch.tensor(narrow)[likeliest], others)
             labels[part] = torch.where(sure, torch.tensor(narrow)[name], others)
         return replace(found, labels=labels, categories=categories)

@@ -99,16 +99,16 @@ def match_objects(
     Returns:
         (P,) int64: index of the object in the target, UNMATCHED or IGNORED.
     """
-    truth = target.boxes.to(boxes)
+    gt_boxes = target.boxes.to(boxes)
     single, crowd = learnable(target, boxes.device)
-    iou = box_ops.iou(truth[single], boxes)
+    iou = box_ops.iou(gt_boxes[single], boxes)
     lowest = allow_low_quality_matches
     if usable is not None:
         iou = torch.where(usable, iou, -1.0)
     matched = match(iou, high, low, lowest is not None, lowest or 0.0, moves)
     matched = torch.where(matched >= 0, single[matched.clamp(min=0)], matched) if len(single) else matched
     if len(crowd):
-        covered = box_ops.coverage(boxes, truth[crowd]).max(dim=1).values > 0.5
+        covered = box_ops.coverage(boxes, gt_boxes[crowd]).max(dim=1).values > 0.5
         matched[covered & (matched == UNMATCHED)] = IGNORED
     if usable is not None:
         matched[~usable] = IGNORED
@@ -124,7 +124,7 @@ def sample(
         matched: (P,) from :func:`match`.
 
     Returns:
-        two (P,) bool masks: the drawn positives and negatives.
+        two (P,) bool masks: the sampled positives and negatives.
     """
     positive = torch.nonzero(matched >= 0).squeeze(1)
     negative = torch.nonzero(matched == UNMATCHED).squeeze(1)

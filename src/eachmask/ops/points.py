@@ -45,7 +45,7 @@ def sample_uncertain_points(
     Args:
         logits: (R, 1, H, W).
         num_points: N per region.
-        oversample: k; k N candidates are drawn, of which ``importance * N`` most uncertain stay.
+        oversample: k; k N candidates are sampled, of which ``importance * N`` most uncertain stay.
         importance: beta, 0..1.
 
     Returns:

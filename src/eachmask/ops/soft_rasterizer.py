@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-EDGES_AT_ONCE = 1 << 23
+EDGE_CHUNK_SIZE = 1 << 23
 """Pixels x edges that are measured at the same time when the nearest edge of each pixel is sought: 32 MB a tensor."""
 
 
@@ -71,8 +71,8 @@ def nearest_edges(vertices: Tensor, size: tuple[int, int]) -> Tensor:
     """
     height, width = size
     rows, columns = (torch.arange(s, device=vertices.device, dtype=vertices.dtype) + 0.5 for s in size)
-    at_once = max(1, EDGES_AT_ONCE // (vertices.shape[1] * height * width))
-    parts = (vertices[i : i + at_once] for i in range(0, len(vertices), at_once))
+    chunk = max(1, EDGE_CHUNK_SIZE // (vertices.shape[1] * height * width))
+    parts = (vertices[i : i + chunk] for i in range(0, len(vertices), chunk))
     return torch.cat([_nearest(part, rows, columns) for part in parts])
 
 

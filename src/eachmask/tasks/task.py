@@ -27,7 +27,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Scoring(Generic[T]):
-    """How a training run judges the model on whole images."""
+    """How a training run measures the model on whole images."""
 
     scores: Callable[[Sequence[T], Sequence[T]], dict[str, float]]
     """(predictions, targets) of all val images -> measures, each higher for better predictions."""

@@ -22,12 +22,12 @@ def write_curves(path: Path, history: Sequence[dict[str, float]], best: str) -> 
     names = [name for name in history[-1] if name != "step"]
     first = names.index(best)
     panels = [("losses", names[:first]), ("scores on val", names[first:])]
-    drawn = "".join(
+    shapes = "".join(
         f'<g transform="translate(0 {i * HEIGHT})">{_panel(title, columns, history)}</g>'
         for i, (title, columns) in enumerate(panels)
     )
     spoken = "Losses, and scores on val, over the steps of the run"
-    write_text(path, svg.chart(drawn, WIDTH, len(panels) * HEIGHT, spoken, wide=True, alone=True))
+    write_text(path, svg.chart(shapes, WIDTH, len(panels) * HEIGHT, spoken, wide=True, alone=True))
 
 
 def _panel(title: str, names: Sequence[str], history: Sequence[dict[str, float]]) -> str:

@@ -1,7 +1,7 @@
 """Devices, precision and processes, over accelerate.
 
 A run is the same whether one process computes a batch, several share it (``torchrun``, ``accelerate launch``, on one
-machine or many), or one computes it in pieces: ``Recipe.batch_size`` counts the images of a step in all of them.
+machine or many), or one computes it in parts: ``Recipe.batch_size`` counts the images of a step in all of them.
 """
 
 from __future__ import annotations

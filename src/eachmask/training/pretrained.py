@@ -89,23 +89,23 @@ class Start:
     """What is loaded is a model of the same variant, all but its last layers."""
 
 
-def choose_start(variant: str, wanted: str = "auto") -> Start:
+def choose_start(variant: str, requested: str = "auto") -> Start:
     """What to start from.
 
     Args:
         variant: of the model to be trained.
-        wanted: ``auto``; ``backbone``; ``none`` for random numbers; or a model's name or file. Of a model of another
+        requested: ``auto``; ``backbone``; ``none`` for random numbers; or a model's name or file. Of a model of another
             variant only the backbone is taken.
 
     Raises:
-        UserError: the wanted model does not exist.
+        UserError: the requested model does not exist.
     """
-    if wanted == "none":
+    if requested == "none":
         return Start(None)
-    if wanted == "backbone":
+    if requested == "backbone":
         return Start(FromBackbone())
-    if wanted != "auto":
-        return _from_file(locate(wanted), variant)
+    if requested != "auto":
+        return _from_file(locate(requested), variant)
     for name, path in bundled().items():
         info = read_info(path)
         if info.variant == variant:

@@ -42,7 +42,7 @@ class Recipe:
     start: Callable[[nn.Module], str] | None = None
     """Loads pretrained weights into the new model and says in a sentence what it did."""
     sample_weight: Callable[[Samples[Any]], Sequence[float]] | None = None
-    """How often each stored sample is drawn, relative to the others; all alike by default."""
+    """How often each stored sample is shown, relative to the others; all alike by default."""
     mix: Mix | None = None
     """Copy-paste, mosaic ... after ``augment``."""
     steps: int = 3000

@@ -24,7 +24,7 @@ class TrainingSequence(Dataset["TrainingSample"]):
     """The endless sequence of training samples of one run; item n is always the same.
 
     Without weights every sample comes once per epoch, in an order of that epoch's own; with weights,
-    samples are drawn in proportion to them (low-discrepancy: a sample of weight 2 comes twice as often).
+    samples are chosen in proportion to them (low-discrepancy: a sample of weight 2 comes twice as often).
     """
 
     def __init__(self, samples: Samples[Any], recipe: Recipe, seed: int) -> None:

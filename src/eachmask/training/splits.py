@@ -143,7 +143,7 @@ def doubts(train: Split, val: Split) -> list[str]:
 
 
 def held_out(images: Split, seed: int) -> tuple[Split, Split]:
-    """The images that stay, and a fifth of them, at least one, drawn by the seed.
+    """The images that stay, and a fifth of them, at least one, chosen by the seed.
 
     Raises:
         UserError: there are not two images.

@@ -71,15 +71,15 @@ def test_ids_with_gaps_in_any_order(tmp_path: Path) -> None:
 def test_masks_equal_pycocotools(shared: Path) -> None:
     coco_tools = pytest.importorskip("pycocotools.coco")
     path = shared / "data/coco-mini/instances_val.json"
-    truth = coco_tools.COCO(path)
+    gt = coco_tools.COCO(path)
     data = strict(path, shared / "data/coco-mini/images/val")
     for index in range(0, len(data), 20):
         targets = data.targets(index)
-        rows = truth.loadAnns(truth.getAnnIds(imgIds=[data.image_id(index)]))
+        rows = gt.loadAnns(gt.getAnnIds(imgIds=[data.image_id(index)]))
         assert [data.categories[k].id for k in targets.labels.tolist()] == [r["category_id"] for r in rows]
         for mask, row in zip(targets.masks.to_coco(), rows, strict=True):
-            wanted = truth.annToRLE(row)["counts"]
-            assert mask["counts"] == (wanted if isinstance(wanted, str) else wanted.decode()), row["id"]
+            expected = gt.annToRLE(row)["counts"]
+            assert mask["counts"] == (expected if isinstance(expected, str) else expected.decode()), row["id"]
 
 
 def test_round_trip(tmp_path: Path) -> None:

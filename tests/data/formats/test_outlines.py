@@ -59,14 +59,14 @@ def test_pixels_are_those_of_pycocotools(tmp_path: Path, name: str) -> None:
     empty = outside = 0
     for i, image in enumerate(images):
         rles = coco.frPyObjects([ring.ravel().tolist() for ring in _rings(i)], *SIZE)
-        wanted = [rle for rle in rles if coco.area(rle)]
-        empty += len(rles) - len(wanted)
+        expected = [rle for rle in rles if coco.area(rle)]
+        empty += len(rles) - len(expected)
         far = [bool((np.maximum(-ring, ring - np.array(SIZE[::-1])) > 1).any()) for ring in _rings(i)]
         outside += sum(f for f, rle in zip(far, rles, strict=True) if coco.area(rle))
         masks = image.targets.masks
         assert masks is not None
-        assert [row["counts"].encode() for row in masks.to_rle().to_coco()] == [rle["counts"] for rle in wanted]
-        x, y, w, h = coco.toBbox(wanted).T
+        assert [row["counts"].encode() for row in masks.to_rle().to_coco()] == [rle["counts"] for rle in expected]
+        x, y, w, h = coco.toBbox(expected).T
         assert np.array_equal(image.targets.boxes.numpy(), np.stack([x, y, x + w, y + h], 1))
     assert len(data.problems) == empty + outside
     assert sum(problem.kind == "outside" for problem in data.problems) == outside > 0

@@ -32,11 +32,11 @@ def test_masks_equal_pycocotools() -> None:
     images = [(_rows(rng, size), size) for size in SIZES * 20]
     for (rows, size), found in zip(images, rasterize(images), strict=True):
         assert found is not None
-        wanted = [coco.frPyObjects(row["segmentation"], *size) for row in rows[:5]]
-        wanted = [coco.merge(rles) for rles in wanted] + [rows[5]["segmentation"]] * 2
-        assert [row["counts"] for row in found.masks.to_coco()[:5]] == [w["counts"].decode() for w in wanted[:5]]
-        assert [row["counts"] for row in found.masks.to_coco()[5:]] == [w["counts"] for w in wanted[5:]]
-        assert np.array_equal(found.area, coco.area(wanted))
+        expected = [coco.frPyObjects(row["segmentation"], *size) for row in rows[:5]]
+        expected = [coco.merge(rles) for rles in expected] + [rows[5]["segmentation"]] * 2
+        assert [row["counts"] for row in found.masks.to_coco()[:5]] == [w["counts"].decode() for w in expected[:5]]
+        assert [row["counts"] for row in found.masks.to_coco()[5:]] == [w["counts"] for w in expected[5:]]
+        assert np.array_equal(found.area, coco.area(expected))
         assert np.array_equal(found.area, found.masks.area())
         assert np.array_equal(found.boxes, found.masks.boxes())
 

@@ -110,7 +110,7 @@ def examine(source: Path, source_format: str | None = None, progress: Progress =
 
 def _look_at_image(result: Examination, split: str, image: AnnotatedImage) -> str:
     """Decode it; returns the hash of its pixels, "" where it cannot be used."""
-    path, wanted = image.path, image.image_size
+    path, expected = image.path, image.image_size
     key = (split, image.name)
     if not path.is_file():
         what, remedy = "the image is missing", "put it there or remove its annotations"
@@ -126,7 +126,7 @@ def _look_at_image(result: Examination, split: str, image: AnnotatedImage) -> st
         result.broken.add(key)
         return ""
     size = (int(pixels.shape[0]), int(pixels.shape[1]))
-    if size != wanted:
+    if size != expected:
         _wrong_size(result, split, image, (size, stored))
     return hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode() + np.ascontiguousarray(pixels).data).hexdigest()
 

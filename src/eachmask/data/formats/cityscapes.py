@@ -37,7 +37,7 @@ CLASSES = (
     Category(33, "bicycle", "vehicle"),
 )  # fmt: skip
 """The classes that have objects."""
-_MOST_OBJECTS = 999
+_MAX_OBJECTS = 999
 _CITY = "city"
 _NOT_DRAWN = ("license plate",)
 """Outlines that hide nothing: their id is below 0, and Cityscapes' own tools leave them out of instanceIds."""
@@ -116,7 +116,7 @@ def instance_ids(image: AnnotatedImage, ids: list[int]) -> tuple[NDArray[np.int3
     for i, (label, crowd) in enumerate(zip(targets.labels.tolist(), targets.crowd.tolist(), strict=True)):
         if crowd:
             value[i] = ids[label]
-        elif count[label] <= _MOST_OBJECTS:
+        elif count[label] <= _MAX_OBJECTS:
             value[i] = ids[label] * 1000 + count[label]  # the first has number 0
             count[label] += 1
     from eachmask.data.formats.painted import painted

@@ -76,7 +76,7 @@ def read_results(path: str | Path, data: Split) -> Results:
 
 
 def match_categories(
-    known: Sequence[Category], wanted: Sequence[Category], also: Mapping[str, int] | None = None
+    known: Sequence[Category], targets: Sequence[Category], also: Mapping[str, int] | None = None
 ) -> tuple[dict[int, int], list[str]]:
     """The model's label -> the data's label, by name (case does not matter), and what to note.
 
@@ -88,19 +88,19 @@ def match_categories(
     Raises:
         UserError: not one class in common.
     """
-    if [category.name for category in known] == [category.name for category in wanted]:
+    if [category.name for category in known] == [category.name for category in targets]:
         return {i: i for i in range(len(known))}, []  # also where two have the same name
     place = {name.casefold(): i for name, i in (also or {}).items()}
-    place |= {category.name.casefold(): i for i, category in enumerate(wanted)}
+    place |= {category.name.casefold(): i for i, category in enumerate(targets)}
     labels = nearest_labels(known, place)
-    if not labels and len(known) == len(wanted) == 1:
-        return {0: 0}, [f"the model's only class {known[0].name!r} is measured as the data's {wanted[0].name!r}"]
+    if not labels and len(known) == len(targets) == 1:
+        return {0: 0}, [f"the model's only class {known[0].name!r} is measured as the data's {targets[0].name!r}"]
     if not labels:
         raise UserError(
-            f"the model knows {_some(known)}, the annotations have {_some(wanted)}: no class in common, so there is "
+            f"the model knows {_some(known)}, the annotations have {_some(targets)}: no class in common, so there is "
             "nothing to measure; rename the categories of the annotations"
         )
-    unknown = [c for i, c in enumerate(wanted) if i not in labels.values()]
+    unknown = [c for i, c in enumerate(targets) if i not in labels.values()]
     return labels, [f"the model does not know: {_some(unknown)}"] if unknown else []
 
 

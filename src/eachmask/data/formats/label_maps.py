@@ -13,12 +13,12 @@ from PIL import Image
 
 from eachmask.structures import RLE, Instances, Masks, UserError
 
-_MOST_IN_PNG = 65535
+_MAX_IN_PNG = 65535
 
 
 def label_map_suffix(num_objects: int) -> str:
     """``.png`` (16-bit) as long as the numbers fit, else ``.tif`` (32-bit)."""
-    return ".png" if num_objects <= _MOST_IN_PNG else ".tif"
+    return ".png" if num_objects <= _MAX_IN_PNG else ".tif"
 
 
 def encode_label_map(masks: Masks) -> tuple[bytes, int]:

@@ -177,13 +177,13 @@ def _deep(path: Path, found: Layout, index: int, header: Any, upright: bool) -> 
         ) from None
 
 
-def _with_opencv(path: Path, index: int, wanted: int, stored: int) -> NDArray[Any]:
+def _with_opencv(path: Path, index: int, requested: int, stored: int) -> NDArray[Any]:
     ok, pages = cv2.imreadmulti(str(path), index, 1, flags=cv2.IMREAD_UNCHANGED)
     if not ok or not pages:
         raise UserError(f"{path} is damaged or compressed in a way that cannot be decoded (page {index + 1})")
     pixels = read.as_array(read.bgr_to_rgb(np.asarray(pages[0])))
     # OpenCV has turned the page upright.
-    return pixels if wanted == stored else read.orient(pixels, _inverse(stored))
+    return pixels if requested == stored else read.orient(pixels, _inverse(stored))
 
 
 def _inverse(orientation: int) -> int:

@@ -2,9 +2,9 @@
 
 Huang, Huang, Gong, Huang, Wang: "Mask Scoring R-CNN", CVPR 2019, arXiv 1903.00241.
 
-The idea: a detection is ranked by its class score, but judged by its mask, and the two have little to do with each
+The idea: a detection is ranked by its class score, but measured by its mask, and the two have little to do with each
 other. A fourth head looks at the RoI's features together with the mask just painted, and predicts the mask's IoU with
-the truth; the score is the product of both.
+the object; the score is the product of both.
 
 The same numbers as MMDetection's ``ms-rcnn_r50_fpn`` (see ``tests/parity``). Where we differ: scores are kept within
 0..1 and detections sorted by them, and a threshold that the user gives is one of the product (``free_scores`` leaves
@@ -189,7 +189,7 @@ def share_inside(masks: Masks, matched: Tensor, boxes: Tensor) -> Tensor:
 def mask_iou_targets(predicted: Tensor, gt_masks: Tensor, inside: Tensor) -> Tensor:
     """The IoU that the head should have said (section 3.2, training): (R,) 0..1.
 
-    A RoI may hold only a part of its object, but the mask shall be judged by the whole; so the true area is that within
+    A RoI may hold only a part of its object, but the mask shall be scored by the whole; so the true area is that within
     the RoI over the share of the object that lies there.
 
     Args:

@@ -3,7 +3,7 @@
 Dai, He, Sun: "Instance-aware Semantic Segmentation via Multi-task Network Cascades", CVPR 2016, arXiv 1512.04412.
 
 The idea: three questions in order, each asked with the answer to the one before. Where is something? Which of its
-pixels belong to it? What is it, judged by the box and by the masked features (as CFM does)? For the whole to learn
+pixels belong to it? What is it, scored by the box and by the masked features (as CFM does)? For the whole to learn
 together, a later stage's loss must reach the boxes of an earlier one: RoI warping cuts features out by bilinear
 reading at places that depend on the box, so it has a gradient in the box.
 

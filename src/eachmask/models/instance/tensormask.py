@@ -339,7 +339,7 @@ class TensorMask(Network[Raw, Selected, Instances]):
 
 
 def focal_star(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
-    """-log sigmoid(gamma x_t) / gamma, x_t the logit towards the truth (RetinaNet's appendix A, FL* with beta = 0).
+    """-log sigmoid(gamma x_t) / gamma, x_t the logit towards the target (RetinaNet's appendix A, FL* with beta = 0).
 
     Args:
         logits: any shape; targets: the same, 0 or 1.

@@ -276,7 +276,7 @@ class YOLACT(Network[Raw, Selected, Instances]):
             return losses | self.rescoring_losses(raw, compared, num_positive)
 
     def rescoring_losses(self, raw: Raw, compared: list[Assembled], num_positive: int) -> dict[str, Tensor]:
-        """What subclasses add that judge the masks.
+        """What subclasses add that score the masks.
 
         Args:
             compared: the predicted masks, object by object.

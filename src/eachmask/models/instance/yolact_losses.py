@@ -97,7 +97,7 @@ def mask_loss(
         batch_size: (height, width) px that the prototypes span.
 
     Returns:
-        the loss, and what was compared, object by object, for those who want to judge the masks.
+        the loss, and what was compared, object by object, for those who want to score the masks.
     """
     total = (prototypes.sum() + coefficients.sum()) * 0
     compared = []

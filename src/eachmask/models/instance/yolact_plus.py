@@ -1,4 +1,4 @@
-"""YOLACT++: YOLACT that looks where it needs to, tries more anchors, and judges its own masks.
+"""YOLACT++: YOLACT that looks where it needs to, tries more anchors, and scores its own masks.
 
 Bolya, Zhou, Xiao, Lee: "YOLACT++: Better Real-time Instance Segmentation", TPAMI 2020, arXiv 1912.06218.
 
@@ -113,7 +113,7 @@ class DeformableConv(nn.Module):
 
 
 class MaskIoU(nn.Sequential):
-    """Predicted overlap of masks with the truth, class by class (section 6.3): (D, 1, h, w) -> (D, K), not negative.
+    """Predicted overlap of masks with the object, class by class (section 6.3): (D, 1, h, w) -> (D, K), not negative.
 
     Convolutions without padding halve the map five times; what each class likes best in the rest counts.
     """
@@ -135,14 +135,14 @@ class MaskIoU(nn.Sequential):
 SMALLEST_GRID = 63
 """Rows and columns that are just enough for five unpadded strides."""
 _CELL_CHUNK_SIZE = 1 << 20
-"""Cells of masks judged at a time."""
+"""Cells of masks scored at a time."""
 
 
 # The model ------------------------------------------------------------------------------------------------------------
 
 
 class YOLACTPlus(YOLACT):
-    """YOLACT with a network that judges the masks; the backbone's deformable convolutions are the variants' affair."""
+    """YOLACT with a network that scores the masks; the backbone's deformable convolutions are the variants' affair."""
 
     config: Config
 
@@ -195,7 +195,7 @@ class YOLACTPlus(YOLACT):
         return torch.cat(result).gather(1, labels[:, None]).squeeze(1)
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, options: DecodeOptions) -> tuple[Tensor, Tensor, Tensor]:
-        """As many as the model would judge: the user's limit is for those that score best afterwards."""
+        """As many as the model would score: the user's limit is for those that score best afterwards."""
         return super()._suppressed(boxes, scores, self._before_rescoring(options))
 
     def _candidates(self, probabilities: Tensor, counts: list[int], options: DecodeOptions) -> Tensor:
