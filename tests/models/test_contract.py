@@ -105,10 +105,12 @@ CASES = [
     Case("fcis_lite0", config=FEW),
     Case("rcnn_lite0", config={"sampling": {"batch_size": 16}, "search": {"proposals": 24}}, masks=False),
     Case("fast_rcnn_lite0", config={"sampling": {"batch_size": 24}}, masks=False),
+    Case("discriminative_lite0"),
 ]
 
 SIBLINGS = {
     "yolo_v1_r18": "yolo_v1_lite0",
+    "discriminative_greedy_lite0": "discriminative_lite0",
     "tensormask_r50_fpn": "tensormask_lite0_fpn",
     "polarmask_r50_fpn": "polarmask_lite0_fpn",
     "sds_r50": "sds_lite0",

@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-
 from parity.recorded import FOLDER, deterministic
 
 

@@ -128,6 +128,8 @@ VARIANTS = {
     "centermask_lite0_fpn": "instance.centermask",
     "yolo_v1_r18": "detection.yolo",
     "yolo_v1_lite0": "detection.yolo",
+    "discriminative_lite0": "proposal_free.discriminative",
+    "discriminative_greedy_lite0": "proposal_free.discriminative",
 }
 """Variant function -> the module below ``eachmask.models`` that defines it."""
 

@@ -67,7 +67,8 @@ def _push(means: Tensor, delta_push: float, norm: float) -> Tensor:
     if not len(first):
         return means.sum() * 0
     apart = torch.linalg.vector_norm(means[first] - means[second], ord=norm, dim=1)
-    return ((2 * delta_push - apart).clamp(min=0) ** 2).mean()
+    result: Tensor = ((2 * delta_push - apart).clamp(min=0) ** 2).mean()
+    return result
 
 
 def greedy_clusters(points: np.ndarray, radius: float) -> np.ndarray:

@@ -33,6 +33,7 @@ def mean_shift(
     min_bin_count: int = 1,
     orphans: bool = False,
     max_steps: int = 300,
+    max_seeds: int | None = None,
 ) -> Clusters:
     """Cluster points.
 
@@ -43,6 +44,7 @@ def mean_shift(
             point.
         orphans: points farther than the bandwidth from all centers belong to none (-1).
         max_steps: of every seed.
+        max_seeds: the fullest cells only; None: all.
 
     Raises:
         ValueError: no seed has a point within its bandwidth.
@@ -50,7 +52,7 @@ def mean_shift(
     points = np.ascontiguousarray(points, np.float64)
     if not len(points):
         return Clusters(np.zeros(0, np.int64), np.zeros((0, points.shape[1])))
-    seeds = bin_seeds(points, bandwidth, min_bin_count) if bins else points
+    seeds = bin_seeds(points, bandwidth, min_bin_count, max_seeds) if bins else points
     centers, support = _climb(points, np.unique(seeds, axis=0), bandwidth, max_steps)
     if not len(centers):
         raise ValueError(f"no point is within {bandwidth} of a seed: choose a larger bandwidth or smaller bins")
@@ -61,9 +63,12 @@ def mean_shift(
     return Clusters(labels.astype(np.int64), centers)
 
 
-def bin_seeds(points: np.ndarray, bandwidth: float, min_count: int = 1) -> np.ndarray:
+def bin_seeds(points: np.ndarray, bandwidth: float, min_count: int = 1, max_seeds: int | None = None) -> np.ndarray:
     """(S, D) centers of grid cells that hold enough points; all points where there are as many cells as points."""
     cells, counts = np.unique(np.round(points / bandwidth), axis=0, return_counts=True)
+    if max_seeds is not None and len(cells) > max_seeds:
+        fullest = np.argsort(-counts, kind="stable")[:max_seeds]
+        cells, counts = cells[fullest], counts[fullest]
     cells = cells[counts >= min_count]
     return points if len(cells) == len(points) else cells.astype(np.float32).astype(np.float64) * bandwidth
 
