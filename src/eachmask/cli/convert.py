@@ -69,6 +69,7 @@ def summary(report: Conversion) -> str:
         ("IoU with the source, mean / least", f"{loss.mean_iou:.6f} / {loss.min_iou:.6f}"),
         ("objects of another class", str(loss.class_changed)),
         ("objects without their keypoints", str(loss.keypoints_lost)),
+        *([("scores", f"{loss.scores - loss.scores_lost} of {loss.scores}")] if loss.scores else []),
     ]
     lines = [f"{report.source_format} -> {report.target_format}: {report.target}"]
     lines += [f"  {name:<36}{value}" for name, value in rows]

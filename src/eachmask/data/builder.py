@@ -71,7 +71,7 @@ class DatasetBuilder:
             split: ``train``, ``val`` ...; ``all`` where the format has none.
             name: relative POSIX path, unique within its split, with a suffix.
             path: the image file; it may be missing.
-            targets: its objects; one without a mask gets its box.
+            targets: its objects; one without a mask gets its box. Scores say that they were predicted.
             object_ids: what the source calls each object; () where it has no names.
             stated: (N, 5) x, y, width, height and area as a COCO file states them, NaN where it does not.
             entry: what a COCO file says of the image beside its size.
@@ -90,6 +90,7 @@ class _SplitBuilder:
         self.names, self._files, self._ids, self._entries = (TextPacker() for _ in range(4))
         self._image_ids, self._sizes, self._numbers, self._lengths, self._labels = (array("q") for _ in range(5))
         self._counts, self._boxes, self._crowd, self._stated = array("I"), array("f"), array("b"), array("d")
+        self._scores = array("f")
         self._keypoints: list[NDArray[np.float32] | None] = []
 
     def add(
@@ -113,6 +114,8 @@ class _SplitBuilder:
         self._boxes.frombytes(targets.boxes.numpy().astype(np.float32).tobytes())
         self._labels.frombytes(targets.labels.numpy().astype(np.int64).tobytes())
         self._crowd.frombytes(targets.crowd.numpy().astype(np.int8).tobytes())
+        scores = np.full(len(masks), np.nan) if targets.scores is None else targets.scores.numpy()
+        self._scores.frombytes(scores.astype(np.float32).tobytes())
         self._keypoints.append(None if targets.keypoints is None else targets.keypoints.numpy())
         for text in object_ids:
             self._ids.append(text)
@@ -123,6 +126,7 @@ class _SplitBuilder:
 
     def build(self, categories: tuple[Category, ...]) -> Split:
         labels, stated = np.array(self._labels, np.int64), np.array(self._stated, np.float64).reshape(-1, 5)
+        scores = np.array(self._scores, np.float32)
         return Split(
             categories=categories,
             names=self.names.packed(),
@@ -139,6 +143,7 @@ class _SplitBuilder:
             ids=self._ids.packed() if len(labels) and len(self._ids) == len(labels) else None,
             stated=stated if len(labels) and len(stated) == len(labels) else None,
             entries=self._entries.packed() if len(self._entries) == len(self.names) else None,
+            scores=scores if np.isfinite(scores).any() else None,
         )
 
 

@@ -37,12 +37,15 @@ class Loss:
     crowd_lost: int = 0
     keypoints_lost: int = 0
     """Objects whose keypoints are gone."""
+    scores: int = 0
+    """Objects that a model has predicted, with a score."""
+    scores_lost: int = 0
 
     @property
     def exact(self) -> bool:
         """Nothing is lost, added or changed."""
         gone = self.images_missing + self.objects_missing + self.objects_changed + self.objects_added
-        return gone + self.class_changed + self.crowd_lost + self.keypoints_lost == 0
+        return gone + self.class_changed + self.crowd_lost + self.keypoints_lost + self.scores_lost == 0
 
 
 def compare(
@@ -59,6 +62,8 @@ def compare(
         if other is None or other.image_size != targets.image_size:
             other = Instances.empty(targets.image_size)
         own = _compare_targets(targets, other, (before, after), loss)
+        scores, kept = _num_scores(image), 0 if there is None else _num_scores(there)
+        loss.scores, loss.scores_lost = loss.scores + scores, loss.scores_lost + max(scores - kept, 0)
         ious.append(own)
         worst += [(f"{split}/{image.name}", i + 1, float(v)) for i, v in enumerate(own) if v < 1]
     joined = np.concatenate([np.zeros(0), *ious])
@@ -104,6 +109,10 @@ def _compare_targets(here: Instances, there: Instances, sets: tuple[Dataset, Dat
     if here.keypoints is not None and there.keypoints is None:
         loss.keypoints_lost += int((here.keypoints[:, :, 2] > 0).any(1).sum())
     return result
+
+
+def _num_scores(image: AnnotatedImage) -> int:
+    return sum(score is not None for score in image.scores)
 
 
 def _class_names(data: Dataset, targets: Instances) -> list[str]:

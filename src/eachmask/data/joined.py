@@ -39,6 +39,7 @@ def joined(parts: Sequence[Split]) -> Split:
         ids=_texts([part.ids for part in parts]),
         stated=_arrays([part.stated for part in parts]),
         entries=_texts([part.entries for part in parts]),
+        scores=_arrays([part.scores for part in parts]),
     )
 
 

@@ -61,6 +61,9 @@ class Split:
     and COCO's protocol measures by these."""
     entries: Texts | None = None
     """(n,) JSON: what a COCO file says of each image beside its size."""
+    scores: NDArray[np.float32] | None = None
+    """(N,) how sure a model was of each object, 0..1, NaN where it was not one; None where nothing was predicted. They
+    are kept for those who correct predictions: what is annotated has none."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,6 +136,19 @@ class Split:
         boxes[~usable] = targets.boxes.numpy()[~usable]
         return replace(targets, boxes=torch.from_numpy(boxes.astype(np.float32)))
 
+    def scores_of(self, index: int) -> NDArray[np.float32]:
+        """(K,) scores of the objects of image ``index``, NaN where there are none."""
+        chosen = self._objects(index)
+        if self.scores is None:
+            return np.full(self.num_objects_of(index), np.nan, np.float32)
+        return self.scores[chosen].copy()
+
+    def scored_targets(self, index: int) -> Instances:
+        """:meth:`targets` with their scores, where all of them have one."""
+        scores = self.scores_of(index)
+        known = self.scores is not None and bool(np.isfinite(scores).all())
+        return replace(self.targets(index), scores=torch.from_numpy(scores) if known else None)
+
     def num_objects_of(self, index: int) -> int:
         """Annotated objects in image ``index``, crowd regions included."""
         chosen = self._objects(index)
@@ -198,6 +214,7 @@ class Split:
             ids=None if self.ids is None else self.ids.take(objects),
             stated=None if self.stated is None else self.stated[objects],
             entries=None if self.entries is None else self.entries.take(chosen),
+            scores=None if self.scores is None else self.scores[objects],
         )
 
     def held_out(self, share: float, seed: int) -> tuple[Split, Split]:
@@ -256,6 +273,12 @@ class AnnotatedImage:
     def image_size(self) -> tuple[int, int]:
         """(height, width) that it was annotated at."""
         return self.split.image_size(self.index)
+
+    @property
+    def scores(self) -> list[float | None]:
+        """How sure a model was of each object, to six digits; None where it was not predicted."""
+        found = self.split.scores_of(self.index).tolist()
+        return [float(f"{score:.6g}") if score == score else None for score in found]
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,17 @@ from eachmask.structures.runs import ColumnRuns, ranges
 
 
 def instances_of(
-    masks: RLE | Rasterized, labels: Sequence[int], crowd: Sequence[bool], categories: tuple[Category, ...]
+    masks: RLE | Rasterized,
+    labels: Sequence[int],
+    crowd: Sequence[bool],
+    categories: tuple[Category, ...],
+    scores: Sequence[float | None] = (),
 ) -> Instances:
-    """Targets of one image from its masks; boxes are tight. Masks without a pixel are left out."""
+    """Targets of one image from its masks; boxes are tight. Masks without a pixel are left out.
+
+    Args:
+        scores: of each mask, where a model has predicted them; None where it has not.
+    """
     filled = masks if isinstance(masks, Rasterized) else Rasterized(masks, masks.area(), masks.boxes())
     keep = filled.area > 0
     return Instances(
@@ -25,26 +34,36 @@ def instances_of(
         masks=filled.masks[keep],  # a copy: what the masks have worked out about themselves stays behind
         labels=torch.from_numpy(np.asarray(labels, np.int64).reshape(-1)[keep]),
         crowd=torch.from_numpy(np.asarray(crowd, bool).reshape(-1)[keep]),
+        scores=torch.from_numpy(np.array(scores, np.float32)[keep]) if len(scores) else None,
         categories=categories,
     )
 
 
+def score_in(entry: Mapping[str, Any], key: str = "score") -> float | None:
+    """The score that an entry of a file says, 0..1; None where it says none."""
+    try:
+        score = float(entry[key])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return score if 0 <= score <= 1 else None
+
+
 def united(
-    masks: Rasterized, objects: Sequence[Hashable], labels: Sequence[int], crowd: Sequence[bool]
-) -> tuple[Rasterized | RLE, Sequence[int], Sequence[bool]]:
-    """Masks, labels and crowd flags with the shapes of one object united, which has those of its first.
+    masks: Rasterized, objects: Sequence[Hashable], columns: Sequence[Sequence[Any]]
+) -> tuple[Rasterized | RLE, list[Sequence[Any]]]:
+    """Masks and columns of values with the shapes of one object united, which has the values of its first.
 
     Args:
         objects: what each shape is a part of; equal ones are one object.
     """
     if len(set(objects)) == len(objects):
-        return masks, labels, crowd
+        return masks, list(columns)
     members: dict[Hashable, list[int]] = {}
     for i in np.flatnonzero(masks.area).tolist():
         members.setdefault(objects[i], []).append(i)
     joined = RLE.cat([RLE.empty(masks.masks.size), *(masks.masks[own].union() for own in members.values())])
     first = [own[0] for own in members.values()]
-    return joined, [labels[i] for i in first], [crowd[i] for i in first]
+    return joined, [[column[i] for i in first] for column in columns]
 
 
 def masks_of(targets: Instances) -> RLE:

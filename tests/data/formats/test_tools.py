@@ -40,7 +40,7 @@ def names(data: Dataset) -> list[str]:
     return data.splits["all"].targets(0).label_names
 
 
-@pytest.mark.parametrize("to", ["via", "label-studio", "qupath", "imagej", "cellpose"])
+@pytest.mark.parametrize("to", ["via", "label-studio", "qupath", "imagej", "cellpose", "datumaro"])
 def test_objects_with_holes_and_parts_are_read_back(tmp_path: Path, to: str) -> None:
     bitmaps = np.zeros((2, *SIZE), bool)
     bitmaps[0, 5:20, 5:20], bitmaps[0, 8:12, 8:12] = True, False

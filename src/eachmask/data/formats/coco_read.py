@@ -34,6 +34,7 @@ from eachmask.data.formats.segmentations import (
 from eachmask.data.images.files import image_size, matching
 from eachmask.data.packed import Records
 from eachmask.data.problems import Problem, only_boxes
+from eachmask.data.targets import score_in
 from eachmask.files.json_lists import JsonList, read_object
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.text import is_utf8, read_text
@@ -177,6 +178,12 @@ def _has_an_id(row: Any) -> bool:
     return isinstance(row, dict) and isinstance(row.get("id"), int | float | str | None)
 
 
+def _scores(rows: list[dict[str, Any]]) -> torch.Tensor | None:
+    """Those of predictions; NaN beside them where a row has none."""
+    found = [score_in(row) for row in rows]
+    return torch.tensor([np.nan if score is None else score for score in found]) if any(found) else None
+
+
 def _is_size(height: int, width: int) -> bool:
     """Whether runs of pixels can be counted in 32 bits."""
     return height > 0 and width > 0 and height * width < 1 << 32
@@ -288,6 +295,7 @@ class _Reader:
             labels=torch.tensor([label_of[row["category_id"]] for row in rows], dtype=torch.int64),
             crowd=torch.tensor([fields.is_crowd(row) for row in rows], dtype=torch.bool),
             keypoints=None if points is None else torch.from_numpy(points),
+            scores=_scores(rows),
         )
         path = fields.image_file(record["file_name"], self.folders)
         name = path.relative_to(self.folders[0]).as_posix() if path.is_relative_to(self.folders[0]) else ""

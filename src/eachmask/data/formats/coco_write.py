@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -61,16 +63,29 @@ def write_coco(
 
 
 def write_coco_folder(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
-    """Write instances_SPLIT.json and images/SPLIT; the format holds everything."""
+    """Write instances_SPLIT.json and images/SPLIT; the format holds everything.
+
+    The files are in ``annotations/`` too, where COCO has them and Datumaro looks: the same files, not copies, where the
+    disk can have one under two names.
+    """
     target.mkdir(parents=True, exist_ok=True)
     for name, image in progress("writing", list(data.images())):
         copy_image(image, target / "images" / name / image.name)
     for name, split in data.splits.items():
         if len(split):
-            samples = _PerImage(split, lambda own, i: (own.names[i], own.targets(i)))
+            samples = _PerImage(split, lambda own, i: (own.names[i], own.scored_targets(i)))
             path, more = target / f"instances_{name}.json", _PerImage(split, Split.fields)
             write_coco(path, samples, image_fields=more, category_fields=data.category_fields)
+            _under_another_name(path, target / "annotations" / path.name)
     return []
+
+
+def _under_another_name(path: Path, other: Path) -> None:
+    other.parent.mkdir(exist_ok=True)
+    try:
+        os.link(path, other)
+    except OSError:  # a disk of Windows' older kind
+        shutil.copyfile(path, other)
 
 
 class _PerImage(Sequence[T]):

@@ -21,13 +21,18 @@ from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_re
 from eachmask.data.images.files import copy_image, safe_name
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
-from eachmask.data.targets import instances_of, masks_of, named_categories, united
+from eachmask.data.targets import instances_of, masks_of, named_categories, score_in, united
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.untrusted_xml import children_of_root, write_children
 from eachmask.structures import RLE, Category, UserError
 
 _ROOT = "annotations"
 _SHAPES = ("polygon", "box", "mask", "ellipse")
+_ATTRIBUTES = (
+    {"name": "crowd", "mutable": "False", "input_type": "checkbox", "default_value": "false", "values": "false"},
+    {"name": "score", "mutable": "False", "input_type": "text", "default_value": "", "values": ""},
+)
+"""What labels declare: whether it is a crowd region, and, of predictions, how sure the model was."""
 _WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")
 
 
@@ -42,6 +47,7 @@ class _Page(NamedTuple):
     """Which object each is a part of."""
     labels: list[int]
     crowd: list[bool]
+    scores: list[float | None]
 
 
 def read_cvat(source: Path, progress: Progress = no_progress) -> Dataset:
@@ -63,7 +69,8 @@ def read_cvat(source: Path, progress: Progress = no_progress) -> Dataset:
             if i in mistakes.unread:
                 why, remedy, kind = f"it cannot be read ({mistakes.unread[i]})", "draw it anew", "annotation"
             result.report(Problem(str(path), page.shapes[i], why, remedy, kind))
-        targets = instances_of(*united(drawn, page.objects, page.labels, page.crowd), categories)
+        masks, (labels, crowd, scores) = united(drawn, page.objects, (page.labels, page.crowd, page.scores))
+        targets = instances_of(masks, labels, crowd, categories, scores)
         result.add(page.split, page.name, _find(path.parent, page.split, page.name), targets)
     return result.build()
 
@@ -86,7 +93,8 @@ def _survey(path: Path) -> tuple[tuple[Category, ...], int]:
 
 
 def write_cvat(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
-    """Write annotations.xml and images/SPLIT; the format holds holes, parts, overlaps."""
+    """Write annotations.xml and images/SPLIT, as of a project whose subsets are the splits; where there are none as of
+    a task, and the images in images/. The format holds holes, parts, overlaps."""
     write_children(target / "annotations.xml", _ROOT, _elements(target, data, progress))
     return []
 
@@ -96,24 +104,36 @@ def _elements(target: Path, data: Dataset, progress: Progress) -> Iterator[Eleme
     version = Element("version")
     version.text = "1.1"
     yield version
-    meta = Element("meta")
-    labels = SubElement(SubElement(meta, "task"), "labels")
+    meta, splits = Element("meta"), [name for name in data.splits if name != "all"]
+    head = SubElement(meta, "project" if splits else "task")
+    SubElement(head, "name").text = "eachmask"
+    if splits:
+        subsets = SubElement(head, "subsets")
+        for name in data.splits:
+            SubElement(subsets, "subset").text = name
+    labels = SubElement(head, "labels")
     for category in data.categories:
         label = SubElement(labels, "label", category_id=str(category.id))
         SubElement(label, "name").text = category.name
         attributes = SubElement(label, "attributes")
-        attribute = SubElement(attributes, "attribute")
-        for tag, text in (("name", "crowd"), ("input_type", "checkbox"), ("default_value", "false")):
-            SubElement(attribute, tag).text = text
+        for kind in _ATTRIBUTES if _has_scores(data) else _ATTRIBUTES[:1]:
+            attribute = SubElement(attributes, "attribute")
+            for tag, text in kind.items():
+                SubElement(attribute, tag).text = text
     yield meta
     for number, (split, record) in enumerate(progress("writing", list(data.images()))):
-        copy_image(record, target / "images" / split / record.name)
+        copy_image(record, target / "images" / (split if splits else "") / record.name)
         height, width = record.image_size
-        image = Element("image", id=str(number), name=record.name, subset=split)
+        image = Element("image", id=str(number), name=record.name)
+        image.attrib |= {"subset": split} if splits else {}
         image.set("width", str(width))
         image.set("height", str(height))
         _write_objects(image, record, data.categories)
         yield image
+
+
+def _has_scores(data: Dataset) -> bool:
+    return any(split.scores is not None for split in data.splits.values())
 
 
 def row_runs(crop: NDArray[np.bool_]) -> list[int]:
@@ -143,7 +163,7 @@ def _with_id(category: Category, own: str | None) -> Category:
 def _write_objects(image: Element, record: AnnotatedImage, categories: tuple[Category, ...]) -> None:
     targets = record.targets
     masks = masks_of(targets)
-    polygons, bitmaps = masks.to_polygons(), masks.to_bitmaps()
+    polygons, bitmaps, scores = masks.to_polygons(), masks.to_bitmaps(), record.scores
     for i, (label, crowd) in enumerate(zip(targets.labels.tolist(), targets.crowd.tolist(), strict=True)):
         outers, holes = polygons.outers[i], polygons.holes[i]
         if len(outers) == 1 and not holes:
@@ -155,6 +175,8 @@ def _write_objects(image: Element, record: AnnotatedImage, categories: tuple[Cat
             shape.attrib |= {key: str(value) for key, value in window.items()}
         shape.attrib |= {"label": categories[label].name, "occluded": "0", "source": "manual", "z_order": str(i)}
         SubElement(shape, "attribute", name="crowd").text = "true" if crowd else "false"
+        if scores[i] is not None:
+            SubElement(shape, "attribute", name="score").text = str(scores[i])
 
 
 def _pages(images: Iterable[Element], path: Path, result: DatasetBuilder) -> Iterator[tuple[_Page, Rows, Size]]:
@@ -162,7 +184,7 @@ def _pages(images: Iterable[Element], path: Path, result: DatasetBuilder) -> Ite
     label_of = {category.name: i for i, category in enumerate(result.categories)}
     for image in images:
         try:
-            page = _Page(safe_name(image.get("name", ""), path), image.get("subset") or "all", [], [], [], [])
+            page = _Page(safe_name(image.get("name", ""), path), image.get("subset") or "all", [], [], [], [], [])
             size = (int(image.get("height", "")), int(image.get("width", "")))
             if min(size) < 1:
                 raise ValueError("its size is no size")
@@ -188,7 +210,9 @@ def _pages(images: Iterable[Element], path: Path, result: DatasetBuilder) -> Ite
             page.shapes.append(where)
             group = shape.get("group_id", "0")
             page.objects.append(number if group in ("", "0") else ("group", group, page.labels[-1]))
-            page.crowd.append(any(a.get("name") == "crowd" and a.text == "true" for a in shape.findall("attribute")))
+            told = {str(attribute.get("name")): attribute.text for attribute in shape.findall("attribute")}
+            page.crowd.append(told.get("crowd") == "true")
+            page.scores.append(score_in(told))
         yield page, rows, size
 
 

@@ -40,13 +40,15 @@ class Drawing:
     """Each shape's class."""
     where: list[str] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
 
-    def add(self, segmentation: Any, name: str, where: str, crowd: bool = False) -> None:
-        """One more shape."""
+    def add(self, segmentation: Any, name: str, where: str, crowd: bool = False, score: float | None = None) -> None:
+        """One more shape; of predictions with its score."""
         self.rows.append({"segmentation": segmentation})
         self.names.append(name)
         self.where.append(where)
         self.crowd.append(crowd)
+        self.scores.append(score)
 
 
 def drawing_on(image: Path | None, file: Path, what: str, result: list[Problem]) -> Drawing | None:
@@ -81,7 +83,7 @@ def data_of(source: Path, drawings: Iterable[Drawing], problems: list[Problem]) 
             result.report(Problem(str(page.file), page.where[i], what, "draw it anew or delete it"))
         split, name = split_of(page.image, source)
         labels = [label_of[own] for own in page.names]
-        result.add(split, name, page.image, instances_of(drawn, labels, page.crowd, ()))
+        result.add(split, name, page.image, instances_of(drawn, labels, page.crowd, (), page.scores))
     data = result.build()
     data.problems[:0] = problems
     return with_categories(data, known, label_of)

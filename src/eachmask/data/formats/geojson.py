@@ -37,6 +37,7 @@ def to_geojson(instances: Instances) -> dict[str, Any]:
             properties["parent"] = parent
         if instances.scores is not None:
             properties["score"] = float(f"{float(instances.scores[i]):.6g}")
+            properties["measurements"] = {"score": properties["score"]}  # where QuPath shows it
         feature = {"type": "Feature", "id": i + 1, "geometry": _geometry(polygons), "properties": properties}
         features.append(feature)
     return {"type": "FeatureCollection", "features": features}

@@ -30,6 +30,8 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.labelme import write_categories
 from eachmask.data.images.files import copy_image, matching
 from eachmask.data.problems import Problem
+from eachmask.data.split import AnnotatedImage
+from eachmask.data.targets import score_in
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, UserError
 
@@ -76,14 +78,26 @@ def write_label_studio(target: Path, data: Dataset, progress: Progress = no_prog
         result = [
             {**shared, "id": f"{i}", "value": {"points": (np.array(ring) * scale).tolist(), "polygonlabels": [label]}}
             | ({"meta": {"text": ["crowd"]}} if crowd else {})
-            for i, (label, crowd, ring) in enumerate(rings_to_write(image), start=1)
+            | ({} if score is None else {"score": score})
+            for i, ((label, crowd, ring), score) in enumerate(
+                zip(rings_to_write(image), image.scores, strict=True), start=1
+            )
         ]
         url = f"/data/local-files/?d={name}"
-        tasks.append({"id": len(tasks) + 1, "data": {"image": url}, "annotations": [{"result": result}]})
+        tasks.append({"id": len(tasks) + 1, "data": {"image": url}} | _annotated(result, image))
     target.mkdir(parents=True, exist_ok=True)
     (target / "project.json").write_text(json.dumps(tasks), encoding="utf-8")
     write_categories(target, data)
     return [BRIDGED]
+
+
+def _annotated(result: list[dict[str, Any]], image: AnnotatedImage) -> dict[str, Any]:
+    """What people have drawn, or, where a model was it, predictions with their mean score, to be corrected."""
+    scores = [score for score in image.scores if score is not None]
+    if not scores:
+        return {"annotations": [{"result": result}]}
+    mean = round(sum(scores) / len(scores), 6)
+    return {"predictions": [{"model_version": "eachmask", "score": mean, "result": result}]}
 
 
 def _image_name(task: Any) -> str:
@@ -103,7 +117,7 @@ def _add_regions(page: Drawing, task: dict[str, Any], number: int, problems: lis
             value = region["value"]
             names = value.get(region["type"]) or ["object"]
             crowd = "crowd" in ((region.get("meta") or {}).get("text") or [])
-            page.add(_segmentation(region, page.size), str(names[0]), where, crowd)
+            page.add(_segmentation(region, page.size), str(names[0]), where, crowd, score_in(region))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             what = f"it cannot be read ({error})"
             problems.append(Problem(str(page.file), where, what, "draw it anew or delete it"))

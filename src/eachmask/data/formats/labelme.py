@@ -26,7 +26,7 @@ from eachmask.data.images.embedded import FIELD, suffix_of
 from eachmask.data.images.files import copy_image, files_below, find_image, image_size
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
-from eachmask.data.targets import instances_of, masks_of, united
+from eachmask.data.targets import instances_of, masks_of, score_in, united
 from eachmask.files.json_text import read_json_file
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, Category, UserError
@@ -53,6 +53,7 @@ class _Page(NamedTuple):
     """Which object it is a part of."""
     labels: list[int]
     crowd: list[bool]
+    scores: list[float | None]
     refused: dict[int, str]
     """What is wrong with each shape that cannot be used, by its place in the file."""
 
@@ -82,7 +83,8 @@ def read_labelme(source: Path, progress: Progress = no_progress) -> Dataset:
         for number, what in sorted(bad.items()):
             result.report(Problem(str(page.file), f"shape {number}", what, "draw it anew or delete it"))
         inside += page.image == page.file
-        targets = instances_of(*united(drawn, page.objects, page.labels, page.crowd), ())
+        masks, (labels, crowd, scores) = united(drawn, page.objects, (page.labels, page.crowd, page.scores))
+        targets = instances_of(masks, labels, crowd, (), scores)
         result.add(page.split, page.name, page.image, targets)
     if inside:
         what, remedy = f"{inside} images are only inside the JSON files (imageData)", "they are read from there"
@@ -117,13 +119,15 @@ def write_labelme(target: Path, data: Dataset, progress: Progress = no_progress)
 def _shapes(image: AnnotatedImage, categories: tuple[Category, ...]) -> list[dict[str, Any]]:
     targets = image.targets
     masks = masks_of(targets)
-    polygons, bitmaps = masks.to_polygons(), masks.to_bitmaps()
+    polygons, bitmaps, scores = masks.to_polygons(), masks.to_bitmaps(), image.scores
     shapes = []
     for i, (label, crowd) in enumerate(zip(targets.labels.tolist(), targets.crowd.tolist(), strict=True)):
         outers, holes = polygons.outers[i], polygons.holes[i]
         shape: dict[str, Any] = {"label": categories[label].name, "group_id": None, "flags": {}, "description": ""}
         if crowd:
             shape["flags"] = {"crowd": True}
+        if scores[i] is not None:
+            shape["score"] = scores[i]  # kept by LabelMe, shown by X-AnyLabeling
         if len(outers) == 1 and not holes:
             shape |= {"shape_type": "polygon", "points": outers[0].astype(float).tolist(), "mask": None}
         else:
@@ -194,7 +198,7 @@ def _pages(
         split = inner.parts[0] if len(inner.parts) > 1 else "all"
         suffix = suffix_of(content[FIELD]) if image == path else image.suffix
         name = path.with_suffix(suffix).relative_to(source / split if len(inner.parts) > 1 else source)
-        page = _Page(path, split, name.as_posix(), image, [], [], [], [], {})
+        page = _Page(path, split, name.as_posix(), image, [], [], [], [], [], {})
         yield page, list(_rows(content["shapes"], page, size, label_of)), size
 
 
@@ -215,6 +219,7 @@ def _rows(shapes: Sequence[Any], page: _Page, size: Size, label_of: dict[str, in
         page.objects.append(number if group is None else ("group", str(group), label))
         page.labels.append(label_of.get(label, _ANY))
         page.crowd.append(crowd or label == IGNORE)
+        page.scores.append(score_in(shape))
         yield row
 
 

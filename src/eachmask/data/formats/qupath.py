@@ -22,7 +22,7 @@ from eachmask.data.formats.labelme import write_categories
 from eachmask.data.formats.yolo_write import one_ring
 from eachmask.data.images.files import copy_image, files_below, find_image
 from eachmask.data.problems import Problem
-from eachmask.data.targets import masks_of
+from eachmask.data.targets import masks_of, score_in
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
@@ -54,7 +54,8 @@ def write_qupath(target: Path, data: Dataset, progress: Progress = no_progress) 
         copy_image(image, target / split / image.name)
         path = target / split / f"{image.stem}.geojson"
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = to_geojson(replace(image.targets, masks=masks_of(image.targets)))
+        targets = image.split.scored_targets(image.index)
+        content = to_geojson(replace(targets, masks=masks_of(targets)))
         for feature, crowd in zip(content["features"], image.targets.crowd.tolist(), strict=True):
             feature["properties"] |= {"crowd": True} if crowd else {}
         path.write_text(json.dumps(content), encoding="utf-8")
@@ -74,7 +75,7 @@ def _add_features(page: Drawing, problems: list[Problem]) -> None:
         try:
             properties = feature.get("properties") or {}
             name, crowd = _class_of(properties), bool(properties.get("crowd"))
-            page.add(_segmentation(feature["geometry"]), name, f"feature {number}", crowd)
+            page.add(_segmentation(feature["geometry"]), name, f"feature {number}", crowd, _score_of(properties))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             what, remedy = f"it cannot be read ({error})", "draw it anew or delete it"
             problems.append(Problem(str(page.file), f"feature {number}", what, remedy))
@@ -85,6 +86,14 @@ def _class_of(properties: dict[str, Any]) -> str:
     names = found.get("names") if isinstance(found, dict) else None
     name = ": ".join(map(str, names)) if names else found.get("name") if isinstance(found, dict) else found
     return str(name or "").strip() or "object"
+
+
+def _score_of(properties: dict[str, Any]) -> float | None:
+    """A measurement called score; older versions of QuPath write a list of names and values."""
+    found = properties.get("measurements") or {}
+    if isinstance(found, list):
+        found = {row.get("name"): row.get("value") for row in found if isinstance(row, dict)}
+    return score_in({str(key).casefold(): value for key, value in found.items()} if isinstance(found, dict) else {})
 
 
 def _segmentation(geometry: dict[str, Any]) -> list[list[float]]:

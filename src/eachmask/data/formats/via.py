@@ -27,6 +27,7 @@ from eachmask.data.formats.labelme import write_categories
 from eachmask.data.formats.segmentations import corners
 from eachmask.data.images.files import copy_image, files_below
 from eachmask.data.problems import Problem
+from eachmask.data.targets import score_in
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
@@ -71,9 +72,11 @@ def write_via(target: Path, data: Dataset, progress: Progress = no_progress) -> 
                     "all_points_x": [x for x, _ in ring],
                     "all_points_y": [y for _, y in ring],
                 },
-                "region_attributes": {"class": name} | ({"crowd": "1"} if crowd else {}),
+                "region_attributes": {"class": name}
+                | ({"crowd": "1"} if crowd else {})
+                | ({} if score is None else {"score": str(score)}),
             }
-            for name, crowd, ring in rings_to_write(image)
+            for (name, crowd, ring), score in zip(rings_to_write(image), image.scores, strict=True)
         ]
         contents.setdefault(place.parent, {})[f"{place.name}{size}"] = {
             "filename": place.name, "size": size, "regions": regions, "file_attributes": {},
@@ -91,7 +94,8 @@ def _add_regions(page: Drawing, regions: Any, name: str, problems: list[Problem]
         try:
             attributes = region.get("region_attributes") or {}
             crowd = attributes.get("crowd") == "1"
-            page.add(_segmentation(region["shape_attributes"]), _class_of(attributes), where, crowd)
+            shape, score = _segmentation(region["shape_attributes"]), score_in(attributes)
+            page.add(shape, _class_of(attributes), where, crowd, score)
         except _BROKEN as error:
             what = f"it cannot be read ({error})"
             problems.append(Problem(str(page.file), where, what, "draw it anew or delete it"))

@@ -27,6 +27,7 @@ from eachmask.data.formats.voc_classes import (
     PALETTE,
     ClassList,
     Color,
+    labelmap,
     numbers_of_colors,
     objects_of,
     palette,
@@ -58,7 +59,8 @@ def read_voc(source: Path, progress: Progress = no_progress) -> Dataset:
 
 
 def write_voc(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
-    """Write the five folders; where objects overlap the smaller keeps the pixel."""
+    """Write the five folders, and the classes for this package, CVAT and Datumaro; where objects overlap the smaller
+    keeps the pixel."""
     wide = 0
     names: dict[str, list[str]] = {split: [] for split in data.splits}
     stems = Counter(record.stem for _, record in data.images())  # VOC keeps all splits in one folder
@@ -70,11 +72,14 @@ def write_voc(target: Path, data: Dataset, progress: Progress = no_progress) -> 
         wide += _write_maps(target, name, record, data.categories)
         _write_xml(target, name, record, data.categories)
     for split, lines in names.items():
-        path = target / "ImageSets" / "Segmentation" / f"{split}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        for folder in ("Segmentation", "Main"):
+            path = target / "ImageSets" / folder / f"{split}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     rows = "".join(f"{c.id} {c.name}\n" for c in data.categories)
     (target / "classes.txt").write_text(rows, encoding="utf-8")
+    if len(data.categories) < len(PALETTE):
+        (target / "labelmap.txt").write_text(labelmap(data.categories), encoding="utf-8")
     return [f"{wide} images have more than 254 objects or classes and got 16-bit PNGs"] if wide else []
 
 

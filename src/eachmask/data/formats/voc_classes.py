@@ -7,7 +7,7 @@ from 0 on, ``labelmap.txt`` (CVAT) names and colors. Where there is none of them
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,6 +130,13 @@ def palette() -> list[int]:
         for channel in range(3):
             colors[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
     return [int(v) for v in colors.reshape(-1)]
+
+
+def labelmap(categories: Sequence[Category]) -> str:
+    """CVAT's and Datumaro's list of the classes and their colors."""
+    colors = np.array(palette()).reshape(-1, 3)[1:].tolist()
+    rows = [f"{c.name.replace(':', ' ')}:{r},{g},{b}::" for c, (r, g, b) in zip(categories, colors, strict=False)]
+    return "\n".join(["# label:color_rgb:parts:actions", "background:0,0,0::", *rows, ""])
 
 
 PALETTE: Mapping[Color, int] = {
