@@ -107,3 +107,28 @@ def giou(predicted: Tensor, targets: Tensor) -> Tensor:
     hull = (torch.maximum(predicted[:, 2:], targets[:, 2:]) - torch.minimum(predicted[:, :2], targets[:, :2])).prod(-1)
     eps = torch.finfo(common.dtype).eps
     return 1 - (common / union.clamp(min=eps) - (hull - union) / hull.clamp(min=eps))
+
+
+def normalized_focal(
+    logits: Tensor, targets: Tensor, alpha: float = 0.5, gamma: float = 2.0, eps: float = 1e-12
+) -> Tensor:
+    """Focal loss whose weights sum to the number of pixels, so that it does not fade as the answer gets better.
+
+    Sofiiuk, Barinova, Konushin: "AdaptIS", arXiv 1909.07829, eq. 5: with b = (1 - p_t)^gamma of each pixel the loss is
+    -alpha_t n b / sum(b) log(p_t), and no gradient goes through the normalization.
+
+    Args:
+        logits, targets: (B, H, W); targets are 1, 0, or -1 where a pixel does not count.
+
+    Returns:
+        a scalar, the mean over the pixels that count of each image, and over images.
+    """
+    counts = (targets >= 0).to(logits)
+    positive = targets > 0.5
+    log_p = F.logsigmoid(torch.where(positive, logits, -logits))
+    weight = (1 - log_p.detach().exp()) ** gamma * counts
+    num = counts.sum((-2, -1))
+    scale = num / (weight.sum((-2, -1)) + eps)
+    share = torch.where(positive, alpha, 1 - alpha)
+    focal = (1 - log_p.exp()) ** gamma * counts * scale[:, None, None]
+    return (-(share * focal * log_p).sum((-2, -1)) / num.clamp(min=1)).mean()
