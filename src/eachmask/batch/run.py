@@ -1,4 +1,5 @@
-"""Many images into one folder: flat memory, and a run that can be killed at any moment and resumes.
+"""Many images into one folder: flat memory, and a run that can be killed at any moment and resumes, within a large
+image from its last tile.
 
 The next images are decoded in a background thread while the model works, and the results of the last ones are
 written in another. An image is done when its own files are complete and its record is in the journal; the
@@ -21,6 +22,7 @@ from eachmask import draw
 from eachmask.batch.folder import leave_out, remember_inputs
 from eachmask.batch.options import BatchOptions, checked, settings_of
 from eachmask.batch.results import OVERLAYS, THUMBNAIL, Failure, Finished, Summary, names_made
+from eachmask.batch.tiles import TileFiles
 from eachmask.data.images.inputs import Inputs, Source
 from eachmask.data.images.read import read_image, unit_range
 from eachmask.files.journal import Journal
@@ -93,6 +95,8 @@ def run(
         remember_inputs(journal, inputs)
         worker = _Worker(predictor, outputs, journal, options, listener, on_tile)
         worker.work(inputs.sources)
+        if not worker.failures:
+            journal.forget_tiles()
         leave_out(journal, inputs.sources)
         about = About(predictor.info.name, predictor.info.variant, predictor.info.license, tuple(predictor.categories))
         return Finished(journal, inputs, worker.failures, about, outputs).write()
@@ -198,6 +202,8 @@ class _Worker(Generic[T]):
         }  # fmt: skip
         if self.options.classes:
             wishes["classes"] = self.options.classes
+        if (kept := self.task.kept) is not None:
+            wishes["stores"] = [TileFiles(self.journal, self.journal.tiles(source), kept) for source in present]
         try:
             arrays = [unit_range(images[source.name]) for source in present]
             return list(self.predictor.predict_arrays(arrays, **wishes))

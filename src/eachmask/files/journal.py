@@ -9,6 +9,8 @@ final files are put together, so memory does not grow with what is found.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -25,6 +27,7 @@ from eachmask.structures import UserError
 FOLDER = ".journal"
 """Subfolder of a results folder; a search for images passes over it."""
 _FORMAT = 3
+_TILES = "tiles"
 
 
 class Source(Protocol):
@@ -81,7 +84,7 @@ class Journal:
         self.out, self.folder = out, out / FOLDER
         self.settings, self.made, self.overwrite, self.renew = dict(settings), made, overwrite, renew
         self.entries: dict[str, Entry] = {}
-        self._number = 0
+        self._numbers = itertools.count()  # of parts, for several threads
         self._inside: dict[Path, bool] = {}
 
     def __enter__(self) -> Journal:
@@ -143,6 +146,16 @@ class Journal:
         }  # fmt: skip
         offset = self._write_line(f"{compact_json(head)}\t{compact_json(body)}")
         self.entries[source.name] = _entry(offset, source)
+        self.forget_tiles(source)
+
+    def tiles(self, source: Source) -> Path:
+        """Folder for what the tiles of a large image gave, as long as it is not done; of this state of its file."""
+        state = [source.name, str(source.path), source.size, source.modified]
+        return self.folder / _TILES / hashlib.sha256(compact_json(state).encode()).hexdigest()[:24]
+
+    def forget_tiles(self, source: Source | None = None) -> None:
+        """Remove what tiles gave: an image's, or all that is left."""
+        shutil.rmtree(self.folder / _TILES if source is None else self.tiles(source), ignore_errors=True)
 
     def _write_line(self, text: str) -> int:
         """Append a record with its checksum; where it begins."""
@@ -186,9 +199,8 @@ class Journal:
     @contextlib.contextmanager
     def replacing(self, path: Path) -> Iterator[BinaryIO]:
         """A binary file that takes the place of ``path`` when the block ends without an error."""
-        self._number += 1
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_bytes(path, self.folder / "parts" / str(self._number)) as handle:
+        with atomic_bytes(path, self.folder / "parts" / str(next(self._numbers))) as handle:
             yield handle
 
     def _line_at(self, offset: int) -> bytes:
@@ -252,6 +264,7 @@ class Journal:
                     (self.out / name).unlink()
         self._file.truncate(0)
         self.entries = {}
+        self.forget_tiles()
         (self.folder / "run.json").unlink(missing_ok=True)
 
     def _remove(self, names: Any) -> None:

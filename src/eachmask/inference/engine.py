@@ -10,7 +10,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,16 @@ TILE_CHUNK_SIZE = 8
 """Tiles in one pass of a GPU; a CPU takes them one by one."""
 TileListener = Callable[[int, int], None]
 """Called with the number of tiles that are done and of all."""
+
+
+class TileStore(Protocol[T]):
+    """Where the tiles of one large image are kept until it is done."""
+
+    def load(self, number: int, size: tuple[int, int]) -> T | None:
+        """What the tile of this number and (height, width) gave; None where it is not known."""
+
+    def save(self, number: int, found: T) -> None:
+        """Keep what a tile gave, in its own pixels."""
 
 
 def unheard(*_: Any) -> None:
@@ -98,6 +108,7 @@ class Engine(Generic[T]):
         given: Sequence[Any] | None = None,
         on_tile: TileListener = unheard,
         on_pass: Callable[[Sequence[T]], None] = unheard,
+        stores: Sequence[TileStore[T] | None] | None = None,
     ) -> list[T]:
         """Results for images (H, W, 3), each in its image's own pixels; images of one size go in one batch.
 
@@ -106,13 +117,15 @@ class Engine(Generic[T]):
             overlap: share of a tile that its neighbor sees too.
             given: what the user hands over with each image, in its pixels.
             on_pass: told what each pass of the network found, in its image's or tile's own pixels.
+            stores: for each image where its tiles are kept, if it has any.
         """
         job = _Job(options, tile, overlap, on_tile, on_pass)
         found: dict[int, T] = {}
         whole = []
         for i, image in enumerate(images):
             if tile and max(image.shape[:2]) > tile:
-                found[i] = self._predict_tiled(image, None if given is None else given[i], job)
+                own = None if given is None else given[i]
+                found[i] = self._predict_tiled(image, own, job, None if stores is None else stores[i])
             else:
                 whole.append(i)
         limits = [self.preprocess.limits(images[i]) for i in whole]
@@ -165,7 +178,7 @@ class Engine(Generic[T]):
     def _forward(self, batch: ImageBatch, given: Sequence[Any] | None) -> Any:
         return self.model(batch) if given is None else self.model(batch, given)
 
-    def _predict_tiled(self, image: NDArray[Any], given: Any, job: _Job) -> T:
+    def _predict_tiled(self, image: NDArray[Any], given: Any, job: _Job, store: TileStore[T] | None) -> T:
         """Predict overlapping tiles under one common contrast and join what belongs together."""
         from eachmask.accel.malloc import give_back_freed_memory
 
@@ -177,11 +190,17 @@ class Engine(Generic[T]):
         step = 1 if self.device.type == "cpu" else TILE_CHUNK_SIZE
         for first in range(0, len(boxes), step):
             chosen = boxes[first : first + step]
-            windows = [np.ascontiguousarray(image[y1:y2, x1:x2]) for x1, y1, x2, y2 in chosen]
-            own = None if given is None else [given.crop(box) for box in chosen]
-            found = self._predict_grouped(windows, [limits] * len(windows), own, job)
+            found = _loaded(store, first, chosen)
+            if found is None:
+                windows = [np.ascontiguousarray(image[y1:y2, x1:x2]) for x1, y1, x2, y2 in chosen]
+                own = None if given is None else [given.crop(box) for box in chosen]
+                found = [self.task.packed(t) for t in self._predict_grouped(windows, [limits] * len(windows), own, job)]
+                for number, result in enumerate(found, start=first):
+                    if store is not None:
+                        store.save(number, result)
             parts += found
             job.on_tile(len(parts), len(boxes))
+        give_back_freed_memory()
         return self.task.choose(self.task.merge(parts, boxes, size), (), job.options.max_detections)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -197,3 +216,14 @@ class Engine(Generic[T]):
         if self.dtype != torch.float32 and self.device.type == "cpu":
             self.dtype = find_precision("auto", self.device)
         self.model.to(self.device)
+
+
+def _loaded(store: TileStore[T] | None, first: int, boxes: Sequence[tuple[int, int, int, int]]) -> list[T] | None:
+    """What all of these tiles gave before; None where one is missing: those of one pass belong together."""
+    found: list[T] = []
+    for number, (x1, y1, x2, y2) in enumerate(boxes, start=first):
+        known = None if store is None else store.load(number, (y2 - y1, x2 - x1))
+        if known is None:
+            return None
+        found.append(known)
+    return found

@@ -19,7 +19,7 @@ from torch import nn
 
 from eachmask.data.images.read import as_array, read_image, unit_range
 from eachmask.inference.devices import PRECISIONS
-from eachmask.inference.engine import Engine, TileListener, unheard
+from eachmask.inference.engine import Engine, TileListener, TileStore, unheard
 from eachmask.inference.view import ImageView
 from eachmask.structures import Category, DecodeOptions, UserError
 from eachmask.structures.checks import check_number, check_whole
@@ -175,20 +175,21 @@ class Predictor(Generic[T]):
         overlap: float = 0.2,
         classes: Sequence[str] = (),
         on_tile: TileListener = unheard,
+        stores: Sequence[TileStore[T] | None] | None = None,
     ) -> list[T]:
         """:meth:`predict` for (H, W, 3) arrays from :meth:`prepare`; those of one size go in one batch.
 
-        ``classes`` are names that are asked for: unsure objects may get them. All objects are returned.
+        ``classes`` are names that are asked for: unsure objects may get them. All objects are returned. ``on_tile``
+        hears of the tiles of large images, and ``stores`` keep them, one store for each image.
         """
-        found = self._found(images, self.decode_options(options), self.tile_size(tile, overlap), overlap, on_tile)
+        tile = self.tile_size(tile, overlap)
+        options = self.decode_options(options)
+        found = self._found(images, options, tile=tile, overlap=overlap, on_tile=on_tile, stores=stores)
         return [self._named(image, result, classes) for image, result in zip(images, found, strict=True)]
 
-    def _found(
-        self, images: Sequence[NDArray[Any]], options: DecodeOptions, tile: int, overlap: float, on_tile: TileListener
-    ) -> list[T]:
+    def _found(self, images: Sequence[NDArray[Any]], options: DecodeOptions, **tiling: Any) -> list[T]:
         """What the network finds; subclasses may look in another way."""
-        told = partial(self._warn_if_full, options)
-        return self.engine.predict(images, options, tile=tile, overlap=overlap, on_tile=on_tile, on_pass=told)
+        return self.engine.predict(images, options, on_pass=partial(self._warn_if_full, options), **tiling)
 
     def _finished(self, images: Sequence[ImageLike], found: Sequence[T], classes: Sequence[str]) -> list[T]:
         """Of the wanted classes, and able to show themselves."""

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eachmask.inference.engine import TileListener
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.preprocessing import reduced, size_of
 from eachmask.structures import DecodeOptions, Instances, Masks, Prompts, UserError
@@ -136,9 +135,7 @@ class PromptedPredictor(PromptPredictor):
         self.prompts = prompts
         self.fingerprint = hashlib.sha256(f"{predictor.fingerprint}{_said(prompts)}".encode()).hexdigest()
 
-    def _found(
-        self, images: Sequence[NDArray[Any]], options: DecodeOptions, tile: int, overlap: float, on_tile: TileListener
-    ) -> list[Instances]:
+    def _found(self, images: Sequence[NDArray[Any]], options: DecodeOptions, **tiling: Any) -> list[Instances]:
         """The answer for each image (H, W, 3); tiles make no sense of prompts and are not used."""
         return [self.predict(image, self.prompts, options=options) for image in images]
 

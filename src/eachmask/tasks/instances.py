@@ -15,6 +15,7 @@ from eachmask.metrics.sweep import sweep
 from eachmask.ops.tiles import merge_tiles
 from eachmask.structures import Category, Instances
 from eachmask.tasks.instance_outputs import OUTPUTS
+from eachmask.tasks.kept import INSTANCES_KEPT
 from eachmask.tasks.object_sections import sections
 from eachmask.tasks.task import Box, Scoring, Task, overlay
 
@@ -92,5 +93,6 @@ INSTANCES: Task[Instances] = Task(
     sections=sections,
     packed=packed,
     with_categories=with_categories,
+    kept=INSTANCES_KEPT,
     mixes=True,
 )

@@ -17,6 +17,7 @@ from eachmask.structures import Category
 if TYPE_CHECKING:
     from eachmask.draw import DrawOptions, RGBImage
     from eachmask.files.sections import Section
+    from eachmask.tasks.kept import Kept
     from eachmask.tasks.settings import Settings
 
 T = TypeVar("T")
@@ -121,6 +122,8 @@ class Task(Generic[T]):
     """As it is kept until it is written or measured: small, on the CPU, in runs."""
     with_categories: Callable[[T, tuple[Category, ...]], T] = lambda result, categories: result
     """(result, the model's categories) -> the same, with names for its labels."""
+    kept: Kept[T] | None = None
+    """How results of tiles are kept, so that a large image that was interrupted resumes; None: it begins anew."""
     mixes: bool = False
     """Objects of one training image can be pasted into another."""
 
