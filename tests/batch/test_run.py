@@ -239,6 +239,9 @@ def test_other_options_are_refused(predictor: Predictor, images: Path, tmp_path:
     _run(predictor, images, tmp_path / "out")
     with pytest.raises(UserError, match="--tile was 0 and is 64.*--overwrite"):
         _run(predictor, images, tmp_path / "out", BatchOptions(save=EVERYTHING.save, batch=3, tile=64))
+    soft = replace(EVERYTHING, decode=DecodeOptions(suppression="soft", paste="torchvision"))
+    with pytest.raises(UserError, match="--nms was not set and is soft.*--paste was accurate and is torchvision"):
+        _run(predictor, images, tmp_path / "out", soft)
     summary = _run(predictor, images, tmp_path / "out", BatchOptions(overlays=False), overwrite=True)
     assert summary.done == 7
     assert not (tmp_path / "out/crops").exists() and not (tmp_path / "out/overlays").exists()

@@ -339,6 +339,22 @@ def test_options_are_obeyed(case, model):
     check_valid(none, (64, 96), case)
 
 
+def test_every_suppression_is_understood(case, model):
+    batch, _ = scenes(case, (64, 96))
+    with torch.inference_mode():
+        raw = model(batch)
+        usual, *found = (
+            model.decode(raw, DecodeOptions(score_threshold=case.score, suppression=how))[0]
+            for how in (None, "hard", "soft", "fast", "matrix")
+        )
+    for one in found:
+        check_valid(one, (64, 96), case)
+    own = [one for one in found if torch.equal(one.scores, usual.scores) and torch.equal(one.boxes, usual.boxes)]
+    assert own, "the model's own way has a name"
+    overlaps = int((box_ops.iou(found[1].boxes, found[1].boxes) > 0).sum()) > len(found[1])  # the second one is soft
+    assert len(own) < len(found) or not model.suppresses or not overlaps, "and the others differ from it"
+
+
 def test_the_score_that_is_reported_is_what_a_threshold_is_compared_with(case, model):
     """Bit for bit: a threshold that is itself a reported score divides the same list in two."""
     batch, _ = scenes(case, (64, 96))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -66,6 +66,12 @@ class PredictOptions:
     max_detections: int | None = None
     """At most so many objects per image, best first; with --classes of these classes. The model's own limit by
     default."""
+    nms: Literal["hard", "soft", "fast", "matrix"] | None = None
+    """What becomes of the worse of overlapping objects of a class: hard drops it; fast too, but more of them; soft and
+    matrix lower its score. The model's own way by default."""
+    paste: Literal["accurate", "torchvision"] = "accurate"
+    """How masks that were predicted in boxes reach the image: at the exact box, or at whole pixels, as torchvision
+    pastes them."""
     save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
     """Also one file per image of: labels (16-bit label map), crops (cut-out objects), polygons (JSON with
     holes), csv, geojson."""
@@ -156,7 +162,12 @@ def batch_options(options: PredictOptions) -> BatchOptions:
     if len(options.channel) not in (0, 1, 3) or any(number < 1 for number in options.channel):
         raise UserError("--channel takes one number from 1, or three for red, green and blue")
     return BatchOptions(
-        decode=DecodeOptions(score_threshold=options.score, max_detections=options.max_detections),
+        decode=DecodeOptions(
+            score_threshold=options.score,
+            max_detections=options.max_detections,
+            paste=options.paste,
+            suppression=options.nms,
+        ),
         classes=tuple(name.strip() for word in options.classes for name in word.split(",") if name.strip()),
         tile=options.tile,
         overlap=options.overlap,

@@ -100,6 +100,8 @@ class Network(nn.Module, Generic[RawT, SelectedT, T]):
     task: ClassVar[Task[Any]]
     max_classes: ClassVar[int | None] = None
     needs: ClassVar[frozenset[str]] = frozenset()
+    suppresses: ClassVar[bool] = True
+    """Whether ``DecodeOptions.suppression`` means something to it."""
     backbone_from: ClassVar[str] = ""
     """A bundled model that has seen such images: training starts from its backbone where it is the same network."""
     num_classes: int
@@ -169,8 +171,9 @@ def pack_image(selected: Detections, image: int, options: DecodeOptions) -> Inst
     size, boxes = selected.sizes[image], selected.boxes[image]
     found = Instances(size, boxes, labels=selected.labels[image], scores=selected.scores[image])
     if selected.masks is not None:
+        paste: Any = options.paste  # one of two, whatever it was called
         spanned = boxes if selected.mask_boxes is None else selected.mask_boxes[image]
-        found.masks = RoIMasks(selected.masks[image], spanned, size, options.mask_threshold, options.paste)
+        found.masks = RoIMasks(selected.masks[image], spanned, size, options.mask_threshold, paste)
     if selected.outlines is not None:
         rings = [[ring] for ring in selected.outlines[image].cpu().double().numpy()]
         found.masks = Polygons(rings, (), size)

@@ -15,10 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eachmask.ops.nms import mask_iou, mask_nms, matrix_nms
-from eachmask.structures import SoftMasks
+from eachmask.ops.suppression import suppress_by
+from eachmask.structures import SoftMasks, decode
+from eachmask.structures.decode import Suppression
 
 MAP_CHUNK_SIZE = 1 << 21
 """Maps are made in groups of so many numbers."""
+
+OVERLAP = 0.5
+"""IoU of masks from which suppression drops one, where a user asks for such a suppression and names none."""
 
 FREE = -1.0
 """Score of a slot that holds no candidate."""
@@ -68,6 +73,7 @@ class Limits(NamedTuple):
     greedy: float | None  # IoU from which the lower-scoring goes, if suppression shall be greedy
     score: float  # at least, after suppression
     most: int  # instances
+    suppression: Suppression | None = None  # that a user asks for; None: Matrix NMS, or greedy if there is an IoU
 
 
 class Chosen(NamedTuple):
@@ -159,7 +165,7 @@ def maps_at_once(geometry: MapGeometry) -> int:
 
 
 def suppress(masks: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
-    """Matrix NMS, or greedy suppression.
+    """Matrix NMS or greedy suppression, unless the user asks for another.
 
     Args:
         masks: (N, H, W) bool; scores: (N,); labels: (N,).
@@ -168,10 +174,14 @@ def suppress(masks: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> t
         index of the kept, best first, and their new scores.
     """
     iou = mask_iou(masks, labels)
-    if limits.greedy is None:
+    overlap = OVERLAP if limits.greedy is None else limits.greedy
+    how = limits.suppression or ("matrix" if limits.greedy is None else "hard")
+    if how in ("soft", "fast"):
+        return suppress_by(iou, scores, decode.Limits(limits.score, overlap, limits.most, how))
+    if how == "matrix":
         scores = matrix_nms(iou, scores, labels, limits.sigma)
         order = scores.argsort(descending=True, stable=True)
     else:
-        order = mask_nms(iou, scores, limits.greedy)
+        order = mask_nms(iou, scores, overlap)
     order = order[scores[order] >= limits.score][: limits.most]
     return order, scores[order]

@@ -107,6 +107,18 @@ def soft_nms(
         indices of the kept, best first, and their new scores.
     """
     iou = box_ops.iou(boxes, boxes) * (labels[:, None] == labels[None])
+    return soft_nms_by(iou, scores, sigma, threshold, min_score, decay)
+
+
+def soft_nms_by(
+    iou: Tensor,
+    scores: Tensor,
+    sigma: float = 0.5,
+    threshold: float = 0.3,
+    min_score: float = 0.001,
+    decay: Decay = "gaussian",
+) -> tuple[Tensor, Tensor]:
+    """:func:`soft_nms` by any (N, N) IoU, such as that of masks; 0 between different labels."""
     factor = torch.exp(-(iou**2) / sigma) if decay == "gaussian" else torch.where(iou > threshold, 1 - iou, 1.0)
     current = scores.clone()
     waiting = torch.ones(len(scores), dtype=torch.bool, device=scores.device)

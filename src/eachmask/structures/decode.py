@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from eachmask.structures.checks import check_number, check_whole
 from eachmask.structures.errors import UserError
 
-Paste = Literal["accurate", "compatible"]
+Paste = Literal["accurate", "compatible", "torchvision"]
+Suppression = Literal["hard", "soft", "fast", "matrix"]
+
+
+class Limits(NamedTuple):
+    """What detections must stand, the user's choices or else the model's."""
+
+    score_threshold: float
+    nms_threshold: float
+    max_detections: int
+    suppression: Suppression = "hard"
 
 
 class Defaults(Protocol):
@@ -27,7 +37,7 @@ class DecodeOptions:
     """Choices made after the network has spoken. ``None`` means the model's own default.
 
     Raises:
-        UserError: a threshold outside 0..1, fewer than one detection, or an unknown way to paste.
+        UserError: a threshold outside 0..1, fewer than one detection, or an unknown way to paste or to suppress.
     """
 
     score_threshold: float | None = None
@@ -41,7 +51,11 @@ class DecodeOptions:
     with_masks: bool = True
     """False: boxes only, and the mask head does not run."""
     paste: Paste = "accurate"
-    """How box-sized masks reach the image: at their exact boxes, or at torchvision's whole-pixel boxes."""
+    """How box-sized masks reach the image: at their exact boxes (``accurate``), or at whole-pixel boxes as torchvision
+    pastes them (``torchvision``, also called ``compatible``)."""
+    suppression: Suppression | None = None
+    """What becomes of the worse of overlapping instances: ``hard`` drops them one after the other, ``fast`` all at
+    once, ``soft`` and ``matrix`` lower their scores (see :mod:`eachmask.ops.suppression`)."""
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "nms_threshold", "mask_threshold"):
@@ -52,11 +66,17 @@ class DecodeOptions:
             check_whole("largest number of detections (max_detections)", self.max_detections, 1)
         if self.paste not in get_args(Paste):
             raise UserError(f"paste must be one of {', '.join(get_args(Paste))}, not {self.paste!r}")
+        if self.paste == "torchvision":
+            object.__setattr__(self, "paste", "compatible")
+        if self.suppression not in (None, *get_args(Suppression)):
+            known = ", ".join(get_args(Suppression))
+            raise UserError(f"suppression (--nms) must be one of {known}, not {self.suppression!r}")
 
-    def limits(self, model: Defaults) -> tuple[float, float, int]:
-        """Score threshold, NMS threshold and largest number: the user's, or else the model's."""
-        return (
+    def limits(self, model: Defaults, own: Suppression = "hard") -> Limits:
+        """The user's choices, or else the model's, whose ``own`` way of suppression is not among its settings."""
+        return Limits(
             model.score_threshold if self.score_threshold is None else self.score_threshold,
             model.nms_threshold if self.nms_threshold is None else self.nms_threshold,
             model.max_detections if self.max_detections is None else self.max_detections,
+            self.suppression or own,
         )

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from eachmask.models.protocol import Detections
 from eachmask.ops.anchors import flatten_anchors
-from eachmask.ops.nms import nms
+from eachmask.ops.suppression import suppress_boxes
 from eachmask.structures import Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.structures.decode import Limits
 
 # Layers ---------------------------------------------------------------------------------------------------------------
 
@@ -111,15 +112,15 @@ def best_pairs(
     return value[order], label[order], place[order]
 
 
-def suppress(kept: Kept, limits: tuple[float, float, int]) -> Kept:
-    """Greedy suppression per class; boxes without area go.
+def suppress(kept: Kept, limits: Limits) -> Kept:
+    """Suppression per class; boxes without area go.
 
     Args:
-        limits: score threshold (which is not looked at), NMS threshold and largest number.
+        limits: of these, the score threshold is only looked at where suppression lowers scores.
     """
-    _, iou, most = limits
     solid = torch.nonzero((kept.boxes[:, 2:] > kept.boxes[:, :2]).all(1)).squeeze(1)
-    return kept.take(solid[nms(kept.boxes[solid], kept.scores[solid], kept.labels[solid], iou)[:most]])
+    index, scores = suppress_boxes(kept.boxes[solid], kept.scores[solid], kept.labels[solid], limits)
+    return kept.take(solid[index])._replace(scores=scores)
 
 
 def detections(sizes: tuple[tuple[int, int], ...], kept: Sequence[Kept]) -> Detections:

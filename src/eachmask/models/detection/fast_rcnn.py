@@ -32,11 +32,12 @@ from eachmask.models.config import changed
 from eachmask.models.protocol import Detections, Detector
 from eachmask.ops.losses import smooth_l1
 from eachmask.ops.match import learnable
-from eachmask.ops.nms import nms
 from eachmask.ops.roi import roi_pool
 from eachmask.ops.selective_search import FAST, SINGLE, Proposals, Search, search_batch
+from eachmask.ops.suppression import suppress_boxes
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.structures.decode import Limits
 from eachmask.tasks.boxes import BOXES
 
 if TYPE_CHECKING:
@@ -232,19 +233,20 @@ def box_losses(
 def keep_best(
     boxes: Tensor,
     probabilities: Tensor,
-    limits: tuple[float, float, int],
+    limits: Limits | tuple[float, float, int],
     min_side: float = 1e-2,
     class_agnostic_nms: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(P, K or 1, 4) boxes and (P, K) probabilities -> boxes (N, 4), labels and scores (N,) of one image, best first.
 
     Args:
-        limits: score threshold, NMS threshold and largest number.
+        limits: score threshold, NMS threshold and largest number, and how to suppress if not greedily.
         min_side: boxes narrower than this, px, are dropped.
         class_agnostic_nms: each box gets its likeliest class alone and the sum of its probabilities as score, and boxes
             of different classes suppress one another.
     """
-    score_threshold, nms_threshold, max_detections = limits
+    limits = Limits(*limits)
+    score_threshold = limits.score_threshold
     if class_agnostic_nms:
         something, likeliest = probabilities.sum(dim=1), probabilities.argmax(dim=1)
         proposal = torch.nonzero(something > score_threshold).squeeze(1)
@@ -256,11 +258,11 @@ def keep_best(
     solid = torch.nonzero((boxes[:, 2:] - boxes[:, :2] >= min_side).all(dim=1)).squeeze(1)
     boxes, scores, label = boxes[solid], scores[solid], label[solid]
     rivals = torch.zeros_like(label) if class_agnostic_nms else label
-    keep = nms(boxes, scores, rivals, nms_threshold)[:max_detections]
-    return boxes[keep], label[keep], scores[keep]
+    keep, scores = suppress_boxes(boxes, scores, rivals, limits)
+    return boxes[keep], label[keep], scores
 
 
-def select(boxes: Tensor, probabilities: Tensor, size: tuple[int, int], limits: tuple[float, float, int]) -> Instances:
+def select(boxes: Tensor, probabilities: Tensor, size: tuple[int, int], limits: Limits) -> Instances:
     """:func:`keep_best` as the instances of an image of this (height, width)."""
     kept, labels, scores = keep_best(boxes, probabilities, limits)
     return Instances(size, kept, labels=labels, scores=scores)

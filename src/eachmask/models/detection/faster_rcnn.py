@@ -39,6 +39,7 @@ from eachmask.ops.match import learnable, match_objects, sample
 from eachmask.ops.roi import roi_align, roi_pool
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
+from eachmask.structures.decode import Limits
 from eachmask.tasks.boxes import BOXES
 
 if TYPE_CHECKING:
@@ -234,8 +235,8 @@ class FasterRCNN(Detector[Raw]):
         """What subclasses add to the kept boxes."""
         return found
 
-    def limits(self, options: DecodeOptions) -> tuple[float, float, int]:
-        """Score threshold, NMS threshold and largest number of what :meth:`select_heads` is given."""
+    def limits(self, options: DecodeOptions) -> Limits:
+        """What is asked of the detections that :meth:`select_heads` is given."""
         return options.limits(self.config)
 
     def moved(self, boxes: Tensor, deltas: Tensor, weights: box_ops.Weights) -> Tensor:

@@ -298,7 +298,7 @@ class PointDetector(Network[RawT, SelectedT, Instances], Generic[RawT, SelectedT
         return product.sqrt() if self.config.select.score == "root" else product
 
     def suppress(self, kept: Kept, size: tuple[int, int], options: DecodeOptions) -> Kept:
-        """Greedy suppression in an image of this (height, width), the best first."""
+        """Suppression in an image of this (height, width), the best first."""
         kept = kept.clipped(size) if self.config.select.clip_first else kept
         return suppress(kept, options.limits(self.config))
 

@@ -178,7 +178,8 @@ class CondInst(PointDetector[Raw, Selected]):
     def select(self, raw: Raw, options: DecodeOptions) -> Selected:
         """FCOS's detections, perhaps ranked by their masks, each with the network that gives its mask."""
         by_masks = self.config.ranking.sigma is not None
-        boxed = replace(options, max_detections=self.config.ranking.candidates) if by_masks else options
+        candidates = self.config.ranking.candidates
+        boxed = replace(options, max_detections=candidates, suppression=None) if by_masks else options
         every, networks = [], []
         for image, kept in enumerate(self.keep(raw.detection, boxed)):
             kernels = raw.kernels.at(image, kept.places)
@@ -222,8 +223,9 @@ class CondInst(PointDetector[Raw, Selected]):
 
         height, width = raw.mask_features.shape[-2:]
         geometry = MapGeometry((2 * height, 2 * width), raw.detection.batch_size, raw.detection.sizes[image])
-        least, _, most = options.limits(self.config)
-        limits = Limits(least, c.candidates, c.sigma, greedy=None, score=least, most=most)
+        least, _, most, _ = options.limits(self.config)
+        greedy = None if options.suppression is None else options.nms_threshold
+        limits = Limits(least, c.candidates, c.sigma, greedy, least, most, options.suppression)
         threshold = options.mask_threshold
         index, scores, inside = score_masks(candidates, maps_of, geometry, c.candidates, threshold, c.maskness_power)
         order, scores = suppress(inside, scores, kept.labels[index], limits)

@@ -232,4 +232,4 @@ def limits_of(config: GridConfig, options: DecodeOptions) -> Limits:
     score = c.score_threshold if o.score_threshold is None else o.score_threshold
     candidate = c.candidate_threshold if o.score_threshold is None else min(score, c.candidate_threshold)
     most = c.max_detections if o.max_detections is None else o.max_detections
-    return Limits(candidate, c.candidates, c.sigma, o.nms_threshold, score, most)
+    return Limits(candidate, c.candidates, c.sigma, o.nms_threshold, score, most, o.suppression)

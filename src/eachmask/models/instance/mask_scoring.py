@@ -33,6 +33,7 @@ from eachmask.models.instance.mask_rcnn import ROI_CHUNK_SIZE, MaskRCNN, zero_of
 from eachmask.models.protocol import Detections
 from eachmask.ops.roi import in_groups
 from eachmask.structures import DecodeOptions, Instances, Masks
+from eachmask.structures.decode import Limits
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,13 @@ class MaskScoringRCNN(MaskRCNN):
         scored = found._replace(scores=scores, masks=masks)
         return scored if self.config.free_scores else best_first(scored, options)
 
-    def limits(self, options: DecodeOptions) -> tuple[float, float, int]:
+    def limits(self, options: DecodeOptions) -> Limits:
         """As many candidates as usual even if fewer detections are asked for: the best are known after scoring."""
-        score, overlap, most = super().limits(options)
+        limits = super().limits(options)
+        score, most = limits.score_threshold, max(limits.max_detections, self.config.max_detections)
         if not self.config.free_scores:  # what is asked for is of the product, which an IoU may raise
             score = min(score, self.config.score_threshold)
-        return score, overlap, max(most, self.config.max_detections)
+        return limits._replace(score_threshold=score, max_detections=most)
 
     def scored_masks(self, features: Features, boxes: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes of all images with a class each -> (R, M, M) logits, (R,) predicted IoU."""

@@ -142,6 +142,7 @@ class PanopticDeepLab(Network[Raw, Selected, Instances]):
     task = INSTANCES
     max_classes = 1
     needs = frozenset({"masks"})
+    suppresses = False
 
     def __init__(self, num_classes: int = 1, config: Config | None = None) -> None:
         super().__init__()

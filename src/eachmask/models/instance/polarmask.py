@@ -34,8 +34,8 @@ from eachmask.models.detection import fcos
 from eachmask.models.detection.dense import Kept, flat, matched_boxes, output, tower
 from eachmask.models.detection.fcos import PointDetector
 from eachmask.models.protocol import Detections, pack_image
-from eachmask.ops.nms import nms
 from eachmask.ops.point_boxes import boxes_from, distances_to, iou_of_distances
+from eachmask.ops.suppression import suppress_boxes
 from eachmask.structures import RLE, Bitmaps, DecodeOptions, ImageBatch, Instances, Masks
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.masks import Index, as_index
@@ -230,12 +230,12 @@ class PolarMask(PointDetector[Raw, Selected]):
         return Kept(boxes, label, score[label, chosen], place)
 
     def suppress(self, kept: Kept, size: tuple[int, int], options: DecodeOptions) -> Kept:
-        """Greedy suppression in an image of this (height, width), the best first."""
-        _, iou, most = options.limits(self.config)
+        """Suppression in an image of this (height, width), the best first."""
         kept = kept.clipped((size[0] - 1, size[1] - 1))
         # Pixels at both ends count, as they did before boxes were half-open.
         larger = kept.boxes + kept.boxes.new_tensor([0, 0, 1, 1])
-        return kept.take(nms(larger, kept.scores, kept.labels, iou)[:most])
+        index, scores = suppress_boxes(larger, kept.scores, kept.labels, options.limits(self.config))
+        return kept.take(index)._replace(scores=scores)
 
 
 # Rays, outlines, masks ------------------------------------------------------------------------------------------------

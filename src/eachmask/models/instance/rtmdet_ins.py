@@ -40,8 +40,8 @@ from eachmask.ops.dynamic import (
 )
 from eachmask.ops.losses import dice, giou, quality_focal
 from eachmask.ops.match import learnable
-from eachmask.ops.nms import nms
 from eachmask.ops.point_boxes import boxes_from
+from eachmask.ops.suppression import suppress_boxes
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures import boxes as box_ops
 from eachmask.tasks.instances import INSTANCES
@@ -239,13 +239,14 @@ class RTMDetIns(Network[Raw, Selected, Instances]):
 
     def select(self, raw: Raw, options: DecodeOptions) -> Selected:
         """Suppression per class of the best places, each with the network that gives its mask."""
-        threshold, iou, most = options.limits(self.config)
+        limits = options.limits(self.config)
         (points, strides), kernels = self.places(raw), flat(raw.kernels)
         every, networks = [], []
         for i, size in enumerate(raw.sizes):
-            levels = [self._candidates(raw, i, level, threshold) for level in range(len(self.strides))]
+            levels = [self._candidates(raw, i, level, limits.score_threshold) for level in range(len(self.strides))]
             kept = join_levels(levels, [x[0, 0].numel() for x in raw.classes]).clipped(size)
-            kept = kept.take(nms(kept.boxes, kept.scores, kept.labels, iou)[:most])
+            index, scores = suppress_boxes(kept.boxes, kept.scores, kept.labels, limits)
+            kept = kept.take(index)._replace(scores=scores)
             places = Places(points[kept.places], 8 * strides[kept.places], self.strides[0], 0.0)
             networks.append(MaskNetworks(raw.mask_features[i].detach(), kernels[i, kept.places].detach(), places))
             every.append(kept)

@@ -40,10 +40,11 @@ from eachmask.models.instance.mask_rcnn import zero_of
 from eachmask.models.protocol import Detections, Detector
 from eachmask.ops.mask_targets import mask_targets
 from eachmask.ops.match import learnable
-from eachmask.ops.nms import nms
 from eachmask.ops.selective_search import Proposals
+from eachmask.ops.suppression import suppress_boxes
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Masks
 from eachmask.structures import boxes as box_ops
+from eachmask.structures.decode import Limits
 from eachmask.tasks.instances import INSTANCES
 
 if TYPE_CHECKING:
@@ -263,23 +264,23 @@ def sample_regions(
 
 
 def keep_regions(
-    boxes: Tensor, probabilities: Tensor, size: tuple[int, int], limits: tuple[float, float, int]
+    boxes: Tensor, probabilities: Tensor, size: tuple[int, int], limits: Limits | tuple[float, float, int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(P, 4) boxes that stay where they are and (P, K) probabilities -> what is kept, best first.
 
     Args:
         size: (height, width) of the image.
-        limits: score threshold, NMS threshold and largest number.
+        limits: score threshold, NMS threshold and largest number, and how to suppress if not greedily.
 
     Returns:
         (N, 4) boxes within the image, (N,) labels, scores and numbers of the proposals.
     """
-    score_threshold, nms_threshold, max_detections = limits
-    proposal, label = torch.nonzero(probabilities > score_threshold, as_tuple=True)
+    limits = Limits(*limits)
+    proposal, label = torch.nonzero(probabilities > limits.score_threshold, as_tuple=True)
     scores = probabilities[proposal, label].float()
-    keep = nms(boxes[proposal], scores, label, nms_threshold)[:max_detections]
+    keep, scores = suppress_boxes(boxes[proposal], scores, label, limits)
     kept = proposal[keep]
-    return box_ops.clip(boxes[kept], size), label[keep], scores[keep], kept
+    return box_ops.clip(boxes[kept], size), label[keep], scores, kept
 
 
 def _first_alone(proposals: Proposals, num_classes: int, side: int) -> SampledRegions:

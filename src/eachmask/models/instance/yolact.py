@@ -32,6 +32,7 @@ from eachmask.models.protocol import Detections, Network, pack_image
 from eachmask.ops.anchors import flatten_anchors, grid_anchors
 from eachmask.ops.nms import fast_nms_of_classes
 from eachmask.ops.prototypes import Assembled, Crops, assemble
+from eachmask.ops.suppression import suppress_classes
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, SoftMasks
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.soft_masks import Canvas
@@ -331,12 +332,14 @@ class YOLACT(Network[Raw, Selected, Instances]):
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, options: DecodeOptions) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, labels and scores of the detections that stay, the best first."""
-        threshold, iou, most = options.limits(self.config)
+        limits = options.limits(self.config, own="fast")
         each = self.config.select.threshold_each or options.score_threshold is not None
-        least = threshold if each else None
-        row, label = fast_nms_of_classes(boxes, scores, iou, self.config.select.per_class, least)
+        least = limits.score_threshold if each else None
+        if limits.suppression != "fast":
+            return suppress_classes(boxes, scores, limits, self.config.select.per_class, least)
+        row, label = fast_nms_of_classes(boxes, scores, limits.nms_threshold, self.config.select.per_class, least)
         scores = scores[row, label]
-        order = torch.argsort(scores, descending=True, stable=True)[:most]
+        order = torch.argsort(scores, descending=True, stable=True)[: limits.max_detections]
         return row[order], label[order], scores[order]
 
     def _flat(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor]:
