@@ -1,0 +1,202 @@
+"""SAM: Segment Anything.
+
+Kirillov, Mintun, Ravi, Mao, Rolland, Gustafson, Xiao, Whitehead, Berg, Lo, Dollár, Girshick: "Segment Anything", 2023,
+arXiv 2304.02643.
+
+The idea: a large encoder looks at the image once; a small decoder then answers any prompt in milliseconds. Since a
+prompt may mean several things, it gives several masks (whole, part, subpart) and says of each how good it thinks it is;
+in training only the best of them is blamed.
+
+Points and boxes count as in the authors' code: c becomes c * scale + 1/2 in the network's frame.
+
+Shapes: B images, P objects in all of them, M masks of an object (4), h x w cells of the feature grid, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from eachmask.backbones.window_vit import ViTConfig, WindowViT
+from eachmask.models.config import changed
+from eachmask.models.promptable.mask_decoder import Decoded, DecoderConfig, MaskDecoder
+from eachmask.models.promptable.prompt_encoder import ChannelNorm, PromptConfig, PromptEncoder
+from eachmask.models.promptable.prompt_tokens import Frame, Said, said
+from eachmask.models.protocol import Network
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Prompts
+from eachmask.structures.logit_masks import LogitMasks
+from eachmask.structures.soft_masks import Canvas
+from eachmask.tasks.instances import INSTANCES
+
+if TYPE_CHECKING:
+    from eachmask.structures.spatial import Spatial
+
+
+class Embedding(NamedTuple):
+    """What is known of B images before anybody has asked."""
+
+    features: Tensor  # (B, C, h, w)
+    sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+    padded: tuple[int, int]  # (height, width) of what the network saw
+    finer: tuple[Tensor, ...] = ()  # of the encoder, at twice and four times the resolution (SAM 2)
+
+
+class Raw(NamedTuple):
+    """The answers about P objects."""
+
+    logits: Tensor  # (P, M, 4 h, 4 w)
+    ious: Tensor  # (P, M) predicted
+    images: Tensor  # (P,) int64
+    objects: Tensor  # (P,) int64, their numbers in the image's prompts
+    sure: Tensor  # (P,) bool: the prompts leave no doubt, so that the first mask is meant
+    sizes: tuple[tuple[int, int], ...]
+    padded: tuple[int, int]
+
+
+class Selected(NamedTuple):
+    """The answers that are given, N in all images: object by object, the best first."""
+
+    logits: Tensor  # (N, 4 h, 4 w)
+    scores: Tensor  # (N,) predicted IoU, 0..1
+    images: Tensor  # (N,) int64
+    objects: Tensor  # (N,) int64
+    sizes: tuple[tuple[int, int], ...]
+    padded: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change."""
+
+    encoder: ViTConfig = ViTConfig()
+    prompts: PromptConfig = PromptConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+
+# The model ------------------------------------------------------------------------------------------------------------
+
+
+class SAM(Network[Raw, Selected, Instances]):
+    """An encoder that looks once and a decoder that answers (:class:`~eachmask.models.protocol.Promptable`).
+
+    Args:
+        encoder: (B, 3, H, W) -> (B, h, w, channels).
+        channels: of what it gives.
+    """
+
+    task = INSTANCES
+    max_classes = 1
+    needs = frozenset({"masks"})
+    padding = False
+    """Whether a point that is nothing ends the points of objects with a box too."""
+
+    def __init__(self, encoder: nn.Module, channels: int, num_classes: int = 1, config: Any = None) -> None:
+        super().__init__()
+        config = config or Config()
+        self.num_classes, self.config = num_classes, config
+        self.encoder = encoder
+        self.neck = neck(channels, config.decoder.width)
+        self.prompts = PromptEncoder(config.prompts)
+        self.decoder = MaskDecoder(config.decoder)
+
+    def encode(self, images: ImageBatch) -> Embedding:
+        """Look at images: what all questions about them start from."""
+        seen = self.encoder(images.tensor).permute(0, 3, 1, 2)
+        return Embedding(self.neck(seen).float(), images.sizes, size_of(images.tensor))
+
+    def prompted(self, embedding: Embedding, prompts: Sequence[Prompts]) -> Raw:
+        """The answers to the prompts of each image, in its pixels as the network saw them.
+
+        Raises:
+            UserError: there are texts.
+        """
+        grid = size_of(embedding.features)
+        cells = (4 * grid[0], 4 * grid[1])
+        parts = []
+        for i, asked in enumerate(prompts):
+            frame = Frame(embedding.sizes[i], embedding.padded, cells)
+            for some in said(asked, frame, self.padding):
+                parts.append((i, some, self.answer(embedding, i, some)))
+        device = embedding.features.device
+        return Raw(
+            torch.cat([answer.logits for _, _, answer in parts]),
+            torch.cat([answer.ious for _, _, answer in parts]),
+            torch.cat([torch.full_like(some.objects, i) for i, some, _ in parts]).to(device),
+            torch.cat([some.objects for _, some, _ in parts]).to(device),
+            torch.cat([torch.full(some.objects.shape, some.sure) for _, some, _ in parts]).to(device),
+            embedding.sizes,
+            embedding.padded,
+        )
+
+    def answer(self, embedding: Embedding, image: int, asked: Said) -> Decoded:
+        """All masks of objects on one image that are spoken of alike."""
+        features = embedding.features[image : image + 1]
+        tokens = self.prompts(asked.points + 0.5, asked.kinds, embedding.padded)
+        code = self.prompts.position.grid(size_of(features))
+        decoded: Decoded = self.decoder(features + self.prompts.dense(asked.masks), code, tokens)
+        return decoded
+
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
+        """The answers to the :class:`~eachmask.structures.Prompts` given with each image."""
+        assert given is not None
+        return self.prompted(self.encode(images), cast("Sequence[Prompts]", given))
+
+    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
+        """The best answer about each object, or all of them."""
+        every = torch.arange(raw.ious.shape[1], device=raw.ious.device)
+        open_to = (every > 0) != raw.sure[:, None]  # the first mask of those that are sure, else all others
+        worth = raw.ious.masked_fill(~open_to, -torch.inf)
+        best = worth.argmax(1, keepdim=True)
+        row = torch.arange(len(best), device=best.device)[:, None].expand_as(best)
+        return Selected(
+            raw.logits[row, best].flatten(0, 1),
+            raw.ious[row, best].flatten().clamp(0, 1),
+            raw.images[row].flatten(),
+            raw.objects[row].flatten(),
+            raw.sizes,
+            raw.padded,
+        )
+
+    def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
+        """One :class:`~eachmask.structures.Instances` per image; ``track_ids`` are the numbers of the objects."""
+        return [packed(selected, i, options) for i in range(len(selected.sizes))]
+
+
+def packed(selected: Selected, image: int, options: DecodeOptions) -> Instances:
+    """The answers about one image of the batch; their masks stay logits."""
+    own = torch.nonzero(selected.images == image)[:, 0]
+    own = own[selected.objects[own].argsort(stable=True)]
+    valid = selected.sizes[image]
+    logits = selected.logits[own]
+    canvas = Canvas(size_of(logits), selected.padded, valid, valid)
+    masks = LogitMasks(logits, canvas, options.mask_threshold)
+    boxes = torch.from_numpy(masks.to_rle().boxes()).to(selected.scores.device)
+    return Instances(valid, boxes, masks, scores=selected.scores[own], track_ids=selected.objects[own])
+
+
+def neck(channels: int, width: int) -> nn.Sequential:
+    """From the encoder's channels to the decoder's."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 1, bias=False),
+        ChannelNorm(width),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        ChannelNorm(width),
+    )
+
+
+def size_of(maps: Tensor) -> tuple[int, int]:
+    """(height, width) of (..., h, w)."""
+    return int(maps.shape[-2]), int(maps.shape[-1])
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def sam_vit_b(num_classes: int = 1, **config: Any) -> SAM:
+    """ViT-B: 12 blocks of 768 channels."""
+    chosen = changed(Config(), config)
+    return SAM(WindowViT(chosen.encoder), chosen.encoder.width, num_classes, chosen)
