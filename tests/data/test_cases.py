@@ -159,8 +159,14 @@ def test_maps_of_0_and_255_are_named(tmp_path: Path) -> None:
     mask = np.zeros(SIZE, np.uint8)
     mask[5:9, 5:9] = mask[20:30, 20:30] = 255
     cv2.imwrite(str(tmp_path / "masks/a.png"), mask)
-    (problem,) = read(tmp_path).problems
+    data = read(tmp_path)
+    (problem,) = data.problems
     assert "only 0 and 255" in problem.what and "connected components" in problem.remedy
+    assert data.splits["all"].targets(0).masks.area().tolist() == [16, 100]
+    (tmp_path / "cells").mkdir()
+    image(tmp_path / "cells" / "a.png")
+    cv2.imwrite(str(tmp_path / "cells" / "a_masks.png"), mask)
+    assert read(tmp_path / "cells").splits["all"].targets(0).masks.area().tolist() == [16, 100]
     mask[5:9, 5:9] = 1
     cv2.imwrite(str(tmp_path / "masks/a.png"), mask)
     assert not read(tmp_path).problems

@@ -18,8 +18,8 @@ from eachmask.data.reading import contained, detect_format, read_any
 from eachmask.structures import UserError
 
 NAMES = [known.name for known in FORMATS]
-WITH_SIZES = {"coco", "voc", "cityscapes", "labelme", "cvat"}
-WITH_OVERLAPS = {"coco", "yolo", "via", "label-studio", "qupath", "imagej", "labelme", "cvat", "mask-files"}
+WITH_SIZES = {"coco", "voc", "cityscapes", "labelme", "cvat", "datumaro"}
+WITH_OVERLAPS = {"coco", "yolo", "via", "label-studio", "qupath", "imagej", "labelme", "cvat", "mask-files", "datumaro"}
 
 
 @pytest.fixture(scope="module")

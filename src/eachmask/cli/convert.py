@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Convert a data set to another annotation format.
+    """Convert a data set, or what a model has predicted, to another annotation format.
 
-    Formats: coco, yolo, voc, cityscapes, labelme, cvat, label-maps (one number per pixel), mask-files (one file
-    per mask). The source's is found out. The images are copied along. The target is read again and compared
-    with the source, object by object; the table and convert-report.json say what the format could not hold.
+    Formats: coco, yolo, voc, cityscapes, labelme, cvat, datumaro, label-studio, via, qupath, imagej, cellpose,
+    label-maps (one number per pixel), mask-files (one file per mask). The source's is found out. The images are
+    copied along. The target is read again and compared with the source, object by object; the table and
+    convert-report.json say what the format could not hold.
 
     Examples:
       eachmask convert balloon balloon-yolo --to yolo
       eachmask convert cvat-export/annotations.xml mine --to coco
       eachmask convert stage1_train nuclei --from mask-files --to coco
+      eachmask convert results to-correct --to cvat        (of eachmask predict: also label-studio, labelme)
+      eachmask convert their-results.json to-correct --images photos --to label-studio
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -36,6 +39,9 @@ class ConvertOptions:
     """Format to write."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Format of the source, if it is not to be found out."""
+    images: Path | None = None
+    """Folder of the images, where they are not in the data set's own. Of the results of `eachmask predict` they are
+    found where they were."""
     show: int = 10
     """Print at most so many of the problems found."""
 
@@ -47,7 +53,7 @@ def convert(options: ConvertOptions) -> int:
     from eachmask.files.progress import bar_after_a_while
 
     with bar_after_a_while() as progress:
-        report = run_conversion(options.source, options.target, options.to, options.from_, progress)
+        report = run_conversion(options.source, options.target, options.to, options.from_, progress, options.images)
     say(summary(report))
     for problem in report.problems[: options.show]:
         say(f"  {problem}")

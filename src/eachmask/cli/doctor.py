@@ -34,6 +34,8 @@ class DoctorOptions:
     """Write a repaired copy to this new folder."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Format of the data set, if it is not to be found out."""
+    images: Path | None = None
+    """Folder of the images, where they are not in the data set's own."""
     show: int = 20
     """Print at most so many findings."""
 
@@ -45,7 +47,7 @@ def doctor(options: DoctorOptions) -> int:
     from eachmask.files.progress import bar_after_a_while
 
     with bar_after_a_while() as progress:
-        result = examine(options.data, options.from_, progress)
+        result = examine(options.data, options.from_, progress, options.images)
     for finding in result.findings[: options.show]:
         say(f"{finding.severity}: {finding}")
     if len(result.findings) > options.show:

@@ -47,19 +47,25 @@ class Conversion:
 
 
 def convert(
-    source: Path, target: Path, to: str, source_format: str | None = None, progress: Progress = no_progress
+    source: Path,
+    target: Path,
+    to: str,
+    source_format: str | None = None,
+    progress: Progress = no_progress,
+    images: Path | None = None,
 ) -> Conversion:
     """Read ``source``, write it to the new folder ``target``, read that again and compare; the folder gets its name
     when all that is done.
 
-    Both sets are held as packed runs; pixels are looked at one image at a time.
+    ``images`` is the folder to look for images in, where they are not in the data set's own. Both sets are held as
+    packed runs; pixels are looked at one image at a time.
 
     Raises:
         UserError: unknown or undetectable format, or the target is not empty.
     """
     written = format_named(to)
     check_free(target)
-    data, found = read_any(source, source_format, progress)
+    data, found = read_any(source, source_format, progress, images)
     data, notes = _unique_names(data)
     problems = list(data.problems)
     for _, image in data.images():

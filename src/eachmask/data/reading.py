@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import with_images
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.known import FORMATS
 from eachmask.data.images.files import clutter_in, safe_name
@@ -22,7 +23,12 @@ _SPELLINGS = {"valid": "val", "validation": "val"}
 """What some tools call the split ``val``."""
 
 
-def read(path: str | os.PathLike[str], format: str | None = None, split: str | None = None) -> Dataset:
+def read(
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    split: str | None = None,
+    images: str | os.PathLike[str] | None = None,
+) -> Dataset:
     """Read an annotated data set; images are read later, one by one.
 
     >>> import eachmask, json, tempfile
@@ -37,8 +43,10 @@ def read(path: str | os.PathLike[str], format: str | None = None, split: str | N
 
     Args:
         path: folder of the data set, or its annotation file.
-        format: coco, yolo, voc, cityscapes, labelme, cvat, label-maps or mask-files; found out if None.
+        format: coco, yolo, voc, cityscapes, labelme, cvat, label-maps, mask-files, datumaro, via, label-studio, qupath,
+            imagej or cellpose; found out if None.
         split: keep this one only, for example ``val``.
+        images: where the images are, if not in the data set's folder.
 
     Returns:
         the data set; ``problems`` says what could not be used.
@@ -46,7 +54,7 @@ def read(path: str | os.PathLike[str], format: str | None = None, split: str | N
     Raises:
         UserError: nothing is there or nothing known, not one image, or no such split.
     """
-    data, _ = read_any(Path(path), format)
+    data, _ = read_any(Path(path), format, images=None if images is None else Path(images))
     if split is None:
         return data
     if split not in data.splits:
@@ -55,15 +63,21 @@ def read(path: str | os.PathLike[str], format: str | None = None, split: str | N
 
 
 def read_any(
-    source: Path, source_format: str | None = None, progress: Progress = no_progress
+    source: Path, source_format: str | None = None, progress: Progress = no_progress, images: Path | None = None
 ) -> tuple[Dataset, Format]:
     """Read a data set in the given or the detected format.
 
+    Args:
+        images: the folder to look for images in, where they are not in the data set's own.
+
     Raises:
-        UserError: as :func:`detect_format` and the format's own reader; or there is not one image.
+        UserError: as :func:`detect_format` and the format's own reader; there is not one image, or no
+            folder ``images``.
     """
+    if images is not None and not images.is_dir():
+        raise UserError(f"{images} is no folder: --images must be the folder of the images")
     chosen = detect_format(source) if source_format is None else format_named(source_format)
-    data = contained(_read(chosen, source, progress))
+    data = with_images(contained(_read(chosen, source, progress, images)), source, images)
     data.problems.extend(_clutter(source))
     if not len(data):
         more = f" ({data.problems[0]})" if data.problems else ""
@@ -80,9 +94,9 @@ def _clutter(source: Path) -> Iterator[Problem]:
         yield Problem(str(source), "", what + more, "they are skipped", "clutter", "note")
 
 
-def _read(chosen: Format, source: Path, progress: Progress) -> Dataset:
+def _read(chosen: Format, source: Path, progress: Progress, images: Path | None) -> Dataset:
     try:
-        return chosen.read(source, progress)
+        return chosen.read(source, progress, images=images) if chosen.takes_images else chosen.read(source, progress)
     except OSError as error:
         if error.filename is None:
             raise

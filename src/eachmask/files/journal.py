@@ -292,6 +292,23 @@ class Journal:
         return path if self._inside[path.parent] else None
 
 
+def recorded_paths(out: Path) -> dict[str, Path]:
+    """The images of a results folder by their names, where their files are still those that were predicted."""
+    found: dict[str, Path] = {}
+    try:
+        with open(out / FOLDER / "records.jsonl", "rb") as file:
+            heads = [_parsed_head(line.partition(b"\t")[2]) for line in file]
+    except OSError:
+        return found
+    for head in heads:
+        path = Path(str(head.get("path", ""))) if head else Path()
+        if head and path.is_absolute() and path.is_file():
+            status = path.stat()
+            if (status.st_size, status.st_mtime_ns) == (head["size"], head["modified"]):
+                found[head["name"]] = path
+    return found
+
+
 def holds_settings(out: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder holds a run of these very settings."""
     before = _recorded(out / FOLDER / "run.json")

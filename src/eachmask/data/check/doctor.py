@@ -75,18 +75,21 @@ class Examination:
             self.suspects.append((split, image, number, problem.what))
 
 
-def examine(source: Path, source_format: str | None = None, progress: Progress = no_progress) -> Examination:
+def examine(
+    source: Path, source_format: str | None = None, progress: Progress = no_progress, images: Path | None = None
+) -> Examination:
     """Look at a whole data set.
 
     Args:
         source: as for ``convert``.
         source_format: found out if None.
         progress: sees the images go by.
+        images: the folder to look for images in, where they are not in the data set's own.
 
     Raises:
         UserError: there is no data set to look at.
     """
-    data, found = read_any(source, source_format, progress)
+    data, found = read_any(source, source_format, progress, images)
     data, _ = make_images_unique(data)  # from here on an image is known by its split and name
     data, doubled = make_classes_unique(data)
     result = Examination(source, found, data, list(data.problems))

@@ -8,47 +8,44 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.drawn import split_of
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix, numbers_in
+from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix
+from eachmask.data.formats.map_objects import read_maps
 from eachmask.data.images.files import copy_image, files_below, find_image
 from eachmask.data.problems import Problem
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
-from eachmask.structures import RLE, UserError
+from eachmask.structures import UserError
 
 _ENDS = ("_cp_masks", "_masks")
 _PICKLED = "_seg.npy"
 
 
-def read_cellpose(source: Path, progress: Progress = no_progress) -> Dataset:
+def read_cellpose(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
     """Read the maps below a folder; one whose image is not there is told.
 
     Raises:
         UserError: there is none.
     """
     maps = _maps(source)
+    known = None if images is None else ImageFolder(images)
     result, table = DatasetBuilder(read_table(source).categories), read_table(source)
-    for stem, file in progress("reading", list(maps.items())):
-        image = find_image(stem.parent, stem.name)
+    images_of: dict[Path, Path] = {}
+    for stem, file in maps.items():
+        image = find_image(stem.parent, stem.name) or (known.of_stem(stem.name) if known else None)
         if image is None:
             result.report(Problem(str(file), "", "it has no image", "put the image there", "missing"))
             continue
-        try:
-            labels = numbers_in(file)
-        except UserError as error:
-            result.report(Problem(str(file), "", str(error), "save it anew as 16-bit TIFF", "label map"))
-            continue
-        split, name = split_of(image, source)
-        found = RLE.from_label_map(labels)
-        values = [int(v) for v in np.unique(labels) if v > 0]
-        masks = {value: found[i] for i, value in enumerate(values)} or {0: found}
-        result.add(split, name, image, table.targets(split, name, masks))
+        images_of[file] = image
+    stems = {file: stem for stem, file in maps.items()}
+    for file, masks in read_maps(progress("reading", list(images_of)), source, result):
+        split, name = split_of(stems[file].with_name(images_of[file].name), source)
+        result.add(split, name, images_of[file], table.targets(split, name, masks))
     for path in files_below(source, f"*{_PICKLED}"):
         if path.with_name(path.name.removesuffix(_PICKLED)) not in maps:
             what, remedy = "it is pickled, and pickles are never opened", "save the masks from Cellpose as TIFF or PNG"
@@ -88,4 +85,4 @@ def _looks_like(source: Path) -> bool:
     return source.is_dir() and any(find_image(stem.parent, stem.name) for stem in stems)
 
 
-FORMAT = Format("cellpose", _looks_like, "x_masks.tif beside x.tif", read_cellpose, write_cellpose)
+FORMAT = Format("cellpose", _looks_like, "x_masks.tif beside x.tif", read_cellpose, write_cellpose, takes_images=True)

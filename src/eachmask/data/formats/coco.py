@@ -25,7 +25,7 @@ def _looks_like(source: Path) -> bool:
     return bool(find_coco_files(source))
 
 
-FORMAT = Format("coco", _looks_like, "instances_SPLIT.json", read_coco, write_coco_folder)
+FORMAT = Format("coco", _looks_like, "instances_SPLIT.json", read_coco, write_coco_folder, takes_images=True)
 
 
 # What evaluation still calls by its old names ---------------------------------------------------------

@@ -88,9 +88,10 @@ def inside_name(name: str, file: Path, folders: Sequence[Path]) -> str:
     if plain is not None and image_file(plain, folders).is_file():
         return plain
     last = unquote(name.replace("\\", "/")).rsplit("/", 1)[-1]
-    found = {path.relative_to(base) for base in folders[-1:] for path in _named(base, last)}
-    if len(found) == 1:
-        return found.pop().as_posix()
+    for base in dict.fromkeys((folders[-1], folders[0])):  # the set itself, and where the user says that images are
+        found = _named(base, last)
+        if len(found) == 1:
+            return found[0].relative_to(base).as_posix()
     return safe_name(name, file) if plain is None else plain
 
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.labelme import CLASSES_FILE, known_categories, with_categories
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.formats.yolo_write import one_rings
-from eachmask.data.images.files import image_files, image_size
+from eachmask.data.images.files import image_size
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of
@@ -68,9 +69,10 @@ def drawing_on(image: Path | None, file: Path, what: str, result: list[Problem])
         return None
 
 
-def data_of(source: Path, drawings: Iterable[Drawing], problems: list[Problem]) -> Dataset:
-    """The data set of some drawings; folders of the first level are its splits. Classes are those of classes.json, then
-    others in alphabetical order."""
+def data_of(source: Path, drawings: Iterable[Drawing], problems: list[Problem], images: Path | None = None) -> Dataset:
+    """The data set of some drawings; folders of the first level, of the set or of the images, are its splits. Classes
+    are those of classes.json, then others in alphabetical order.
+    """
     known = known_categories(source / CLASSES_FILE)
     label_of = {name: i for i, name in enumerate(known)}
     result = DatasetBuilder()
@@ -81,7 +83,8 @@ def data_of(source: Path, drawings: Iterable[Drawing], problems: list[Problem]) 
             why = mistakes.unread.get(i)
             what = f"it cannot be read ({why})" if why else "it covers no pixel"
             result.report(Problem(str(page.file), page.where[i], what, "draw it anew or delete it"))
-        split, name = split_of(page.image, source)
+        base = source if images is None or page.image.is_relative_to(source) else images
+        split, name = split_of(page.image, base)
         labels = [label_of[own] for own in page.names]
         result.add(split, name, page.image, instances_of(drawn, labels, page.crowd, (), page.scores))
     data = result.build()
@@ -103,13 +106,9 @@ def split_of(image: Path, source: Path) -> tuple[str, str]:
     return ("all", parts[0]) if len(parts) == 1 else (parts[0], "/".join(parts[1:]))
 
 
-def images_by_name(source: Path) -> dict[str, list[Path]]:
-    """The images inside a folder by their last names; links that lead out are left out."""
-    found: dict[str, list[Path]] = {}
-    for path in image_files(source):
-        if path.resolve().is_relative_to(source.resolve()):
-            found.setdefault(path.name, []).append(path)
-    return found
+def images_by_name(source: Path, images: Path | None = None) -> dict[str, list[Path]]:
+    """The images inside a folder, or inside that which the user names for them, by their last names."""
+    return ImageFolder(images or source).by_name
 
 
 def image_named(name: str, images: Mapping[str, Sequence[Path]], near: Path | None = None) -> Path | None:

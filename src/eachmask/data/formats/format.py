@@ -19,6 +19,9 @@ class Format:
     """Whether a folder, or an annotation file, is a data set of this format."""
     marks: str
     """What ``looks_like`` looks for, for people."""
-    read: Callable[[Path, Progress], Dataset]
+    read: Callable[..., Dataset]
+    """``(source, progress)``, and ``images``, the folder that the user names for them, where it ``takes_images``."""
     write: Callable[[Path, Dataset, Progress], list[str]]
-    """Returns notes on what the format cannot say."""
+    """``(target, data, progress)``; returns notes on what the format cannot say."""
+    takes_images: bool = False
+    """Its annotations cannot be read without the images. Other formats' images are looked for afterwards."""

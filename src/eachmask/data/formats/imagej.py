@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.drawn import Drawing, data_of, drawing_on, ellipse, rings_to_write
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.labelme import write_categories
@@ -36,7 +37,7 @@ MAX_BYTES = 1 << 24
 """Of one region: more is no outline."""
 
 
-def read_imagej(source: Path, progress: Progress = no_progress) -> Dataset:
+def read_imagej(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
     """Read all regions below a folder, or of one file.
 
     Raises:
@@ -46,15 +47,17 @@ def read_imagej(source: Path, progress: Progress = no_progress) -> Dataset:
     if not files:
         raise UserError(f"{source} holds no regions of ImageJ: save them from the ROI Manager as NAME_rois.zip")
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
+    known = None if images is None else ImageFolder(images)
 
     def drawings() -> Iterator[Drawing]:
         for file in progress("reading", files):
-            page = drawing_on(_image_of(file), file, f"image {_stem(file)}", problems)
+            found = _image_of(file) or (known.of_stem(_stem(file)) if known else None)
+            page = drawing_on(found, file, f"image {_stem(file)}", problems)
             if page is not None:
                 _add_rois(page, problems)
                 yield page
 
-    return data_of(folder, drawings(), problems)
+    return data_of(folder, drawings(), problems, images)
 
 
 def write_imagej(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
@@ -204,4 +207,11 @@ def _some(path: Path) -> bool:
         return False
 
 
-FORMAT = Format("imagej", lambda source: bool(_files(source)), "NAME_rois.zip of ImageJ", read_imagej, write_imagej)
+FORMAT = Format(
+    "imagej",
+    lambda source: bool(_files(source)),
+    "NAME_rois.zip of ImageJ",
+    read_imagej,
+    write_imagej,
+    takes_images=True,
+)

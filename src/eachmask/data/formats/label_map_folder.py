@@ -12,56 +12,50 @@ import numpy as np
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.label_maps import numbers_in, read_label_map, write_label_map
+from eachmask.data.formats.label_maps import write_label_map
+from eachmask.data.formats.map_objects import read_maps
 from eachmask.data.formats.painted import painted
 from eachmask.data.images.files import copy_image, image_files
 from eachmask.data.problems import Problem
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
-from eachmask.structures import RLE, UserError
+from eachmask.structures import UserError
 
 _SUFFIXES = (".png", ".tif", ".tiff")
 
 
-def read_label_map_folder(source: Path, progress: Progress = no_progress) -> Dataset:
-    """Read images/ and labels/ (or masks/).
+def read_label_map_folder(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
+    """Read images/ (or another folder ``images``) and labels/ (or masks/).
 
     Raises:
         UserError: there is no such pair of folders.
     """
     table = read_table(source)
     labels = next((source / n for n in ("labels", "masks") if (source / n).is_dir()), None)
-    images = source / "images"
+    images = images or source / "images"
     if labels is None or not images.is_dir():
         raise UserError(f"{source} must hold the folders images and labels (or masks) with equal file names")
     result = DatasetBuilder(table.categories)
-    paths = image_files(images)
-    num_maps = num_binary = 0
-    for path in progress("reading", paths):
-        split, name = _split_of(path.relative_to(images))
+    found: dict[Path, tuple[str, str, Path]] = {}
+    for path in image_files(images):
         stem = path.relative_to(images).with_suffix("")
-        file = next((f for s in _SUFFIXES if (f := labels / f"{stem}{s}").is_file()), None)
+        file = _map_of(stem, labels, images)
         if file is None:
             result.report(Problem(str(path), "", f"there is no label map {labels / stem}.png", "add one", "image"))
             continue
-        try:
-            masks = _masks_of_map(file)
-        except UserError as error:
-            result.report(Problem(str(file), "", str(error), "save it anew as 16-bit PNG", "label map"))
-            continue
-        num_maps, num_binary = num_maps + 1, num_binary + (set(masks) == {255})
+        split, name = _split_of(file.relative_to(labels).with_suffix(path.suffix))
+        found[file] = split, name, path
+    maps = read_maps(progress("reading", list(found)), labels, result)
+    for file, masks in maps:
+        split, name, path = found[file]
         result.add(split, name, path, table.targets(split, name, masks))
-    stems = {path.relative_to(images).with_suffix("") for path in paths}
     for file in image_files(labels):
-        if file.suffix in _SUFFIXES and file.relative_to(labels).with_suffix("") not in stems:
+        if file.suffix.lower() in _SUFFIXES and file not in found:
             what, remedy = "it has no image", "put the image there or delete the file"
             result.report(Problem(str(file), "", what, remedy, "missing"))
-    if num_binary and num_binary == num_maps:
-        what = "every map has only 0 and 255: each is one object, however many parts it has"
-        remedy = "number the objects, for example by connected components (skimage.measure.label)"
-        result.report(Problem(str(labels), "", what, remedy, "binary map", "warning"))
     return result.build()
 
 
@@ -81,12 +75,12 @@ def write_label_map_folder(target: Path, data: Dataset, progress: Progress = no_
     return []
 
 
-def _masks_of_map(file: Path) -> dict[int, RLE]:
-    """Number in the map -> its mask."""
-    masks = read_label_map(file).masks
-    assert isinstance(masks, RLE)
-    values = [int(v) for v in np.unique(numbers_in(file)) if v > 0]
-    return {value: masks[i] for i, value in enumerate(values)} or {0: masks}
+def _map_of(stem: Path, labels: Path, images: Path) -> Path | None:
+    """An image's map: of the same relative name, or, where the user names another folder of images, of the last."""
+    exact = next((file for suffix in _SUFFIXES if (file := labels / f"{stem}{suffix}").is_file()), None)
+    if exact is not None or images == labels.parent / "images":
+        return exact
+    return ImageFolder(labels).of_stem(stem.as_posix())
 
 
 def _split_of(relative: Path) -> tuple[str, str]:
@@ -100,5 +94,10 @@ def _looks_like(source: Path) -> bool:
 
 
 FORMAT = Format(
-    "label-maps", _looks_like, "folders images and labels (or masks)", read_label_map_folder, write_label_map_folder
+    "label-maps",
+    _looks_like,
+    "folders images and labels (or masks)",
+    read_label_map_folder,
+    write_label_map_folder,
+    takes_images=True,
 )

@@ -38,7 +38,7 @@ from eachmask.structures import RLE, UserError
 _KINDS = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels")
 
 
-def read_label_studio(source: Path, progress: Progress = no_progress) -> Dataset:
+def read_label_studio(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
     """Read every export of a folder, or one file.
 
     Raises:
@@ -48,19 +48,19 @@ def read_label_studio(source: Path, progress: Progress = no_progress) -> Dataset
     if not files:
         raise UserError(f"{source} holds no Label Studio export: export the project as JSON")
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
-    images = images_by_name(folder)
+    by_name = images_by_name(folder, images)
 
     def drawings() -> Iterator[Drawing]:
         for file in files:
             for number, task in enumerate(progress("reading", parsed(file)), start=1):
                 name = _image_name(task)
-                found = image_named(name, images) if name else None
+                found = image_named(name, by_name) if name else None
                 page = drawing_on(found, file, f"task {number} ({name})", problems)
                 if page is not None:
                     _add_regions(page, task, number, problems)
                     yield page
 
-    return data_of(folder, drawings(), problems)
+    return data_of(folder, drawings(), problems, images)
 
 
 def write_label_studio(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
@@ -198,4 +198,5 @@ FORMAT = Format(
     "a JSON export of Label Studio's tasks",
     read_label_studio,
     write_label_studio,
+    takes_images=True,
 )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.coco_fields import parsed
 from eachmask.data.formats.drawn import Drawing, data_of, drawing_on
 from eachmask.data.formats.format import Format
@@ -27,7 +28,7 @@ from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
 
-def read_qupath(source: Path, progress: Progress = no_progress) -> Dataset:
+def read_qupath(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
     """Read every GeoJSON file below a folder, or one.
 
     Raises:
@@ -37,15 +38,17 @@ def read_qupath(source: Path, progress: Progress = no_progress) -> Dataset:
     if not files:
         raise UserError(f"{source} holds no GeoJSON: export objects from QuPath as .geojson beside their images")
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
+    known = None if images is None else ImageFolder(images)
 
     def drawings() -> Iterator[Drawing]:
         for file in progress("reading", files):
-            page = drawing_on(_image_of(file), file, f"image {file.stem}", problems)
+            found = _image_of(file) or (known.of_stem(file.stem) if known else None)
+            page = drawing_on(found, file, f"image {file.stem}", problems)
             if page is not None:
                 _add_features(page, problems)
                 yield page
 
-    return data_of(folder, drawings(), problems)
+    return data_of(folder, drawings(), problems, images)
 
 
 def write_qupath(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
@@ -125,4 +128,11 @@ def _files(source: Path) -> list[Path]:
     return [path for path in found if path.suffix.lower() == ".geojson"]
 
 
-FORMAT = Format("qupath", lambda source: bool(_files(source)), "NAME.geojson beside images", read_qupath, write_qupath)
+FORMAT = Format(
+    "qupath",
+    lambda source: bool(_files(source)),
+    "NAME.geojson beside images",
+    read_qupath,
+    write_qupath,
+    takes_images=True,
+)

@@ -34,7 +34,7 @@ from eachmask.structures import UserError
 _BROKEN = (LookupError, TypeError, ValueError, AttributeError)
 
 
-def read_via(source: Path, progress: Progress = no_progress) -> Dataset:
+def read_via(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
     """Read every VIA file of a folder, or one; a region's class is its first attribute.
 
     Raises:
@@ -44,18 +44,18 @@ def read_via(source: Path, progress: Progress = no_progress) -> Dataset:
     if not files:
         raise UserError(f"{source} holds no VIA file: export the annotations as JSON")
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
-    images = images_by_name(folder)
+    by_name = images_by_name(folder, images)
 
     def drawings() -> Iterator[Drawing]:
         for file in files:
             for entry in progress("reading", _entries(file)):
                 name = str(entry.get("filename"))
-                page = drawing_on(image_named(name, images, file.parent), file, name, problems)
+                page = drawing_on(image_named(name, by_name, file.parent), file, name, problems)
                 if page is not None:
                     _add_regions(page, entry.get("regions") or [], name, problems)
                     yield page
 
-    return data_of(folder, drawings(), problems)
+    return data_of(folder, drawings(), problems, images)
 
 
 def write_via(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
@@ -142,4 +142,6 @@ def _has_regions(path: Path) -> bool:
     return b'"shape_attributes"' in path.read_bytes().replace(b"\0", b"")  # of UTF-16 the letters
 
 
-FORMAT = Format("via", lambda source: bool(_files(source)), "a JSON file of VIA's regions", read_via, write_via)
+FORMAT = Format(
+    "via", lambda source: bool(_files(source)), "a JSON file of VIA's regions", read_via, write_via, takes_images=True
+)

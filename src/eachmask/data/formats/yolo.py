@@ -17,6 +17,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
+from eachmask.data.formats.yolo_places import SPLITS, Places, end_inside, is_foreign
 from eachmask.data.formats.yolo_write import label_place, write_yolo
 from eachmask.data.images.files import files_below, image_files, image_size, matching
 from eachmask.data.problems import Problem, only_boxes
@@ -27,7 +28,6 @@ from eachmask.structures import Category, UserError
 
 Labelled = tuple[Path, list[tuple[Path, int]], list[int], list[bool]]
 """An image's file, and of each object the file and line it is from, its label and whether it is a crowd."""
-_SPLITS = ("train", "val", "valid", "test")
 
 
 class _Listed(NamedTuple):
@@ -40,8 +40,9 @@ class _Listed(NamedTuple):
     """Whether it is a folder with all its images, and not a list of some."""
 
 
-def read_yolo(source: Path, progress: Progress = no_progress) -> Dataset:
-    """Read a folder with data.yaml, or the yaml file itself.
+def read_yolo(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
+    """Read a folder with data.yaml, or the yaml file itself; what it names is looked for in the set's folder, and in
+    the folder ``images`` where there is one, and nowhere else.
 
     Raises:
         UserError: there is no data.yaml, or it names no classes or no images.
@@ -51,15 +52,17 @@ def read_yolo(source: Path, progress: Progress = no_progress) -> Dataset:
     categories = _categories(content, yaml_path)
     result = DatasetBuilder(categories)
     pose = _numbers_of_pose(content, yaml_path, result.problems)
-    named = list(_split_images(content, yaml_path, result.problems))
+    places = Places(yaml_path.parent, images)
+    named = list(_split_images(content, yaml_path, places, result.problems))
     for split, listed in named:
         result.add_split(split)
-        pages = _pages(progress("reading", listed.files), len(categories), pose, result.problems)
+        pages = _pages(progress("reading", listed.files), len(categories), pose, places, result.problems)
         _add(result, split, pages, listed.base)
         if listed.whole:
             result.problems += _without_image(listed)
     if not named:
-        raise UserError(f"{yaml_path} names no folder of images: add train: images/train")
+        more = f" ({result.problems[0].what}; {result.problems[0].remedy})" if result.problems else ""
+        raise UserError(f"{yaml_path} names no folder of images{more}: add train: images/train")
     return result.build()
 
 
@@ -83,13 +86,13 @@ def _without_yaml(source: Path) -> list[Path]:
 def _load_plain(path: Path) -> dict[str, Any]:
     """What ``obj.data`` (``key = value``) or a list of classes says, as data.yaml would."""
     if path.suffix != ".data":
-        folders = sorted(p.name for p in (path.parent / "images").iterdir() if p.is_dir() and p.name in _SPLITS)
+        folders = sorted(p.name for p in (path.parent / "images").iterdir() if p.is_dir() and p.name in SPLITS)
         splits = {name: f"images/{name}" for name in folders} or {"all": "images"}
         return {**splits, "names": _lines(path)}
     pairs = (line.partition("=") for line in _lines(path))
     content: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
-    content = {key: value for key, value in content.items() if key in (*_SPLITS, "names")}
-    listed = _inside(path.parent, str(content.get("names", "")))
+    content = {key: value for key, value in content.items() if key in (*SPLITS, "names")}
+    listed = end_inside(path.parent, str(content.get("names", "")))
     if listed is None:
         raise UserError(f"{path}: there is no list of classes {content.get('names', '')}: put it there")
     return content | {"names": _lines(listed)}
@@ -97,13 +100,6 @@ def _load_plain(path: Path) -> dict[str, Any]:
 
 def _lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
-
-
-def _inside(base: Path, place: str) -> Path | None:
-    """What a path of another computer means in this data set: its longest end that is there."""
-    parts = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    tries = (base.joinpath(*parts[i:]) for i in range(len(parts)))
-    return next((path for path in tries if path.exists()), None)
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -149,37 +145,48 @@ def _numbers_of_pose(content: dict[str, Any], path: Path, problems: list[Problem
         raise UserError(f"{path}: kpt_shape: must be two numbers, of points and of values for each") from None
 
 
-def _split_images(content: dict[str, Any], yaml_path: Path, problems: list[Problem]) -> Iterator[tuple[str, _Listed]]:
+def _split_images(
+    content: dict[str, Any], yaml_path: Path, places: Places, problems: list[Problem]
+) -> Iterator[tuple[str, _Listed]]:
     """(split, images) of each folder or list that is there; others are named if they can be nothing else."""
-    base = yaml_path.parent
-    root = base / str(content.get("path") or ".").replace("\\", "/")
+    root = str(content.get("path") or ".")
     for split, value in content.items():
         for entry in value if isinstance(value, list) else [value]:
             if not isinstance(entry, str) or split in ("names", "path", "download"):
                 continue
-            place = entry.replace("\\", "/")
-            # exports often say ../train/images, relative to a folder that is not there
-            tries = [root / place, base / place, base / place.removeprefix("../")]
-            tries += (
-                [found] if ".." not in place and (found := _inside(base, place)) else []
-            )  # of another computer: D:\\sets\\nuts\\images
-            folder = next((f for f in tries if f.is_dir()), None)
-            lines = next((f for f in tries if f.suffix == ".txt" and f.is_file()), None)
-            if folder is not None:
-                yield str(split), _Listed(folder, image_files(folder), whole=True)
-            elif lines is not None:
-                yield str(split), _Listed(lines.parent, _read_list(lines, root), whole=False)
-            elif split in _SPLITS:
-                what, remedy = f"there is no folder or list {entry}", "put it there or remove the entry"
-                problems.append(Problem(str(yaml_path), f"entry {split}", what, remedy, "file", "warning"))
+            place = places.find(entry, root)
+            listed, said = _listed(entry, root, place, places), None
+            if listed is not None:
+                yield str(split), listed
+                if place is not None and is_foreign(entry) and not places.is_literal(entry, place):
+                    said = (f"{entry} is not in the data set's folder", f"{place} is read instead", "file", "note")
+            elif split in SPLITS and places.is_outside(entry, root):
+                what = f"{entry} is not in the data set's folder, and nothing outside it is read"
+                said = (what, "move it there, or allow it with --images FOLDER", "file", "warning")
+            elif split in SPLITS:
+                what = f"there is no folder or list {entry}"
+                said = (what, "put it there or remove the entry", "file", "warning")
+            if said:
+                problems.append(Problem(str(yaml_path), f"entry {split}", *said))
 
 
-def _read_list(path: Path, root: Path) -> list[Path]:
+def _listed(entry: str, root: str, place: Path | None, places: Places) -> _Listed | None:
+    """What an entry names; None where there is nothing, or an empty folder instead of one that may not be read."""
+    files = image_files(place) if place is not None and place.is_dir() else []
+    if not files and (elsewhere := places.by_labels(entry, root)):
+        return _Listed(places.images or places.base, elsewhere, whole=False)
+    if place is not None and place.suffix == ".txt" and place.is_file():
+        return _Listed(place.parent, _read_list(place, places, root), whole=False)
+    if place is None or not place.is_dir() or (not files and places.is_outside(entry, root)):
+        return None
+    return _Listed(place, files, whole=True)
+
+
+def _read_list(path: Path, places: Places, root: str) -> list[Path]:
     """The images of a list, one a line, from its own folder or from the data set's."""
     lines = read_text(path).replace("\\", "/").splitlines()
     names = [line.strip() for line in lines if line.strip()]
-    tries = ([path.parent / n, root / n, _inside(path.parent, n) or path.parent / n] for n in names)
-    return [next((place for place in own if place.is_file()), own[0]) for own in tries]
+    return [places.image(name, path.parent, root) for name in names]
 
 
 def _without_image(listed: _Listed) -> Iterator[Problem]:
@@ -192,7 +199,7 @@ def _without_image(listed: _Listed) -> Iterator[Problem]:
 
 
 def _pages(
-    paths: Iterable[Path], num_classes: int, pose: int | None, problems: list[Problem]
+    paths: Iterable[Path], num_classes: int, pose: int | None, places: Places, problems: list[Problem]
 ) -> Iterator[tuple[Labelled, Rows, Size]]:
     """Each image with the outlines of its objects, not yet filled."""
     num_boxes, folder = 0, Path()
@@ -207,9 +214,8 @@ def _pages(
         labels: list[int] = []
         crowd: list[bool] = []
         for kind in ("labels", "crowd"):
-            beside = path.with_suffix(".txt") if kind == "labels" else None
-            file = label_place(path.with_suffix(".txt"), kind) or beside
-            if file is None or not file.is_file():
+            file = places.labels(path, kind)
+            if file is None:
                 continue
             for number, line in enumerate(read_text(file).splitlines(), start=1):
                 if not line.strip():
@@ -273,4 +279,5 @@ def _looks_like(source: Path) -> bool:
     return bool(matching(source, "*.y*ml")) or bool(_without_yaml(source))
 
 
-FORMAT = Format("yolo", _looks_like, "data.yaml, obj.data, or classes.txt above labels", read_yolo, write_yolo)
+_MARKS = "data.yaml, obj.data, or classes.txt above labels"
+FORMAT = Format("yolo", _looks_like, _MARKS, read_yolo, write_yolo, takes_images=True)

@@ -1,0 +1,83 @@
+"""Images that are not in the data set's folder: where the user says they are, or where a model has seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from eachmask.data.dataset import Dataset
+from eachmask.data.images.files import image_files
+from eachmask.data.packed import Texts
+from eachmask.data.problems import Problem
+from eachmask.data.split import Split
+from eachmask.files.journal import recorded_paths
+
+
+class ImageFolder:
+    """The images below a folder, found by the ends of their names; links that lead out of it are left out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.by_name: dict[str, list[Path]] = {}
+        self.by_stem: dict[str, list[Path]] = {}
+        for path in image_files(folder):
+            if path.resolve().is_relative_to(folder.resolve()):
+                self.by_name.setdefault(path.name, []).append(path)
+                self.by_stem.setdefault(path.stem, []).append(path)
+
+    def named(self, name: str) -> Path | None:
+        """The one image whose path ends like a relative POSIX path; at least the last name must agree."""
+        return _best(self.by_name.get(PurePosixPath(name).name, []), PurePosixPath(name))
+
+    def of_stem(self, name: str) -> Path | None:
+        """The same without a suffix."""
+        return _best(self.by_stem.get(PurePosixPath(name).name, []), PurePosixPath(name))
+
+    def like(self, name: str, path: Path) -> Path | None:
+        """The image of a name in the data set, or of the file that is missing; of another suffix where that is only a
+        guess."""
+        stems = [str(PurePosixPath(own).with_suffix("")) for own in (name, path.as_posix())]
+        exact = self.named(name) or self.named(path.as_posix())
+        return exact or self.of_stem(stems[0]) or self.of_stem(stems[1])
+
+
+def _best(found: list[Path], name: PurePosixPath) -> Path | None:
+    """Of several the one with the same folders above it, as many as it takes to tell them apart."""
+    folders = name.parts[:-1]
+    for i in range(len(folders) + 1):
+        own = folders[i:]
+        alike = [path for path in found if path.parts[-1 - len(own) : -1] == own]
+        if len(alike) == 1:
+            return alike[0]
+    return None
+
+
+def with_images(data: Dataset, source: Path, images: Path | None) -> Dataset:
+    """The set with images that are missing found in the folder that the user names, or, of a results folder of
+    ``eachmask predict``, where they were predicted; what was done is noted."""
+    if all(image.path.is_file() for _, image in data.images()):
+        return data
+    if images is not None:
+        folder = ImageFolder(images)
+        return _found(data, folder.like, f"read from {images}")
+    known = recorded_paths(source if source.is_dir() else source.parent)
+    return _found(data, lambda name, _: known.get(name), "where they were predicted") if known else data
+
+
+def _found(data: Dataset, find: Callable[[str, Path], Path | None], where: str) -> Dataset:
+    splits: dict[str, Split] = {}
+    number, example = 0, Path()
+    for name, split in data.splits.items():
+        files, names = [split.path(i) for i in range(len(split))], list(split.names)
+        for i, path in enumerate(files):
+            other = None if path.is_file() else find(names[i], path)
+            if other is not None:
+                files[i], example, number = other, other, number + 1
+                names[i] = str(PurePosixPath(names[i]).with_suffix(other.suffix))
+        splits[name] = replace(split.renamed(names), files=Texts.of([str(path) for path in files]))
+    if not number:
+        return data
+    what = f"{number} images are not in the data set's folder, for example {example.name}"
+    data.problems.append(Problem(str(example.parent), "", what, f"they are {where}", "image", "note"))
+    return data.with_splits(splits)

@@ -1,0 +1,56 @@
+"""The objects of label maps: one for each number, or, of masks of the foreground, one for each connected part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.formats.label_maps import numbers_in
+from eachmask.data.problems import Problem
+from eachmask.structures import RLE, UserError
+
+WHITE = 255
+"""What masks of the foreground have in it."""
+
+
+def read_maps(files: Iterable[Path], source: Path, result: DatasetBuilder) -> Iterator[tuple[Path, dict[int, RLE]]]:
+    """Each map with the masks of its numbers; one that cannot be read is reported.
+
+    Where no map has another number than 255, these are masks of the foreground and not numbers of objects: then each
+    connected part is an object, which is reported too.
+    """
+    maps: list[tuple[Path, dict[int, RLE]]] = []
+    for file in files:
+        try:
+            maps.append((file, masks_by_number(numbers_in(file))))
+        except UserError as error:
+            result.report(Problem(str(file), "", str(error), "save it anew as 16-bit PNG", "label map"))
+    if {number for _, masks in maps for number in masks} - {0} == {WHITE}:
+        maps = [(file, {n: part for own in masks.values() for n, part in _parts(own)}) for file, masks in maps]
+        what = "every map has only 0 and 255, which are no numbers of objects: each connected part is taken for one"
+        remedy = "number objects that touch each other, which connected components cannot tell apart"
+        result.report(Problem(str(source), "", what, remedy, "binary map", "warning"))
+    yield from maps
+
+
+def masks_by_number(labels: NDArray[Any]) -> dict[int, RLE]:
+    """Number in a map -> its mask; 0 and no mask where there is none."""
+    masks = RLE.from_label_map(labels)
+    values = [int(v) for v in np.unique(labels) if v > 0]
+    return {value: masks[i] for i, value in enumerate(values)} or {0: masks}
+
+
+def _parts(mask: RLE) -> Iterator[tuple[int, RLE]]:
+    """The connected parts of the one mask, from 1; pixels that touch at a corner are one part."""
+    if not len(mask):
+        yield 0, mask
+        return
+    number, labels = cv2.connectedComponents(mask.to_label_map().astype(np.uint8), connectivity=8)
+    parts = RLE.from_label_map(labels)
+    yield from ((i + 1, parts[i]) for i in range(number - 1))
