@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eachmask.ops.click_maps import Clicks, Window, clicks_of, disks, distances
-from eachmask.ops.losses import normalized_focal
+from eachmask.ops.losses import balanced_cross_entropy, normalized_focal
 from eachmask.ops.simulated_clicks import first_clicks, next_click
 from eachmask.structures import Prompts
 
@@ -77,3 +77,11 @@ def test_simulated_clicks_lie_where_they_say():
     surplus[0, :, :] = True
     assert next_click(surplus, targets, clicks).signs[0, -1] == -1
     assert next_click(targets == 1, targets, clicks).signs.shape == clicks.signs.shape, "all is right: no click"
+
+
+def test_balanced_cross_entropy_weighs_object_and_background_alike():
+    logits = torch.tensor([[[2.0, -1.0, 0.3, 3.0]]])
+    targets = torch.tensor([[[1.0, 0.0, 0.0, -1.0]]])
+    right = torch.tensor([2.0, 1.0, -0.3]).sigmoid().log()
+    expected = -(2 / 3 * right[0] + 1 / 3 * (right[1] + right[2])) / 3
+    assert float(balanced_cross_entropy(logits, targets)) == pytest.approx(float(expected), rel=1e-5)

@@ -132,3 +132,23 @@ def normalized_focal(
     share = torch.where(positive, alpha, 1 - alpha)
     focal = (1 - log_p.exp()) ** gamma * counts * scale[:, None, None]
     return (-(share * focal * log_p).sum((-2, -1)) / num.clamp(min=1)).mean()
+
+
+def balanced_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in which object and background weigh the same, however large they are.
+
+    Maninis et al., DEXTR, arXiv 1711.09081, section 3.2 (after Xie & Tu, HED, arXiv 1504.06375, eq. 2): pixels of the
+    object are weighted by the background's share of the image, and the other way round.
+
+    Args:
+        logits, targets: (B, H, W); targets are 1, 0, or -1 where a pixel does not count.
+
+    Returns:
+        a scalar, the mean over the pixels that count.
+    """
+    counts, positive = (targets >= 0).to(logits), (targets == 1).to(logits)
+    num = counts.sum((-2, -1), keepdim=True).clamp(min=1)
+    share = positive.sum((-2, -1), keepdim=True) / num
+    weight = torch.where(positive > 0, 1 - share, share) * counts
+    loss = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")
+    return (loss * weight).sum() / counts.sum().clamp(min=1)

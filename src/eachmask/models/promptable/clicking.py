@@ -17,45 +17,19 @@ Shapes: B images of H x W px, N objects of one image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eachmask.models.protocol import Network
+from eachmask.models.promptable.answering import Answering, Raw, target_mask
 from eachmask.ops.click_maps import Clicks, Window, clicks_of
 from eachmask.ops.losses import normalized_focal
 from eachmask.ops.simulated_clicks import first_clicks, next_click
-from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, Prompts, UserError
+from eachmask.structures import Instances, Prompts, UserError
 from eachmask.structures.soft_masks import SoftMasks
-from eachmask.structures.spatial import Spatial
-from eachmask.tasks.instances import INSTANCES
-
-
-class Seen(NamedTuple):
-    """Images, before somebody has asked."""
-
-    images: Tensor  # (B, 3, H, W) normalized
-    sizes: tuple[tuple[int, int], ...]  # valid (height, width)
-
-
-class Raw(NamedTuple):
-    """Images, and what was asked; nothing is computed yet."""
-
-    images: Tensor  # (B, 3, H, W) normalized
-    sizes: tuple[tuple[int, int], ...]  # valid (height, width)
-    prompts: tuple[Prompts, ...] | None  # one for each image
-
-
-class Answers(NamedTuple):
-    """What belongs to each object that is meant, one entry per image."""
-
-    sizes: tuple[tuple[int, int], ...]
-    probabilities: tuple[Tensor, ...]  # (N, height, width) 0..1
 
 
 @dataclass(frozen=True)
@@ -88,22 +62,15 @@ class LearnConfig:
     """Chance that the previous mask is withheld."""
 
 
-class ClickNetwork(Network[Raw, Answers, Instances]):
-    """A network with :meth:`logits`; subclasses write that alone (:class:`~eachmask.models.protocol.Promptable`)."""
+class ClickNetwork(Answering):
+    """A network with :meth:`logits`; subclasses write that alone."""
 
-    task = INSTANCES
-    max_classes = 1
-    needs = frozenset({"masks"})
-    answers_only = True
-    """Prompts are all that it answers: there is no everything."""
     zoom = ZoomConfig()
     learn = LearnConfig()
     mirror = True
     """Average the logits for the image and its mirror image."""
     max_side: int | None = None
     """Larger images are reduced to this longer side, px, where there is no window."""
-    threshold = 0.5
-    """Of the probabilities of a mask."""
 
     def logits(self, images: Tensor, previous: Tensor, clicks: Clicks) -> tuple[Tensor, ...]:
         """What the network says of images with clicks on one object each.
@@ -116,54 +83,13 @@ class ClickNetwork(Network[Raw, Answers, Instances]):
         """
         raise NotImplementedError
 
-    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
-        """The images and the prompts that are given with them; what depends on clicks is computed when asked for."""
-        prompts = None if given is None else tuple(p for p in given if isinstance(p, Prompts))
-        return Raw(images.tensor, images.sizes, prompts)
-
-    def encode(self, images: ImageBatch) -> Seen:
-        """The images, as they are."""
-        return Seen(images.tensor, images.sizes)
-
-    def prompted(self, embedding: Seen, prompts: Sequence[Prompts]) -> Raw:
-        """What is asked of each image, in its pixels as the network sees them.
-
-        Raises:
-            UserError: there are boxes, extreme points or texts, which this network cannot see.
-        """
-        for asked in prompts:
-            self._check(asked)
-        return Raw(embedding.images, embedding.sizes, tuple(prompts))
-
-    def _check(self, prompts: Prompts) -> None:
-        name = type(self).__name__
-        if prompts.texts:
-            raise UserError(f"{name} understands no words: give points on the object")
+    def check(self, prompts: Prompts) -> None:
+        super().check(prompts)
         if len(prompts.boxes) or len(prompts.extremes):
-            raise UserError(f"{name} sees clicks, scribbles and rough masks, but no boxes: give points on the object")
+            name = type(self).__name__
+            raise UserError(f"{name} sees clicks, scribbles and rough masks, but no boxes: {self.wants}")
 
     # Answers
-
-    def select(self, raw: Raw, options: DecodeOptions) -> Answers:
-        """One mask for each object that is meant.
-
-        Raises:
-            UserError: nothing was asked.
-        """
-        if raw.prompts is None:
-            raise UserError(f"{type(self).__name__} answers clicks: give points on the object that is meant")
-        rows = zip(raw.images, raw.sizes, raw.prompts, strict=True)
-        return Answers(raw.sizes, tuple(self._of_image(x[:, :h, :w], asked) for x, (h, w), asked in rows))
-
-    def pack(self, selected: Answers, options: DecodeOptions) -> list[Instances]:
-        """The masks, in the order of the objects, whose numbers are their ``track_ids``."""
-        threshold = self.threshold if options.mask_threshold == 0.5 else options.mask_threshold
-        rows = zip(selected.probabilities, selected.sizes, strict=True)
-        return [answered(maps, size, threshold) for maps, size in rows]
-
-    def _of_image(self, image: Tensor, prompts: Prompts) -> Tensor:
-        """(3, h, w) -> (N, h, w)."""
-        return torch.stack([self.answer(image, prompts.of(i)) for i in range(len(prompts))])
 
     def answer(self, image: Tensor, prompts: Prompts) -> Tensor:
         """(h, w) probabilities of the one object of these prompts, on an image (3, h, w)."""
@@ -273,32 +199,6 @@ class ClickNetwork(Network[Raw, Answers, Instances]):
             keep = torch.rand(len(found), 1, 1, 1, device=found.device) >= self.learn.forget
             clicks, previous = next_click(found[:, 0] > 0.5, masks, clicks), found * keep
         return clicks, previous
-
-
-def answered(maps: Tensor, size: tuple[int, int], threshold: float) -> Instances:
-    """Probabilities (N, h, w) of N objects -> those that have a mask; their score is its mean probability."""
-    maps = maps.float()
-    inside = maps >= threshold
-    area = inside.sum((1, 2))
-    scores = (maps * inside).sum((1, 2)) / area.clamp(min=1)
-    kept = area.nonzero()[:, 0]
-    masks = SoftMasks.from_maps(maps[kept], size, size, threshold)
-    boxes = torch.from_numpy(RLE.boxes(masks.to_rle())).to(scores.device)
-    return Instances(size, boxes, masks=masks, scores=scores[kept].clamp(max=1), track_ids=kept)
-
-
-def target_mask(target: Instances, size: tuple[int, int]) -> Tensor:
-    """(H, W) float of one object drawn at random: 1 on it, 0 beside it, -1 on crowds and beyond the image."""
-    height, width = target.image_size
-    known = np.full(size, -1.0, np.float32)
-    known[:height, :width] = 0
-    crowd, own = target[target.crowd], target[~target.crowd]
-    if len(crowd):
-        known[:height, :width][crowd.gt_masks.union().decode()[0]] = -1
-    if len(own):
-        chosen = int(torch.randint(len(own), ()))
-        known[:height, :width][own.gt_masks[chosen].to_rle().decode()[0]] = 1
-    return torch.from_numpy(known)
 
 
 def _rough(prompts: Prompts, image: Tensor) -> Tensor:

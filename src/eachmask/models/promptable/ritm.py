@@ -110,9 +110,9 @@ def _conv_norm(inputs: int, outputs: int) -> list[nn.Module]:
     return [_conv(inputs, outputs, 1, False), nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
-def click_features(outputs: int) -> nn.Sequential:
-    """(B, 3, H, W) previous mask and disks -> (B, outputs, H / 2, W / 2) to be added to the first features."""
-    return nn.Sequential(nn.Conv2d(3, 16, 1), nn.LeakyReLU(0.2), nn.Conv2d(16, outputs, 3, 2, 1), Scale())
+def click_features(outputs: int, inputs: int = 3) -> nn.Sequential:
+    """(B, inputs, H, W) previous mask and disks -> (B, outputs, H / 2, W / 2) to be added to the first features."""
+    return nn.Sequential(nn.Conv2d(inputs, 16, 1), nn.LeakyReLU(0.2), nn.Conv2d(16, outputs, 3, 2, 1), Scale())
 
 
 # Models ---------------------------------------------------------------------------------------------------------------
