@@ -20,6 +20,7 @@ from eachmask.data.formats.coco_results import match_categories
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.labelme import write_labelme
 from eachmask.data.joined import joined
+from eachmask.data.transforms.mix import CopyPaste, PhotoMix
 from eachmask.recipes.auto_recipe import auto_recipe
 from eachmask.structures import UserError
 from eachmask.training.pretrained import FromBackbone, backbone_of, choose_start
@@ -102,7 +103,8 @@ def test_classes_are_merged_for_a_model_of_one_class(coco, tmp_path):
         (["mask_rcnn_lite1", "--data", "x"], "did you mean"),
         (["mask_rcnn_lite0_fpn", "--data", "nowhere"], "nowhere"),
         (["mask_rcnn_lite0_fpn", "--data", "x", "--steps", "0"], "--steps must be more than 0"),
-        (["nuclei", "--data", "x", "--size", "300"], "decides --pretrained and --size itself"),
+        (["nuclei", "--data", "x", "--size", "300"], "decides --pretrained, --size and --mosaic itself"),
+        (["mask_rcnn_lite0_fpn", "--data", "x", "--mosaic", "1.5"], "--mosaic is a chance from 0 to 1, not 1.5"),
         (["mask_rcnn_lite0_fpn", "--data", "x", "--device", "cuda:7"], ""),
     ],
 )
@@ -237,3 +239,13 @@ def test_images_are_packed(tmp_path):
         assert np.array_equal(sample.targets.masks.decode(), image.targets.masks.decode())
         assert torch.equal(sample.targets.labels, image.targets.labels)
         assert torch.equal(sample.targets.boxes, image.targets.boxes)
+
+
+def test_a_mosaic_is_part_of_the_recipe(coco, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "eachmask.recipes.train.run_recipe", lambda recipe, *_: seen.append(recipe.mix) or tmp_path / "m"
+    )
+    for mosaic in ([], ["--mosaic", "0.25"]):
+        assert main(["train", "mask_rcnn_lite0_fpn", "--data", str(coco), "--out", str(tmp_path), *QUICK, *mosaic]) == 0
+    assert seen == [CopyPaste(), PhotoMix(0.25, CopyPaste())]

@@ -61,6 +61,8 @@ class TrainOptions:
     """Images per step, over all processes, instead of the recipe's."""
     size: int | None = None
     """Longer side of the images as the network sees them, px; by default from the data."""
+    mosaic: float | None = None
+    """Chance, 0 to 1, that a training image is made of four; none are by default."""
     learning_rate: float | None = None
     """Instead of the recipe's."""
     schedule: Literal["cosine", "step"] | None = None

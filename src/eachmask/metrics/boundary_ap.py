@@ -79,10 +79,15 @@ def boundary_matches(predictions: Sequence[Instances], targets: Sequence[Instanc
     return match(predictions, targets, num_classes, overlap=boundary_overlap)
 
 
-def boundary_ap(predictions: Sequence[Instances], targets: Sequence[Instances], num_classes: int) -> dict[str, float]:
+def boundary_ap(
+    predictions: Sequence[Instances], targets: Sequence[Instances], num_classes: int, matches: Matches | None = None
+) -> dict[str, float]:
     """The twelve numbers, named as :func:`~eachmask.metrics.coco_ap.coco_ap` names them; sizes are of whole masks.
+
+    Args:
+        matches: what :func:`boundary_matches` says of the same values, where that is known.
 
     Raises:
         ValueError: the two lists differ in length.
     """
-    return summary(boundary_matches(predictions, targets, num_classes))
+    return summary(boundary_matches(predictions, targets, num_classes) if matches is None else matches)

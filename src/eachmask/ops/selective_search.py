@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -142,15 +142,14 @@ def selective_search(
     # The whole image comes first; a map of one superpixel says so.
     maps, members = [np.zeros(size, np.int64)], [np.ones((1, 1), bool)]
     rank, boxes = [np.zeros(1)], [np.array([[0, 0, size[1], size[0]]])]
-    superpixels = functools.cache(lambda colors, scale: _superpixels(image, colors, scale, min_size))
+    superpixels = functools.cache(functools.partial(_superpixels, image, min_size=min_size))
     for strategy in strategies:
-        labels, leaves, pairs = superpixels(strategy.colors, strategy.scale)
-        regions, parents = merge(leaves, pairs, strategy.measures, labels.size)
+        labels, regions, parents = hierarchy(image, strategy, min_size, superpixels)
         place = len(parents) - np.arange(len(parents))  # the last one made is the first
         rank.append(place * rng.random(len(place)))
         boxes.append(regions.boxes.astype(np.int64))
         maps.append(labels)
-        members.append(_members(parents, len(leaves.size)))
+        members.append(_members(parents, int(labels.max()) + 1))
     every = np.concatenate(boxes)
     order = np.argsort(np.concatenate(rank), kind="stable")
     first = np.sort(np.unique(every[order], axis=0, return_index=True)[1])[:most]
@@ -164,14 +163,23 @@ def selective_search(
     return Proposals(torch.from_numpy(every[chosen].astype(np.float32)), masks.to_rle())
 
 
-def hierarchy(image: Floats, strategy: Strategy, min_size: int) -> tuple[Ints, Regions, Ints]:
+def hierarchy(
+    image: Floats,
+    strategy: Strategy,
+    min_size: int,
+    superpixels: Callable[[str, float], tuple[Ints, Regions, Ints]] | None = None,
+) -> tuple[Ints, Regions, Ints]:
     """Superpixels and everything that becomes of them.
+
+    Args:
+        superpixels: (color space, scale) -> the superpixels of the image, where several strategies share them.
 
     Returns:
         (H, W) superpixel of each pixel, the 2 S - 1 regions in the order of their making (superpixels first), and
         (2 S - 1,) the number of the region that each became part of, the last one's being its own.
     """
-    labels, leaves, pairs = _superpixels(image, strategy.colors, strategy.scale, min_size)
+    make = superpixels or functools.partial(_superpixels, image, min_size=min_size)
+    labels, leaves, pairs = make(strategy.colors, strategy.scale)
     return labels, *merge(leaves, pairs, strategy.measures, labels.size)
 
 

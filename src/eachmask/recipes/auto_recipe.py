@@ -22,6 +22,7 @@ from eachmask.data.transforms.mix import CopyPaste, PhotoMix
 from eachmask.models.config import merged
 from eachmask.structures import Instances, UserError
 from eachmask.structures.keypoints import mirror_pairs
+from eachmask.tasks.task import Task
 from eachmask.training.pretrained import backbone_of, backbone_preprocess, choose_start
 from eachmask.training.recipe import Mix, Recipe
 
@@ -82,7 +83,7 @@ def auto_recipe(
             LargeScaleJitter(size=(side, side), scale=(0.5, 2.0) if whole else (0.4, 2.0)),
             flip,
         ),
-        mix=_mix(model.task.mixes, mosaic) if len(data) > 1 else None,
+        mix=_mix(model.task, mosaic) if len(data) > 1 else None,
         score=scoring.scores,
         best=scoring.best,
         start=chosen.load,
@@ -100,11 +101,17 @@ def auto_recipe(
     return recipe, notes
 
 
-def _mix(with_masks: bool, mosaic: float) -> Mix | None:
-    """Pasting needs masks; a mosaic does not."""
-    if mosaic:
-        return PhotoMix(mosaic, CopyPaste() if with_masks else CopyPaste(chance=0.0))
-    return CopyPaste() if with_masks else None
+def _mix(task: Task[Any], mosaic: float) -> Mix | None:
+    """Pasting needs masks; a mosaic does not.
+
+    Raises:
+        UserError: a mosaic of something else than objects.
+    """
+    if not mosaic:
+        return CopyPaste() if task.mixes else None
+    if not issubclass(task.target, Instances):
+        raise UserError(f"a mosaic is made of objects, and this model predicts {task.name}: leave out --mosaic")
+    return PhotoMix(mosaic, CopyPaste() if task.mixes else CopyPaste(chance=0.0))
 
 
 def _config(variant: str, model: Any, data: Samples) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def train(
     steps: int | None = None,
     batch: int | None = None,
     size: int | None = None,
+    mosaic: float | None = None,
     learning_rate: float | None = None,
     schedule: Literal["cosine", "step"] | None = None,
     freeze: int | None = None,
@@ -84,6 +85,7 @@ def train(
         steps, batch, learning_rate, patience, evaluate_every: instead of the recipe's; batch in images per step.
         checkpoint_every: steps between checkpoints; every evaluation and every interruption saves one too.
         size: longer side of the images as the network sees them, px; by default from the data.
+        mosaic: chance, 0..1, that a training image of objects is made of four (Bochkovskiy et al., arXiv 2004.10934).
         schedule: how the learning rate falls, along a cosine, or tenfold at 75% and 92% of the run.
         freeze: so many first stages of the backbone and all its batch normalization stay as they are; -1: none.
         seed: same seed, same data, same device: same weights.
@@ -100,14 +102,16 @@ def train(
     _check_positive(steps=steps, batch=batch, size=size, accumulate=accumulate, patience=patience,
                     evaluate_every=evaluate_every, checkpoint_every=checkpoint_every,
                     learning_rate=learning_rate)  # fmt: skip
+    if mosaic is not None and not 0 <= mosaic <= 1:
+        raise UserError(f"--mosaic is a chance from 0 to 1, not {mosaic:g}")
     if workers < 0:
         raise UserError(f"--workers must be 0 or more, not {workers}")
     out = Path(out)
-    recipe = _named_recipe(model, chooses=pretrained != "auto" or size is not None)
+    recipe = _named_recipe(model, chooses=pretrained != "auto" or size is not None or mosaic is not None)
     splits = read_splits(data, val, partial, format=format, prepare=_preparation(model, recipe), seed=seed)
     notes = [*splits.notes, *_problem_notes(splits, out)]
     if recipe is None:
-        recipe, decided = auto_recipe(str(model), splits.train, start=pretrained, size=size)
+        recipe, decided = auto_recipe(str(model), splits.train, start=pretrained, size=size, mosaic=mosaic or 0.0)
         notes += decided
     recipe = _changed(recipe, steps=steps, batch_size=batch, learning_rate=learning_rate, patience=patience,
                       evaluate_every=evaluate_every, frozen_stages=freeze,
@@ -137,7 +141,7 @@ def _named_recipe(model: str | Recipe, chooses: bool) -> Recipe | None:
     """The recipe that is meant; None where it is a variant, whose recipe follows from the data.
 
     Args:
-        chooses: what weights start from or how large images are is asked for, which only a variant leaves open.
+        chooses: what weights start from, how large images are or a mosaic is asked for: only a variant leaves it open.
 
     Raises:
         UserError: it is neither; or a recipe is asked for other things than it does.
@@ -148,7 +152,7 @@ def _named_recipe(model: str | Recipe, chooses: bool) -> Recipe | None:
         raise UserError(f"there is no model or recipe {model!r}; did you mean {nearest(model, [*RECIPES, *VARIANTS])}?")
     if chooses:
         name = model if isinstance(model, str) else model.variant
-        raise UserError(f"{name} is a recipe, which decides --pretrained and --size itself: leave them out")
+        raise UserError(f"{name} is a recipe, which decides --pretrained, --size and --mosaic itself: leave them out")
     return recipe_named(model)() if isinstance(model, str) else model
 
 

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,6 +51,14 @@ class PixelMap(ABC):
         """Mirrored left to right."""
         return self._changed(lambda values, outside: values.flip(-1))
 
+    def warp(self, matrix: NDArray[np.float64], image_size: tuple[int, int]) -> Self:
+        """Moved by an affine map onto a canvas of (height, width); outside the image its mirror image goes on.
+
+        Args:
+            matrix: (2, 3), from the centers of pixels (column, row) here to those there.
+        """
+        return self._changed(lambda values, outside: warped(values, matrix, image_size))
+
     def to(self, device: torch.device | str) -> Self:
         """Tensors on another device."""
         return self._changed(lambda values, outside: values.to(device))
@@ -68,6 +78,20 @@ def moved(values: Tensor, dx: int, dy: int, size: tuple[int, int], outside: int)
     if x2 > x1 and y2 > y1:
         result[..., y1:y2, x1:x2] = values[..., y1 - dy : y2 - dy, x1 - dx : x2 - dx]
     return result
+
+
+def warped(values: Tensor, matrix: NDArray[np.float64], size: tuple[int, int]) -> Tensor:
+    """(..., H, W) values moved by an affine map, see :meth:`PixelMap.warp`: floats are interpolated, labels never."""
+    import cv2
+
+    flags = cv2.INTER_LINEAR if values.is_floating_point() else cv2.INTER_NEAREST
+    layers = values.cpu().reshape(-1, *values.shape[-2:]).to(torch.float64)  # exact for all labels
+    found = [
+        cv2.warpAffine(layer.numpy(), matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+        for layer in layers
+    ]
+    inside = np.stack(found).clip(layers.min().item(), layers.max().item())  # rounding must not leave 0..1
+    return torch.from_numpy(inside).to(values).reshape(*values.shape[:-2], *size)
 
 
 def nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.errors import UserError
 from eachmask.structures.masks import Masks
+from eachmask.structures.rle import RLE
 from eachmask.structures.spatial import window_of
 
 _LEFT_OUT = cast(Tensor, None)
@@ -188,6 +191,20 @@ class Prompts:
         masks = None if self.masks is None else self.masks.flip()
         return self._placed(mirrored, self.image_size, masks)
 
+    def warp(self, matrix: NDArray[np.float64], image_size: tuple[int, int]) -> Prompts:
+        """Moved by an affine map onto a canvas of (height, width); boxes become those around the moved ones.
+
+        Args:
+            matrix: (2, 3), from the centers of pixels (column, row) here to those there.
+        """
+        size = (int(image_size[0]), int(image_size[1]))
+        turn, step = torch.from_numpy(matrix[:, :2]).float(), torch.from_numpy(matrix[:, 2]).float()
+
+        def moved(points: Tensor) -> Tensor:  # the center of the first pixel lies at (0.5, 0.5)
+            return (points - 0.5) @ turn.T.to(points) + step.to(points) + 0.5
+
+        return self._placed(moved, size, None if self.masks is None else _warped(self.masks, matrix, size))
+
     def to(self, device: torch.device | str) -> Prompts:
         """Tensors on another device."""
         values = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -199,7 +216,7 @@ class Prompts:
         """Points moved by ``move`` onto a canvas; what is off it goes."""
         points, lines = move(self.points), [move(line) for line in self.scribbles]
         lines = [line[_inside(line, size)] for line in lines]
-        corners = move(self.boxes.reshape(-1, 2, 2))
+        corners = move(self.boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]])
         boxes = box_ops.clip(torch.cat([corners.amin(1), corners.amax(1)], 1), size)
         extremes = move(self.extremes)
         seen = (extremes.amax(1) > 0).all(1) & (extremes.amin(1) < extremes.new_tensor([size[1], size[0]])).all(1)
@@ -254,6 +271,13 @@ def _filled(value: Any, what: str, default: Tensor) -> Tensor:
     if found.shape != default.shape:
         raise UserError(f"there are {found.numel()} {what} for {len(default)} prompts: give one for each")
     return found
+
+
+def _warped(masks: Masks, matrix: NDArray[np.float64], size: tuple[int, int]) -> Masks:
+    import cv2
+
+    bitmaps = masks.to_rle().decode().astype(np.uint8)
+    return RLE.from_bitmaps(np.stack([cv2.warpAffine(m, matrix, size[::-1], flags=cv2.INTER_NEAREST) for m in bitmaps]))
 
 
 def _inside(points: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 
 from eachmask.metrics import average_precision
 from eachmask.metrics.bootstrap import Interval, intervals
-from eachmask.metrics.boundary_ap import boundary_matches
+from eachmask.metrics.boundary_ap import boundary_ap, boundary_matches
 from eachmask.metrics.calibration import Calibration, calibration
 from eachmask.metrics.coco_ap import Kind, annotation_content, coco_evaluation, numbers
 from eachmask.metrics.coco_matches import Matches, match
@@ -84,7 +84,7 @@ def measure_objects(
     boundary: dict[str, float] = {}
     if settings.boundary and "segm" in numbers_of:
         banded = boundary_matches(predictions, targets, len(classes))
-        boundary = average_precision.summary(banded)
+        boundary = boundary_ap(predictions, targets, len(classes), banded)
         for row, other in zip(per_class, average_precision.per_class(banded), strict=True):
             row["boundary_ap"] = other["ap"]
     sweeps = _sweeps(matches, classes)

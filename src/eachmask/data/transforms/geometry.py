@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 from skimage.measure import label as connected
 
 from eachmask.data.sample import Sample
-from eachmask.structures import RLE, Instances
+from eachmask.structures import RLE, Instances, UserError
+from eachmask.structures import boxes as box_ops
 
 
 @dataclass(frozen=True)
 class AffineCrop:
-    """Cut a random, randomly scaled, turned and mirrored window out of an image.
+    """Cut a random, randomly scaled, turned and mirrored window out of an image, whatever lies on it.
 
-    Objects are warped as one label map (each pixel belongs to one object, so overlaps are resolved in
-    favour of the earlier one): the cost is that of the window, whatever the number of objects.
-    What leaves the window is cut off; fragments under ``min_area`` px vanish. Pixels outside the
-    image are filled by reflection in image and masks alike, so that no border is learnt. Every connected
-    part is an object of its own afterwards: a mirrored copy is not the same object as its original.
+    Maps, mattes and prompts move by their ``warp``. Objects are warped as one label map (each pixel belongs to one
+    object, so overlaps are resolved in favor of the earlier one): the cost is that of the window, whatever the number
+    of objects. What leaves the window is cut off; fragments under ``min_area`` px vanish. Pixels outside the image are
+    filled by reflection in image and masks alike, so that no border is learnt. Every connected part is an object of its
+    own afterwards: a mirrored copy is not the same object as its original. Of objects without masks the boxes around
+    the moved ones are left.
     """
 
     size: int = 256
@@ -34,12 +36,15 @@ class AffineCrop:
     """Any angle; otherwise multiples of a quarter turn."""
     min_area: int = 8
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample[Any], rng: np.random.Generator) -> Sample[Any]:
         """Draw one window.
 
         Args:
-            sample: image (H, W, 3); targets with masks.
+            sample: image (H, W, 3), targets and what is given with it.
             rng: the only source of chance.
+
+        Raises:
+            UserError: something cannot be turned: keypoints, or a noun without ``warp``.
         """
         height, width = sample.image.shape[:2]
         matrix = self._matrix(height, width, rng)
@@ -47,10 +52,32 @@ class AffineCrop:
         image: NDArray[Any] = cv2.warpAffine(
             sample.image, matrix, window, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
-        assert sample.targets.masks is not None
-        label = sample.targets.masks.to_label_map().astype(np.float32)  # exact up to 2^24 objects
+        given = None if sample.given is None else self._moved(sample.given, matrix)
+        return Sample(image, self._moved(sample.targets, matrix), sample.path, sample.image_id, given=given)
+
+    def _moved(self, value: Any, matrix: NDArray[np.float64]) -> Any:
+        """Whatever lies on the image, in the window."""
+        window = (self.size, self.size)
+        if not isinstance(value, Instances):
+            if not hasattr(value, "warp"):
+                raise UserError(f"a {type(value).__name__} cannot be turned: give it a method warp(matrix, image_size)")
+            return value.warp(matrix, window)
+        if value.keypoints is not None:
+            raise UserError("AffineCrop does not turn keypoints: take LargeScaleJitter and Flip for such data")
+        if value.masks is None:
+            return self._boxes(value, matrix)
+        label = value.masks.to_label_map().astype(np.float32)  # exact up to 2^24 objects
         moved = cv2.warpAffine(label, matrix, window, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
-        return Sample(image, self._targets(moved.astype(np.int32), sample.targets), sample.path, sample.image_id)
+        return self._targets(moved.astype(np.int32), value)
+
+    def _boxes(self, before: Instances, matrix: NDArray[np.float64]) -> Instances:
+        """Boxes around the moved ones, cut at the window's border."""
+        corners = before.boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]].double() - 0.5
+        moved = corners @ torch.from_numpy(matrix[:, :2]).T + torch.from_numpy(matrix[:, 2]) + 0.5
+        window = (self.size, self.size)
+        boxes = box_ops.clip(torch.cat([moved.amin(1), moved.amax(1)], dim=1), window).to(before.boxes)
+        chosen = box_ops.area(boxes) >= self.min_area
+        return replace(before, image_size=window, boxes=boxes, view=None)[chosen]
 
     def _matrix(self, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """(2, 3) from image to window coordinates."""
