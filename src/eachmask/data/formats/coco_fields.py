@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -88,10 +88,16 @@ def inside_name(name: str, file: Path, folders: Sequence[Path]) -> str:
     if plain is not None and image_file(plain, folders).is_file():
         return plain
     last = unquote(name.replace("\\", "/")).rsplit("/", 1)[-1]
-    for base in dict.fromkeys((folders[-1], folders[0])):  # the set itself, and where the user says that images are
-        found = _named(base, last)
-        if len(found) == 1:
-            return found[0].relative_to(base).as_posix()
+    found = _named(folders[-1], last)
+    if len(found) == 1:
+        return found[0].relative_to(folders[-1]).as_posix()
+    if plain is None:  # then it may be anywhere where the user says that the images are
+        found = _named(folders[0], last)
+    else:  # but for the folders that it had elsewhere
+        parts = PurePosixPath(plain).parts
+        found = tuple(p for i in range(1, len(parts)) if (p := folders[0].joinpath(*parts[i:])).is_file())[:1]
+    if len(found) == 1:
+        return found[0].relative_to(folders[0]).as_posix()
     return safe_name(name, file) if plain is None else plain
 
 

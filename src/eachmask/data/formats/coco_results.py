@@ -7,15 +7,14 @@ own, as ``eachmask predict`` writes it, counts them in its own way: there names 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from eachmask.data.formats.coco_fields import parsed, plain_id, read_categories, whole_number
+from eachmask.data.formats.result_ids import images_by_id, last_name, misplaced, shift_of, unique_names
 from eachmask.data.formats.segmentations import (
     BROKEN,
     Rasterized,
@@ -26,13 +25,10 @@ from eachmask.data.formats.segmentations import (
     reason,
 )
 from eachmask.data.split import Split
-from eachmask.data.targets import masks_of
 from eachmask.structures import Category, Instances, UserError
 from eachmask.structures.category import nearest_labels
 
 _NUMBER = (int, float)
-MAX_COMPARED = 50
-"""Images in which the classes of results are compared with those of the objects they lie on."""
 
 
 class Results(NamedTuple):
@@ -72,7 +68,7 @@ def read_results(path: str | Path, data: Split) -> Results:
             foreign += 1
     notes += left_out(foreign) + _with_masks(plain)
     found = _instances(plain, places, data, path)
-    return Results(found, plain, notes + _shifted(found, data))
+    return Results(found, plain, notes + misplaced(found, data))
 
 
 def match_categories(
@@ -124,7 +120,7 @@ def _names(
     if isinstance(own.get("images"), list):
         images, notes = _by_file_name(own["images"], data, path)
     else:
-        images, notes = _by_id(rows, data)
+        images, notes = images_by_id(rows, data)
     categories: dict[Any, Any] = {category.id: category.id for category in data.categories}
     if isinstance(own.get("categories"), list) and own["categories"]:
         theirs = read_categories(own["categories"], path)
@@ -132,24 +128,18 @@ def _names(
         categories = {c.id: data.categories[labels[i]].id if i in labels else None for i, c in enumerate(theirs)}
         notes += unknown
     else:
-        used = {whole_number(row.get("category_id")) for row in rows if isinstance(row, dict)} - {None}
-        if _shift_of({number for number in used if number is not None}, set(categories)):
+        used = {category_key(row) for row in rows if isinstance(row, dict)} - {None}
+        if shift_of(used, categories):
             categories = dict.fromkeys(used) | categories
+        categories = {c.name.casefold(): c.id for c in data.categories} | categories
     return images, categories, notes
 
 
-def _by_id(rows: Sequence[Any], data: Split) -> tuple[dict[Any, int | None], list[str]]:
-    """By the data set's ids; where not one result has such an id, by the names of the files, without suffix or with."""
-    known: dict[Any, int | None] = {plain_id(data.image_id(i)): i for i in range(len(data))}
-    named = {row["image_id"] for row in rows if isinstance(row, dict) and isinstance(row.get("image_id"), str)}
-    if not named or any(plain_id(name) in known for name in named):
-        return known, []
-    stems: dict[Any, int | None] = {}
-    for spelling in (_last, lambda name: PurePosixPath(_last(name)).stem):
-        stems |= _unique({i: data.file_name(i) for i in range(len(data))}, spelling)
-    if not named & set(stems):
-        return known, []
-    return stems, ["the results call images by their files' names: matched by these"]
+def category_key(row: Mapping[str, Any]) -> int | str | None:
+    """What a result calls its category: a number, or, as some tools have it, a name."""
+    named = row.get("category_id")
+    number = whole_number(named)
+    return named.casefold() if number is None and isinstance(named, str) else number
 
 
 def _by_file_name(rows: Sequence[Any], data: Split, path: Path) -> tuple[dict[Any, int | None], list[str]]:
@@ -159,10 +149,10 @@ def _by_file_name(rows: Sequence[Any], data: Split, path: Path) -> tuple[dict[An
     except (TypeError, KeyError):
         raise UserError(f"{path}: each image needs an id and a file_name") from None
     ours = {i: data.file_name(i) for i in range(len(data))}
-    exact, last = {name: place for place, name in ours.items()}, _unique(ours, _last)
-    last_of_theirs = _unique(theirs, _last)
+    exact, last = {name: place for place, name in ours.items()}, unique_names(ours, last_name)
+    last_of_theirs = unique_names(theirs, last_name)
     found = {
-        number: exact.get(name, last.get(_last(name)) if last_of_theirs.get(_last(name)) == number else None)
+        number: exact.get(name, last.get(last_name(name)) if last_of_theirs.get(last_name(name)) == number else None)
         for number, name in theirs.items()
     }
     missed = len(ours) - len({own for own in found.values() if own is not None})
@@ -171,18 +161,6 @@ def _by_file_name(rows: Sequence[Any], data: Split, path: Path) -> tuple[dict[An
     notes = [f"{missed} annotated images are not in the results: all their objects count as missed"] if missed else []
     foreign = sum(own is None for own in found.values())
     return found, notes + ([f"{foreign} images of the results are not annotated: left out"] if foreign else [])
-
-
-def _unique(names: Mapping[Any, str], spelling: Callable[[str], str]) -> dict[str, Any]:
-    """The spelling of a name -> whose it is, where only one has it."""
-    found: dict[str, list[Any]] = {}
-    for number, name in names.items():
-        found.setdefault(spelling(name), []).append(number)
-    return {name: numbers[0] for name, numbers in found.items() if len(numbers) == 1}
-
-
-def _last(name: str) -> str:
-    return PurePosixPath(name.replace("\\", "/")).name
 
 
 def _plain(
@@ -196,7 +174,7 @@ def _plain(
     """
     if not isinstance(row, dict):
         raise ValueError("is no object with image_id, category_id, score and segmentation")
-    ids = {"image_id": plain_id(row.get("image_id")), "category_id": whole_number(row.get("category_id"))}
+    ids = {"image_id": plain_id(row.get("image_id")), "category_id": category_key(row)}
     for key, known in (("image_id", images), ("category_id", categories)):
         if ids[key] is None or ids[key] not in known:
             raise ValueError(f"has {key} {row.get(key)}, which the annotations do not know")
@@ -238,33 +216,6 @@ def _with_masks(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in bare:
         row["segmentation"] = [corners(row["bbox"])]
     return [f"{len(bare)} results have no mask: each is its whole box"]
-
-
-def _shift_of(used: Set[int], ids: Set[int]) -> int:
-    """1 or -1, added to the category ids that are used, makes them all known; 0 where they are, or neither does."""
-    if used <= ids:
-        return 0
-    return next((step for step in (1, -1) if {number + step for number in used} <= ids), 0)
-
-
-def _shifted(found: Sequence[Instances], data: Split) -> list[str]:
-    """What to note where results lie on objects of the class next to theirs: measured as given, they would be wrong
-    without a word."""
-    ids, steps = np.array([category.id for category in data.categories]), Counter[int]()
-    some = [i for i, own in enumerate(found) if len(own)][:MAX_COMPARED]
-    for i in some:
-        targets = data.targets(i)
-        if len(targets):
-            iou = masks_of(found[i]).iou(masks_of(targets))
-            theirs, own = targets.labels.numpy()[iou.argmax(1)], found[i].labels.numpy()
-            steps.update((ids[theirs] - ids[own])[iou.max(1) > 0.5].tolist())
-    likely, number = max(steps.items(), key=lambda entry: entry[1], default=(0, 0))
-    if abs(likely) != 1 or 2 * number <= steps.total():
-        return []
-    return [
-        f"the results' category ids are {'smaller' if likely > 0 else 'larger'} by one than those of the objects they "
-        "lie on: they are measured as given, but a shift by one would match"
-    ]
 
 
 def _instances(rows: Sequence[dict[str, Any]], places: Sequence[int], data: Split, path: Path) -> list[Instances]:
