@@ -135,15 +135,18 @@ def _iou(own: Instances, data: Split, index: int) -> NDArray[np.float64]:
 
 def _elsewhere(found: Sequence[Instances], data: Split, some: Sequence[int]) -> str:
     """The sentence for results that lie on the objects of the image before or after theirs."""
+    counted: dict[int, tuple[int, int]] = {}
     for step in (1, -1):
         others = [i for i in some if 0 <= i + step < len(data) and data.num_objects_of(i + step)]
         matched = sum(bool((_iou(found[i], data, i + step).max(1) > _HIT).any()) for i in others)
-        if others and 2 * matched > len(others):
-            return (
-                f"the results lie on the objects of the image {'after' if step > 0 else 'before'} theirs: they are "
-                "measured as given, but image ids shifted by one would match"
-            )
-    return ""
+        counted[step] = matched, len(others)
+    step, (matched, number) = max(counted.items(), key=lambda entry: entry[1][0])
+    if 2 * matched <= number:
+        return ""
+    return (
+        f"the results lie on the objects of the image {'after' if step > 0 else 'before'} theirs: they are measured as "
+        "given, but image ids shifted by one would match"
+    )
 
 
 def _nowhere(found: Sequence[Instances], some: Sequence[int]) -> str:
