@@ -33,6 +33,10 @@ FEW = {
 """Two-stage models look at few proposals here: the promises are the same and the tests quick."""
 
 
+EVERY_FLOW = {"logit_threshold": -5.0, "max_flow_error": 0.0, "max_share": 1.0, "min_area": 1, "min_hits": 0}
+"""Of networks that have learnt nothing, no two pixels lead to one place, and none of them may be dropped for that."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A variant small enough for a test."""
@@ -107,6 +111,9 @@ CASES = [
     Case("rcnn_lite0", config={"sampling": {"batch_size": 16}, "search": {"proposals": 24}}, masks=False),
     Case("fast_rcnn_lite0", config={"sampling": {"batch_size": 24}}, masks=False),
     Case("discriminative_lite0"),
+    Case("stardist_lite0", learning_rate=3e-3),
+    Case("flows_lite0", 1, EVERY_FLOW),
+    Case("flows_cpnet", 1, EVERY_FLOW | {"channels": (3, 8, 16, 32)}, learning_rate=3e-3),
 ]
 
 SIBLINGS = {

@@ -141,6 +141,9 @@ VARIANTS = {
     "yolo_v1_lite0": "detection.yolo",
     "discriminative_lite0": "proposal_free.discriminative",
     "discriminative_greedy_lite0": "proposal_free.discriminative",
+    "stardist_lite0": "proposal_free.stardist",
+    "flows_lite0": "proposal_free.flows",
+    "flows_cpnet": "proposal_free.flows",
 }
 """Variant function -> the module below ``eachmask.models`` that defines it."""
 

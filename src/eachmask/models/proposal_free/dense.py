@@ -47,6 +47,11 @@ class Limits(Protocol):
     def max_detections(self) -> int: ...
 
 
+def encoder_of(config: DenseConfig) -> Any:
+    """The backbone, with maps at strides 2, 4, 8, 16 and 32."""
+    return timm().create_model(config.backbone, pretrained=False, features_only=True, out_indices=(0, 1, 2, 3, 4))
+
+
 class PixelNetwork(nn.Module):
     """Encoder and ladder: images (B, 3, H, W), sides multiples of 32 -> (B, channels, H, W).
 
@@ -56,9 +61,7 @@ class PixelNetwork(nn.Module):
 
     def __init__(self, channels: int, config: DenseConfig) -> None:
         super().__init__()
-        self.encoder: Any = timm().create_model(
-            config.backbone, pretrained=False, features_only=True, out_indices=(0, 1, 2, 3, 4)
-        )
+        self.encoder = encoder_of(config)
         self.ladder = Ladder(self.encoder.feature_info.channels(), config.decoder_channels)
         self.head = nn.Conv2d(config.decoder_channels[-1], channels * 4, 3, padding=1)  # 2 x 2 sub-pixels each
         nn.init.normal_(self.head.weight, std=0.01)

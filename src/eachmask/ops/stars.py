@@ -1,0 +1,200 @@
+"""Star-convex objects: how far an object reaches from each of its pixels, and suppression among such polygons.
+
+Schmidt, Weigert, Broaddus, Myers: "Cell Detection with Star-convex Polygons", MICCAI 2018, arXiv 1806.03535. Distances,
+probabilities and suppression equal those of the package ``stardist``.
+
+Ray k of R has the angle 2 pi k / R: ray 0 runs towards larger columns, ray R / 4 towards larger rows.
+
+Shapes: (H, W) the image, N candidates, R rays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+MAX_PRODUCTS = 4_000_000
+"""Pairs of edges compared at once: 32 MB for each of a handful of arrays."""
+
+
+def star_distances(ids: np.ndarray, rays: int = 32, grid: int = 1) -> np.ndarray:
+    """Distance from every pixel to the end of its object, along each ray.
+
+    A ray walks in steps of 1 px until it comes to a pixel of another number or leaves the image, and is then taken
+    back to about the edge between the last two pixels.
+
+    Args:
+        ids: (H, W) integers, 0 is background.
+        grid: only every so many rows and columns are wanted.
+
+    Returns:
+        (ceil(H / grid), ceil(W / grid), R) float32 px, 0 on background.
+    """
+    height, width = ids.shape
+    seen = ids[::grid, ::grid]
+    rows, columns = (np.arange(0, side, grid, dtype=np.float32) for side in ids.shape)
+    row, column = np.nonzero(seen)
+    result = np.zeros((*seen.shape, rays), np.float32)
+    step = np.float32(2 * np.pi / rays)
+    for k in range(rays):
+        dx, dy = np.cos(np.float32(k) * step), np.sin(np.float32(k) * step)
+        back = np.float32(1) - np.float32(0.5) / max(abs(dx), abs(dy))
+        r, c, x, y = row, column, np.float32(0), np.float32(0)
+        while len(r):
+            x, y = x + dx, y + dy
+            to_row, to_column = _rounded(rows + y), _rounded(columns + x)
+            inside_rows, inside_columns = (to_row >= 0) & (to_row < height), (to_column >= 0) & (to_column < width)
+            goes_on = inside_rows[r] & inside_columns[c]
+            goes_on[goes_on] = ids[to_row[r[goes_on]], to_column[c[goes_on]]] == seen[r[goes_on], c[goes_on]]
+            result[r[~goes_on], c[~goes_on], k] = np.hypot(x - back * dx, y - back * dy)
+            r, c = r[goes_on], c[goes_on]
+    return result
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """To the nearest whole number, halves away from zero."""
+    result: np.ndarray = np.trunc(values + np.copysign(np.float32(0.5), values)).astype(np.int64)
+    return result
+
+
+def object_probability(ids: np.ndarray) -> np.ndarray:
+    """(H, W) float32: the distance to what is not the object, divided by the largest within it; 0 on background.
+
+    Other objects count as background, the image's border does not (but where one object fills all of the image).
+    """
+    if ids.size and ids.flat[0] > 0 and (ids == ids.flat[0]).all():
+        padded: np.ndarray = object_probability(np.pad(ids, 1))[1:-1, 1:-1]
+        return padded
+    result = np.zeros(ids.shape, np.float32)
+    for number, box in enumerate(ndimage.find_objects(ids), start=1):
+        if box is None:
+            continue
+        wide = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+        inside = ids[wide] == number
+        distance = ndimage.distance_transform_edt(inside)
+        result[wide][inside] = distance[inside] / (distance.max() + 1e-10)
+    return result
+
+
+def candidates(probability: np.ndarray, threshold: float, border: int = 2) -> np.ndarray:
+    """(N, 2) rows and columns of cells above the threshold and away from the border, best first."""
+    height, width = probability.shape[:2]
+    inner = np.zeros((height, width), bool)
+    inner[border : height - border, border : width - border] = True
+    found = np.argwhere((probability > threshold) & inner)
+    best_first: np.ndarray = found[np.argsort(-probability[found[:, 0], found[:, 1]], kind="stable")]
+    return best_first
+
+
+def corners(points: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """(N, 2, R) rows and columns of the ends of the rays, px.
+
+    Args:
+        points: (N, 2) rows and columns, px; distances: (N, R) px.
+    """
+    angles = np.linspace(0, 2 * np.pi, distances.shape[1], endpoint=False)
+    ends = np.stack([distances * np.sin(angles), distances * np.cos(angles)], axis=1)
+    result: np.ndarray = (ends + points[:, :, None]).astype(np.float32)
+    return result
+
+
+def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.ndarray:
+    """Greedy suppression: a polygon goes where a better one covers too much of the smaller of the two.
+
+    Vertices are cut to whole numbers first, and areas are those of these polygons, exactly.
+
+    Args:
+        points: (N, 2) rows and columns, px, best first; distances: (N, R) px.
+        threshold: largest ``common area / smaller area`` that both survive.
+
+    Returns:
+        (K,) positions of those that are left, best first.
+    """
+    polygons = np.trunc(corners(points, distances)).astype(np.float64)
+    if not len(polygons):
+        return np.zeros(0, np.int64)
+    polygons -= polygons.min(axis=(0, 2), keepdims=True)
+    areas = polygon_areas(polygons)
+    low, high = polygons.min(2), polygons.max(2)
+    left = np.ones(len(polygons), bool)
+    kept = []
+    rows = max(1, MAX_PRODUCTS // polygons.shape[2] ** 2)
+    for i in range(len(polygons)):
+        if not left[i]:
+            continue
+        kept.append(i)
+        near = left & (low < high[i]).all(1) & (high > low[i]).all(1)
+        near[: i + 1] = False
+        others = np.flatnonzero(near)
+        for start in range(0, len(others), rows):
+            some = others[start : start + rows]
+            smaller = np.minimum(areas[some], areas[i])
+            common = common_areas(polygons[i], polygons[some])
+            left[some[common > threshold * np.maximum(smaller, 1e-10)]] = False
+    return np.array(kept, np.int64)
+
+
+def polygon_areas(polygons: np.ndarray) -> np.ndarray:
+    """(N, 2, R) vertices -> (N,) areas (shoelace formula)."""
+    y, x = polygons[:, 0], polygons[:, 1]
+    result: np.ndarray = np.abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(1)) / 2
+    return result
+
+
+def common_areas(polygon: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Area of the intersection of one polygon (2, R) with each of others (N, 2, S); all coordinates at least 0.
+
+    A polygon is a sum of trapezoids between its edges and the axis, each with the sign of its direction. Two trapezoids
+    have the area under the lower of two straight lines in common, which is a closed formula: no vertex is searched for.
+    """
+    y1, x1 = (side[None, :, None] for side in polygon)
+    y2, x2 = (np.roll(side, -1, 1) for side in (y1, x1))
+    v1, u1 = others[:, 0, None, :], others[:, 1, None, :]
+    v2, u2 = np.roll(v1, -1, 2), np.roll(u1, -1, 2)
+    start = np.maximum(np.minimum(x1, x2), np.minimum(u1, u2))
+    stop = np.minimum(np.maximum(x1, x2), np.maximum(u1, u2))
+    length = np.maximum(stop - start, 0)
+    slope, slope_other = _slope(x1, y1, x2, y2), _slope(u1, v1, u2, v2)
+    at_start = (y1 + slope * (start - x1), v1 + slope_other * (start - u1))
+    at_stop = (y1 + slope * (stop - x1), v1 + slope_other * (stop - u1))
+    under = _integral_of_lower(at_start[0] - at_start[1], at_stop[0] - at_stop[1])
+    areas = length * ((at_start[1] + at_stop[1]) / 2 + under)
+    signed = np.where(length > 0, areas * np.sign(x2 - x1) * np.sign(u2 - u1), 0)
+    orientation = np.sign(_signed_area(polygon[None]) * _signed_area(others))
+    result: np.ndarray = signed.sum((1, 2)) * orientation
+    return result
+
+
+def _slope(x1: np.ndarray, y1: np.ndarray, x2: np.ndarray, y2: np.ndarray) -> np.ndarray:
+    """Of each edge; 0 where it is vertical, for no area is under it."""
+    run = x2 - x1
+    return np.where(run == 0, 0, (y2 - y1) / np.where(run == 0, 1, run))
+
+
+def _integral_of_lower(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Mean of min(d, 0) for d that goes straight from first to last."""
+    low, high = np.minimum(first, last), np.maximum(first, last)
+    share = low / np.where(high > low, low - high, 1)  # of the way on which d is below 0, where it changes its sign
+    return np.where(high <= 0, (low + high) / 2, np.where(low >= 0, 0, low * share / 2))
+
+
+def _signed_area(polygons: np.ndarray) -> np.ndarray:
+    y, x = polygons[:, 0], polygons[:, 1]
+    result: np.ndarray = ((x - np.roll(x, -1, 1)) * (y + np.roll(y, -1, 1))).sum(1)
+    return result
+
+
+def draw_stars(points: np.ndarray, distances: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) int32: i + 1 where the i-th polygon is, better ones on top.
+
+    Args:
+        points: (N, 2) px; distances: (N, R) px; scores: (N,).
+    """
+    from skimage.draw import polygon
+
+    result = np.zeros(size, np.int32)
+    ends = corners(points, distances)
+    for i in np.argsort(scores, kind="stable"):
+        rows, columns = polygon(ends[i, 0], ends[i, 1], size)  # type: ignore[no-untyped-call]
+        result[rows, columns] = i + 1
+    return result
