@@ -113,6 +113,8 @@ CASES = [
     Case("discriminative_lite0"),
     Case("stardist_lite0", learning_rate=3e-3),
     Case("flows_lite0", 1, EVERY_FLOW),
+    Case("spatial_embedding_lite0", config={"seed_threshold": 0.1}),
+    Case("spatial_embedding_erfnet", config={"seed_threshold": 0.01}, learning_rate=0),
     Case("flows_cpnet", 1, EVERY_FLOW | {"channels": (3, 8, 16, 32)}, learning_rate=3e-3),
 ]
 

@@ -144,6 +144,8 @@ VARIANTS = {
     "stardist_lite0": "proposal_free.stardist",
     "flows_lite0": "proposal_free.flows",
     "flows_cpnet": "proposal_free.flows",
+    "spatial_embedding_lite0": "proposal_free.spatial_embedding",
+    "spatial_embedding_erfnet": "proposal_free.spatial_embedding",
 }
 """Variant function -> the module below ``eachmask.models`` that defines it."""
 
