@@ -43,11 +43,11 @@ def main() -> None:
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     options = parser.parse_args()
-    from eachmask.data.formats.coco import CocoDataset
+    from eachmask.data.formats.coco_read import read_coco
 
     annotations = options.data / f"instances_{options.split}.json"
     records = {r["id"]: r for r in json.loads(annotations.read_text())["images"]}
-    dataset = CocoDataset(annotations, options.data / "images" / options.split)
+    (dataset,) = read_coco(annotations, images=options.data / "images" / options.split, strict=True).splits.values()
     predictor = eachmask.load(options.model, precision=options.precision)
     predictions, targets, types = [], [], []
     started = time.perf_counter()

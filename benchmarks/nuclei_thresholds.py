@@ -22,7 +22,8 @@ from pathlib import Path
 from rich.progress import track
 
 import eachmask
-from eachmask.data.formats.coco import CocoDataset
+from eachmask.data.formats.coco_read import read_coco
+from eachmask.data.split import Split
 from eachmask.inference.predictor import Predictor
 from eachmask.recipes.nuclei import matches
 from eachmask.structures import DecodeOptions, Instances
@@ -41,16 +42,16 @@ def scores(found: list[Instances], gt: list[Instances], least: float) -> dict[st
     return {name: row[name] for name in ("match50", "match_mean")} | {"both": (row["match50"] + row["match_mean"]) / 2}
 
 
-def compared(predictor: Predictor, dataset: CocoDataset, images: range) -> Iterator[tuple[Choice, dict[str, float]]]:
+def compared(predictor: Predictor, data: Split, images: range) -> Iterator[tuple[Choice, dict[str, float]]]:
     """Every combination with its scores."""
-    gt = [dataset.targets(i) for i in images]
+    gt = [data.stated_targets(i) for i in images]
     options = DecodeOptions(score_threshold=min(SCORES))
     config = predictor.model.config
     settings = list(itertools.product(MAGNIFICATIONS, FOREGROUNDS, DISTANCES))
     for magnification, foreground, distance in track(settings, "comparing"):
         predictor.engine.preprocess = replace(predictor.engine.preprocess, magnification=magnification)
         predictor.model.config = replace(config, foreground_threshold=foreground, merge_distance=distance)
-        found = [predictor.predict(dataset.image_path(i), options=options) for i in images]
+        found = [predictor.predict(data.path(i), options=options) for i in images]
         for least in SCORES:
             yield (magnification, foreground, distance, least), scores(found, gt, least)
 
@@ -61,7 +62,8 @@ def main() -> None:
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--images", type=int, help="only so many of the val images")
     options = parser.parse_args()
-    dataset = CocoDataset(options.data / "instances_val.json", options.data / "images" / "val")
+    annotations = options.data / "instances_val.json"
+    (data,) = read_coco(annotations, images=options.data / "images" / "val", strict=True).splits.values()
     predictor = eachmask.load(options.model, precision="fp32")
     config, info = predictor.model.config, predictor.info
     own = (
@@ -70,8 +72,8 @@ def main() -> None:
         config.merge_distance,
         predictor.decode_options().score_threshold,
     )
-    images = range(len(dataset))[: options.images]
-    rows = dict(compared(predictor, dataset, images))
+    images = range(len(data))[: options.images]
+    rows = dict(compared(predictor, data, images))
     ranked = sorted(rows, key=lambda choice: -rows[choice]["both"])
     names = ("magnification", "foreground", "distance", "score")
     print("  ".join((*names, *rows[ranked[0]])))

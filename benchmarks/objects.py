@@ -63,7 +63,7 @@ def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[st
     from rich.progress import track
 
     from eachmask.data.classes import supercategories
-    from eachmask.data.formats.coco_results import match_categories
+    from eachmask.data.matching import match_categories
     from eachmask.data.reading import read_any
     from eachmask.metrics.calibration import calibration
     from eachmask.metrics.coco_ap import coco_ap
@@ -136,8 +136,9 @@ def draw(shown: list[Any], annotations: list[Any], names: list[str], page: Path)
 
     from eachmask.draw import overlay, shrink, write_names
     from eachmask.evaluation.gallery import ranking
+    from eachmask.tasks.instances import INSTANCES
 
-    order, counts = ranking(shown, annotations)
+    order, verdicts = ranking(INSTANCES, shown, annotations)
     chosen = [order[round(k * (len(order) - 1) / 9)] for k in range(10)]
     side, line = 300, 22
     rows = []
@@ -148,9 +149,7 @@ def draw(shown: list[Any], annotations: list[Any], names: list[str], page: Path)
             small, drawn = shrink(blank, replace(instances, keypoints=None), side - 8)
             pair.append(Image.fromarray(write_names(overlay(small, drawn), drawn)))
         row = Image.new("RGB", (2 * side, pair[0].height + line + 8), "white")
-        c = counts[i]
-        objects = c.true_positives + c.false_negatives
-        said = f"{names[i]}: {c.true_positives} of {objects} found, {c.false_positives} false"
+        said = f"{names[i]}: {verdicts[i].words}"
         ImageDraw.Draw(row).text((4, 3), said, fill="black", font=ImageFont.load_default(13))
         row.paste(pair[0], (4, line))
         row.paste(pair[1], (side + 4, line))

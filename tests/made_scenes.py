@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from eachmask.data.formats.coco import CocoDataset
+from eachmask.data.formats.coco_read import read_coco
+from eachmask.data.split import Split
 from eachmask.structures import RLE, Category, Instances, Masks
 from eachmask.structures.coco import to_annotations
 
@@ -78,10 +79,16 @@ def write(folder: Path, predictions: list[Instances], targets: list[Instances]) 
     return paths
 
 
-def jittered(dataset: CocoDataset, seed: int = 0) -> list[Instances]:
+def read_one(annotations: Path, images: Path | None = None) -> Split:
+    """One COCO file, read strictly."""
+    (split,) = read_coco(annotations, images=images or annotations.parent, strict=True).splits.values()
+    return split
+
+
+def jittered(split: Split, seed: int = 0) -> list[Instances]:
     """Predictions made from a data set's own annotations."""
     rng = np.random.default_rng(seed)
-    return [near(rng, replace(dataset.targets(i), keypoints=None), 6) for i in range(len(dataset))]
+    return [near(rng, replace(split.stated_targets(i), keypoints=None), 6) for i in range(len(split))]
 
 
 def pycocotools(annotations: Path, rows: list[dict[str, Any]], kind: str) -> list[float]:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_scenes import read_one
 from small_sets import make_set
 
 from eachmask.cli import main
 from eachmask.data import Dataset
 from eachmask.data.builder import map_targets
-from eachmask.data.formats.coco import CocoDataset
 from eachmask.data.formats.coco_read import read_coco
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.sample import Sample
@@ -110,7 +110,7 @@ def test_perfect_keypoints_measure_one(coco, tmp_path):
 
 
 def test_scores_of_training_are_those_of_evaluation(coco):
-    targets = [CocoDataset(coco / "instances_train.json", coco).targets(0)]
+    targets = [read_one(coco / "instances_train.json").stated_targets(0)]
     found = [replace(targets[0], masks=None, scores=torch.linspace(0.9, 0.6, len(targets[0])))]
     box_ap = pytest.approx(box_scores(found, targets)["ap"])
     assert keypoint_scores(found, targets) == {"ap": 1, "ap50": 1, "ap75": 1, "ar": 1, "box_ap": box_ap}
@@ -139,7 +139,7 @@ def test_skeletons_as_tools_write_them(coco, tmp_path, pairs, read):
     content = json.loads((coco / "instances_val.json").read_text())
     content["categories"][0]["skeleton"] = pairs
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    assert CocoDataset(tmp_path / "instances.json", tmp_path).categories[0].skeleton == read
+    assert read_one(tmp_path / "instances.json").categories[0].skeleton == read
 
 
 def test_left_and_right_need_names(tmp_path):

@@ -16,10 +16,10 @@ from eachmask import models
 from eachmask.backbones.networks import freeze
 from eachmask.cli import main
 from eachmask.data.classes import merged_categories, with_the_rest_ignored
-from eachmask.data.formats.coco_results import match_categories
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.labelme import write_labelme
 from eachmask.data.joined import joined
+from eachmask.data.matching import match_categories
 from eachmask.data.transforms.mix import CopyPaste, PhotoMix
 from eachmask.recipes.auto_recipe import auto_recipe
 from eachmask.structures import UserError

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from made_scenes import read_one
 from PIL import Image
 from tiny_model import Spots, spots_image, spots_info
 
@@ -25,7 +26,6 @@ from eachmask.batch.results import Summary
 from eachmask.batch.run import Outcome, run
 from eachmask.cli import main
 from eachmask.cli.predict import _say
-from eachmask.data.formats.coco import CocoDataset
 from eachmask.data.formats.coco_results import read_results
 from eachmask.data.images.inputs import find_inputs
 from eachmask.inference.predictor import Predictor
@@ -62,10 +62,10 @@ def test_results_say_what_the_predictor_says(predictor: Predictor, images: Path,
     assert (summary.images, summary.done, summary.failed, summary.skipped) == (7, 7, 0, 0)
     content = json.loads((out / "predictions.json").read_text())
     assert [c["id"] for c in content["categories"]] == [3, 7]
-    dataset = CocoDataset(out / "predictions.json", images)
-    predictions = read_results(out / "predictions.json", dataset.split).instances
+    split = read_one(out / "predictions.json", images)
+    predictions = read_results(out / "predictions.json", split).instances
     total = 0
-    for i, sample in enumerate(dataset):
+    for i, sample in enumerate(split):
         expected = predictor.predict(sample.path)
         total += len(expected)
         assert predictions[i].masks.to_coco() == expected.masks.to_rle().to_coco()

@@ -10,28 +10,27 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_scenes import CATEGORIES, made, pycocotools, write
+from made_scenes import CATEGORIES, made, pycocotools, read_one, write
 from PIL import Image
 from skimage.measure import label
 from small_sets import SIZE, make_set
 from tiny_model import Spots, spots_image, spots_info
 
+import eachmask
 from eachmask.cli import main
-from eachmask.data.formats.coco import CocoDataset
-from eachmask.data.formats.coco_results import match_categories, read_results
+from eachmask.data.formats.coco_results import read_results
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.labelme import write_labelme
 from eachmask.data.joined import joined
-from eachmask.evaluation.evaluate import evaluate
+from eachmask.data.matching import match_categories
 from eachmask.evaluation.evaluation import Evaluation
 from eachmask.evaluation.report import evaluation_html
 from eachmask.inference.predictor import Predictor
 from eachmask.metrics.coco_ap import NAMES, coco_ap
 from eachmask.structures import RLE, Category, UserError
 from eachmask.structures.coco import to_annotations
-from eachmask.tasks.settings import Settings
 
-QUICK = Settings(resamples=20)
+QUICK = {"resamples": 20}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +40,8 @@ def files(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def found(files) -> Evaluation:
-    dataset = CocoDataset(files[0], files[0].parent)
-    return evaluate(dataset, files[1], settings=QUICK, compare=files[1], published={"mask AP": 34.6})
+    found = eachmask.evaluate(files[1], files[0], compare=files[1], **QUICK)
+    return replace(found, published={"mask AP": 34.6})
 
 
 def test_the_twelve_numbers_are_pycocotools(files, found):
@@ -179,14 +178,14 @@ def test_images_that_cannot_be_counted_are_measured_too(files, tmp_path, number)
         row["score"] = 0.1 + 0.8 * row["score"] + 1e-5 * i  # equal scores are ranked by the images' order
     path, results = tmp_path / "i.json", tmp_path / "r.json"
     results.write_text(json.dumps(rows))
-    usual = evaluate(CocoDataset(files[0], tmp_path), results, settings=QUICK)
+    usual = eachmask.evaluate(results, files[0], **QUICK)
     old = content["images"][0]["id"]
     content["images"][0]["id"] = number
     for row in [*content["annotations"], *rows]:
         row["image_id"] = number if row["image_id"] == old else row["image_id"]
     path.write_text(json.dumps(content))
     results.write_text(json.dumps(rows))
-    found = evaluate(CocoDataset(path, tmp_path), results, settings=QUICK)
+    found = eachmask.evaluate(results, path, **QUICK)
     for kind, numbers in usual.coco.items():
         assert found.coco[kind] == pytest.approx(numbers, nan_ok=True)
 
@@ -197,10 +196,10 @@ def test_masks_and_boxes_mixed_are_measured_alike(files, tmp_path):
         row |= {key: None, "id": "a tool's own", "area": None, "more": {}}
     path = tmp_path / "mixed.json"
     path.write_text(json.dumps(rows))
-    mixed = evaluate(CocoDataset(files[0], tmp_path), path, settings=QUICK)
+    mixed = eachmask.evaluate(path, files[0], **QUICK)
     assert "1 results have no mask: each is its whole box" in mixed.notes
     assert mixed.intervals["ap"].value == pytest.approx(mixed.value("ap"), abs=1e-6)
-    assert mixed.value("ap") > 0.9 * evaluate(CocoDataset(files[0], tmp_path), files[1], settings=QUICK).value("ap")
+    assert mixed.value("ap") > 0.9 * eachmask.evaluate(files[1], files[0], **QUICK).value("ap")
 
 
 def test_annotations_of_another_format(tmp_path, spots_model, capsys):
@@ -218,7 +217,7 @@ def test_annotations_of_another_format(tmp_path, spots_model, capsys):
 def test_no_predictions_at_all(files, tmp_path):
     empty = tmp_path / "empty.json"
     empty.write_text("[]")
-    none = evaluate(CocoDataset(files[0], tmp_path), empty, settings=QUICK)
+    none = eachmask.evaluate(empty, files[0], **QUICK)
     assert none.value("ap") == 0 and none.value("pq") == 0 and none.num_detections == 0
     assert "<svg" in evaluation_html(none)
 
@@ -227,7 +226,7 @@ def test_boxes_without_masks(files, tmp_path):
     rows = [{k: v for k, v in row.items() if k != "segmentation"} for row in json.loads(files[1].read_text())]
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps(rows))
-    boxes = evaluate(CocoDataset(files[0], tmp_path), path, settings=QUICK)
+    boxes = eachmask.evaluate(path, files[0], **QUICK)
     assert set(boxes.coco) == {"bbox"} and not boxes.boundary and "no masks" in boxes.notes[0]
     assert "AP of boxes" in evaluation_html(boxes)
 
@@ -360,7 +359,7 @@ def _measured(folder: Path, changes: dict, *results: dict) -> Evaluation:
     found = results or [{"segmentation": ring} for ring in (SQUARE, LARGE)]
     base = {"image_id": 1, "category_id": 1, "score": 0.9} | known
     (folder / "found.json").write_text(json.dumps([base | row for row in found]))
-    return evaluate(CocoDataset(folder / "gt.json", folder), folder / "found.json", settings=QUICK)
+    return eachmask.evaluate(folder / "found.json", folder / "gt.json", **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -413,29 +412,30 @@ def test_results_that_cannot_be_used_are_named(tmp_path, row, reason):
 def test_files_that_hold_no_results_are_named(files, tmp_path, text, reason):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(UserError, match=reason):
-        evaluate(CocoDataset(files[0], files[0].parent), tmp_path / "r.json", settings=QUICK)
+        eachmask.evaluate(tmp_path / "r.json", files[0], **QUICK)
 
 
 def test_the_report_shows_the_best_and_the_worst_images(tmp_path):
     data = make_set(tmp_path / "images")
     write_coco_folder(tmp_path / "set", data.with_splits({"train": joined(list(data.splits.values()))}))
-    dataset = CocoDataset(tmp_path / "set" / "instances_train.json", tmp_path / "set" / "images" / "train")
+    annotations = tmp_path / "set" / "instances_train.json"
+    split = read_one(annotations, tmp_path / "set" / "images" / "train")
     rows = [  # of the first image all that is annotated, of the others nothing
-        {"image_id": dataset.records[0]["id"], **row, "score": 0.9} for row in to_annotations(dataset.targets(0))
+        {"image_id": split.image_id(0), **row, "score": 0.9} for row in to_annotations(split.targets(0))
     ]
     results = tmp_path / "results.json"
     results.write_text(json.dumps(rows))
-    found = evaluate(dataset, results, settings=Settings(resamples=0, boundary=False, gallery=1))
+    quick = {"resamples": 0, "boundary": False}
+    found = eachmask.evaluate(results, tmp_path / "set", split="train", gallery=1, **quick)
     (best,), (worst,) = found.best, found.worst
-    assert dataset.records[0]["file_name"] in best.caption and "0 missed, 0 false" in best.caption
+    assert split.file_name(0) in best.caption and "0 missed, 0 false" in best.caption
     assert "c.png: 0 found, 2 missed, 0 false" in worst.caption, "b.png has no objects"
     assert worst.found.shape == worst.annotated.shape == (*SIZE, 3)
     assert (worst.found != worst.annotated).any(-1).mean() > 0.1
     page = evaluation_html(found)
     assert page.count("data:image/jpeg") == 4 and "best" not in found.to_json()["measured"]
     shutil.rmtree(tmp_path / "set" / "images")
-    nowhere = CocoDataset(dataset.path, tmp_path)
-    assert not evaluate(nowhere, results, settings=Settings(resamples=0, boundary=False)).best
+    assert not eachmask.evaluate(results, annotations, **quick).best
 
 
 def _with_supercategories(file: Path, **kinds: str) -> None:
@@ -448,9 +448,9 @@ def _with_supercategories(file: Path, **kinds: str) -> None:
 def test_all_classes_as_one(files, tmp_path):
     assert run(files, tmp_path / "out", "--merge", "all", "--compare", str(files[1])) == 0
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["measured"]
-    dataset = CocoDataset(*files[:1], files[0].parent)
-    predictions = read_results(files[1], dataset.split).instances
-    targets = [dataset.targets(i) for i in range(len(dataset))]
+    split = read_one(files[0])
+    predictions = read_results(files[1], split).instances
+    targets = [split.stated_targets(i) for i in range(len(split))]
     expected = coco_ap(predictions, targets, class_agnostic=True)
     assert found["coco"]["segm"]["ap"] == pytest.approx(expected["ap"], abs=2e-3)  # equal scores in another order
     assert abs(coco_ap(predictions, targets)["ap"] - expected["ap"]) > 0.02
@@ -485,7 +485,7 @@ def test_results_of_merged_classes(files, tmp_path, capsys):
     assert json.loads((tmp_path / "named" / "evaluation.json").read_text())["measured"]["coco"] == plain["coco"]
     named.write_text(json.dumps([foreign]))
     assert run((own, named), tmp_path / "named", "--merge", "supercategories") == 2
-    assert "entry 1 has category_id 5" in capsys.readouterr().err
+    assert "result 1 has category_id 5" in capsys.readouterr().err
     named.write_text("{}")
     assert run((own, named), tmp_path / "named", "--merge", "all") == 2
 
@@ -537,8 +537,8 @@ def test_what_other_tools_write_beside_is_not_measured(files, tmp_path, block, v
     else:
         content[block] = value
     (tmp_path / "gt.json").write_text(json.dumps(content))
-    usual = evaluate(CocoDataset(files[0], tmp_path), files[1], settings=QUICK)
-    found = evaluate(CocoDataset(tmp_path / "gt.json", tmp_path), files[1], settings=QUICK)
+    usual = eachmask.evaluate(files[1], files[0], **QUICK)
+    found = eachmask.evaluate(files[1], tmp_path / "gt.json", **QUICK)
     assert found.coco["segm"] == pytest.approx(usual.coco["segm"], nan_ok=True)
 
 

@@ -8,7 +8,7 @@ import pytest
 from small_sets import make_set
 
 import eachmask
-from eachmask.data.formats.coco import write_coco_folder
+from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.structures import UserError
 
 

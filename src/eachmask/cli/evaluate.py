@@ -129,24 +129,10 @@ def _status(found: Evaluation, limits: Sequence[tuple[str, float]]) -> int:
 
 
 def _summary(found: Evaluation) -> str:
-    lines = [
-        f"{found.name} on {found.data}: {counted(found.num_images, 'image')}, {counted(found.num_objects, 'object')}"
-    ]
-    for kind, group in (*found.coco.items(), *([("boundary", found.boundary)] if found.boundary else [])):
-        lines.append(f"  {kind:<10}" + "  ".join(f"{name} {group[name]:.3f}" for name in ("ap", "ap50", "ap75")))
-    if found.intervals:
-        gap = found.intervals["ap"]
-        lines.append(f"  mask ap is between {gap.low:.3f} and {gap.high:.3f} on 95% of resampled sets of images")
-    names = ("pq", "miou", "dice", "sbd", "abs_dic", "weighted_coverage")
-    lines.append(f"  at score {found.score:g}: " + "  ".join(f"{n} {found.quality[n]:.3f}" for n in names))
-    best = found.sweeps.get("")
-    if best is not None:
-        lines.append(f"  best F1 {best.best_f1:.3f} at a score of {best.best_threshold:.2f}")
-    if found.comparison is not None:
-        gap = found.comparison.difference["ap"]
-        sure = "" if gap.excludes_zero else ", which these images cannot tell from 0"
-        gap_words = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}){sure}"
-        lines.append(f"  mask ap minus that of {found.comparison.name}: {gap_words}")
+    objects = f", {counted(found.num_objects, 'object')}" if found.measures.about() else ""
+    lines = [f"{found.name} on {found.data}: {counted(found.num_images, 'image')}{objects}"]
+    lines += [f"  {line}" for line in found.measures.summary()]
+    lines += [] if found.comparison is None else [f"  {line}" for line in found.comparison.summary()]
     lines += [f"  note: {note}" for note in found.notes[:_SHOWN_NOTES]]
     if len(found.notes) > _SHOWN_NOTES:
         lines.append(f"  ... and {len(found.notes) - _SHOWN_NOTES} more notes in the report")

@@ -1,15 +1,72 @@
-"""Fewer classes, or fewer annotated: what a data set becomes before a model learns from it."""
+"""Fewer classes, or fewer annotated: what a data set becomes before a model learns from it or is measured on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from eachmask.data.builder import map_targets
 from eachmask.data.dataset import Dataset
+from eachmask.data.matching import match_categories
 from eachmask.data.targets import instances_of, masks_of, named_categories
-from eachmask.structures import RLE, Category, Instances
+from eachmask.structures import RLE, Category, Instances, UserError
+
+Merge = Literal["supercategories", "all"]
+"""All classes as those above them, or as one."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes that are measured, and what else predictions may call them: merged ones by the names and ids of those
+    they were merged from."""
+
+    categories: tuple[Category, ...]
+    ids: dict[int, int]
+    """Category id of a results list -> label."""
+    also: dict[str, int] = field(default_factory=dict)
+    """Further names -> label."""
+    all_one: bool = False
+    """Whatever it is called is the one class."""
+
+    @classmethod
+    def of(cls, categories: Sequence[Category]) -> Classes:
+        """As they are."""
+        return cls(tuple(categories), {category.id: label for label, category in enumerate(categories)})
+
+    @classmethod
+    def merged(cls, data: Dataset, merge: Merge, name: str) -> tuple[Dataset, Classes]:
+        """A data set with fewer classes, and what these are called.
+
+        Args:
+            name: of the data set, for the error.
+
+        Raises:
+            UserError: supercategories are wanted, and no category has one.
+        """
+        if merge == "supercategories" and not any(c.parent for c in data.categories):
+            raise UserError(
+                f"{name}: no category has a supercategory, so there is nothing to merge them by; --merge all makes "
+                "them one class"
+            )
+        fewer = one_class(data) if merge == "all" else supercategories(data)
+        place = {category.name: label for label, category in enumerate(fewer.categories)}
+        labels = [0 if merge == "all" else place[c.parent or c.name] for c in data.categories]
+        ids = {c.id: label for c, label in zip(data.categories, labels, strict=True)}
+        also = {c.name: label for c, label in zip(data.categories, labels, strict=True)}
+        return fewer, cls(fewer.categories, ids, also, merge == "all")
+
+    def labels_of(self, known: Sequence[Category]) -> tuple[dict[int, int], list[str]]:
+        """A model's label -> the label here, by name, and what to note.
+
+        Raises:
+            UserError: not one class in common.
+        """
+        if self.all_one:
+            return dict.fromkeys(range(len(known)), 0), []
+        return match_categories(known, self.categories, also=self.also)
 
 
 def merged_categories(data: Dataset, merge: Callable[[Category], str]) -> Dataset:

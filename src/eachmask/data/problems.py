@@ -22,6 +22,8 @@ class Problem:
     """What sort of problem, for counting."""
     severity: str = "error"
     """``error``, ``warning`` or ``note``."""
+    count: int = 1
+    """How many objects it is about."""
 
     def __str__(self) -> str:
         where = f"{self.file}, {self.annotation}" if self.annotation else self.file
@@ -32,4 +34,4 @@ def only_boxes(file: Path, number: int) -> Iterator[Problem]:
     """What to say of a file, or a folder, with so many objects that have no outline; nothing where there are none."""
     if number:
         what, remedy = f"objects with a box and no outline: {number}", "their boxes are taken for masks; outline them"
-        yield Problem(str(file), "", what, remedy, "box only", "warning")
+        yield Problem(str(file), "", what, remedy, "box only", "warning", number)

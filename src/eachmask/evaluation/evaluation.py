@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from eachmask.files.sections import json_ready
-from eachmask.metrics.bootstrap import Interval
+from eachmask.evaluation.gallery import Pair
+from eachmask.evaluation.report import evaluation_html
+from eachmask.files.atomic import write_text
+from eachmask.files.sections import Section, json_ready
 from eachmask.structures import UserError
-from eachmask.tasks.object_measures import ObjectMeasures
-
-if TYPE_CHECKING:
-    from eachmask.evaluation.gallery import Pair
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The same data through another model."""
-
-    name: str
-    coco: dict[str, dict[str, float]]
-    difference: dict[str, Interval]
-    """Mask AP and AP50, first minus second, on the same draws of images."""
-    per_class: list[dict[str, float]]
+from eachmask.tasks.measures import Comparison, Measures
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(ObjectMeasures):
-    """All measures of one model's objects on one data set, and what they are about."""
+class Evaluation:
+    """All measures of one model on one data set, and what they are about.
 
+    What the task has measured is at hand by its own names as well: ``found.coco`` of objects is
+    ``found.measures.coco``.
+    """
+
+    task: str
     name: str
     data: str
+    num_images: int
+    measures: Measures
     comparison: Comparison | None = None
     notes: list[str] = field(default_factory=list)
     published: dict[str, float] = field(default_factory=dict)
@@ -41,8 +38,18 @@ class Evaluation(ObjectMeasures):
     unread: list[str] = field(default_factory=list)
     """Why images were left out, one sentence each; in the file they are among the notes."""
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "measures" not in self.__dict__:  # while it is copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.measures, name)
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """What the task has to say, the most important first."""
+        return self.measures.sections()
+
     def value(self, name: str) -> float:
-        """One measure by name: ``ap`` (of masks), ``bbox.ap50``, ``boundary.ap``, ``pq``, ``dice``, ``ece`` ...
+        """One measure by name: ``ap`` (of masks), ``bbox.ap50``, ``boundary.ap``, ``pq``, ``miou``, ``mad`` ...
 
         Raises:
             UserError: there is no such measure.
@@ -54,23 +61,21 @@ class Evaluation(ObjectMeasures):
 
     def values(self) -> dict[str, float]:
         """All single numbers by name."""
-        main = self.coco.get("segm") or self.coco["bbox"]
-        flat = dict(main)
-        for kind, group in (*self.coco.items(), ("boundary", self.boundary)):
-            flat |= {f"{kind}.{key}": value for key, value in group.items()}
-        flat |= self.quality | {"ece": self.calibration.ece}
-        flat |= {f"matching.{iou}": row["score"] for iou, row in self.matching.items()}
-        return flat
+        return self.measures.values()
 
     def to_json(self) -> dict[str, Any]:
-        """For machines: what is not a number becomes null. Of the classes' curves only the best points are kept."""
-        plain = asdict(replace(self, best=[], worst=[]))
-        for name in ("best", "worst", "unread"):
-            plain.pop(name)
-        curves = plain.pop("sweeps")
-        plain["sweep"] = curves.pop("", None)
-        best = ("best_threshold", "best_f1")
-        plain["best_thresholds"] = {name: {key: curve[key] for key in best} for name, curve in curves.items()}
-        published = plain.pop("published")
-        cleaned: dict[str, Any] = json_ready({"measured": plain, "published_by_others": published})
-        return cleaned
+        """For machines: what is not a number becomes null."""
+        about = {"name": self.name, "data": self.data, "num_images": self.num_images}
+        comparison = None if self.comparison is None else self.comparison.to_json()
+        measured = self.measures.to_json() | about | {"comparison": comparison, "notes": self.notes}
+        return {"task": self.task, "measured": measured, "published_by_others": json_ready(self.published)}
+
+    def to_html(self) -> str:
+        """One page with everything in it."""
+        return evaluation_html(self)
+
+    def save(self, folder: Path) -> None:
+        """Write ``evaluation.json`` and ``report.html``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "evaluation.json", json.dumps(self.to_json(), indent=1))
+        write_text(folder / "report.html", self.to_html())

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
+from numpy.typing import NDArray
 
-from eachmask.data.formats.coco import CocoDataset
-from eachmask.draw import RGBImage, overlay, shrink
-from eachmask.metrics.matching import Counts, count_in_image
-from eachmask.structures import Instances, UserError
+from eachmask.draw import RGBImage, shrink
+from eachmask.structures import UserError
+from eachmask.tasks.task import Task, Verdict
+
+T = TypeVar("T")
 
 SIDE = 480
 """Longer side of each image, px."""
-IOU = 0.5
 _MISSING = 3
 """After so many files that cannot be read no more are tried: results can be measured without the images."""
 
@@ -29,38 +29,42 @@ class Pair:
     caption: str
 
 
-def ranking(shown: Sequence[Instances], targets: Sequence[Instances]) -> tuple[list[int], dict[int, Counts]]:
-    """Images from best to worst, and what was counted in each: by TP/(TP+FP+FN) at IoU 0.5, classes aside; of equals
-    those with more objects first. Images without objects are left out.
+@dataclass(frozen=True)
+class Images:
+    """Where the images of an evaluation are."""
+
+    read: Callable[[int], NDArray[Any]]
+    """Place -> (H, W, 3); raises UserError where it is not there."""
+    name: Callable[[int], str]
+    """Place -> what a caption calls it."""
+
+
+def ranking(task: Task[T], shown: Sequence[T], targets: Sequence[T]) -> tuple[list[int], dict[int, Verdict]]:
+    """Images from best to worst by what the task thinks of each; of equals those with more in them first. Images where
+    nothing is annotated are left out.
 
     Args:
         shown: the predictions that a user sees.
     """
-    single = [some[np.flatnonzero(~some.crowd.cpu().numpy())] for some in targets]
-    counts = {i: count_in_image(found, single[i], IOU) for i, found in enumerate(shown) if len(single[i])}
-    return sorted(counts, key=lambda i: (-counts[i].score, -len(targets[i]))), counts
+    verdicts = {i: task.verdict(found, target) for i, (found, target) in enumerate(zip(shown, targets, strict=True))}
+    verdicts = {i: verdict for i, verdict in verdicts.items() if verdict.content}
+    return sorted(verdicts, key=lambda i: (-verdicts[i].quality, -verdicts[i].content)), verdicts
 
 
 def best_and_worst(
-    dataset: CocoDataset,
-    index: Sequence[int],
-    predictions: Sequence[Instances],
-    targets: Sequence[Instances],
-    score: float,
-    most: int,
+    task: Task[T], images: Images, predictions: Sequence[T], targets: Sequence[T], score: float, most: int
 ) -> tuple[list[Pair], list[Pair]]:
-    """The images with the highest and the lowest score of their :func:`ranking`; of equals those with more objects.
-    Those whose file is not there are left out.
+    """The first and the last images of their :func:`ranking`; of equals those with more in them. Those whose file is
+    not there are left out.
 
     Args:
-        index: where in the data set each of the predictions and targets belongs.
         score: threshold of what is shown.
         most: so many of each; no image is in both.
     """
     if not most:
         return [], []
-    shown = [instances.filter(score=score) for instances in predictions]
-    order, counts = ranking(shown, targets)
+    shown = [task.shown(found, score) for found in predictions]
+    order, verdicts = ranking(task, shown, targets)
     most = min(most, (len(order) + 1) // 2)
     used: set[int] = set()
 
@@ -71,8 +75,8 @@ def best_and_worst(
             if len(made) == most or missing == _MISSING:
                 break
             try:
-                image, caption = dataset[index[i]].image, _caption(dataset, index[i], counts[i])
-                made.append(_pair(image, shown[i], targets[i], caption))
+                image, caption = images.read(i), f"{images.name(i)}: {verdicts[i].words}"
+                made.append(Pair(_drawn(task, image, shown[i]), _drawn(task, image, targets[i]), caption))
                 used.add(i)
             except UserError:
                 missing += 1
@@ -80,16 +84,9 @@ def best_and_worst(
 
     best = pairs(order)
     rest = [i for i in order if i not in used]
-    return best, pairs(sorted(rest, key=lambda i: (counts[i].score, -len(targets[i])))) if best else []
+    return best, pairs(sorted(rest, key=lambda i: (verdicts[i].quality, -verdicts[i].content))) if best else []
 
 
-def _caption(dataset: CocoDataset, index: int, counts: Counts) -> str:
-    name = dataset.records[index]["file_name"]
-    return (
-        f"{name}: {counts.true_positives} found, {counts.false_negatives} missed, {counts.false_positives} false; "
-        f"TP / (TP + FP + FN) {counts.score:.2f}"
-    )
-
-
-def _pair(image: Any, found: Instances, targets: Instances, caption: str) -> Pair:
-    return Pair(overlay(*shrink(image, found, SIDE)), overlay(*shrink(image, targets, SIDE)), caption)
+def _drawn(task: Task[T], image: NDArray[Any], result: Any) -> RGBImage:
+    canvas, small = shrink(image, result, SIDE)
+    return task.render(canvas, small, None)

@@ -7,7 +7,6 @@ cannot be known, and counting its objects as missed would blame the model for a 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +18,17 @@ from typing import Any
 from numpy.typing import NDArray
 
 from eachmask import __version__
-from eachmask.data.formats.coco import CocoDataset
-from eachmask.data.formats.coco_fields import read_json, whole_number
-from eachmask.data.images.inputs import Source
+from eachmask.data.images.inputs import Source as File
 from eachmask.data.images.read import unit_range
-from eachmask.files.atomic import write_text
+from eachmask.data.samples import Samples
+from eachmask.data.split import Split
+from eachmask.evaluation.source import Source
 from eachmask.files.journal import Journal
 from eachmask.files.progress import Progress, no_progress
 from eachmask.inference.failures import why
 from eachmask.inference.predictor import Predictor
-from eachmask.structures import Instances, UserError
-from eachmask.structures.coco import to_annotations
+from eachmask.structures import DecodeOptions, UserError
+from eachmask.structures.spatial import Spatial
 
 _AHEAD = 2
 """Images that are read while the model works."""
@@ -39,18 +38,18 @@ _AHEAD = 2
 class Predicted:
     """What came out."""
 
-    rows: list[dict[str, Any]]
-    """COCO results: image ids of the data set, category ids of the model."""
-    unread: dict[Any, str]
-    """Image id -> why it has no results, one sentence."""
+    bodies: list[Any]
+    """Of each image that could be read, in order: what the task's storage dumps; the result where it has none."""
+    unread: dict[int, str]
+    """Place of an image -> why it has no result, one sentence."""
     resumed: int
     """Images that an earlier call had done."""
 
 
-def predict_dataset(
-    predictor: Predictor[Instances], dataset: CocoDataset, out: Path, progress: Progress = no_progress
+def predict_samples(
+    predictor: Predictor[Any], source: Source, out: Path, progress: Progress = no_progress
 ) -> Predicted:
-    """Predict all images of ``dataset``, with every detection that the network ranks.
+    """Predict all images of a source, with everything that the network ranks.
 
     Args:
         out: folder for what is done so far; it is gone when this returns. If it holds an interrupted call with the same
@@ -59,81 +58,97 @@ def predict_dataset(
     Raises:
         UserError: not one image can be read; the first reason.
     """
-    sources = [_source(dataset, index) for index in range(len(dataset))]
-    rows: list[dict[str, Any]] = []
-    unread: dict[Any, str] = {}
+    storage = predictor.task.storage
+    if storage is None:
+        return _in_memory(predictor, source, progress)
+    files = [_file(source, index) for index in range(len(source.samples))]
+    unread: dict[int, str] = {}
     with Journal(out, _settings(predictor), (), renew=True) as journal:
-        resumed = sum(journal.is_done(source) for source in sources)
-        todo = [index for index, source in enumerate(sources) if not journal.is_done(source)]
-        options = predictor.ranked_options()
-        with ThreadPoolExecutor(1, "read") as reader:
-            for index, image in zip(progress("predicting", todo), _read_ahead(dataset, todo, reader), strict=True):
-                try:
-                    (found,) = predictor.predict_arrays([unit_range(image.result())], options=options)
-                    rows_of_image = {"annotations": to_annotations(found)}
-                except Exception as error:
-                    reason = (
-                        str(error) if isinstance(error, UserError) else why(error, "predicted", sources[index].name)
-                    )
-                    unread[dataset.records[index]["id"]] = reason
-                else:
-                    journal.append(sources[index], {}, rows_of_image)
-        if todo and len(unread) == len(sources):
-            raise UserError(f"not one image can be measured; the first: {next(iter(unread.values()))}")
-        for record, source in zip(dataset.records, sources, strict=True):
-            if record["id"] not in unread:
-                rows += [{"image_id": record["id"], **row} for row in journal.body(source)["annotations"]]
+        resumed = sum(journal.is_done(file) for file in files)
+        todo = [index for index, file in enumerate(files) if not journal.is_done(file)]
+        for index, found in _results(predictor, source, todo, progress):
+            if isinstance(found, str):
+                unread[index] = found
+            else:
+                journal.append(files[index], {}, storage.dump(predictor.task.packed(found)))
+        _refuse_nothing(unread, len(files))
+        bodies = [journal.body(file) for index, file in enumerate(files) if index not in unread]
     shutil.rmtree(out, ignore_errors=True)
-    return Predicted(rows, unread, resumed)
+    return Predicted(bodies, unread, resumed)
 
 
-def of_categories(rows: Sequence[Mapping[str, Any]], ids: Mapping[int, int]) -> tuple[list[dict[str, Any]], int]:
-    """Results with other category ids, old -> new; and how many were left out because theirs has none."""
-    kept = [{**row, "category_id": ids[row["category_id"]]} for row in rows if row["category_id"] in ids]
-    return kept, len(rows) - len(kept)
+def _in_memory(predictor: Predictor[Any], source: Source, progress: Progress) -> Predicted:
+    todo = range(len(source.samples))
+    found = dict(_results(predictor, source, todo, progress))
+    unread = {index: why for index, why in found.items() if isinstance(why, str)}
+    _refuse_nothing(unread, len(todo))
+    return Predicted([predictor.task.packed(found[i]) for i in todo if i not in unread], unread, 0)
 
 
-def without_images(dataset: CocoDataset, ids: set[Any], path: Path) -> CocoDataset:
-    """The data set without some images; its annotations are written to ``path``, whole or not at all."""
+def _results(
+    predictor: Predictor[Any], source: Source, todo: Sequence[int], progress: Progress
+) -> Iterator[tuple[int, Any]]:
+    """Place and result of each image, or, as a sentence, why there is none."""
+    options = predictor.ranked_options()
+    with ThreadPoolExecutor(1, "read") as reader:
+        for index, sample in zip(progress("predicting", todo), _read_ahead(source, todo, reader), strict=True):
+            try:
+                image, given = sample.result()
+                yield index, _predicted(predictor, unit_range(image), given, options)
+            except Exception as error:
+                failed = why(error, "predicted", _file(source, index).name)
+                yield index, str(error) if isinstance(error, UserError) else failed
 
-    def plain(value: Any) -> Any:
-        number = whole_number(value)  # some tools write 3 here and "3" there
-        return value if number is None else number
 
-    unwanted = {plain(value) for value in ids}
-    content = read_json(dataset.path, ("images", "annotations", "categories"))
-    content["images"] = [record for record in content["images"] if plain(record["id"]) not in unwanted]
-    content["annotations"] = [row for row in content["annotations"] if plain(row["image_id"]) not in unwanted]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(content))
-    return CocoDataset(path, dataset.folder)
+def _predicted(predictor: Predictor[Any], image: NDArray[Any], given: Spatial | None, options: DecodeOptions) -> Any:
+    if given is None:
+        return predictor.predict_arrays([image], options=options)[0]
+    (found,) = predictor.engine.predict([image], options, given=[given], tile=predictor.tile_size())
+    return predictor.task.with_categories(found, tuple(predictor.info.categories))
 
 
-def _source(dataset: CocoDataset, index: int) -> Source:
+def _refuse_nothing(unread: Mapping[int, str], number: int) -> None:
+    if number and len(unread) == number:
+        raise UserError(f"not one image can be measured; the first: {next(iter(unread.values()))}")
+
+
+def _file(source: Source, index: int) -> File:
     """The image under the name that the annotations give it; the size it was annotated at belongs to how it is read."""
-    record, path = dataset.records[index], dataset.image_path(index)
+    samples, path = source.samples, source.samples.path(index)
     status = path.stat() if path.is_file() else None
-    return Source(
+    number, size = index, ""
+    if isinstance(samples, Split):
+        height, width = samples.image_size(index)
+        number, size = samples.image_id(index), f"{width}x{height}"
+    return File(
         path=path.absolute(),
-        name=f"{record['file_name']} (image {record['id']})",
-        output=f"{record['width']}x{record['height']}",
+        name=f"{source.file_name(index)} (image {number})",
+        output=size,
         size=status.st_size if status else 0,
         modified=status.st_mtime_ns if status else 0,
     )
 
 
 def _read_ahead(
-    dataset: CocoDataset, indices: Sequence[int], reader: ThreadPoolExecutor
-) -> Iterator[Future[NDArray[Any]]]:
-    waiting: deque[Future[NDArray[Any]]] = deque()
+    source: Source, indices: Sequence[int], reader: ThreadPoolExecutor
+) -> Iterator[Future[tuple[NDArray[Any], Spatial | None]]]:
+    waiting: deque[Future[tuple[NDArray[Any], Spatial | None]]] = deque()
     for index in indices:
-        waiting.append(reader.submit(dataset.image, index))
+        waiting.append(reader.submit(_image, source.samples, index))
         if len(waiting) > _AHEAD:
             yield waiting.popleft()
     yield from waiting
 
 
-def _settings(predictor: Predictor[Instances]) -> dict[str, Any]:
+def _image(samples: Samples[Any], index: int) -> tuple[NDArray[Any], Spatial | None]:
+    """The image, and what is given beside it."""
+    if isinstance(samples, Split):
+        return samples.image(index), None
+    sample = samples[index]
+    return sample.image, sample.given
+
+
+def _settings(predictor: Predictor[Any]) -> dict[str, Any]:
     """All that decides the results."""
     return {
         "eachmask": __version__,

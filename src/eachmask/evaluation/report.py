@@ -6,15 +6,13 @@ has both.
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import TYPE_CHECKING
 
 from eachmask.files import html
-from eachmask.files.sections import Figure, Section, Table, number_text
-from eachmask.tasks.object_sections import KIND_WORDS, headline, sections_of
+from eachmask.files.sections import Figure, Section, Table
 
 if TYPE_CHECKING:
-    from eachmask.evaluation.evaluation import Comparison, Evaluation
+    from eachmask.evaluation.evaluation import Evaluation
     from eachmask.evaluation.gallery import Pair
 
 FOOTER = (
@@ -25,43 +23,14 @@ FOOTER = (
 
 def evaluation_html(found: Evaluation) -> str:
     """The whole page."""
-    first, *rest = sections_of(found)
-    sections = [first, *([] if found.comparison is None else [_comparison(found, found.comparison)]), *rest]
-    sections.append(_gallery(found))
-    if found.published:
-        sections.append(_published(found))
-    note = (
-        f"{found.num_detections:,} detections for {found.num_objects:,} objects in {found.num_images:,} images of "
-        f"{found.data}"
-    )
+    first, *rest = found.sections
+    compared = [] if found.comparison is None else [found.comparison.section(found.name, found.measures)]
+    sections = [first, *compared, *rest, _gallery(found), _published(found)]
+    counted = f"{found.measures.about()} in ".removeprefix(" in ")
+    note = f"{counted}{found.num_images:,} images of {found.data}"
     main = "".join(html.rendered(section) for section in sections) + html.part("Notes", html.notes(found.notes))
-    header = html.headline("evaluation", found.name, headline(found), note)
+    header = html.headline("evaluation", found.name, found.measures.headline(), note)
     return html.page(f"{found.name} on {found.data}", header, main, FOOTER)
-
-
-def _comparison(found: Evaluation, other: Comparison) -> Section:
-    rows = []
-    for kind, group in found.coco.items():
-        for name in ("ap", "ap50", "ap75"):
-            theirs = other.coco.get(kind, {}).get(name, float("nan"))
-            gap = other.difference.get(name) if kind == "segm" else None
-            sure = "" if gap is None else f"{gap.low:+.3f} to {gap.high:+.3f}{'' if gap.excludes_zero else ' (unsure)'}"
-            value = group[name]
-            cells = [number_text(value), number_text(theirs), _signed(value - theirs), sure]
-            rows.append([f"{KIND_WORDS[kind]} {name}", *cells])
-    gaps = [
-        (a["ap"] - b["ap"], name, a["ap"], b["ap"])
-        for name, a, b in zip(found.classes, found.per_class, other.per_class, strict=True)
-        if isfinite(a["ap"]) and isfinite(b["ap"])
-    ]
-    gaps.sort(key=lambda row: -abs(row[0]))
-    rows += [[f"class {name}", number_text(a), number_text(b), _signed(gap), ""] for gap, name, a, b in gaps[:10]]
-    note = (
-        "Both measured here on the same images. Intervals come from the same resampled images for both; one that spans "
-        "0 says that these images cannot tell the two apart."
-    )
-    table = Table(["", found.name, other.name, "difference", "95% interval"], rows, note)
-    return Section("comparison", f"Against {other.name}", {}, [table])
 
 
 def _gallery(found: Evaluation) -> Section:
@@ -70,7 +39,8 @@ def _gallery(found: Evaluation) -> Section:
         title: [_figure(pair) for pair in pairs]
         for title, pairs in (("Best", found.best), ("Worst", found.worst)) if pairs
     }  # fmt: skip
-    words = f"Found on the left, from a score of {found.score:.2f} on; annotated on the right. Classes aside."
+    score = f", from a score of {found.measures.score:.2f} on" if found.measures.score else ""
+    words = f"Found on the left{score}; annotated on the right."
     return Section("gallery", "Images", {}, gallery=galleries, note=words if galleries else "")
 
 
@@ -81,9 +51,5 @@ def _figure(pair: Pair) -> Figure:
 def _published(found: Evaluation) -> Section:
     rows = [[name, f"{value:g}"] for name, value in found.published.items()]
     note = "Their data, their measurement and their units: not comparable with the tables above."
-    table = Table(["Score", "as published"], rows, note)
-    return Section("published", "Published by the makers of the model", {}, [table])
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}" if isfinite(value) else "–"
+    tables = [Table(["Score", "as published"], rows, note)] if rows else []
+    return Section("published", "Published by the makers of the model", {}, tables)

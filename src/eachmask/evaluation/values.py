@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-from eachmask.evaluation.report import FOOTER
-from eachmask.files import html
-from eachmask.files.sections import Section, json_ready, number_text
+from eachmask.evaluation.evaluation import Evaluation
+from eachmask.evaluation.gallery import Images, best_and_worst
 from eachmask.structures import UserError
 from eachmask.tasks.settings import Settings
 from eachmask.tasks.task import Task
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Measured(Generic[T]):
-    """What predictions are worth: the sections of their task."""
-
-    task: Task[T]
-    name: str
-    data: str
-    num_images: int
-    sections: tuple[Section, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """For machines: the values of every section by its key; what is not a number becomes null."""
-        about = {"task": self.task.name, "name": self.name, "data": self.data, "num_images": self.num_images}
-        return about | {section.key: json_ready(section.values) for section in self.sections}
-
-    def to_html(self) -> str:
-        """One page with everything in it."""
-        first = self.sections[0].values.items()
-        values = [(number_text(v), name) for name, v in first if isinstance(v, float)][:5]
-        header = html.headline("evaluation", self.name, values, f"{self.num_images:,} images of {self.data}")
-        main = "".join(html.rendered(section) for section in self.sections)
-        return html.page(f"{self.name} on {self.data}", header, main, FOOTER)
 
 
 def evaluate_values(
@@ -48,26 +23,60 @@ def evaluate_values(
     *,
     name: str = "predictions",
     data: str = "values",
-) -> Measured[T]:
+    images: Images | None = None,
+    others: tuple[str, Sequence[T]] | None = None,
+    notes: Sequence[str] = (),
+    published: Mapping[str, float] | None = None,
+) -> Evaluation:
     """Measure predictions of any task.
 
     >>> import torch
     >>> from eachmask.structures import SemanticMap
     >>> from eachmask.tasks.semantic import SEMANTIC
     >>> seen, true = (SemanticMap(torch.tensor([labels])) for labels in ([0, 0, 1, 1], [0, 0, 0, 1]))
-    >>> round(evaluate_values(SEMANTIC, [seen], [true]).to_json()["semantic"]["miou"], 3)
-    0.583
+    >>> found = evaluate_values(SEMANTIC, [seen], [true])
+    >>> round(found.value("miou"), 3), found.to_json()["measured"]["semantic"]["miou"] == found.value("miou")
+    (0.583, True)
 
     Args:
         predictions, targets: one of each image, in one order.
         name, data: of the model and of the data set, for the report.
+        images: where the images are, for the gallery; None leaves it out.
+        others: name and predictions of a second model on the same images.
+        notes: what a reader should know of the predictions.
+        published: scores by the model's makers, only passed on.
 
     Raises:
         UserError: there is no image, or not one prediction for each.
     """
-    found, true = list(predictions), list(targets)
+    settings = settings or Settings()
+    found, true = _listed(predictions), _listed(targets)
     if not true:
         raise UserError(f"{data} has no images to measure on")
-    if len(found) != len(true):
-        raise UserError(f"{len(found)} predictions for {len(true)} images: give one for each, in order")
-    return Measured(task, name, data, len(true), task.sections(found, true, settings or Settings()))
+    for some in (found, *([] if others is None else [others[1]])):
+        if len(some) != len(true):
+            raise UserError(f"{len(some)} predictions for {len(true)} images: give one for each, in order")
+    measures = task.measure(found, true, settings)
+    comparison = None
+    if others is not None:
+        quick = replace(settings, boundary=False, resamples=0)
+        comparison = measures.compared(task.measure(others[1], true, quick), others[0], settings)
+    most = settings.gallery if images is not None else 0
+    best, worst = ([], []) if images is None else best_and_worst(task, images, found, true, measures.score, most)
+    return Evaluation(
+        task=task.name,
+        name=name,
+        data=data,
+        num_images=len(true),
+        measures=measures,
+        comparison=comparison,
+        notes=[*notes, *measures.notes()],
+        published=dict(published or {}),
+        best=best,
+        worst=worst,
+    )
+
+
+def _listed(values: Iterable[T]) -> Sequence[T]:
+    """A sequence stays what it is: it may know more than its values."""
+    return values if isinstance(values, Sequence) else list(values)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from eachmask.files.sections import Section
 from eachmask.metrics.coco_ap import Kind, coco_ap
 from eachmask.metrics.coco_matches import box_overlap, mask_overlap, match
 from eachmask.metrics.matching import count_in_image
@@ -16,8 +17,10 @@ from eachmask.ops.tiles import merge_tiles
 from eachmask.structures import Category, Instances
 from eachmask.tasks.instance_outputs import OUTPUTS
 from eachmask.tasks.kept import INSTANCES_KEPT
-from eachmask.tasks.object_sections import sections
-from eachmask.tasks.task import Box, Scoring, Task, overlay
+from eachmask.tasks.object_measures import measure_objects
+from eachmask.tasks.object_storage import STORAGE
+from eachmask.tasks.settings import Settings
+from eachmask.tasks.task import Box, Scoring, Task, Verdict, overlay
 
 SCORES = ("ap", "ap50", "ap75", "ar100")
 """COCO's measures that decide."""
@@ -49,6 +52,22 @@ def best_threshold(predictions: Sequence[Instances], targets: Sequence[Instances
 def quality(shown: Instances, target: Instances) -> float:
     """TP/(TP+FP+FN) at IoU 0.5, classes aside."""
     return count_in_image(shown, target, 0.5).score
+
+
+def judged(shown: Instances, target: Instances) -> Verdict:
+    """Quality without crowd regions, and what was counted."""
+    single = target[np.flatnonzero(~target.crowd.cpu().numpy())]
+    counts = count_in_image(shown, single, 0.5)
+    words = (
+        f"{counts.true_positives} found, {counts.false_negatives} missed, {counts.false_positives} false; "
+        f"TP / (TP + FP + FN) {counts.score:.2f}"
+    )
+    return Verdict(counts.score, words, len(target) if len(single) else 0)
+
+
+def sections(predictions: Sequence[Instances], targets: Sequence[Instances], settings: Settings) -> tuple[Section, ...]:
+    """Those of :func:`~eachmask.tasks.object_measures.measure_objects`."""
+    return measure_objects(predictions, targets, settings).sections()
 
 
 def sure(found: Instances, score: float) -> Instances:
@@ -91,6 +110,9 @@ INSTANCES: Task[Instances] = Task(
     render=overlay,
     outputs=OUTPUTS,
     sections=sections,
+    measures=measure_objects,
+    judged=judged,
+    storage=STORAGE,
     packed=packed,
     with_categories=with_categories,
     kept=INSTANCES_KEPT,

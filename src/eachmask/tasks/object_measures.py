@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 
+from eachmask.data.stated import StatedResults, StatedTargets
+from eachmask.data.targets import masks_of
+from eachmask.files.sections import Section, json_ready, number_text
 from eachmask.metrics import average_precision
-from eachmask.metrics.bootstrap import Interval, intervals
+from eachmask.metrics.bootstrap import Interval, difference, intervals
 from eachmask.metrics.boundary_ap import boundary_ap, boundary_matches
 from eachmask.metrics.calibration import Calibration, calibration
 from eachmask.metrics.coco_ap import Kind, annotation_content, coco_evaluation, numbers
@@ -30,6 +34,9 @@ from eachmask.metrics.sweep import Sweep, sweep
 from eachmask.metrics.tide import tide
 from eachmask.structures import Instances, Masks
 from eachmask.structures.coco import to_annotations
+from eachmask.tasks.measures import Measures
+from eachmask.tasks.object_comparison import ObjectComparison
+from eachmask.tasks.object_sections import sections_of
 from eachmask.tasks.settings import Settings
 
 Coco = tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]
@@ -37,7 +44,7 @@ Coco = tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectMeasures:
+class ObjectMeasures(Measures):
     """All measures of predicted objects; fractions 0..1, NaN where there was nothing to measure."""
 
     num_images: int
@@ -60,26 +67,97 @@ class ObjectMeasures:
     sweeps: dict[str, Sweep]
     """Class name -> precision and recall at every threshold; the key "" is all classes pooled."""
     intervals: dict[str, Interval]
+    matches: Matches | None = field(default=None, repr=False, compare=False)
+    """Which detection hit what, for comparisons."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of the numbers should know."""
+
+    def sections(self) -> tuple[Section, ...]:
+        """COCO's numbers, scores, kinds of error, what a user sees, classes."""
+        return sections_of(self)
+
+    def values(self) -> dict[str, float]:
+        """``ap`` (of masks), ``bbox.ap50``, ``boundary.ap``, ``pq``, ``dice``, ``ece``, ``matching.0.50`` ..."""
+        flat = dict(self.main)
+        for kind, group in (*self.coco.items(), ("boundary", self.boundary)):
+            flat |= {f"{kind}.{key}": value for key, value in group.items()}
+        flat |= self.quality | {"ece": self.calibration.ece}
+        flat |= {f"matching.{iou}": row["score"] for iou, row in self.matching.items()}
+        return flat
+
+    @property
+    def main(self) -> dict[str, float]:
+        """COCO's numbers of masks, of boxes where there are no masks."""
+        return next(self.coco[kind] for kind in ("segm", "bbox", "keypoints") if kind in self.coco)
+
+    def headline(self) -> list[tuple[str, str]]:
+        """AP first."""
+        kind = "masks" if "segm" in self.coco else "boxes"
+        points = self.coco.get("keypoints")
+        interval = self.intervals.get("ap")
+        known = interval is not None and math.isfinite(interval.low)
+        sure = f" ({interval.low:.3f} to {interval.high:.3f})" if interval is not None and known else ""
+        shown = [(f"AP of {kind}{sure}", self.main["ap"]), ("AP50", self.main["ap50"])]
+        if points is not None:
+            shown = [("AP of keypoints", points["ap"]), ("their AP50", points["ap50"]), *shown]
+        if self.boundary:
+            shown.append(("boundary AP", self.boundary["ap"]))
+        shown += [("PQ", self.quality["pq"]), ("Dice", self.quality["dice"])]
+        return [(number_text(value), name) for name, value in shown]
+
+    def about(self) -> str:
+        """How many detections for how many objects."""
+        return f"{self.num_detections:,} detections for {self.num_objects:,} objects"
+
+    def summary(self) -> list[str]:
+        """AP of each kind, what a user sees, the best threshold."""
+        lines = [
+            f"{kind:<10}" + "  ".join(f"{name} {group[name]:.3f}" for name in ("ap", "ap50", "ap75"))
+            for kind, group in (*self.coco.items(), *([("boundary", self.boundary)] if self.boundary else []))
+        ]
+        if self.intervals:
+            gap = self.intervals["ap"]
+            lines.append(f"mask ap is between {gap.low:.3f} and {gap.high:.3f} on 95% of resampled sets of images")
+        names = ("pq", "miou", "dice", "sbd", "abs_dic", "weighted_coverage")
+        lines.append(f"at score {self.score:g}: " + "  ".join(f"{n} {self.quality[n]:.3f}" for n in names))
+        best = self.sweeps.get("")
+        if best is not None:
+            lines.append(f"best F1 {best.best_f1:.3f} at a score of {best.best_threshold:.2f}")
+        return lines
+
+    def notes(self) -> list[str]:
+        """COCO's limit, where it is felt; odd scores."""
+        return list(self.remarks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the curves of the classes, of which only the best points are kept."""
+        plain = asdict(replace(self, matches=None, remarks=()))
+        for name in ("matches", "remarks"):
+            plain.pop(name)
+        curves = plain.pop("sweeps")
+        plain["sweep"] = curves.pop("", None)
+        best = ("best_threshold", "best_f1")
+        plain["best_thresholds"] = {name: {key: curve[key] for key in best} for name, curve in curves.items()}
+        ready: dict[str, Any] = json_ready(plain)
+        return ready
+
+    def compared(self, other: ObjectMeasures, name: str, settings: Settings) -> ObjectComparison:
+        """Mask AP on the same draws of images, and class by class."""
+        assert self.matches is not None and other.matches is not None
+        gap = difference(self.matches, other.matches, max(settings.resamples, 1), settings.seed)
+        per_class = average_precision.per_class(other.matches)
+        return ObjectComparison(name=name, others=other.values(), coco=other.coco, difference=gap, per_class=per_class)
 
 
 def measure_objects(
-    predictions: Sequence[Instances],
-    targets: Sequence[Instances],
-    settings: Settings,
-    *,
-    coco: Coco | None = None,
-    matches: Matches | None = None,
+    predictions: Sequence[Instances], targets: Sequence[Instances], settings: Settings
 ) -> ObjectMeasures:
-    """Measure the objects of all images.
-
-    Args:
-        coco: COCO's numbers where they are known from files that say more than the values (sizes of objects).
-        matches: of the same values, where they are known.
-    """
+    """Measure the objects of all images. COCO's own numbers are those of what files say to the last digit, where
+    predictions or targets are :class:`~eachmask.data.stated.StatedResults` or ``StatedTargets``."""
     classes = [category.name for category in targets[0].categories] or ["object"]
-    predictions = [_scored(found) for found in predictions]
-    numbers_of, errors = coco_of_values(predictions, targets, len(classes)) if coco is None else coco
-    matches = match(predictions, targets, len(classes)) if matches is None else matches
+    numbers_of, errors = coco_of_values(predictions, targets, len(classes))
+    predictions, targets = [_masked(_scored(found)) for found in predictions], [_masked(some) for some in targets]
+    matches = match(predictions, targets, len(classes))
     per_class = average_precision.per_class(matches)
     boundary: dict[str, float] = {}
     if settings.boundary and "segm" in numbers_of:
@@ -110,6 +188,8 @@ def measure_objects(
         calibration=calibration(matches),
         sweeps=sweeps,
         intervals=intervals(matches, settings.resamples, settings.seed) if settings.resamples else {},
+        matches=matches,
+        remarks=tuple(_odd_scores(predictions) + _crowded(targets)),
     )
 
 
@@ -118,14 +198,39 @@ def _scored(found: Instances) -> Instances:
     return found if found.scores is not None else replace(found, scores=torch.ones(len(found)))
 
 
+def _masked(some: Instances) -> Instances:
+    """Where masks are measured, objects without one are their whole boxes."""
+    return some if some.masks is not None else replace(some, masks=masks_of(some))
+
+
+def _odd_scores(predictions: Sequence[Instances]) -> list[str]:
+    if any(bool((found.scores > 1).any()) for found in predictions if found.scores is not None):
+        return ["some scores are above 1: calibration, curves and --score expect 0 to 1"]
+    return []
+
+
+def _crowded(targets: Sequence[Instances]) -> list[str]:
+    """COCO's limit, where it is felt."""
+    most = [int(np.bincount(t.labels.cpu().numpy()[~t.crowd.cpu().numpy()]).max(initial=0)) for t in targets]
+    num = sum(n > 100 for n in most)
+    if not num:
+        return []
+    return [f"{num} images have more than 100 objects of a class (up to {max(most)}): AP counts 100 detections only"]
+
+
 def coco_of_values(predictions: Sequence[Instances], targets: Sequence[Instances], num_classes: int) -> Coco:
-    """COCO's numbers of values, images and classes numbered from 1."""
-    rows = [
+    """COCO's numbers, images and classes numbered from 1."""
+    areas = targets.areas if isinstance(targets, StatedTargets) else None
+    content = annotation_content([_masked(some) for some in targets], num_classes, areas)
+    return coco_numbers(content, predictions.rows if isinstance(predictions, StatedResults) else _rows(predictions))
+
+
+def _rows(predictions: Sequence[Instances]) -> list[dict[str, Any]]:
+    return [
         {**row, "image_id": number, "category_id": label + 1}
-        for number, found in enumerate(predictions, start=1)
+        for number, found in enumerate(map(_scored, predictions), start=1)
         for row, label in zip(to_annotations(found), found.labels.tolist(), strict=True)
     ]
-    return coco_numbers(annotation_content(targets, num_classes), rows)
 
 
 def coco_numbers(annotations: dict[str, Any], rows: list[dict[str, Any]]) -> Coco:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from eachmask.files.sections import Chart, Section, Table, number_text
 from eachmask.metrics.tide import KINDS
-from eachmask.structures import Instances
 from eachmask.tasks.object_charts import GUIDES, confusion_chart, error_chart, reliability_chart, sweep_chart
-from eachmask.tasks.object_measures import ObjectMeasures, measure_objects
-from eachmask.tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from eachmask.tasks.object_measures import ObjectMeasures
 
 KIND_WORDS = {"segm": "masks", "bbox": "boxes", "keypoints": "keypoints", "boundary": "boundaries"}
 _COLUMNS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
@@ -29,30 +29,9 @@ _QUALITY = {
 }
 
 
-def sections(predictions: Sequence[Instances], targets: Sequence[Instances], settings: Settings) -> tuple[Section, ...]:
-    """Measure the objects of all images, and lay out what was measured."""
-    return sections_of(measure_objects(predictions, targets, settings))
-
-
 def sections_of(found: ObjectMeasures) -> tuple[Section, ...]:
     """COCO's numbers, scores, kinds of error, what a user sees, classes."""
     return (_coco(found), _curves(found), _errors(found), _thresholded(found), _classes(found))
-
-
-def headline(found: ObjectMeasures) -> list[tuple[str, str]]:
-    """(number, what it is) of the measures that matter most."""
-    main = found.coco.get("segm") or found.coco["bbox"]
-    kind = "masks" if "segm" in found.coco else "boxes"
-    points = found.coco.get("keypoints")
-    interval = found.intervals.get("ap")
-    sure = "" if interval is None or not isfinite(interval.low) else f" ({interval.low:.3f} to {interval.high:.3f})"
-    shown = [(f"AP of {kind}{sure}", main["ap"]), ("AP50", main["ap50"])]
-    if points is not None:
-        shown = [("AP of keypoints", points["ap"]), ("their AP50", points["ap50"]), *shown]
-    if found.boundary:
-        shown.append(("boundary AP", found.boundary["ap"]))
-    shown += [("PQ", found.quality["pq"]), ("Dice", found.quality["dice"])]
-    return [(number_text(value), name) for name, value in shown]
 
 
 def _coco(found: ObjectMeasures) -> Section:

@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 from eachmask.structures import Category
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from eachmask.data.classes import Classes
+    from eachmask.data.samples import Samples
     from eachmask.draw import DrawOptions, RGBImage
     from eachmask.files.sections import Section
     from eachmask.tasks.kept import Kept
+    from eachmask.tasks.measures import Measures
     from eachmask.tasks.settings import Settings
 
 T = TypeVar("T")
@@ -40,6 +45,42 @@ class Scoring(Generic[T]):
     """What :attr:`quality` is called."""
     calibrate: Callable[[Sequence[T], Sequence[T]], dict[str, Any]] = lambda predictions, targets: {}
     """(predictions, targets) of all val images -> decode settings that suit them best, saved with the weights."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one image went: what puts it among the best or the worst of a report."""
+
+    quality: float
+    """0..1"""
+    words: str
+    """For its caption."""
+    content: int = 1
+    """How much is annotated; more comes first among equals, and images without anything are not shown."""
+
+
+@dataclass(frozen=True)
+class Predictions(Generic[T]):
+    """Predictions of a whole data set, in its classes."""
+
+    found: Sequence[T]
+    """One for each image."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the measures should know."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Name -> content of what is written of them beside the report."""
+
+
+@dataclass(frozen=True)
+class Storage(Generic[T]):
+    """How the predictions of an evaluation are kept, so that a killed one resumes, and where else they come from."""
+
+    dump: Callable[[T], dict[str, Any]]
+    """(packed result) -> the same, JSON-ready."""
+    load: Callable[[Sequence[dict[str, Any]], Samples[T], tuple[Category, ...], Classes], Predictions[T]]
+    """(what was dumped of each image, the images, the model's categories, those of the images) -> predictions."""
+    read: Callable[[Path, Samples[T], Classes], Predictions[T]] | None = None
+    """(a results file of any tool, the images, their classes) -> predictions; None: there are no such files."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +159,12 @@ class Task(Generic[T]):
     outputs: Outputs[T]
     sections: Callable[[Sequence[T], Sequence[T], Settings], tuple[Section, ...]]
     """(predictions, targets, settings) -> the sections of an evaluation."""
+    measures: Callable[[Sequence[T], Sequence[T], Settings], Measures] | None = None
+    """The same, where there is more to say than sections do; None: what they say is all."""
+    judged: Callable[[T, T], Verdict] | None = None
+    """(what a user is shown, target) of one image -> how it went; None: by the quality of ``scoring`` alone."""
+    storage: Storage[T] | None = None
+    """How predictions are kept while a data set is predicted for an evaluation; None: in memory, until it ends."""
     packed: Callable[[T], T] = lambda result: result
     """As it is kept until it is written or measured: small, on the CPU, in runs."""
     with_categories: Callable[[T, tuple[Category, ...]], T] = lambda result, categories: result
@@ -126,6 +173,21 @@ class Task(Generic[T]):
     """How results of tiles are kept, so that a large image that was interrupted resumes; None: it begins anew."""
     mixes: bool = False
     """Objects of one training image can be pasted into another."""
+
+    def measure(self, predictions: Sequence[T], targets: Sequence[T], settings: Settings) -> Measures:
+        """All measures of predictions, one for each target."""
+        if self.measures is not None:
+            return self.measures(predictions, targets, settings)
+        from eachmask.tasks.measures import SectionMeasures
+
+        return SectionMeasures(self.sections(predictions, targets, settings))
+
+    def verdict(self, shown: T, target: T) -> Verdict:
+        """How one image went."""
+        if self.judged is not None:
+            return self.judged(shown, target)
+        quality = self.scoring.quality(shown, target)
+        return Verdict(quality, f"{self.scoring.measure} {quality:.2f}")
 
 
 def overlay(image: NDArray[Any], result: Any, options: DrawOptions | None) -> RGBImage:

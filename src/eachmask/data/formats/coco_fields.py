@@ -21,7 +21,7 @@ _MAX_COORDINATE = 1e15
 """No coordinate is as large as this, px; whole numbers of JSON may be too large for arithmetic."""
 
 
-def read_categories(rows: Any, path: Path) -> tuple[Category, ...]:
+def read_categories(rows: Any, path: str | Path) -> tuple[Category, ...]:
     """The ``categories`` block, in the file's order; ids must differ."""
     odd = next((row["id"] for row in rows if isinstance(row, dict) and whole_number(row.get("id", 0)) is None), None)
     if odd is not None:

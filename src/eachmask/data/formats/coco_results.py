@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from eachmask.data.classes import Classes
 from eachmask.data.formats.coco_fields import parsed, plain_id, read_categories, whole_number
 from eachmask.data.formats.result_ids import images_by_id, last_name, misplaced, shift_of, unique_names
 from eachmask.data.formats.segmentations import (
@@ -25,8 +26,7 @@ from eachmask.data.formats.segmentations import (
     reason,
 )
 from eachmask.data.split import Split
-from eachmask.structures import Category, Instances, UserError
-from eachmask.structures.category import nearest_labels
+from eachmask.structures import Instances, UserError
 
 _NUMBER = (int, float)
 
@@ -42,19 +42,25 @@ class Results(NamedTuple):
     """What a reader of the measures should know."""
 
 
-def read_results(path: str | Path, data: Split) -> Results:
+def read_results(path: str | Path, data: Split, classes: Classes | None = None) -> Results:
     """COCO results: a list, or an object with ``annotations``.
+
+    Args:
+        classes: what the results may call the data's classes; by default as the data does.
 
     Raises:
         UserError: not a results file, or a result that cannot be measured; names file and result.
     """
-    path = Path(path)
-    content = parsed(path)
+    return results_of(parsed(Path(path)), data, path, classes)
+
+
+def results_of(content: Any, data: Split, path: str | Path, classes: Classes | None = None) -> Results:
+    """The same of a file's content; ``path`` is what messages call it."""
     rows = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise UserError(f"{path} is no COCO results file: it must hold a list, or an object with annotations")
     own: Mapping[str, Any] = content if isinstance(content, dict) else {}
-    images, categories, notes = _names(own, rows, data, path)
+    images, categories, notes = _names(own, rows, data, path, classes or Classes.of(data.categories))
     plain, places, foreign = [], [], 0
     for number, row in enumerate(rows, start=1):
         try:
@@ -71,47 +77,13 @@ def read_results(path: str | Path, data: Split) -> Results:
     return Results(found, plain, notes + misplaced(found, data))
 
 
-def match_categories(
-    known: Sequence[Category], targets: Sequence[Category], also: Mapping[str, int] | None = None
-) -> tuple[dict[int, int], list[str]]:
-    """The model's label -> the data's label, by name (case does not matter), and what to note.
-
-    A class that the data does not have is measured as its nearest ancestor that the data has: a cat as an animal.
-
-    Args:
-        also: further names of the data's labels; its own names come first.
-
-    Raises:
-        UserError: not one class in common.
-    """
-    if [category.name for category in known] == [category.name for category in targets]:
-        return {i: i for i in range(len(known))}, []  # also where two have the same name
-    place = {name.casefold(): i for name, i in (also or {}).items()}
-    place |= {category.name.casefold(): i for i, category in enumerate(targets)}
-    labels = nearest_labels(known, place)
-    if not labels and len(known) == len(targets) == 1:
-        return {0: 0}, [f"the model's only class {known[0].name!r} is measured as the data's {targets[0].name!r}"]
-    if not labels:
-        raise UserError(
-            f"the model knows {_some(known)}, the annotations have {_some(targets)}: no class in common, so there is "
-            "nothing to measure; rename the categories of the annotations"
-        )
-    unknown = [c for i, c in enumerate(targets) if i not in labels.values()]
-    return labels, [f"the model does not know: {_some(unknown)}"] if unknown else []
-
-
 def left_out(number: int) -> list[str]:
     """What to note of so many results whose classes the annotations do not have."""
     return [f"{number} results of classes that are not annotated: left out"] if number else []
 
 
-def _some(categories: Sequence[Category]) -> str:
-    names = [category.name for category in categories]
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
 def _names(
-    own: Mapping[str, Any], rows: Sequence[Any], data: Split, path: Path
+    own: Mapping[str, Any], rows: Sequence[Any], data: Split, path: str | Path, classes: Classes
 ) -> tuple[dict[Any, int | None], dict[Any, Any], list[str]]:
     """The file's id of an image -> its place, and of a category -> the data set's; None where it is not there to be
     measured."""
@@ -121,17 +93,18 @@ def _names(
         images, notes = _by_file_name(own["images"], data, path)
     else:
         images, notes = images_by_id(rows, data)
-    categories: dict[Any, Any] = {category.id: category.id for category in data.categories}
+    categories: dict[Any, Any] = {number: data.categories[label].id for number, label in classes.ids.items()}
     if isinstance(own.get("categories"), list) and own["categories"]:
         theirs = read_categories(own["categories"], path)
-        labels, unknown = match_categories(theirs, data.categories)
+        labels, unknown = classes.labels_of(theirs)
         categories = {c.id: data.categories[labels[i]].id if i in labels else None for i, c in enumerate(theirs)}
         notes += unknown
     else:
         used = {category_key(row) for row in rows if isinstance(row, dict)} - {None}
         if shift_of(used, categories):
             categories = dict.fromkeys(used) | categories
-        categories = {c.name.casefold(): c.id for c in data.categories} | categories
+        named = classes.also | {c.name: label for label, c in enumerate(data.categories)}
+        categories = {name.casefold(): data.categories[label].id for name, label in named.items()} | categories
     return images, categories, notes
 
 
@@ -142,7 +115,7 @@ def category_key(row: Mapping[str, Any]) -> int | str | None:
     return named.casefold() if number is None and isinstance(named, str) else number
 
 
-def _by_file_name(rows: Sequence[Any], data: Split, path: Path) -> tuple[dict[Any, int | None], list[str]]:
+def _by_file_name(rows: Sequence[Any], data: Split, path: str | Path) -> tuple[dict[Any, int | None], list[str]]:
     """Images of one name are the same; the folders above count only where two have one name."""
     try:
         theirs = {plain_id(row["id"]): str(row["file_name"]) for row in rows}
@@ -218,7 +191,7 @@ def _with_masks(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [f"{len(bare)} results have no mask: each is its whole box"]
 
 
-def _instances(rows: Sequence[dict[str, Any]], places: Sequence[int], data: Split, path: Path) -> list[Instances]:
+def _instances(rows: Sequence[dict[str, Any]], places: Sequence[int], data: Split, path: str | Path) -> list[Instances]:
     label_of = {category.id: label for label, category in enumerate(data.categories)}
     groups: list[list[dict[str, Any]]] = [[] for _ in range(len(data))]
     for row, place in zip(rows, places, strict=True):
@@ -238,7 +211,7 @@ def _instances(rows: Sequence[dict[str, Any]], places: Sequence[int], data: Spli
 
 
 def _readable(
-    groups: Sequence[Sequence[dict[str, Any]]], sizes: Sequence[tuple[int, int]], data: Split, path: Path
+    groups: Sequence[Sequence[dict[str, Any]]], sizes: Sequence[tuple[int, int]], data: Split, path: str | Path
 ) -> Iterator[Rasterized]:
     """The masks of each image; the first result whose mask cannot be read is named in a UserError."""
     for i, masks in enumerate(rasterize(zip(groups, sizes, strict=True))):
@@ -247,7 +220,7 @@ def _readable(
         yield masks
 
 
-def _broken(group: Sequence[dict[str, Any]], name: str, size: tuple[int, int], path: Path) -> UserError:
+def _broken(group: Sequence[dict[str, Any]], name: str, size: tuple[int, int], path: str | Path) -> UserError:
     for row in group:
         try:
             rasterize_one([row], size)

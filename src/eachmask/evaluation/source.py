@@ -1,0 +1,208 @@
+"""What predictions are measured on: a data set of any format, as samples with their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eachmask.data.classes import Classes, Merge
+from eachmask.data.dataset import Dataset
+from eachmask.data.formats.coco_fields import whole_number
+from eachmask.data.formats.coco_read import read_coco
+from eachmask.data.formats.coco_write import write_coco
+from eachmask.data.problems import Problem
+from eachmask.data.reading import detect_format, read_any
+from eachmask.data.samples import Samples
+from eachmask.data.split import Split
+from eachmask.data.stated import StatedTargets
+from eachmask.evaluation.gallery import Images
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import UserError
+
+MAX_SAID = 5
+"""Problems of the data that are said one by one."""
+MAX_DROPPED = 20
+"""Annotations left out that are named in the report."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Samples of one kind of target."""
+
+    name: str
+    samples: Samples[Any]
+    classes: Classes
+    notes: tuple[str, ...] = ()
+    original: tuple[int, ...] | None = None
+    """Where each of the samples was in the data set; None: they are as they came."""
+
+    def targets(self) -> Sequence[Any]:
+        """One for each image; of a COCO file with what it states."""
+        if isinstance(self.samples, Split):
+            return StatedTargets(self.samples, range(len(self.samples)))
+        return [self.samples.targets(i) for i in range(len(self.samples))]
+
+    def images(self) -> Images:
+        """The images, by the names that the data set gives them."""
+        return Images(lambda i: self.samples[i].image, self.file_name)
+
+    def file_name(self, index: int) -> str:
+        """What the data set calls an image."""
+        return self.samples.file_name(index) if isinstance(self.samples, Split) else self.samples.path(index).name
+
+    def without(self, places: set[int]) -> Source:
+        """Without some images."""
+        kept = [i for i in range(len(self.samples)) if i not in places]
+        if not places:
+            return self
+        samples = self.samples.take(kept) if isinstance(self.samples, Split) else _Chosen(self.samples, kept)
+        return replace(self, samples=samples)
+
+    def in_order(self, values: Sequence[Any]) -> list[Any]:
+        """Values in the data set's order -> in that of the samples."""
+        return list(values) if self.original is None else [values[i] for i in self.original]
+
+
+def open_source(
+    data: str | Path | Dataset | Samples[Any],
+    split: str,
+    images: Path | None,
+    merge: Merge | None,
+    say: Callable[[str], None],
+    progress: Progress = no_progress,
+) -> Source:
+    """The images of one split, in the order of their ids: so COCO's tools break ties of scores.
+
+    Args:
+        data: file or folder in any format, a data set that was read, or samples of any target.
+        split: the part to measure on; all of it where it has no parts.
+        images: folder of the images, where they are not where the data say.
+        merge: measure fewer classes.
+        say: told what is odd about the data, a sentence at a time.
+
+    Raises:
+        UserError: nothing that can be read, no such split, no images, or no classes to merge.
+    """
+    if not isinstance(data, str | Path | Dataset):
+        if merge is not None:
+            raise UserError("--merge is for objects: these are samples of other targets")
+        return Source("the data set", data, Classes.of(data.categories))
+    read, name, strict = _read(data, split, images, progress)
+    if not strict:
+        _say(read.problems, say)
+    chosen = _chosen(read, split, data)
+    part, classes = Dataset(read.categories, {split: chosen}), Classes.of(read.categories)
+    if merge is not None:
+        part, classes = Classes.merged(part, merge, name)
+    samples = _numbered(part.splits[split])
+    if not len(samples):
+        raise UserError(f"{name} has no images to measure on")
+    order = _by_id(samples)
+    notes = _notes(samples, read.problems, exact=strict)
+    return Source(name, samples.take(order), classes, tuple(notes), tuple(order))
+
+
+def _read(data: str | Path | Dataset, split: str, images: Path | None, progress: Progress) -> tuple[Dataset, str, bool]:
+    """The data set, its name, and whether it was read strictly: COCO files are as their makers meant them, or are not
+    measured at all."""
+    if isinstance(data, Dataset):
+        return data, "the data set", False
+    path = Path(data)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: --data must be an annotation file or a data set's folder")
+    ready = path / f"instances_{split}.json"
+    if path.is_dir() and ready.is_file():
+        found = read_coco(ready, progress, images=images or path / "images" / split, strict=True)
+        return found, ready.name, True
+    if path.is_file() and detect_format(path).name == "coco":
+        return read_coco(path, progress, images=images or path.parent, strict=True), path.name, True
+    found, form = read_any(path, progress=progress, images=images)
+    return found, f"{path.name or path}, {form.name}", False
+
+
+def _chosen(data: Dataset, split: str, source: str | Path | Dataset) -> Split:
+    """The split of that name; the only one of a file, or of a data set without parts."""
+    if split in data.splits:
+        return data.splits[split]
+    is_file = not isinstance(source, Dataset) and Path(source).is_file()
+    if len(data.splits) == 1 and (is_file or set(data.splits) <= {"all", "default"}):
+        return next(iter(data.splits.values()))
+    name = "the data set" if isinstance(source, Dataset) else source
+    raise UserError(f"{name} has no split {split!r}: choose --split {' or '.join(data.splits)}")
+
+
+def _numbered(split: Split) -> Split:
+    """Images that no COCO file has numbered have the ids 1, 2, ..."""
+    return split if split.entries is not None else replace(split, numbers=np.arange(1, len(split) + 1))
+
+
+def _by_id(split: Split) -> list[int]:
+    ids = [split.image_id(i) for i in range(len(split))]
+    key = int if all(whole_number(i) is not None for i in ids) else str
+    return sorted(range(len(ids)), key=lambda i: key(ids[i]))
+
+
+def _say(problems: Sequence[Problem], say: Callable[[str], None]) -> None:
+    for problem in problems[:MAX_SAID]:
+        say(f"{problem.severity}: {problem}")
+    if len(problems) > MAX_SAID:
+        say(f"... and {len(problems) - MAX_SAID} more; eachmask doctor names them all")
+
+
+def _notes(split: Split, problems: Sequence[Problem], exact: bool) -> list[str]:
+    """What was filled in where the data say less than COCO's protocol needs, and what was left out."""
+    notes, stated = [], split.stated
+    if stated is not None:
+        columns = {"area": stated[:, 4:], "bbox": stated[:, :4]}
+        missing = [name for name, values in columns.items() if np.isnan(values).any()]
+        if missing:
+            notes.append(f"some annotations have no {' and no '.join(missing)}: taken from the masks")
+    ids = [] if split.ids is None or split.entries is None else list(split.ids)
+    if len(set(ids)) < len(ids) or not all(own.isdecimal() for own in ids):
+        notes.append("some annotations have no id of their own that is a number: numbered anew")
+    boxed = sum(problem.count for problem in problems if problem.kind == "box only")
+    if boxed:
+        total = len(split.labels)
+        some = f"{boxed} of {total} annotations" if exact else "some annotations"
+        which = "the annotations" if boxed >= total else some
+        notes.append(f"{which} have no mask: where masks are measured, each is its whole box")
+    if exact:
+        empty = [problem for problem in problems if problem.kind == "empty"]
+        notes += [f"left out: {problem.annotation} covers no pixel" for problem in empty[:MAX_DROPPED]]
+    return notes
+
+
+class _Chosen:
+    """Some of a set's samples."""
+
+    def __init__(self, samples: Samples[Any], places: Sequence[int]) -> None:
+        self._samples, self._places = samples, places
+
+    @property
+    def categories(self) -> Any:
+        return self._samples.categories
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._samples[self._places[index]]
+
+    def targets(self, index: int) -> Any:
+        return self._samples.targets(self._places[index])
+
+    def path(self, index: int) -> Path:
+        return self._samples.path(self._places[index])
+
+
+def write_annotations(source: Source, path: Path) -> None:
+    """The objects of a source as a COCO file, whose ids a list of predictions speaks of."""
+    assert isinstance(source.samples, Split)
+    split = source.samples
+    rows = [(split.names[i], split.targets(i)) for i in range(len(split))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_coco(path, rows, info={"description": source.name})
