@@ -14,6 +14,7 @@ from eachmask.data.elsewhere import with_images
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.known import FORMATS
 from eachmask.data.images.files import clutter_in, safe_name
+from eachmask.data.nearest import nearest
 from eachmask.data.problems import Problem
 from eachmask.data.split import Split
 from eachmask.files.progress import Progress, no_progress
@@ -136,11 +137,13 @@ def detect_format(source: Path) -> Format:
     if found is None and source.is_file() and source.suffix.lower() == ".json":
         found = format_named("coco")  # whose reader says what is missing
     if found is None and source.is_file():
-        raise UserError(f"{source} is no annotation file that is known: pass the data set's folder")
+        remedy = nearest(source) or "pass the data set's folder"
+        raise UserError(f"{source} is no annotation file that is known: {remedy}")
     if found is None:
         tried = "; ".join(f"{known.name}: {known.marks}" for known in FORMATS)
         raise UserError(
-            f"{source} holds no data set in a known format ({tried}): name it with --from, or see docs/data.md"
+            f"{source} holds no data set in a known format: {nearest(source)}. Tried were {tried}; --from names the "
+            "format, docs/data.md says more"
         )
     return found
 

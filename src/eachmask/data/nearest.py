@@ -1,0 +1,111 @@
+"""Of a folder in no known format: which format it comes nearest to, and what is missing for it."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from eachmask.data.formats.known import FORMATS
+from eachmask.data.images.files import files_below, is_clutter
+from eachmask.data.images.read import SUFFIXES
+
+_MAX_READ = 1 << 16
+"""Bytes of a file that are looked at."""
+_MAX_FILES = 50
+"""Files of a kind that are looked at."""
+_ROW = re.compile(rb"\s*\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.MULTILINE)
+"""A line of YOLO: a class and four numbers or more."""
+
+
+def nearest(source: Path) -> str:
+    """What is missing in a folder, or of what kind a file is; "" where it resembles nothing."""
+    if source.is_file():
+        return "unpack it and pass the folder" if zipfile.is_zipfile(source) else ""
+    inside = _set_inside(source)
+    if inside:
+        return inside
+    files = files_below(source)
+    return next((found for look in _LOOKS if (found := look(source, files))), "")
+
+
+def _set_inside(source: Path) -> str:
+    """A data set one folder further down, as archives are unpacked."""
+    folders = (path for path in sorted(source.iterdir()) if path.is_dir() and not is_clutter(Path(path.name)))
+    for folder in islice(folders, _MAX_FILES):
+        known = next((known for known in FORMATS if known.looks_like(folder)), None)
+        if known is not None:
+            return f"{folder} is one in the format {known.name}: pass that folder"
+    return ""
+
+
+def _of(files: list[Path], *suffixes: str) -> Iterator[tuple[Path, bytes]]:
+    """Some files of a kind with their beginnings."""
+    for path in islice((path for path in files if path.suffix.lower() in suffixes), _MAX_FILES):
+        with open(path, "rb") as handle:
+            yield path, handle.read(_MAX_READ).replace(b"\0", b"")
+
+
+def _json(source: Path, files: list[Path]) -> str:
+    for path, text in _of(files, ".json"):
+        if text.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith(b"[") and b'"category_id"' in text and b'"score"' in text:
+            return f"{path} holds results, which name no classes and no images: pass the annotations they belong to"
+        if b'"segmentation"' in text or (b'"categories"' in text and b'"annotations"' in text):
+            lists = [word for word in ("images", "annotations", "categories") if f'"{word}"'.encode() not in text]
+            known = f" it lacks the list {lists[0]}" if lists and len(text) < _MAX_READ else " pass that file"
+            return f"{path} is almost a coco file:{known}"
+        if b'"regions"' in text or b'"result"' in text or b'"items"' in text:
+            return f"{path} resembles an export of via, label-studio or datumaro: pass that file, or export it again"
+    return ""
+
+
+def _xml(source: Path, files: list[Path]) -> str:
+    for path, text in _of(files, ".xml"):
+        if b"<annotations" in text:
+            return f"{path} resembles cvat: name it annotations.xml, or pass that file"
+        if b"<bndbox" in text:
+            return (
+                f"{path} has boxes as of voc, and masks are missing: add the folder SegmentationObject, or let a model "
+                "find the masks in these boxes"
+            )
+    return ""
+
+
+def _yolo(source: Path, files: list[Path]) -> str:
+    for path, text in _of(files, ".txt"):
+        if _ROW.search(text):
+            where = source / "data.yaml"
+            return f"{path} has lines as of yolo, and {where} is missing: write one with train:, val: and names:"
+    return ""
+
+
+def _maps(source: Path, files: list[Path]) -> str:
+    folders = {path.name.casefold(): path for path in sorted(source.iterdir()) if path.is_dir()}
+    labels = next((folders[name] for name in ("labels", "masks", "annotations") if name in folders), None)
+    if "images" in folders:
+        place = source / "labels"
+        return f"{folders['images']} has images, and their maps of label-maps are missing: put them into {place}"
+    if labels is not None and any(path.suffix.lower() in SUFFIXES for path in files):
+        return f"{labels} may have maps of label-maps, and the images are missing: put them into {source / 'images'}"
+    return ""
+
+
+def _pairs(source: Path, files: list[Path]) -> str:
+    for path in files:
+        if path.stem.endswith(("_masks", "_cp_masks")) or path.name.endswith("_seg.npy"):
+            return f"{path} is cellpose's, and the image is missing: put it beside that file"
+    return ""
+
+
+def _images(source: Path, files: list[Path]) -> str:
+    number = sum(path.suffix.lower() in SUFFIXES for path in files)
+    if number:
+        return (
+            f"it holds {number} images and no annotations: export these too (coco: {source / 'instances_train.json'})"
+        )
+    return f"none of its {len(files)} files is an image" if files else "it holds no files"
+
+
+_LOOKS: tuple[Callable[[Path, list[Path]], str], ...] = (_json, _xml, _yolo, _pairs, _maps, _images)
