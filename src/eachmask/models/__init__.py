@@ -103,6 +103,7 @@ VARIANTS = {
     "dextr_r101": "promptable.dextr",
     "dextr_r18": "promptable.dextr",
     "dextr_lite0": "promptable.dextr",
+    "clicks_lite0": "promptable.clicks",
     "fastsam_r50": "promptable.fastsam",
     "fastsam_lite0": "promptable.fastsam",
     "yolact_plus_r50": "instance.yolact_plus",

@@ -35,12 +35,19 @@ class Assessment(Generic[T]):
         return self.found[index] if score is None else self.task.shown(self.found[index], score)
 
 
-def assess(predictor: Predictor[T], data: Samples[T], score: Score[T], decode: dict[str, Any]) -> Assessment[T]:
+def assess(
+    predictor: Predictor[T],
+    data: Samples[T],
+    score: Score[T],
+    decode: dict[str, Any],
+    ask: Callable[[T], Any] | None = None,
+) -> Assessment[T]:
     """Predict all val images as a user would, and measure.
 
     Args:
         score: (predictions, targets) -> measures.
         decode: settings that the recipe fixes; a score threshold that it leaves open is chosen here.
+        ask: an image's targets -> prompts, for a predictor that takes some.
 
     Raises:
         UserError: not one image can be read.
@@ -54,7 +61,11 @@ def assess(predictor: Predictor[T], data: Samples[T], score: Score[T], decode: d
         for i in range(len(data)):
             with contextlib.suppress(UserError):  # an image that cannot be read is named at the end of the run
                 sample = data[i]
-                (result,) = predictor.predict_arrays([unit_range(sample.image)], options=options)
+                image = unit_range(sample.image)
+                if ask is None:
+                    (result,) = predictor.predict_arrays([image], options=options)
+                else:
+                    result = predictor.predict(image, ask(sample.targets), options=options)  # type: ignore[call-arg]
                 found[i] = predictor.task.packed(result)
                 targets.append(sample.targets)
     if not targets:

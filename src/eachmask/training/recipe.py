@@ -14,6 +14,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.sample import Sample
 from eachmask.data.samples import Samples
 from eachmask.structures import Preprocess
+from eachmask.structures.spatial import Spatial
 
 Augment = Callable[[Sample, np.random.Generator], Sample]
 Mix = Callable[[Sample, np.random.Generator, Callable[[], Sample]], Sample]
@@ -35,6 +36,8 @@ class Recipe:
     """(predictions, targets) of the val images -> named fractions; ``best`` picks one of them."""
     best: str
     """Which score chooses the best weights."""
+    ask: Callable[[Any], Spatial] | None = None
+    """Targets of a val image -> what a user would hand over with it, for models that want something."""
     config: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the variant function besides ``num_classes``."""
     prepare: Callable[[Dataset], Dataset] | None = None

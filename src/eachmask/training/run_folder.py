@@ -21,6 +21,7 @@ from eachmask.data.samples import Samples
 from eachmask.draw import shrink
 from eachmask.files.atomic import write_text
 from eachmask.inference.predictor import Predictor
+from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.structures import UserError
 from eachmask.training.assess import Assessment, assess
 from eachmask.training.curves import write_curves
@@ -113,8 +114,9 @@ class RunFolder:
 
     def assess(self, model: nn.Module, data: Samples[Any]) -> Assessment[Any]:
         """Predict the val images with the model as a user would, and measure."""
-        predictor: Predictor[Any] = Predictor(model, self._info({}), device=self.run.device)
-        return assess(predictor, data, self.recipe.score, self.recipe.decode)
+        kind: type[Predictor[Any]] = Predictor if self.recipe.ask is None else PromptPredictor
+        predictor = kind(model, self._info({}), device=self.run.device)
+        return assess(predictor, data, self.recipe.score, self.recipe.decode, self.recipe.ask)
 
     def evaluated(
         self,

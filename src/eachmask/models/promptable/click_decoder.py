@@ -1,0 +1,155 @@
+"""The networks of :mod:`eachmask.models.promptable.clicks`: what is known of an image, and the answer in a window.
+
+Shapes: B images of H x W px, R questions, S the side of a window's grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTHS = (16, 32, 64, 96)
+"""Channels of what is known of an image, at strides 2, 4, 8 and 16."""
+HEADS, HEAD_WIDTH = 8, 8
+"""Similarities of every place to the clicked ones, and the length of the vectors that they compare."""
+SIMILARITIES = 2 * HEADS
+DEEPEST = 128
+
+
+class Known(NamedTuple):
+    """Maps of a batch of images."""
+
+    fine: Tensor  # (B, 16, H / 2, W / 2)
+    maps: tuple[Tensor, ...]  # (B, 32, H / 4, W / 4), (B, 64, H / 8, W / 8), (B, 96, H / 16, W / 16)
+    keys: Tensor  # (B, 64, H / 8, W / 8): vectors of each head, of length 1
+
+
+def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:
+    """Convolution, normalization, ReLU."""
+    padding = 0 if stride == kernel else kernel // 2
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(True)
+    )
+
+
+class Block(nn.Module):
+    """A depthwise convolution and two that mix channels, added to what came in (Liu et al., arXiv 2201.03545)."""
+
+    def __init__(self, channels: int, kernel: int = 5, wider: int = 2) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, wider * channels, 1),
+            nn.ReLU(True),
+            nn.Conv2d(wider * channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        result: Tensor = x + self.layers(x)
+        return result
+
+
+class Neck(nn.Module):
+    """A backbone's coarse maps flow down into the fine ones.
+
+    Args:
+        finest: channels of the map at stride 2.
+        channels: of the maps at strides 4, 8, 16 and 32.
+    """
+
+    def __init__(self, finest: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        c4, c8, c16, c32 = channels
+        w2, w4, w8, w16 = WIDTHS
+        self.context = nn.Conv2d(c32, w16, 1)
+        self.lateral32, self.lateral16 = conv(c32, w16), conv(c16, w16)
+        self.lateral8, self.lateral4 = conv(c8, w8), conv(c4, w4)
+        self.down8, self.down4 = nn.Conv2d(w16, w8, 1), nn.Conv2d(w8, w4, 1)
+        self.smooth16, self.smooth8, self.smooth4 = Block(w16), Block(w8), Block(w4, 3)
+        self.fine = conv(finest + 3, w2)
+        self.keys = nn.Conv2d(w8, HEADS * HEAD_WIDTH, 1)
+
+    def forward(self, images: Tensor, maps: Sequence[Tensor]) -> Known:
+        """(B, 3, H, W) and the backbone's maps at strides 2 ... 32 -> what is known."""
+        finest, c4, c8, c16, c32 = maps
+        top = self.lateral32(c32) + self.context(c32.mean((2, 3), keepdim=True))
+        e16 = self.smooth16(self.lateral16(c16) + grown(top, c16))
+        e8 = self.smooth8(self.lateral8(c8) + grown(self.down8(e16), c8))
+        e4 = self.smooth4(self.lateral4(c4) + grown(self.down4(e8), c4))
+        fine = self.fine(torch.cat([finest, F.avg_pool2d(images, 2)], 1))
+        keys = F.normalize(self.keys(e8).unflatten(1, (HEADS, HEAD_WIDTH)), dim=2).flatten(1, 2)
+        return Known(fine, (e4, e8, e16), keys)
+
+
+class Seen(NamedTuple):
+    """What a window shows, stretched to grids."""
+
+    fine: Tensor  # (R, 16, 2 S, 2 S)
+    maps: tuple[Tensor, ...]  # (R, 32, S, S), (R, 64, S / 2, S / 2), (R, 96, S / 4, S / 4)
+    similar: Tensor  # (R, SIMILARITIES, S / 2, S / 2) to clicks on the object and beside it
+    said: Tensor  # (R, num_said, S, S) what the user said, as maps
+
+
+class Decoder(nn.Module):
+    """A small U-Net from what a window shows and what was said to masks and how good they are.
+
+    Args:
+        num_said: maps of what was said.
+        num_masks: answers.
+    """
+
+    def __init__(self, num_said: int, num_masks: int) -> None:
+        super().__init__()
+        w2, w4, w8, w16 = WIDTHS
+        self.enter = nn.Sequential(conv(w4 + num_said, w4), Block(w4, 3))
+        self.halve8, self.join8 = conv(w4, w8, 2, 2), conv(2 * w8 + SIMILARITIES, w8)
+        self.halve16, self.join16 = conv(w8, w16, 2, 2), conv(2 * w16, w16)
+        self.at8, self.at16 = nn.Sequential(Block(w8), Block(w8)), nn.Sequential(Block(w16), Block(w16))
+        self.deepest = nn.Sequential(conv(w16, DEEPEST, 2, 2), Block(DEEPEST), Block(DEEPEST))
+        self.overall = nn.Linear(DEEPEST, DEEPEST)
+        self.grow16, self.grow8 = nn.Conv2d(DEEPEST, w16, 1), nn.Conv2d(w16, w8, 1)
+        self.grow4, self.grow2 = nn.Conv2d(w8, w4, 1), nn.Conv2d(w4, w2, 1)
+        self.out16, self.out8, self.out4 = Block(w16), Block(w8), Block(w4, 3)
+        self.coarse = nn.Conv2d(w4, num_masks, 3, padding=1)
+        self.refine = nn.Sequential(conv(w2, w2, 3), nn.Conv2d(w2, num_masks, 1))
+        self.quality = nn.Sequential(nn.Linear(DEEPEST + w4 + 3, 64), nn.ReLU(True), nn.Linear(64, 1))
+        self.which = nn.Parameter(torch.zeros(num_masks))
+
+    def forward(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """-> logits (R, M, 2 S, 2 S) and logits of their IoU (R, M)."""
+        e4, e8, e16 = seen.maps
+        x4 = self.enter(torch.cat([e4, seen.said], 1))
+        x8 = self.at8(self.join8(torch.cat([self.halve8(x4), e8, seen.similar], 1)))
+        x16 = self.at16(self.join16(torch.cat([self.halve16(x8), e16], 1)))
+        deep = self.deepest(x16)
+        overall = torch.relu(self.overall(deep.mean((2, 3))))
+        deep = deep + overall[..., None, None]
+        y = self.out16(x16 + grown(self.grow16(deep), x16))
+        y = self.out8(x8 + grown(self.grow8(y), x8))
+        y = self.out4(x4 + grown(self.grow4(y), x4))
+        coarse = self.coarse(y)
+        fine = self.refine(torch.relu(seen.fine + grown(self.grow2(y), seen.fine)))
+        return grown(coarse, seen.fine) + fine, self._qualities(coarse.detach(), y, overall)
+
+    def _qualities(self, coarse: Tensor, y: Tensor, overall: Tensor) -> Tensor:
+        inside = coarse.sigmoid().flatten(2)
+        area = inside.sum(2).clamp(min=1e-3)
+        within = inside @ y.flatten(2).transpose(1, 2) / area[..., None]
+        sure = ((inside * inside).sum(2) / area)[..., None]
+        share = inside.mean(2, keepdim=True)
+        named = self.which[None, :, None].expand(len(y), -1, 1)
+        both = [overall[:, None].expand(-1, within.shape[1], -1), within, sure, share, named]
+        result: Tensor = self.quality(torch.cat(both, 2))[..., 0]
+        return result
+
+
+def grown(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinearly in the size of another map."""
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,297 @@
+"""Clicks: a small network that answers clicks, boxes and rough masks on two cores of a CPU.
+
+An image is looked at once. Every question is then answered in a window that is stretched to a grid of fixed size: the
+whole image for a first click; the surroundings of the box, or of what was answered before, from then on. The idea of
+looking again where the object is, is FocalClick's (Chen et al., CVPR 2022, arXiv 2204.02574); clicks and the previous
+answer enter as maps, as in RITM (Sofiiuk et al., arXiv 2102.06583); a lone click has several answers of which the best
+one learns, and each predicts its IoU, as in SAM (Kirillov et al., ICCV 2023, arXiv 2304.02643). New here: the decoder
+reads windows of the features of the whole image, so that it costs milliseconds, and is told how similar every place is
+to the clicked ones.
+
+Shapes: B images of H x W px, R questions (an object of an image each), K clicks, M answers, S the grid's side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eachmask.backbones.networks import Timm
+from eachmask.models.config import changed
+from eachmask.models.promptable import click_training as training
+from eachmask.models.promptable.click_decoder import HEAD_WIDTH, HEADS, Decoder, Known, Neck, Seen
+from eachmask.models.promptable.click_questions import NUM_SAID, Questions, questions_of, said_in
+from eachmask.models.protocol import Network
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Prompts, RoIMasks
+from eachmask.structures.spatial import Spatial
+from eachmask.tasks.instances import INSTANCES
+
+
+class Embedding(NamedTuple):
+    """An image before anything was asked."""
+
+    known: Known
+    sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+
+
+class Answers(NamedTuple):
+    """What the decoder says of windows."""
+
+    windows: Tensor  # (R, 4) xyxy px
+    logits: Tensor  # (R, M, 2 S, 2 S), each spanning its window
+    qualities: Tensor  # (R, M) logits of the IoU
+
+
+class Raw(NamedTuple):
+    """First answers, and what is needed for further ones."""
+
+    embedding: Embedding
+    questions: Questions
+    answers: Answers
+
+
+class Selected(NamedTuple):
+    """The best answer to each question."""
+
+    sizes: tuple[tuple[int, int], ...]
+    image: Tensor  # (R,) int64
+    number: Tensor  # (R,) int64 of the object in its image's prompts
+    windows: Tensor  # (R, 4)
+    probabilities: Tensor  # (R, 2 S, 2 S)
+    scores: Tensor  # (R,)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a variant may change."""
+
+    grid: int = 64
+    """Side of the grid that windows are stretched to; masks have twice as many cells. A multiple of 8."""
+    alternatives: int = 3
+    """Answers to a lone click, besides the one that is given where more was said."""
+    margin: float = 0.25
+    """Of a window around a box or an earlier answer, as a share of its sides."""
+    least_window: float = 24.0
+    """Shortest side of a window, px as the network sees them."""
+    most_aspect: float = 2.0
+    """A window is at most so many times longer than wide."""
+    grid_points: int = 8
+    """Clicks along each side of an image where nothing was asked."""
+    score_threshold: float = 0.0
+    nms_threshold: float = 0.7
+    max_detections: int = 300
+    training: training.Config = training.Config()
+
+
+class Clicks(Network[Raw, Selected, Instances]):
+    """Three verbs, and :class:`~eachmask.models.protocol.Promptable`."""
+
+    task = INSTANCES
+    max_classes = 1
+    needs = frozenset({"masks"})
+    backbone_from = "objects"
+
+    def __init__(self, backbone: Timm, num_classes: int = 1, config: Config | None = None) -> None:
+        super().__init__()
+        self.num_classes, self.config = num_classes, config or Config()
+        self.backbone = backbone
+        self.neck = Neck(backbone.net.feature_info.channels()[0], backbone.channels)
+        self.decoder = Decoder(NUM_SAID, 1 + self.config.alternatives)
+
+    # Verbs --------------------------------------------------------------------------------------------------------
+
+    def encode(self, images: ImageBatch) -> Embedding:
+        """(B, 3, H, W) -> maps; independent of what will be asked."""
+        return Embedding(self.neck(images.tensor, self.backbone.net(images.tensor)), images.sizes)
+
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
+        """First answers to the prompts of each image; without prompts, to a grid of clicks."""
+        if given is None:
+            given = [grid_clicks(size, self.config.grid_points) for size in images.sizes]
+        return self.prompted(self.encode(images), cast(Sequence[Prompts], given))
+
+    def prompted(self, embedding: Embedding, prompts: Sequence[Prompts]) -> Raw:
+        """The answers to one set of prompts per image, in its pixels as the network sees them.
+
+        Raises:
+            UserError: there are texts, which this network does not understand.
+        """
+        questions = questions_of(prompts, self.config.grid * 2, embedding.known.keys.device)
+        return Raw(embedding, questions, self.answer(embedding, questions, self.windows(embedding, questions)))
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """Losses of the first answers and of further rounds of simulated clicks.
+
+        Args:
+            targets: of each image the objects in the order in which its prompts number them.
+        """
+        return training.losses(self, raw, targets, self.config.training)
+
+    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
+        """Of each question the answer that promises the best IoU, looked at again in a window of its own."""
+        questions, answers = self.closer(raw)
+        logits, scores = chosen(answers)
+        return Selected(
+            raw.embedding.sizes,
+            questions.image,
+            questions.number,
+            answers.windows,
+            logits.float().sigmoid(),
+            scores.float().sigmoid(),
+        )
+
+    def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
+        """One answer per object that was asked about, whose number is its ``track_id``, in their order."""
+        least = options.limits(self.config)[0]
+        found = []
+        for i, size in enumerate(selected.sizes):
+            own = (selected.image == i) & (selected.scores >= least)
+            masks = RoIMasks(
+                selected.probabilities[own], selected.windows[own], size, options.mask_threshold, options.paste
+            )
+            boxes = torch.from_numpy(masks.boxes()).to(selected.windows)
+            found.append(
+                Instances(size, boxes, masks, scores=selected.scores[own], track_ids=selected.number[own])
+            )
+        return found
+
+    # Windows ------------------------------------------------------------------------------------------------------
+
+    def answer(self, embedding: Embedding, questions: Questions, windows: Tensor) -> Answers:
+        """What the decoder says of windows (R, 4)."""
+        seen = self.look(embedding, questions, windows)
+        return Answers(windows, *self.decoder(seen))
+
+    def closer(self, raw: Raw) -> tuple[Questions, Answers]:
+        """What was answered from afar is asked again from near by, with the first answer as a rough mask."""
+        logits, _ = chosen(raw.answers)
+        asked = raw.questions.with_previous(logits.float().sigmoid(), raw.answers.windows)
+        windows = self.windows(raw.embedding, asked)
+        return asked, self.answer(raw.embedding, asked, windows)
+
+    def windows(self, embedding: Embedding, questions: Questions, margin: Tensor | float | None = None) -> Tensor:
+        """Where to look for the answer to each question, (R, 4): around its box and its previous answer, else
+        everywhere."""
+        config = self.config
+        found, known = questions.extent()
+        spread = config.margin if margin is None else margin
+        near = widened(found, spread, config.least_window, config.most_aspect)
+        whole = _whole(embedding, questions)
+        return inside(torch.where(known[:, None], near, whole), whole)
+
+    def inside_image(self, embedding: Embedding, questions: Questions, windows: Tensor) -> Tensor:
+        """Windows (R, 4) without what lies beyond their images."""
+        return inside(windows, _whole(embedding, questions))
+
+    def look(self, embedding: Embedding, questions: Questions, windows: Tensor) -> Seen:
+        """What windows (R, 4) show, as grids."""
+        known, side = embedding.known, self.config.grid
+        extent = known.fine.new_tensor([known.fine.shape[3] * 2, known.fine.shape[2] * 2])
+        maps = [stretched(known.fine, questions.image, windows, extent, 2 * side)]
+        maps += [
+            stretched(x, questions.image, windows, extent, side >> level) for level, x in enumerate(known.maps)
+        ]
+        keys = stretched(known.keys, questions.image, windows, extent, side // 2)
+        clicked = sampled(known.keys, questions.image, questions.points, extent)
+        similar = similarities(keys, clicked, questions.signs)
+        said = said_in(questions, windows, side).to(maps[1]).contiguous(memory_format=torch.channels_last)
+        return Seen(maps[0], tuple(maps[1:]), similar, said)
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+def _whole(embedding: Embedding, questions: Questions) -> Tensor:
+    """The window (R, 4) that is each question's whole image."""
+    sizes = torch.tensor(embedding.sizes, device=questions.image.device)[questions.image]
+    return torch.cat([torch.zeros_like(sizes), sizes.flip(1)], 1).float()
+
+
+def chosen(answers: Answers) -> tuple[Tensor, Tensor]:
+    """Of each question the logits (R, 2 S, 2 S) and the quality (R,) of the answer that promises the best IoU."""
+    best = answers.qualities.argmax(1)
+    rows = torch.arange(len(best), device=best.device)
+    return answers.logits[rows, best], answers.qualities[rows, best]
+
+
+def widened(boxes: Tensor, margin: Tensor | float, least: float, most_aspect: float) -> Tensor:
+    """Boxes (R, 4) with a margin on each side, given as a share of their sides, neither tiny nor narrow."""
+    center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    size = size * (1 + 2 * margin)
+    size = torch.maximum(size, size.flip(1) / most_aspect).clamp(min=least)
+    return torch.cat([center - size / 2, center + size / 2], 1)
+
+
+def inside(windows: Tensor, whole: Tensor) -> Tensor:
+    """Windows cut at the image's border; what leaves the image altogether becomes all of it."""
+    low, high = whole[:, :2], whole[:, 2:]
+    cut = torch.cat([windows[:, :2].clamp(low, high), windows[:, 2:].clamp(low, high)], 1)
+    empty = ((cut[:, 2:] - cut[:, :2]) < 1).any(1, keepdim=True)
+    return torch.where(empty, whole, cut)
+
+
+def stretched(maps: Tensor, image: Tensor, windows: Tensor, extent: Tensor, side: int) -> Tensor:
+    """Windows (R, 4) of maps (B, C, h, w), sampled at side x side places each: (R, C, side, side).
+
+    Args:
+        image: (R,) which map each window is of; in ascending order.
+        extent: (2,) width and height that a whole map spans, px.
+    """
+    steps = (torch.arange(side, device=maps.device, dtype=windows.dtype) + 0.5) / side
+    low, size = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
+    places = low + steps[None, :, None] * size  # (R, side, 2) x and y along the sides
+    grid = torch.stack(
+        [
+            places[:, None, :, 0].expand(-1, side, -1),
+            places[:, :, None, 1].expand(-1, -1, side),
+        ],
+        dim=3,
+    )
+    found = sampled(maps, image, grid.flatten(1, 2), extent).unflatten(2, (side, side))
+    return found.contiguous(memory_format=torch.channels_last)
+
+
+def sampled(maps: Tensor, image: Tensor, points: Tensor, extent: Tensor) -> Tensor:
+    """Values of maps (B, C, h, w) at points (R, P, 2), bilinearly: (R, C, P); see :func:`stretched`."""
+    result = []
+    grid = (2 * points / extent - 1).to(maps)
+    for i, one in enumerate(maps.split(1)):
+        own = grid[image == i]
+        values = F.grid_sample(one, own[None], padding_mode="border", align_corners=False)
+        result.append(values[0].transpose(0, 1))
+    return torch.cat(result)
+
+
+def similarities(keys: Tensor, clicked: Tensor, signs: Tensor) -> Tensor:
+    """How alike each place is to the clicked ones, by each head: (R, 2 heads, s, s) in -1..1; -1 without clicks.
+
+    Args:
+        keys: (R, heads x width, s, s); clicked: (R, heads x width, K); signs: (R, K) 1 on the object, 0 beside it,
+            -1 no click.
+    """
+    places = F.normalize(keys.flatten(2).unflatten(1, (HEADS, HEAD_WIDTH)), dim=2)
+    clicks = F.normalize(clicked.unflatten(1, (HEADS, HEAD_WIDTH)), dim=2)
+    alike = clicks.transpose(2, 3) @ places  # (R, heads, K, s * s)
+    both = [alike.masked_fill((signs != sign)[:, None, :, None], -1).amax(2) for sign in (1, 0)]
+    return torch.cat(both, 1).unflatten(2, keys.shape[-2:])
+
+
+def grid_clicks(size: tuple[int, int], number: int) -> Prompts:
+    """A click in the middle of each of number x number cells of an image, each for an object of its own."""
+    steps = (torch.arange(number) + 0.5) / number
+    y, x = torch.meshgrid(steps * size[0], steps * size[1], indexing="ij")
+    points = torch.stack([x.flatten(), y.flatten()], 1)
+    return Prompts(size, points=points, point_objects=torch.arange(len(points)))
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def clicks_lite0(num_classes: int = 1, **config: Any) -> Clicks:
+    """EfficientNet-Lite0, for images whose longer side is about 512 px."""
+    return Clicks(Timm("tf_efficientnet_lite0"), num_classes, changed(Config(), config))
