@@ -3,8 +3,8 @@
     python benchmarks/clicks_data.py PACKS OUT
 
 PACKS holds dsb2018, coco-mini, coco-person-single (COCO files instances_train.json and instances_val.json) and
-davis-mini, davis-clips (video_instances.json; every eighth frame is taken, schoolgirls aside, whose source is unknown). OUT gets instances_train.json,
-instances_val.json (40 images, to choose the weights by) and links to the images.
+davis-mini, davis-clips (video_instances.json; every eighth frame is taken, schoolgirls aside, whose source is unknown).
+OUT gets instances_train.json, instances_val.json (40 images, to choose the weights by) and links to the images.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ CASES = [
     Case("ritm_lite0", {"zoom": {"size": (96,)}}),
     Case("dextr_lite0", {"size": 128}, extremes, "points"),
     Case("dextr_r18", {"size": 96}, extremes, "points", learning_rate=0),
+    Case("clicks_lite0", {"grid": 32}, refused="texts"),
     Case("ritm_hrnet18s", {"zoom": {"size": (96,)}}, learning_rate=0),
 ]
 

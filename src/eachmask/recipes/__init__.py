@@ -18,7 +18,11 @@ __getattr__, __dir__ = lazy_room(__name__, __path__)
 if TYPE_CHECKING:
     from eachmask.training.recipe import Recipe
 
-RECIPES = {"clicks": "eachmask.recipes.clicks", "nuclei": "eachmask.recipes.nuclei", "objects": "eachmask.recipes.objects"}
+RECIPES = {
+    "clicks": "eachmask.recipes.clicks",
+    "nuclei": "eachmask.recipes.nuclei",
+    "objects": "eachmask.recipes.objects",
+}
 """Recipe function name -> the module it lives in."""
 
 

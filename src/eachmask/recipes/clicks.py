@@ -80,7 +80,8 @@ def clicks() -> Recipe:
         preprocess=Preprocess(mean=MEAN, std=STD, short_side=SIDE, long_side=SIDE),
         augment=Few(
             PhotoAugment(
-                LargeScaleJitter(size=(WINDOW, WINDOW), scale=(0.8, 2.2), aspect=0.2), light=PhotoLight(hue=0.0, gray=0.1)
+                LargeScaleJitter(size=(WINDOW, WINDOW), scale=(0.8, 2.2), aspect=0.2),
+                light=PhotoLight(hue=0.0, gray=0.1),
             )
         ),
         mix=Prompted(CopyPaste(chance=0.25)),

@@ -51,24 +51,26 @@ class DrawPrompts:
     """Largest error of a box's side, as a share of its length."""
 
     def __call__(self, sample: Sample[Instances], rng: np.random.Generator) -> Sample[Instances]:
-        """Draw the prompts.
+        """Draw the prompts of a sample with masks."""
+        targets, prompts = self.drawn(sample.targets, rng)
+        return replace(sample, targets=targets, given=prompts)
 
-        Args:
-            sample: targets with masks; one without any object gets one click that means nothing.
-        """
-        targets, size = sample.targets, sample.targets.image_size
+    def drawn(self, targets: Instances, rng: np.random.Generator) -> tuple[Instances, Prompts]:
+        """The objects that are asked about, and what is said of them; where there are none, an object without a pixel
+        and one click that means nothing."""
+        size = targets.image_size
         areas = targets.gt_masks.area()
         able = np.flatnonzero(~targets.crowd.numpy() & (areas >= self.min_area))
         if not len(able):
             nothing = Instances(size, torch.zeros(1, 4), RLE.from_bitmaps(np.zeros((1, *size), bool)))
             point = [[rng.uniform(0, size[1]), rng.uniform(0, size[0])]]
-            return replace(sample, targets=nothing, given=Prompts(size, points=point))
+            return nothing, Prompts(size, points=point)
         own = targets[np.sort(rng.permutation(able)[: self.most])]
         said = _Said()
         for number, mask in enumerate(np.ascontiguousarray(own.gt_masks.to_rle().decode())):
             self._say(said, number, mask, rng)
         values: dict[str, Any] = vars(said) | {"masks": _rle(said.masks, size)}
-        return replace(sample, targets=own, given=Prompts(size, num_objects=len(own), **values))
+        return own, Prompts(size, num_objects=len(own), **values)
 
     def _say(self, said: _Said, number: int, mask: Bits, rng: np.random.Generator) -> None:
         kind = int(rng.choice(5, p=self.chances))

@@ -58,7 +58,10 @@ class Questions(NamedTuple):
         seen = seen & self.has_previous
         far = torch.finfo(torch.float32).max
         nowhere = self.boxes.new_tensor([far, far, -far, -far])
-        boxes = [torch.where(self.has_box[:, None], self.boxes, nowhere), torch.where(seen[:, None], mask_boxes, nowhere)]
+        boxes = [
+            torch.where(self.has_box[:, None], self.boxes, nowhere),
+            torch.where(seen[:, None], mask_boxes, nowhere),
+        ]
         on = (self.signs == 1)[..., None]
         clicks = torch.cat(
             [
@@ -201,5 +204,3 @@ def shrunk(crop: np.ndarray, origin: tuple[int, int], side: int) -> tuple[Tensor
     grid = torch.from_numpy(cv2.resize(framed, (side, side), interpolation=how))
     x, y = origin[0] - pad_x, origin[1] - pad_y
     return grid, torch.tensor([x, y, x + framed.shape[1], y + framed.shape[0]], dtype=torch.float32)
-
-

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eachmask.data.transforms.prompts import DrawPrompts
 from eachmask.models.promptable.click_questions import Questions, grid_boxes
 from eachmask.ops.clicks import depths
 from eachmask.ops.losses import dice
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 class Config:
     """What a variant may change."""
 
+    objects: int = 5
+    """Of an image that are asked about where no prompts are given."""
     rounds: int = 3
     """Answers per question, at most."""
     last_chance: float = 0.5
@@ -52,9 +55,15 @@ class Config:
     quality_weight: float = 1.0
 
 
-def losses(model: Clicks, raw: Raw, targets: list[Instances], config: Config) -> dict[str, Tensor]:
+def losses(model: Clicks, raw: Raw, targets: Sequence[Instances], config: Config) -> dict[str, Tensor]:
     """Focal, Dice and IoU losses, each a mean over rounds and questions."""
+    if raw.questions is None:
+        targets, prompts = zip(
+            *(DrawPrompts(config.objects).drawn(target, _generator()) for target in targets), strict=True
+        )
+        raw = model.prompted(raw.embedding, prompts)
     answers, questions = raw.answers, raw.questions
+    assert answers is not None and questions is not None
     masks = bitmaps_of(targets, questions, raw.embedding.known.fine)
     boxes, there = grid_boxes(masks > 0.5, _canvas(masks, len(masks)))
     totals: dict[str, list[Tensor]] = {"focal": [], "dice": [], "quality": []}
@@ -68,6 +77,11 @@ def losses(model: Clicks, raw: Raw, targets: list[Instances], config: Config) ->
             questions = _next(answers, goals, questions, config)
             answers = model.answer(raw.embedding, questions, _windows(model, raw, questions, boxes, config))
     return {name: torch.stack(values).mean() for name, values in totals.items()}
+
+
+def _generator() -> np.random.Generator:
+    """Chance that torch's seed decides."""
+    return np.random.default_rng(int(torch.randint(2**31, ())))
 
 
 def _round(answers: Answers, goals: Tensor, masks: Tensor, lone: Tensor, config: Config) -> dict[str, Tensor]:
@@ -90,7 +104,8 @@ def _round(answers: Answers, goals: Tensor, masks: Tensor, lone: Tensor, config:
 
 
 def normalized_focal(logits: Tensor, goals: Tensor, gamma: float) -> Tensor:
-    """Focal loss whose weights sum to the number of pixels (Sofiiuk et al., AdaptIS, arXiv 1909.07829): (N, ...) -> (N,)
+    """Normalized focal loss of each mask: (N, ...) -> (N,). As :func:`eachmask.ops.losses.normalized_focal`, which has
+    one number for all, and bitmaps as targets.
 
     Args:
         goals: 0..1.
@@ -148,9 +163,13 @@ def _next(answers: Answers, goals: Tensor, questions: Questions, config: Config)
     number = torch.where(lone, number, 0)
     found = shown[torch.arange(len(shown)), number].sigmoid()
     binary = torch.rand(len(found), 1, 1) < config.binary_chance
-    questions = questions.with_previous(torch.where(binary.to(found.device), (found > 0.5).float(), found), answers.windows)
+    questions = questions.with_previous(
+        torch.where(binary.to(found.device), (found > 0.5).float(), found), answers.windows
+    )
     points, signs = [], []
-    for one, goal, window in zip((found > 0.5).cpu().numpy(), (goals > 0.5).cpu().numpy(), answers.windows.cpu(), strict=True):
+    for one, goal, window in zip(
+        (found > 0.5).cpu().numpy(), (goals > 0.5).cpu().numpy(), answers.windows.cpu(), strict=True
+    ):
         positive, x, y = _mistake(one, goal, config)
         low, size = window[:2], window[2:] - window[:2]
         points.append(low + size * torch.tensor([x, y]) / one.shape[0])

@@ -27,7 +27,7 @@ from eachmask.models.promptable import click_training as training
 from eachmask.models.promptable.click_decoder import HEAD_WIDTH, HEADS, Decoder, Known, Neck, Seen
 from eachmask.models.promptable.click_questions import NUM_SAID, Questions, questions_of, said_in
 from eachmask.models.protocol import Network
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, Prompts, RoIMasks
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Prompts, RoIMasks, UserError
 from eachmask.structures.spatial import Spatial
 from eachmask.tasks.instances import INSTANCES
 
@@ -51,8 +51,9 @@ class Raw(NamedTuple):
     """First answers, and what is needed for further ones."""
 
     embedding: Embedding
-    questions: Questions
-    answers: Answers
+    questions: Questions | None
+    answers: Answers | None
+    """None where nothing was asked."""
 
 
 class Selected(NamedTuple):
@@ -80,8 +81,6 @@ class Config:
     """Shortest side of a window, px as the network sees them."""
     most_aspect: float = 2.0
     """A window is at most so many times longer than wide."""
-    grid_points: int = 8
-    """Clicks along each side of an image where nothing was asked."""
     score_threshold: float = 0.0
     nms_threshold: float = 0.7
     max_detections: int = 300
@@ -95,6 +94,8 @@ class Clicks(Network[Raw, Selected, Instances]):
     max_classes = 1
     needs = frozenset({"masks"})
     backbone_from = "objects"
+    answers_only = True
+    """Prompts are all that it answers."""
 
     def __init__(self, backbone: Timm, num_classes: int = 1, config: Config | None = None) -> None:
         super().__init__()
@@ -110,10 +111,9 @@ class Clicks(Network[Raw, Selected, Instances]):
         return Embedding(self.neck(images.tensor, self.backbone.net(images.tensor)), images.sizes)
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
-        """First answers to the prompts of each image; without prompts, to a grid of clicks."""
-        if given is None:
-            given = [grid_clicks(size, self.config.grid_points) for size in images.sizes]
-        return self.prompted(self.encode(images), cast(Sequence[Prompts], given))
+        """First answers to the prompts of each image; without prompts none."""
+        embedding = self.encode(images)
+        return Raw(embedding, None, None) if given is None else self.prompted(embedding, cast(Sequence[Prompts], given))
 
     def prompted(self, embedding: Embedding, prompts: Sequence[Prompts]) -> Raw:
         """The answers to one set of prompts per image, in its pixels as the network sees them.
@@ -128,12 +128,17 @@ class Clicks(Network[Raw, Selected, Instances]):
         """Losses of the first answers and of further rounds of simulated clicks.
 
         Args:
-            targets: of each image the objects in the order in which its prompts number them.
+            targets: of each image the objects in the order in which its prompts number them; where none were given,
+                any, of which some are asked about.
         """
         return training.losses(self, raw, targets, self.config.training)
 
     def select(self, raw: Raw, options: DecodeOptions) -> Selected:
-        """Of each question the answer that promises the best IoU, looked at again in a window of its own."""
+        """Of each question the answer that promises the best IoU, looked at again in a window of its own.
+
+        Raises:
+            UserError: nothing was asked.
+        """
         questions, answers = self.closer(raw)
         logits, scores = chosen(answers)
         return Selected(
@@ -146,7 +151,8 @@ class Clicks(Network[Raw, Selected, Instances]):
         )
 
     def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
-        """One answer per object that was asked about, whose number is its ``track_id``, in their order."""
+        """The answer for each object that was asked about, if it has a pixel, in their order; ``track_ids`` are their
+        numbers."""
         least = options.limits(self.config)[0]
         found = []
         for i, size in enumerate(selected.sizes):
@@ -154,10 +160,10 @@ class Clicks(Network[Raw, Selected, Instances]):
             masks = RoIMasks(
                 selected.probabilities[own], selected.windows[own], size, options.mask_threshold, options.paste
             )
+            seen = torch.from_numpy(masks.area() > 0).to(own.device)
             boxes = torch.from_numpy(masks.boxes()).to(selected.windows)
-            found.append(
-                Instances(size, boxes, masks, scores=selected.scores[own], track_ids=selected.number[own])
-            )
+            answers = Instances(size, boxes, masks, scores=selected.scores[own], track_ids=selected.number[own])
+            found.append(answers[torch.nonzero(seen).flatten().cpu()])
         return found
 
     # Windows ------------------------------------------------------------------------------------------------------
@@ -169,6 +175,8 @@ class Clicks(Network[Raw, Selected, Instances]):
 
     def closer(self, raw: Raw) -> tuple[Questions, Answers]:
         """What was answered from afar is asked again from near by, with the first answer as a rough mask."""
+        if raw.questions is None or raw.answers is None:
+            raise UserError("this model answers prompts alone: give points, boxes, scribbles or a rough mask")
         logits, _ = chosen(raw.answers)
         asked = raw.questions.with_previous(logits.float().sigmoid(), raw.answers.windows)
         windows = self.windows(raw.embedding, asked)
@@ -193,9 +201,7 @@ class Clicks(Network[Raw, Selected, Instances]):
         known, side = embedding.known, self.config.grid
         extent = known.fine.new_tensor([known.fine.shape[3] * 2, known.fine.shape[2] * 2])
         maps = [stretched(known.fine, questions.image, windows, extent, 2 * side)]
-        maps += [
-            stretched(x, questions.image, windows, extent, side >> level) for level, x in enumerate(known.maps)
-        ]
+        maps += [stretched(x, questions.image, windows, extent, side >> level) for level, x in enumerate(known.maps)]
         keys = stretched(known.keys, questions.image, windows, extent, side // 2)
         clicked = sampled(known.keys, questions.image, questions.points, extent)
         similar = similarities(keys, clicked, questions.signs)
@@ -279,14 +285,6 @@ def similarities(keys: Tensor, clicked: Tensor, signs: Tensor) -> Tensor:
     alike = clicks.transpose(2, 3) @ places  # (R, heads, K, s * s)
     both = [alike.masked_fill((signs != sign)[:, None, :, None], -1).amax(2) for sign in (1, 0)]
     return torch.cat(both, 1).unflatten(2, keys.shape[-2:])
-
-
-def grid_clicks(size: tuple[int, int], number: int) -> Prompts:
-    """A click in the middle of each of number x number cells of an image, each for an object of its own."""
-    steps = (torch.arange(number) + 0.5) / number
-    y, x = torch.meshgrid(steps * size[0], steps * size[1], indexing="ij")
-    points = torch.stack([x.flatten(), y.flatten()], 1)
-    return Prompts(size, points=points, point_objects=torch.arange(len(points)))
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
