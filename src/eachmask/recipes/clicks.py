@@ -13,6 +13,7 @@ from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste
 from eachmask.data.transforms.prompts import Few, Prompted
 from eachmask.ops.clicks import depths
+from eachmask.ops.drawn_prompts import DrawPrompts
 from eachmask.recipes.auto_recipe import PhotoAugment
 from eachmask.structures import Instances, Preprocess, Prompts
 from eachmask.training.pretrained import FromBackbone
@@ -84,7 +85,7 @@ def clicks() -> Recipe:
                 light=PhotoLight(hue=0.0, gray=0.1),
             )
         ),
-        mix=Prompted(CopyPaste(chance=0.25)),
+        mix=Prompted(CopyPaste(chance=0.25), DrawPrompts()),
         ask=ask,
         score=score,
         best="iou",
