@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from skimage.measure import label
 from torch import Tensor, nn
 
-from eachmask.structures import RLE, Category, DecodeOptions, ImageBatch, Instances, Preprocess
+from eachmask.structures import RLE, Category, DecodeOptions, ImageBatch, Instances, Preprocess, Prompts
 from eachmask.tasks.instances import INSTANCES
 from eachmask.weights.file import ModelInfo
 
@@ -54,6 +55,36 @@ class Spots(nn.Module):
         return found[order].filter(score=options.score_threshold)[: options.max_detections]
 
 
+class Asked(NamedTuple):
+    raw: Raw
+    prompts: Sequence[Prompts]
+
+
+class ClickedSpots(Spots):
+    """Bright spots, of which prompts choose those that contain one of their points."""
+
+    encoded = 0
+
+    def encode(self, images: ImageBatch) -> Raw:
+        self.encoded += 1
+        return self.forward(images)
+
+    def prompted(self, embedding: Raw, prompts: Sequence[Prompts]) -> Asked:
+        return Asked(embedding, prompts)
+
+    def decode(self, raw: Raw | Asked, options: DecodeOptions) -> list[Instances]:
+        if isinstance(raw, Raw):
+            return super().decode(raw, options)
+        found = super().decode(raw.raw, options)
+        return [self._meant(some, prompts) for some, prompts in zip(found, raw.prompts, strict=True)]
+
+    def _meant(self, found: Instances, prompts: Prompts) -> Instances:
+        assert found.masks is not None
+        label = torch.from_numpy(found.masks.to_label_map().astype(np.int64))
+        hit = {int(label[int(y), int(x)]) for x, y in prompts.points[prompts.signs].tolist()}
+        return found[[i for i in range(len(found)) if i + 1 in hit]]
+
+
 def spots_info(**changes: object) -> ModelInfo:
     """Its header: pixels as they are, two classes whose ids have a gap."""
     settings: dict[str, object] = {
@@ -77,3 +108,12 @@ def spots_image(seed: int, height: int = 96, width: int = 128, num: int = 6) -> 
         tint = tuple(int(v) for v in rng.integers(180, 256, 3))
         cv2.circle(image, (x, y), int(rng.integers(3, 11)), tint, -1)
     return image
+
+
+def main_with_spots(words: list[str]) -> int:
+    """The command line where model files of ``Spots`` can be read, in a process of its own."""
+    from eachmask import models
+    from eachmask.cli import main
+
+    models.variant = lambda name: Spots  # type: ignore[assignment]
+    return main(words)

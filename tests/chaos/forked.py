@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import pickle
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -12,11 +16,14 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
+
+from eachmask.cli import main
 
 COUNTS: Counter[str] = Counter()
 """What has been done and how it ended, over all tests."""
@@ -45,16 +52,41 @@ class Outcome:
         return self.in_time and self.status in (0, 1, 2) and "Traceback" not in self.output
 
 
+@dataclass(frozen=True)
+class Command:
+    """A command line, as work."""
+
+    words: tuple[object, ...]
+    run: Callable[[list[str]], int] = main
+
+    def __call__(self) -> int:
+        return self.run([str(word) for word in self.words])
+
+
 def forked(
-    work: Callable[[], int], *, kill_after: float | None = None, seconds: float = 60, megabytes: int = 2000
+    work: Callable[[], int],
+    *,
+    kill_after: float | None = None,
+    seconds: float = 240,
+    megabytes: int = 2000,
+    clean: bool = False,
 ) -> Outcome:
     """Run ``work`` in a copy of this process.
 
     Args:
+        clean: in a copy of a process that has only imported modules instead. What measures needs it: its library has
+            threads that a copy lacks and would wait for, once a test has measured here. ``work`` can be pickled then.
         kill_after: seconds until SIGKILL.
         seconds: the limit of time.
         megabytes: what it may take beyond what this process has.
     """
+    if clean:
+        limits = {"kill_after": kill_after, "seconds": seconds, "megabytes": megabytes}
+        server = _server()
+        assert server.stdin and server.stdout
+        server.stdin.write(pickle.dumps((work, limits)))
+        server.stdin.flush()
+        return pickle.load(server.stdout)
     with tempfile.NamedTemporaryFile("r", errors="replace") as stream:
         begin = time.monotonic()
         child = os.fork()
@@ -63,6 +95,28 @@ def forked(
         status = _waited(child, seconds if kill_after is None else min(kill_after, seconds))
         took = time.monotonic() - begin
         return Outcome(status, stream.read(), took, status is not None or kill_after is not None)
+
+
+@cache
+def _server() -> subprocess.Popen[bytes]:
+    """A process that has only imported modules, and forks on demand; it ends with this one."""
+    paths = os.pathsep.join([path for path in sys.path if path])
+    command = [sys.executable, "-c", "from chaos.forked import serve; serve()"]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}
+    )
+
+
+def serve() -> None:
+    """Answer one pickled request after the other."""
+    importlib.import_module("eachmask.evaluation.measure")
+    importlib.import_module("eachmask.cli.evaluate")
+    with contextlib.suppress(EOFError):
+        while True:
+            work, limits = pickle.load(sys.stdin.buffer)
+            answer = pickle.dumps(forked(work, **limits))
+            sys.stdout.buffer.write(answer)
+            sys.stdout.buffer.flush()
 
 
 def _waited(child: int, seconds: float) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos.forked import COUNTS, forked, seeds
+from chaos.forked import COUNTS, Command, forked, seeds
 from small_sets import make_set
 
 from eachmask.cli import main
@@ -70,7 +70,7 @@ def damaged_bytes(data: bytes, numbers: random.Random) -> bytes:
 
 
 def check(what: str, *words: object) -> None:
-    outcome = forked(lambda: main([str(word) for word in words]), seconds=60, megabytes=3000)
+    outcome = forked(Command(words), megabytes=3000, clean=words[0] == "evaluate")
     COUNTS[f"{what} {words[0]} {'refused' if outcome.status == 2 else 'read'}"] += 1
     assert outcome.is_sound, f"{words}\n{outcome.output[-3000:]}"
     assert outcome.status != 2 or outcome.output.strip().splitlines()[-1].startswith("eachmask: ")

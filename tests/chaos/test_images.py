@@ -57,7 +57,7 @@ def test_images(images: Path, tmp_path: Path, seeds: range) -> None:
         numbers, kind = random.Random(seed), KINDS[seed % len(KINDS)]
         path = tmp_path / f"x{kind}"
         path.write_bytes(damaged_bytes((images / kind).read_bytes(), numbers))
-        outcome = forked(lambda path=path: read_all(path), seconds=20, megabytes=1500)
+        outcome = forked(lambda path=path: read_all(path), megabytes=1500)
         COUNTS[f"image {'refused' if outcome.status else 'read'}"] += 1
         assert outcome.is_sound, f"{seed} {kind}\n{outcome.output}"
 
@@ -85,6 +85,6 @@ def test_model_files(tmp_path: Path, seeds: range, monkeypatch: pytest.MonkeyPat
     for seed in seeds:
         path = tmp_path / f"{seed}.safetensors"
         path.write_bytes(damaged_bytes(whole, random.Random(seed)))
-        outcome = forked(lambda path=path: load(path), seconds=20, megabytes=1500)
+        outcome = forked(lambda path=path: load(path), megabytes=1500)
         COUNTS[f"model {'refused' if outcome.status else 'read'}"] += 1
         assert outcome.is_sound, f"{seed}\n{outcome.output}"

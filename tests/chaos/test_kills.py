@@ -9,10 +9,14 @@ from pathlib import Path
 
 import cv2
 import pytest
-from chaos.forked import COUNTS, Outcome, forked, seeds
-from small_sets import make_set
-from tiny_model import Spots, spots_image, spots_info
+import torch
+from chaos.forked import COUNTS, Command, Outcome, forked, seeds
+from safetensors.torch import load_file
+from small_sets import CATEGORIES, make_set
+from tiny_model import ClickedSpots, Spots, main_with_spots, spots_image, spots_info
+from toy_training import Made, Toy, recipe
 
+from eachmask import models
 from eachmask.batch.options import BatchOptions
 from eachmask.batch.run import run
 from eachmask.cli import main
@@ -21,6 +25,11 @@ from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.known import FORMATS
 from eachmask.data.images.inputs import find_inputs
 from eachmask.inference.predictor import Predictor
+from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
+from eachmask.structures import Prompts
+from eachmask.training import loop
+from eachmask.training.recipe import Run
+from eachmask.weights.file import save_model
 
 NAMES = [known.name for known in FORMATS]
 
@@ -32,13 +41,15 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def command(*words: object) -> Callable[[], int]:
-    return lambda: main([str(word) for word in words])
+def command(*words: object) -> Command:
+    return Command(words)
 
 
-def killed(what: str, run: Callable[[], int], random_numbers: random.Random, longest: float) -> Outcome:
+def killed(
+    what: str, run: Callable[[], int], random_numbers: random.Random, longest: float, clean: bool = False
+) -> Outcome:
     """A run that is killed at a random moment, if it has not ended by then."""
-    outcome = forked(run, kill_after=random_numbers.uniform(0, longest))
+    outcome = forked(run, kill_after=random_numbers.uniform(0, longest), clean=clean)
     COUNTS[f"{what} {'killed' if outcome.status is None else 'ended'}"] += 1
     assert outcome.status is None or outcome.is_sound, outcome.output
     return outcome
@@ -86,15 +97,19 @@ def test_doctor_fix(coco: Path, tmp_path: Path, seeds: range) -> None:
             assert len(written["images"]) == number
 
 
-@seeds(4, 80)
-def test_predict(tmp_path: Path, seeds: range) -> None:
-    (tmp_path / "in").mkdir()
-    for i in range(4):
-        cv2.imwrite(str(tmp_path / "in" / f"{i}.png"), spots_image(i))
-    predictor = Predictor(Spots(), spots_info(), device="cpu", precision="fp32")
+def spots_folder(folder: Path, number: int = 4) -> Path:
+    folder.mkdir()
+    for i in range(number):
+        cv2.imwrite(str(folder / f"{i}.png"), spots_image(i))
+    return folder
+
+
+def check_predictions(what: str, predictor: Predictor, tmp_path: Path, seeds: range, options: BatchOptions) -> None:
+    """Killed and run again, everything is as if nothing had been."""
+    images = spots_folder(tmp_path / "in")
 
     def predict(out: Path) -> int:
-        run(predictor, find_inputs([tmp_path / "in"]), out, BatchOptions(save=("labels", "csv")))
+        run(predictor, find_inputs([images]), out, options)
         return 0
 
     predict(tmp_path / "warm")
@@ -102,9 +117,72 @@ def test_predict(tmp_path: Path, seeds: range) -> None:
     assert whole.is_sound, whole.output
     for seed in seeds:
         out = tmp_path / f"out{seed}"
-        killed("predict", lambda out=out: predict(out), random.Random(seed), 1.3 * whole.seconds)
+        killed(what, lambda out=out: predict(out), random.Random(seed), 1.3 * whole.seconds)
         again = forked(lambda out=out: predict(out))
         assert again.is_sound, again.output
         for name in ("predictions.json", "instances.csv"):
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
         assert content(out / "labels") == content(tmp_path / "whole" / "labels")
+
+
+@seeds(4, 80)
+def test_predict(tmp_path: Path, seeds: range) -> None:
+    predictor = Predictor(Spots(), spots_info(), device="cpu", precision="fp32")
+    check_predictions("predict", predictor, tmp_path, seeds, BatchOptions(save=("labels", "csv")))
+
+
+@seeds(3, 60)
+def test_predict_tiles(tmp_path: Path, seeds: range) -> None:
+    predictor = Predictor(Spots(), spots_info(), device="cpu", precision="fp32")
+    check_predictions("predict tiles", predictor, tmp_path, seeds, BatchOptions(save=("labels",), tile=40))
+
+
+@seeds(3, 60)
+def test_segment(tmp_path: Path, seeds: range) -> None:
+    predictor = PromptPredictor(ClickedSpots(), spots_info(), device="cpu", precision="fp32", optimize=False)
+    prompts = Prompts(spots_image(0).shape[:2], points=[[40, 40], [60, 30]])
+    answering = PromptedPredictor(predictor, prompts)
+    check_predictions("segment", answering, tmp_path, seeds, BatchOptions(save=("labels",)))
+
+
+@seeds(3, 60)
+def test_train(tmp_path: Path, seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "variant", lambda name: Toy)
+
+    def train(out: Path) -> int:
+        loop.train(recipe(), Made(), Made(), Run(out=out, checkpoint_every=3, device="cpu"))
+        return 0
+
+    train(tmp_path / "warm")
+    whole = forked(lambda: train(tmp_path / "whole"))
+    assert whole.is_sound, whole.output
+    expected = load_file(tmp_path / "whole/model.safetensors")
+    for seed in seeds:
+        out = tmp_path / f"out{seed}"
+        killed("train", lambda out=out: train(out), random.Random(seed), 1.2 * whole.seconds)
+        again = forked(lambda out=out: train(out))
+        assert again.is_sound, again.output
+        found = load_file(out / "model.safetensors")
+        assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+        names = content(out).keys() - content(tmp_path / "whole").keys()
+        assert not [name for name in names if "events" not in name and "checkpoint" not in name], names
+
+
+@seeds(3, 60)
+def test_evaluate(coco: Path, tmp_path: Path, seeds: range) -> None:
+    save_model(tmp_path / "m.safetensors", Spots(), spots_info(categories=CATEGORIES[:2]))
+
+    def evaluate(out: Path) -> Command:
+        words = ("--data", coco, "--split", "train", "--resamples", 20, "--device", "cpu", "--precision", "fp32")
+        return Command(("evaluate", tmp_path / "m.safetensors", *words, "--out", out), main_with_spots)
+
+    assert forked(evaluate(tmp_path / "warm"), clean=True).status == 0
+    whole = forked(evaluate(tmp_path / "whole"), clean=True)
+    assert whole.is_sound and whole.status == 0, whole.output
+    for seed in seeds:
+        out = tmp_path / f"out{seed}"
+        killed("evaluate", evaluate(out), random.Random(seed), 1.3 * whole.seconds, clean=True)
+        again = forked(evaluate(out), clean=True)
+        assert again.is_sound and again.status == 0, again.output
+        for name in ("evaluation.json", "predictions.json"):
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -7,50 +7,18 @@ import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
-import torch
-from tiny_model import Raw, Spots, spots_image, spots_info
+from tiny_model import ClickedSpots, Spots, spots_image, spots_info
 
 from eachmask.cli import main
 from eachmask.inference.load import load
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
 from eachmask.models.protocol import Promptable
-from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, Prompts, UserError
-
-
-class Asked(NamedTuple):
-    raw: Raw
-    prompts: Sequence[Prompts]
-
-
-class ClickedSpots(Spots):
-    """Bright spots, of which prompts choose those that contain one of their points."""
-
-    encoded = 0
-
-    def encode(self, images: ImageBatch) -> Raw:
-        self.encoded += 1
-        return self.forward(images)
-
-    def prompted(self, embedding: Raw, prompts: Sequence[Prompts]) -> Asked:
-        return Asked(embedding, prompts)
-
-    def decode(self, raw: Raw | Asked, options: DecodeOptions) -> list[Instances]:
-        if isinstance(raw, Raw):
-            return super().decode(raw, options)
-        found = super().decode(raw.raw, options)
-        return [self._meant(some, prompts) for some, prompts in zip(found, raw.prompts, strict=True)]
-
-    def _meant(self, found: Instances, prompts: Prompts) -> Instances:
-        assert found.masks is not None
-        label = torch.from_numpy(found.masks.to_label_map().astype(np.int64))
-        hit = {int(label[int(y), int(x)]) for x, y in prompts.points[prompts.signs].tolist()}
-        return found[[i for i in range(len(found)) if i + 1 in hit]]
+from eachmask.structures import RLE, Instances, Prompts, UserError
 
 
 @pytest.fixture

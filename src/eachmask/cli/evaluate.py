@@ -99,7 +99,7 @@ def evaluate(options: EvaluateOptions) -> int:
         name: value for name, value in vars(options).items() if name not in ("model", "predictions", "fail_under")
     }
     with warnings_as_notes(Console(stderr=True, highlight=False)), bar_after_a_while() as progress:
-        found = measure(model, **wishes, say=print, progress=progress)
+        found = measure(model, **wishes, say=say, progress=progress)
     say(_summary(found))
     say(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")
     return max(_status(found, limits), 1 if found.unread else 0)
