@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -112,6 +113,30 @@ def test_tiles_that_disagree_leave_no_duplicates():
     found = merge_tiles(lone, tiles)
     iou = found.masks.iou(found.masks)
     assert (np.triu(iou, 1) <= 0.3).all() and 1 <= len(found) <= 2
+
+
+def drawn_anew(places: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """The same blobs as another tile draws them: moved, larger or smaller, turned, some in two halves."""
+    label = np.zeros(size, np.int32)
+    for i, (x, y, long, short, angle) in enumerate(places):
+        (dx, dy), scale = rng.normal(0, 2.5, 2), rng.uniform(0.75, 1.3)
+        axes = (max(2, int(long * scale)), max(2, int(short * scale)))
+        cv2.ellipse(label, (int(x + dx), int(y + dy)), axes, angle + rng.normal(0, 25), 0, 360, i + 1, -1)
+        if rng.random() < 0.25:
+            label[:, : int(x)][label[:, : int(x)] == i + 1] = len(places) + i + 1
+    return label
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("overlap", [0.2, 0.45])
+def test_whatever_tiles_see_nothing_is_there_twice(seed: int, overlap: float) -> None:
+    rng, size = np.random.default_rng(seed), (160, 200)
+    places = rng.uniform((0, 0, 5, 5, 0), (200, 160, 14, 14, 180), (60, 5))
+    tiles = tile_boxes(size, 80, overlap)
+    drawings = [drawn_anew(places, size, rng) for _ in tiles]
+    parts = [seen_through(label, [tile])[0] for label, tile in zip(drawings, tiles, strict=True)]
+    found = merge_tiles([part[rng.random(len(part)) < 0.9] for part in parts], tiles)
+    assert len(found) > 30 and (np.triu(found.masks.iou(found.masks), 1) <= 0.3).all()
 
 
 def test_things_that_one_tile_sees_on_each_other_stay():

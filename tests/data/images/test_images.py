@@ -277,10 +277,17 @@ def test_a_page_of_8_bits_above_pillows_limit(tmp_path: Path, monkeypatch: pytes
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
-def test_zstd_and_12_bits(tmp_path: Path) -> None:
+def test_zstd(tmp_path: Path) -> None:
     image = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 20
-    Image.fromarray(image).save(tmp_path / "zstd.tif", compression="zstd")
+    try:
+        Image.fromarray(image).save(tmp_path / "zstd.tif", compression="zstd")
+    except OSError:
+        pytest.skip("this Pillow was built without zstd")
     assert np.array_equal(read_image(tmp_path / "zstd.tif")[..., 0], image)
+
+
+def test_12_bits(tmp_path: Path) -> None:
+    image = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 20
     twelve = (image >> 4).reshape(-1, 2)
     packed = np.stack([twelve[:, 0] >> 4, (twelve[:, 0] & 15) << 4 | twelve[:, 1] >> 8, twelve[:, 1] & 255], 1)
     tags = {256: 64, 257: 48, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 48, 279: packed.size}
