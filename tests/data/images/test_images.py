@@ -283,7 +283,10 @@ def test_zstd(tmp_path: Path) -> None:
         Image.fromarray(image).save(tmp_path / "zstd.tif", compression="zstd")
     except OSError:
         pytest.skip("this Pillow was built without zstd")
-    assert np.array_equal(read_image(tmp_path / "zstd.tif")[..., 0], image)
+    for channels in ((), (1,), (1, 1, 1)):
+        assert np.array_equal(read_image(tmp_path / "zstd.tif", channels=channels)[..., 0], image)
+    with pytest.raises(UserError, match="its channels are 1 to 1"):
+        read_image(tmp_path / "zstd.tif", channels=(2,))
 
 
 def test_12_bits(tmp_path: Path) -> None:
@@ -343,6 +346,14 @@ def test_a_png_without_most_of_its_rows_is_named(tmp_path: Path, interlaced: boo
         else:
             with pytest.raises(UserError, match="is cut off: only 2.% of its rows|truncated"):
                 read_image(tmp_path / "a.png")
+
+
+def test_heic_is_read_where_the_package_for_it_is_there(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    pixels = np.full((40, 60, 3), 90, np.uint8)
+    pixels[:20] = 200
+    heif.from_pillow(Image.fromarray(pixels)).save(tmp_path / "a.heic", quality=90)
+    assert np.abs(read_image(tmp_path / "a.heic").astype(int) - pixels).mean() < 4
 
 
 def test_heic_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,8 +54,9 @@ def _read(
         header = directory(tiff, found, index)
         read.check_pixels(path, header.imagewidth, header.imagelength, max_pixels)
         orientation = tag(header, 274, 1) if upright else 1
-        if channels:
+        if channels and (header.samplesperpixel > 1 or _is_plain(header)):
             return read.orient(_samples(path, header, channels), orientation)
+        read.channel_indices(channels or (1,), header.samplesperpixel)
         _check_channels(path, header)
         if found.planes > 1:
             return read.orient(_arrange(header, _plane(path, tiff, header, plane)), orientation)
@@ -72,6 +73,11 @@ def _read(
 
 _NEEDS_A_PACKAGE = (ValueError, NotImplementedError, ImportError)
 """What tifffile raises where a compression or a depth needs an extra package."""
+
+
+def _is_plain(header: Any) -> bool:
+    """Whether tifffile reads it without an extra package, whatever is in it."""
+    return int(header.compression) == 1 and header.bitspersample in (8, 16, 32)
 
 
 def _samples(path: Path, header: Any, channels: tuple[int, ...]) -> NDArray[Any]:
