@@ -14,18 +14,24 @@ if TYPE_CHECKING:
     from eachmask.structures import Prompts
 
 _Places = Annotated[tuple[str, ...], tyro.conf.arg(metavar="X,Y ...")]
+_Lines = Annotated[tuple[str, ...], tyro.conf.arg(metavar="'X,Y X,Y ...' ...")]
 
 
 @dataclass(frozen=True)
 class SegmentOptions(PredictOptions):
     """Segment the objects that are pointed at, by a model that takes prompts.
 
-    Prompts are in the image's own pixels, x before y, counted from the upper left corner. All points together mean one
-    object; each box and each text means an object of its own. The results are those of `eachmask predict`.
+    Prompts are in the image's own pixels, x before y, counted from the upper left corner. All points and scribbles
+    together mean one object; each box and each text means an object of its own. The results are those of
+    `eachmask predict`.
+
+    Without any trained model: grabcut, graph_cut, random_walker, normalized_cuts, and pixel_classifier, which learns
+    from scribbles what looks alike.
 
     Exit status: as that of `eachmask predict`.
 
     Examples:
+      eachmask segment cat.jpg --model graph_cut --scribble "300,200 420,310" --not-scribble "10,10 600,10"
       eachmask segment cat.jpg --model runs/fastsam/model.safetensors --point 420,310 --out cat
       eachmask segment cat.jpg --model runs/fastsam/model.safetensors --point 420,310 --not-point 40,40
       eachmask segment street.jpg --model runs/fastsam/model.safetensors --box 10,20,200,380 300,40,420,390
@@ -36,6 +42,10 @@ class SegmentOptions(PredictOptions):
     """Points on the object."""
     not_point: _Places = ()
     """Points that are not on the object."""
+    scribble: _Lines = ()
+    """Lines drawn on the object, each in quotation marks: its points from one end to the other."""
+    not_scribble: _Lines = ()
+    """Lines that are not on the object."""
     box: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X1,Y1,X2,Y2 ...")] = ()
     """Boxes, each around an object of its own."""
     text: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORDS ...")] = ()
@@ -59,9 +69,10 @@ def segment(options: SegmentOptions) -> int:
     batch_options(options)
     if options.model == "auto":
         raise UserError("--model must name a model that takes prompts, such as a trained fastsam_lite0")
-    asked = bool(options.point or options.not_point or options.box or options.text)
+    lines = options.scribble or options.not_scribble
+    asked = bool(options.point or options.not_point or lines or options.box or options.text)
     if asked == options.everything:
-        raise UserError("say what is meant with --point, --box or --text, or else --everything")
+        raise UserError("say what is meant with --point, --scribble, --box or --text, or else --everything")
     prompts = None if options.everything else prompts_of(options, image_size(inputs.sources[0].path))
     predictor = load(options.model, device=options.device, precision=options.precision, side=options.side)
     if not isinstance(predictor, PromptPredictor):
@@ -83,12 +94,16 @@ def prompts_of(options: SegmentOptions, size: tuple[int, int]) -> Prompts:
 
     places = [*options.point, *options.not_point]
     points = [numbers(text, 2, "--point") for text in places]
+    drawn = [*options.scribble, *options.not_scribble]
+    lines = [[numbers(place, 2, "--scribble") for place in text.split()] for text in drawn]
     boxes = [numbers(text, 4, "--box") for text in options.box]
-    first_box = 1 if points else 0
+    first_box = 1 if points or lines else 0
     first_text = first_box + len(boxes)
     given: dict[str, Any] = {  # lists become tensors
         "points": points,
         "signs": [True] * len(options.point) + [False] * len(options.not_point),
+        "scribbles": lines,
+        "scribble_signs": [True] * len(options.scribble) + [False] * len(options.not_scribble),
         "boxes": boxes,
         "box_objects": list(range(first_box, first_text)),
         "texts": options.text,

@@ -38,10 +38,13 @@ def load(
     Raises:
         UserError: no such model, weights out of reach, a device that is not there, or a model without that choice.
     """
+    from eachmask.models.promptable.without_learning import CLASSICS
     from eachmask.weights.fetch import locate
     from eachmask.weights.file import load_classifier, load_model, read_info
 
     find_precision(precision, find_device(device))  # what is not there is said before anything is downloaded or read
+    if str(name_or_path) in CLASSICS and not Path(name_or_path).exists():
+        return _classic(str(name_or_path), device, side)
     path = locate(name_or_path)
     if side is not None:
         read_info(path).preprocess.at_long_side(side)
@@ -50,3 +53,15 @@ def load(
         info = replace(info, preprocess=info.preprocess.at_long_side(side))
     kind = PromptPredictor if isinstance(model, Promptable) else Predictor
     return kind(model, info, device=device, precision=precision, classifier=load_classifier(path), in_place=True)
+
+
+def _classic(name: str, device: str, side: int | None) -> PromptPredictor:
+    """What answers prompts without weights, at the images' own size."""
+    from eachmask.models.promptable.without_learning import classic
+    from eachmask.structures import Category, Preprocess
+    from eachmask.weights.header import ModelInfo
+
+    config = {} if side is None else {"brush": {"max_side": side}}
+    plain = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), short_side=None, divisor=1)
+    info = ModelInfo(name, config, plain, (Category(1, "object"),), name=name)
+    return PromptPredictor(classic(name, **config), info, device=device, precision="fp32", optimize=False)
