@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,17 @@ def test_a_conversion_never_praises_itself_above_a_list_of_losses(tmp_path: Path
     coco(tmp_path / "a" / "instances_val.json", annotations=[rows[0] | {"segmentation": [SQUARE, OTHER]}])
     text = summary(convert(tmp_path / "a", tmp_path / "c", "yolo"))
     assert "every object is read back as it was; what other programs may miss" in text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("to", ["cvat", "via", "label-studio", "qupath", "datumaro", "voc", "cityscapes", "mask-files"])
+def test_every_text_file_may_have_a_mark_or_be_utf_16(tmp_path: Path, to: str, encoding: str) -> None:
+    coco(tmp_path / "set" / "instances_train.json")
+    image(tmp_path / "set" / "a.png")
+    convert(tmp_path / "set", tmp_path / "made", to)
+    for path in tmp_path.joinpath("made").rglob("*"):
+        if path.suffix in (".json", ".geojson", ".txt", ".csv", ".xml", ".yaml"):
+            text = path.read_text(encoding="utf-8")
+            declared = "UTF-16" if encoding == "utf-16" else "UTF-8"
+            path.write_bytes(re.sub("(?i)utf-8", declared, text).encode(encoding))
+    assert labels(read(tmp_path / "made"), "train") == [["Zelle für Ü"]]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_sets import image
 from small_sets import make_set
 
 from eachmask.data.compare import compare
@@ -71,7 +72,7 @@ def test_ellipses_and_what_is_turned(tmp_path: Path) -> None:
 def test_tracks_of_a_video_say_how_to_export_them(tmp_path: Path) -> None:
     path = tmp_path / "annotations.xml"
     path.write_text('<annotations><track id="0" label="a"><box frame="0" xtl="1"/></track></annotations>')
-    with pytest.raises(UserError, match="holds 1 tracks of a video: export the task as CVAT for images"):
+    with pytest.raises(UserError, match="holds tracks of a video: export the task as CVAT for images"):
         read_cvat(path)
 
 
@@ -127,3 +128,21 @@ def test_classes_that_are_declared_come_first_wherever_they_stand(tmp_path: Path
     data = read_cvat(tmp_path)
     assert [category.name for category in data.categories] == ["dog", "ant", "cat"]
     assert data.splits["all"].images()[0].targets.label_names == ["cat", "dog"]
+
+
+def test_tracks_are_read_where_their_frames_are(tmp_path: Path) -> None:
+    def box(frame: int, more: str = "") -> str:
+        return f'<box frame="{frame}" xtl="5" ytl="5" xbr="20" ybr="20" {more}/>'
+
+    gone = box(2, 'outside="1"')
+    track = f'<track id="0" label="nut">{box(0)}{box(1)}{gone}</track>'
+    for number in range(3):
+        image(tmp_path / "images" / f"frame_{number:06d}.png")
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{track}</annotations>")
+    split = read_cvat(tmp_path).splits["all"]
+    assert [len(split.targets(i)) for i in range(3)] == [1, 1, 0] and split.path(2).is_file()
+    entry = '<image id="1" name="images/frame_000001.png" width="64" height="48"/>'
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{entry}{track}</annotations>")
+    data = read_cvat(tmp_path)
+    assert data.splits["all"].targets(0).masks.area().tolist() == [225]
+    assert "1 shapes of tracks are of frames without an image" in data.problems[0].what

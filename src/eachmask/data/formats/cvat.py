@@ -6,7 +6,9 @@ holes or several parts are written so; all others as polygons. Crowd regions car
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement
@@ -18,7 +20,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
-from eachmask.data.images.files import copy_image, safe_name
+from eachmask.data.images.files import copy_image, image_files, image_size, safe_name
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, named_categories, score_in, united
@@ -27,6 +29,7 @@ from eachmask.files.untrusted_xml import children_of_root, write_children
 from eachmask.structures import RLE, Category, UserError
 
 _ROOT = "annotations"
+_FRAME = re.compile(r"frame_(\d+)")
 _SHAPES = ("polygon", "box", "mask", "ellipse")
 _ATTRIBUTES = (
     {"name": "crowd", "mutable": "False", "input_type": "checkbox", "default_value": "false", "values": "false"},
@@ -57,11 +60,14 @@ def read_cvat(source: Path, progress: Progress = no_progress) -> Dataset:
         UserError: the file is missing, cut off, refused (DOCTYPE) or no CVAT export.
     """
     path = source / "annotations.xml" if source.is_dir() else source
-    categories, num_images = _survey(path)
+    categories, num_images, tracks = _survey(path)
     result = DatasetBuilder(categories)
-    images = (element for element in children_of_root(path, _ROOT) if element.tag == "image")
+    images: Iterable[Element] = (element for element in children_of_root(path, _ROOT) if element.tag == "image")
+    if not num_images:
+        images = _frames(path, tracks)
+        num_images = len(images)
     counted = (image for _, image in zip(progress("reading", range(num_images)), images, strict=True))
-    for page, drawn, mistakes in rasterize_readable(_pages(counted, path, result)):
+    for page, drawn, mistakes in rasterize_readable(_pages(counted, path, tracks, result)):
         for i in mistakes.outside:
             result.report(Problem(str(path), page.shapes[i], *LEAVES))
         for i in np.flatnonzero(drawn.area == 0).tolist():
@@ -72,24 +78,53 @@ def read_cvat(source: Path, progress: Progress = no_progress) -> Dataset:
         masks, (labels, crowd, scores) = united(drawn, page.objects, (page.labels, page.crowd, page.scores))
         targets = instances_of(masks, labels, crowd, categories, scores)
         result.add(page.split, page.name, _find(path.parent, page.split, page.name), targets)
+    if tracks:
+        number = sum(map(len, tracks.values()))
+        what, remedy = f"{number} shapes of tracks are of frames without an image", "export the frames too"
+        result.report(Problem(str(path), "", what, remedy, "image"))
     return result.build()
 
 
-def _survey(path: Path) -> tuple[tuple[Category, ...], int]:
-    """The classes, declared ones first, and the number of images."""
+def _survey(path: Path) -> tuple[tuple[Category, ...], int, dict[str, list[Element]]]:
+    """The classes, declared ones first, the number of images, and the shapes of tracks by their frames."""
+    tracks: dict[str, list[Element]] = {}
     ids: dict[str, str | None] = {}
     used: dict[str, None] = {}
-    num_images = num_tracks = 0
+    num_images = 0
     for element in children_of_root(path, _ROOT):
         num_images += element.tag == "image"
-        num_tracks += element.tag == "track"
         if element.tag == "meta":
             declared = [label for label in element.findall(".//labels/label") if label.findtext("name")]
             ids |= {str(label.findtext("name")): label.get("category_id") for label in declared}
+        if element.tag == "track":
+            for shape in (deepcopy(s) for s in element if s.tag in _SHAPES and s.get("outside") != "1"):
+                shape.set("label", element.get("label", ""))
+                tracks.setdefault(shape.get("frame", ""), []).append(shape)
+                used |= {str(element.get("label")): None} if element.get("label") else {}
         used |= {str(s.get("label")): None for s in element.iter() if s.tag in _SHAPES and s.get("label")}
-    if num_tracks and not num_images:
-        raise UserError(f"{path} holds {num_tracks} tracks of a video: export the task as CVAT for images 1.1")
-    return tuple(_with_id(c, ids.get(c.name)) for c in named_categories([*ids, *used])), num_images
+    return tuple(_with_id(c, ids.get(c.name)) for c in named_categories([*ids, *used])), num_images, tracks
+
+
+def _frames(path: Path, tracks: dict[str, list[Element]]) -> list[Element]:
+    """The images of a video's frames, as CVAT names them or else in the order of their names.
+
+    Raises:
+        UserError: there are tracks, and not an image of each of their frames.
+    """
+    base = path.parent / "images" if (path.parent / "images").is_dir() else path.parent
+    files = image_files(base) if tracks else []
+    named = {str(int(own[1])): file for file in files if (own := _FRAME.fullmatch(file.stem))}
+    frames = named if set(tracks) <= set(named) else {str(i): file for i, file in enumerate(files)}
+    if not set(tracks) <= set(frames):
+        raise UserError(
+            f"{path} holds tracks of a video: export the task as CVAT for images 1.1, or put its frames beside the file"
+        )
+    found = []
+    for number, file in frames.items():
+        height, width = image_size(file)
+        name = file.relative_to(base).as_posix()
+        found.append(Element("image", id=number, name=name, width=str(width), height=str(height)))
+    return found
 
 
 def write_cvat(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
@@ -179,7 +214,9 @@ def _write_objects(image: Element, record: AnnotatedImage, categories: tuple[Cat
             SubElement(shape, "attribute", name="score").text = str(scores[i])
 
 
-def _pages(images: Iterable[Element], path: Path, result: DatasetBuilder) -> Iterator[tuple[_Page, Rows, Size]]:
+def _pages(
+    images: Iterable[Element], path: Path, tracks: dict[str, list[Element]], result: DatasetBuilder
+) -> Iterator[tuple[_Page, Rows, Size]]:
     """Each image with the outlines of its objects, not yet filled."""
     label_of = {category.name: i for i, category in enumerate(result.categories)}
     for image in images:
@@ -193,7 +230,8 @@ def _pages(images: Iterable[Element], path: Path, result: DatasetBuilder) -> Ite
             result.report(Problem(str(path), f"image {image.get('id')}", what, "export it again", "image"))
             continue
         rows = []
-        for number, shape in enumerate((s for s in image if s.tag in _SHAPES + _WITHOUT_AREA), start=1):
+        own = [s for s in image if s.tag in _SHAPES + _WITHOUT_AREA]
+        for number, shape in enumerate((*own, *tracks.pop(image.get("id", ""), ())), start=1):
             where = f"{shape.tag} {number} of {page.name}"
             try:
                 if shape.tag in _WITHOUT_AREA:
