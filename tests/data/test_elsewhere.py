@@ -102,3 +102,17 @@ def test_predictions_go_to_correction_by_one_command(
     assert len(rows) and all(image.path.is_file() for _, image in data.images())
     scores = sorted(score for _, image in data.images() for score in image.scores if score is not None)
     assert scores == pytest.approx(sorted(row["score"] for row in rows), abs=1e-5)
+
+
+@pytest.mark.parametrize("to", ["via", "qupath", "label-maps", "labelme"])
+def test_what_is_measured_may_have_its_images_elsewhere(tmp_path: Path, to: str) -> None:
+    from eachmask.evaluation.source import open_source
+
+    coco(tmp_path / "set" / "instances_val.json")
+    image(tmp_path / "set" / "a.png")
+    convert(tmp_path / "set", tmp_path / "made", to)
+    (tmp_path / "photos").mkdir()
+    shutil.move(next((tmp_path / "made").rglob("a.png")) if to != "label-maps" else tmp_path / "made/images/val/a.png",
+                tmp_path / "photos" / "a.png")  # fmt: skip
+    source = open_source(tmp_path / "made", "val", tmp_path / "photos", None, lambda sentence: None)
+    assert source.samples[0].image.shape == (48, 64, 3) and len(source.samples.targets(0)) == 1

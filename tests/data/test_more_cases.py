@@ -74,6 +74,18 @@ def test_images_inside_labelmes_files_are_read(tmp_path: Path, suffix: str) -> N
     assert not any("missing" in str(problem) for problem in report.problems)
 
 
+def test_one_file_of_a_drawing_program_may_be_given(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    image(tmp_path / "b.png")
+    labelme(tmp_path / "b.json")
+    path = labelme(tmp_path / "a.json", imagePath="a.png")
+    assert read(path).splits["all"].names[0] == "a.png" and len(read(path)) == 1
+    for to in ("via", "label-studio", "datumaro"):
+        convert(path, tmp_path / to, to)
+        (file,) = (p for p in (tmp_path / to).rglob("*.json") if p.name not in ("convert-report.json", "classes.json"))
+        assert len(read(file)) == 1 and labels(read(file)) == [["nut"]]
+
+
 def test_a_file_beside_labelmes_goes_before_what_is_inside(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     labelme(tmp_path / "a.json", imageData="AAAA")

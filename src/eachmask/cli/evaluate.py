@@ -50,7 +50,7 @@ class EvaluateOptions:
     split: str = "val"
     """Part of a folder to measure on; all of it where it has no parts."""
     images: Path | None = None
-    """Folder of the images, where --data is a file; by default the one the file lies in."""
+    """Folder of the images, where they are not in the data set's own; by default that of a file given as --data."""
     predictions: Path | None = None
     """Results of any tool in COCO's format: a list of image_id, category_id, score and segmentation. If the file names
     its images, as that of `eachmask predict` does, names and not ids say which is which."""

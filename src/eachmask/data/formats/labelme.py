@@ -59,17 +59,18 @@ class _Page(NamedTuple):
 
 
 def read_labelme(source: Path, progress: Progress = no_progress) -> Dataset:
-    """Read all LabelMe files below a folder; its own folders are the splits.
+    """Read all LabelMe files below a folder, whose own folders are the splits, or one file.
 
     Raises:
         UserError: there is none.
     """
     result = DatasetBuilder()
+    alone, source = ([source], source.parent) if source.is_file() else ([], source)
     known = known_categories(source / CLASSES_FILE)
     label_of = {name: i for i, name in enumerate(known)}
     ours = (source / CLASSES_FILE, source / "convert-report.json")
     inside = 0
-    files = [path for path in files_below(source, "*.json") if path not in ours]
+    files = alone or [path for path in files_below(source, "*.json") if path not in ours]
     for page, drawn, mistakes in rasterize_readable(
         _pages(progress("reading", files), source, label_of, result.problems)
     ):
@@ -281,7 +282,9 @@ def _read_mask(shape: dict[str, Any], points: NDArray[np.float64], size: tuple[i
 
 
 def _looks_like(source: Path) -> bool:
-    return source.is_dir() and any('"shapes"' in _ends(path) for path in files_below(source, "*.json")[:20])
+    if source.is_file():
+        return source.suffix.lower() == ".json" and '"shapes"' in _ends(source)
+    return any('"shapes"' in _ends(path) for path in files_below(source, "*.json")[:20])
 
 
 def _ends(path: Path) -> str:
