@@ -15,5 +15,6 @@ if __name__ == "__main__":
     from chaos.forked import COUNTS
 
     status = pytest.main(["-q", "-m", "chaos", str(HERE), *sys.argv[1:]])
-    print(json.dumps({"passed": status == 0, **dict(sorted(COUNTS.items()))}))
+    ended = {"passed": status == 0} | ({"interrupted": True} if status == pytest.ExitCode.INTERRUPTED else {})
+    print(json.dumps({**ended, **dict(sorted(COUNTS.items()))}))
     sys.exit(int(status))

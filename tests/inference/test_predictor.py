@@ -224,6 +224,30 @@ def test_a_full_list_is_said_once() -> None:
         limited.predict(spots_image(3))
 
 
+def test_more_than_a_model_can_find_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spots, "max_objects", 5, raising=False)
+    predictor = Predictor(Spots(), spots_info(), device="cpu", precision="fp32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor.predict(spots_image(1), options=DecodeOptions(max_detections=5))
+    with pytest.warns(
+        UserWarning, match=r"6 objects were asked for, but this model finds at most 5 .*--tile"
+    ) as caught:
+        for _ in range(2):
+            predictor.predict(spots_image(1), options=DecodeOptions(max_detections=6))
+    assert len(caught) == 1
+
+
+def test_wrong_numbers_and_classes_are_named(predictor: Predictor) -> None:
+    image = spots_image(1)
+    with pytest.raises(UserError, match="an image of int64 must lie in 0..1"):
+        predictor.predict(image.astype(np.int64) * 10**5)
+    with pytest.raises(UserError, match="a float image must lie in 0..1"):
+        predictor.predict(image.astype(np.float32))
+    with pytest.raises(UserError, match="classes are names, not 5"):
+        predictor.predict(image, classes=5)
+
+
 class _Types(nn.Module):
     """Notes what the network computes in, and answers with one box."""
 

@@ -150,7 +150,7 @@ class Predictor(Generic[T]):
             options = replace(options or DecodeOptions(), score_threshold=score)
         wishes: dict[str, Any] = {"options": options, "tile": tile, "overlap": overlap}
         if classes:
-            classes = [classes] if isinstance(classes, str) else classes
+            classes = names_of(classes)
             wishes["classes"] = classes
         image = several(image)
         if not isinstance(image, list | tuple):
@@ -205,8 +205,9 @@ class Predictor(Generic[T]):
         if array.dtype.kind == "f" and not stretches and (unit_range(array) is not array):
             if not np.isfinite(array).all():
                 raise UserError("a float image must lie in 0..1, but this one holds NaN or infinity: fill those pixels")
+            kind = "a float image" if image_type(image).startswith("float") else f"an image of {image_type(image)}"
             raise UserError(
-                f"a float image must lie in 0..1, but this one goes from {array.min():g} to {array.max():g}: "
+                f"{kind} must lie in 0..1, but this one goes from {array.min():g} to {array.max():g}: "
                 "divide it by its full scale, or convert it to uint8 or uint16"
             )
         return array
@@ -258,17 +259,23 @@ class Predictor(Generic[T]):
         return cast(T, self.classifier.name(image, result, self.info.preprocess.limits(image), classes))
 
     def _warn_if_full(self, options: DecodeOptions, found: Sequence[T]) -> None:
-        """Once, where an image has as many objects as may be returned: there may be more."""
-        limit = options.max_detections or getattr(getattr(self.model, "config", None), "max_detections", None)
-        if self._warned or limit is None or options.max_detections is not None:
+        """Once, where there may be more objects: as many as may be returned were found, or more are asked for than the
+        network can find."""
+        if self._warned:
             return
-        if any(isinstance(result, Sized) and len(result) >= limit for result in found):
-            self._warned = True
-            warnings.warn(
-                f"the model found its maximum of {limit} objects in an image or tile, so there may be more: "
-                "raise --max-detections (DecodeOptions.max_detections) or use smaller tiles (--tile)",
-                stacklevel=2,
+        wanted, own = options.max_detections, getattr(self.model, "max_objects", None)
+        limit = getattr(getattr(self.model, "config", None), "max_detections", None) if wanted is None else None
+        if wanted is not None and own is not None and wanted > own:
+            text = f"{wanted} objects were asked for, but this model finds at most {own} in an image or tile: use tiles"
+        elif limit is not None and any(isinstance(result, Sized) and len(result) >= limit for result in found):
+            text = (
+                f"the model found its maximum of {limit} objects in an image or tile, so there may be more: raise "
+                "--max-detections (DecodeOptions.max_detections) or use smaller tiles"
             )
+        else:
+            return
+        self._warned = True
+        warnings.warn(f"{text} (--tile)", stacklevel=2)
 
     def __getstate__(self) -> dict[str, Any]:
         """Weights travel in main memory, so that a process without this GPU can take them."""
@@ -285,6 +292,23 @@ class Predictor(Generic[T]):
     def __repr__(self) -> str:
         precision = next(name for name, dtype in PRECISIONS.items() if dtype == self.dtype)
         return f"Predictor({self.info.name or self.info.variant}, {self.device}, {precision})"
+
+
+def image_type(image: Any) -> str:
+    """What an image's numbers are called: int64."""
+    return str(getattr(image, "dtype", "float")).removeprefix("torch.")
+
+
+def names_of(classes: Any) -> list[str]:
+    """Class names as a list; one name alone is a list of one.
+
+    Raises:
+        UserError: they are no names.
+    """
+    names = [classes] if isinstance(classes, str) else classes
+    if not isinstance(names, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"classes are names, not {classes!r}")
+    return list(names)
 
 
 def several(image: Any) -> Any:

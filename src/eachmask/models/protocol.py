@@ -106,6 +106,11 @@ class Network(nn.Module, Generic[RawT, SelectedT, T]):
     """A bundled model that has seen such images: training starts from its backbone where it is the same network."""
     num_classes: int
 
+    @property
+    def max_objects(self) -> int | None:
+        """How many objects it can find in an image at most, whatever is asked for; None: nothing limits it early."""
+        return None
+
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> RawT:
         """Everything the network has to say of a batch, see :class:`Model`."""
         raise NotImplementedError

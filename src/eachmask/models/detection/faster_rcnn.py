@@ -245,6 +245,11 @@ class FasterRCNN(Detector[Raw]):
 
     # Proposals and regions
 
+    @property
+    def max_objects(self) -> int:
+        """One of each class for every proposal."""
+        return self.config.rpn.post_nms_top_n * self.num_classes
+
     def propose(self, raw: Raw, pre_nms_top_n: int, post_nms_top_n: int) -> list[Tensor]:
         """The first stage's boxes (P, 4) of each image, see :meth:`RPN.propose`; nothing is learnt through them."""
         return [boxes.detach() for boxes in self.rpn.propose(raw, pre_nms_top_n, post_nms_top_n)]

@@ -189,6 +189,11 @@ class SOLO(Network[Raw, Selected, Instances]):
         self.categories = GridBranch(tower(channels, c.width, c.category_convs), c.width, num_classes, prior=0.01)
         self.mask_branch: Any = mask_branch(channels, config.grids, c)
 
+    @property
+    def max_objects(self) -> int:
+        """The candidates that go into suppression."""
+        return self.config.candidates
+
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> both branches on all levels."""
         levels = even_levels(self.backbone(images.tensor))

@@ -179,6 +179,11 @@ class SOLOv2(Network[Raw, Selected, Instances]):
         self.kernels = GridBranch(tower(channels + 2, c.width, c.convs, conv), c.width, c.kernel_size)
         self.mask_branch = MaskBranch(channels, c)
 
+    @property
+    def max_objects(self) -> int:
+        """The candidates that go into suppression."""
+        return self.config.candidates
+
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> what the three branches say."""
         features = self.backbone(images.tensor)
