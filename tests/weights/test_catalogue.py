@@ -102,6 +102,11 @@ def test_tasks_are_those_of_the_scores() -> None:
         assert entry.task == next((kinds[name] for name in entry.by_metric() if name in kinds), "boxes"), entry.name
 
 
+@each_entry
+def test_an_entrys_task_is_that_of_its_model(entry: Entry) -> None:
+    assert entry.task == models.model_class(entry.name).task.name
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
