@@ -10,7 +10,7 @@ The same numbers as torchvision's ``maskrcnn_resnet50_fpn`` and ``_v2`` (see ``t
 besides what :mod:`~eachmask.models.detection.faster_rcnn` says, only the predicted class's mask is computed, and
 masks stay 28 x 28 (``RoIMasks``) until somebody needs the pixels. These then lie at the box as it was predicted;
 torchvision moves its corners to whole pixels first. On large boxes that is a pixel at the outline, but on boxes of 8 to
-16 px the two agree at a median IoU of only 0.84 to 0.86: ``DecodeOptions(paste="torchvision")``, ``--paste torchvision``,
+16 px the two agree at a median IoU of only 0.84: ``DecodeOptions(paste="torchvision")`` (``--paste torchvision``)
 gives torchvision's pixels exactly.
 
 Shapes: B images, R RoIs of all images, K classes, M = 28 the side of a mask.

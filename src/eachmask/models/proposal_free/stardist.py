@@ -139,7 +139,7 @@ class StarDist(Network[Raw, Raw, Instances]):
         size: tuple[int, int],
         options: DecodeOptions,
     ) -> Instances:
-        least, nms, _ = options.limits(self.config)
+        least, nms, *_ = options.limits(self.config)
         cells = candidates(probability, least, self.config.border)[: self.config.max_candidates]
         rows, columns = cells.T
         kept = suppress(cells * GRID, distances[:, rows, columns].T, nms)
