@@ -20,6 +20,7 @@ from eachmask.data.transforms.color import PhotoLight
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste, PhotoMix
 from eachmask.models.config import merged
+from eachmask.recipes import prompted
 from eachmask.structures import Instances, UserError
 from eachmask.structures.keypoints import mirror_pairs
 from eachmask.tasks.task import Task
@@ -98,7 +99,16 @@ def auto_recipe(
         ema_decay=0.998 if steps > 1500 else 0.99,
         evaluate_every=max(50, steps // 10),
     )
-    return recipe, notes
+    return _asking(recipe, model), notes
+
+
+def _asking(recipe: Recipe, model: Any) -> Recipe:
+    """For a model that answers prompts alone: val objects are asked for, and the answers' IoU counts."""
+    if not getattr(model, "answers_only", False):
+        return recipe
+    ask = prompted.ask_extremes if model.asked_by == "extremes" else prompted.ask_points
+    decode = {"score_threshold": 0.0}
+    return replace(recipe, ask=ask, score=prompted.score, best="iou", decode=decode)
 
 
 def _mix(task: Task[Any], mosaic: float) -> Mix | None:

@@ -8,7 +8,7 @@ Shapes: B images of H x W px, N objects of one image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class Answering(Network[Raw, Answers, Instances]):
     needs = frozenset({"masks"})
     answers_only = True
     """Prompts are all that it answers."""
+    asked_by: ClassVar[Literal["points", "extremes"]] = "points"
+    """What its answers are measured by while it trains."""
     threshold = 0.5
     """Of the probabilities of a mask."""
     wants = "give points on the object that is meant"

@@ -189,6 +189,7 @@ class _ByExtremes(Answering):
     """The window around four points; subclasses write :meth:`logits`."""
 
     config: Config
+    asked_by = "extremes"
     wants = "give its four extreme points (left, right, top, bottom) or a box"
 
     def __init__(self, num_classes: int, config: Config) -> None:
