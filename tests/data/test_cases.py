@@ -12,7 +12,7 @@ import pytest
 from foreign_sets import OTHER, SIZE, SQUARE, coco, image, labels
 from PIL import Image
 
-from eachmask import UserError
+from eachmask import UserError, evaluate
 from eachmask.data import read
 from eachmask.data.formats.coco_read import read_coco
 from eachmask.data.formats.coco_results import read_results
@@ -236,3 +236,25 @@ def test_shared_cases(shared: Path, case: str, splits: dict[str, int], objects: 
     assert {name: len(split) for name, split in data.splits.items()} == splits
     assert all(image.path.is_file() and len(image) for _, image in data.images())
     assert objects is None or {c.name for c in data.categories} == objects
+
+
+@pytest.mark.parametrize(
+    ("case", "annotations", "note"),
+    [
+        ("coco_flatseg", "instances_val.json", ""),
+        ("coco_pointlists", "instances_val.json", ""),
+        ("coco_str_ids", "instances_val.json", ""),
+        ("cvat_coco", "annotations/instances_default.json", ""),
+        ("gt_boxonly", "gt.json", "6 of 12 annotations have no mask"),
+        ("res_sahi", "gt.json", "7 results have no mask"),
+        ("res_stem", "gt.json", "files' names"),
+        ("res_zero", "gt.json", "a shift by one would match"),
+        ("res_one_vs_zero", "gt.json", "a shift by one would match"),
+    ],
+)
+def test_shared_results(shared: Path, case: str, annotations: str, note: str) -> None:
+    folder = shared / "cases" / case
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    found = evaluate(folder / "res.json", folder / annotations, resamples=0, boundary=False)
+    assert found.value("ap") == (0 if "shift" in note else pytest.approx(1)) and note in " ".join(found.notes)
