@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
-from parity.prompted import check_array, open_prompted, said_in
+from parity.prompted import check_array, check_masks, image_of, open_prompted, prompts_in, said_in
 from parity.recorded import batch, check_raw, on, weights
 
-from eachmask.models.promptable.sam import SAM, Embedding, sam_vit_b, size_of
+from eachmask.inference.prompt_predictor import PromptPredictor
+from eachmask.inference.session import Session
+from eachmask.models.promptable.sam import PREPROCESS, SAM, Embedding, Selected, sam_vit_b, size_of
 from eachmask.weights import from_sam
+from eachmask.weights.file import ModelInfo
 from eachmask.weights.renaming import fill
 
 SYSTEMS = ("sam_small", "sam_vit_b")
@@ -70,3 +74,76 @@ def test_every_kind_of_prompt(ran):
         decoded = ran.model.answer(ran.embedding, 0, asked)
         check_raw(ran.fixture, f"plain.{case}.low_res", decoded.logits)
         check_array(ran.fixture, f"plain.{case}.iou", decoded.ious.numpy())
+
+
+# What users ask -------------------------------------------------------------------------------------------------------
+
+
+class Asked(NamedTuple):
+    fixture: Any
+    predictor: PromptPredictor
+    session: Session
+
+
+@pytest.fixture(scope="module")
+def asked(ran: Ran) -> Asked:
+    said = ran.fixture.manifest["config"]
+    side = said["img_size"]
+    mean, std = (tuple(v / 255 for v in said[name]) for name in ("pixel_mean", "pixel_std"))
+    preprocess = replace(PREPROCESS, mean=mean, std=std, short_side=side, long_side=side, divisor=side)
+    info = ModelInfo("sam_vit_b", preprocess=preprocess)
+    predictor = PromptPredictor(ran.model, info, device="cpu", precision="fp32", optimize=False)
+    return Asked(ran.fixture, predictor, predictor.look_at(image_of(ran.fixture)))
+
+
+def picture_cases(fixture: Any) -> list[str]:
+    """Prompts that were asked about the image."""
+    names = (name.split(".") for name in fixture.manifest["masks"] if name.startswith("picture."))
+    return sorted({parts[1] for parts in names if len(parts) == 4})
+
+
+@on(*SYSTEMS)
+def test_what_is_seen_of_an_image(ran, asked):
+    if "picture.preprocessed" in ran.fixture.manifest["raw"]:
+        seen = asked.predictor.info.preprocess([image_of(ran.fixture)])
+        check_raw(ran.fixture, "picture.preprocessed", seen.tensor)
+        assert list(seen.sizes[0]) == ran.fixture.arr("picture.input_size").tolist()
+    check_raw(ran.fixture, "picture.features", asked.session.embedded.embedding.features)
+
+
+@on(*SYSTEMS)
+def test_answers_in_the_images_own_pixels(ran, asked):
+    for case in picture_cases(ran.fixture):
+        for kind in ("multi", "single"):
+            found = answers(asked.session, prompts_in(ran.fixture, case), kind == "single")
+            name = f"picture.{case}.{kind}"
+            check_raw(ran.fixture, f"{name}.low_res", found.masks.logits)
+            check_array(ran.fixture, f"{name}.iou", found.scores.numpy())
+            check_masks(ran.fixture, f"{name}.masks", found.masks.to_rle().decode())
+
+
+@on("sam_small", "sam_vit_b")
+def test_a_correction_hears_the_earlier_answer(ran, asked):
+    prompts = prompts_in(ran.fixture, "point")
+    first = answers(asked.session, prompts, False)
+    best = int(first.scores.argmax())
+    assert best == ran.fixture.scalar("picture.second.best")
+    second = asked.session.predict(prompts, previous=first[best])
+    check_raw(ran.fixture, "picture.second.low_res", second.masks.logits)
+    check_array(ran.fixture, "picture.second.iou", second.scores.numpy())
+    check_masks(ran.fixture, "picture.second.masks", second.masks.to_rle().decode())
+
+
+def answers(session: Session, prompts: Any, single: bool) -> Any:
+    """The mask of prompts that leave no doubt, or the three others, in the network's order."""
+    model = session.predictor.model
+
+    def ordered(self: Any, raw: Any, options: Any) -> Any:
+        row, column = (0 * raw.objects, [0]) if single else ([0] * 3, [1, 2, 3])
+        return Selected(
+            raw.logits[row, column], raw.ious[row, column], raw.images[row], raw.objects[row], raw.sizes, raw.padded
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model), "select", ordered)
+        return session.predict(prompts)

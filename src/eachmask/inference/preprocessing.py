@@ -41,6 +41,8 @@ def preprocessed(preprocess: Preprocess, image: NDArray[Any], limits: tuple[floa
         image: (H, W, 3) as :class:`Preprocess` takes it.
         limits: the pixel values that become 0 and 1.
     """
+    if preprocess.resampling != "bilinear":
+        return preprocess([image], limits=limits)
     size, target = size_of(image), preprocess.target_size(*size_of(image))
     (rows, down), (columns, across) = (_read_by_resizing(*sides) for sides in zip(size, target, strict=True))
     if 2 * len(rows) * len(columns) > image.shape[0] * image.shape[1]:

@@ -18,7 +18,9 @@ from eachmask.inference.preprocessing import reduced, size_of
 from eachmask.structures import DecodeOptions, Instances, Masks, Prompts, UserError
 
 if TYPE_CHECKING:
+    from eachmask.inference.embedding_cache import EmbeddingCache
     from eachmask.inference.predictor import ImageLike
+    from eachmask.inference.session import Session
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,19 @@ class PromptPredictor(Predictor[Instances]):
     ``predictor.predict(image, prompts)`` answers prompts; without prompts it is :meth:`everything`.
     """
 
-    @torch.inference_mode()
+    cache: EmbeddingCache | None = None
+    """Where :meth:`embed` keeps what it saw of images; nowhere by default."""
+
+    def look_at(self, image: ImageLike) -> Session:
+        """Look at an image once, to ask about it as often as one likes.
+
+        Raises:
+            UserError: no image, or a shape, type or value out of range.
+        """
+        from eachmask.inference.session import Session
+
+        return Session(self, self.embed(image), image)
+
     def embed(self, image: ImageLike) -> Embedded:
         """Look at an image once; :meth:`predict` then takes the answer in the image's place.
 
@@ -49,6 +63,16 @@ class PromptPredictor(Predictor[Instances]):
             UserError: no image, or a shape, type or value out of range.
         """
         array = self.prepare(image)
+        if self.cache is None:
+            return self._embed(array)
+        known = self.cache.get(self._key(array))
+        if known is None:
+            known = self._embed(array)
+            self.cache.put(known)
+        return known
+
+    @torch.inference_mode()
+    def _embed(self, array: NDArray[Any]) -> Embedded:
         small = reduced(array, self.info.preprocess)
         batch = self.engine.batch([small], [self.info.preprocess.limits(array)])
         with self.engine.autocast():

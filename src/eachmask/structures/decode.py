@@ -57,6 +57,9 @@ class DecodeOptions:
     """What becomes of the worse of overlapping instances: ``hard`` drops them one after the other, ``fast`` all at
     once, ``soft`` and ``matrix`` lower their scores (see :mod:`eachmask.ops.suppression`)."""
 
+    alternatives: bool = False
+    """Of a promptable model: all answers about each object, the best first, instead of the best alone."""
+
     def __post_init__(self) -> None:
         for name in ("score_threshold", "nms_threshold", "mask_threshold"):
             value = getattr(self, name)

@@ -6,16 +6,23 @@ They are the packed form of its answers, and also what it wants to hear again wh
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from eachmask.structures.bitmaps import Bitmaps
 from eachmask.structures.masks import Index, Masks, as_index
 from eachmask.structures.rle import RLE
-from eachmask.structures.soft_masks import Canvas, SoftMasks
+from eachmask.structures.soft_masks import Canvas
+
+_PIXELS_CHUNK_SIZE = 1 << 22
+"""Bool pixels held before they become runs."""
 
 ROUGH = 8.0
 """Logit of what a rough mask covers; beside it, the negative of that."""
@@ -58,10 +65,7 @@ class LogitMasks(Masks):
     def to_rle(self) -> RLE:
         """The pixels above the threshold, object by object, each in its own window."""
         if self._rle is None:
-            level = float(np.nextafter(np.float32(logit(self.threshold)), np.float32(np.inf)))
-            canvas = self.canvas
-            maps = SoftMasks.from_maps(self.logits.float(), canvas.padded, canvas.valid, level, canvas.samples)
-            self._rle = maps.resize(self.size).to_rle()
+            self._rle = paint(self.logits.float() - logit(self.threshold), self.canvas).rle
         return self._rle
 
 
@@ -93,3 +97,57 @@ def logits_of(masks: Masks, grid: tuple[int, int], padded: tuple[int, int], vali
         covered = F.interpolate(whole, (rows, columns), mode="bilinear", align_corners=False, antialias=True)[0, 0]
         logits[i, :rows, :columns] = (2 * covered - 1) * ROUGH
     return logits
+
+
+class Painted(NamedTuple):
+    """Pixels of N masks, and how many lie above other levels."""
+
+    rle: RLE
+    areas: NDArray[np.int64]  # (N, levels)
+
+
+def paint(logits: Tensor, canvas: Canvas, levels: Sequence[float] = ()) -> Painted:
+    """Masks of what lies above 0, and the number of pixels above other levels, without a map of the image's size.
+
+    Args:
+        logits: (N, h, w) on the canvas's grid.
+        levels: logits.
+    """
+    values = logits.detach().to("cpu", torch.float32).numpy()
+    areas = np.zeros((len(values), len(levels)), np.int64)
+    groups: list[RLE] = [RLE.empty(canvas.size)]
+    crops: list[NDArray[np.bool_]] = []
+    corners: list[tuple[int, int]] = []
+    for i, one in enumerate(values):
+        crop, corner = _painted(one, canvas, np.array(levels, np.float32), areas[i])
+        crops.append(crop)
+        corners.append(corner)
+        if i + 1 == len(values) or sum(c.size for c in crops) > _PIXELS_CHUNK_SIZE:
+            groups.append(Bitmaps(crops, np.array(corners, np.int32), canvas.size).to_rle())
+            crops, corners = [], []
+    return Painted(Masks.cat(groups), areas)
+
+
+def _painted(
+    values: NDArray[np.float32], canvas: Canvas, levels: NDArray[np.float32], areas: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """One mask's pixels (h, w), columns contiguous, in the window that any level reaches, and its (x, y) corner."""
+    seen = values > min(0.0, *levels.tolist(), 0.0)
+    if not seen.any():
+        return np.zeros((0, 0), bool), (0, 0)
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    along_y, along_x = canvas.axes
+    y1, y2 = along_y.window(int(rows[0]), int(rows[-1]) + 1)
+    x1, x2 = along_x.window(int(columns[0]), int(columns[-1]) + 1)
+    if y2 <= y1 or x2 <= x1:
+        return np.zeros((0, 0), bool), (0, 0)
+    tall = np.empty((values.shape[1], y2 - y1), np.float32)
+    for part, weights, cells in along_y.strips_within((y1, y2), 0, values.shape[0]):
+        np.matmul(values[cells].T, weights.T, out=tall[:, part])
+    pixels = np.empty((x2 - x1, y2 - y1), bool)
+    for part, weights, cells in along_x.strips_within((x1, x2), 0, values.shape[1]):
+        strip = weights @ tall[cells]
+        np.greater(strip, 0, out=pixels[part])
+        for k, level in enumerate(levels):
+            areas[k] += np.count_nonzero(strip > level)
+    return pixels.T, (x1, y1)

@@ -54,12 +54,21 @@ class Preprocess:
     contrast: Literal["range", "percentile"] = "range"
     """``range``: the data type's full range becomes 0..1. ``percentile``: the image's own 1st and 99.8th
     percentiles do, over all channels at once, as scientific cameras need."""
+    resampling: Literal["bilinear", "antialias", "pil"] = "bilinear"
+    """How images get their size: ``bilinear`` reads four pixels for each; ``antialias`` averages where the image
+    becomes smaller; ``pil`` does so in whole steps of 8-bit images, as PIL does."""
+    rounding: Literal["down", "nearest"] = "down"
+    """How the sides of a resized image become whole numbers."""
 
     def __post_init__(self) -> None:
         if self.contrast not in ("range", "percentile"):
             raise ValueError(f'contrast must be "range" or "percentile", not {self.contrast!r}')
         if self.channels not in ("rgb", "bgr"):
             raise ValueError(f'channels must be "rgb" or "bgr", not {self.channels!r}')
+        if self.resampling not in ("bilinear", "antialias", "pil"):
+            raise ValueError(f'resampling must be "bilinear", "antialias" or "pil", not {self.resampling!r}')
+        if self.rounding not in ("down", "nearest"):
+            raise ValueError(f'rounding must be "down" or "nearest", not {self.rounding!r}')
 
     def at_long_side(self, side: int) -> Preprocess:
         """The same, but the longer side of every image becomes ``side`` px.
@@ -119,7 +128,7 @@ class Preprocess:
         for image in images:
             if image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 raise ValueError(f"an image must be (height, width, 3), not {image.shape}")
-        prepared = [self._resize(self.normalize(self.to_float(image, limits))) for image in images]
+        prepared = [self._resize(self.normalize(self.to_float(self._in_bytes(i), limits))) for i in images]
         return ImageBatch.from_tensors(prepared, self.divisor)
 
     def normalize(self, image: Tensor) -> Tensor:
@@ -142,15 +151,25 @@ class Preprocess:
         """(height, width) of an image as the network sees it, before padding."""
         if self.fixed_size is not None:
             return self.fixed_size
-        scale = self.scale(height, width)
-        return max(1, int(height * scale)), max(1, int(width * scale))
+        scale, more = self.scale(height, width), 0.5 if self.rounding == "nearest" else 0.0
+        return max(1, int(height * scale + more)), max(1, int(width * scale + more))
+
+    def _in_bytes(self, image: NDArray[Any]) -> NDArray[Any]:
+        """8-bit images resized by PIL, where that is how it is done; all else as it is."""
+        size = self.target_size(image.shape[0], image.shape[1])
+        if self.resampling != "pil" or image.dtype != np.uint8 or size == image.shape[:2]:
+            return image
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
     def _resize(self, image: Tensor) -> Tensor:
         size = self.target_size(*image.shape[1:])
         if size == tuple(image.shape[1:]):
             return image
         # The size decides alone, as with interpolate's scale_factor and recompute_scale_factor=True.
-        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+        smooth = self.resampling != "bilinear"
+        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=smooth)[0]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` undoes it."""

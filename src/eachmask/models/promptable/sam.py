@@ -27,7 +27,7 @@ from eachmask.models.promptable.mask_decoder import Decoded, DecoderConfig, Mask
 from eachmask.models.promptable.prompt_encoder import ChannelNorm, PromptConfig, PromptEncoder
 from eachmask.models.promptable.prompt_tokens import Frame, Said, said
 from eachmask.models.protocol import Network
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, Prompts
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Preprocess, Prompts
 from eachmask.structures.logit_masks import LogitMasks
 from eachmask.structures.soft_masks import Canvas
 from eachmask.tasks.instances import INSTANCES
@@ -121,16 +121,12 @@ class SAM(Network[Raw, Selected, Instances]):
             frame = Frame(embedding.sizes[i], embedding.padded, cells)
             for some in said(asked, frame, self.padding):
                 parts.append((i, some, self.answer(embedding, i, some)))
-        device = embedding.features.device
-        return Raw(
-            torch.cat([answer.logits for _, _, answer in parts]),
-            torch.cat([answer.ious for _, _, answer in parts]),
-            torch.cat([torch.full_like(some.objects, i) for i, some, _ in parts]).to(device),
-            torch.cat([some.objects for _, some, _ in parts]).to(device),
-            torch.cat([torch.full(some.objects.shape, some.sure) for _, some, _ in parts]).to(device),
-            embedding.sizes,
-            embedding.padded,
-        )
+        num, empty = self.decoder.config.masks, embedding.features.new_zeros
+        logits = torch.cat([empty(0, num, *cells), *(answer.logits for _, _, answer in parts)])
+        ious = torch.cat([empty(0, num), *(answer.ious for _, _, answer in parts)])
+        about = [(i, number, some.sure) for i, some, _ in parts for number in some.objects.tolist()]
+        images, objects, sure = torch.tensor(about, device=ious.device).reshape(-1, 3).long().unbind(1)
+        return Raw(logits, ious, images, objects, sure.bool(), embedding.sizes, embedding.padded)
 
     def answer(self, embedding: Embedding, image: int, asked: Said) -> Decoded:
         """All masks of objects on one image that are spoken of alike."""
@@ -146,17 +142,20 @@ class SAM(Network[Raw, Selected, Instances]):
         return self.prompted(self.encode(images), cast("Sequence[Prompts]", given))
 
     def select(self, raw: Raw, options: DecodeOptions) -> Selected:
-        """The best answer about each object, or all of them."""
+        """The best answer about each object; with ``options.alternatives`` whole, part and subpart, best first."""
         every = torch.arange(raw.ious.shape[1], device=raw.ious.device)
-        open_to = (every > 0) != raw.sure[:, None]  # the first mask of those that are sure, else all others
-        worth = raw.ious.masked_fill(~open_to, -torch.inf)
-        best = worth.argmax(1, keepdim=True)
-        row = torch.arange(len(best), device=best.device)[:, None].expand_as(best)
+        sure = raw.sure[:, None] & (not options.alternatives)
+        worth = raw.ious.masked_fill((every > 0) == sure, -torch.inf)  # the first mask, or all others
+        chosen = worth.argsort(dim=1, descending=True, stable=True)
+        chosen = chosen[:, : raw.ious.shape[1] - 1 if options.alternatives else 1]
+        row = torch.arange(len(chosen), device=chosen.device)[:, None].expand_as(chosen)
+        kept = raw.ious[row, chosen] >= (options.score_threshold or -torch.inf)
+        row, chosen = row[kept], chosen[kept]
         return Selected(
-            raw.logits[row, best].flatten(0, 1),
-            raw.ious[row, best].flatten().clamp(0, 1),
-            raw.images[row].flatten(),
-            raw.objects[row].flatten(),
+            raw.logits[row, chosen],
+            raw.ious[row, chosen].clamp(0, 1),
+            raw.images[row],
+            raw.objects[row],
             raw.sizes,
             raw.padded,
         )
@@ -196,7 +195,26 @@ def size_of(maps: Tensor) -> tuple[int, int]:
 # Variants -------------------------------------------------------------------------------------------------------------
 
 
+LARGE = Config(ViTConfig(width=1024, depth=24, heads=16, everywhere=(5, 11, 17, 23)))
+HUGE = Config(ViTConfig(width=1280, depth=32, heads=16, everywhere=(7, 15, 23, 31)))
+PREPROCESS = Preprocess(short_side=1024, long_side=1024, divisor=1024, resampling="pil", rounding="nearest")
+"""What the authors' weights are for: ``pixel_mean`` / 255 and ``pixel_std`` / 255 are ImageNet's."""
+
+
 def sam_vit_b(num_classes: int = 1, **config: Any) -> SAM:
     """ViT-B: 12 blocks of 768 channels."""
-    chosen = changed(Config(), config)
-    return SAM(WindowViT(chosen.encoder), chosen.encoder.width, num_classes, chosen)
+    return _sam(num_classes, changed(Config(), config))
+
+
+def sam_vit_l(num_classes: int = 1, **config: Any) -> SAM:
+    """ViT-L: 24 blocks of 1024 channels."""
+    return _sam(num_classes, changed(LARGE, config))
+
+
+def sam_vit_h(num_classes: int = 1, **config: Any) -> SAM:
+    """ViT-H: 32 blocks of 1280 channels."""
+    return _sam(num_classes, changed(HUGE, config))
+
+
+def _sam(num_classes: int, config: Config) -> SAM:
+    return SAM(WindowViT(config.encoder), config.encoder.width, num_classes, config)
