@@ -7,10 +7,12 @@ import sys
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from parity.recorded import FOLDER, deterministic
 from torch import Tensor
 
+from eachmask.inference.everything import EverythingConfig
 from eachmask.models.promptable.prompt_encoder import FIRST_CORNER, NOTHING, SECOND_CORNER
 from eachmask.models.promptable.prompt_tokens import Said
 from eachmask.structures import Prompts
@@ -85,3 +87,43 @@ def check_masks(fixture: Any, name: str, ours: Any) -> None:
     """IoU above 0.99, or at most 20 pixels that differ."""
     pixels, iou = fixture.compare_mask(name, ours)
     assert iou > 0.99 or 0 <= pixels <= 20, f"{name}: {pixels} pixels differ, IoU {iou:.4f}"
+
+
+# Everything mode ------------------------------------------------------------------------------------------------------
+
+
+WORDS = {
+    "points_per_side": "points_per_side",
+    "points_per_batch": "points_per_batch",
+    "pred_iou_thresh": "iou_threshold",
+    "stability_score_thresh": "stability_threshold",
+    "stability_score_offset": "stability_offset",
+    "box_nms_thresh": "nms_threshold",
+    "crop_n_layers": "crop_layers",
+    "crop_nms_thresh": "crop_nms_threshold",
+    "crop_overlap_ratio": "crop_overlap",
+    "crop_n_points_downscale_factor": "crop_points_factor",
+    "min_mask_region_area": "min_region_area",
+}
+"""The authors' settings -> ours."""
+
+
+def config_of(said: dict[str, Any]) -> EverythingConfig:
+    return EverythingConfig(**{WORDS[name]: value for name, value in said.items()})
+
+
+def check_everything(fixture: Any, name: str, found: Any) -> None:
+    """The recorded masks, no more and no fewer, with boxes within 1 px."""
+    assert len(found.masks) == fixture.scalar(f"{name}.count"), name
+    corners = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], 1)
+    order = matched(corners, fixture.arr(f"{name}.bbox"))
+    assert np.abs(corners[order] - fixture.arr(f"{name}.bbox")).max(initial=0) <= 1
+    check_array(fixture, f"{name}.predicted_iou", found.ious[order])
+    assert np.abs(found.stability[order] - fixture.arr(f"{name}.stability_score")).max(initial=0) < 1e-2
+    if f"{name}.segmentation" in fixture.manifest["masks"]:
+        check_masks(fixture, f"{name}.segmentation", found.masks[order].decode())
+
+
+def matched(boxes: Any, targets: Any) -> Any:
+    """For each target the nearest box: masks of nearly equal scores may change places."""
+    return np.abs(boxes[None] - targets[:, None]).sum(2).argmin(1)

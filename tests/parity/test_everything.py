@@ -8,35 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity.prompted import open_prompted
+from parity.prompted import config_of, open_prompted
 from parity.recorded import recorded
 
-from eachmask.inference.everything import Answers, EverythingConfig, everything, inclusive
+from eachmask.inference.everything import Answers, everything, inclusive
 from eachmask.ops.automatic_masks import crop_windows, grid_sides, point_grid, without_small_regions
 from eachmask.structures import RLE
 from eachmask.structures.logit_masks import paint
 from eachmask.structures.soft_masks import Canvas
 
-WORDS = {
-    "points_per_side": "points_per_side",
-    "points_per_batch": "points_per_batch",
-    "pred_iou_thresh": "iou_threshold",
-    "stability_score_thresh": "stability_threshold",
-    "stability_score_offset": "stability_offset",
-    "box_nms_thresh": "nms_threshold",
-    "crop_n_layers": "crop_layers",
-    "crop_nms_thresh": "crop_nms_threshold",
-    "crop_overlap_ratio": "crop_overlap",
-    "crop_n_points_downscale_factor": "crop_points_factor",
-    "min_mask_region_area": "min_region_area",
-}
-"""The authors' settings -> ours."""
-
 logic = pytest.mark.parametrize("stem", recorded("sam_automatic_logic"))
-
-
-def config_of(said: dict[str, Any]) -> EverythingConfig:
-    return EverythingConfig(**{WORDS[name]: value for name, value in said.items()})
 
 
 def stand_in(crop: np.ndarray) -> Any:

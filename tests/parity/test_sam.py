@@ -6,7 +6,16 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
-from parity.prompted import check_array, check_masks, image_of, open_prompted, prompts_in, said_in
+from parity.prompted import (
+    check_array,
+    check_everything,
+    check_masks,
+    config_of,
+    image_of,
+    open_prompted,
+    prompts_in,
+    said_in,
+)
 from parity.recorded import batch, check_raw, on, weights
 
 from eachmask.inference.prompt_predictor import PromptPredictor
@@ -132,6 +141,15 @@ def test_a_correction_hears_the_earlier_answer(ran, asked):
     check_raw(ran.fixture, "picture.second.low_res", second.masks.logits)
     check_array(ran.fixture, "picture.second.iou", second.scores.numpy())
     check_masks(ran.fixture, "picture.second.masks", second.masks.to_rle().decode())
+
+
+@on(*SYSTEMS)
+def test_everything(ran, asked):
+    said = dict(ran.fixture.manifest["config"]["automatic"])
+    for layers in said.pop("crop_n_layers"):
+        config = config_of(said | {"crop_n_layers": layers})
+        image = asked.predictor.prepare(image_of(ran.fixture))
+        check_everything(ran.fixture, f"auto.crop{layers}", asked.predictor.looking(config).all_masks(image))
 
 
 def answers(session: Session, prompts: Any, single: bool) -> Any:

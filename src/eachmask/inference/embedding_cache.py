@@ -45,7 +45,7 @@ class EmbeddingCache:
             os.utime(path)
             embedding = _rebuilt(about["embedding"], tensors)
             sizes = [tuple(about[name]) for name in ("image_size", "seen_size")]
-            return Embedded(embedding, sizes[0], sizes[1], key)  # type: ignore[arg-type]
+            return Embedded(embedding, sizes[0], sizes[1], key)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError):
             return None
 

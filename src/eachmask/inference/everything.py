@@ -86,7 +86,7 @@ class Everything(NamedTuple):
 
     def take(self, index: Any) -> Everything:
         """Those with these numbers."""
-        return Everything(*(column[index] for column in self))
+        return Everything(*(column[index] for column in self))  # type: ignore[arg-type]
 
     @staticmethod
     def cat(parts: list[Everything]) -> Everything:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -13,9 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eachmask.inference.everything import Answers, Asking, Everything, EverythingConfig, everything, limited
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.preprocessing import reduced, size_of
+from eachmask.models.protocol import PointPromptable
 from eachmask.structures import DecodeOptions, Instances, Masks, Prompts, UserError
+from eachmask.structures.soft_masks import Canvas
 
 if TYPE_CHECKING:
     from eachmask.inference.embedding_cache import EmbeddingCache
@@ -43,6 +47,8 @@ class PromptPredictor(Predictor[Instances]):
     ``predictor.predict(image, prompts)`` answers prompts; without prompts it is :meth:`everything`.
     """
 
+    everything_config = EverythingConfig()
+    """How models that are asked about points on a grid look for everything."""
     cache: EmbeddingCache | None = None
     """Where :meth:`embed` keeps what it saw of images; nowhere by default."""
 
@@ -73,11 +79,15 @@ class PromptPredictor(Predictor[Instances]):
 
     @torch.inference_mode()
     def _embed(self, array: NDArray[Any]) -> Embedded:
+        embedding, seen = self._look(array)
+        return Embedded(_moved(embedding, "cpu"), size_of(array), seen, self._key(array))
+
+    def _look(self, array: NDArray[Any]) -> tuple[Any, tuple[int, int]]:
+        """What the model knows of an image (H, W, 3), on its device, and the (height, width) that it saw."""
         small = reduced(array, self.info.preprocess)
         batch = self.engine.batch([small], [self.info.preprocess.limits(array)])
         with self.engine.autocast():
-            embedding = self.model.encode(batch)  # type: ignore[operator]
-        return Embedded(_moved(embedding, "cpu"), size_of(array), batch.sizes[0], self._key(array))
+            return self.model.encode(batch), batch.sizes[0]  # type: ignore[operator]
 
     def predict(  # type: ignore[override]
         self,
@@ -126,10 +136,60 @@ class PromptPredictor(Predictor[Instances]):
 
     __call__ = predict  # type: ignore[assignment]
 
-    def everything(self, image: ImageLike, **wishes: Any) -> Instances:
-        """All objects of an image, without a prompt; see :meth:`Predictor.predict` for what may be wished."""
-        found: Instances = super().predict(image, **wishes)
+    def everything(self, image: ImageLike, *, config: EverythingConfig | None = None, **wishes: Any) -> Instances:
+        """All objects of an image, without a prompt; see :meth:`Predictor.predict` for what may be wished.
+
+        Args:
+            config: of a model that is asked about points on a grid (SAM and its kin): how closely to look.
+
+        Raises:
+            UserError: the model finds everything by itself, so that there is no grid to be set.
+        """
+        chosen = self if config is None else self.looking(config)
+        found: Instances = Predictor.predict(chosen, image, **wishes)
         return found
+
+    def looking(self, config: EverythingConfig) -> PromptPredictor:
+        """The same predictor, looking for everything in another way.
+
+        Raises:
+            UserError: as :meth:`everything`.
+        """
+        if not isinstance(self.model, PointPromptable):
+            name = self.info.name or self.info.variant
+            raise UserError(f"{name} finds everything in one pass: there is no grid of points to be set")
+        chosen = copy.copy(self)
+        chosen.everything_config = config
+        chosen.fingerprint = hashlib.sha256(f"{self.fingerprint}{config}".encode()).hexdigest()
+        return chosen
+
+    def _found(self, images: Sequence[NDArray[Any]], options: DecodeOptions, **tiling: Any) -> list[Instances]:
+        """Everything: of models that are asked about points on a grid, crops take the place of tiles."""
+        if not isinstance(self.model, PointPromptable):
+            return super()._found(images, options, **tiling)
+        found = [self.all_masks(image, options).instances() for image in images]
+        return [one[: options.max_detections] for one in found]
+
+    @torch.inference_mode()
+    def all_masks(self, image: NDArray[Any], options: DecodeOptions | None = None) -> Everything:
+        """What the points of the grid mean, with all that is known of the masks, of (H, W, 3) from :meth:`prepare`."""
+        options = options or DecodeOptions()
+        config = limited(self.everything_config, options.score_threshold, options.nms_threshold)
+        return everything(image, self._asking, config)
+
+    def _asking(self, crop: NDArray[Any]) -> Asking:
+        """Look at a crop (h, w, 3); the result answers points on it."""
+        (embedding, seen), size = self._look(crop), size_of(crop)
+        scale = np.array([seen[1] / size[1], seen[0] / size[0]])
+
+        def asking(points: NDArray[np.float64], least: float) -> Answers:
+            places = torch.from_numpy(points * scale).float().to(self.device)
+            with self.engine.autocast():
+                index, logits, ious = self.model.at_points(embedding, places, least)  # type: ignore[operator]
+            grid = (int(logits.shape[1]), int(logits.shape[2]))
+            return Answers(index, logits, ious, Canvas(grid, embedding.padded, seen, size))
+
+        return asking
 
     @torch.inference_mode()
     def _answer(self, embedded: Embedded, prompts: Prompts, options: DecodeOptions) -> Instances:

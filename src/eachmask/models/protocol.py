@@ -82,6 +82,27 @@ class Promptable(Protocol[EmbeddingT, RawT_co]):
         ...
 
 
+class PointAnswers(NamedTuple):
+    """K masks that lone points mean."""
+
+    points: Tensor  # (K,) int64, which point
+    logits: Tensor  # (K, h, w) over the padded image
+    ious: Tensor  # (K,) predicted
+
+
+@runtime_checkable
+class PointPromptable(Protocol[EmbeddingT]):
+    """A promptable model that finds everything in an image by being asked about points on a grid."""
+
+    def encode(self, images: ImageBatch) -> EmbeddingT:
+        """As :meth:`Promptable.encode`; has ``sizes`` and ``padded``, (height, width) px."""
+        ...
+
+    def at_points(self, embedding: EmbeddingT, points: Tensor, least: float) -> PointAnswers:
+        """What points (P, 2) on the first image mean, in px as the network saw it: masks of a higher predicted IoU."""
+        ...
+
+
 @runtime_checkable
 class Recurrent(Protocol[StateT, RawT_co]):
     """A model that remembers what it saw in earlier frames."""

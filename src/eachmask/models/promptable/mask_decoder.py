@@ -31,6 +31,9 @@ from torch.nn import functional as F
 
 from eachmask.models.promptable.prompt_encoder import ChannelNorm
 
+_OBJECTS_CHUNK_SIZE = 8
+"""Objects whose enlarged features are held at once: 4 MB each at 64 x 64 cells, four times over."""
+
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -260,6 +263,10 @@ class MaskDecoder(nn.Module):
     ) -> Tensor:
         """The logits (P, M, 4 h, 4 w) of what :meth:`discuss` gave."""
         weights = torch.stack([net(tokens[:, i]) for i, net in enumerate(self.classifiers)], dim=1)
-        enlarged = self.enlarge(image, finer).flatten(1, 2)  # (P, h w 16, C/8)
-        logits = weights @ enlarged.transpose(1, 2)
-        return in_order(logits.unflatten(2, (-1, 16)), grid).float()
+        parts = []
+        for first in range(0, max(1, len(weights)), _OBJECTS_CHUNK_SIZE):
+            some = slice(first, first + _OBJECTS_CHUNK_SIZE)
+            enlarged = self.enlarge(image[some], finer).flatten(1, 2)  # (P, h w 16, C/8)
+            logits = weights[some] @ enlarged.transpose(1, 2)
+            parts.append(in_order(logits.unflatten(2, (-1, 16)), grid).float())
+        return torch.cat(parts)

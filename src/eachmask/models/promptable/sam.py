@@ -15,7 +15,7 @@ Shapes: B images, P objects in all of them, M masks of an object (4), h x w cell
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -24,9 +24,12 @@ from torch import Tensor, nn
 from eachmask.backbones.window_vit import ViTConfig, WindowViT
 from eachmask.models.config import changed
 from eachmask.models.promptable.mask_decoder import Decoded, DecoderConfig, MaskDecoder
-from eachmask.models.promptable.prompt_encoder import ChannelNorm, PromptConfig, PromptEncoder
+from eachmask.models.promptable.mask_losses import LossConfig, mask_losses
+from eachmask.models.promptable.prompt_encoder import NOTHING, ON, ChannelNorm, PromptConfig, PromptEncoder
 from eachmask.models.promptable.prompt_tokens import Frame, Said, said
-from eachmask.models.protocol import Network
+from eachmask.models.protocol import Network, PointAnswers
+from eachmask.ops.automatic_masks import point_grid
+from eachmask.ops.nms import nms
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Preprocess, Prompts
 from eachmask.structures.logit_masks import LogitMasks
 from eachmask.structures.soft_masks import Canvas
@@ -55,6 +58,7 @@ class Raw(NamedTuple):
     sure: Tensor  # (P,) bool: the prompts leave no doubt, so that the first mask is meant
     sizes: tuple[tuple[int, int], ...]
     padded: tuple[int, int]
+    grid: bool = False  # nobody asked: these are points on a grid
 
 
 class Selected(NamedTuple):
@@ -66,6 +70,7 @@ class Selected(NamedTuple):
     objects: Tensor  # (N,) int64
     sizes: tuple[tuple[int, int], ...]
     padded: tuple[int, int]
+    grid: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,12 @@ class Config:
     encoder: ViTConfig = ViTConfig()
     prompts: PromptConfig = PromptConfig()
     decoder: DecoderConfig = DecoderConfig()
+    losses: LossConfig = LossConfig()
+    grid_points: int = 8
+    """Points along each side of a training or evaluation image of which nobody says what is meant."""
+    score_threshold: float = 0.0
+    nms_threshold: float = 0.7
+    max_detections: int = 1000
 
 
 # The model ------------------------------------------------------------------------------------------------------------
@@ -130,16 +141,53 @@ class SAM(Network[Raw, Selected, Instances]):
 
     def answer(self, embedding: Embedding, image: int, asked: Said) -> Decoded:
         """All masks of objects on one image that are spoken of alike."""
-        features = embedding.features[image : image + 1]
+        features = embedding.features[image : image + 1] + self.prompts.dense(asked.masks)
         tokens = self.prompts(asked.points + 0.5, asked.kinds, embedding.padded)
-        code = self.prompts.position.grid(size_of(features))
-        decoded: Decoded = self.decoder(features + self.prompts.dense(asked.masks), code, tokens)
+        decoded: Decoded = self.decoder(features, self.code(embedding), tokens, self.finer(embedding, image))
         return decoded
 
+    def at_points(self, embedding: Embedding, points: Tensor, least: float) -> PointAnswers:
+        """What lone points on the first image mean; masks that are not thought good enough are not even drawn.
+
+        Args:
+            points: (P, 2) px as the network saw the image.
+            least: predicted IoU that a mask has to exceed; 0: all are drawn.
+        """
+        asked = torch.stack([points.float(), torch.zeros_like(points, dtype=torch.float32)], dim=1)
+        kinds = torch.tensor([[ON, NOTHING]], device=points.device).expand(len(points), -1)
+        features = embedding.features[:1] + self.prompts.dense(None)
+        tokens = self.prompts(asked + 0.5, kinds, embedding.padded)
+        decoded, image = self.decoder.discuss(features, self.code(embedding), tokens)
+        good = decoded.ious[:, 1:] > (least if least > 0 else -torch.inf)
+        some = good.any(1)
+        finer = self.finer(embedding, 0)
+        drawn = self.decoder.masks(decoded.tokens[some], image[some], size_of(features), finer)
+        index, which = torch.nonzero(good, as_tuple=True)
+        row = some.cumsum(0)[index] - 1
+        return PointAnswers(index, drawn[row, which + 1], decoded.ious[index, which + 1])
+
+    def code(self, embedding: Embedding) -> Tensor:
+        """Of the cells' places, (1, C, h, w)."""
+        return self.prompts.position.grid(size_of(embedding.features))
+
+    def finer(self, embedding: Embedding, image: int) -> tuple[Tensor, Tensor] | None:
+        """Features to add to the enlarged ones, where the encoder has any."""
+        return None
+
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
-        """The answers to the :class:`~eachmask.structures.Prompts` given with each image."""
-        assert given is not None
-        return self.prompted(self.encode(images), cast("Sequence[Prompts]", given))
+        """The answers to the :class:`~eachmask.structures.Prompts` given with each image; else to points on a grid."""
+        if given is not None:
+            return self.prompted(self.encode(images), cast("Sequence[Prompts]", given))
+        asked = [grid_prompts(size, self.config.grid_points) for size in images.sizes]
+        return self.prompted(self.encode(images), asked)._replace(grid=True)
+
+    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
+        """Section 3 and appendix A of the paper: focal and dice loss of the best mask, and the error of its IoU.
+
+        Args:
+            targets: the objects of each image, in the order in which its prompts number them.
+        """
+        return mask_losses(raw, targets, self.config.losses)
 
     def select(self, raw: Raw, options: DecodeOptions) -> Selected:
         """The best answer about each object; with ``options.alternatives`` whole, part and subpart, best first."""
@@ -149,7 +197,8 @@ class SAM(Network[Raw, Selected, Instances]):
         chosen = worth.argsort(dim=1, descending=True, stable=True)
         chosen = chosen[:, : raw.ious.shape[1] - 1 if options.alternatives else 1]
         row = torch.arange(len(chosen), device=chosen.device)[:, None].expand_as(chosen)
-        kept = raw.ious[row, chosen] >= (options.score_threshold or -torch.inf)
+        least = options.limits(self.config)[0]
+        kept = (raw.ious[row, chosen] >= least) if least > 0 else torch.ones_like(chosen, dtype=torch.bool)
         row, chosen = row[kept], chosen[kept]
         return Selected(
             raw.logits[row, chosen],
@@ -158,11 +207,19 @@ class SAM(Network[Raw, Selected, Instances]):
             raw.objects[row],
             raw.sizes,
             raw.padded,
+            raw.grid,
         )
 
     def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
-        """One :class:`~eachmask.structures.Instances` per image; ``track_ids`` are the numbers of the objects."""
-        return [packed(selected, i, options) for i in range(len(selected.sizes))]
+        """One :class:`~eachmask.structures.Instances` per image; ``track_ids`` are the numbers of the objects.
+
+        Of points on a grid, those that mean one thing are answered once, the best first.
+        """
+        found = [packed(selected, i, options) for i in range(len(selected.sizes))]
+        if not selected.grid:
+            return found
+        _, threshold, most = options.limits(self.config)[:3]
+        return [distinct(one, threshold, most) for one in found]
 
 
 def packed(selected: Selected, image: int, options: DecodeOptions) -> Instances:
@@ -175,6 +232,20 @@ def packed(selected: Selected, image: int, options: DecodeOptions) -> Instances:
     masks = LogitMasks(logits, canvas, options.mask_threshold)
     boxes = torch.from_numpy(masks.to_rle().boxes()).to(selected.scores.device)
     return Instances(valid, boxes, masks, scores=selected.scores[own], track_ids=selected.objects[own])
+
+
+def grid_prompts(size: tuple[int, int], side: int) -> Prompts:
+    """side x side points, each of an object of its own."""
+    shares = torch.from_numpy(point_grid(side)).float()
+    return Prompts(size, shares * torch.tensor([size[1], size[0]]), point_objects=torch.arange(side**2))
+
+
+def distinct(found: Instances, threshold: float, most: int) -> Instances:
+    """Answers to points on a grid without repetitions, the best first."""
+    assert found.scores is not None
+    seen = torch.nonzero((found.boxes[:, 2:] > found.boxes[:, :2]).all(1))[:, 0]
+    kept = nms(found.boxes[seen], found.scores[seen], found.labels[seen], threshold)[:most]
+    return replace(found[seen[kept]], track_ids=None)
 
 
 def neck(channels: int, width: int) -> nn.Sequential:
