@@ -33,8 +33,17 @@ FEW = {
 """Two-stage models look at few proposals here: the promises are the same and the tests quick."""
 
 
+<<<<<<< HEAD
 EVERY_FLOW = {"logit_threshold": -5.0, "max_flow_error": 0.0, "max_share": 1.0, "min_area": 1, "min_hits": 0}
 """Of networks that have learnt nothing, no two pixels lead to one place, and none of them may be dropped for that."""
+=======
+SMALL_SAM = {
+    "encoder": {"image_size": 128, "patch": 16, "width": 32, "depth": 2, "heads": 2, "window": 3, "everywhere": [1]},
+    "prompts": {"width": 32, "mask_width": 8},
+    "decoder": {"width": 32, "heads": 2, "mlp": 64, "iou_width": 32},
+}
+"""Its transformers are narrow here and its images small."""
+>>>>>>> bc04b57 (wip)
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,7 @@ CASES = [
     Case("panoptic_deeplab_lite0", 1, {"heat_threshold": 0.01}),
     Case("yolact_lite0"),
     Case("fastsam_lite0", 1),
+    Case("sam_vit_b", 1, SMALL_SAM, score=0.0),
     Case("yolact_plus_r18", learning_rate=3e-4),
     Case(
         "sds_lite0", config={"sampling": {"batch_size": 16}, "search": {"proposals": 24}}
@@ -152,6 +162,8 @@ SIBLINGS = {
     "yolact_r50": "yolact_lite0",
     "yolact_r101": "yolact_lite0",
     "fastsam_r50": "fastsam_lite0",
+    "sam_vit_l": "sam_vit_b",
+    "sam_vit_h": "sam_vit_b",
     "yolact_plus_r50": "yolact_plus_r18",
     "yolact_plus_r101": "yolact_plus_r18",
     "faster_rcnn_r50_c4": "faster_rcnn_r18_c4",

@@ -187,7 +187,7 @@ class PromptPredictor(Predictor[Instances]):
             with self.engine.autocast():
                 index, logits, ious = self.model.at_points(embedding, places, least)  # type: ignore[operator]
             grid = (int(logits.shape[1]), int(logits.shape[2]))
-            return Answers(index, logits, ious, Canvas(grid, embedding.padded, seen, size))
+            return Answers(index, logits, ious, Canvas(grid, embedding.padded, seen, size, self.model.samples))
 
         return asking
 

@@ -23,6 +23,7 @@ from eachmask.structures import DecodeOptions, ImageBatch, Instances, Polygons, 
 
 if TYPE_CHECKING:
     from eachmask.structures.prompts import Prompts
+    from eachmask.structures.soft_masks import Samples
     from eachmask.structures.spatial import Spatial
     from eachmask.tasks.task import Task
 
@@ -93,6 +94,9 @@ class PointAnswers(NamedTuple):
 @runtime_checkable
 class PointPromptable(Protocol[EmbeddingT]):
     """A promptable model that finds everything in an image by being asked about points on a grid."""
+
+    samples: ClassVar[Samples]
+    """How coarse masks become pixels, see :class:`~eachmask.structures.soft_masks.Canvas`."""
 
     def encode(self, images: ImageBatch) -> EmbeddingT:
         """As :meth:`Promptable.encode`; has ``sizes`` and ``padded``, (height, width) px."""

@@ -133,6 +133,8 @@ def _painted(
 ) -> tuple[NDArray[np.bool_], tuple[int, int]]:
     """One mask's pixels (h, w), columns contiguous, in the window that any level reaches, and its (x, y) corner."""
     seen = values > min(0.0, *levels.tolist(), 0.0)
+    if canvas.samples == "cubic":  # may rise above a level between cells that do not
+        seen = np.ones_like(seen)
     if not seen.any():
         return np.zeros((0, 0), bool), (0, 0)
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))

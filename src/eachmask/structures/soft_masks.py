@@ -24,7 +24,7 @@ from eachmask.structures.rle import RLE
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
-Samples = Literal["centers", "corners"]
+Samples = Literal["centers", "corners", "direct", "cubic"]
 
 _STRIP = 64
 """Pixels whose weights form one small matrix; they read only a few neighboring cells."""
@@ -47,7 +47,9 @@ class Canvas:
     """... and resized to this."""
     samples: Samples = "centers"
     """The first resizing: ``centers`` as ``F.interpolate`` with ``align_corners=False``; ``corners`` puts cell i at
-    pixel (i + 1/2) * stride instead of (i + 1/2) * stride - 1/2 (CondInst's aligned resizing)."""
+    pixel (i + 1/2) * stride instead of (i + 1/2) * stride - 1/2 (CondInst's aligned resizing). ``direct`` and
+    ``cubic`` go from the cells to ``size`` in one step, bilinear (SAM 2) or bicubic (EfficientSAM), where all that was
+    padded is valid."""
 
     @cached_property
     def axes(self) -> tuple[_Axis, _Axis]:
@@ -213,13 +215,16 @@ class _Axis:
     def of(canvas: Canvas, side: int) -> _Axis:
         """Along the rows (0) or the columns (1)."""
         cells, padded, valid, size = (s[side] for s in (canvas.grid, canvas.padded, canvas.valid, canvas.size))
-        # Each pixel of the image reads two of the valid ones, and each of these two cells.
-        pixel, pixel_share = _bilinear((np.arange(size) + 0.5) * (valid / max(size, 1)) - 0.5, valid)
-        center = 0.5 if canvas.samples == "centers" else 0.0
-        cell, cell_share = _bilinear((pixel + center) * (cells / max(padded, 1)) - 0.5, cells)
-        index = cell.reshape(size, 4)
-        share = (cell_share * pixel_share[:, :, None]).reshape(size, 4)
-        used = np.where(share > 0, index, index[:, :1])
+        if canvas.samples in ("direct", "cubic"):
+            neighbors = _cubic if canvas.samples == "cubic" else _bilinear
+            index, share = neighbors((np.arange(size) + 0.5) * (cells / max(size, 1)) - 0.5, cells)
+        else:  # each pixel of the image reads two of the valid ones, and each of these two cells
+            pixel, pixel_share = _bilinear((np.arange(size) + 0.5) * (valid / max(size, 1)) - 0.5, valid)
+            center = 0.5 if canvas.samples == "centers" else 0.0
+            cell, cell_share = _bilinear((pixel + center) * (cells / max(padded, 1)) - 0.5, cells)
+            index = cell.reshape(size, 4)
+            share = (cell_share * pixel_share[:, :, None]).reshape(size, 4)
+        used = np.where(share != 0, index, index[:, 1:2] if canvas.samples == "cubic" else index[:, :1])
         strips = tuple(
             _strip(first, used[first : first + _STRIP], share[first : first + _STRIP])
             for first in range(0, size, _STRIP)
@@ -254,6 +259,17 @@ def _bilinear(places: Floats, num: int) -> tuple[Ints, Floats]:
     low = np.floor(places).astype(np.int64)
     share = places - low
     return np.stack([low, np.minimum(low + 1, num - 1)], -1), np.stack([1 - share, share], -1)
+
+
+def _cubic(places: Floats, num: int) -> tuple[Ints, Floats]:
+    """Places (P,) -> the four neighbors that each reads (P, 4), and their shares (Keys 1981, with a = -0.75 as torch
+    has it); the border repeats forever."""
+    low = np.floor(places).astype(np.int64)
+    t, a = places - low, -0.75
+    near = [((a + 2) * s - (a + 3)) * s * s + 1 for s in (t, 1 - t)]
+    far = [((a * s - 5 * a) * s + 8 * a) * s - 4 * a for s in (t + 1, 2 - t)]
+    index = np.clip(low[:, None] + np.arange(-1, 3), 0, num - 1)
+    return index, np.stack([far[0], near[0], near[1], far[1]], 1)
 
 
 def _strip(first: int, index: Ints, share: Floats) -> _Strip:

@@ -256,7 +256,8 @@ class MaskDecoder(nn.Module):
         masks = tokens[:, first + 1 : first + 1 + self.config.masks]
         presence = None if self.presence is None else self.presence(tokens[:, 0])[:, 0].float()
         empty = tokens.new_zeros(len(prompts), 0)
-        return Decoded(empty, self.iou(tokens[:, first]).float(), masks, presence), image
+        ious = self.iou(tokens[:, first]).float()
+        return Decoded(empty, ious if presence is None else ious.sigmoid(), masks, presence), image
 
     def masks(
         self, tokens: Tensor, image: Tensor, grid: tuple[int, int], finer: tuple[Tensor, Tensor] | None = None

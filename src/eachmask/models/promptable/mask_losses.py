@@ -52,13 +52,10 @@ class Answered(Protocol):
 def mask_losses(raw: Answered, targets: Sequence[Instances], config: LossConfig) -> dict[str, Tensor]:
     """Scalars to sum, means over the objects that were asked about."""
     zero = raw.logits.sum() * 0 + raw.ious.sum() * 0
-    known = torch.tensor(
-        [int(n) < len(targets[int(i)]) for i, n in zip(raw.images, raw.objects, strict=True)], dtype=torch.bool
-    ).to(raw.images.device)
-    if not known.any():
+    if not len(raw.logits):
         return {"focal": zero, "dice": zero, "iou": zero}
-    logits, ious, sure = raw.logits[known].float(), raw.ious[known].float(), raw.sure[known]
-    pairs = list(zip(raw.images[known].tolist(), raw.objects[known].tolist(), strict=True))
+    logits, ious, sure = raw.logits.float(), raw.ious.float(), raw.sure
+    pairs = list(zip(raw.images.tolist(), raw.objects.tolist(), strict=True))
     grid = (int(logits.shape[-2]), int(logits.shape[-1]))
     goals = (
         torch.stack([cells(targets[i][n], grid, raw.padded) for i, n in pairs]).to(logits)[:, None].expand_as(logits)

@@ -14,25 +14,26 @@ Shapes: B images, P objects in all of them, M masks of an object (4), h x w cell
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from eachmask.backbones.window_vit import ViTConfig, WindowViT
 from eachmask.models.config import changed
-from eachmask.models.promptable.mask_decoder import Decoded, DecoderConfig, MaskDecoder
+from eachmask.models.promptable.mask_decoder import Decoded, DecoderConfig, MaskDecoder, TwoWayBlock
 from eachmask.models.promptable.mask_losses import LossConfig, mask_losses
 from eachmask.models.promptable.prompt_encoder import NOTHING, ON, ChannelNorm, PromptConfig, PromptEncoder
 from eachmask.models.promptable.prompt_tokens import Frame, Said, said
 from eachmask.models.protocol import Network, PointAnswers
 from eachmask.ops.automatic_masks import point_grid
-from eachmask.ops.nms import nms
+from eachmask.ops.suppression import suppress_boxes
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Preprocess, Prompts
+from eachmask.structures.decode import Limits
 from eachmask.structures.logit_masks import LogitMasks
-from eachmask.structures.soft_masks import Canvas
+from eachmask.structures.soft_masks import Canvas, Samples
 from eachmask.tasks.instances import INSTANCES
 
 if TYPE_CHECKING:
@@ -102,17 +103,26 @@ class SAM(Network[Raw, Selected, Instances]):
     task = INSTANCES
     max_classes = 1
     needs = frozenset({"masks"})
-    padding = False
+    samples: ClassVar[Samples] = "centers"
+    """How coarse masks become pixels."""
+    padding: ClassVar[bool] = False
     """Whether a point that is nothing ends the points of objects with a box too."""
 
-    def __init__(self, encoder: nn.Module, channels: int, num_classes: int = 1, config: Any = None) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        channels: int,
+        num_classes: int = 1,
+        config: Any = None,
+        block: type[TwoWayBlock] = TwoWayBlock,
+    ) -> None:
         super().__init__()
         config = config or Config()
         self.num_classes, self.config = num_classes, config
         self.encoder = encoder
         self.neck = neck(channels, config.decoder.width)
         self.prompts = PromptEncoder(config.prompts)
-        self.decoder = MaskDecoder(config.decoder)
+        self.decoder = MaskDecoder(config.decoder, block)
 
     def encode(self, images: ImageBatch) -> Embedding:
         """Look at images: what all questions about them start from."""
@@ -142,7 +152,7 @@ class SAM(Network[Raw, Selected, Instances]):
     def answer(self, embedding: Embedding, image: int, asked: Said) -> Decoded:
         """All masks of objects on one image that are spoken of alike."""
         features = embedding.features[image : image + 1] + self.prompts.dense(asked.masks)
-        tokens = self.prompts(asked.points + 0.5, asked.kinds, embedding.padded)
+        tokens = self.tokens(asked.points, asked.kinds, embedding.padded)
         decoded: Decoded = self.decoder(features, self.code(embedding), tokens, self.finer(embedding, image))
         return decoded
 
@@ -156,7 +166,7 @@ class SAM(Network[Raw, Selected, Instances]):
         asked = torch.stack([points.float(), torch.zeros_like(points, dtype=torch.float32)], dim=1)
         kinds = torch.tensor([[ON, NOTHING]], device=points.device).expand(len(points), -1)
         features = embedding.features[:1] + self.prompts.dense(None)
-        tokens = self.prompts(asked + 0.5, kinds, embedding.padded)
+        tokens = self.tokens(asked, kinds, embedding.padded)
         decoded, image = self.decoder.discuss(features, self.code(embedding), tokens)
         good = decoded.ious[:, 1:] > (least if least > 0 else -torch.inf)
         some = good.any(1)
@@ -165,6 +175,10 @@ class SAM(Network[Raw, Selected, Instances]):
         index, which = torch.nonzero(good, as_tuple=True)
         row = some.cumsum(0)[index] - 1
         return PointAnswers(index, drawn[row, which + 1], decoded.ious[index, which + 1])
+
+    def tokens(self, points: Tensor, kinds: Tensor, padded: tuple[int, int]) -> Tensor:
+        """Points (P, T, 2) of kinds (P, T) -> (P, T, C)."""
+        return self.prompts(points + 0.5, kinds, padded)  # type: ignore[no-any-return]
 
     def code(self, embedding: Embedding) -> Tensor:
         """Of the cells' places, (1, C, h, w)."""
@@ -187,22 +201,23 @@ class SAM(Network[Raw, Selected, Instances]):
         Args:
             targets: the objects of each image, in the order in which its prompts number them.
         """
-        return mask_losses(raw, targets, self.config.losses)
+        points = {i: grid_prompts(size, self.config.grid_points).points for i, size in enumerate(raw.sizes) if raw.grid}
+        losses = mask_losses(asked_about(raw, targets, points), targets, self.config.losses)
+        idle = sum(parameter.sum() for parameter in self.parameters()) * 0  # what this kind of prompt does not use
+        return losses | {"iou": losses["iou"] + idle}
 
     def select(self, raw: Raw, options: DecodeOptions) -> Selected:
         """The best answer about each object; with ``options.alternatives`` whole, part and subpart, best first."""
-        every = torch.arange(raw.ious.shape[1], device=raw.ious.device)
-        sure = raw.sure[:, None] & (not options.alternatives)
-        worth = raw.ious.masked_fill((every > 0) == sure, -torch.inf)  # the first mask, or all others
+        worth = raw.ious.masked_fill(~self.meant(raw, options), -torch.inf)
         chosen = worth.argsort(dim=1, descending=True, stable=True)
         chosen = chosen[:, : raw.ious.shape[1] - 1 if options.alternatives else 1]
         row = torch.arange(len(chosen), device=chosen.device)[:, None].expand_as(chosen)
-        least = options.limits(self.config)[0]
-        kept = (raw.ious[row, chosen] >= least) if least > 0 else torch.ones_like(chosen, dtype=torch.bool)
+        scores = raw.ious.float().clamp(0, 1)
+        kept = scores[row, chosen] >= options.limits(self.config).score_threshold
         row, chosen = row[kept], chosen[kept]
         return Selected(
             raw.logits[row, chosen],
-            raw.ious[row, chosen].clamp(0, 1),
+            scores[row, chosen],
             raw.images[row],
             raw.objects[row],
             raw.sizes,
@@ -210,28 +225,67 @@ class SAM(Network[Raw, Selected, Instances]):
             raw.grid,
         )
 
+    def meant(self, raw: Raw, options: DecodeOptions) -> Tensor:
+        """(P, M) bool: which masks may be the answer: the first one, or all others."""
+        every = torch.arange(raw.ious.shape[1], device=raw.ious.device)
+        return (every > 0) != (raw.sure[:, None] & (not options.alternatives))
+
     def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
         """One :class:`~eachmask.structures.Instances` per image; ``track_ids`` are the numbers of the objects.
 
         Of points on a grid, those that mean one thing are answered once, the best first.
         """
-        found = [packed(selected, i, options) for i in range(len(selected.sizes))]
+        found = [packed(selected, i, options, self.samples) for i in range(len(selected.sizes))]
         if not selected.grid:
             return found
-        _, threshold, most = options.limits(self.config)[:3]
-        return [distinct(one, threshold, most) for one in found]
+        return [distinct(one, options.limits(self.config)) for one in found]
 
 
-def packed(selected: Selected, image: int, options: DecodeOptions) -> Instances:
+def asked_about(raw: Raw, targets: Sequence[Instances], points: Mapping[int, Tensor]) -> Raw:
+    """The answers that have a target; points on a grid mean the smallest object that they lie on.
+
+    Args:
+        points: of the grids, image by image; of images whose prompts were given there are none.
+    """
+    numbers = raw.objects.clone()
+    for i, places in points.items():
+        own = raw.images == i
+        numbers[own] = owners(places, targets[i]).to(numbers.device)[raw.objects[own]]
+    known = [0 <= int(n) < len(targets[int(i)]) for i, n in zip(raw.images, numbers, strict=True)]
+    learnt = [k and not targets[int(i)].crowd[n] for k, i, n in zip(known, raw.images, numbers.tolist(), strict=True)]
+    index = torch.tensor(learnt, dtype=torch.bool, device=raw.images.device)
+    return raw._replace(
+        logits=raw.logits[index],
+        ious=raw.ious[index],
+        images=raw.images[index],
+        objects=numbers[index],
+        sure=raw.sure[index],
+    )
+
+
+def owners(points: Tensor, target: Instances) -> Tensor:
+    """(P, 2) px -> (P,) the number of the smallest object under each point, -1 where there is none."""
+    result = torch.full((len(points),), -1)
+    masks = target.gt_masks.to_rle()
+    height, width = target.image_size
+    x, y = (points.long().T.clamp(min=0) % torch.tensor([[width], [height]])).numpy()
+    for number in (-masks.area()).argsort(kind="stable").tolist():
+        inside = masks[number].decode()[0][y, x]
+        result[torch.from_numpy(inside)] = number
+    return result
+
+
+def packed(selected: Selected, image: int, options: DecodeOptions, samples: Samples) -> Instances:
     """The answers about one image of the batch; their masks stay logits."""
     own = torch.nonzero(selected.images == image)[:, 0]
     own = own[selected.objects[own].argsort(stable=True)]
     valid = selected.sizes[image]
     logits = selected.logits[own]
-    canvas = Canvas(size_of(logits), selected.padded, valid, valid)
+    canvas = Canvas(size_of(logits), selected.padded, valid, valid, samples)
     masks = LogitMasks(logits, canvas, options.mask_threshold)
     boxes = torch.from_numpy(masks.to_rle().boxes()).to(selected.scores.device)
-    return Instances(valid, boxes, masks, scores=selected.scores[own], track_ids=selected.objects[own])
+    found = Instances(valid, boxes, masks, scores=selected.scores[own], track_ids=selected.objects[own])
+    return found[(boxes[:, 2:] > boxes[:, :2]).all(1)]
 
 
 def grid_prompts(size: tuple[int, int], side: int) -> Prompts:
@@ -240,12 +294,11 @@ def grid_prompts(size: tuple[int, int], side: int) -> Prompts:
     return Prompts(size, shares * torch.tensor([size[1], size[0]]), point_objects=torch.arange(side**2))
 
 
-def distinct(found: Instances, threshold: float, most: int) -> Instances:
+def distinct(found: Instances, limits: Limits) -> Instances:
     """Answers to points on a grid without repetitions, the best first."""
     assert found.scores is not None
-    seen = torch.nonzero((found.boxes[:, 2:] > found.boxes[:, :2]).all(1))[:, 0]
-    kept = nms(found.boxes[seen], found.scores[seen], found.labels[seen], threshold)[:most]
-    return replace(found[seen[kept]], track_ids=None)
+    kept, scores = suppress_boxes(found.boxes, found.scores, found.labels, limits)
+    return replace(found[kept], scores=scores, track_ids=None)
 
 
 def neck(channels: int, width: int) -> nn.Sequential:
