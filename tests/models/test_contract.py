@@ -33,17 +33,16 @@ FEW = {
 """Two-stage models look at few proposals here: the promises are the same and the tests quick."""
 
 
-<<<<<<< HEAD
 EVERY_FLOW = {"logit_threshold": -5.0, "max_flow_error": 0.0, "max_share": 1.0, "min_area": 1, "min_hits": 0}
 """Of networks that have learnt nothing, no two pixels lead to one place, and none of them may be dropped for that."""
-=======
-SMALL_SAM = {
-    "encoder": {"image_size": 128, "patch": 16, "width": 32, "depth": 2, "heads": 2, "window": 3, "everywhere": [1]},
+NARROW = {
     "prompts": {"width": 32, "mask_width": 8},
     "decoder": {"width": 32, "heads": 2, "mlp": 64, "iou_width": 32},
 }
-"""Its transformers are narrow here and its images small."""
->>>>>>> bc04b57 (wip)
+SMALL_SAM = NARROW | {
+    "encoder": {"image_size": 128, "patch": 16, "width": 32, "depth": 2, "heads": 2, "window": 3, "everywhere": [1]}
+}
+"""The transformers of SAM and its kin are narrow here and their images small."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,27 @@ CASES = [
     Case("yolact_lite0"),
     Case("fastsam_lite0", 1),
     Case("sam_vit_b", 1, SMALL_SAM, score=0.0),
+    Case(
+        "mobile_sam",
+        1,
+        {"encoder": {"widths": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 2]}} | NARROW,
+        score=0.0,
+        learning_rate=0,
+    ),
+    Case(
+        "efficient_sam_ti",
+        1,
+        {"encoder": {"pretrained_size": 64, "width": 32, "depth": 2, "heads": 2}} | NARROW,
+        score=0.0,
+        learning_rate=0,
+    ),
+    Case(
+        "sam2_hiera_t",
+        1,
+        {"encoder": {"width": 16, "depths": [1, 1, 2, 1], "everywhere": [3]}} | NARROW,
+        score=0.0,
+        learning_rate=0,
+    ),
     Case("yolact_plus_r18", learning_rate=3e-4),
     Case(
         "sds_lite0", config={"sampling": {"batch_size": 16}, "search": {"proposals": 24}}
@@ -162,6 +182,10 @@ SIBLINGS = {
     "yolact_r50": "yolact_lite0",
     "yolact_r101": "yolact_lite0",
     "fastsam_r50": "fastsam_lite0",
+    "efficient_sam_s": "efficient_sam_ti",
+    "sam2_hiera_s": "sam2_hiera_t",
+    "sam2_hiera_b_plus": "sam2_hiera_t",
+    "sam2_hiera_l": "sam2_hiera_t",
     "sam_vit_l": "sam_vit_b",
     "sam_vit_h": "sam_vit_b",
     "yolact_plus_r50": "yolact_plus_r18",

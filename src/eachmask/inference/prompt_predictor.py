@@ -180,6 +180,7 @@ class PromptPredictor(Predictor[Instances]):
     def _asking(self, crop: NDArray[Any]) -> Asking:
         """Look at a crop (h, w, 3); the result answers points on it."""
         (embedding, seen), size = self._look(crop), size_of(crop)
+        samples: Any = self.model.samples
         scale = np.array([seen[1] / size[1], seen[0] / size[0]])
 
         def asking(points: NDArray[np.float64], least: float) -> Answers:
@@ -187,7 +188,7 @@ class PromptPredictor(Predictor[Instances]):
             with self.engine.autocast():
                 index, logits, ious = self.model.at_points(embedding, places, least)  # type: ignore[operator]
             grid = (int(logits.shape[1]), int(logits.shape[2]))
-            return Answers(index, logits, ious, Canvas(grid, embedding.padded, seen, size, self.model.samples))
+            return Answers(index, logits, ious, Canvas(grid, embedding.padded, seen, size, samples))
 
         return asking
 

@@ -79,7 +79,7 @@ class PlainViT(nn.Module):
         x = (x + code.permute(0, 2, 3, 1)).flatten(1, 2)
         for block in self.blocks:
             x = block(x)
-        return x.unflatten(1, size)
+        return x.unflatten(1, size)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -134,7 +134,7 @@ class PointEncoder(PromptEncoder):
     def forward(self, points: Tensor, kinds: Tensor, size: tuple[int, int]) -> Tensor:
         """See :meth:`PromptEncoder.forward`."""
         code = self.position(points / points.new_tensor([size[1], size[0]]))
-        return code + self.kinds(kinds) * (kinds != BESIDE)[..., None]
+        return code + self.kinds(kinds) * (kinds != BESIDE)[..., None]  # type: ignore[no-any-return]
 
     def dense(self, logits: Tensor | None) -> Tensor:
         """Nothing is added to the features.

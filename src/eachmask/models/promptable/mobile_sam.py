@@ -125,7 +125,7 @@ class Block(nn.Module):
         seen = self.attention(in_windows(rows, self.window))
         rows = rows + out_of_windows(seen, (x.shape[2], x.shape[3]))
         rows = self.local(rows.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return (rows + self.mlp(rows)).permute(0, 3, 1, 2)
+        return (rows + self.mlp(rows)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
 class WindowAttention(nn.Module):

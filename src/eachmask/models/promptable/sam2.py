@@ -123,13 +123,9 @@ class SAM2(SAM):
 
 PREPROCESS = Preprocess(short_side=None, fixed_size=(1024, 1024), divisor=1, resampling="antialias")
 """What the authors' weights are for."""
-SMALL = Config(HieraConfig(depths=(1, 2, 11, 2), everywhere=(7, 10, 13)))  # type: ignore[arg-type]
-BASE = Config(
-    HieraConfig(width=112, heads=2, depths=(2, 3, 16, 3), everywhere=(12, 16, 20), background=(14, 14))  # type: ignore[arg-type]
-)
-LARGE = Config(
-    HieraConfig(width=144, heads=2, depths=(2, 6, 36, 4), everywhere=(23, 33, 43), windows=(8, 4, 16, 8))  # type: ignore[arg-type]
-)
+SMALL = Config(HieraConfig(depths=(1, 2, 11, 2), everywhere=(7, 10, 13)))
+BASE = Config(HieraConfig(width=112, heads=2, depths=(2, 3, 16, 3), everywhere=(12, 16, 20), background=(14, 14)))
+LARGE = Config(HieraConfig(width=144, heads=2, depths=(2, 6, 36, 4), everywhere=(23, 33, 43), windows=(8, 4, 16, 8)))
 
 
 def sam2_hiera_t(num_classes: int = 1, **config: Any) -> SAM2:
