@@ -17,10 +17,13 @@ from parity.prompted import (
     said_in,
 )
 from parity.recorded import batch, check_raw, on, weights
+from torch import Tensor
 
 from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.inference.session import Session
-from eachmask.models.promptable.sam import PREPROCESS, SAM, Embedding, Selected, sam_vit_b, size_of
+from eachmask.models.promptable.sam import PREPROCESS, SAM, Embedding, sam_vit_b, size_of
+from eachmask.structures.logit_masks import LogitMasks
+from eachmask.structures.soft_masks import Canvas
 from eachmask.weights import from_sam
 from eachmask.weights.file import ModelInfo
 from eachmask.weights.renaming import fill
@@ -134,10 +137,10 @@ def test_answers_in_the_images_own_pixels(ran, asked):
 @on("sam_small", "sam_vit_b")
 def test_a_correction_hears_the_earlier_answer(ran, asked):
     prompts = prompts_in(ran.fixture, "point")
-    first = answers(asked.session, prompts, False)
-    best = int(first.scores.argmax())
-    assert best == ran.fixture.scalar("picture.second.best")
-    second = asked.session.predict(prompts, previous=first[best])
+    first = asked.session.predict(prompts)  # of a lone point the best one
+    every = answers(asked.session, prompts, False)
+    assert int(every.scores.argmax()) == ran.fixture.scalar("picture.second.best")
+    second = asked.session.predict(prompts, previous=first)
     check_raw(ran.fixture, "picture.second.low_res", second.masks.logits)
     check_array(ran.fixture, "picture.second.iou", second.scores.numpy())
     check_masks(ran.fixture, "picture.second.masks", second.masks.to_rle().decode())
@@ -152,16 +155,18 @@ def test_everything(ran, asked):
         check_everything(ran.fixture, f"auto.crop{layers}", asked.predictor.looking(config).all_masks(image))
 
 
-def answers(session: Session, prompts: Any, single: bool) -> Any:
+class Said(NamedTuple):
+    """All that was answered, also where no pixel is left of a mask."""
+
+    masks: LogitMasks
+    scores: Tensor
+
+
+def answers(session: Session, prompts: Any, single: bool) -> Said:
     """The mask of prompts that leave no doubt, or the three others, in the network's order."""
-    model = session.predictor.model
-
-    def ordered(self: Any, raw: Any, options: Any) -> Any:
-        row, column = (0 * raw.objects, [0]) if single else ([0] * 3, [1, 2, 3])
-        return Selected(
-            raw.logits[row, column], raw.ious[row, column], raw.images[row], raw.objects[row], raw.sizes, raw.padded
-        )
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(model), "select", ordered)
-        return session.predict(prompts)
+    predictor, embedded = session.predictor, session.embedded
+    raw = predictor.model.prompted(embedded.embedding, [prompts.resize(embedded.seen_size)])
+    chosen = slice(0, 1) if single else slice(1, None)
+    logits = raw.logits[0, chosen]
+    canvas = Canvas(size_of(logits), raw.padded, raw.sizes[0], embedded.image_size, predictor.model.samples)
+    return Said(LogitMasks(logits, canvas), raw.ious[0, chosen])

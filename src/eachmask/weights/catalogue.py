@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from eachmask.structures import Category, Preprocess, UserError
 from eachmask.structures.errors import nearest
-from eachmask.weights.coco_categories import SETS
+from eachmask.weights.coco_categories import ANYTHING, SETS
 from eachmask.weights.header import ModelInfo
 from eachmask.weights.schema import Range, Schema
 
@@ -98,14 +98,18 @@ class Entry:
     def card(self) -> str:
         """The model card, Markdown."""
         data = ", ".join(dict.fromkeys(score.data for score in self.published))
-        scores = ", ".join(f"{score.metric} {score.value:.1f}" for score in self.published)
+        scores = ", ".join(f"{score.metric} {score.value:.1f}" for score in self.published) or "none"
         return (
             f"# {self.name}\n\n{self.summary}.\n\n"
             f"- Weights: {self.source}, {self.size_mb:.0f} MB from {self.host}, fetched on first use\n"
-            f"- Published scores ({data}, per cent): {scores}\n"
-            f"- Categories: {self.num_classes} of COCO's\n"
+            f"- Published scores ({data or 'for these weights'}, per cent): {scores}\n"
+            f"- Categories: {self._said_of_categories()}\n"
             f"- License: {self.license}\n"
         )
+
+    def _said_of_categories(self) -> str:
+        named = [category.name for category in self.categories]
+        return "objects without names" if named == [ANYTHING[0].name] else f"{self.num_classes} of COCO's"
 
 
 @cache

@@ -58,9 +58,14 @@ _SKELETON = (
 PERSON = (replace(COCO_CATEGORIES[0], keypoints=_KEYPOINTS, skeleton=_SKELETON),)
 """The one category of the keypoint models."""
 
+ANYTHING = (Category(1, "object"),)
+"""The one category of models that find objects without naming them."""
+
 SETS = {
     "coco-91": COCO_CATEGORIES,
     "coco-80": tuple(category for category in COCO_CATEGORIES if category.name != "N/A"),
     "coco-person": PERSON,
+    "anything": ANYTHING,
 }
-"""Name in the catalogue -> categories: COCO's 91 ids with their gaps; the 80 that are used, without; people."""
+"""Name in the catalogue -> categories: COCO's 91 ids with their gaps; the 80 that are used, without; people; objects
+of whatever kind."""
