@@ -6,6 +6,7 @@ import copy
 import pickle
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from eachmask.inference.everything import EverythingConfig
 from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.models.promptable.sam import PREPROCESS, sam_vit_b
 from eachmask.structures import DecodeOptions, Prompts, UserError
+from eachmask.weights.coco_categories import ANYTHING
 from eachmask.weights.header import ModelInfo
 
 
@@ -27,7 +29,7 @@ def small_sam():
         "decoder": {"width": 32, "heads": 2, "mlp": 32, "iou_width": 16},
     }
     preprocess = replace(PREPROCESS, short_side=64, long_side=64, divisor=64)
-    info = ModelInfo("sam_vit_b", config, preprocess)
+    info = ModelInfo("sam_vit_b", config, preprocess, ANYTHING)
     return PromptPredictor(sam_vit_b(**config), info, device="cpu", precision="fp32")
 
 
@@ -85,3 +87,22 @@ def test_everything_is_looked_for_as_one_wishes(small_sam):
     assert found.image_size == (48, 60) and 0 < len(found) <= 27
     assert len(small_sam.everything(noise(), config=loose, options=DecodeOptions(max_detections=2))) == 2
     assert small_sam.looking(loose).fingerprint != small_sam.fingerprint
+
+
+def test_the_command_clicks_and_looks_for_everything(small_sam, tmp_path, monkeypatch):
+    from eachmask.cli import main
+    from eachmask.weights.file import save_model
+
+    monkeypatch.setenv("EACHMASK_CACHE", str(tmp_path / "cache"))
+    file, image = tmp_path / "sam.safetensors", tmp_path / "image.png"
+    model = sam_vit_b(**small_sam.info.config)
+    save_model(file, model, small_sam.info)
+    cv2.imwrite(str(image), noise())
+    usual = ["segment", str(image), "--model", str(file), "--precision", "fp32"]
+    assert main([*usual, "--point", "20,20", "--out", str(tmp_path / "click")]) == 0
+    assert len(list((tmp_path / "cache" / "embeddings").iterdir())) == 1
+    everything = [*usual, "--everything", "--points-per-side", "2", "--out", str(tmp_path / "all")]
+    assert main(everything) == 0
+    assert (tmp_path / "all" / "predictions.json").is_file()
+    assert main([*usual, "--point", "20,20", "--crop-layers", "1", "--out", str(tmp_path / "no")]) == 2
+    assert main([*usual, "--point", "99,20", "--out", str(tmp_path / "no")]) == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -11,6 +11,7 @@ from eachmask.cli.predict import RESULTS, PredictOptions, batch_options, predict
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
+    from eachmask.inference.prompt_predictor import PromptPredictor
     from eachmask.structures import Prompts
 
 _Places = Annotated[tuple[str, ...], tyro.conf.arg(metavar="X,Y ...")]
@@ -36,6 +37,8 @@ class SegmentOptions(PredictOptions):
       eachmask segment cat.jpg --model runs/fastsam/model.safetensors --point 420,310 --not-point 40,40
       eachmask segment street.jpg --model runs/fastsam/model.safetensors --box 10,20,200,380 300,40,420,390
       eachmask segment street.jpg --model runs/fastsam/model.safetensors --everything
+      eachmask segment photo.jpg --model sam_vit_b --point 420,310
+      eachmask segment photo.jpg --model mobile_sam --everything --points-per-side 16
     """
 
     point: _Places = ()
@@ -52,6 +55,11 @@ class SegmentOptions(PredictOptions):
     """Words, each for an object of its own, where the model understands them."""
     everything: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """All objects, without a prompt."""
+    points_per_side: int | None = None
+    """With --everything, of models that are asked about points on a grid, such as sam_vit_b: so many along each side;
+    32 by default."""
+    crop_layers: int | None = None
+    """With --everything, of such models: also look at 4 crops of the image (1), at 16 more (2) ... for small things."""
 
 
 def segment(options: SegmentOptions) -> int:
@@ -60,15 +68,17 @@ def segment(options: SegmentOptions) -> int:
 
     from eachmask.data.images.files import image_size
     from eachmask.data.images.inputs import find_inputs
+    from eachmask.inference.embedding_cache import EmbeddingCache
     from eachmask.inference.load import load
     from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
+    from eachmask.models.protocol import PointPromptable
     from eachmask.weights.fetch import cache_dir
 
     console = Console(stderr=True, highlight=False)
     inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
     batch_options(options)
     if options.model == "auto":
-        raise UserError("--model must name a model that takes prompts, such as a trained fastsam_lite0")
+        raise UserError("--model must name a model that takes prompts, such as sam_vit_b or a trained fastsam_lite0")
     lines = options.scribble or options.not_scribble
     asked = bool(options.point or options.not_point or lines or options.box or options.text)
     if asked == options.everything:
@@ -77,8 +87,30 @@ def segment(options: SegmentOptions) -> int:
     predictor = load(options.model, device=options.device, precision=options.precision, side=options.side)
     if not isinstance(predictor, PromptPredictor):
         raise UserError(f"{options.model} takes no prompts: use eachmask predict, or a model such as fastsam_lite0")
+    if isinstance(predictor.model, PointPromptable):
+        predictor.cache = EmbeddingCache()  # the next click on this image needs no first look
+    predictor = looking(predictor, options)
     chosen = predictor if prompts is None else PromptedPredictor(predictor, prompts)
     return predict_all(chosen, inputs, options, console)
+
+
+def looking(predictor: PromptPredictor, options: SegmentOptions) -> PromptPredictor:
+    """The predictor, looking for everything as the options say.
+
+    Raises:
+        UserError: there is nothing to be set, or a number makes no sense.
+    """
+    from eachmask.structures.checks import check_whole
+
+    wishes = {"points_per_side": options.points_per_side, "crop_layers": options.crop_layers}
+    given = {name: value for name, value in wishes.items() if value is not None}
+    if not given:
+        return predictor
+    if not options.everything:
+        raise UserError("--points-per-side and --crop-layers say how to look for everything: add --everything")
+    for name, value in given.items():
+        check_whole(name.replace("_", " "), value, 1 if name == "points_per_side" else 0)
+    return predictor.looking(replace(predictor.everything_config, **given))
 
 
 def prompts_of(options: SegmentOptions, size: tuple[int, int]) -> Prompts:

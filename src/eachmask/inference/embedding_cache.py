@@ -53,6 +53,9 @@ class EmbeddingCache:
         """Keep an entry, and drop what was not used for longest where that is too much.
 
         A disk that is full or may not be written to is no error: the entry is not kept then.
+
+        Raises:
+            TypeError: the embedding is not made of tensors, numbers and texts alone.
         """
         from safetensors.torch import save_file
 
