@@ -15,6 +15,7 @@ from eachmask.data.transforms.prompts import Few, Prompted
 from eachmask.ops.clicks import depths
 from eachmask.ops.drawn_prompts import DrawPrompts
 from eachmask.recipes.auto_recipe import PhotoAugment
+from eachmask.recipes.prompted import asked
 from eachmask.structures import Instances, Preprocess, Prompts
 from eachmask.training.pretrained import FromBackbone
 from eachmask.training.recipe import Recipe
@@ -24,15 +25,6 @@ SIDE = 512
 """Longer side of images as the network sees them when it predicts, px."""
 WINDOW = 384
 """Side of the windows that it learns from."""
-MAX_ASKED = 6
-"""Objects per val image that are asked about."""
-
-
-def asked(targets: Instances) -> Instances:
-    """The largest objects, whose answers are measured."""
-    areas = targets.gt_masks.area()
-    kept = np.flatnonzero(~targets.crowd.numpy() & (areas > 0))
-    return targets[kept[np.argsort(-areas[kept], kind="stable")][:MAX_ASKED]]
 
 
 def ask(targets: Instances) -> Prompts:
