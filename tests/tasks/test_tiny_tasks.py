@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tasks.tiny_tasks import SIZE, VARIANTS, Squares, recipe
 
+import eachmask
 from eachmask import models
 from eachmask.batch.options import BatchOptions
 from eachmask.batch.run import run
@@ -157,3 +158,39 @@ def test_a_video_is_remembered(trained: dict[str, Path]) -> None:
     bright = Squares("instances")[0].image
     counts = [len(found) for found in video.track([bright, np.zeros_like(bright), np.zeros_like(bright)])]
     assert counts == [1, 1, 0]
+
+
+@each
+def test_a_model_is_evaluated_by_the_front_door(trained: dict[str, Path], name: str, tmp_path: Path) -> None:
+    """Images that cannot be read are named, the best and the worst are shown, on one page as of objects."""
+
+    class Broken(Squares):
+        def __getitem__(self, index: int) -> Any:
+            if index == 1:
+                raise UserError("1.png is torn")
+            return super().__getitem__(index)
+
+    predictor: Predictor[Any] = load(trained[name], device="cpu", precision="fp32")
+    found = eachmask.evaluate(predictor, Broken(NAMES[name]), tmp_path, resamples=0, boundary=False, gallery=1)
+    task = VARIANTS[name].task
+    assert found.task == task.name and found.num_images == len(Squares(NAMES[name])) - 1
+    assert found.unread == ["1.png is torn"] and any("were left out" in note for note in found.notes)
+    assert len(found.best) == len(found.worst) == 1 and ".png: " in found.best[0].caption
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 4 and "1.png is torn" in page
+    assert json.loads((tmp_path / "evaluation.json").read_text())["measured"]["num_images"] == found.num_images
+    best = {"instances": "ap", "semantic": "miou", "matting": "mad"}[NAMES[name]]
+    assert found.value(best) < 0.2 if best == "mad" else found.value(best) > 0.7
+
+
+@each
+def test_two_models_are_compared(name: str) -> None:
+    task, targets = VARIANTS[name].task, [Squares(NAMES[name])[i].targets for i in range(3)]
+    wrong = [*targets[1:], targets[0]]
+    settings = Settings(resamples=5, boundary=False)
+    found = evaluate_values(task, targets, targets, settings, others=("other", wrong), published={"of others": 0.5})
+    page = found.to_html()
+    assert "Against other" in page and "of others" in page
+    assert found.to_json()["measured"]["comparison"]["name"] == "other"
+    with pytest.raises(UserError, match="2 predictions for 3 images"):
+        evaluate_values(task, targets, targets, others=("other", wrong[:2]))

@@ -156,8 +156,8 @@ def _of_model(
     progress: Progress,
 ) -> tuple[Source, Predictions[Any], list[str]]:
     """Predict all images; the images that could be read, what was found on them, and why the others could not."""
-    known, storage = predictor.categories, predictor.task.storage
-    notes = _matched(source, known)
+    known, storage = predictor.categories, source.storage(predictor.task)
+    notes = _matched(source, known, renames=storage is not None)
     predicted = predict_samples(predictor, source, folder / "predicted", progress)
     if predicted.resumed:
         say(f"{predicted.resumed} images had been predicted before the last run ended.")
@@ -173,13 +173,18 @@ def _of_model(
     return source, replace(found, notes=[*notes, *found.notes]), unread
 
 
-def _matched(source: Source, known: tuple[Category, ...]) -> list[str]:
+def _matched(source: Source, known: tuple[Category, ...], renames: bool) -> list[str]:
     """What to note of a model's classes.
 
+    Args:
+        renames: its results can be brought to the data's classes.
+
     Raises:
-        UserError: before anything is predicted: it has none in common with the data.
+        UserError: before anything is predicted: it has none in common with the data, or others where nothing renames.
     """
-    source.classes.labels_of(known)
+    labels = source.classes.labels_of(known)[0] if known and source.classes.categories else {}
+    if not renames and any(label != own for label, own in labels.items()):
+        raise UserError("the model's classes and the data's are not the same in one order: name the data's as its own")
     names = {category.name for category in source.classes.categories}
     parents = {category.parent for category in source.classes.categories} - names
     if any(category.name in parents for category in known):
@@ -189,10 +194,10 @@ def _matched(source: Source, known: tuple[Category, ...]) -> list[str]:
 
 def _of_results(task: Task[Any], results: Any, source: Source) -> Predictions[Any]:
     """Predictions that are there already: a file, or one value for each image in the data set's order."""
-    storage = task.storage
+    storage = source.storage(task)
     if isinstance(results, str | Path):
         if storage is None or storage.read is None:
-            raise UserError(f"{results}: predictions of the task {task.name} are no file; give them as values")
+            raise UserError(f"{results}: predictions of {task.name} on these samples are no file: give them as values")
         return storage.read(Path(results), source.samples, source.classes)
     if len(results) != len(source.samples):
         raise UserError(f"{len(results)} predictions for {len(source.samples)} images: give one for each, in order")

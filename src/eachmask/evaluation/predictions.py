@@ -58,7 +58,7 @@ def predict_samples(
     Raises:
         UserError: not one image can be read; the first reason.
     """
-    storage = predictor.task.storage
+    storage = source.storage(predictor.task)
     if storage is None:
         return _in_memory(predictor, source, progress)
     files = [_file(source, index) for index in range(len(source.samples))]
@@ -96,8 +96,8 @@ def _results(
                 image, given = sample.result()
                 yield index, _predicted(predictor, unit_range(image), given, options)
             except Exception as error:
-                failed = why(error, "predicted", _file(source, index).name)
-                yield index, str(error) if isinstance(error, UserError) else failed
+                known = isinstance(error, UserError)
+                yield index, str(error) if known else why(error, "predicted", source.title(index))
 
 
 def _predicted(predictor: Predictor[Any], image: NDArray[Any], given: Spatial | None, options: DecodeOptions) -> Any:
@@ -114,16 +114,13 @@ def _refuse_nothing(unread: Mapping[int, str], number: int) -> None:
 
 def _file(source: Source, index: int) -> File:
     """The image under the name that the annotations give it; the size it was annotated at belongs to how it is read."""
-    samples, path = source.samples, source.samples.path(index)
+    assert isinstance(source.samples, Split)
+    path, (height, width) = source.samples.path(index), source.samples.image_size(index)
     status = path.stat() if path.is_file() else None
-    number, size = index, ""
-    if isinstance(samples, Split):
-        height, width = samples.image_size(index)
-        number, size = samples.image_id(index), f"{width}x{height}"
     return File(
         path=path.absolute(),
-        name=f"{source.file_name(index)} (image {number})",
-        output=size,
+        name=source.title(index),
+        output=f"{width}x{height}",
         size=status.st_size if status else 0,
         modified=status.st_mtime_ns if status else 0,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from eachmask.data.stated import StatedTargets
 from eachmask.evaluation.gallery import Images
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
+from eachmask.tasks.task import Storage, Task
 
 MAX_SAID = 5
 """Problems of the data that are said one by one."""
@@ -44,7 +45,12 @@ class Source:
         """One for each image; of a COCO file with what it states."""
         if isinstance(self.samples, Split):
             return StatedTargets(self.samples, range(len(self.samples)))
-        return [self.samples.targets(i) for i in range(len(self.samples))]
+        known = getattr(self.samples, "targets", lambda i: self.samples[i].targets)  # without reading, where it can
+        return [known(i) for i in range(len(self.samples))]
+
+    def storage(self, task: Task[Any]) -> Storage[Any] | None:
+        """How predictions for these samples are kept; None: in memory."""
+        return task.storage if isinstance(self.samples, Split) else None
 
     def images(self) -> Images:
         """The images, by the names that the data set gives them."""
@@ -52,14 +58,26 @@ class Source:
 
     def file_name(self, index: int) -> str:
         """What the data set calls an image."""
-        return self.samples.file_name(index) if isinstance(self.samples, Split) else self.samples.path(index).name
+        if isinstance(self.samples, Split):
+            return self.samples.file_name(index)
+        return self.samples[index].path.name or self.title(index)
+
+    def title(self, index: int) -> str:
+        """What an image is called where it may be impossible to read; unique in the data set."""
+        if isinstance(self.samples, Split):
+            return f"{self.samples.file_name(index)} (image {self.samples.image_id(index)})"
+        return f"image {index + 1}"
 
     def without(self, places: set[int]) -> Source:
         """Without some images."""
         kept = [i for i in range(len(self.samples)) if i not in places]
         if not places:
             return self
-        samples = self.samples.take(kept) if isinstance(self.samples, Split) else _Chosen(self.samples, kept)
+        samples = (
+            self.samples.take(kept)
+            if isinstance(self.samples, Split)
+            else cast(Samples[Any], _Chosen(self.samples, kept))
+        )
         return replace(self, samples=samples)
 
     def in_order(self, values: Sequence[Any]) -> list[Any]:
@@ -191,12 +209,6 @@ class _Chosen:
 
     def __getitem__(self, index: int) -> Any:
         return self._samples[self._places[index]]
-
-    def targets(self, index: int) -> Any:
-        return self._samples.targets(self._places[index])
-
-    def path(self, index: int) -> Path:
-        return self._samples.path(self._places[index])
 
 
 def write_annotations(source: Source, path: Path) -> None:
