@@ -100,6 +100,7 @@ VARIANTS = {
     "ritm_hrnet18s": "promptable.ritm",
     "ritm_hrnet32": "promptable.ritm",
     "ritm_lite0": "promptable.ritm",
+    "latent_diversity_lite0": "promptable.latent_diversity",
     "dextr_r101": "promptable.dextr",
     "dextr_r18": "promptable.dextr",
     "dextr_lite0": "promptable.dextr",
