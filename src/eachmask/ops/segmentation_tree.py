@@ -1,0 +1,112 @@
+"""A tree of regions, and the best cut through it.
+
+Silberman, Sontag, Fergus: "Instance Segmentation of Indoor Scenes Using a Coverage Loss", ECCV 2014. Regions merge in
+the order of the weakest border between them; a segmentation is a set of nodes that together hold every leaf once. Where
+the score of a segmentation is the sum of its nodes' scores, the best one is found from the leaves upwards.
+
+Shapes: N leaves, N - 1 merges, (2 N - 1) nodes; leaves come first, then merges in their order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Tree(NamedTuple):
+    """Of connected leaves; several trees where they are not connected."""
+
+    children: np.ndarray  # (merges, 2) nodes; the i-th merge makes the node N + i
+    num_leaves: int
+
+    @property
+    def num_nodes(self) -> int:
+        """Leaves and merges."""
+        return self.num_leaves + len(self.children)
+
+    def leaves_of(self) -> np.ndarray:
+        """(nodes, N) bool: which leaves every node holds."""
+        result = np.zeros((self.num_nodes, self.num_leaves), bool)
+        result[: self.num_leaves] = np.eye(self.num_leaves, dtype=bool)
+        for i, (a, b) in enumerate(self.children):
+            result[self.num_leaves + i] = result[a] | result[b]
+        return result
+
+
+def region_tree(edges: np.ndarray, strengths: np.ndarray, lengths: np.ndarray, num_leaves: int) -> Tree:
+    """Merge the two regions with the weakest mean border, again and again.
+
+    Args:
+        edges: (M, 2) leaves that touch, each pair once; strengths: (M,) mean of the border; lengths: (M,) px of it.
+    """
+    borders: dict[int, dict[int, tuple[float, float]]] = {i: {} for i in range(num_leaves)}
+    for (a, b), strength, length in zip(edges.tolist(), strengths.tolist(), lengths.tolist(), strict=True):
+        borders[a][b] = borders[b][a] = (strength * length, length)
+    children = []
+    while True:
+        pairs = ((total / length, a, b) for a, near in borders.items() for b, (total, length) in near.items() if a < b)
+        weakest = min(pairs, default=None)
+        if weakest is None:
+            return Tree(np.array(children, np.int64).reshape(-1, 2), num_leaves)
+        _, a, b = weakest
+        new = num_leaves + len(children)
+        children.append((a, b))
+        around: dict[int, tuple[float, float]] = {}
+        for old in (a, b):
+            for other, (total, length) in borders.pop(old).items():
+                borders.get(other, {}).pop(old, None)
+                if other not in (a, b):
+                    before = around.get(other, (0.0, 0.0))
+                    around[other] = (before[0] + total, before[1] + length)
+        borders[new] = around
+        for other, border in around.items():
+            borders[other][new] = border
+
+
+def best_cut(tree: Tree, scores: np.ndarray) -> np.ndarray:
+    """(K,) nodes, ascending, that hold every leaf once and whose scores have the largest sum.
+
+    A node is kept whole where its score is at least the best of the two below it.
+
+    Args:
+        scores: (nodes,).
+    """
+    best = np.asarray(scores, np.float64).copy()
+    whole = np.ones(tree.num_nodes, bool)
+    for i, (a, b) in enumerate(tree.children):
+        node = tree.num_leaves + i
+        if best[a] + best[b] > best[node]:
+            best[node], whole[node] = best[a] + best[b], False
+    stack = sorted(set(range(tree.num_nodes)) - set(tree.children.ravel().tolist()))
+    chosen = []
+    while stack:
+        node = stack.pop()
+        if whole[node]:
+            chosen.append(node)
+        else:
+            stack += tree.children[node - tree.num_leaves].tolist()
+    return np.array(sorted(chosen), np.int64)
+
+
+def coverage_of_cut(iou: np.ndarray, areas: np.ndarray, nodes: np.ndarray, weighted: bool = True) -> float:
+    """Mean over the true regions of the best IoU with a chosen node, weighted by area or not; 0..1.
+
+    Args:
+        iou: (nodes, G) of every node with every true region; areas: (G,) px of these.
+    """
+    best = iou[nodes].max(0, initial=0.0)
+    return float(best @ areas / areas.sum()) if weighted else float(best.mean())
+
+
+def best_coverage(tree: Tree, iou: np.ndarray, areas: np.ndarray, weighted: bool = True) -> np.ndarray:
+    """(K,) nodes of a cut with a large coverage: the target that a learner of cuts may reach for.
+
+    Every true region is given to the node with the largest IoU; a node's score is what the regions given to it
+    contribute. The sum over a cut is a lower bound of its coverage, and it is this bound that is largest.
+    """
+    shares = areas / areas.sum() if weighted else np.full(len(areas), 1 / max(len(areas), 1))
+    owner = iou.argmax(0)
+    scores = np.zeros(tree.num_nodes)
+    np.add.at(scores, owner, iou[owner, np.arange(len(owner))] * shares)
+    return best_cut(tree, scores)
