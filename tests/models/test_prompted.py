@@ -76,6 +76,7 @@ CASES = [
     Case("dextr_r18", {"size": 96}, extremes, "points", learning_rate=0),
     Case("clicks_lite0", {"grid": 32}, refused="texts"),
     Case("latent_diversity_lite0", {"masks": 3, "zoom": {"size": (96,)}}),
+    Case("polygon_rnn_lite0", {"size": 96, "grid": 24}, extremes, "points"),
     Case("ritm_hrnet18s", {"zoom": {"size": (96,)}}, learning_rate=0),
 ]
 

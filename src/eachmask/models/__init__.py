@@ -101,6 +101,7 @@ VARIANTS = {
     "ritm_hrnet32": "promptable.ritm",
     "ritm_lite0": "promptable.ritm",
     "latent_diversity_lite0": "promptable.latent_diversity",
+    "polygon_rnn_lite0": "promptable.polygon_rnn",
     "dextr_r101": "promptable.dextr",
     "dextr_r18": "promptable.dextr",
     "dextr_lite0": "promptable.dextr",
