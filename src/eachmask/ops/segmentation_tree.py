@@ -43,7 +43,7 @@ def region_tree(edges: np.ndarray, strengths: np.ndarray, lengths: np.ndarray, n
     borders: dict[int, dict[int, tuple[float, float]]] = {i: {} for i in range(num_leaves)}
     for (a, b), strength, length in zip(edges.tolist(), strengths.tolist(), lengths.tolist(), strict=True):
         borders[a][b] = borders[b][a] = (strength * length, length)
-    children = []
+    children: list[tuple[int, int]] = []
     while True:
         pairs = ((total / length, a, b) for a, near in borders.items() for b, (total, length) in near.items() if a < b)
         weakest = min(pairs, default=None)
