@@ -60,7 +60,7 @@ def said(prompts: Prompts, frame: Frame, padding: bool = False) -> Iterator[Said
         points, kinds = (torch.stack([spoken[i][part] for i in members]) for part in (0, 1))
         masks = _masks(prompts, members, frame).to(points) if masked else None
         sure = masked or int((kinds[0] != NOTHING).sum()) > 1
-        yield Said(torch.tensor(members, device=points.device), points, kinds, masks, sure)
+        yield Said(torch.tensor(members).to(points.device), points, kinds, masks, sure)
 
 
 def _points(prompts: Prompts, padding: bool) -> tuple[Tensor, Tensor]:

@@ -140,13 +140,13 @@ class SAM(Network[Raw, Selected, Instances]):
         parts = []
         for i, asked in enumerate(prompts):
             frame = Frame(embedding.sizes[i], embedding.padded, cells)
-            for some in said(asked, frame, self.padding):
+            for some in said(asked.to(embedding.features.device), frame, self.padding):
                 parts.append((i, some, self.answer(embedding, i, some)))
         num, empty = self.decoder.config.masks, embedding.features.new_zeros
         logits = torch.cat([empty(0, num, *cells), *(answer.logits for _, _, answer in parts)])
         ious = torch.cat([empty(0, num), *(answer.ious for _, _, answer in parts)])
         about = [(i, number, some.sure) for i, some, _ in parts for number in some.objects.tolist()]
-        images, objects, sure = torch.tensor(about, device=ious.device).reshape(-1, 3).long().unbind(1)
+        images, objects, sure = torch.tensor(about).to(ious.device).reshape(-1, 3).long().unbind(1)
         return Raw(logits, ious, images, objects, sure.bool(), embedding.sizes, embedding.padded)
 
     def answer(self, embedding: Embedding, image: int, asked: Said) -> Decoded:
@@ -164,7 +164,7 @@ class SAM(Network[Raw, Selected, Instances]):
             least: predicted IoU that a mask has to exceed; 0: all are drawn.
         """
         asked = torch.stack([points.float(), torch.zeros_like(points, dtype=torch.float32)], dim=1)
-        kinds = torch.tensor([[ON, NOTHING]], device=points.device).expand(len(points), -1)
+        kinds = torch.tensor([[ON, NOTHING]]).to(points.device).expand(len(points), -1)
         features = embedding.features[:1] + self.prompts.dense(None)
         tokens = self.tokens(asked, kinds, embedding.padded)
         decoded, image = self.decoder.discuss(features, self.code(embedding), tokens)
@@ -253,7 +253,7 @@ def asked_about(raw: Raw, targets: Sequence[Instances], points: Mapping[int, Ten
         numbers[own] = owners(places, targets[i]).to(numbers.device)[raw.objects[own]]
     known = [0 <= int(n) < len(targets[int(i)]) for i, n in zip(raw.images, numbers, strict=True)]
     learnt = [k and not targets[int(i)].crowd[n] for k, i, n in zip(known, raw.images, numbers.tolist(), strict=True)]
-    index = torch.tensor(learnt, dtype=torch.bool, device=raw.images.device)
+    index = torch.tensor(learnt, dtype=torch.bool).to(raw.images.device)
     return raw._replace(
         logits=raw.logits[index],
         ious=raw.ious[index],
