@@ -27,7 +27,7 @@ class ConvertOptions:
       eachmask convert balloon balloon-yolo --to yolo
       eachmask convert cvat-export/annotations.xml mine --to coco
       eachmask convert stage1_train nuclei --from mask-files --to coco
-      eachmask convert results to-correct --to cvat        (of eachmask predict: also label-studio, labelme)
+      eachmask convert results to-correct --to cvat
       eachmask convert their-results.json to-correct --images photos --to label-studio
     """
 
