@@ -24,7 +24,7 @@ from eachmask.models.promptable.without_learning import OBJECT, UNKNOWN, BrushCo
 class Config:
     """What may be changed."""
 
-    brush: BrushConfig = BrushConfig(max_side=400)
+    brush: BrushConfig = BrushConfig(max_side=256)
     beta: float = 130.0
     """How much an edge stops a walk: step weights are exp(-beta d^2 / (10 std))."""
     tolerance: float = 1e-3
