@@ -7,7 +7,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class TileFiles(Generic[T]):
     def save(self, number: int, found: T) -> None:
         """Keep what a tile gave."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **self.kept.to_arrays(found))
+        np.savez_compressed(buffer, **cast("Any", self.kept.to_arrays(found)))
         with contextlib.suppress(OSError):
             self.journal.write(self._file(number), buffer.getvalue())
 

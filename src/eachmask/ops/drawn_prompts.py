@@ -56,7 +56,7 @@ class DrawPrompts:
         able = np.flatnonzero(~targets.crowd.numpy() & (areas >= self.min_area))
         if not len(able):
             nothing = Instances(size, torch.zeros(1, 4), RLE.from_bitmaps(np.zeros((1, *size), bool)))
-            point = [[rng.uniform(0, size[1]), rng.uniform(0, size[0])]]
+            point = torch.tensor([[rng.uniform(0, size[1]), rng.uniform(0, size[0])]])
             return nothing, Prompts(size, points=point)
         own = targets[np.sort(rng.permutation(able)[: self.most])]
         said = _Said()
@@ -109,7 +109,7 @@ def rough_mask(mask: Bits, rng: np.random.Generator) -> Bits:
     """A bitmap (H, W) as a hasty hand draws it: moved, grown or shrunk, now and then only an ellipse; never empty."""
     x1, y1, x2, y2 = box_of(mask)
     side = float(np.sqrt((x2 - x1) * (y2 - y1)))
-    drawn = np.ascontiguousarray(mask, np.uint8)
+    drawn: NDArray[Any] = np.ascontiguousarray(mask, np.uint8)
     if rng.random() < 0.3:
         drawn = np.zeros(mask.shape, np.uint8)
         center, axes = ((x1 + x2) / 2, (y1 + y2) / 2), ((x2 - x1) * 0.8, (y2 - y1) * 0.8)

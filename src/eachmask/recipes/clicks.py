@@ -34,9 +34,9 @@ def ask(targets: Instances) -> Prompts:
     """
     chosen, (height, width) = asked(targets), targets.image_size
     if not len(chosen):
-        return Prompts(targets.image_size, points=[[width / 2, height / 2]])
+        return Prompts(targets.image_size, points=torch.tensor([[width / 2, height / 2]]))
     places = [int(depths(mask, exact=False).argmax()) for mask in chosen.gt_masks.to_rle().decode()]
-    points = [[place % width + 0.5, place // width + 0.5] for place in places]
+    points = torch.tensor([[place % width + 0.5, place // width + 0.5] for place in places])
     number = torch.arange(len(chosen))
     return Prompts(
         targets.image_size,

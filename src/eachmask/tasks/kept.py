@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def from_arrays(arrays: Arrays, size: tuple[int, int]) -> Instances:
     tensors = {name: torch.from_numpy(arrays[name]) for name in ("boxes", *_PLAIN) if name in arrays}
     if tensors["labels"].dtype != torch.int64 or (tensors["labels"] < 0).any():
         raise ValueError("labels are whole numbers from 0")
-    return Instances(size, masks=masks, **tensors)
+    return Instances(size, masks=masks, **cast("Any", tensors))
 
 
 INSTANCES_KEPT = Kept(to_arrays, from_arrays)

@@ -65,7 +65,7 @@ def assess(
                 if ask is None:
                     (result,) = predictor.predict_arrays([image], options=options)
                 else:
-                    result = predictor.predict(image, ask(sample.targets), options=options)  # type: ignore[call-arg]
+                    result = predictor.predict(image, ask(sample.targets), options=options)  # type: ignore[call-overload]
                 found[i] = predictor.task.packed(result)
                 targets.append(sample.targets)
     if not targets:

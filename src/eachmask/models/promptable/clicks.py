@@ -155,11 +155,10 @@ class Clicks(Network[Raw, Selected, Instances]):
         numbers."""
         least = options.limits(self.config)[0]
         found = []
+        paste: Any = options.paste  # one of two, whatever it was called
         for i, size in enumerate(selected.sizes):
             own = (selected.image == i) & (selected.scores >= least)
-            masks = RoIMasks(
-                selected.probabilities[own], selected.windows[own], size, options.mask_threshold, options.paste
-            )
+            masks = RoIMasks(selected.probabilities[own], selected.windows[own], size, options.mask_threshold, paste)
             seen = torch.from_numpy(masks.area() > 0).to(own.device)
             boxes = torch.from_numpy(masks.boxes()).to(selected.windows)
             answers = Instances(size, boxes, masks, scores=selected.scores[own], track_ids=selected.number[own])
@@ -258,7 +257,7 @@ def stretched(maps: Tensor, image: Tensor, windows: Tensor, extent: Tensor, side
         ],
         dim=3,
     )
-    found = sampled(maps, image, grid.flatten(1, 2), extent).unflatten(2, (side, side))
+    found: Tensor = sampled(maps, image, grid.flatten(1, 2), extent).unflatten(2, (side, side))
     return found.contiguous(memory_format=torch.channels_last)
 
 
@@ -284,7 +283,8 @@ def similarities(keys: Tensor, clicked: Tensor, signs: Tensor) -> Tensor:
     clicks = F.normalize(clicked.unflatten(1, (HEADS, HEAD_WIDTH)), dim=2)
     alike = clicks.transpose(2, 3) @ places  # (R, heads, K, s * s)
     both = [alike.masked_fill((signs != sign)[:, None, :, None], -1).amax(2) for sign in (1, 0)]
-    return torch.cat(both, 1).unflatten(2, keys.shape[-2:])
+    found: Tensor = torch.cat(both, 1).unflatten(2, keys.shape[-2:])
+    return found
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
