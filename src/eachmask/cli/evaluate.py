@@ -15,6 +15,7 @@ from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
     from eachmask.evaluation.evaluation import Evaluation
+    from eachmask.evaluation.interactive import Interactive
 
 _SHOWN_NOTES = 5
 
@@ -40,6 +41,7 @@ class EvaluateOptions:
       eachmask evaluate --predictions results.json --data instances.json --fail-under ap=0.3 bbox.ap50=0.5
       eachmask evaluate --predictions new.json --compare old.json --data instances.json
       eachmask evaluate objects --data coco-folder --merge supercategories
+      eachmask evaluate clicks --data coco-folder --prompts clicks
     """
 
     model: Annotated[str | None, tyro.conf.Positional] = None
@@ -57,6 +59,13 @@ class EvaluateOptions:
     merge: Literal["supercategories", "all"] | None = None
     """Measure fewer classes than are annotated: the categories' supercategories, which `objects` knows, or all as one
     class, whether objects are found at all."""
+    prompts: Literal["clicks", "boxes"] | None = None
+    """Measure how well the model answers: simulated clicks until an answer is good enough (NoC), or the objects'
+    boxes."""
+    min_area: int = 1
+    """Smaller objects are not asked about, px; with --prompts."""
+    most: int | None = None
+    """Ask about so many objects of each image at most, the largest first; with --prompts."""
     compare: Path | None = None
     """Results of a second model on the same images; the report has both side by side."""
     out: Path = Path("evaluation")
@@ -82,6 +91,10 @@ class EvaluateOptions:
     """Longer side of every image as the model sees it, px, instead of its own choice."""
 
 
+OWN = ("model", "predictions", "fail_under", "prompts", "min_area", "most")
+"""Options that measuring without prompts does not know."""
+
+
 def evaluate(options: EvaluateOptions) -> int:
     """Run the command; returns the exit status."""
     from rich.console import Console
@@ -93,16 +106,33 @@ def evaluate(options: EvaluateOptions) -> int:
     limits = [_limit(text) for text in options.fail_under]
     if (options.model is None) == (options.predictions is None):
         raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
+    if options.prompts is not None:
+        return _prompts(options, limits)
     model = options.model or options.predictions
     assert model is not None
-    wishes = {
-        name: value for name, value in vars(options).items() if name not in ("model", "predictions", "fail_under")
-    }
+    wishes = {name: value for name, value in vars(options).items() if name not in OWN}
     with warnings_as_notes(Console(stderr=True, highlight=False)), bar_after_a_while() as progress:
         found = measure(model, **wishes, say=say, progress=progress)
     say(_summary(found))
     say(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")
     return max(_status(found, limits), 1 if found.unread else 0)
+
+
+def _prompts(options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> int:
+    """Measure answers to prompts."""
+    from eachmask.evaluation.interactive import evaluate_prompts
+    from eachmask.files.progress import bar_after_a_while
+
+    if options.model is None:
+        raise UserError("--prompts asks a model: give one in place of --predictions")
+    names = ("out", "prompts", "split", "images", "min_area", "most", "device", "precision", "side")
+    wishes = {name: getattr(options, name) for name in names}
+    with bar_after_a_while() as progress:
+        found = evaluate_prompts(options.model, options.data, **wishes, say=print, progress=progress)
+    numbers = {name: value for name, value in found.section.values.items() if isinstance(value, int | float)}
+    say(f"{found.name} on {found.data}: {'  '.join(f'{name} {value:.4g}' for name, value in numbers.items())}")
+    say(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")
+    return _status(found, limits)
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -116,7 +146,7 @@ def _limit(text: str) -> tuple[str, float]:
     return name.strip(), least
 
 
-def _status(found: Evaluation, limits: Sequence[tuple[str, float]]) -> int:
+def _status(found: Evaluation | Interactive, limits: Sequence[tuple[str, float]]) -> int:
     """1 where a measure is too small, or not there to be measured."""
     short = []
     for name, least in limits:
