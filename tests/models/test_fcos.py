@@ -154,3 +154,26 @@ def test_without_classes_every_object_is_of_one():
     assert all(torch.equal(got[name], expected[name]) for name in expected)
     (found,) = model.eval().decode(model(images), DecodeOptions(score_threshold=0.0))
     assert len(found) and not found.labels.any()
+
+
+def test_choices_of_the_frameworks_are_kept():
+    """Constants that the recorded detections are too coarse to tell apart."""
+    from eachmask.models.detection import cascade_rcnn, retinanet
+    from eachmask.models.instance import blendmask, centermask, condinst
+
+    chosen = {
+        name: (select.score, select.threshold_on, select.best_by, select.clip_first)
+        for name, select in (
+            ("centermask", centermask.Config().select),
+            ("blendmask", blendmask.Config().select),
+            ("condinst", condinst.ADELAIDET.select),
+        )
+    }
+    assert chosen == {
+        "centermask": ("root", "class", "product", False),
+        "blendmask": ("root", "product", "product", False),
+        "condinst": ("root", "product", "product", False),
+    }
+    assert retinanet.Config().symmetric_clip and retinanet.Config().loss.smooth_l1_beta == 0.0
+    mmdet = cascade_rcnn.MMDET.conventions
+    assert (mmdet.rpn_smooth_l1_beta, mmdet.smooth_l1_beta) == (1 / 9, 1.0)

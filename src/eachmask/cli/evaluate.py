@@ -89,6 +89,10 @@ class EvaluateOptions:
     """auto, fp32, bf16 or fp16, as in `eachmask predict`."""
     side: int | None = None
     """Longer side of every image as the model sees it, px, instead of its own choice."""
+    nms: Literal["hard", "soft", "fast", "matrix"] | None = None
+    """How the model suppresses duplicates, as in `eachmask predict`."""
+    paste: Literal["accurate", "torchvision"] = "accurate"
+    """How masks that were predicted in boxes reach the image, as in `eachmask predict`."""
 
 
 OWN = ("model", "predictions", "fail_under", "prompts", "min_area", "most")
@@ -108,6 +112,8 @@ def evaluate(options: EvaluateOptions) -> int:
         raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
     if options.prompts is not None:
         return _prompts(options, limits)
+    if options.min_area != 1 or options.most is not None:
+        raise UserError("--min-area and --most say which objects are asked about: add --prompts")
     model = options.model or options.predictions
     assert model is not None
     wishes = {name: value for name, value in vars(options).items() if name not in OWN}
@@ -125,6 +131,9 @@ def _prompts(options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> i
 
     if options.model is None:
         raise UserError("--prompts asks a model: give one in place of --predictions")
+    unused = {"merge", "compare", "score", "nms"} & {name for name, value in vars(options).items() if value is not None}
+    if unused:
+        raise UserError(f"--{min(unused)} means nothing to answers that are asked for: leave it out, or --prompts")
     names = ("out", "prompts", "split", "images", "min_area", "most", "device", "precision", "side")
     wishes = {name: getattr(options, name) for name in names}
     with bar_after_a_while() as progress:

@@ -131,6 +131,9 @@ def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptio
     from eachmask.cli.warning_notes import warnings_as_notes
 
     wishes = batch_options(options)
+    if getattr(predictor.model, "answers_only", False) and not hasattr(predictor, "prompts"):
+        name = predictor.info.name or predictor.info.variant
+        raise UserError(f"{name} answers prompts alone: eachmask segment with --point, --scribble or --box asks it")
     out = options.out or _free_results(predictor, inputs, options, console)
     with warnings_as_notes(console), _progress(console, len(inputs.sources)) as (listener, on_tile):
         summary = run(predictor, inputs, out, wishes, overwrite=options.overwrite, listener=listener, on_tile=on_tile)

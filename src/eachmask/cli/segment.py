@@ -26,16 +26,16 @@ class SegmentOptions(PredictOptions):
     together mean one object; each box and each text means an object of its own. The results are those of
     `eachmask predict`.
 
-    Without any trained model: grabcut, graph_cut, random_walker, normalized_cuts, and pixel_classifier, which learns
-    from scribbles what looks alike.
+    The model that comes with the package is clicks: it needs no network. Without any trained model: grabcut,
+    graph_cut, random_walker, normalized_cuts, and pixel_classifier, which learns from scribbles what looks alike.
 
     Exit status: as that of `eachmask predict`.
 
     Examples:
+      eachmask segment cat.jpg --point 420,310 --out cat
+      eachmask segment cat.jpg --point 420,310 --not-point 40,40
+      eachmask segment street.jpg --box 10,20,200,380 300,40,420,390
       eachmask segment cat.jpg --model graph_cut --scribble "300,200 420,310" --not-scribble "10,10 600,10"
-      eachmask segment cat.jpg --model runs/fastsam/model.safetensors --point 420,310 --out cat
-      eachmask segment cat.jpg --model runs/fastsam/model.safetensors --point 420,310 --not-point 40,40
-      eachmask segment street.jpg --model runs/fastsam/model.safetensors --box 10,20,200,380 300,40,420,390
       eachmask segment street.jpg --model runs/fastsam/model.safetensors --everything
       eachmask segment photo.jpg --model sam_vit_b --point 420,310
       eachmask segment photo.jpg --model mobile_sam --everything --points-per-side 16
@@ -77,16 +77,15 @@ def segment(options: SegmentOptions) -> int:
     console = Console(stderr=True, highlight=False)
     inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
     batch_options(options)
-    if options.model == "auto":
-        raise UserError("--model must name a model that takes prompts, such as sam_vit_b or a trained fastsam_lite0")
     lines = options.scribble or options.not_scribble
     asked = bool(options.point or options.not_point or lines or options.box or options.text)
     if asked == options.everything:
         raise UserError("say what is meant with --point, --scribble, --box or --text, or else --everything")
+    name = "clicks" if options.model == "auto" else options.model
     prompts = None if options.everything else prompts_of(options, image_size(inputs.sources[0].path))
-    predictor = load(options.model, device=options.device, precision=options.precision, side=options.side)
+    predictor = load(name, device=options.device, precision=options.precision, side=options.side)
     if not isinstance(predictor, PromptPredictor):
-        raise UserError(f"{options.model} takes no prompts: use eachmask predict, or a model such as fastsam_lite0")
+        raise UserError(f"{name} takes no prompts: use eachmask predict, or a model such as clicks")
     if isinstance(predictor.model, PointPromptable):
         predictor.cache = EmbeddingCache()  # the next click on this image needs no first look
     predictor = looking(predictor, options)

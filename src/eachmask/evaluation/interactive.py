@@ -314,10 +314,11 @@ def section_of(
 ) -> Section:
     """What was measured, with the objects that went best and worst."""
     values = numbers_of(tried, times, prompts, max_clicks)
-    charts = ()
+    curves: dict[str, Any] = {}
+    charts: tuple[Chart, ...] = ()
     if prompts == "clicks":
         curve = mean_curve([one.result for one in tried], max_clicks)
-        values_and_curve = values | {"curve": curve}
+        curves = {"curve": curve}
         charts = (Chart("IoU over clicks", curve_chart({"": curve}), "Mean over objects; who is done stays."),)
     order = sorted(tried, key=lambda one: (len(one.result.ious), -one.result.ious[-1]))
     gallery = {
@@ -327,7 +328,7 @@ def section_of(
     return Section(
         prompts,
         "Clicks" if prompts == "clicks" else "Boxes",
-        values_and_curve if prompts == "clicks" else values,
+        values | curves,
         tables=(values_table(values),),
         charts=charts,
         gallery=gallery,

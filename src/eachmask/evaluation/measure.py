@@ -21,6 +21,7 @@ from eachmask.files.atomic import write_text
 from eachmask.files.progress import Progress, no_progress
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import Category, UserError
+from eachmask.structures.decode import Paste, Suppression
 from eachmask.tasks.instances import INSTANCES
 from eachmask.tasks.settings import Settings
 from eachmask.tasks.task import Predictions, Task
@@ -45,6 +46,8 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     side: int | None = None,
+    nms: Suppression | None = None,
+    paste: Paste = "accurate",
     say: Callable[[str], None] = lambda sentence: None,
     progress: Progress = no_progress,
 ) -> Evaluation:
@@ -75,6 +78,7 @@ def evaluate(
         task: of predictions that are given as values; objects by default. A model says its own.
         score, resamples, boundary, seed, gallery: see :class:`~eachmask.tasks.settings.Settings`.
         device, precision, side: how a model predicts, see :func:`eachmask.load`.
+        nms, paste: how it decodes, ``suppression`` and ``paste`` of :class:`~eachmask.structures.DecodeOptions`.
         say: told what is odd about the data, a sentence at a time.
 
     Raises:
@@ -82,8 +86,11 @@ def evaluate(
     """
     settings = Settings(score, resamples, boundary, seed, gallery)
     is_model = isinstance(model, Predictor) or (isinstance(model, str | Path) and not _is_results(model))
-    if not is_model and (side is not None or precision != "auto"):
-        raise UserError("--side and --precision say how a model predicts; the predictions of a file are as they are")
+    decoding = ({} if nms is None else {"suppression": nms}) | ({} if paste == "accurate" else {"paste": paste})
+    if not is_model and (side is not None or precision != "auto" or decoding):
+        raise UserError(
+            "--side, --precision, --nms and --paste say how a model predicts; the predictions of a file are as they are"
+        )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
         source = open_source(data, split, images, merge, say, progress)
@@ -92,7 +99,7 @@ def evaluate(
             _write_source(source, folder)
         unread: list[str] = []
         if is_model:
-            predictor = _loaded(model, device, precision, side)
+            predictor = _loaded(model, device, precision, side).decoding(**decoding)
             task = predictor.task
             own = predictor.decode_options().score_threshold  # from which on users are shown objects
             settings = replace(settings, score=own if score is None else score)

@@ -10,7 +10,7 @@ from collections.abc import Sequence, Sized
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -231,7 +231,19 @@ class Predictor(Generic[T]):
         Average precision goes down the list of all detections by score; without its end it comes out too small.
         """
         own = getattr(getattr(self.model, "config", None), "score_threshold", 0.0)
-        return self.decode_options(DecodeOptions(score_threshold=own))
+        saved = DecodeOptions(**(self.info.decode or {}))
+        return self.decode_options(DecodeOptions(score_threshold=own, paste=saved.paste))
+
+    def decoding(self, **choices: Any) -> Self:
+        """The same predictor with other :class:`~eachmask.structures.DecodeOptions` as the model's own.
+
+        Raises:
+            UserError: an option out of its range, or one that means nothing to the model.
+        """
+        self.decode_options(DecodeOptions(**choices))
+        other = copy.copy(self)
+        other.info = replace(self.info, decode=(self.info.decode or {}) | choices)
+        return other
 
     def tile_size(self, tile: int | None = None, overlap: float = 0.2) -> int:
         """The tile side that a request means: 0 is no tiles."""
