@@ -331,6 +331,21 @@ def test_a_list_can_be_watched(predictor: Predictor) -> None:
     assert [len(found) for found in watched] == [len(found) for found in plain]
 
 
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_list_with_a_missing_file_gives_the_others(predictor: Predictor, tmp_path: Path, progress: bool) -> None:
+    Image.fromarray(spots_image(3, 60, 90)).save(tmp_path / "a.png")
+    (tmp_path / "torn.png").write_bytes(b"no image")
+    names = [tmp_path / "none.png", tmp_path / "a.png", tmp_path / "torn.png"]
+    with pytest.warns(UserWarning, match=r"None in the list: .*(none|torn)\.png") as said:
+        found = predictor.predict(names, progress=progress)
+    assert len(said) == 2 and found[0] is None and found[2] is None
+    assert torch.equal(found[1].boxes, predictor.predict(tmp_path / "a.png").boxes) and len(found[1])
+    with pytest.raises(UserError, match=r"none\.png"):
+        predictor.predict(names[:1], progress=progress)
+    with pytest.raises(UserError):
+        predictor.predict([tmp_path / "a.png", None], progress=progress)
+
+
 def test_a_folder_and_a_pattern_are_lists(tmp_path: Path, predictor: Predictor) -> None:
     for seed in range(3):
         Image.fromarray(spots_image(seed)).save(tmp_path / f"{seed}.png")

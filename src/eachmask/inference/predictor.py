@@ -141,10 +141,11 @@ class Predictor(Generic[T]):
 
         Returns:
             the result (:class:`~eachmask.structures.Instances` of most models) in pixels of the image as it is seen
-            (EXIF applied), best score first, with categories.
+            (EXIF applied), best score first, with categories. Of a list, None stands for a file that cannot be read,
+            and a warning names it.
 
         Raises:
-            UserError: no image, or a shape, type or option out of range.
+            UserError: no image (of a list: not one), or a shape, type or option out of range.
         """
         if score is not None:
             options = replace(options or DecodeOptions(), score_threshold=score)
@@ -155,16 +156,41 @@ class Predictor(Generic[T]):
         image = several(image)
         if not isinstance(image, list | tuple):
             return self._finished([image], self.predict_arrays([self.prepare(image)], **wishes), classes)[0]
-        if not progress:
-            found = self.predict_arrays([self.prepare(one) for one in image], **wishes)
-            return self._finished(image, found, classes)
-        from eachmask.files.progress import bar_after_a_while
-
-        with bar_after_a_while() as bar:
-            found = [self.predict_arrays([self.prepare(one)], **wishes)[0] for one in bar("predicting", image)]
-        return self._finished(image, found, classes)
+        return self._each(image, wishes, classes, progress)
 
     __call__ = predict
+
+    def _each(self, images: Sequence[Any], wishes: dict[str, Any], classes: Sequence[str], progress: bool) -> list[T]:
+        """The result of each image of a list; None for a file that cannot be read, which a warning names."""
+        read: dict[int, Any] = {}
+        found: list[T] = []
+        problems: list[UserError] = []
+
+        def prepare(number: int) -> list[NDArray[Any]]:
+            try:
+                read[number] = url_read(images[number])
+                return [self.prepare(read[number])]
+            except UserError as error:
+                if not isinstance(images[number], str | Path):
+                    raise
+                read.pop(number, None)
+                problems.append(error)
+                return []
+
+        if progress:
+            from eachmask.files.progress import bar_after_a_while
+
+            with bar_after_a_while() as bar:
+                for number in bar("predicting", range(len(images))):
+                    found += self.predict_arrays(prepare(number), **wishes)
+        else:
+            found = self.predict_arrays([array for number in range(len(images)) for array in prepare(number)], **wishes)
+        if problems and not read:
+            raise problems[0]
+        for problem in problems:
+            warnings.warn(f"no result, None in the list: {problem}", stacklevel=3)
+        results = dict(zip(read, self._finished(list(read.values()), found, classes), strict=True))
+        return [cast(T, results.get(number)) for number in range(len(images))]
 
     def predict_arrays(
         self,
@@ -329,12 +355,7 @@ def several(image: Any) -> Any:
     Raises:
         UserError: there is no image in it.
     """
-    from eachmask.data.images.url import is_url, read_url
-
-    if isinstance(image, list | tuple):
-        return [read_url(one) if is_url(one) else one for one in image]
-    if is_url(image):
-        return read_url(image)
+    image = url_read(image)
     if not isinstance(image, str | Path) or Path(image).is_file():
         return image
     if not Path(image).is_dir() and not any(mark in str(image) for mark in "*?["):
@@ -363,3 +384,14 @@ def _fingerprint(model: nn.Module, info: ModelInfo, classifier: CropClassifier |
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def url_read(image: Any) -> Any:
+    """The image behind an http(s) address; anything else as it is.
+
+    Raises:
+        UserError: there is none.
+    """
+    from eachmask.data.images.url import is_url, read_url
+
+    return read_url(image) if is_url(image) else image
