@@ -92,6 +92,8 @@ def test_from_four_points_to_the_mask(fixture, model):
         index = deterministic().sample_indices(int(np.prod(info["shape"])))
         assert np.abs(network[:3].permute(1, 2, 0).numpy().reshape(-1)[index] - values).max() <= 2
         check(fixture, f"case.{case}.heatmap", network[3])
+        if f"case.{case}.logits64" not in fixture.manifest["raw"]:
+            continue  # of some the network's input alone is recorded
         check(fixture, f"case.{case}.logits64", model.logits(network[None]))
         check(fixture, f"case.{case}.probability", model.probability(network))
         prompts = Prompts(size, extremes=(points + 0.5)[None].float())

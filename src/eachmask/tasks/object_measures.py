@@ -92,12 +92,12 @@ class ObjectMeasures(Measures):
 
     def headline(self) -> list[tuple[str, str]]:
         """AP first."""
-        kind = "masks" if "segm" in self.coco else "boxes"
+        kind = "masks" if "segm" in self.coco else "boxes" if "bbox" in self.coco else ""
         points = self.coco.get("keypoints")
         interval = self.intervals.get("ap")
         known = interval is not None and math.isfinite(interval.low)
         sure = f" ({interval.low:.3f} to {interval.high:.3f})" if interval is not None and known else ""
-        shown = [(f"AP of {kind}{sure}", self.main["ap"]), ("AP50", self.main["ap50"])]
+        shown = [(f"AP of {kind}{sure}", self.main["ap"]), ("AP50", self.main["ap50"])] if kind else []
         if points is not None:
             shown = [("AP of keypoints", points["ap"]), ("their AP50", points["ap50"]), *shown]
         if self.boundary:
@@ -115,7 +115,7 @@ class ObjectMeasures(Measures):
             f"{kind:<10}" + "  ".join(f"{name} {group[name]:.3f}" for name in ("ap", "ap50", "ap75"))
             for kind, group in (*self.coco.items(), *([("boundary", self.boundary)] if self.boundary else []))
         ]
-        if self.intervals:
+        if self.intervals and self.coco.keys() != {"keypoints"}:
             gap = self.intervals["ap"]
             lines.append(f"mask ap is between {gap.low:.3f} and {gap.high:.3f} on 95% of resampled sets of images")
         names = ("pq", "miou", "dice", "sbd", "abs_dic", "weighted_coverage")
@@ -243,7 +243,9 @@ def coco_numbers(annotations: dict[str, Any], rows: list[dict[str, Any]]) -> Coc
         annotations: content of a COCO file, every annotation with area, bbox and iscrowd.
         rows: results.
     """
-    kinds: list[tuple[Kind, tuple[str, ...]]] = [("bbox", ("segmentation", "keypoints"))]
+    kinds: list[tuple[Kind, tuple[str, ...]]] = []
+    if not rows or any("bbox" in row or "segmentation" in row for row in rows):
+        kinds.append(("bbox", ("segmentation", "keypoints")))
     if not rows or any("segmentation" in row for row in rows):
         kinds.insert(0, ("segm", ("bbox", "area", "keypoints")))
     if any(row.get("keypoints") for row in rows):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import eachmask
 from eachmask.data import Split
 from eachmask.data.formats.coco_read import read_coco
 from eachmask.data.formats.coco_results import Results, read_results
@@ -48,7 +49,7 @@ def _read(data: Split, content: Any) -> Results:
         ({"bbox": ["a", 1, 2, 3]}, "the bbox"),
         ({"bbox": [1, 2, float("nan"), 3]}, "the bbox"),
         ({"bbox": [9, 9, -3, 4]}, "the bbox"),
-        ({"bbox": None}, "neither a segmentation nor a bbox"),
+        ({"bbox": None}, "neither a segmentation nor a bbox nor keypoints"),
     ],
 )
 def test_what_cannot_be_measured_is_named(data: Split, change: dict[str, Any], sentence: str) -> None:
@@ -105,3 +106,33 @@ def test_folders_tell_apart_what_has_one_name(data: Split) -> None:
     images = [{"id": 1, "file_name": "y/a.png"}, {"id": 2, "file_name": "x/a.png"}]
     found = _read(data, {"images": images, "annotations": [GOOD | {"image_id": 1}, GOOD | {"image_id": 2}]})
     assert [row["image_id"] for row in found.rows] == [7] and found.rows[0]["id"] == 2
+
+
+def test_keypoints_alone_have_the_box_around_them(data: Split) -> None:
+    row = {"image_id": 5, "category_id": 3, "score": 0.5, "keypoints": [4, 3, 2, 10, 9, 2, 6, 5, 1]}
+    found = _read(data, [row])
+    boxes = [image.boxes.tolist() for image in found.instances if len(image)]
+    assert boxes == [[[4, 3, 10, 9]]]
+    assert "bbox" not in found.rows[0] and any("keypoints alone" in note for note in found.notes)
+    for points in ([1, 2], ["a", 1, 2], [1, 2, float("nan")]):
+        with pytest.raises(UserError, match="result 1 has keypoints that are not x, y and visibility"):
+            _read(data, [row | {"keypoints": points}])
+
+
+def test_keypoints_alone_are_measured_as_keypoints(tmp_path: Path) -> None:
+    points = [v for i in range(17) for v in (5 + 2 * i, 4 + i, 2)]
+    person = {"id": 1, "name": "person", "keypoints": [f"k{i}" for i in range(17)], "skeleton": []}
+    annotation = {
+        "id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 40, 20], "area": 600.0, "iscrowd": 0,
+        "segmentation": [[2, 2, 42, 2, 42, 22, 2, 22]], "keypoints": points, "num_keypoints": 17,
+    }  # fmt: skip
+    images = [{"id": 1, "file_name": "a.png", "width": 60, "height": 40}]
+    content = {"images": images, "annotations": [annotation], "categories": [person]}
+    (tmp_path / "i.json").write_text(json.dumps(content))
+    (tmp_path / "images").mkdir()
+    rows = [{"image_id": 1, "category_id": 1, "score": 0.9, "keypoints": points}]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    found = eachmask.evaluate(tmp_path / "r.json", tmp_path / "i.json", resamples=0, boundary=False)
+    assert found.value("keypoints.ap") == pytest.approx(1.0)
+    with pytest.raises(UserError):
+        found.value("bbox.ap")

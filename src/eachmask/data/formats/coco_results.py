@@ -73,8 +73,13 @@ def results_of(content: Any, data: Split, path: str | Path, classes: Classes | N
         elif place is not None:
             foreign += 1
     notes += left_out(foreign) + _with_masks(plain)
-    found = _instances(plain, places, data, path)
-    return Results(found, plain, notes + misplaced(found, data))
+    boxed = [_with_box(row) for row in plain]
+    bare = sum("bbox" in row for row in boxed) - sum("bbox" in row for row in plain)
+    found = _instances(boxed, places, data, path)
+    notes += (
+        [f"{bare} results have keypoints alone: the box around these is theirs"] if bare else misplaced(found, data)
+    )
+    return Results(found, plain, notes)
 
 
 def left_out(number: int) -> list[str]:
@@ -161,11 +166,14 @@ def _plain(
     box = row.get("bbox")
     if box is not None and not _is_box(box):
         raise ValueError(f"has the bbox {box}: it must be x, y, width and height")
+    points = row.get("keypoints")
+    if points and not _are_keypoints(points):
+        raise ValueError("has keypoints that are not x, y and visibility of each")
     parts = {key: row[key] for key in ("segmentation", "bbox", "keypoints") if row.get(key)}  # null says nothing
     if outline_of(row) is None or (box is not None and _encloses_nothing(outline_of(row))):
         parts.pop("segmentation", None)
     if not parts:
-        raise ValueError("has neither a segmentation nor a bbox")
+        raise ValueError("has neither a segmentation nor a bbox nor keypoints")
     return image, {"id": number, "image_id": image, "category_id": category, "score": row["score"], **parts}
 
 
@@ -174,9 +182,22 @@ def _encloses_nothing(rings: Any) -> bool:
     return isinstance(rings, list) and all(isinstance(ring, list) and len(ring) < 6 for ring in rings)
 
 
+def _are_keypoints(points: Any) -> bool:
+    numbers = isinstance(points, list) and len(points) % 3 == 0 and {*map(type, points)} <= {*_NUMBER}
+    return numbers and all(map(math.isfinite, points))
+
+
 def _is_box(box: Any) -> bool:
     numbers = isinstance(box, list) and len(box) == 4 and {*map(type, box)} <= {*_NUMBER}
     return numbers and all(map(math.isfinite, box)) and box[2] >= 0 and box[3] >= 0
+
+
+def _with_box(row: dict[str, Any]) -> dict[str, Any]:
+    """Keypoints alone get the box around them, as pycocotools' ``loadRes`` makes it."""
+    if "segmentation" in row or "bbox" in row:
+        return row
+    xs, ys = row["keypoints"][::3], row["keypoints"][1::3]
+    return {**row, "bbox": [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]}
 
 
 def _with_masks(rows: Sequence[dict[str, Any]]) -> list[str]:
