@@ -247,7 +247,7 @@ class Predictor(Generic[T]):
             raise UserError(f"options must be DecodeOptions(...), not {type(options).__name__}")
         if options.suppression is not None and not getattr(self.model, "suppresses", True):
             name = self.info.name or self.info.variant
-            raise UserError(f"{name} groups pixels and suppresses no objects: leave out suppression (--nms)")
+            raise UserError(f"{name} knows no suppression but its own: leave out suppression (--nms)")
         missing = {k: getattr(saved, k) for k, v in asdict(options).items() if v is None}
         return replace(options, **missing)
 

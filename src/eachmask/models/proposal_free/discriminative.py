@@ -83,6 +83,7 @@ class DiscriminativeEmbedding(Network[Raw, Raw, Instances]):
 
     task = INSTANCES
     needs = frozenset({"masks"})
+    suppresses = False
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()

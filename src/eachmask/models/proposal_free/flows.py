@@ -80,6 +80,7 @@ class Flows(Network[Raw, Raw, Instances]):
     task = INSTANCES
     max_classes = 1
     needs = frozenset({"masks"})
+    suppresses = False
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()

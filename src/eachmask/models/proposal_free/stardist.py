@@ -75,6 +75,7 @@ class StarDist(Network[Raw, Raw, Instances]):
 
     task = INSTANCES
     needs = frozenset({"masks"})
+    suppresses = False
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
