@@ -23,12 +23,17 @@ from eachmask.evaluation.values import evaluate_values
 from eachmask.inference.load import load
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.video_predictor import VideoPredictor
-from eachmask.structures import Instances, Matte, SemanticMap, UserError
+from eachmask.structures import Instances, Matte, PanopticMap, SemanticMap, UserError
 from eachmask.tasks.settings import Settings
 from eachmask.training import loop
 from eachmask.training.recipe import Run
 
-NAMES = {"tiny_semantic": "semantic", "tiny_matting": "matting", "tiny_recurrent": "instances"}
+NAMES = {
+    "tiny_semantic": "semantic",
+    "tiny_panoptic": "panoptic",
+    "tiny_matting": "matting",
+    "tiny_recurrent": "instances",
+}
 each = pytest.mark.parametrize("name", list(NAMES))
 
 
@@ -55,6 +60,8 @@ def share(result: Any) -> float:
     """Of the image that is square."""
     if isinstance(result, SemanticMap):
         return float((result.labels == 1).float().mean())
+    if isinstance(result, PanopticMap):
+        result = result.to_instances()
     if isinstance(result, Matte):
         return float((result.alpha > 0.5).float().mean())
     assert isinstance(result, Instances) and result.masks is not None
@@ -179,7 +186,7 @@ def test_a_model_is_evaluated_by_the_front_door(trained: dict[str, Path], name: 
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/jpeg") == 4 and "1.png is torn" in page
     assert json.loads((tmp_path / "evaluation.json").read_text())["measured"]["num_images"] == found.num_images
-    best = {"instances": "ap", "semantic": "miou", "matting": "mad"}[NAMES[name]]
+    best = {"instances": "ap", "semantic": "miou", "panoptic": "pq", "matting": "mad"}[NAMES[name]]
     assert found.value(best) < 0.2 if best == "mad" else found.value(best) > 0.7
 
 

@@ -1,4 +1,4 @@
-"""Three models of one convolution, for three tasks: nothing outside of this file and ``eachmask.tasks`` knows them."""
+"""Models of one convolution, one for each task: nothing outside of this file and ``eachmask.tasks`` knows them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,21 @@ from torch.nn import functional as F
 from eachmask.data.sample import Sample
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.models.protocol import Network
-from eachmask.structures import RLE, Category, DecodeOptions, ImageBatch, Instances, Matte, Preprocess, SemanticMap
+from eachmask.structures import (
+    RLE,
+    Category,
+    DecodeOptions,
+    ImageBatch,
+    Instances,
+    Matte,
+    PanopticMap,
+    Preprocess,
+    Segment,
+    SemanticMap,
+)
 from eachmask.tasks.instances import INSTANCES
 from eachmask.tasks.matting import MATTING
+from eachmask.tasks.panoptic import PANOPTIC
 from eachmask.tasks.semantic import SEMANTIC
 from eachmask.training.recipe import Recipe
 
@@ -64,6 +76,33 @@ class TinySemantic(Tiny):
 
     def pack(self, selected: tuple[Tensor, ...], options: DecodeOptions) -> list[SemanticMap]:
         return [SemanticMap(logits.argmax(0)) for logits in selected]
+
+
+class TinyPanoptic(Tiny):
+    """The class of each pixel; connected pixels of class 1 are one thing, those of class 0 are stuff."""
+
+    task = PANOPTIC
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, num_classes)
+
+    def loss(self, logits: Tensor, target: PanopticMap) -> Tensor:
+        return F.cross_entropy(logits[None], target.to_semantic().labels[None].long(), ignore_index=255)
+
+    def pack(self, selected: tuple[Tensor, ...], options: DecodeOptions) -> list[PanopticMap]:
+        return [segments_of(logits.argmax(0)) for logits in selected]
+
+
+def segments_of(labels: Tensor) -> PanopticMap:
+    """One segment of ground, and one for each square of more than 20 px."""
+    from skimage.measure import label
+
+    parts = torch.from_numpy(label(labels.numpy() == 1, connectivity=1).astype(np.int32))
+    counts = parts.flatten().bincount()
+    large = [i for i in range(1, len(counts)) if counts[i] > 20]
+    ids = torch.where(labels == 0, 1, torch.where(torch.isin(parts, torch.tensor(large)), parts + 1, 0))
+    things = tuple(Segment(i + 1, 1, score=0.9) for i in large)
+    return PanopticMap(ids, (Segment(1, 0, score=0.8), *things))
 
 
 class TinyMatting(Tiny):
@@ -116,7 +155,12 @@ class TinyRecurrent(Tiny):
         return Instances((logits.shape[0], logits.shape[1]), boxes, masks, scores=torch.full((len(masks),), 0.9))
 
 
-VARIANTS = {"tiny_semantic": TinySemantic, "tiny_matting": TinyMatting, "tiny_recurrent": TinyRecurrent}
+VARIANTS = {
+    "tiny_semantic": TinySemantic,
+    "tiny_panoptic": TinyPanoptic,
+    "tiny_matting": TinyMatting,
+    "tiny_recurrent": TinyRecurrent,
+}
 
 
 @dataclass(frozen=True)
@@ -142,6 +186,8 @@ class Squares:
         pixels = torch.from_numpy(inside)
         if self.task == "semantic":
             return SemanticMap(pixels.long(), self.categories)
+        if self.task == "panoptic":
+            return PanopticMap(pixels.long() + 1, (Segment(1, 0), Segment(2, 1)), self.categories)
         if self.task == "matting":
             return Matte(pixels.float())
         masks = RLE.from_bitmaps(inside[None])

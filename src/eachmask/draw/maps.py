@@ -70,9 +70,8 @@ def _entries(
     entries = []
     for label in sorted(total, key=lambda k: -total[k]):
         own = [i for i, segment in enumerate(segments) if segment.label == label]
-        name = seen.categories[label].name if seen.categories else str(label)
         number = f" ({len(own)})" if len(own) > 1 else ""
-        entries.append((name + number, colors[max(own, key=lambda i: int(areas[i]))]))
+        entries.append((seen.name_of(label) + number, colors[max(own, key=lambda i: int(areas[i]))]))
     return entries
 
 

@@ -86,6 +86,10 @@ class PanopticMap(PixelMap, Viewable):
     def image_size(self) -> tuple[int, int]:
         return int(self.ids.shape[0]), int(self.ids.shape[1])
 
+    def name_of(self, label: int) -> str:
+        """A class's name; its number where the categories are not known."""
+        return self.categories[label].name if label < len(self.categories) else str(label)
+
     def is_thing(self, segment: Segment) -> bool:
         """Whether a segment is a thing; where the categories are not known each is."""
         return self.categories[segment.label].is_thing if self.categories else True

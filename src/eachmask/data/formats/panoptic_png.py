@@ -1,0 +1,33 @@
+"""COCO's panoptic PNG: the id of each pixel's segment as R + 256 G + 256² B (Kirillov et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_ID = 256**3 - 1
+
+
+def encode_ids(ids: NDArray[np.integer]) -> bytes:
+    """(H, W) ids from 0 to 2^24 - 1 -> a PNG file.
+
+    Raises:
+        ValueError: an id is outside.
+    """
+    if ids.min(initial=0) < 0 or ids.max(initial=0) > MAX_ID:
+        raise ValueError(f"ids of a panoptic PNG lie in 0..{MAX_ID}")
+    values = ids.astype(np.uint32)
+    blue_green_red = np.stack([values >> 16, values >> 8 & 255, values & 255], axis=-1).astype(np.uint8)
+    return bytes(cv2.imencode(".png", blue_green_red)[1])
+
+
+def decode_ids(colors: NDArray[np.integer]) -> NDArray[np.int32]:
+    """(H, W, 3) RGB of such a file -> (H, W) ids.
+
+    >>> decode_ids(np.array([[[7, 1, 0], [0, 0, 1]]], np.uint8)).tolist()
+    [[263, 65536]]
+    """
+    red, green, blue = (colors[..., i].astype(np.int32) for i in range(3))
+    result: NDArray[np.int32] = red + (green << 8) + (blue << 16)
+    return result

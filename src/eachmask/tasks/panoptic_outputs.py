@@ -1,0 +1,108 @@
+"""What is written of panoptic maps: COCO's panoptic PNG and JSON, Cityscapes' instance ids, label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from eachmask.data.formats.panoptic_png import encode_ids
+from eachmask.files.journal import compact_json
+from eachmask.structures import PanopticMap, UserError
+from eachmask.structures.coco import category_to_dict
+from eachmask.tasks.task import About, Outputs, Record, Recorded, Written
+
+CITYSCAPES_THINGS = 1000
+"""An object of a class is written as this times the class plus its number, at most so many of a class."""
+
+
+def record(name: str, seen: PanopticMap, image: NDArray[Any]) -> Record:
+    """Segments by class, and COCO's ``segments_info``."""
+    names = [seen.name_of(segment.label) for segment in seen.segments]
+    known = [segment.score for segment in seen.segments if segment.score is not None]
+    header = {
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "objects": len(seen),
+        "mean_score": round(float(np.mean(known)), 4) if known else None,
+        "classes": {kind: names.count(kind) for kind in sorted(set(names))},
+    }
+    return Record(header, {"segments_info": segments_info(seen)})
+
+
+def segments_info(seen: PanopticMap) -> list[dict[str, Any]]:
+    """COCO's list: id, category_id (of the data set, or label + 1), area, bbox (x y width height), iscrowd, score."""
+    result = []
+    ids = seen.ids.cpu().numpy()
+    for segment in seen.segments:
+        ys, xs = np.nonzero(ids == segment.id)
+        x, y = int(xs.min()), int(ys.min())
+        row = {
+            "id": segment.id,
+            "category_id": seen.categories[segment.label].id if seen.categories else segment.label + 1,
+            "area": len(xs),
+            "bbox": [x, y, int(xs.max()) + 1 - x, int(ys.max()) + 1 - y],
+            "iscrowd": int(segment.crowd),
+        }
+        result.append(row if segment.score is None else row | {"score": round(segment.score, 6)})
+    return result
+
+
+def _panoptic(name: str, seen: PanopticMap, image: NDArray[Any]) -> Written:
+    return Written({".png": encode_ids(seen.ids.cpu().numpy())})
+
+
+def _labels(name: str, seen: PanopticMap, image: NDArray[Any]) -> Written:
+    """The class of each pixel, 8 bits (16 where there are more classes)."""
+    labels = seen.to_semantic(max(255, len(seen.categories))).labels.cpu().numpy()
+    return Written({".png": _png(labels if labels.dtype == np.uint8 else labels.astype(np.uint16))})
+
+
+def _instance_ids(name: str, seen: PanopticMap, image: NDArray[Any]) -> Written:
+    """Cityscapes' 16 bits: the category's id of stuff and crowds, id x 1000 + number of things, 0 where is nothing."""
+    ids = seen.ids.cpu().numpy()
+    result, counts = np.zeros(ids.shape, np.int64), dict[int, int]()
+    for segment in sorted(seen.segments, key=lambda s: s.id):
+        value = seen.categories[segment.label].id if seen.categories else segment.label + 1
+        if seen.is_thing(segment) and not segment.crowd:
+            number = counts.get(value, 0)
+            counts[value] = number + 1
+            value = value * CITYSCAPES_THINGS + number
+        result[ids == segment.id] = value
+    if result.max(initial=0) > 65535 or max(counts.values(), default=0) > CITYSCAPES_THINGS:
+        raise UserError("Cityscapes' 16 bits hold category ids to 64 and 1000 objects of each; take --save panoptic")
+    return Written({".png": _png(result.astype(np.uint16))})
+
+
+def _png(values: NDArray[Any]) -> bytes:
+    return bytes(cv2.imencode(".png", values)[1])
+
+
+def panoptic_json(records: Callable[[], Iterable[Recorded]], about: About) -> Iterator[str]:
+    """COCO's panoptic results: images, categories, one annotation per image; its PNGs are those of ``--save panoptic``.
+
+    Image ids are the places in the list of inputs from 1.
+    """
+    info = {"description": "eachmask predictions", "model": about.name or about.variant, "license": about.license}
+    yield f'{{"info":{compact_json(info)},\n"images":['
+    for i, image in enumerate(records()):
+        header = image.record.header
+        row = {"id": image.number, "file_name": image.name, "width": header["width"], "height": header["height"]}
+        yield f"{',' if i else ''}\n{compact_json(row)}"
+    categories = [category_to_dict(c) | {"isthing": int(c.is_thing)} for c in about.categories]
+    yield f'],\n"categories":{compact_json(categories)},\n"annotations":['
+    for i, image in enumerate(records()):
+        row = {"image_id": image.number, "file_name": f"{image.name}.png", **image.record.body}
+        yield f"{',' if i else ''}\n{compact_json(row)}"
+    yield "]}\n"
+
+
+OUTPUTS: Outputs[PanopticMap] = Outputs(
+    record=record,
+    writers={"panoptic": _panoptic, "labels": _labels, "instance_ids": _instance_ids},
+    collections={"panoptic.json": panoptic_json},
+    noun="segment",
+)
