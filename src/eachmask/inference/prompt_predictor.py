@@ -17,6 +17,7 @@ from torch import Tensor
 from eachmask.inference.everything import Answers, Asking, Everything, EverythingConfig, everything, limited
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.preprocessing import reduced, size_of
+from eachmask.inference.stability import stable
 from eachmask.models.protocol import PointPromptable
 from eachmask.structures import DecodeOptions, Instances, Masks, Prompts, UserError
 from eachmask.structures.soft_masks import Canvas
@@ -193,12 +194,30 @@ class PromptPredictor(Predictor[Instances]):
         return asking
 
     @torch.inference_mode()
-    def _answer(self, embedded: Embedded, prompts: Prompts, options: DecodeOptions) -> Instances:
-        embedding = _moved(embedded.embedding, self.device)
-        seen = prompts.resize(embedded.seen_size).to(self.device)
+    def stable_answers(self, image: ImageLike, prompts: Prompts) -> tuple[Instances, NDArray[np.float64]]:
+        """The best answer to each prompt, as :meth:`predict`, and how stable each mask is, (N,) in 0..1.
+
+        Raises:
+            UserError: as :meth:`predict`.
+        """
+        embedded, options = self.embed(image), self.decode_options()
         with self.engine.autocast():
-            raw = self.model.prompted(embedding, [seen])  # type: ignore[operator]
-            (found,) = self.model.decode(raw, options)  # type: ignore[operator]
+            found, stability = stable(self.model, self._said_to(embedded, prompts), options)
+        return self._own(found, embedded), stability
+
+    @torch.inference_mode()
+    def _answer(self, embedded: Embedded, prompts: Prompts, options: DecodeOptions) -> Instances:
+        with self.engine.autocast():
+            (found,) = self.model.decode(self._said_to(embedded, prompts), options)  # type: ignore[operator]
+        return self._own(found, embedded)
+
+    def _said_to(self, embedded: Embedded, prompts: Prompts) -> Any:
+        """The model's raw answer to prompts in the image's own pixels."""
+        seen = prompts.resize(embedded.seen_size).to(self.device)
+        return self.model.prompted(_moved(embedded.embedding, self.device), [seen])  # type: ignore[operator]
+
+    def _own(self, found: Instances, embedded: Embedded) -> Instances:
+        """What was found, in the image's own pixels."""
         return self.task.with_categories(found.to("cpu").resize(embedded.image_size), self.info.categories)
 
     def _key(self, image: NDArray[Any]) -> str:
