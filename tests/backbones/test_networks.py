@@ -8,7 +8,8 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from eachmask.backbones.fpn import FPN, Pyramid
-from eachmask.backbones.networks import ResNet, Swin, Timm, freeze, set_training_mode
+from eachmask.backbones.networks import ResNet, Timm, freeze, set_training_mode
+from eachmask.backbones.swin import Swin
 
 BODIES = {
     "resnet18": lambda: ResNet("resnet18"),

@@ -1,4 +1,4 @@
-"""Backbones: torchvision's and timm's networks as pyramids of features, nothing more.
+"""Backbones: torchvision's and timm's convolutional networks as pyramids of features, nothing more.
 
 A backbone has ``channels`` and ``strides`` (fine to coarse) and returns :class:`Features`. None downloads anything.
 """
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eachmask.accel.lazy_dynamo import timm, torchvision
 from eachmask.backbones.features import Features
+from eachmask.backbones.swin import Swin
 from eachmask.structures import UserError
 
 
@@ -70,31 +71,6 @@ class Timm(nn.Module):
         return Features(tuple(maps), self.strides, self.channels)
 
 
-class Swin(nn.Module):
-    """torchvision's Swin transformer (Liu et al., arXiv 2103.14030): maps of its four stages, normalized each.
-
-    Args:
-        name: swin_t, swin_s, swin_b, or their _v2.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        net: Any = getattr(torchvision().models, name)(weights=None)
-        self.name = name
-        width = net.head.in_features
-        self.channels = (width // 8, width // 4, width // 2, width)
-        self.strides = (4, 8, 16, 32)
-        nodes = {"features.1": "0", "features.3": "1", "features.5": "2", "features.7": "3"}
-        self.net = torchvision().models.feature_extraction.create_feature_extractor(net, nodes)
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
-
-    def forward(self, images: Tensor) -> Features:
-        """(B, 3, H, W) -> four maps, channels first."""
-        stages = self.net(images).values()
-        maps = [norm(x).permute(0, 3, 1, 2).contiguous() for norm, x in zip(self.norms, stages, strict=True)]
-        return Features(tuple(maps), self.strides, self.channels)
-
-
 def stages(backbone: nn.Module) -> list[list[nn.Module]]:
     """A backbone's parts in the order an image passes them: the stem, then the stages that halve the map or widen it.
 
@@ -109,6 +85,8 @@ def stages(backbone: nn.Module) -> list[list[nn.Module]]:
             [backbone.conv1, backbone.bn1],
             *([layer] for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)),
         ]
+    if isinstance(backbone, Swin):
+        return backbone.parts()
     net: Any = getattr(backbone, "net", backbone)
     if isinstance(getattr(net, "blocks", None), nn.Sequential):  # timm's EfficientNet, MobileNet, ...
         stem: list[nn.Module] = [m for name, m in net.named_children() if name in ("conv_stem", "bn1")]

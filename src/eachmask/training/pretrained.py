@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from eachmask import models
-from eachmask.backbones.networks import ResNet, Swin
+from eachmask.backbones.networks import ResNet
+from eachmask.backbones.swin import Swin
 from eachmask.structures import Preprocess, UserError
 from eachmask.weights.catalogue import bundled, entries
 from eachmask.weights.fetch import locate

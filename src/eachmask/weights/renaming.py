@@ -15,6 +15,9 @@ Rule = tuple[str, str]
 """(pattern, replacement) as for :func:`re.sub`; the first rule whose pattern is found renames an entry."""
 
 
+NOT_LEARNED = ("num_batches_tracked", "relative_position_index", "relative_coords_table")
+"""Counters of batch normalization, which nothing reads, and tables that follow from the size of Swin's windows."""
+
 WRAPPERS = ("state_dict", "model", "model_state_dict", "ema_state_dict")
 """Under one of these a checkpoint keeps the weights, beside a record of the training; the first one there counts."""
 
@@ -67,13 +70,13 @@ def _rename(name: str, rules: Sequence[Rule], project: str) -> str:
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load all or nothing. Counters of batch normalization, which nothing reads, may be missing or surplus.
+    """Load all or nothing. What is not learned may be missing or surplus, see :data:`NOT_LEARNED`.
 
     Raises:
         UserError: names or shapes do not fit; the message has the first of each kind.
     """
     own = model.state_dict()
-    counters = {k for k in (*own, *state) if k.endswith("num_batches_tracked")}
+    counters = {k for k in (*own, *state) if k.endswith(NOT_LEARNED)}
     problems = {
         "missing": [k for k in own if k not in state and k not in counters],
         "unexpected": [k for k in state if k not in own and k not in counters],

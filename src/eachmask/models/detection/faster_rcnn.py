@@ -19,7 +19,7 @@ Shapes: B images, P proposals of one image, R RoIs of all images, K classes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -29,7 +29,8 @@ from torch.nn import functional as F
 
 from eachmask.backbones.features import Features
 from eachmask.backbones.fpn import FPN, Pyramid
-from eachmask.backbones.networks import ResNet, Swin, Timm
+from eachmask.backbones.networks import ResNet, Timm
+from eachmask.backbones.swin import Swin
 from eachmask.models.config import changed
 from eachmask.models.detection.conventions import MMDET, TORCHVISION, Conventions
 from eachmask.models.detection.fast_rcnn import Sampled, box_losses, keep_best
@@ -364,9 +365,13 @@ def light_fpn(name: str, first: int = 0) -> FPN:
     return FPN(Timm(name), Pyramid(channels=128, first=first))
 
 
-def swin_fpn(name: str) -> FPN:
-    """A Swin transformer with a pyramid of 256 channels."""
-    return FPN(Swin(name))
+def swin_fpn(name: str, changes: Mapping[str, Any] | None = None) -> FPN:
+    """A Swin transformer with a pyramid of 256 channels.
+
+    Args:
+        changes: other values of its :class:`~eachmask.backbones.swin.SwinConfig`.
+    """
+    return FPN(Swin(name, changes))
 
 
 def faster_rcnn_r50_fpn(num_classes: int = 80, **config: Any) -> FasterRCNN:

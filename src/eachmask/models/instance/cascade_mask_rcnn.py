@@ -28,7 +28,7 @@ from eachmask.models.config import changed
 from eachmask.models.detection import cascade_rcnn
 from eachmask.models.detection.cascade_rcnn import LIGHT_BOX_HEAD, CascadeRCNN
 from eachmask.models.detection.fast_rcnn import Sampled, positives
-from eachmask.models.detection.faster_rcnn import LIGHT_RPN, P3_ROI, P3_RPN, light_fpn, resnet_fpn
+from eachmask.models.detection.faster_rcnn import LIGHT_RPN, P3_ROI, P3_RPN, light_fpn, resnet_fpn, swin_fpn
 from eachmask.models.detection.rpn import Raw
 from eachmask.models.instance import mask_rcnn
 from eachmask.models.instance.mask_rcnn import ROI_CHUNK_SIZE, MaskHead, sampled_mask_targets, zero_of
@@ -116,6 +116,21 @@ def cascade_mask_rcnn_r101_fpn(num_classes: int = 80, **config: Any) -> CascadeM
     return CascadeMaskRCNN(resnet_fpn("resnet101", chosen.norm_eps), num_classes, chosen)
 
 
+def cascade_mask_rcnn_swin_t_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
+    """Swin-T with MMDetection's two-layer heads; see ``_on_swin``."""
+    return _on_swin("swin_t", num_classes, config)
+
+
+def cascade_mask_rcnn_swin_s_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
+    """Swin-S with MMDetection's two-layer heads; see ``_on_swin``."""
+    return _on_swin("swin_s", num_classes, config)
+
+
+def cascade_mask_rcnn_swin_b_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
+    """Swin-B with MMDetection's two-layer heads; see ``_on_swin``."""
+    return _on_swin("swin_b", num_classes, config)
+
+
 def cascade_mask_rcnn_lite0_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
     """EfficientNet-Lite0 with narrow heads, for CPUs."""
     return CascadeMaskRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, changed(LIGHT, config))
@@ -125,3 +140,10 @@ def cascade_mask_rcnn_lite0_p3(num_classes: int = 80, **config: Any) -> CascadeM
     """EfficientNet-Lite0 with narrow heads on strides 8 ... 64, one mask head: for photographs on a CPU."""
     chosen = changed(replace(LIGHT, rpn=P3_RPN, roi=P3_ROI, mask_every_stage=False), config)
     return CascadeMaskRCNN(light_fpn("tf_efficientnet_lite0", first=1), num_classes, chosen)
+
+
+def _on_swin(name: str, num_classes: int, config: dict[str, Any]) -> CascadeMaskRCNN:
+    """Settings of the backbone are those under ``swin``. The authors' heads have four convolutions and a GIoU loss
+    besides; ours are those of MMDetection's ResNets."""
+    swin = swin_fpn(name, {"keeps_shift": True} | config.pop("swin", {}))
+    return CascadeMaskRCNN(swin, num_classes, changed(MMDET, config))

@@ -290,17 +290,32 @@ def mask_rcnn_x101_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
 
 def mask_rcnn_swin_t_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
     """Swin-T (torchvision's), full-size heads."""
-    return MaskRCNN(swin_fpn("swin_t"), num_classes, changed(Config(), config))
+    return _on_swin("swin_t", num_classes, config)
 
 
 def mask_rcnn_swin_s_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
     """Swin-S (torchvision's), full-size heads."""
-    return MaskRCNN(swin_fpn("swin_s"), num_classes, changed(Config(), config))
+    return _on_swin("swin_s", num_classes, config)
 
 
 def mask_rcnn_swin_b_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
     """Swin-B (torchvision's), full-size heads."""
-    return MaskRCNN(swin_fpn("swin_b"), num_classes, changed(Config(), config))
+    return _on_swin("swin_b", num_classes, config)
+
+
+def mask_rcnn_swin_v2_t_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """Swin-T of the second version (torchvision's), full-size heads."""
+    return _on_swin("swin_v2_t", num_classes, config)
+
+
+def mask_rcnn_swin_t_fpn_mmdet(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """Swin-T: MMDetection's ``mask-rcnn_swin-t-p4-w7_fpn_1x_coco`` and the original of its authors."""
+    return _on_swin("swin_t", num_classes, config, MMDET)
+
+
+def mask_rcnn_swin_s_fpn_mmdet(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """Swin-S: MMDetection's ``mask-rcnn_swin-s-p4-w7_fpn_amp-ms-crop-3x_coco``."""
+    return _on_swin("swin_s", num_classes, config, MMDET)
 
 
 def mask_rcnn_timm_fpn(num_classes: int = 80, backbone: str = "convnext_tiny", **config: Any) -> MaskRCNN:
@@ -310,3 +325,9 @@ def mask_rcnn_timm_fpn(num_classes: int = 80, backbone: str = "convnext_tiny", *
 
 def _on_resnet(name: str, num_classes: int, config: Config) -> MaskRCNN:
     return MaskRCNN(resnet_fpn(name, config.norm_eps), num_classes, config)
+
+
+def _on_swin(name: str, num_classes: int, config: dict[str, Any], start: Config | None = None) -> MaskRCNN:
+    """Settings of the backbone are those under ``swin``; MMDetection's keep their windows shifted."""
+    changes = {"keeps_shift": start is not None} | config.pop("swin", {})
+    return MaskRCNN(swin_fpn(name, changes), num_classes, changed(start or Config(), config))

@@ -1,4 +1,4 @@
-"""MMDetection's two-stage models: Faster, Mask, Cascade and Mask Scoring R-CNN, with FPN or PAFPN.
+"""MMDetection's two-stage models: Faster, Mask, Cascade and Mask Scoring R-CNN, with FPN or PAFPN, on ResNet or Swin.
 
 Background is their last class too, so entries are only renamed.
 """
@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from eachmask.weights.from_mmdet.backbone import fpn
-from eachmask.weights.renaming import Rule, rename
+from eachmask.weights.renaming import Rule, rename, unwrapped
+from eachmask.weights.swin import from_mmdet, from_original
 
 
 def _heads(theirs: str, ours: str) -> tuple[Rule, ...]:
@@ -52,4 +53,10 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: an entry that no rule knows.
     """
-    return rename(state, RULES, "MMDetection")
+    state = unwrapped(state)
+    swin = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    if "patch_embed.norm.weight" not in swin:
+        return rename(state, RULES, "MMDetection")
+    rest = rename({k: v for k, v in state.items() if not k.startswith("backbone.")}, RULES, "MMDetection")
+    ours = (from_mmdet if any(name.startswith("stages.") for name in swin) else from_original)(swin)
+    return {f"backbone.backbone.{name}": value for name, value in ours.items()} | rest
