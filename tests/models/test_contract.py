@@ -141,6 +141,10 @@ CASES = [
     Case("rcnn_lite0", config={"sampling": {"batch_size": 16}, "search": {"proposals": 24}}, masks=False),
     Case("fast_rcnn_lite0", config={"sampling": {"batch_size": 24}}, masks=False),
     Case("discriminative_lite0"),
+    Case("deep_watershed_lite0", config={"min_area": 1}),
+    Case("instance_cut_lite0", config={"min_area": 1}),
+    Case("pfn_lite0", config={"max_points": 200}),
+    Case("coverage_tree_lite0", config={"max_regions": 100, "min_area": 1}),
     Case("stardist_lite0", learning_rate=3e-3),
     Case("flows_lite0", 1, EVERY_FLOW),
     Case("spatial_embedding_lite0", config={"seed_threshold": 0.1}),
@@ -150,6 +154,7 @@ CASES = [
 
 SIBLINGS = {
     "yolo_v1_r18": "yolo_v1_lite0",
+    "pfn_kmeans_lite0": "pfn_lite0",
     "discriminative_greedy_lite0": "discriminative_lite0",
     "tensormask_r50_fpn": "tensormask_lite0_fpn",
     "polarmask_r50_fpn": "polarmask_lite0_fpn",

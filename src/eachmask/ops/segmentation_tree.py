@@ -9,6 +9,7 @@ Shapes: N leaves, N - 1 merges, (2 N - 1) nodes; leaves come first, then merges 
 
 from __future__ import annotations
 
+import heapq
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ class Tree(NamedTuple):
 
     children: np.ndarray  # (merges, 2) nodes; the i-th merge makes the node N + i
     num_leaves: int
+    strengths: np.ndarray  # (merges,) mean strength of the border that a merge gave up
 
     @property
     def num_nodes(self) -> int:
@@ -44,14 +46,16 @@ def region_tree(edges: np.ndarray, strengths: np.ndarray, lengths: np.ndarray, n
     for (a, b), strength, length in zip(edges.tolist(), strengths.tolist(), lengths.tolist(), strict=True):
         borders[a][b] = borders[b][a] = (strength * length, length)
     children: list[tuple[int, int]] = []
-    while True:
-        pairs = ((total / length, a, b) for a, near in borders.items() for b, (total, length) in near.items() if a < b)
-        weakest = min(pairs, default=None)
-        if weakest is None:
-            return Tree(np.array(children, np.int64).reshape(-1, 2), num_leaves)
-        _, a, b = weakest
+    given_up: list[float] = []
+    heap = [(total / length, a, b) for a, near in borders.items() for b, (total, length) in near.items() if a < b]
+    heapq.heapify(heap)
+    while heap:
+        strength, a, b = heapq.heappop(heap)
+        if a not in borders or b not in borders:
+            continue  # one of them has merged with another
         new = num_leaves + len(children)
         children.append((a, b))
+        given_up.append(strength)
         around: dict[int, tuple[float, float]] = {}
         for old in (a, b):
             for other, (total, length) in borders.pop(old).items():
@@ -62,6 +66,8 @@ def region_tree(edges: np.ndarray, strengths: np.ndarray, lengths: np.ndarray, n
         borders[new] = around
         for other, border in around.items():
             borders[other][new] = border
+            heapq.heappush(heap, (border[0] / border[1], other, new))
+    return Tree(np.array(children, np.int64).reshape(-1, 2), num_leaves, np.array(given_up, np.float64))
 
 
 def best_cut(tree: Tree, scores: np.ndarray) -> np.ndarray:
@@ -102,11 +108,21 @@ def coverage_of_cut(iou: np.ndarray, areas: np.ndarray, nodes: np.ndarray, weigh
 def best_coverage(tree: Tree, iou: np.ndarray, areas: np.ndarray, weighted: bool = True) -> np.ndarray:
     """(K,) nodes of a cut with a large coverage: the target that a learner of cuts may reach for.
 
-    Every true region is given to the node with the largest IoU; a node's score is what the regions given to it
-    contribute. The sum over a cut is a lower bound of its coverage, and it is this bound that is largest.
+    It is the lower bound of :func:`coverage_of_nodes` that is largest.
+    """
+    return best_cut(tree, coverage_of_nodes(iou, areas, weighted))
+
+
+def coverage_of_nodes(iou: np.ndarray, areas: np.ndarray, weighted: bool = True) -> np.ndarray:
+    """(nodes,) what each contributes to a lower bound of a cut's coverage: the bound is the sum over the cut.
+
+    Every true region is given to the node with the largest IoU, and counts for it alone.
+
+    Args:
+        iou: (nodes, G); areas: (G,) px.
     """
     shares = areas / areas.sum() if weighted else np.full(len(areas), 1 / max(len(areas), 1))
     owner = iou.argmax(0)
-    scores = np.zeros(tree.num_nodes)
-    np.add.at(scores, owner, iou[owner, np.arange(len(owner))] * shares)
-    return best_cut(tree, scores)
+    result = np.zeros(len(iou))
+    np.add.at(result, owner, iou[owner, np.arange(len(owner))] * shares)
+    return result

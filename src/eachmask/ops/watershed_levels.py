@@ -125,8 +125,10 @@ def cut(
     inside = ~_without_small(~inside, hole_area + 1, connectivity=1)
     parts = label(inside, connectivity=2)  # type: ignore[no-untyped-call]
     result = np.zeros(level.shape, np.int32)
-    for number in range(1, int(parts.max()) + 1):
-        result[ndimage.binary_dilation(parts == number, np.ones((dilation, dilation)))] = number
+    square = np.ones((dilation, dilation))
+    for number, box in enumerate(ndimage.find_objects(parts), start=1):
+        wide = tuple(slice(max(side.start - dilation, 0), side.stop + dilation) for side in box)
+        result[wide][ndimage.binary_dilation(parts[wide] == number, square)] = number
     return result
 
 

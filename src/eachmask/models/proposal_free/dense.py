@@ -8,6 +8,7 @@ Shapes: B images, (H, W) the padded batch size, K objects of one image.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -133,6 +134,31 @@ def objects_of_map(
         labels=torch.from_numpy(labels[present[order]].astype(np.int64)),
         scores=torch.from_numpy(values[order]),
     )
+
+
+def objects_by_class(
+    classes: np.ndarray,
+    parts_of: Callable[[int, np.ndarray], np.ndarray],
+    config: Limits,
+    options: DecodeOptions,
+) -> Instances:
+    """Each class's pixels divided into objects, which score the mean probability of their class.
+
+    Args:
+        classes: (C + 1, H, W) probabilities, 0 is background.
+        parts_of: of a class 0, 1 ... and its pixels (H, W) bool the numbers of its objects (H, W), 0 is none; what it
+            finds outside of them counts too, and later classes win.
+    """
+    chosen = classes.argmax(0)
+    ids = np.zeros(chosen.shape, np.int32)
+    scores, labels = [np.zeros(0)], [np.zeros(0, np.int64)]
+    for label in np.unique(chosen[chosen > 0]) - 1:
+        found = parts_of(int(label), chosen == label + 1)
+        num = int(found.max(initial=0))
+        ids[found > 0] = found[found > 0] + sum(map(len, labels))
+        scores.append(mean_per_object(found, classes[label + 1], num))
+        labels.append(np.full(num, label))
+    return objects_of_map(ids, np.concatenate(scores), np.concatenate(labels), config, options)
 
 
 def mean_per_object(ids: np.ndarray, values: np.ndarray, num: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -34,8 +35,7 @@ from eachmask.models.proposal_free.dense import (
     PixelNetwork,
     PixelTargets,
     cross_entropy,
-    mean_per_object,
-    objects_of_map,
+    objects_by_class,
     pixel_targets,
 )
 from eachmask.models.protocol import Network
@@ -132,14 +132,12 @@ class DiscriminativeEmbedding(Network[Raw, Raw, Instances]):
     def pack(self, selected: Raw, options: DecodeOptions) -> list[Instances]:
         """Clusters of the pixels of each class; an object's score is the mean probability of its class."""
         probabilities, points = selected.classes.cpu().numpy(), selected.embedding.cpu().numpy()
-        result = []
-        for i, (height, width) in enumerate(selected.sizes):
-            ids, labels = self._cluster(probabilities[i, :, :height, :width], points[i, :, :height, :width])
-            own = np.concatenate([[0], labels + 1])[ids]
-            sure = np.take_along_axis(probabilities[i, :, :height, :width], own[None], axis=0)[0]
-            scores = mean_per_object(ids, sure, len(labels))
-            result.append(objects_of_map(ids, scores, labels, self.config, options))
-        return result
+        return [
+            objects_by_class(
+                probabilities[i, :, :h, :w], partial(self._parts, points[i, :, :h, :w]), self.config, options
+            )
+            for i, (h, w) in enumerate(selected.sizes)
+        ]
 
     def _given_logits(self, known: SemanticMap) -> Tensor:
         labels = known.labels.long().clamp(max=self.num_classes)
@@ -159,18 +157,11 @@ class DiscriminativeEmbedding(Network[Raw, Raw, Instances]):
             return Terms(*[points.sum() * 0] * 3)
         return Terms(*(torch.stack(column).mean() for column in zip(*rows, strict=True)))
 
-    def _cluster(self, probabilities: np.ndarray, embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W) numbers of objects from 1, and the class of each."""
-        classes = probabilities.argmax(0)
-        ids = np.zeros(classes.shape, np.int32)
-        labels: list[int] = []
-        for label in range(self.num_classes):
-            own = classes == label + 1
-            if own.any():
-                clusters = self._clusters(embedding[:, own].T.astype(np.float64))
-                ids[own] = clusters + 1 + len(labels)
-                labels += [label] * (int(clusters.max()) + 1)
-        return ids, np.array(labels, np.int64)
+    def _parts(self, embedding: np.ndarray, label: int, mask: np.ndarray) -> np.ndarray:
+        """(H, W) numbers of one class's objects from 1."""
+        ids = np.zeros(mask.shape, np.int32)
+        ids[mask] = self._clusters(embedding[:, mask].T.astype(np.float64)) + 1
+        return ids
 
     def _clusters(self, points: np.ndarray) -> np.ndarray:
         """(P,) numbers from 0."""
