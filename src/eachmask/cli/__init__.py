@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": ("eachmask.cli.evaluate", "EvaluateOptions", "evaluate", "measure a model or its predictions"),
     "convert": ("eachmask.cli.convert", "ConvertOptions", "convert", "annotations from one format to another"),
     "doctor": ("eachmask.cli.doctor", "DoctorOptions", "doctor", "find what is wrong with a data set"),
+    "serve": ("eachmask.cli.serve", "ServeOptions", "serve", "models behind HTTP, for other programs"),
     "models": ("eachmask.cli.models", "ModelsOptions", "list_models", "list what can be loaded by name"),
     "show": ("eachmask.cli.show", "ShowOptions", "show", "print a model's card and settings"),
 }

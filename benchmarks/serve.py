@@ -1,0 +1,178 @@
+"""A server under load against the loop of a bare predictor, on this machine's loopback interface.
+
+Many clients send images, and among them broken, huge, slow and forged requests. Every answer must be the predictor's
+own or a refusal with a reason. Threads of the server are those of the loop; its clients run in this process.
+
+    python benchmarks/serve.py --clients 50 --seconds 60
+
+The last line is JSON: ``throughput`` (share of the loop's images per second), ``images_per_s``, ``loop_images_per_s``,
+``median_ms``, ``p95_ms``, ``wrong``, ``unanswered``, ``statuses``, ``mb_first``, ``mb_last`` (the server's memory
+after a quarter of the time and at the end).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from skimage import data
+
+import eachmask
+from eachmask.server.client import content_of, instances_of
+
+KEY = "a key for a benchmark on loopback"
+MODEL = "nuclei"
+
+
+@contextmanager
+def served(port: int) -> Iterator[tuple[str, psutil.Process]]:
+    """A server of its own process."""
+    command = [sys.executable, "-m", "eachmask", "serve", MODEL, "--port", str(port), "--max-mb", "2"]
+    with subprocess.Popen(command, env=os.environ | {"EACHMASK_KEY": KEY}, stderr=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            while not is_ready(url):
+                assert process.poll() is None, "the server did not start"
+                time.sleep(0.2)
+            yield url, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready").is_success
+    except httpx.HTTPError:
+        return False
+
+
+@dataclass
+class Tally:
+    """What all clients saw."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    wrong: int = 0
+    unanswered: int = 0
+
+
+def ask(url: str, contents: list[bytes], counts: list[int], end: float, tally: Tally, seed: int) -> None:
+    """One client: mostly honest, now and then not."""
+    chance = random.Random(seed)
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=120) as client:
+        while time.monotonic() < end:
+            kind = chance.choices(("honest", "broken", "huge", "forged", "slow"), (90, 3, 3, 2, 2))[0]
+            which = chance.randrange(len(contents))
+            begin = time.perf_counter()
+            try:
+                answer = send(client, url, kind, contents[which])
+            except (httpx.HTTPError, OSError):
+                tally.unanswered += kind == "honest"
+                continue
+            tally.statuses[f"{kind} {answer.status_code}"] += 1
+            if answer.status_code == 503:
+                time.sleep(float(answer.headers.get("Retry-After", 1)) * chance.uniform(0.2, 1))
+            if kind == "honest" and answer.is_success:
+                tally.seconds.append(time.perf_counter() - begin)
+                tally.wrong += len(instances_of(answer.json())) != counts[which]
+            tally.wrong += kind != "honest" and answer.is_success
+
+
+def send(client: httpx.Client, url: str, kind: str, content: bytes) -> httpx.Response:
+    if kind == "slow":
+        return trickle(url, content)
+    body = {"broken": content[: len(content) // 2], "huge": bytes(4_000_000)}.get(kind, content)
+    headers = {"Authorization": "Bearer forged"} if kind == "forged" else {}
+    return client.post("/predict", content=body, headers=headers)
+
+
+def trickle(url: str, content: bytes) -> httpx.Response:
+    """A request that begins and never ends."""
+    where = urlsplit(url)
+    with socket.create_connection((where.hostname, where.port), timeout=3) as line:
+        head = ["POST /predict HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {KEY}"]
+        head += [f"Content-Length: {len(content)}", "", ""]
+        line.sendall("\r\n".join(head).encode() + content[:100])
+        time.sleep(2)
+    return httpx.Response(499)
+
+
+def images(number: int = 8, side: int = 256) -> list[NDArray[np.uint8]]:
+    """Windows of a photograph of coins, all of one size."""
+    coins = data.coins()
+    chance = np.random.default_rng(0)
+    corners = chance.integers(0, [coins.shape[0] - side, coins.shape[1] - side], (number, 2))
+    return [np.ascontiguousarray(np.repeat(coins[y : y + side, x : x + side, None], 3, 2)) for y, x in corners]
+
+
+def loop(seconds: float, pictures: list[NDArray[np.uint8]]) -> tuple[float, list[int]]:
+    """Images per second of a bare predictor that decodes and encodes as the server does; objects of each."""
+    from eachmask.server.answers import answer, read_body
+
+    predictor = eachmask.load(MODEL)
+    contents = [content_of(image) for image in pictures]
+    counts = [len(predictor.predict(image)) for image in pictures]
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        arrays = [predictor.prepare(read_body(content, 10**8)) for content in contents]
+        for array, found in zip(arrays, predictor.predict_arrays(arrays), strict=True):
+            answer(predictor, array, found, "json")
+        done += len(contents)
+    return done / (time.perf_counter() - begin), counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--port", type=int, default=8765)
+    options = parser.parse_args()
+    pictures = images()
+    contents = [content_of(image) for image in pictures]
+    bare, counts = loop(options.seconds / 4, pictures)
+    tally = Tally()
+    with served(options.port) as (url, process):
+        begin = time.monotonic()
+        end = begin + options.seconds
+        asking = [
+            threading.Thread(target=ask, args=(url, contents, counts, end, tally, seed))
+            for seed in range(options.clients)
+        ]
+        for thread in asking:
+            thread.start()
+        time.sleep(options.seconds / 4)
+        first = process.memory_info().rss / 1e6
+        for thread in asking:
+            thread.join()
+        took, last = time.monotonic() - begin, process.memory_info().rss / 1e6
+    rate = len(tally.seconds) / took
+    milliseconds = sorted(1000 * value for value in tally.seconds)
+    late = milliseconds[int(0.95 * len(milliseconds))]
+    figures = {
+        "throughput": round(rate / bare, 3), "images_per_s": round(rate, 2), "loop_images_per_s": round(bare, 2),
+        "median_ms": round(statistics.median(milliseconds)), "p95_ms": round(late),
+        "wrong": tally.wrong, "unanswered": tally.unanswered, "statuses": dict(sorted(tally.statuses.items())),
+        "mb_first": round(first), "mb_last": round(last),
+    }  # fmt: skip
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

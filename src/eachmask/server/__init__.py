@@ -1,0 +1,1 @@
+"""server: models behind HTTP, for programs that are not Python or not on this machine (extra ``serve``)."""
