@@ -5,7 +5,7 @@ A backbone has ``channels`` and ``strides`` (fine to coarse) and returns :class:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -23,17 +23,22 @@ class ResNet(nn.Module):
         norm_eps: epsilon of the batch normalization; torchvision's first COCO weights were trained with 0.
         stride_first: bottlenecks halve the map in their first (1 x 1) convolution, as in the paper and its Caffe
             models (Detectron2, MMDetection's ``-caffe``), instead of in their 3 x 3 one, as torchvision does.
+        coarsest: 16 or 8: the last stages do not halve the map any more but dilate their convolutions, as torchvision
+            does it: the first block of such a stage still has the dilation of the stage before.
     """
 
-    def __init__(self, name: str, norm_eps: float = 1e-5, stride_first: bool = False) -> None:
+    def __init__(
+        self, name: str, norm_eps: float = 1e-5, stride_first: bool = False, coarsest: Literal[8, 16, 32] = 32
+    ) -> None:
         super().__init__()
-        net: Any = getattr(torchvision().models, name)(weights=None)
+        dilate = [False, coarsest < 16, coarsest < 32]
+        net: Any = getattr(torchvision().models, name)(weights=None, replace_stride_with_dilation=dilate)
         self.name = name
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         width = net.fc.in_features
         self.channels = (width // 8, width // 4, width // 2, width)
-        self.strides = (4, 8, 16, 32)
+        self.strides = (4, 8, min(16, coarsest), coarsest)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = norm_eps
@@ -55,19 +60,51 @@ class Timm(nn.Module):
 
     Args:
         name: for example tf_efficientnet_lite0, convnext_tiny, mobilenetv3_large_100.
+        finest: 2 gives the map of that stride too, where the network has one.
+        coarsest: 16 or 8: the last stages dilate their convolutions instead of halving the map.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, finest: Literal[2, 4] = 4, coarsest: Literal[8, 16, 32] = 32) -> None:
         super().__init__()
-        self.net = timm().create_model(name, pretrained=False, features_only=True)
+        more = {} if coarsest == 32 else {"output_stride": coarsest}
+        self.net = timm().create_model(name, pretrained=False, features_only=True, **more)
         info = self.net.feature_info
-        self.first = next(i for i, stride in enumerate(info.reduction()) if stride >= 4)
+        self.first = next(i for i, stride in enumerate(info.reduction()) if stride >= finest)
         self.channels = tuple(info.channels()[self.first :])
         self.strides = tuple(info.reduction()[self.first :])
 
     def forward(self, images: Tensor) -> Features:
-        """(B, 3, H, W) -> maps from stride 4 on."""
+        """(B, 3, H, W) -> maps from the finest stride on."""
         maps = self.net(images)[self.first :]
+        return Features(tuple(maps), self.strides, self.channels)
+
+
+class MobileNetV3(nn.Module):
+    """torchvision's MobileNetV3 (Howard et al., arXiv 1905.02244): the maps of its stages from stride 4 on.
+
+    Args:
+        name: mobilenet_v3_large or mobilenet_v3_small.
+        dilated: the last stage dilates its convolutions and stays at stride 16.
+    """
+
+    def __init__(self, name: str, dilated: bool = False) -> None:
+        super().__init__()
+        self.name = name
+        self.net: Any = getattr(torchvision().models, name)(weights=None, dilated=dilated).features
+        # Where a stage begins, from stride 4 on: its first block halves the map, or would without dilation.
+        begins = [i for i, block in enumerate(self.net) if getattr(block, "_is_cn", False)]
+        self.taps = (*begins, len(self.net) - 1)
+        self.channels = tuple(self.net[i].out_channels for i in self.taps)
+        last = 16 if dilated else 32
+        self.strides = (4, 8, 16, last, last)
+
+    def forward(self, images: Tensor) -> Features:
+        """(B, 3, H, W) -> maps where a stage begins, and the last one."""
+        maps, x = [], images
+        for i, block in enumerate(self.net):
+            x = block(x)
+            if i in self.taps:
+                maps.append(x)
         return Features(tuple(maps), self.strides, self.channels)
 
 

@@ -170,6 +170,20 @@ VARIANTS = {
     "flows_cpnet": "proposal_free.flows",
     "spatial_embedding_lite0": "proposal_free.spatial_embedding",
     "spatial_embedding_erfnet": "proposal_free.spatial_embedding",
+    "fcn32s_vgg16": "semantic.fcn",
+    "fcn16s_vgg16": "semantic.fcn",
+    "fcn8s_vgg16": "semantic.fcn",
+    "fcn32s_lite0": "semantic.fcn",
+    "fcn16s_lite0": "semantic.fcn",
+    "fcn8s_lite0": "semantic.fcn",
+    "fcn_resnet50": "semantic.fcn",
+    "fcn_resnet101": "semantic.fcn",
+    "deeplabv3_resnet50": "semantic.deeplabv3",
+    "deeplabv3_resnet101": "semantic.deeplabv3",
+    "deeplabv3_mobilenet_v3_large": "semantic.deeplabv3",
+    "deeplabv3_lite0": "semantic.deeplabv3",
+    "lraspp_mobilenet_v3_large": "semantic.lraspp",
+    "lraspp_lite0": "semantic.lraspp",
 }
 """Variant function -> the module below ``eachmask.models`` that defines it."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from eachmask.structures.category import Category
+from eachmask.structures.class_scores import ClassScores
 from eachmask.structures.instances import Instances
 from eachmask.structures.pixels import Change, PixelMap, check_map, nearest
 from eachmask.structures.rle import RLE
@@ -36,6 +37,9 @@ class SemanticMap(PixelMap, Viewable):
     categories: tuple[Category, ...] = ()
     ignore: int = 255
     """Of pixels that are of no class, or of none that is known: not learnt from and not measured."""
+    scores: ClassScores | None = None
+    """Of a prediction, what the labels are the best of, so that it can be resized and blended without steps. Whatever
+    else is changed lets go of it."""
 
     def __post_init__(self) -> None:
         check_map(self.labels, "labels")
@@ -77,7 +81,12 @@ class SemanticMap(PixelMap, Viewable):
         return torch.bincount(known, minlength=len(self.categories))
 
     def resize(self, image_size: tuple[int, int]) -> SemanticMap:
-        """Stretched to another (height, width): each pixel takes the label that lies at its center."""
+        """Stretched to another (height, width): each pixel takes the label that lies at its center, or, where scores
+        are known, the best one there."""
+        if self.scores is not None and image_size != self.image_size:
+            return replace(self, labels=self.scores.labels(image_size), view=None)
+        if image_size == self.image_size:
+            return self
         return self._changed(lambda labels, outside: nearest(labels, image_size))
 
     def to_instances(self) -> Instances:
@@ -99,4 +108,9 @@ class SemanticMap(PixelMap, Viewable):
         return SemanticMap(labels[torch.from_numpy(instances.to_label_map()).long()], instances.categories, ignore)
 
     def _changed(self, change: Change) -> SemanticMap:
-        return replace(self, labels=change(self.labels, self.ignore), view=None)
+        return replace(self, labels=change(self.labels, self.ignore), scores=None, view=None)
+
+    def to(self, device: torch.device | str) -> SemanticMap:
+        """Tensors on another device."""
+        scores = None if self.scores is None else self.scores.to(device)
+        return replace(self, labels=self.labels.to(device), scores=scores)

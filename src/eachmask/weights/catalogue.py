@@ -44,7 +44,7 @@ class Entry:
 
     name: str
     """What the user types; also the name of the variant function that these weights fit."""
-    task: Literal["boxes", "instances", "keypoints"]
+    task: Literal["boxes", "instances", "keypoints", "semantic"]
     summary: str
     """One line for lists."""
     source: str
@@ -109,6 +109,8 @@ class Entry:
 
     def _said_of_categories(self) -> str:
         named = [category.name for category in self.categories]
+        if self.task == "semantic":
+            return f"{self.num_classes} of PASCAL VOC's, background among them"
         return "objects without names" if named == [ANYTHING[0].name] else f"{self.num_classes} of COCO's"
 
 

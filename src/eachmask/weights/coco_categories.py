@@ -61,11 +61,25 @@ PERSON = (replace(COCO_CATEGORIES[0], keypoints=_KEYPOINTS, skeleton=_SKELETON),
 ANYTHING = (Category(1, "object"),)
 """The one category of models that find objects without naming them."""
 
+VOC = (
+    Category(0, "background", is_thing=False),
+    *(
+        Category(number, name)
+        for number, name in enumerate(
+            "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+            "pottedplant sheep sofa train tvmonitor".split(),
+            start=1,
+        )
+    ),
+)
+"""The 21 classes of PASCAL VOC's label maps; an id is the value of a pixel."""
+
 SETS = {
     "coco-91": COCO_CATEGORIES,
     "coco-80": tuple(category for category in COCO_CATEGORIES if category.name != "N/A"),
     "coco-person": PERSON,
     "anything": ANYTHING,
+    "voc-21": VOC,
 }
 """Name in the catalogue -> categories: COCO's 91 ids with their gaps; the 80 that are used, without; people; objects
-of whatever kind."""
+of whatever kind; PASCAL VOC's label maps."""

@@ -1,0 +1,5 @@
+"""Semantic segmentation: the class of every pixel."""
+
+from eachmask.structures.lazy import lazy_room
+
+__getattr__, __dir__ = lazy_room(__name__, __path__)

@@ -1,0 +1,122 @@
+"""What all networks that label pixels share: scores of every class on a grid, how they are learnt, how labels are read.
+
+A network says (B, K, h, w) logits on any grid over the padded batch. Losses are taken at the batch's size, where labels
+are; :meth:`Labeling.select` finds the best class of each pixel without ever having K scores for it (see
+:class:`~eachmask.structures.class_scores.ClassScores`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eachmask.models.protocol import Network
+from eachmask.ops import pixel_losses
+from eachmask.structures import DecodeOptions, SemanticMap
+from eachmask.structures.class_scores import ClassScores
+from eachmask.tasks.semantic import SEMANTIC
+
+
+class Raw(NamedTuple):
+    """What the network says."""
+
+    logits: Tensor  # (B, K, h, w), over the padded batch
+    aux: Tensor | None  # (B, K, h', w'), of a head that only helps in training
+    padded: tuple[int, int]  # (height, width) of the batch, px
+    sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+
+
+class Selected(NamedTuple):
+    """The labels of each image, and what they are the best of."""
+
+    labels: tuple[Tensor, ...]  # (h, w) int64
+    grids: Tensor  # (B, K, h, w)
+    extents: tuple[tuple[float, float], ...]  # of each image on its grid, cells
+
+
+@dataclass(frozen=True)
+class PixelLoss:
+    """What is summed; a weight of 0 leaves a part out."""
+
+    cross_entropy: float = 1.0
+    dice: float = 0.0
+    lovasz: float = 0.0
+    gamma: float = 0.0
+    """Of the focal form of cross-entropy; 0 is plain."""
+    hard: float = 1.0
+    """Share of the pixels whose cross-entropy counts, the hardest ones."""
+    class_weights: tuple[float, ...] = ()
+    """Of cross-entropy, by class; () are all alike."""
+
+
+class Labeling(Network[Raw, Selected, SemanticMap]):
+    """A network that labels pixels; subclasses write ``forward`` and may have ``aux_weight``."""
+
+    task = SEMANTIC
+    suppresses = False
+    loss: PixelLoss = PixelLoss()
+    aux_weight: float = 0.4
+
+    def losses(self, raw: Raw, targets: list[SemanticMap]) -> dict[str, Tensor]:
+        """Those of :class:`PixelLoss`, of logits at the batch's size; ignored pixels and padding do not count.
+
+        Args:
+            targets: one label map per image, of the size that is valid.
+        """
+        labels = batch_labels(targets, raw.padded).to(raw.logits.device)
+        found = self._pixel_losses(raw.logits, labels, raw.padded)
+        if raw.aux is not None:
+            aux = self._pixel_losses(raw.aux, labels, raw.padded)
+            found |= {f"aux_{name}": self.aux_weight * value for name, value in aux.items()}
+        return found
+
+    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
+        """The best class of each pixel, by bilinear interpolation of the logits."""
+        cells = raw.logits.shape[-2:]
+        extents = tuple((size[0] * cells[0] / raw.padded[0], size[1] * cells[1] / raw.padded[1]) for size in raw.sizes)
+        pairs = zip(raw.logits, extents, raw.sizes, strict=True)
+        labels = tuple(ClassScores(grid, extent).labels(size) for grid, extent, size in pairs)
+        return Selected(labels, raw.logits, extents)
+
+    def pack(self, selected: Selected, options: DecodeOptions) -> list[SemanticMap]:
+        """One map per image, with the scores that it can be resized by."""
+        ignore = 255 if self.num_classes <= 255 else 65535
+        return [
+            SemanticMap(labels, ignore=ignore, scores=ClassScores(grid, extent))
+            for labels, grid, extent in zip(selected.labels, selected.grids, selected.extents, strict=True)
+        ]
+
+    def _pixel_losses(self, logits: Tensor, labels: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+        logits = resized(logits.float(), size)
+        c = self.loss
+        found: dict[str, Tensor] = {}
+        if c.cross_entropy:
+            weights = torch.tensor(c.class_weights) if c.class_weights else None
+            found["pixels"] = c.cross_entropy * pixel_losses.cross_entropy(logits, labels, weights, c.gamma, c.hard)
+        if c.dice:
+            found["dice"] = c.dice * pixel_losses.soft_dice(logits, labels)
+        if c.lovasz:
+            found["lovasz"] = c.lovasz * pixel_losses.lovasz_softmax(logits, labels)
+        return found
+
+
+def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size), bilinear between the centers of cells."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def batch_labels(targets: Sequence[SemanticMap], padded: tuple[int, int]) -> Tensor:
+    """(B, H, W) int64 labels of a padded batch; -1 does not count."""
+    labels = torch.full((len(targets), *padded), pixel_losses.IGNORED, dtype=torch.int64)
+    for slot, target in zip(labels, targets, strict=True):
+        height, width = target.image_size
+        own = target.labels.long()
+        slot[:height, :width] = torch.where(own == target.ignore, pixel_losses.IGNORED, own)
+    return labels
