@@ -90,7 +90,8 @@ def checkerboard(maps: Tensor, factor: int = 2) -> Tensor:
 
 def sub_pixel(maps: Tensor, factor: int = 2) -> Tensor:
     """(B, C r^2, h, w) -> (B, C, r h, r w): channels become the pixels of their cell (Shi et al., arXiv 1609.05158)."""
-    return F.pixel_shuffle(maps, factor)
+    result: Tensor = F.pixel_shuffle(maps, factor)
+    return result
 
 
 def icnr_(weight: Tensor, factor: int = 2) -> Tensor:
