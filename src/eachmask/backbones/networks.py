@@ -5,6 +5,7 @@ A backbone has ``channels`` and ``strides`` (fine to coarse) and returns :class:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -97,6 +98,10 @@ class MobileNetV3(nn.Module):
         self.channels = tuple(self.net[i].out_channels for i in self.taps)
         last = 16 if dilated else 32
         self.strides = (4, 8, 16, last, last)
+
+    def from_classifier(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """torchvision's state dict of the classifier of that name -> what this network takes of it."""
+        return {f"net.{k.removeprefix('features.')}": v for k, v in state.items() if k.startswith("features.")}
 
     def forward(self, images: Tensor) -> Features:
         """(B, 3, H, W) -> maps where a stage begins, and the last one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,11 +25,13 @@ class VGG(nn.Module):
         self.name = name
         stages: list[nn.Module] = []
         stage: list[nn.Module] = []
-        for layer in layers:
+        self._places: dict[str, str] = {}
+        for number, layer in enumerate(layers):
             if isinstance(layer, nn.MaxPool2d):
                 stages.append(nn.Sequential(*stage))
                 stage = []
             else:
+                self._places[str(number)] = f"stages.{len(stages)}.{len(stage)}"
                 stage.append(layer)
         self.stages = nn.ModuleList(stages)
         widths = [[m.out_channels for m in s.modules() if isinstance(m, nn.Conv2d)][-1] for s in stages]
@@ -36,6 +39,11 @@ class VGG(nn.Module):
         """Channels of each stage."""
         self.channels = self.widths[1:]
         self.strides = (4, 8, 16, 32)
+
+    def from_classifier(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """torchvision's state dict of the classifier of that name -> what this network takes of it."""
+        entries = ((*key.split(".")[1:], value) for key, value in state.items() if key.startswith("features."))
+        return {f"{self._places[number]}.{what}": value for number, what, value in entries}
 
     def forward(self, images: Tensor) -> Features:
         """(B, 3, H, W) -> four maps, those behind the poolings, which drop what is left over of odd sides."""

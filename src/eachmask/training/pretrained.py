@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from eachmask import models
-from eachmask.backbones.networks import ResNet
+from eachmask.backbones.networks import MobileNetV3, ResNet
 from eachmask.backbones.swin import Swin
+from eachmask.backbones.vgg import VGG
 from eachmask.structures import Preprocess, UserError
 from eachmask.weights.catalogue import bundled, entries
 from eachmask.weights.fetch import locate
 from eachmask.weights.file import load_model, read_info
 from eachmask.weights.from_efficientnet_lite import LITES, MEAN, STD, read_offline_weights
 from eachmask.weights.from_torchvision import load_imagenet_resnet
+from eachmask.weights.renaming import fill
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def load_backbone(backbone: nn.Module) -> str:
     """
     if isinstance(backbone, nn.ModuleDict):
         return " and ".join(dict.fromkeys(load_backbone(part) for part in backbone.values()))
-    if isinstance(backbone, ResNet | Swin):
+    if isinstance(backbone, ResNet | Swin | MobileNetV3 | VGG):
         return _from_torchvision(backbone)
     net = getattr(backbone, "net", backbone)
     name = _timm_name(net)
@@ -187,7 +189,7 @@ def _from_file(path: Path, variant: str) -> Start:
     return Start(FromModel(str(path)), info.preprocess, config, whole=True)
 
 
-def _from_torchvision(backbone: ResNet | Swin) -> str:
+def _from_torchvision(backbone: ResNet | Swin | MobileNetV3 | VGG) -> str:
     from eachmask.accel.lazy_dynamo import torchvision
 
     weights = torchvision().models.get_model_weights(backbone.name)
@@ -198,6 +200,8 @@ def _from_torchvision(backbone: ResNet | Swin) -> str:
         raise UserError(f"torchvision's weights of {backbone.name} cannot be fetched: {_first_line(error)}") from error
     if isinstance(backbone, ResNet):
         load_imagenet_resnet(backbone, state)
+    elif isinstance(backbone, MobileNetV3 | VGG):
+        fill(backbone, backbone.from_classifier(state))
     else:
         _fill(backbone.net, state, backbone.name)
     return f"torchvision's ImageNet weights of {backbone.name}"
