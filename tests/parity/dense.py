@@ -28,17 +28,20 @@ def open_dense(stem: str) -> Any:
     return dense().DenseFixture(stem)
 
 
-def made(fixture: Any, name: str) -> np.ndarray:
-    """An input that the recording's own call makes; names of earlier ones may stand in the call."""
+def made(fixture: Any, name: str, to_the_bit: bool = True) -> np.ndarray:
+    """An input that the recording's own call makes; names of earlier ones may stand in the call.
+
+    Sines and hypotenuses differ in their last bit from one machine to another: what is made of them need not be equal.
+    """
     said = fixture.manifest["made"][name]
     call = said["how"].removeprefix("deterministic_dense.")
     for other in sorted(fixture.manifest["made"], key=len, reverse=True):
         if other != name and re.search(rf"\b{re.escape(other)}\b", call):
             call = re.sub(rf"\b{re.escape(other)}\b", "given", call)
-            values = {"given": made(fixture, other)}
+            values = {"given": made(fixture, other, to_the_bit)}
             break
     else:
         values = {}
     result: np.ndarray = eval(f"helper.{call}", {"helper": dense(), **values})
-    assert dense().digest(result) == said["sha256"], f"{name} differs from the recorded one"
+    assert not to_the_bit or dense().digest(result) == said["sha256"], f"{name} differs from the recorded one"
     return result

@@ -1,0 +1,184 @@
+"""Networks for mattes: the three verbs on awkward input, learning by heart, and what is special about each."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from eachmask import models
+from eachmask.models.matting.background_matting_v2 import replaced, windows
+from eachmask.models.matting.network import laplacian_loss
+from eachmask.models.protocol import Model, Recurrent
+from eachmask.structures import DecodeOptions, ImageBatch, Matte, UserError
+from eachmask.structures.backdrop import Backdrop
+
+CASES = {
+    "background_matting_v2_mobilenetv2": {"scale": 0.5, "sample_pixels": 1600},
+    "robust_video_matting_mobilenetv3": {"side": 64},
+    "modnet": {},
+}
+
+
+SIBLINGS = {
+    "background_matting_v2_resnet50": "background_matting_v2_mobilenetv2",
+    "robust_video_matting_resnet50": "robust_video_matting_mobilenetv3",
+}
+"""Large variants -> the small one that keeps the promises for them."""
+
+
+def built(name: str) -> Any:
+    torch.manual_seed(0)
+    return models.variant(name)(**CASES[name]).eval()
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def network(name: str) -> Any:
+    return built(name)
+
+
+def scene(size: tuple[int, int], seed: int) -> tuple[torch.Tensor, Backdrop, Matte]:
+    """A soft disk of one color before noise: image, background and matte."""
+    height, width = size
+    generator = torch.Generator().manual_seed(seed)
+    behind = 0.4 * torch.rand(3, *size, generator=generator)
+    ys, xs = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    apart = ((ys - height / 2) ** 2 + (xs - width * (0.3 + 0.2 * (seed % 3))) ** 2).sqrt()
+    alpha = ((0.3 * height - apart) / 6 + 0.5).clamp(0, 1)
+    color = torch.tensor([0.9, 0.6, 0.3]).view(3, 1, 1).expand(3, *size).contiguous()
+    return torch.lerp(behind, color, alpha), Backdrop(behind), Matte(alpha, color)
+
+
+def scenes(model: Any, *sizes: tuple[int, int]) -> tuple[ImageBatch, list[Backdrop] | None, list[Matte]]:
+    made = [scene(size, seed) for seed, size in enumerate(sizes)]
+    batch = ImageBatch.from_tensors([image for image, _, _ in made], divisor=1)
+    given = [behind for _, behind, _ in made] if model.takes is Backdrop else None
+    return batch, given, [matte for _, _, matte in made]
+
+
+@torch.inference_mode()
+def predict(model: Any, batch: ImageBatch, given: Any) -> list[Matte]:
+    return model.decode(model(batch, given), DecodeOptions())
+
+
+def test_every_variant_is_here():
+    known = {name for name, module in models.VARIANTS.items() if module.startswith("matting.")}
+    assert known == set(CASES) | set(SIBLINGS) and set(SIBLINGS.values()) <= set(CASES)
+
+
+@pytest.mark.parametrize("large", sorted(SIBLINGS))
+def test_large_variants_are_built_of_the_same_code(large):
+    with torch.device("meta"):
+        assert type(models.variant(large)()) is type(models.variant(SIBLINGS[large])())
+
+
+def test_it_is_a_model(network):
+    assert isinstance(network, Model) and network.task.name == "matting"
+
+
+def test_mattes_lie_on_their_images(network):
+    batch, given, _ = scenes(network, (50, 70), (64, 41))
+    found = predict(network, batch, given)
+    assert [matte.image_size for matte in found] == [(50, 70), (64, 41)]
+
+
+def test_a_batch_changes_nothing(network):
+    made = [scenes(network, (64, 96)), scenes(network, (64, 96))]
+    batch = ImageBatch.from_tensors([scene((64, 96), seed)[0] for seed in (0, 5)], divisor=1)
+    given = None if made[0][1] is None else [scene((64, 96), seed)[1] for seed in (0, 5)]
+    together = predict(network, batch, given)
+    for i in range(2):
+        one = ImageBatch(batch.tensor[i : i + 1], batch.sizes[:1])
+        (alone,) = predict(network, one, None if given is None else given[i : i + 1])
+        assert (alone.alpha - together[i].alpha).abs().max() < 1e-3
+
+
+def test_losses_are_finite_and_reach_every_parameter(network):
+    model = copy.deepcopy(network).train()
+    batch, given, targets = scenes(model, (64, 96), (80, 64))
+    targets[1] = Matte(targets[1].alpha)  # of which no foreground is known
+    losses = model.losses(model(batch, given), targets)
+    assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values()), losses
+    sum(losses.values()).backward()
+    unreached = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert not [name for name in unreached if not name.startswith("refiner.")], unreached
+
+
+def test_nothing_and_everything_are_learnt_without_trouble(network):
+    batch, given, targets = scenes(network, (64, 64), (64, 64))
+    for value in (0.0, 1.0):
+        flat = [Matte(torch.full(target.image_size, value)) for target in targets]
+        losses = network.losses(network(batch, given), flat)
+        assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.slow
+def test_learns_by_heart(name):
+    model = built(name)
+    batch, given, targets = scenes(model, (96, 128), (96, 128), (96, 128))
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    apart = 1.0
+    for step in range(400):
+        model.train()
+        losses = model.losses(model(batch, given), targets)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        if step % 50 == 49:
+            found = predict(model.eval(), batch, given)
+            apart = max(float((f.alpha - t.alpha).abs().mean()) for f, t in zip(found, targets, strict=True))
+            if apart < 0.02:
+                return
+    pytest.fail(f"mean absolute difference of alpha {apart}")
+
+
+# What is special ------------------------------------------------------------------------------------------------------
+
+
+def test_windows_around_cells_are_put_back():
+    maps = torch.arange(2 * 3 * 8 * 12, dtype=torch.float32).reshape(2, 3, 8, 12)
+    cells = torch.tensor([[0, 0, 0], [1, 1, 2]])
+    around = windows(maps, cells, 4, 2)
+    assert around.shape == (2, 3, 8, 8) and torch.equal(around[1, :, 2:6, 2:6], maps[1, :, 4:8, 8:12])
+    assert (around[0, :, :2] == 0).all(), "beyond the border is nothing"
+    changed = replaced(maps, around[:, :, 2:6, 2:6] + 1, cells)
+    assert torch.equal(changed[1, :, 4:8, 8:12], maps[1, :, 4:8, 8:12] + 1)
+    assert int((changed != maps).sum()) == 2 * 3 * 16
+
+
+def test_without_a_background_one_sentence():
+    model = built("background_matting_v2_mobilenetv2")
+    with pytest.raises(UserError, match="give --background"):
+        model(scenes(model, (64, 64))[0])
+
+
+def test_a_video_is_remembered():
+    model = built("robust_video_matting_mobilenetv3")
+    assert isinstance(model, Recurrent)
+    batch, _, _ = scenes(model, (64, 96))
+    with torch.inference_mode():
+        first, state = model.step(batch, None)
+        second, _ = model.step(batch, state)
+        again, _ = model.step(batch, None)
+    assert torch.equal(first.segmentation, again.segmentation)
+    assert not torch.equal(first.segmentation, second.segmentation)
+
+
+def test_laplacian_loss_weighs_what_is_wide():
+    """A difference of low frequency costs more than one of high frequency of the same size, and none costs nothing."""
+    zero = torch.zeros(1, 1, 64, 64)
+    board = torch.arange(64).remainder(2).float().view(1, 1, 1, 64).expand_as(zero) - 0.5
+    wide = torch.full_like(zero, 0.5)
+    wide[..., :32] = -0.5
+    assert float(laplacian_loss(zero, zero)) == 0
+    assert float(laplacian_loss(zero, wide)) > 0 and float(laplacian_loss(zero, board)) > 0
+    assert float(laplacian_loss(zero, 2 * board)) == pytest.approx(2 * float(laplacian_loss(zero, board)))
