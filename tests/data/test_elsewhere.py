@@ -24,7 +24,7 @@ from eachmask.inference.predictor import Predictor
 LINE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"
 FORMATS = (
     "coco", "yolo", "voc", "cityscapes", "labelme", "cvat", "datumaro", "label-maps", "via", "label-studio", "qupath",
-    "imagej", "cellpose",
+    "imagej", "cellpose", "cvppp",
 )  # fmt: skip
 
 

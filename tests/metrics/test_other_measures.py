@@ -16,7 +16,7 @@ from eachmask.metrics.calibration import calibration
 from eachmask.metrics.coco_ap import coco_ap, coco_evaluation
 from eachmask.metrics.coco_matches import match
 from eachmask.metrics.confusion import confusion_matrix
-from eachmask.metrics.counting import counting, symmetric_best_dice
+from eachmask.metrics.counting import counting, foreground_dice, symmetric_best_dice
 from eachmask.metrics.coverage import coverage
 from eachmask.metrics.panoptic_quality import mean_quality, panoptic_quality, without_overlaps
 from eachmask.metrics.semantic import mean_over_present, pixel_counts
@@ -92,6 +92,15 @@ def test_symmetric_best_dice_by_hand():
     assert symmetric_best_dice(nothing, nothing) == 1 and symmetric_best_dice(nothing, true) == 0
     measured = counting([(found, true), (true, found), (true, true)])
     assert measured["dic"] == 0 and measured["abs_dic"] == pytest.approx(2 / 3)
+    assert measured["fg_dice"] == pytest.approx((2 * (2 * 8 / 28) + 1) / 3)
+
+
+def test_foreground_dice_takes_all_objects_together():
+    true = boxes((0, 10), (20, 30)).masks
+    assert foreground_dice(boxes((0, 5), (5, 10), (20, 30)).masks, true) == 1
+    assert foreground_dice(boxes((0, 10), (0, 10)).masks, true) == pytest.approx(2 * 10 / 30)
+    nothing = boxes().masks
+    assert foreground_dice(nothing, nothing) == 1 and foreground_dice(nothing, true) == 0
 
 
 def test_coverage_by_hand():

@@ -19,8 +19,8 @@ class ConvertOptions:
     """Convert a data set, or what a model has predicted, to another annotation format.
 
     Formats: coco, yolo, voc, cityscapes, labelme, cvat, datumaro, label-studio, via, qupath, imagej, cellpose,
-    label-maps (one number per pixel), mask-files (one file per mask). The source's is found out. The images are
-    copied along. The target is read again and compared with the source, object by object; the table and
+    cvppp (leaves), label-maps (one number per pixel), mask-files (one file per mask). The source's is found out. The
+    images are copied along. The target is read again and compared with the source, object by object; the table and
     convert-report.json say what the format could not hold.
 
     Examples:

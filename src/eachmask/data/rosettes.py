@@ -1,19 +1,53 @@
 """Made rosettes: plants from above, whose leaves overlap, on soil, with shadows and a lens that blurs.
 
 For teaching and for tests of systems that count and separate leaves, where the field's own photographs (CVPPP) cannot
-be had. Everything follows from the seed.
+be had. Everything follows from the seed. :func:`write_rosettes` makes a data set of them; ``examples/rosettes.py`` is
+its command line.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
 import numpy as np
 import torch
 from scipy import ndimage
 
+from eachmask.data.formats.cvppp import LEAF, write_counts, write_maps
 from eachmask.data.sample import Sample
-from eachmask.structures import RLE, Category, Instances
+from eachmask.structures import RLE, Instances
 
-CATEGORIES = (Category(1, "leaf"),)
+CATEGORIES = (LEAF,)
+
+
+def write_rosettes(
+    folder: Path,
+    splits: Mapping[str, int],
+    seed: int = 0,
+    size: tuple[int, int] = (128, 128),
+    leaves: tuple[int, int] = (4, 12),
+) -> None:
+    """Write a data set of plants in the CVPPP layout, which ``eachmask train --data FOLDER`` takes.
+
+    Args:
+        folder: below it ``SPLIT/plant001_rgb.png``, ``_label.png``, ``_fg.png`` and ``SPLIT/SPLIT.csv`` are written.
+        splits: name -> number of plants.
+        seed: of the first plant; the others follow, so that no two splits share one.
+        size, leaves: see :func:`rosette`.
+    """
+    for split, num in splits.items():
+        rows = []
+        for number in range(1, num + 1):
+            plant, seed = rosette(seed, size, leaves), seed + 1
+            stem = folder / split / f"plant{number:03d}"
+            assert plant.targets.masks is not None
+            write_maps(stem, plant.targets.masks)
+            image = stem.with_name(f"{stem.name}_rgb.png")
+            image.write_bytes(bytes(cv2.imencode(".png", plant.image[..., ::-1])[1]))
+            rows.append((image.name, len(plant.targets)))
+        write_counts(folder / split / f"{split}.csv", rows)
 
 
 def rosette(seed: int, size: tuple[int, int] = (128, 128), leaves: tuple[int, int] = (4, 12)) -> Sample[Instances]:

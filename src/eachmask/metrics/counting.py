@@ -1,6 +1,7 @@
-"""Symmetric best Dice and the difference in count: how leaves are scored (Scharr et al., MVA 2016; CVPPP challenge).
+"""How leaves are scored: symmetric best Dice, difference in count, Dice of the foreground.
 
-Per image, without classes or scores, and averaged over images. Crowd regions are left to the caller to remove.
+Scharr et al., MVA 2016 (the CVPPP challenges). Per image, without classes or scores, and averaged over images. Crowd
+regions are left to the caller to remove.
 """
 
 from __future__ import annotations
@@ -36,12 +37,19 @@ def symmetric_best_dice(predicted: Masks, true: Masks) -> float:
     return min(best_dice(overlaps), best_dice(overlaps.T))
 
 
+def foreground_dice(predicted: Masks, true: Masks) -> float:
+    """Dice of all objects together, 0..1; 1 where neither side has any."""
+    if not len(predicted) or not len(true):
+        return float(len(predicted) == len(true))
+    return float(dice(predicted.union(), true.union())[0, 0])
+
+
 def counting(pairs: Iterable[tuple[Masks, Masks]]) -> dict[str, float]:
-    """``sbd`` (0..1), ``dic`` and ``abs_dic`` (objects; predicted minus true), each averaged over images.
+    """``sbd`` (0..1), ``dic`` and ``abs_dic`` (objects; predicted minus true) and ``fg_dice``, averaged over images.
 
     Args:
         pairs: (predicted, true) masks of one image each.
     """
-    rows = [(symmetric_best_dice(a, b), len(a) - len(b), abs(len(a) - len(b))) for a, b in pairs]
-    means = np.mean(rows, axis=0) if rows else np.full(3, np.nan)
-    return {name: float(value) for name, value in zip(("sbd", "dic", "abs_dic"), means, strict=True)}
+    rows = [(symmetric_best_dice(a, b), len(a) - len(b), abs(len(a) - len(b)), foreground_dice(a, b)) for a, b in pairs]
+    means = np.mean(rows, axis=0) if rows else np.full(4, np.nan)
+    return {name: float(value) for name, value in zip(("sbd", "dic", "abs_dic", "fg_dice"), means, strict=True)}

@@ -118,7 +118,7 @@ class ObjectMeasures(Measures):
         if self.intervals and self.coco.keys() != {"keypoints"}:
             gap = self.intervals["ap"]
             lines.append(f"mask ap is between {gap.low:.3f} and {gap.high:.3f} on 95% of resampled sets of images")
-        names = ("pq", "miou", "dice", "sbd", "abs_dic", "weighted_coverage")
+        names = ("pq", "miou", "dice", "sbd", "abs_dic", "fg_dice", "weighted_coverage")
         lines.append(f"at score {self.score:g}: " + "  ".join(f"{n} {self.quality[n]:.3f}" for n in names))
         best = self.sweeps.get("")
         if best is not None:

@@ -24,6 +24,7 @@ _QUALITY = {
     "sbd": "symmetric best Dice (SBD)",
     "dic": "difference in count, objects per image (DiC)",
     "abs_dic": "absolute difference in count (|DiC|)",
+    "fg_dice": "Dice of all objects together (foreground Dice)",
     "coverage": "coverage of objects",
     "weighted_coverage": "coverage weighted by area",
 }

@@ -10,6 +10,7 @@ from eachmask.data.formats import (
     cityscapes,
     coco,
     cvat,
+    cvppp,
     datumaro,
     imagej,
     label_map_folder,
@@ -36,5 +37,6 @@ FORMATS = (
     label_studio.FORMAT,
     qupath.FORMAT,
     imagej.FORMAT,
+    cvppp.FORMAT,
     cellpose.FORMAT,
 )
