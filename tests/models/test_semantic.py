@@ -44,6 +44,14 @@ CASES = [
     Case("deeplabv3_mobilenet_v3_large", learning_rate=0),
     Case("lraspp_lite0"),
     Case("lraspp_mobilenet_v3_large", learning_rate=0),
+    Case("segnet_tiny", {"widths": (8, 16, 24)}),
+    Case("deconvnet_tiny", {"widths": (8, 16, 24), "bottleneck": 32}, learning_rate=0),
+    Case("segnet_vgg16", {"backbone": "vgg11_bn"}, learning_rate=0),
+    Case("dilated_context_lite0", {"dilations": (1, 2, 1)}, learning_rate=0),
+    Case("sliding_window", {"widths": (8, 16), "hidden": 16}, learning_rate=0),
+    Case("unet_tiny", {"border_weight": 10.0}),
+    Case("unet_s5_d16", {"width": 8}, learning_rate=0),
+    Case("unet_lite0", {"up": "sub_pixel"}, learning_rate=0),
 ]
 
 

@@ -189,6 +189,17 @@ VARIANTS = {
     "robust_video_matting_mobilenetv3": "matting.robust_video_matting",
     "robust_video_matting_resnet50": "matting.robust_video_matting",
     "modnet": "matting.modnet",
+    "segnet_vgg16": "semantic.segnet",
+    "segnet_tiny": "semantic.segnet",
+    "deconvnet_vgg16": "semantic.segnet",
+    "deconvnet_tiny": "semantic.segnet",
+    "dilated_context_lite0": "semantic.dilated_context",
+    "dilated_context_resnet50": "semantic.dilated_context",
+    "sliding_window": "semantic.sliding_window",
+    "unet": "semantic.unet",
+    "unet_tiny": "semantic.unet",
+    "unet_s5_d16": "semantic.unet",
+    "unet_lite0": "semantic.unet",
 }
 """Variant function -> the module below ``eachmask.models`` that defines it."""
 

@@ -5,6 +5,7 @@ What a batch leaves without a single pixel gives 0, and not NaN.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -94,21 +95,22 @@ def border_weights(objects: Tensor, strength: float = 10.0, sigma: float = 5.0) 
     Returns:
         (H, W) float32; 0 everywhere with fewer than two objects.
     """
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt, find_objects
 
     numbers = objects.cpu().numpy()
-    names = [int(n) for n in torch.unique(objects).tolist() if n > 0]
-    result = torch.zeros(objects.shape)
-    if len(names) > 1:
-        far = float(sum(objects.shape))
-        nearest, second = torch.full(objects.shape, far), torch.full(objects.shape, far)
-        for name in names:
-            distance = torch.from_numpy(distance_transform_edt(numbers != name)).float()
-            second = torch.minimum(second, torch.maximum(nearest, distance))
-            nearest = torch.minimum(nearest, distance)
-        result = strength * torch.exp(-((nearest + second) ** 2) / (2 * sigma**2))
-        result[objects.cpu() > 0] = 0
-    return result
+    height, width = numbers.shape
+    reach = int(6 * sigma) + 1  # beyond it a weight is below exp(-18)
+    nearest, second = (np.full(numbers.shape, np.inf, np.float32) for _ in range(2))
+    for number, box in enumerate(find_objects(numbers), start=1):
+        if box is None:
+            continue
+        top, left = (max(0, side.start - reach) for side in box)
+        window = slice(top, min(height, box[0].stop + reach)), slice(left, min(width, box[1].stop + reach))
+        distance = distance_transform_edt(numbers[window] != number).astype(np.float32)
+        second[window] = np.minimum(second[window], np.maximum(nearest[window], distance))
+        nearest[window] = np.minimum(nearest[window], distance)
+    weights = strength * np.exp(-((nearest + second) ** 2) / (2 * sigma**2))
+    return torch.from_numpy(np.where(numbers > 0, 0, weights).astype(np.float32))
 
 
 def _probabilities(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

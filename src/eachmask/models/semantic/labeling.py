@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +50,8 @@ class PixelLoss:
     """Of the focal form of cross-entropy; 0 is plain."""
     hard: float = 1.0
     """Share of the pixels whose cross-entropy counts, the hardest ones."""
+    mean_over: Literal["known", "all"] = "known"
+    """Of cross-entropy: the pixels that count, or all of them, padding too, as MMSegmentation has it."""
     class_weights: tuple[float, ...] = ()
     """Of cross-entropy, by class; () are all alike."""
 
@@ -97,7 +99,9 @@ class Labeling(Network[Raw, Selected, SemanticMap]):
         found: dict[str, Tensor] = {}
         if c.cross_entropy:
             weights = torch.tensor(c.class_weights) if c.class_weights else None
-            found["pixels"] = c.cross_entropy * pixel_losses.cross_entropy(logits, labels, weights, c.gamma, c.hard)
+            known = pixel_losses.cross_entropy(logits, labels, weights, c.gamma, c.hard)
+            share = (labels != pixel_losses.IGNORED).float().mean() if c.mean_over == "all" else 1.0
+            found["pixels"] = c.cross_entropy * share * known
         if c.dice:
             found["dice"] = c.dice * pixel_losses.soft_dice(logits, labels)
         if c.lovasz:

@@ -1,0 +1,5 @@
+"""MMSegmentation's checkpoints, renamed to ours."""
+
+from eachmask.structures.lazy import lazy_room
+
+__getattr__, __dir__ = lazy_room(__name__, __path__)
