@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +13,14 @@ import torch
 from PIL import Image
 
 import eachmask
+from eachmask.cli import main
 from eachmask.inference.inpainting import removed, repainted
 from eachmask.inference.words import (
     Captioner,
     Clip,
     Found,
     WordDetector,
+    as_bytes,
     as_text,
     segment_caption,
     segment_words,
@@ -68,6 +72,8 @@ def test_a_box_is_of_the_word_that_fits_best_and_duplicates_go():
 class Knows:
     """A detector that has a box for one word."""
 
+    threshold = nms_threshold = 0.5
+
     def __call__(self, image: np.ndarray, words: Any) -> Found:
         if "disk" not in words:
             return Found(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
@@ -82,6 +88,42 @@ def test_words_become_masks():
     assert found.label_names == ["disk"] and found.scores.tolist() == pytest.approx([0.8])
     assert float(found.masks.iou(RLE.from_bitmaps(inside[None]))[0, 0]) > 0.9
     assert len(segment_words(image, ["cat"], Knows(), predictor)) == 0  # type: ignore[arg-type]
+
+
+def test_words_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    Image.fromarray(disk()[0]).save(tmp_path / "disk.png")
+    words = [
+        "segment",
+        str(tmp_path / "disk.png"),
+        "--model",
+        "grabcut",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    for more, sentence in (
+        (["--text", "disk"], "words need the package transformers: pip install 'eachmask[text]'"),
+        (["--text", "disk", "--point", "5,5"], "or with --text"),
+        (["--text", " "], "empty word"),
+        (["--alternatives", "--text", "disk"], "--alternatives are answers to a --point"),
+    ):
+        assert main([*words, *more]) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(WordDetector, "load", staticmethod(lambda name: Knows()))
+    assert main([*words, "--text", "cat", "disk"]) == 0
+    content = json.loads((tmp_path / "o/predictions.json").read_text())
+    (found,) = content["annotations"]
+    assert {c["id"]: c["name"] for c in content["categories"]}[found["category_id"]] == "disk"
+    assert found["score"] == pytest.approx(0.8) and 500 < found["area"] < 750
+
+
+def test_images_of_16_bits_are_shown_to_the_detector_as_bytes():
+    image = disk()[0]
+    deep = as_bytes((image.astype(np.uint16) * 16) + 100)
+    assert deep.dtype == np.uint8 and deep.min() == 0 and deep.max() in (254, 255)
+    assert as_bytes(image) is image and as_bytes(np.full((4, 4, 3), 7, np.uint16)).max() == 0
 
 
 def test_captions_become_tags_and_these_masks():

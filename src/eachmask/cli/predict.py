@@ -131,7 +131,7 @@ def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptio
     from eachmask.cli.warning_notes import warnings_as_notes
 
     wishes = batch_options(options)
-    if getattr(predictor.model, "answers_only", False) and not hasattr(predictor, "prompts"):
+    if not getattr(predictor, "finds_everything", True) and not hasattr(predictor, "prompts"):
         name = predictor.info.name or predictor.info.variant
         raise UserError(f"{name} answers prompts alone: eachmask segment with --point, --scribble or --box asks it")
     out = options.out or _free_results(predictor, inputs, options, console)

@@ -23,8 +23,8 @@ class SegmentOptions(PredictOptions):
     """Segment the objects that are pointed at, by a model that takes prompts.
 
     Prompts are in the image's own pixels, x before y, counted from the upper left corner. All points and scribbles
-    together mean one object; each box and each text means an object of its own. The results are those of
-    `eachmask predict`.
+    together mean one object; each box means an object of its own, a word all things that it names. The results are
+    those of `eachmask predict`.
 
     The model that comes with the package is clicks: it needs no network. Without any trained model: grabcut,
     graph_cut, random_walker, normalized_cuts, and pixel_classifier, which learns from scribbles what looks alike.
@@ -39,6 +39,8 @@ class SegmentOptions(PredictOptions):
       eachmask segment street.jpg --model runs/fastsam/model.safetensors --everything
       eachmask segment photo.jpg --model sam_vit_b --point 420,310
       eachmask segment photo.jpg --model mobile_sam --everything --points-per-side 16
+      eachmask segment cat.jpg --point 420,310 --alternatives
+      eachmask segment park.jpg --text bench "red cup"
     """
 
     point: _Places = ()
@@ -52,7 +54,12 @@ class SegmentOptions(PredictOptions):
     box: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X1,Y1,X2,Y2 ...")] = ()
     """Boxes, each around an object of its own."""
     text: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORDS ...")] = ()
-    """Words, each for an object of its own, where the model understands them."""
+    """Words, each for all things that it names: Grounding DINO finds their boxes, the model draws what is in them.
+    Needs the extra `pip install 'eachmask[text]'`, and the network once."""
+    alternatives: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """All answers to a lone point, such as the whole, a part and a part of that, the best first."""
+    detector: str | None = None
+    """With --text: a folder or a name on the hub of another Grounding DINO."""
     everything: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """All objects, without a prompt."""
     points_per_side: int | None = None
@@ -71,6 +78,7 @@ def segment(options: SegmentOptions) -> int:
     from eachmask.inference.embedding_cache import EmbeddingCache
     from eachmask.inference.load import load
     from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
+    from eachmask.inference.words import DETECTOR, WordDetector, WordedPredictor, as_text
     from eachmask.models.protocol import PointPromptable
     from eachmask.weights.fetch import cache_dir
 
@@ -78,19 +86,30 @@ def segment(options: SegmentOptions) -> int:
     inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
     batch_options(options)
     lines = options.scribble or options.not_scribble
-    asked = bool(options.point or options.not_point or lines or options.box or options.text)
-    if asked == options.everything:
-        raise UserError("say what is meant with --point, --scribble, --box or --text, or else --everything")
+    asked = bool(options.point or options.not_point or lines or options.box)
+    if asked + options.everything + bool(options.text) != 1:
+        raise UserError("say what is meant with --point, --scribble and --box, or with --text, or else --everything")
+    if options.alternatives and not asked or options.detector and not options.text:
+        raise UserError(
+            "--alternatives are answers to a --point, and --detector understands --text: add what is missing"
+        )
+    detector = None
+    if options.text:
+        as_text(options.text)
+        detector = WordDetector.load(options.detector or DETECTOR)  # what is missing is said before anything is loaded
     name = "clicks" if options.model == "auto" else options.model
-    prompts = None if options.everything else prompts_of(options, image_size(inputs.sources[0].path))
+    prompts = prompts_of(options, image_size(inputs.sources[0].path)) if asked else None
     predictor = load(name, device=options.device, precision=options.precision, side=options.side)
     if not isinstance(predictor, PromptPredictor):
         raise UserError(f"{name} takes no prompts: use eachmask predict, or a model such as clicks")
     if isinstance(predictor.model, PointPromptable):
         predictor.cache = EmbeddingCache()  # the next click on this image needs no first look
     predictor = looking(predictor, options)
-    chosen = predictor if prompts is None else PromptedPredictor(predictor, prompts)
-    return predict_all(chosen, inputs, options, console)
+    if detector is not None:
+        predictor = WordedPredictor(predictor, options.text, detector)
+    elif prompts is not None:
+        predictor = PromptedPredictor(predictor, prompts, options.alternatives)
+    return predict_all(predictor, inputs, options, console)
 
 
 def looking(predictor: PromptPredictor, options: SegmentOptions) -> PromptPredictor:
@@ -129,16 +148,13 @@ def prompts_of(options: SegmentOptions, size: tuple[int, int]) -> Prompts:
     lines = [[numbers(place, 2, "--scribble") for place in text.split()] for text in drawn]
     boxes = [numbers(text, 4, "--box") for text in options.box]
     first_box = 1 if points or lines else 0
-    first_text = first_box + len(boxes)
     given: dict[str, Any] = {  # lists become tensors
         "points": points,
         "signs": [True] * len(options.point) + [False] * len(options.not_point),
         "scribbles": lines,
         "scribble_signs": [True] * len(options.scribble) + [False] * len(options.not_scribble),
         "boxes": boxes,
-        "box_objects": list(range(first_box, first_text)),
-        "texts": options.text,
-        "text_objects": list(range(first_text, first_text + len(options.text))),
+        "box_objects": list(range(first_box, first_box + len(boxes))),
     }
     return Prompts(size, **given)
 

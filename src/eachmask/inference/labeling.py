@@ -83,7 +83,7 @@ class Labeler:
     name: str = "object"
 
     def __post_init__(self) -> None:
-        if self.detector is None and getattr(self.drawer.model, "answers_only", False) and not self._asks_points:
+        if self.detector is None and not self.drawer.finds_everything:
             own = self.drawer.info.name or self.drawer.info.variant
             raise UserError(f"{own} finds nothing by itself: name a detector with --model, or draw with clicks")
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,10 +49,18 @@ class PromptPredictor(Predictor[Instances]):
     ``predictor.predict(image, prompts)`` answers prompts; without prompts it is :meth:`everything`.
     """
 
-    everything_config = EverythingConfig()
-    """How models that are asked about points on a grid look for everything."""
     cache: EmbeddingCache | None = None
     """Where :meth:`embed` keeps what it saw of images; nowhere by default."""
+
+    @cached_property
+    def everything_config(self) -> EverythingConfig:
+        """How a model that is asked about points on a grid looks for everything."""
+        return EverythingConfig(**getattr(self.model, "grid_defaults", {}))
+
+    @property
+    def finds_everything(self) -> bool:
+        """Whether it can be used without prompts."""
+        return isinstance(self.model, PointPromptable) or not getattr(self.model, "answers_only", False)
 
     def look_at(self, image: ImageLike) -> Session:
         """Look at an image once, to ask about it as often as one likes.
@@ -175,8 +184,14 @@ class PromptPredictor(Predictor[Instances]):
     def all_masks(self, image: NDArray[Any], options: DecodeOptions | None = None) -> Everything:
         """What the points of the grid mean, with all that is known of the masks, of (H, W, 3) from :meth:`prepare`."""
         options = options or DecodeOptions()
-        config = limited(self.everything_config, options.score_threshold, options.nms_threshold)
+        wished = options.score_threshold if options.score_threshold != self._saved_threshold else None
+        config = limited(self.everything_config, wished, options.nms_threshold)
         return everything(image, self._asking, config)
+
+    @property
+    def _saved_threshold(self) -> float | None:
+        """The score that came with the weights, which is that of answers to prompts."""
+        return (self.info.decode or {}).get("score_threshold")
 
     def _asking(self, crop: NDArray[Any]) -> Asking:
         """Look at a crop (h, w, 3); the result answers points on it."""
@@ -232,16 +247,19 @@ class PromptedPredictor(PromptPredictor):
     Args:
         predictor: what answers.
         prompts: in pixels of the images, which must all have their size.
+        alternatives: all answers to a lone click, the best first.
     """
 
-    def __init__(self, predictor: PromptPredictor, prompts: Prompts) -> None:
+    def __init__(self, predictor: PromptPredictor, prompts: Prompts, alternatives: bool = False) -> None:
         self.__dict__.update(predictor.__dict__)
-        self.prompts = prompts
-        self.fingerprint = hashlib.sha256(f"{predictor.fingerprint}{_said(prompts)}".encode()).hexdigest()
+        self.prompts, self.alternatives = prompts, alternatives
+        said = f"{predictor.fingerprint}{_said(prompts)}{'alternatives' if alternatives else ''}"
+        self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
 
     def _found(self, images: Sequence[NDArray[Any]], options: DecodeOptions, **tiling: Any) -> list[Instances]:
         """The answer for each image (H, W, 3); tiles make no sense of prompts and are not used."""
-        return [self.predict(image, self.prompts, options=options) for image in images]
+        wishes = replace(options, alternatives=self.alternatives)
+        return [self.predict(image, self.prompts, options=wishes) for image in images]
 
 
 def _said(prompts: Prompts) -> str:

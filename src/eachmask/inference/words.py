@@ -11,21 +11,20 @@ Shapes: Q boxes that the detector offers, T tokens of the text, N objects.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eachmask.structures import Category, Instances, Prompts, UserError
+from eachmask.inference.prompt_predictor import PromptPredictor
+from eachmask.structures import Category, DecodeOptions, Instances, Prompts, UserError
 from eachmask.structures import boxes as box_ops
-
-if TYPE_CHECKING:
-    from eachmask.inference.prompt_predictor import PromptPredictor
 
 DETECTOR = "IDEA-Research/grounding-dino-tiny"
 CAPTIONER = "Salesforce/blip-image-captioning-base"
@@ -119,11 +118,17 @@ class WordDetector:
         """From the hub, or from a folder.
 
         Raises:
-            UserError: transformers is not installed.
+            UserError: transformers is not installed, or there is no such model within reach.
         """
         found = _transformers()
-        model = found.AutoModelForZeroShotObjectDetection.from_pretrained(name)
-        return WordDetector(model.eval().to(device), found.AutoProcessor.from_pretrained(name))
+        try:
+            model = found.AutoModelForZeroShotObjectDetection.from_pretrained(name)
+            return WordDetector(model.eval().to(device), found.AutoProcessor.from_pretrained(name))
+        except OSError as error:
+            reason = str(error).split("\n")[0]
+            raise UserError(
+                f"the detector {name} is not within reach ({reason}): name a folder with --detector"
+            ) from error
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], words: Sequence[str]) -> Found:
@@ -168,16 +173,53 @@ def segment_words(
         UserError: there is no word, or the predictor cannot see boxes.
     """
     size = (image.shape[0], image.shape[1])
-    categories = tuple(Category(number, word) for number, word in enumerate(words, start=1))
+    categories = named(words)
     found = detector(image, words)
     if not len(found.boxes):
         return replace(Instances.empty(size), categories=categories)
     drawn = predictor.predict(image, Prompts(size, boxes=found.boxes))
     assert drawn.track_ids is not None
     rows = drawn.track_ids
-    named = replace(drawn, labels=found.labels[rows], scores=found.scores[rows], track_ids=None, categories=categories)
-    best_first: Instances = named[torch.argsort(found.scores[rows], descending=True, stable=True)]
+    things = replace(drawn, labels=found.labels[rows], scores=found.scores[rows], track_ids=None, categories=categories)
+    best_first: Instances = things[torch.argsort(found.scores[rows], descending=True, stable=True)]
     return best_first
+
+
+class WordedPredictor(PromptPredictor):
+    """A prompt predictor that finds what words name, so that all that takes predictors takes it.
+
+    Args:
+        predictor: draws what is in a box; any model that answers boxes.
+        words: the categories of what is found.
+        detector: what understands them.
+    """
+
+    finds_everything = True
+
+    def __init__(self, predictor: PromptPredictor, words: Sequence[str], detector: WordDetector) -> None:
+        self.__dict__.update(predictor.__dict__)
+        self.drawer, self.words, self.detector = predictor, tuple(words), detector
+        self.info = replace(predictor.info, categories=named(words))
+        said = f"{predictor.fingerprint}{self.words}{detector.threshold}{detector.nms_threshold}"
+        self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
+
+    def _found(self, images: Sequence[NDArray[Any]], options: DecodeOptions, **tiling: Any) -> list[Instances]:
+        """What is named, of each image (H, W, 3); tiles are not used."""
+        found = [segment_words(as_bytes(image), self.words, self.detector, self.drawer) for image in images]
+        return [one.filter(score=options.score_threshold)[: options.max_detections] for one in found]
+
+
+def as_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """An image (H, W, 3) of any type as the detector has seen images: its darkest value 0, its brightest 255."""
+    if image.dtype == np.uint8:
+        return image
+    low, high = float(image.min()), float(image.max())
+    return np.asarray((image.astype(np.float32) - low) * (255 / max(high - low, 1e-6)), np.uint8)
+
+
+def named(words: Sequence[str]) -> tuple[Category, ...]:
+    """Words as categories."""
+    return tuple(Category(number, word) for number, word in enumerate(words, start=1))
 
 
 # BLIP -----------------------------------------------------------------------------------------------------------------

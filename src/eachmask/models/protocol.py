@@ -13,7 +13,8 @@ Shapes: B images, N objects of one image, m the side of a mask, P points.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -129,6 +130,9 @@ class Network(nn.Module, Generic[RawT, SelectedT, T]):
     """Whether ``DecodeOptions.suppression`` means something to it."""
     backbone_from: ClassVar[str] = ""
     """A bundled model that has seen such images: training starts from its backbone where it is the same network."""
+    grid_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Of one that is asked about points on a grid: what it wants otherwise than
+    :class:`~eachmask.inference.everything.EverythingConfig` says."""
     num_classes: int
 
     @property

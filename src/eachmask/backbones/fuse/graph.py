@@ -105,12 +105,22 @@ def _graphs(module: nn.Module, prefix: str) -> Iterator[tuple[str, fx.Graph]]:
         return
     tracer = _Tracer()
     try:
-        yield prefix, tracer.trace(module, concrete_args=_defaults(module.forward))
+        graph = tracer.trace(module, concrete_args=_defaults(module.forward))
+        yield prefix, graph
+        yield from _not_called(module, prefix, graph)
     except Exception:  # the forward code decides by values, loops over inputs, ...: any error may come of it
         for name, child in module.named_children():
             yield from _graphs(child, _join(prefix, name))
     finally:
         tracer.__dict__.clear()  # it refers to itself, and would keep the modules that are exchanged for a long time
+
+
+def _not_called(module: nn.Module, prefix: str, graph: fx.Graph) -> Iterator[tuple[str, fx.Graph]]:
+    """Parts that the forward code leaves to other verbs, such as the decoder of a network that answers prompts."""
+    used = {str(node.target).partition(".")[0] for node in graph.nodes if node.op in ("call_module", "get_attr")}
+    for name, child in module.named_children():
+        if name not in used:
+            yield from _graphs(child, _join(prefix, name))
 
 
 class _Tracer(fx.Tracer):
