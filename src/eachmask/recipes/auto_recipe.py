@@ -130,6 +130,8 @@ def _config(variant: str, model: Any, data: Samples) -> dict[str, Any]:
     Raises:
         UserError: it is about keypoints, and the data have none.
     """
+    if hasattr(model.config, "stuff"):
+        return {"stuff": [label for label, category in enumerate(data.categories) if not category.is_thing]}
     if "keypoints" not in model.needs:
         return {}
     points = _targets(data, 0).keypoints

@@ -228,14 +228,18 @@ def vertex_encoding(num_points: int, width: int) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
-def map_encoding(level: Tensor) -> Tensor:
-    """Sines and cosines of each cell's place, half of the channels for y, half for x: (D, h, w)."""
+def map_encoding(level: Tensor, first: float = 0.5) -> Tensor:
+    """Sines and cosines of each cell's place, half of the channels for y, half for x: (D, h, w).
+
+    Args:
+        first: place of the first cell; Deformable DETR takes its center, DETR and Mask2Former its end, 1.
+    """
     channels, height, width = level.shape
     half = channels // 2
     frequency = 10000.0 ** (-2 * (torch.arange(half, device=level.device) // 2) / half)
 
     def encode(count: int) -> Tensor:
-        place = (torch.arange(count, device=level.device) + 0.5) / (count + 1e-6) * (2 * math.pi)
+        place = (torch.arange(count, device=level.device) + first) / (count + 1e-6) * (2 * math.pi)
         angle = place[:, None] * frequency
         return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=-1).flatten(1).T.to(level)
 

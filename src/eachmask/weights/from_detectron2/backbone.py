@@ -7,21 +7,30 @@ from __future__ import annotations
 
 from eachmask.weights.renaming import Rule
 
-RESNET: tuple[Rule, ...] = (
-    (r"^backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.backbone.bn1."),
-    (r"^backbone\.bottom_up\.stem\.conv1\.", "backbone.backbone.conv1."),
-    *(
-        (rf"^backbone\.bottom_up\.res{stage}\.(\d+)\.{theirs}", rf"backbone.backbone.layer{stage - 1}.\1.{ours}")
-        for stage in (2, 3, 4, 5)
-        for theirs, ours in (
-            (r"shortcut\.norm\.", "downsample.1."),
-            (r"shortcut\.", "downsample.0."),
-            *((rf"conv{i}\.norm\.", f"bn{i}.") for i in (1, 2, 3)),
-            *((rf"conv{i}\.", f"conv{i}.") for i in (1, 2, 3)),
-        )
-    ),
-)
 
+def resnet(theirs: str = r"backbone\.bottom_up\.", ours: str = "backbone.backbone.") -> tuple[Rule, ...]:
+    """Rules of a ResNet.
+
+    Args:
+        theirs, ours: what stands before its entries, theirs as a pattern.
+    """
+    return (
+        (rf"^{theirs}stem\.conv1\.norm\.", f"{ours}bn1."),
+        (rf"^{theirs}stem\.conv1\.", f"{ours}conv1."),
+        *(
+            (rf"^{theirs}res{stage}\.(\d+)\.{there}", rf"{ours}layer{stage - 1}.\1.{here}")
+            for stage in (2, 3, 4, 5)
+            for there, here in (
+                (r"shortcut\.norm\.", "downsample.1."),
+                (r"shortcut\.", "downsample.0."),
+                *((rf"conv{i}\.norm\.", f"bn{i}.") for i in (1, 2, 3)),
+                *((rf"conv{i}\.", f"conv{i}.") for i in (1, 2, 3)),
+            )
+        ),
+    )
+
+
+RESNET: tuple[Rule, ...] = resnet()
 
 COMPUTED: tuple[Rule, ...] = ((r"^pixel_(mean|std)$", ""), (r"^(proposal_generator\.)?anchor_generator\.", ""))
 """What is no weight but stands in Detectron2's older files, the published ones among them."""
