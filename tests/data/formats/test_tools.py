@@ -152,17 +152,62 @@ def test_regions_of_imagej(tmp_path: Path) -> None:
         decode_roi(b"PK")
 
 
-def test_pickles_of_cellpose_are_never_opened(tmp_path: Path) -> None:
-    image(tmp_path / "a.png")
-    image(tmp_path / "b.png")
+class _Runs:
+    """A pickle of it would make a file where it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_files_of_cellposes_window(tmp_path: Path) -> None:
     labels = np.zeros(SIZE, np.uint16)
     labels[2:6, 2:6], labels[20:25, 20:30] = 1, 7
-    cv2.imwrite(str(tmp_path / "a_masks.tif"), labels)
-    for stem in "ab":
-        (tmp_path / f"{stem}_seg.npy").write_bytes(b"\x93NUMPY no array")
+    for stem, labels_of in (("a", labels), ("b", np.asfortranarray(labels.astype(">i4")) - 1), ("c", labels[None])):
+        image(tmp_path / f"{stem}.png")
+        content: dict[str, Any] = {
+            "masks": labels_of, "outlines": labels, "flows": [[np.zeros((1, 4, 4))], []],
+            "filename": tmp_path / "a.png", "ismanual": np.zeros(7, bool), "diameter": np.float32(30),
+            "colors": np.zeros((7, 3), np.uint8), "restore": None,
+        }  # fmt: skip
+        np.save(tmp_path / f"{stem}_seg.npy", content)  # type: ignore[arg-type]
+    cv2.imwrite(str(tmp_path / "a_masks.tif"), np.zeros_like(labels))  # the window's file is newer
     data = read(tmp_path)
-    assert areas(data) == [16, 50] and len(data) == 1
-    assert "pickled" in data.problems[0].what and data.problems[0].file.endswith("b_seg.npy")
+    assert [image.targets.masks.area().tolist() for _, image in data.images()] == [[16, 50]] * 3
+    assert not data.problems
+
+
+def test_pickles_of_cellpose_run_nothing(tmp_path: Path) -> None:
+    labels = np.zeros(SIZE, np.uint16)
+    labels[2:6, 2:6] = 1
+    for stem, content in (("a", b"\x93NUMPY no array"), ("b", None), ("c", None)):
+        image(tmp_path / f"{stem}.png")
+        if content is not None:
+            (tmp_path / f"{stem}_seg.npy").write_bytes(content)
+        else:
+            np.save(tmp_path / f"{stem}_seg.npy", {"masks": labels, "flows": _Runs(tmp_path / "ran")})  # type: ignore[arg-type]
+    for stem in "ab":
+        cv2.imwrite(str(tmp_path / f"{stem}_masks.tif"), labels)
+    data = read(tmp_path)
+    assert [image.targets.masks.area().tolist() for _, image in data.images()] == [[16], [16]]
+    assert not (tmp_path / "ran").exists()
+    told = {Path(problem.file).name: problem for problem in data.problems}
+    assert [told[f"{stem}_seg.npy"].severity for stem in "ab"] == ["warning", "warning"]
+    assert "would run" in told["b_seg.npy"].what and "a_masks.tif is taken" in told["a_seg.npy"].remedy
+    assert any("would run" in problem.what and problem.severity == "error" for problem in data.problems)
+
+
+def test_cellpose_opens_what_is_written(tmp_path: Path) -> None:
+    """As its window does: ``numpy.load(..., allow_pickle=True).item()``, then outlines, masks and the rest."""
+    made = DatasetBuilder(named_categories(["object"]))
+    masks = RLE.from_bitmaps(np.pad(np.ones((1, 6, 7), bool), ((0, 0), (2, SIZE[0] - 8), (3, SIZE[1] - 10))))
+    made.add("train", "a.png", image(tmp_path / "a.png"), instances_of(masks, [0], [False], made.categories))
+    format_named("cellpose").write(tmp_path / "out", made.build(), no_progress)
+    content = np.load(tmp_path / "out/train/a_seg.npy", allow_pickle=True).item()
+    assert content["masks"].sum() == 42 and content["outlines"].sum() == 42 - 20
+    assert content["filename"] == "a.png" and len(content["ismanual"]) == 1
 
 
 def test_yolo_of_darknet_and_label_studio(tmp_path: Path) -> None:

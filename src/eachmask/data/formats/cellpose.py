@@ -1,12 +1,16 @@
-"""Cellpose: ``x_masks.tif`` or ``x_cp_masks.png``, one number per object, beside the image ``x.tif``.
+"""Cellpose: ``x_seg.npy``, ``x_masks.tif`` or ``x_cp_masks.png``, one number per object, beside the image ``x.tif``.
 
-``x_seg.npy`` is pickled, which runs whatever its maker wrote into it: it is never opened, and said to be left out where
-there is no other file.
+``x_seg.npy`` is what Cellpose's window opens with an image and saves its corrections to: it goes before the others.
+It is pickled, and read without running what a pickle may name (:mod:`~eachmask.files.pickled`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
@@ -14,11 +18,12 @@ from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.drawn import split_of
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix
+from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix, numbers_in
 from eachmask.data.formats.map_objects import read_maps
 from eachmask.data.images.files import copy_image, files_below, find_image
 from eachmask.data.problems import Problem
 from eachmask.data.targets import masks_of
+from eachmask.files.pickled import read_pickled
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
@@ -36,27 +41,27 @@ def read_cellpose(source: Path, progress: Progress = no_progress, *, images: Pat
     known = None if images is None else ImageFolder(images)
     result, table = DatasetBuilder(read_table(source).categories), read_table(source)
     images_of: dict[Path, Path] = {}
-    for stem, file in maps.items():
+    for stem, files in maps.items():
         image = find_image(stem.parent, stem.name) or (known.of_stem(stem.name) if known else None)
         if image is None:
-            result.report(Problem(str(file), "", "it has no image", "put the image there", "missing"))
+            result.report(Problem(str(files[0]), "", "it has no image", "put the image there", "missing"))
             continue
-        images_of[file] = image
-    stems = {file: stem for stem, file in maps.items()}
-    for file, masks in read_maps(progress("reading", list(images_of)), source, result):
-        split, name = split_of(stems[file].with_name(images_of[file].name), source)
-        result.add(split, name, images_of[file], table.targets(split, name, masks))
-    for path in files_below(source, f"*{_PICKLED}"):
-        if path.with_name(path.name.removesuffix(_PICKLED)) not in maps:
-            what, remedy = "it is pickled, and pickles are never opened", "save the masks from Cellpose as TIFF or PNG"
-            result.report(Problem(str(path), "", what, remedy, "file"))
+        images_of[stem] = image
+
+    def numbers(stem: Path) -> NDArray[Any]:
+        return _numbers(maps[stem], result)
+
+    for stem, masks in read_maps(progress("reading", list(images_of)), source, result, numbers):
+        split, name = split_of(stem.with_name(images_of[stem].name), source)
+        result.add(split, name, images_of[stem], table.targets(split, name, masks))
     if not maps and not result.problems:
-        raise UserError(f"{source} holds no x_masks.tif beside an image x.tif")
+        raise UserError(f"{source} holds no x_masks.tif or x_seg.npy beside an image x.tif")
     return result.build()
 
 
 def write_cellpose(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
-    """Write SPLIT/NAME_masks.png (TIFF beyond 65,535 objects) beside the images, and objects.csv."""
+    """Write SPLIT/NAME_masks.png (TIFF beyond 65,535 objects), which Cellpose trains on, and NAME_seg.npy, which its
+    window opens and saves corrections to, beside the images, and objects.csv."""
     covered = 0
     for split, image in progress("writing", list(data.images())):
         copy_image(image, target / split / image.name)
@@ -65,24 +70,72 @@ def write_cellpose(target: Path, data: Dataset, progress: Progress = no_progress
         path.parent.mkdir(parents=True, exist_ok=True)
         encoded, missing = encode_label_map(masks)
         path.write_bytes(encoded)
+        _write_seg(target / split / f"{image.stem}{_PICKLED}", masks.to_label_map(), Path(image.name).name)
         covered += missing
     write_table(target, data)
     return [f"{covered} objects that others cover altogether"] if covered else []
 
 
-def _maps(source: Path) -> dict[Path, Path]:
-    """Image without suffix -> its map."""
-    found: dict[Path, Path] = {}
+def _write_seg(path: Path, labels: NDArray[Any], image: str) -> None:
+    """What Cellpose's ``masks_flows_to_seg`` writes, of objects that no network has drawn."""
+    labels = labels.astype(np.uint16 if labels.max(initial=0) < 65535 else np.uint32)
+    inside = np.pad(labels, 1)
+    beside = [inside[:-2, 1:-1], inside[2:, 1:-1], inside[1:-1, :-2], inside[1:-1, 2:]]
+    border = np.any([labels != other for other in beside], axis=0)
+    content: dict[str, Any] = {
+        "outlines": labels * border,
+        "masks": labels,
+        "chan_choose": [0, 0],
+        "ismanual": np.ones(int(labels.max(initial=0)), bool),
+        "filename": image,
+        "flows": [[], [], [], [], [[]]],
+        "diameter": np.nan,
+    }
+    with open(path, "wb") as file:
+        np.save(file, np.array(content, dtype=object), allow_pickle=True)
+
+
+def _numbers(files: list[Path], result: DatasetBuilder) -> NDArray[Any]:
+    """The first that can be read; what could not be is reported where there is another."""
+    for path in files[:-1]:
+        try:
+            return _numbers_in(path)
+        except UserError as error:
+            remedy = f"{files[-1].name} is taken; save the objects from Cellpose again"
+            result.report(Problem(str(path), "", str(error), remedy, "file", "warning"))
+    return _numbers_in(files[-1])
+
+
+def _numbers_in(path: Path) -> NDArray[Any]:
+    if not path.name.endswith(_PICKLED):
+        return numbers_in(path)
+    content = read_pickled(path)
+    labels = content.get("masks") if isinstance(content, dict) else content
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "ui":
+        raise UserError(f"{path} holds no masks: save the objects from Cellpose again")
+    labels = labels.reshape([n for n in labels.shape if n > 1] if labels.ndim > 2 else labels.shape)
+    if labels.ndim != 2:
+        raise UserError(f"{path} holds the masks of a stack, {labels.shape}: save its planes one by one")
+    return np.asarray(labels + 1 if labels.min(initial=0) == -1 else labels)  # old files count from -1
+
+
+def _maps(source: Path) -> dict[Path, list[Path]]:
+    """Image without suffix -> its files, the best first."""
+    found: dict[Path, list[Path]] = {}
+    for path in files_below(source, f"*{_PICKLED}"):
+        found[path.with_name(path.name.removesuffix(_PICKLED))] = [path]
     for path in files_below(source, "*_masks.*"):
         end = next(end for end in _ENDS if path.stem.endswith(end)) if path.stem.endswith(_ENDS) else ""
         if end and path.suffix.lower() in (".tif", ".tiff", ".png"):
-            found.setdefault(path.with_name(path.stem.removesuffix(end)), path)
+            files = found.setdefault(path.with_name(path.stem.removesuffix(end)), [])
+            if all(file.name.endswith(_PICKLED) for file in files):
+                files.append(path)
     return found
 
 
 def _looks_like(source: Path) -> bool:
-    stems = [*_maps(source), *(p.with_name(p.name.removesuffix(_PICKLED)) for p in files_below(source, f"*{_PICKLED}"))]
-    return source.is_dir() and any(find_image(stem.parent, stem.name) for stem in stems)
+    return source.is_dir() and any(find_image(stem.parent, stem.name) for stem in _maps(source))
 
 
-FORMAT = Format("cellpose", _looks_like, "x_masks.tif beside x.tif", read_cellpose, write_cellpose, takes_images=True)
+_MARKS = "x_masks.tif or x_seg.npy beside x.tif"
+FORMAT = Format("cellpose", _looks_like, _MARKS, read_cellpose, write_cellpose, takes_images=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ WHITE = 255
 """What masks of the foreground have in it."""
 
 
-def read_maps(files: Iterable[Path], source: Path, result: DatasetBuilder) -> Iterator[tuple[Path, dict[int, RLE]]]:
-    """Each map with the masks of its numbers; one that cannot be read is reported.
+def read_maps(
+    files: Iterable[Path], source: Path, result: DatasetBuilder, numbers: Callable[[Path], NDArray[Any]] = numbers_in
+) -> Iterator[tuple[Path, dict[int, RLE]]]:
+    """Each map with the masks of its numbers; one that ``numbers`` cannot read is reported.
 
     Where no map has another number than 255, these are masks of the foreground and not numbers of objects: then each
     connected part is an object, which is reported too.
@@ -28,7 +30,7 @@ def read_maps(files: Iterable[Path], source: Path, result: DatasetBuilder) -> It
     maps: list[tuple[Path, dict[int, RLE]]] = []
     for file in files:
         try:
-            maps.append((file, masks_by_number(numbers_in(file))))
+            maps.append((file, masks_by_number(numbers(file))))
         except UserError as error:
             result.report(Problem(str(file), "", str(error), "save it anew as 16-bit PNG", "label map"))
     if {number for _, masks in maps for number in masks} - {0} == {WHITE}:
