@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eachmask.ops.tile_seams import depths, join_labels, join_values
+from eachmask.ops.tile_seams import depths, join_labels, join_scores, join_values
 from eachmask.ops.tiles import tile_boxes
+from eachmask.structures.class_scores import ClassScores
 
 SIZE = (50, 70)
 TILES = tile_boxes(SIZE, 32, 0.3)
@@ -39,3 +40,16 @@ def test_ends_of_the_image_are_no_ends_of_a_tile() -> None:
     assert depths((0, 0, 10, 10), (10, 10)).unique().tolist() == [1.0]
     corner = depths((0, 0, 10, 10), (20, 20))
     assert corner[0, 0] == pytest.approx(0.95) and corner[9, 9] == pytest.approx(0.05)
+
+
+def test_scores_are_blended_without_a_seam() -> None:
+    """Scores of tiles that are cut out of one map give the labels of that map; those that differ change over slowly."""
+    rng = torch.Generator().manual_seed(1)
+    scores = torch.rand(4, *SIZE, generator=rng)
+    parts = [ClassScores(part, tuple(part.shape[1:])) for part in cut(scores)]
+    assert torch.equal(join_scores(parts, TILES, SIZE), scores.argmax(0))
+    tiles = [(0, 0, 40, 40), (20, 0, 60, 40)]
+    slope = torch.linspace(0, 1, 40).expand(40, 40)
+    sure, other = torch.stack([slope, 0 * slope + 0.4]), torch.stack([1 - slope, 0 * slope + 0.4])
+    labels = join_scores([ClassScores(sure, (40, 40)), ClassScores(other, (40, 40))], tiles, (40, 60))
+    assert (labels == labels[:1]).all() and int((labels[0].diff() != 0).sum()) == 2, "no edge where a tile ends"

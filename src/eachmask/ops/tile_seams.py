@@ -12,6 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from eachmask.structures.class_scores import ClassScores, best_class
+
+STRIP_HEIGHT = 32
+"""Rows of the image that are worked out at a time, where there are scores for each class."""
 Box = tuple[int, int, int, int]
 
 
@@ -45,6 +49,31 @@ def join_values(parts: Sequence[Tensor], tiles: Sequence[Box], size: tuple[int, 
         total[..., y1:y2, x1:x2] += part * depth
         weight[y1:y2, x1:x2] += depth
     return total / weight
+
+
+def join_scores(parts: Sequence[ClassScores], tiles: Sequence[Box], size: tuple[int, int]) -> Tensor:
+    """Scores of all classes of all tiles -> the best class of each pixel of the image, (H, W) int64.
+
+    Scores are averaged where tiles overlap, with the depths as weights, so that no seam shows. They are worked out for
+    some rows at a time: memory is that of the parts and of one strip.
+
+    Args:
+        parts: of each tile, on a grid over it.
+        tiles: see :func:`join_labels`.
+        size: (height, width) of the image.
+    """
+    labels = torch.zeros(size, dtype=torch.int64)
+    for top in range(0, size[0], STRIP_HEIGHT):
+        bottom = min(top + STRIP_HEIGHT, size[0])
+        total = torch.zeros(parts[0].grid.shape[0], bottom - top, size[1])
+        for part, tile in zip(parts, tiles, strict=True):
+            x1, y1, x2, y2 = tile
+            first, last = max(top, y1), min(bottom, y2)
+            if first < last:
+                scores = part.rows(first - y1, last - y1, (y2 - y1, x2 - x1))
+                total[:, first - top : last - top, x1:x2] += scores * depths(tile, size)[first - y1 : last - y1]
+        labels[top:bottom] = best_class(total)
+    return labels
 
 
 def depths(tile: Box, size: tuple[int, int]) -> Tensor:

@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eachmask.files.sections import Section, Table, number_text, values_table
+from eachmask.files.sections import Chart, Section, Table, number_text, values_table
+from eachmask.files.svg import heat_map
+from eachmask.metrics.boundary_f import boundary_f
 from eachmask.metrics.label_maps import confusion, numbers, pixel_counts
-from eachmask.ops.tile_seams import join_labels
+from eachmask.metrics.semantic import mean_over_present
+from eachmask.ops.tile_seams import join_labels, join_scores
 from eachmask.structures import Category, SemanticMap, UserError
 from eachmask.tasks.settings import Settings
 from eachmask.tasks.task import About, Box, Outputs, Record, Recorded, Scoring, Task, Written, overlay
@@ -37,8 +40,13 @@ def quality(shown: SemanticMap, target: SemanticMap) -> float:
 
 
 def merge(parts: Sequence[SemanticMap], tiles: Sequence[Box], size: tuple[int, int]) -> SemanticMap:
-    """Each pixel from the tile in which it lies deepest."""
-    return replace(parts[0], labels=join_labels([part.labels for part in parts], tiles, size), view=None)
+    """The best of the scores, averaged where tiles overlap; where a tile has none, the label of the deepest tile."""
+    scores = [part.scores for part in parts if part.scores is not None]
+    if len(scores) == len(parts):
+        labels = join_scores(scores, tiles, size)
+    else:
+        labels = join_labels([part.labels for part in parts], tiles, size)
+    return replace(parts[0], labels=labels, scores=None, view=None)
 
 
 def choose(seen: SemanticMap, classes: Sequence[str], most: int | None) -> SemanticMap:
@@ -58,8 +66,8 @@ def choose(seen: SemanticMap, classes: Sequence[str], most: int | None) -> Seman
 
 
 def with_categories(seen: SemanticMap, categories: tuple[Category, ...]) -> SemanticMap:
-    """Named by the model's categories."""
-    return replace(seen, categories=categories)
+    """Named by the model's categories; nothing is resized after that, so scores are let go of."""
+    return replace(seen, categories=categories, scores=None)
 
 
 # What is written ------------------------------------------------------------------------------------------------------
@@ -107,19 +115,40 @@ def classes_table(records: Callable[[], Iterable[Recorded]], about: About) -> It
 def sections(
     predictions: Sequence[SemanticMap], targets: Sequence[SemanticMap], settings: Settings
 ) -> tuple[Section, ...]:
-    """Pooled measures, and a row for each class."""
+    """Pooled measures, a row for each class, and which class is taken for which."""
     matrix = confusion(predictions, targets)
     counts, values = pixel_counts(matrix), numbers(matrix)
     names = [targets[0].name_of(label) for label in range(len(matrix))]
+    columns: list[tuple[str, NDArray[np.float64]]] = [("IoU", counts.iou), ("Dice", counts.dice)]
+    if settings.boundary:
+        edges = boundary_f(zip(predictions, targets, strict=True), len(names))
+        values["boundary_f"] = mean_over_present(edges)
+        columns.append(("boundary F", edges))
     rows = [
-        [name, number_text(iou), number_text(dice), f"{true:,}"]
-        for name, iou, dice, true in zip(names, counts.iou, counts.dice, counts.true.tolist(), strict=True)
+        [name, *(number_text(column[k]) for _, column in columns), f"{int(counts.true[k]):,}"]
+        for k, name in enumerate(names)
     ]
     per_class = {name: None if np.isnan(iou) else float(iou) for name, iou in zip(names, counts.iou, strict=True)}
     return (
         Section("semantic", "All pixels", values, [values_table(values)]),
-        Section("iou_per_class", "Classes", per_class, [Table(["Class", "IoU", "Dice", "pixels"], rows)]),
+        Section("iou_per_class", "Classes", per_class, [Table(["Class", *(c for c, _ in columns), "pixels"], rows)]),
+        Section(
+            "confusion", "Confusion", {"names": names, "matrix": matrix.tolist()}, charts=_confusion(matrix, names)
+        ),
     )
+
+
+def _confusion(matrix: NDArray[np.int64], names: list[str]) -> list[Chart]:
+    """A square for each pair of classes; one more for pixels that were given none."""
+    square = np.zeros((len(matrix) + 1,) * 2, np.int64)
+    square[:-1] = matrix
+    image = heat_map(
+        square.tolist(),
+        [*names, "no class"],
+        "Confusion matrix of pixels",
+        "{count} pixels of {row} were taken for {column}",
+    )
+    return [Chart("Which class is taken for which", image, "A row is the true class, a column the predicted one.")]
 
 
 SEMANTIC: Task[SemanticMap] = Task(
