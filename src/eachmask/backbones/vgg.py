@@ -42,8 +42,12 @@ class VGG(nn.Module):
 
     def from_classifier(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """torchvision's state dict of the classifier of that name -> what this network takes of it."""
-        entries = ((*key.split(".")[1:], value) for key, value in state.items() if key.startswith("features."))
-        return {f"{self._places[number]}.{what}": value for number, what, value in entries}
+        renamed = {}
+        for key, value in state.items():
+            part, number, *what = key.split(".")
+            if part == "features":
+                renamed[f"{self._places[number]}.{what[0]}"] = value
+        return renamed
 
     def forward(self, images: Tensor) -> Features:
         """(B, 3, H, W) -> four maps, those behind the poolings, which drop what is left over of odd sides."""

@@ -85,7 +85,8 @@ def checkerboard(maps: Tensor, factor: int = 2) -> Tensor:
     cells = maps[..., :height, :width].unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))
     places = cells.mean(dim=(0, 2, 4))  # (C, r, r)
     spread = maps.std(dim=(0, 2, 3), correction=0).clamp(min=1e-12)
-    return (places.std(dim=(1, 2), correction=0) / spread).mean()
+    result: Tensor = (places.std(dim=(1, 2), correction=0) / spread).mean()
+    return result
 
 
 def sub_pixel(maps: Tensor, factor: int = 2) -> Tensor:

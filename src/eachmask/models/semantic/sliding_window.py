@@ -80,7 +80,8 @@ class SlidingWindow(Labeling):
         """
         gap = 1
         for conv in self.convs:
-            x = F.relu(F.conv2d(x, conv.weight, conv.bias, dilation=gap))
+            weight, bias = conv.parameters()
+            x = F.relu(F.conv2d(x, weight, bias, dilation=gap))
             x = F.max_pool2d(x, 2, stride=1, dilation=gap)
             gap *= 2
         x = F.relu(F.conv2d(x, self.hidden.weight, self.hidden.bias, dilation=gap))
