@@ -20,6 +20,10 @@ QUERIES = {
     "queries": 10, "stuff": [0], "width": 64, "heads": 4, "decoder_layers": 3, "object_threshold": 0.0,
     "overlap_threshold": 0.0,
 }  # fmt: skip
+FEW = {
+    "rpn": {"pre_nms_top_n": 60, "post_nms_top_n": 40, "pre_nms_top_n_training": 60, "post_nms_top_n_training": 40},
+    "roi": {"batch_size": 24},
+}
 SMALL2 = QUERIES | {"encoder_layers": 1, "encoder_ffn": 64, "decoder_ffn": 64, "num_points": 256}
 SMALL = QUERIES | {"mask_width": 64, "ffn": 64}
 
@@ -44,6 +48,7 @@ CASES = [
     Case("mask2former_lite0_semantic", SMALL2, learning_rate=0),
     Case("maskformer_panoptic_lite0", SMALL | {"encoder_layers": 1}),
     Case("maskformer_semantic_lite0", SMALL, learning_rate=0),
+    Case("panoptic_fpn_lite0", {"stuff": [0], "detector": FEW, "merge": {"stuff_area": 16}}),
 ]
 SIBLINGS = {
     "mask2former_r50": "mask2former_lite0",
@@ -55,6 +60,8 @@ SIBLINGS = {
     "mask2former_swin_t_instance": "mask2former_lite0_instance",
     "mask2former_r50_semantic": "mask2former_lite0_semantic",
     "mask2former_swin_t_semantic": "mask2former_lite0_semantic",
+    "panoptic_fpn_r50": "panoptic_fpn_lite0",
+    "panoptic_fpn_r101": "panoptic_fpn_lite0",
     "maskformer_panoptic_r50": "maskformer_panoptic_lite0",
     "maskformer_panoptic_swin_t": "maskformer_panoptic_lite0",
     "maskformer_semantic_r50": "maskformer_semantic_lite0",

@@ -41,6 +41,7 @@ CASES = [
     Case("fcn8s_vgg16", SMALL_VGG | {"backbone": "vgg11"}, learning_rate=0),
     Case("fcn_resnet50", {"backbone": "tf_efficientnet_lite0", "stride": 16}, learning_rate=0),
     Case("deeplabv3_lite0"),
+    Case("semantic_fpn_lite0"),
     Case("deeplabv3_mobilenet_v3_large", learning_rate=0),
     Case("lraspp_lite0"),
     Case("lraspp_mobilenet_v3_large", learning_rate=0),

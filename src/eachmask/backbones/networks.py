@@ -26,16 +26,27 @@ class ResNet(nn.Module):
             models (Detectron2, MMDetection's ``-caffe``), instead of in their 3 x 3 one, as torchvision does.
         coarsest: 16 or 8: the last stages do not halve the map any more but dilate their convolutions, as torchvision
             does it: the first block of such a stage still has the dilation of the stage before.
+        deep_stem: three 3 x 3 convolutions instead of one of 7 x 7, the first two of so many channels (ResNet-C, He et
+            al., arXiv 1812.01187; MMSegmentation's have 32, DeepLab's 64); 0 is the usual stem.
     """
 
     def __init__(
-        self, name: str, norm_eps: float = 1e-5, stride_first: bool = False, coarsest: Literal[8, 16, 32] = 32
+        self,
+        name: str,
+        norm_eps: float = 1e-5,
+        stride_first: bool = False,
+        coarsest: Literal[8, 16, 32] = 32,
+        deep_stem: int = 0,
     ) -> None:
         super().__init__()
         dilate = [False, coarsest < 16, coarsest < 32]
         net: Any = getattr(torchvision().models, name)(weights=None, replace_stride_with_dilation=dilate)
         self.name = name
-        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.stem: nn.Sequential | None = None
+        if deep_stem:
+            self.stem, self.maxpool = _deep_stem(deep_stem, net.layer1[0].conv1.in_channels), net.maxpool
+        else:
+            self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         width = net.fc.in_features
         self.channels = (width // 8, width // 4, width // 2, width)
@@ -48,12 +59,20 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """(B, 3, H, W) -> four maps."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.relu(self.bn1(self.conv1(images))) if self.stem is None else self.stem(images)
+        x = self.maxpool(x)
         maps = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)
             maps.append(x)
         return Features(tuple(maps), self.strides, self.channels)
+
+
+def _deep_stem(width: int, channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, width, 2), (width, width, 1), (width, channels, 1)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 class Timm(nn.Module):
@@ -124,7 +143,7 @@ def stages(backbone: nn.Module) -> list[list[nn.Module]]:
         return [[module for part in stage for module in part] for stage in together]
     if isinstance(backbone, ResNet):
         return [
-            [backbone.conv1, backbone.bn1],
+            [backbone.conv1, backbone.bn1] if backbone.stem is None else [backbone.stem],
             *([layer] for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)),
         ]
     if isinstance(backbone, Swin):
