@@ -15,9 +15,9 @@ from eachmask.data.formats.coco_read import read_coco
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.known import FORMATS
 from eachmask.data.reading import contained, detect_format, read_any
-from eachmask.structures import UserError
+from eachmask.structures import Instances, UserError
 
-NAMES = [known.name for known in FORMATS]
+NAMES = [known.name for known in FORMATS if known.target is Instances]
 WITH_SIZES = {"coco", "voc", "cityscapes", "labelme", "cvat", "datumaro"}
 WITH_OVERLAPS = {"coco", "yolo", "via", "label-studio", "qupath", "imagej", "labelme", "cvat", "mask-files", "datumaro"}
 

@@ -27,7 +27,7 @@ from eachmask.structures import RLE, Instances
 T = TypeVar("T")
 
 
-@pytest.mark.parametrize("name", [known.name for known in FORMATS])
+@pytest.mark.parametrize("name", [known.name for known in FORMATS if known.target is Instances])
 def test_every_image_is_seen_to_be_written_read_and_compared(tmp_path: Path, name: str) -> None:
     write_coco_folder(tmp_path / "coco", make_set(tmp_path / "images"))
     seen: dict[str, int] = {}

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tasks.tiny_tasks import SIZE, VARIANTS, Squares, recipe
+from tasks.tiny_tasks import SIZE, VARIANTS, Squares, recipe, write_squares
 
 import eachmask
-from eachmask import models
+from eachmask import cli, models
 from eachmask.batch.options import BatchOptions
 from eachmask.batch.run import run
 from eachmask.data.images.inputs import find_inputs
@@ -201,3 +201,64 @@ def test_two_models_are_compared(name: str) -> None:
     assert found.to_json()["measured"]["comparison"]["name"] == "other"
     with pytest.raises(UserError, match="2 predictions for 3 images"):
         evaluate_values(task, targets, targets, others=("other", wrong[:2]))
+
+
+BEST = {"semantic": ("miou", 0.85), "matting": ("mad", 0.1), "instances": ("ap", 0.7)}
+on_disk = pytest.mark.parametrize("name", [name for name in NAMES if NAMES[name] in BEST])
+"""Those whose targets a format on disk holds."""
+
+
+@on_disk
+def test_the_command_measures_files_and_resumes(
+    trained: dict[str, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """From a data set on disk; killed at its third image, it resumes to the byte. Classes are matched by name."""
+    data, out = write_squares(tmp_path / "data", NAMES[name]), tmp_path / "out"
+    call = ["evaluate", str(trained[name]), "--data", str(data), "--resamples", "0", "--no-boundary", "--device", "cpu"]
+    real, count = Predictor.predict_arrays, [0]
+
+    def stops(*arguments: Any, **more: Any) -> Any:
+        count[0] += 1
+        if count[0] == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Predictor, "predict_arrays", stops)
+        assert cli.main([*call, "--out", str(out)]) == 130
+    assert (out / "predicted").is_dir()
+    assert cli.main([*call, "--out", str(out)]) == 0
+    assert "2 images had been predicted" in capsys.readouterr().out and not (out / "predicted").exists()
+    assert cli.main([*call, "--out", str(tmp_path / "whole")]) == 0
+    found, whole = (json.loads((folder / "evaluation.json").read_text()) for folder in (out, tmp_path / "whole"))
+    assert found["measured"] == whole["measured"]
+    assert (out / "report.html").read_text().count("data:image/jpeg") >= 4
+    measure, limit = BEST[NAMES[name]]
+    value = eachmask.evaluate(trained[name], data, resamples=0, boundary=False, device="cpu").value(measure)
+    assert value < limit if measure == "mad" else value > limit
+    if name == "tiny_semantic":
+        assert any("sky" in note for note in found["measured"]["notes"])
+
+
+@on_disk
+def test_the_command_trains_on_files(name: str, tmp_path: Path) -> None:
+    """A recipe of one's own, from a data set on disk; the model's classes are the data's."""
+    data = write_squares(tmp_path / "data", NAMES[name], "train")
+    own = tmp_path / "own.py"
+    own.write_text(f"from tasks.tiny_tasks import recipe\n\n\ndef mine():\n    return recipe({name!r}, steps=2)\n")
+    call = ["train", f"{own}:mine", "--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert cli.main(call) == 0
+    names = [category.name for category in load(tmp_path / "run", device="cpu").categories]
+    assert names == {"semantic": ["square", "sky", "ground"], "matting": ["foreground"]}.get(NAMES[name], names)
+
+
+@pytest.mark.parametrize("name", ["tiny_semantic", "tiny_matting"])
+def test_data_of_another_task_is_refused(trained: dict[str, Path], name: str, tmp_path: Path, capsys: Any) -> None:
+    data = write_squares(tmp_path / "data", "instances")
+    if name == "tiny_matting":
+        assert cli.main(["evaluate", str(trained[name]), "--data", str(data), "--out", str(tmp_path / "out")]) == 2
+        assert "and not Matte: they are in data sets of the format mattes" in capsys.readouterr().err
+    else:  # a folder of label maps may mean classes, when classes are asked for
+        assert eachmask.data.read(data).splits["val"].num_objects == 8
+        found = eachmask.data.read(data, target=SemanticMap).splits["val"]
+        assert found.targets(0).labels.unique().tolist() == [0, 1] and len(found.categories) == 2

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -196,6 +197,34 @@ class Squares:
     def given(self) -> Matte | None:
         """A clean background, all black."""
         return Matte(torch.zeros(SIZE), torch.zeros(3, *SIZE)) if self.task == "matting" else None
+
+
+def write_squares(folder: Path, task: str, split: str = "val") -> Path:
+    """Squares as a data set on disk, its classes in another order than the model's and with one that it does not
+    know."""
+    data = Squares(task)
+    for i in range(len(data)):
+        sample = data[i]
+        for place, pixels in (("images", sample.image[..., ::-1]), *_files(sample.targets)):
+            path = folder / place / split / f"square-{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(path), pixels)
+    if task == "semantic":
+        (folder / "classes.txt").write_text("square\nsky\nground\n")
+    if task == "instances":
+        rows = [f"{split},square-{i}.png,1,1,ground,0" for i in range(len(data))]
+        (folder / "objects.csv").write_text("\n".join(["split,image,number,category_id,category,crowd", *rows]))
+    return folder
+
+
+def _files(target: Any) -> list[tuple[str, np.ndarray]]:
+    if isinstance(target, SemanticMap):
+        labels = np.where(target.labels.numpy() == 1, 0, 2).astype(np.uint8)
+        labels[:2] = target.ignore
+        return [("classes", labels)]
+    if isinstance(target, Matte):
+        return [("alpha", (target.alpha.numpy() * 255).astype(np.uint8))]
+    return [("labels", target.to_label_map().astype(np.uint8))]
 
 
 def recipe(name: str, **changes: Any) -> Recipe:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
-
-import numpy as np
+from typing import Any, Generic, TypeVar
 
 from eachmask.files.journal import Journal
 from eachmask.tasks.kept import Kept
@@ -31,17 +27,14 @@ class TileFiles(Generic[T]):
     def load(self, number: int, size: tuple[int, int]) -> T | None:
         """What the tile of this number and (height, width) gave, if it is known."""
         try:
-            with np.load(self._file(number), allow_pickle=False) as arrays:
-                return self.kept.from_arrays({name: arrays[name] for name in arrays.files}, size)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return self.kept.from_bytes(self._file(number).read_bytes(), size)
+        except (OSError, ValueError):
             return None
 
     def save(self, number: int, found: T) -> None:
         """Keep what a tile gave."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **cast("Any", self.kept.to_arrays(found)))
         with contextlib.suppress(OSError):
-            self.journal.write(self._file(number), buffer.getvalue())
+            self.journal.write(self._file(number), self.kept.to_bytes(found))
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number}.npz"

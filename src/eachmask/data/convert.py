@@ -65,7 +65,7 @@ def convert(
     """
     written = format_named(to)
     check_free(target)
-    data, found = read_any(source, source_format, progress, images)
+    data, found = read_any(source, source_format, progress, images, written.target)
     data, notes = _unique_names(data)
     problems = list(data.problems)
     for _, image in data.images():

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from eachmask.data.dataset import Dataset
+from eachmask.data.image_files import ImageFiles
 from eachmask.data.images.files import image_files
 from eachmask.data.packed import Texts
 from eachmask.data.problems import Problem
-from eachmask.data.split import Split
 from eachmask.files.journal import recorded_paths
 
 
@@ -53,10 +54,10 @@ def _best(found: list[Path], name: PurePosixPath) -> Path | None:
     return None
 
 
-def with_images(data: Dataset, source: Path, images: Path | None) -> Dataset:
+def with_images(data: Dataset[Any], source: Path, images: Path | None) -> Dataset[Any]:
     """The set with images that are missing found in the folder that the user names, or, of a results folder of
     ``eachmask predict``, where they were predicted; what was done is noted."""
-    if all(image.path.is_file() for _, image in data.images()):
+    if all(split.path(i).is_file() for split in data.splits.values() for i in range(len(split))):
         return data
     if images is not None:
         folder = ImageFolder(images)
@@ -65,8 +66,8 @@ def with_images(data: Dataset, source: Path, images: Path | None) -> Dataset:
     return _found(data, lambda name, _: known.get(name), "where they were predicted") if known else data
 
 
-def _found(data: Dataset, find: Callable[[str, Path], Path | None], where: str) -> Dataset:
-    splits: dict[str, Split] = {}
+def _found(data: Dataset[Any], find: Callable[[str, Path], Path | None], where: str) -> Dataset[Any]:
+    splits: dict[str, ImageFiles[Any]] = {}
     number, example = 0, Path()
     for name, split in data.splits.items():
         files, names = [split.path(i) for i in range(len(split))], list(split.names)

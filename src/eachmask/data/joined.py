@@ -4,31 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eachmask.data.file_split import FileSplit
+from eachmask.data.image_files import ImageFiles
 from eachmask.data.packed import Texts
 from eachmask.data.split import Split
 from eachmask.structures.rle_codec import offsets_of
 
+F = TypeVar("F", bound=ImageFiles[Any])
 
-def joined(parts: Sequence[Split]) -> Split:
+
+def joined(parts: Sequence[F]) -> F:
     """The images of all, of the first's categories; what not every part knows (ids, boxes as stated) is left behind.
 
     Raises:
-        ValueError: no parts.
+        ValueError: no parts, or targets that are read in different ways.
     """
     if not parts:
         raise ValueError("nothing to join: the classes would be unknown")
-    keypoints = joined_keypoints([part.keypoints for part in parts], [len(part.labels) for part in parts])
-    return replace(
-        parts[0],
+    first: Any = parts[0]
+    own = _of_files(cast(Any, parts)) if isinstance(first, FileSplit) else _of_objects(cast(Any, parts))
+    result: F = replace(
+        first,
         names=Texts.cat([part.names for part in parts]),
         files=Texts.cat([part.files for part in parts]),
         numbers=np.concatenate([part.numbers for part in parts]),
         sizes=np.concatenate([part.sizes for part in parts]),
+        **own,
+    )
+    return result
+
+
+def _of_objects(parts: Sequence[Split]) -> dict[str, Any]:
+    keypoints = joined_keypoints([part.keypoints for part in parts], [len(part.labels) for part in parts])
+    return dict(
         first=_offsets([part.first for part in parts]),
         counts=np.concatenate([part.counts for part in parts]),
         offsets=_offsets([part.offsets for part in parts]),
@@ -40,6 +53,16 @@ def joined(parts: Sequence[Split]) -> Split:
         stated=_arrays([part.stated for part in parts]),
         entries=_texts([part.entries for part in parts]),
         scores=_arrays([part.scores for part in parts]),
+    )
+
+
+def _of_files(parts: Sequence[FileSplit[Any]]) -> dict[str, Any]:
+    if any((part.read, part.known, part.labels) != (parts[0].read, parts[0].known, parts[0].labels) for part in parts):
+        raise ValueError("the parts' targets are read in different ways")
+    return dict(
+        targets_in=Texts.cat([part.targets_in for part in parts]),
+        entries=_texts([part.entries for part in parts]),
+        given_in=_texts([part.given_in for part in parts]),
     )
 
 

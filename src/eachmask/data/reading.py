@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,10 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import with_images
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.known import FORMATS
+from eachmask.data.image_files import ImageFiles
 from eachmask.data.images.files import clutter_in, safe_name
 from eachmask.data.nearest import nearest
 from eachmask.data.problems import Problem
-from eachmask.data.split import Split
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
@@ -29,7 +30,8 @@ def read(
     format: str | None = None,
     split: str | None = None,
     images: str | os.PathLike[str] | None = None,
-) -> Dataset:
+    target: type[Any] | None = None,
+) -> Dataset[Any]:
     """Read an annotated data set; images are read later, one by one.
 
     >>> import eachmask, json, tempfile
@@ -48,6 +50,8 @@ def read(
             imagej, cvppp or cellpose; found out if None.
         split: keep this one only, for example ``val``.
         images: where the images are, if not in the data set's folder.
+        target: what is to be read of each image, where a folder could mean several things:
+            :class:`~eachmask.structures.Instances`, ``SemanticMap``, ``Matte``; any if None.
 
     Returns:
         the data set; ``problems`` says what could not be used.
@@ -55,7 +59,7 @@ def read(
     Raises:
         UserError: nothing is there or nothing known, not one image, or no such split.
     """
-    data, _ = read_any(Path(path), format, images=None if images is None else Path(images))
+    data, _ = read_any(Path(path), format, images=None if images is None else Path(images), target=target)
     if split is None:
         return data
     if split not in data.splits:
@@ -64,20 +68,27 @@ def read(
 
 
 def read_any(
-    source: Path, source_format: str | None = None, progress: Progress = no_progress, images: Path | None = None
-) -> tuple[Dataset, Format]:
+    source: Path,
+    source_format: str | None = None,
+    progress: Progress = no_progress,
+    images: Path | None = None,
+    target: type[Any] | None = None,
+) -> tuple[Dataset[Any], Format]:
     """Read a data set in the given or the detected format.
 
     Args:
         images: the folder to look for images in, where they are not in the data set's own.
+        target: what is to be read of each image (a noun of ``eachmask.structures``); any if None.
 
     Raises:
-        UserError: as :func:`detect_format` and the format's own reader; there is not one image, or no
-            folder ``images``.
+        UserError: as :func:`detect_format` and the format's own reader; there is not one image, no folder ``images``,
+            or targets of another kind.
     """
     if images is not None and not images.is_dir():
         raise UserError(f"{images} is no folder: --images must be the folder of the images")
-    chosen = detect_format(source) if source_format is None else format_named(source_format)
+    chosen = detect_format(source, target) if source_format is None else format_named(source_format)
+    if target is not None and not issubclass(chosen.target, target):
+        raise _other_target(f"{source}, read as {chosen.name},", chosen.target, target)
     data = with_images(contained(_read(chosen, source, progress, images)), source, images)
     data.problems.extend(_clutter(source))
     if not len(data):
@@ -95,7 +106,7 @@ def _clutter(source: Path) -> Iterator[Problem]:
         yield Problem(str(source), "", what + more, "they are skipped", "clutter", "note")
 
 
-def _read(chosen: Format, source: Path, progress: Progress, images: Path | None) -> Dataset:
+def _read(chosen: Format, source: Path, progress: Progress, images: Path | None) -> Dataset[Any]:
     try:
         return chosen.read(source, progress, images=images) if chosen.takes_images else chosen.read(source, progress)
     except OSError as error:
@@ -125,15 +136,34 @@ def format_named(name: str) -> Format:
     raise UserError(f"there is no format {name!r}: choose one of {', '.join(sorted(f.name for f in FORMATS))}")
 
 
-def detect_format(source: Path) -> Format:
+def check_target(data: Dataset[Any], target: type[Any], name: str) -> None:
+    """Raises UserError where a data set that was read holds other targets than a model is for."""
+    split = next((split for split in data.splits.values() if len(split)), None)
+    first = None if split is None else split.targets(0)
+    if first is not None and not isinstance(first, target):
+        raise _other_target(name, type(first), target)
+
+
+def _other_target(name: str, found: type[Any], target: type[Any]) -> UserError:
+    formats = [known.name for known in FORMATS if issubclass(known.target, target)]
+    remedy = f"they are in data sets of the format {' or '.join(formats)}" if formats else "no format holds them"
+    return UserError(f"{name} holds {found.__name__} and not {target.__name__}: {remedy}")
+
+
+def detect_format(source: Path, target: type[Any] | None = None) -> Format:
     """The format of a data set, by what marks it.
+
+    Args:
+        target: those that hold such targets come first: a folder of images and of label maps may mean objects or
+            classes.
 
     Raises:
         UserError: nothing is there, or nothing known.
     """
     if not source.exists():
         raise UserError(f"{source} does not exist")
-    found = next((known for known in FORMATS if known.looks_like(source)), None)
+    first = sorted(FORMATS, key=lambda known: target is not None and not issubclass(known.target, target))
+    found = next((known for known in first if known.looks_like(source)), None)
     if found is None and source.is_file() and source.suffix.lower() == ".json":
         found = format_named("coco")  # whose reader says what is missing
     if found is None and source.is_file():
@@ -148,10 +178,10 @@ def detect_format(source: Path) -> Format:
     return found
 
 
-def contained(data: Dataset) -> Dataset:
+def contained(data: Dataset[Any]) -> Dataset[Any]:
     """The set with splits and images whose names are safe to be written under, whatever the source says; ``valid`` is
     ``val``."""
-    splits: dict[str, Split] = {}
+    splits: dict[str, ImageFiles[Any]] = {}
     for name, split in data.splits.items():
         plain = re.sub(r"[^\w.-]+", "_", name).strip(".") or "all"
         usual = _SPELLINGS.get(plain.casefold(), plain)
@@ -161,7 +191,7 @@ def contained(data: Dataset) -> Dataset:
     return data.with_splits(splits)
 
 
-def _is_safe(split: Split, index: int, problems: list[Problem]) -> bool:
+def _is_safe(split: ImageFiles[Any], index: int, problems: list[Problem]) -> bool:
     try:
         safe_name(split.names[index], split.path(index))
     except UserError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eachmask.data.samples import Samples
-from eachmask.structures import Instances
+from eachmask.structures.spatial import Labeled
 
 THRESHOLD = 0.1
 """Classes in fewer than this share of the images are shown more often. LVIS, with 1,203 classes, takes 0.001."""
@@ -28,8 +28,8 @@ def repeat_factors(samples: Samples[Any], threshold: float = THRESHOLD) -> Seque
     read = getattr(samples, "targets", None)
     present: list[set[int]] = []
     for i in range(len(samples)):
-        targets: Instances = read(i) if read is not None else samples[i].targets
-        present.append(set(targets.labels.tolist()))
+        targets = read(i) if read is not None else samples[i].targets
+        present.append(targets.present() if isinstance(targets, Labeled) else set())
     num_images = np.zeros(len(samples.categories))
     for labels in present:
         num_images[list(labels)] += 1

@@ -7,39 +7,26 @@ worker is copying these.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eachmask.data.images.read import read_image
+from eachmask.data.image_files import ImageFiles, ImageView
 from eachmask.data.packed import Texts
-from eachmask.data.sample import Sample
-from eachmask.structures import RLE, Category, Instances, UserError
+from eachmask.structures import RLE, Category, Instances
 from eachmask.structures.rle_codec import offsets_of
 from eachmask.structures.runs import ranges
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Split:
+class Split(ImageFiles[Instances]):
     """n images with N objects of R runs: a ``Samples[Instances]``. A :class:`~eachmask.data.builder.DatasetBuilder`
     makes it; an image is read when its sample is asked for."""
 
-    categories: tuple[Category, ...]
-    names: Texts
-    """(n,) relative POSIX paths, unique within the split, with a suffix."""
-    files: Texts
-    """(n,) the image files; they may be missing."""
-    numbers: NDArray[np.int64]
-    """(n,) what a COCO file numbers the images; elsewhere, and where it calls them otherwise, their places."""
-    sizes: NDArray[np.int64]
-    """(n, 2) height and width."""
     first: NDArray[np.int64]
     """(n + 1,) where each image's objects begin."""
     counts: NDArray[np.uint32]
@@ -65,51 +52,10 @@ class Split:
     """(N,) how sure a model was of each object, 0..1, NaN where it was not one; None where nothing was predicted. They
     are kept for those who correct predictions: what is annotated has none."""
 
-    def __len__(self) -> int:
-        return len(self.names)
-
     def __repr__(self) -> str:
         return f"Split({len(self)} images, {len(self.labels)} objects of {len(self.categories)} classes)"
 
-    def __getitem__(self, index: int) -> Sample[Instances]:
-        """Read one image.
-
-        Raises:
-            UserError: the file is missing, broken or of another size than its annotations.
-        """
-        # by arrays alone: parsing an entry for each sample would cost more than its targets
-        return Sample(self.image(index), self.targets(index), self.path(index), int(self.numbers[index]))
-
-    def __iter__(self) -> Iterator[Sample[Instances]]:
-        return (self[i] for i in range(len(self)))
-
     # One image ------------------------------------------------------------------------------------
-
-    def path(self, index: int) -> Path:
-        """The image's file."""
-        return Path(self.files[index])
-
-    def image(self, index: int) -> NDArray[Any]:
-        """Image ``index`` alone, (H, W, 3), turned by its EXIF orientation exactly if it was annotated so.
-
-        Raises:
-            UserError: it cannot be read, or has another size than its annotations.
-        """
-        path, size = self.path(index), self.image_size(index)
-        for upright in (True, False):
-            image = read_image(path, upright=upright)
-            if image.shape[:2] == size:
-                return image
-        shown = read_image(path).shape
-        raise UserError(
-            f"{path} is {shown[1]} x {shown[0]}, but its annotations are for {size[1]} x {size[0]}: restore the "
-            "annotated image, or mend the annotations (eachmask doctor --fix)"
-        )
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) that image ``index`` was annotated at."""
-        height, width = self.sizes[index].tolist()
-        return height, width
 
     def targets(self, index: int) -> Instances:
         """What is annotated in image ``index``, without reading the image."""
@@ -162,14 +108,6 @@ class Split:
         """(K, 5) x, y, width, height and area that a COCO file states of the objects of image ``index``."""
         return None if self.stated is None else self.stated[self._objects(index)]
 
-    def image_id(self, index: int) -> Any:
-        """The number, or the text, that a COCO file calls image ``index`` by; elsewhere its place, from 0."""
-        return self.entry(index).get("id", int(self.numbers[index]))
-
-    def file_name(self, index: int) -> str:
-        """The image's name as a COCO file gives it, which may name folders that ``names`` leave out."""
-        return str(self.entry(index).get("file_name", self.names[index]))
-
     def fields(self, index: int) -> dict[str, Any]:
         """What else a COCO file says of image ``index``: LVIS's lists of absent and not exhaustively annotated classes,
         license, date ..."""
@@ -185,12 +123,6 @@ class Split:
     def num_objects(self) -> int:
         """Annotated objects in all images, crowd regions left out."""
         return int((~self.crowd).sum())
-
-    @property
-    def nbytes(self) -> int:
-        """Memory, bytes, whatever the number of worker processes."""
-        values = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return sum(int(value.nbytes) for value in values if isinstance(value, Texts | np.ndarray))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
         """The chosen images, in the given order."""
@@ -217,62 +149,21 @@ class Split:
             scores=None if self.scores is None else self.scores[objects],
         )
 
-    def held_out(self, share: float, seed: int) -> tuple[Split, Split]:
-        """(the others, a share of the images, at least one), drawn by the seed."""
-        chosen = np.random.default_rng([seed, 4]).permutation(len(self))[: max(1, int(len(self) * share))]
-        others = np.setdiff1d(np.arange(len(self)), chosen)
-        return self.take(others), self.take(np.sort(chosen))
-
     def relabeled(self, labels: Sequence[int], categories: tuple[Category, ...]) -> Split:
         """Of other classes: label k becomes ``labels[k]`` of ``categories``."""
         lookup = np.array(labels, np.int64)
         return replace(self, labels=lookup[self.labels] if len(lookup) else self.labels, categories=categories)
 
-    def renamed(self, names: Sequence[str]) -> Split:
-        """The images under other names."""
-        return replace(self, names=Texts.of(names))
-
     def _objects(self, index: int) -> slice:
         place = range(len(self))[index]
         return slice(int(self.first[place]), int(self.first[place + 1]))
 
-    def entry(self, index: int) -> dict[str, Any]:
-        """What a COCO file says of image ``index`` beside its size."""
-        found: dict[str, Any] = {} if self.entries is None else json.loads(self.entries[index])
-        return found
-
 
 @dataclass(frozen=True, eq=False)
-class AnnotatedImage:
-    """A view of one image of a split; what it gives is unpacked anew each time, so keep it at hand."""
+class AnnotatedImage(ImageView[Instances]):
+    """A view of one image with its objects: ``targets`` have ``masks`` (RLE), ``labels`` and ``crowd``."""
 
     split: Split
-    index: int
-
-    @property
-    def name(self) -> str:
-        """Relative POSIX path, unique within its split, with a suffix."""
-        return self.split.names[self.index]
-
-    @property
-    def stem(self) -> str:
-        """The name without its suffix, folders kept."""
-        return str(PurePosixPath(self.name).with_suffix(""))
-
-    @property
-    def path(self) -> Path:
-        """The image file; it may be missing."""
-        return self.split.path(self.index)
-
-    @property
-    def targets(self) -> Instances:
-        """With ``masks`` (RLE), ``labels`` and ``crowd``."""
-        return self.split.targets(self.index)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) that it was annotated at."""
-        return self.split.image_size(self.index)
 
     @property
     def scores(self) -> list[float | None]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from eachmask.data.on_demand import OnDemand
 from eachmask.draw import RGBImage, shrink
 from eachmask.structures import UserError
 from eachmask.tasks.task import Task, Verdict
@@ -63,7 +64,7 @@ def best_and_worst(
     """
     if not most:
         return [], []
-    shown = [task.shown(found, score) for found in predictions]
+    shown = OnDemand(len(predictions), lambda place: task.shown(predictions[place], score))
     order, verdicts = ranking(task, shown, targets)
     most = min(most, (len(order) + 1) // 2)
     used: set[int] = set()

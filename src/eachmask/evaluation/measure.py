@@ -23,6 +23,7 @@ from eachmask.inference.predictor import Predictor
 from eachmask.structures import Category, UserError
 from eachmask.structures.decode import Paste, Suppression
 from eachmask.tasks.instances import INSTANCES
+from eachmask.tasks.kept_storage import in_classes
 from eachmask.tasks.settings import Settings
 from eachmask.tasks.task import Predictions, Task
 from eachmask.weights.catalogue import entries
@@ -30,7 +31,7 @@ from eachmask.weights.catalogue import entries
 
 def evaluate(
     model: str | Path | Predictor[Any] | Sequence[Any],
-    data: str | Path | Dataset | Samples[Any],
+    data: str | Path | Dataset[Any] | Samples[Any],
     out: str | Path | None = None,
     *,
     split: str = "val",
@@ -93,14 +94,14 @@ def evaluate(
         )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
-        source = open_source(data, split, images, merge, say, progress)
+        predictor = _loaded(model, device, precision, side).decoding(**decoding) if is_model else None
+        task = (task or INSTANCES) if predictor is None else predictor.task
+        source = open_source(data, split, images, merge, say, progress, task.target)
         if out is not None:
             folder.mkdir(parents=True, exist_ok=True)
             _write_source(source, folder)
         unread: list[str] = []
-        if is_model:
-            predictor = _loaded(model, device, precision, side).decoding(**decoding)
-            task = predictor.task
+        if predictor is not None:
             own = predictor.decode_options().score_threshold  # from which on users are shown objects
             settings = replace(settings, score=own if score is None else score)
             source, found, unread = _of_model(predictor, source, folder, side, say, progress)
@@ -109,7 +110,6 @@ def evaluate(
                     f"the two models would not be compared on the same images: {unread[0]}; repair that first"
                 )
         else:
-            task = task or INSTANCES
             found = _of_results(task, model, source)
         others = None if compare is None else (compare.stem, _of_results(task, compare, source).found)
         evaluation = evaluate_values(
@@ -164,7 +164,7 @@ def _of_model(
 ) -> tuple[Source, Predictions[Any], list[str]]:
     """Predict all images; the images that could be read, what was found on them, and why the others could not."""
     known, storage = predictor.categories, source.storage(predictor.task)
-    notes = _matched(source, known, renames=storage is not None)
+    notes = _matched(source, known if predictor.task.labeled else ())
     predicted = predict_samples(predictor, source, folder / "predicted", progress)
     if predicted.resumed:
         say(f"{predicted.resumed} images had been predicted before the last run ended.")
@@ -175,23 +175,20 @@ def _of_model(
         notes += [f"{number} were left out, for they could not be predicted:", *unread]
     source = source.without(set(predicted.unread))
     if storage is None:
-        return source, Predictions(predicted.bodies, notes), unread
-    found = storage.load(predicted.bodies, source.samples, known, source.classes)
+        found = in_classes(predicted.bodies, known, source.classes)
+    else:
+        found = storage.load(predicted.bodies, source.samples, known, source.classes)
     return source, replace(found, notes=[*notes, *found.notes]), unread
 
 
-def _matched(source: Source, known: tuple[Category, ...], renames: bool) -> list[str]:
+def _matched(source: Source, known: tuple[Category, ...]) -> list[str]:
     """What to note of a model's classes.
 
-    Args:
-        renames: its results can be brought to the data's classes.
-
     Raises:
-        UserError: before anything is predicted: it has none in common with the data, or others where nothing renames.
+        UserError: before anything is predicted: it has none in common with the data.
     """
-    labels = source.classes.labels_of(known)[0] if known and source.classes.categories else {}
-    if not renames and any(label != own for label, own in labels.items()):
-        raise UserError("the model's classes and the data's are not the same in one order: name the data's as its own")
+    if known and source.classes.categories:
+        source.classes.labels_of(known)
     names = {category.name for category in source.classes.categories}
     parents = {category.parent for category in source.classes.categories} - names
     if any(category.name in parents for category in known):
@@ -204,13 +201,13 @@ def _of_results(task: Task[Any], results: Any, source: Source) -> Predictions[An
     storage = source.storage(task)
     if isinstance(results, str | Path):
         if storage is None or storage.read is None:
-            raise UserError(f"{results}: predictions of {task.name} on these samples are no file: give them as values")
+            raise UserError(f"{results}: predictions of {task.name} on these samples are no file: give the model")
         return storage.read(Path(results), source.samples, source.classes)
     if len(results) != len(source.samples):
         raise UserError(f"{len(results)} predictions for {len(source.samples)} images: give one for each, in order")
     found = source.in_order(results)
-    if storage is None:
-        return Predictions(found)
     known = next((one.categories for one in found if getattr(one, "categories", ())), source.classes.categories)
+    if storage is None or storage.read is None:
+        return in_classes(found, known, source.classes)
     bodies = [storage.dump(task.packed(task.with_categories(one, known))) for one in found]
     return storage.load(bodies, source.samples, known, source.classes)

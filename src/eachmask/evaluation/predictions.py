@@ -1,4 +1,4 @@
-"""A model's predictions on a data set that is to be measured: killed at any moment, the same call goes on.
+"""A model's predictions on a data set that is to be measured: killed at any moment, the same call resumes.
 
 Every image is predicted once and recorded with all its detections, under the model's own classes; which of them the
 data set has is asked afterwards. An image that cannot be read is left out and named: whether it was annotated rightly
@@ -18,6 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from eachmask import __version__
+from eachmask.data.image_files import ImageFiles
 from eachmask.data.images.inputs import Source as File
 from eachmask.data.images.read import unit_range
 from eachmask.data.samples import Samples
@@ -114,7 +115,7 @@ def _refuse_nothing(unread: Mapping[int, str], number: int) -> None:
 
 def _file(source: Source, index: int) -> File:
     """The image under the name that the annotations give it; the size it was annotated at belongs to how it is read."""
-    assert isinstance(source.samples, Split)
+    assert isinstance(source.samples, ImageFiles)
     path, (height, width) = source.samples.path(index), source.samples.image_size(index)
     status = path.stat() if path.is_file() else None
     return File(

@@ -14,14 +14,17 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.formats.coco_fields import whole_number
 from eachmask.data.formats.coco_read import read_coco
 from eachmask.data.formats.coco_write import write_coco
+from eachmask.data.image_files import ImageFiles
+from eachmask.data.on_demand import OnDemand
 from eachmask.data.problems import Problem
-from eachmask.data.reading import detect_format, read_any
+from eachmask.data.reading import check_target, detect_format, read_any
 from eachmask.data.samples import Samples
 from eachmask.data.split import Split
 from eachmask.data.stated import StatedTargets
 from eachmask.evaluation.gallery import Images
 from eachmask.files.progress import Progress, no_progress
-from eachmask.structures import UserError
+from eachmask.structures import Instances, UserError
+from eachmask.tasks.kept_storage import kept_storage
 from eachmask.tasks.task import Storage, Task
 
 MAX_SAID = 5
@@ -42,15 +45,20 @@ class Source:
     """Where each of the samples was in the data set; None: they are as they came."""
 
     def targets(self) -> Sequence[Any]:
-        """One for each image; of a COCO file with what it states."""
+        """One for each image; of a COCO file with what it states, of a set of files when it is asked for."""
         if isinstance(self.samples, Split):
             return StatedTargets(self.samples, range(len(self.samples)))
+        if isinstance(self.samples, ImageFiles):
+            return OnDemand(len(self.samples), self.samples.targets)
         known = getattr(self.samples, "targets", lambda i: self.samples[i].targets)  # without reading, where it can
         return [known(i) for i in range(len(self.samples))]
 
     def storage(self, task: Task[Any]) -> Storage[Any] | None:
         """How predictions for these samples are kept; None: in memory."""
-        return task.storage if isinstance(self.samples, Split) else None
+        if isinstance(self.samples, Split) and task.storage is not None:
+            return task.storage
+        is_kept = isinstance(self.samples, ImageFiles) and task.kept is not None
+        return kept_storage(task.kept) if is_kept and task.kept is not None else None
 
     def images(self) -> Images:
         """The images, by the names that the data set gives them."""
@@ -58,13 +66,13 @@ class Source:
 
     def file_name(self, index: int) -> str:
         """What the data set calls an image."""
-        if isinstance(self.samples, Split):
+        if isinstance(self.samples, ImageFiles):
             return self.samples.file_name(index)
         return self.samples[index].path.name or self.title(index)
 
     def title(self, index: int) -> str:
         """What an image is called where it may be impossible to read; unique in the data set."""
-        if isinstance(self.samples, Split):
+        if isinstance(self.samples, ImageFiles):
             return f"{self.samples.file_name(index)} (image {self.samples.image_id(index)})"
         return f"image {index + 1}"
 
@@ -75,7 +83,7 @@ class Source:
             return self
         samples = (
             self.samples.take(kept)
-            if isinstance(self.samples, Split)
+            if isinstance(self.samples, ImageFiles)
             else cast(Samples[Any], _Chosen(self.samples, kept))
         )
         return replace(self, samples=samples)
@@ -86,12 +94,13 @@ class Source:
 
 
 def open_source(
-    data: str | Path | Dataset | Samples[Any],
+    data: str | Path | Dataset[Any] | Samples[Any],
     split: str,
     images: Path | None,
     merge: Merge | None,
     say: Callable[[str], None],
     progress: Progress = no_progress,
+    target: type[Any] = Instances,
 ) -> Source:
     """The images of one split, in the order of their ids: so COCO's tools break ties of scores.
 
@@ -101,30 +110,36 @@ def open_source(
         images: folder of the images, where they are not where the data say.
         merge: measure fewer classes.
         say: told what is odd about the data, a sentence at a time.
+        target: what the task predicts of each image.
 
     Raises:
-        UserError: nothing that can be read, no such split, no images, or no classes to merge.
+        UserError: nothing that can be read, targets of another kind, no such split, no images, or no classes to merge.
     """
     if not isinstance(data, str | Path | Dataset):
         if merge is not None:
             raise UserError("--merge is for objects: these are samples of other targets")
         return Source("the data set", data, Classes.of(data.categories))
-    read, name, strict = _read(data, split, images, progress)
+    read, name, strict = _read(data, split, images, progress, target)
     if not strict:
         _say(read.problems, say)
     chosen = _chosen(read, split, data)
-    part, classes = Dataset(read.categories, {split: chosen}), Classes.of(read.categories)
+    part: Dataset[Any] = Dataset(read.categories, {split: chosen})
+    classes = Classes.of(read.categories)
     if merge is not None:
         part, classes = Classes.merged(part, merge, name)
     samples = _numbered(part.splits[split])
     if not len(samples):
         raise UserError(f"{name} has no images to measure on")
+    if isinstance(data, Dataset):
+        check_target(part, target, name)
     order = _by_id(samples)
     notes = _notes(samples, read.problems, exact=strict)
     return Source(name, samples.take(order), classes, tuple(notes), tuple(order))
 
 
-def _read(data: str | Path | Dataset, split: str, images: Path | None, progress: Progress) -> tuple[Dataset, str, bool]:
+def _read(
+    data: str | Path | Dataset[Any], split: str, images: Path | None, progress: Progress, target: type[Any]
+) -> tuple[Dataset[Any], str, bool]:
     """The data set, its name, and whether it was read strictly: COCO files are as their makers meant them, or are not
     measured at all."""
     if isinstance(data, Dataset):
@@ -132,33 +147,38 @@ def _read(data: str | Path | Dataset, split: str, images: Path | None, progress:
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path} does not exist: --data must be an annotation file or a data set's folder")
-    ready = path / f"instances_{split}.json"
-    if path.is_dir() and ready.is_file():
+    ready, objects = path / f"instances_{split}.json", issubclass(Instances, target)
+    if objects and path.is_dir() and ready.is_file():
         found = read_coco(ready, progress, images=images or path / "images" / split, strict=True)
         return found, ready.name, True
-    if path.is_file() and detect_format(path).name == "coco":
+    if objects and path.is_file() and detect_format(path).name == "coco":
         return read_coco(path, progress, images=images or path.parent, strict=True), path.name, True
-    found, form = read_any(path, progress=progress, images=images)
+    found, form = read_any(path, None, progress, images, target)
     return found, f"{path.name or path}, {form.name}", False
 
 
-def _chosen(data: Dataset, split: str, source: str | Path | Dataset) -> Split:
+def _chosen(data: Dataset[Any], split: str, source: str | Path | Dataset[Any]) -> ImageFiles[Any]:
     """The split of that name; the only one of a file, or of a data set without parts."""
-    if split in data.splits:
-        return data.splits[split]
+    splits: dict[str, ImageFiles[Any]] = data.splits
+    if split in splits:
+        return splits[split]
     is_file = not isinstance(source, Dataset) and Path(source).is_file()
-    if len(data.splits) == 1 and (is_file or set(data.splits) <= {"all", "default"}):
-        return next(iter(data.splits.values()))
+    if len(splits) == 1 and (is_file or set(splits) <= {"all", "default"}):
+        return next(iter(splits.values()))
     name = "the data set" if isinstance(source, Dataset) else source
-    raise UserError(f"{name} has no split {split!r}: choose --split {' or '.join(data.splits)}")
+    raise UserError(f"{name} has no split {split!r}: choose --split {' or '.join(splits)}")
 
 
-def _numbered(split: Split) -> Split:
+def _numbered(split: ImageFiles[Any]) -> ImageFiles[Any]:
     """Images that no COCO file has numbered have the ids 1, 2, ..."""
-    return split if split.entries is not None else replace(split, numbers=np.arange(1, len(split) + 1))
+    return (
+        split
+        if isinstance(split, Split) and split.entries is not None
+        else replace(split, numbers=np.arange(1, len(split) + 1))
+    )
 
 
-def _by_id(split: Split) -> list[int]:
+def _by_id(split: ImageFiles[Any]) -> list[int]:
     ids = [split.image_id(i) for i in range(len(split))]
     key = int if all(whole_number(i) is not None for i in ids) else str
     return sorted(range(len(ids)), key=lambda i: key(ids[i]))
@@ -171,8 +191,10 @@ def _say(problems: Sequence[Problem], say: Callable[[str], None]) -> None:
         say(f"... and {len(problems) - MAX_SAID} more; eachmask doctor names them all")
 
 
-def _notes(split: Split, problems: Sequence[Problem], exact: bool) -> list[str]:
+def _notes(split: ImageFiles[Any], problems: Sequence[Problem], exact: bool) -> list[str]:
     """What was filled in where the data say less than COCO's protocol needs, and what was left out."""
+    if not isinstance(split, Split):
+        return []
     notes, stated = [], split.stated
     if stated is not None:
         columns = {"area": stated[:, 4:], "bbox": stated[:, :4]}

@@ -47,7 +47,7 @@ class PhotoAugment:
 
 
 def auto_recipe(
-    variant: str, data: Samples, *, start: str = "auto", size: int | None = None, mosaic: float = 0.0
+    variant: str, data: Samples[Any], *, start: str = "auto", size: int | None = None, mosaic: float = 0.0
 ) -> tuple[Recipe, list[str]]:
     """A recipe for a variant on this data, and sentences on what was decided.
 
@@ -124,7 +124,7 @@ def _mix(task: Task[Any], mosaic: float) -> Mix | None:
     return PhotoMix(mosaic, CopyPaste() if task.mixes else CopyPaste(chance=0.0))
 
 
-def _config(variant: str, model: Any, data: Samples) -> dict[str, Any]:
+def _config(variant: str, model: Any, data: Samples[Any]) -> dict[str, Any]:
     """What a variant has to know of the data besides the number of classes.
 
     Raises:
@@ -140,22 +140,21 @@ def _config(variant: str, model: Any, data: Samples) -> dict[str, Any]:
     return {"keypoint_head": {"num_keypoints": int(points.shape[1])}}
 
 
-def _flip(data: Samples) -> tuple[Flip, str]:
+def _flip(data: Samples[Any]) -> tuple[Flip, str]:
     """Mirroring, with the keypoints that change their names in it; what is to be said of it."""
     names = next((category.keypoints for category in data.categories if category.keypoints), ())
-    if names or not len(data) or _targets(data, 0).keypoints is None:
+    if names or not len(data) or getattr(_targets(data, 0), "keypoints", None) is None:
         return Flip(keypoint_pairs=mirror_pairs(names)), ""
     return Flip(chance=0.0), "The keypoints have no names to tell left from right by: images are not mirrored."
 
 
-def _targets(data: Samples, index: int) -> Instances:
+def _targets(data: Samples[Any], index: int) -> Any:
     """Annotations of one sample, without reading the image where that is possible."""
     read = getattr(data, "targets", None)
-    targets: Instances = read(index) if read is not None else data[index].targets
-    return targets
+    return read(index) if read is not None else data[index].targets
 
 
-def _side(data: Samples, most: int) -> int:
+def _side(data: Samples[Any], most: int) -> int:
     """The longer side of the median image, a multiple of 32, unless that is more than the machine should bear."""
     step = max(1, len(data) // LOOKED_AT)
     sides = [max(_targets(data, i).image_size) for i in range(0, len(data), step)]

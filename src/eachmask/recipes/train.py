@@ -108,7 +108,9 @@ def train(
         raise UserError(f"--workers must be 0 or more, not {workers}")
     out = Path(out)
     recipe = _named_recipe(model, chooses=pretrained != "auto" or size is not None or mosaic is not None)
-    splits = read_splits(data, val, partial, format=format, prepare=_preparation(model, recipe), seed=seed)
+    known = models.model_class(str(model) if recipe is None else recipe.variant)
+    prepare, target = _preparation(known, recipe), known.task.target
+    splits = read_splits(data, val, partial, format=format, prepare=prepare, seed=seed, target=target)
     notes = [*splits.notes, *_problem_notes(splits, out)]
     if recipe is None:
         recipe, decided = auto_recipe(str(model), splits.train, start=pretrained, size=size, mosaic=mosaic or 0.0)
@@ -156,14 +158,13 @@ def _named_recipe(model: str | Recipe, chooses: bool) -> Recipe | None:
     return recipe_named(model)() if isinstance(model, str) else model
 
 
-def _preparation(model: str | Recipe, recipe: Recipe | None) -> Callable[[Dataset], Dataset]:
-    """What is done to each data set first: what the recipe says, and one class for models that know one."""
-    variant = recipe.variant if recipe is not None else str(model)
+def _preparation(known: Any, recipe: Recipe | None) -> Callable[[Dataset[Any]], Dataset[Any]]:
+    """What is done to each data set first: what the recipe says, and one class for models (classes) that know one."""
 
-    def prepared(data: Dataset) -> Dataset:
+    def prepared(data: Dataset[Any]) -> Dataset[Any]:
         if recipe is not None and recipe.prepare is not None:
             data = recipe.prepare(data)
-        knows_one = getattr(models.model_class(variant), "max_classes", None) == 1
+        knows_one = getattr(known, "max_classes", None) == 1
         return one_class(data) if knows_one and len(data.categories) > 1 else data
 
     return prepared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -170,6 +170,16 @@ class Instances(Viewable):
             chosen = labels_among(self.categories, classes)
             keep &= torch.tensor([label in chosen for label in self.labels.tolist()], dtype=torch.bool)
         return self[keep]
+
+    def present(self) -> set[int]:
+        """The labels of the objects."""
+        return set(self.labels.tolist())
+
+    def relabeled(self, labels: Mapping[int, int], categories: tuple[Category, ...]) -> Instances:
+        """In other categories: label k becomes ``labels[k]`` of them; objects that have none there are left out."""
+        kept = self[torch.tensor([label in labels for label in self.labels.tolist()], dtype=torch.bool)]
+        new = torch.tensor([labels[label] for label in kept.labels.tolist()], dtype=torch.int64)
+        return replace(kept, labels=new.to(kept.labels.device), categories=categories, view=None)
 
     def to(self, device: torch.device | str) -> Instances:
         """Tensors on another device; RLE and its kin stay where they are, in memory."""

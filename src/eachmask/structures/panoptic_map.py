@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,6 +98,26 @@ class PanopticMap(PixelMap, Viewable):
     def resize(self, image_size: tuple[int, int]) -> PanopticMap:
         """Stretched to another (height, width): each pixel takes the segment that lies at its center."""
         return self._changed(lambda ids, outside: nearest(ids, image_size))
+
+    def present(self) -> set[int]:
+        """The labels of the segments."""
+        return {segment.label for segment in self.segments}
+
+    def relabeled(self, labels: Mapping[int, int], categories: tuple[Category, ...]) -> PanopticMap:
+        """In other categories: label k becomes ``labels[k]`` of them; segments that have none there are gone, stuff of
+        one kind is one segment."""
+        first: dict[int, int] = {}
+        id_of: dict[int, int] = {0: 0}
+        kept: list[Segment] = []
+        for segment in self.segments:
+            label = labels.get(segment.label, -1)
+            stuff = label >= 0 and not categories[label].is_thing and not segment.crowd
+            id_of[segment.id] = first.setdefault(label, segment.id) if stuff else segment.id if label >= 0 else 0
+            if id_of[segment.id] == segment.id:
+                kept.append(replace(segment, label=label))
+        values, places = self.ids.unique(return_inverse=True)
+        ids = torch.tensor([id_of[i] for i in values.tolist()], dtype=torch.int32, device=self.ids.device)
+        return PanopticMap(ids[places], tuple(kept), categories)
 
     def to_instances(self) -> Instances:
         """The things, as objects, in the order of their ids; with scores where each has one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -88,6 +89,23 @@ class SemanticMap(PixelMap, Viewable):
         if image_size == self.image_size:
             return self
         return self._changed(lambda labels, outside: nearest(labels, image_size))
+
+    def present(self) -> set[int]:
+        """The classes that have a pixel."""
+        return set(self.counts().nonzero().squeeze(1).tolist())
+
+    def relabeled(self, labels: Mapping[int, int], categories: tuple[Category, ...]) -> SemanticMap:
+        """In other categories: label k becomes ``labels[k]`` of them, and ``ignore`` where it has none there.
+
+        >>> seen = SemanticMap(torch.tensor([[0, 1, 2]]))
+        >>> seen.relabeled({0: 1, 2: 0}, (Category(1, "car"), Category(2, "road"))).labels.tolist()
+        [[1, 255, 0]]
+        """
+        ignore = max(self.ignore, len(categories))
+        present = int(self.counts().numel())
+        lookup = torch.tensor([labels.get(k, ignore) for k in range(present)] + [ignore], device=self.labels.device)
+        place = torch.where(self.labels == self.ignore, present, self.labels.long())
+        return SemanticMap(lookup[place], categories, ignore)
 
     def to_instances(self) -> Instances:
         """One object per class that is there, with all of its pixels."""

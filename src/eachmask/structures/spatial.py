@@ -5,10 +5,12 @@ Tiling, placing and every transform of images are written once on these six, for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, runtime_checkable
 
 import torch
+
+from eachmask.structures.category import Category
 
 
 @runtime_checkable
@@ -37,6 +39,19 @@ class Spatial(Protocol):
 
     def to(self, device: torch.device | str) -> Self:
         """Tensors on another device."""
+
+
+@runtime_checkable
+class Labeled(Protocol):
+    """Speaks of categories by labels, their places in a tuple."""
+
+    categories: tuple[Category, ...]
+
+    def present(self) -> set[int]:
+        """The labels that occur."""
+
+    def relabeled(self, labels: Mapping[int, int], categories: tuple[Category, ...]) -> Self:
+        """In other categories: label k becomes ``labels[k]`` of them; what has none there is left out."""
 
 
 def window_of(box: Sequence[int]) -> tuple[int, int, int, int]:

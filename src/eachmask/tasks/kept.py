@@ -1,7 +1,10 @@
-"""Results of tiles as arrays, to be kept until their image is done: a large image that is interrupted resumes."""
+"""Results as arrays, to be kept until the work they belong to is done: the tiles of a large image, the predictions of
+an evaluation. What was interrupted resumes."""
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
@@ -25,6 +28,24 @@ class Kept(Generic[T]):
     to_arrays: Callable[[T], Arrays]
     from_arrays: Callable[[Arrays, tuple[int, int]], T]
     """(arrays, (height, width) that the result must have) -> the result; ValueError or KeyError where it has not."""
+
+    def to_bytes(self, result: T) -> bytes:
+        """The result as a file."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **cast("Any", self.to_arrays(result)))
+        return buffer.getvalue()
+
+    def from_bytes(self, data: bytes, size: tuple[int, int]) -> T:
+        """Undo of :meth:`to_bytes`, for an image of (height, width).
+
+        Raises:
+            ValueError: the file is damaged, or another result's.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return self.from_arrays({name: arrays[name] for name in arrays.files}, size)
+        except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"a kept result is damaged: {error}") from None
 
 
 def to_arrays(found: Instances) -> Arrays:

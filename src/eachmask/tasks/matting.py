@@ -7,12 +7,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eachmask.files.sections import Section, values_table
 from eachmask.metrics.mattes import matte_errors
 from eachmask.ops.tile_seams import join_values
 from eachmask.structures import Matte
+from eachmask.tasks.kept import Arrays, Kept
 from eachmask.tasks.settings import Settings
 from eachmask.tasks.task import About, Box, Outputs, Record, Recorded, Scoring, Task, Written, overlay
 
@@ -33,6 +35,25 @@ def merge(parts: Sequence[Matte], tiles: Sequence[Box], size: tuple[int, int]) -
     alpha = join_values([part.alpha for part in parts], tiles, size).clamp(0, 1)
     colors = [part.foreground for part in parts if part.foreground is not None]
     return Matte(alpha, join_values(colors, tiles, size) if len(colors) == len(parts) else None)
+
+
+def to_arrays(matte: Matte) -> Arrays:
+    """Alpha and colors, in 16 bits."""
+    layers = {"alpha": matte.alpha} | ({} if matte.foreground is None else {"foreground": matte.foreground})
+    return {name: (layer.float().cpu() * 65535).round().numpy().astype(np.uint16) for name, layer in layers.items()}
+
+
+def from_arrays(arrays: Arrays, size: tuple[int, int]) -> Matte:
+    """Undo of :func:`to_arrays`, for an image of (height, width).
+
+    Raises:
+        ValueError: the arrays do not fit the image.
+        KeyError: alpha is missing.
+    """
+    if arrays["alpha"].shape != size or any(layer.dtype != np.uint16 for layer in arrays.values()):
+        raise ValueError(f"alpha of {arrays['alpha'].shape} for an image of {size}")
+    layers = {name: torch.from_numpy(layer.astype(np.float32) / 65535) for name, layer in arrays.items()}
+    return Matte(layers["alpha"], layers.get("foreground"))
 
 
 def record(name: str, matte: Matte, image: NDArray[Any]) -> Record:
@@ -86,4 +107,6 @@ MATTING: Task[Matte] = Task(
         record, writers={"alpha": _alpha, "rgba": _rgba}, collections={"mattes.csv": shares_table}, noun="matte"
     ),
     sections=sections,
+    packed=lambda matte: matte.to("cpu"),
+    kept=Kept(to_arrays, from_arrays),
 )

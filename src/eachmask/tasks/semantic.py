@@ -20,6 +20,7 @@ from eachmask.metrics.label_maps import confusion, numbers, pixel_counts
 from eachmask.metrics.semantic import mean_over_present
 from eachmask.ops.tile_seams import join_labels, join_scores
 from eachmask.structures import Category, SemanticMap, UserError
+from eachmask.tasks.kept import Arrays, Kept
 from eachmask.tasks.settings import Settings
 from eachmask.tasks.task import About, Box, Outputs, Record, Recorded, Scoring, Task, Written, overlay
 
@@ -68,6 +69,23 @@ def choose(seen: SemanticMap, classes: Sequence[str], most: int | None) -> Seman
 def with_categories(seen: SemanticMap, categories: tuple[Category, ...]) -> SemanticMap:
     """Named by the model's categories; nothing is resized after that, so scores are let go of."""
     return replace(seen, categories=categories, scores=None)
+
+
+def to_arrays(seen: SemanticMap) -> Arrays:
+    """The labels, and which of them does not count."""
+    return {"labels": seen.labels.cpu().numpy(), "ignore": np.array(seen.ignore)}
+
+
+def from_arrays(arrays: Arrays, size: tuple[int, int]) -> SemanticMap:
+    """Undo of :func:`to_arrays`, for an image of (height, width).
+
+    Raises:
+        ValueError: the arrays do not fit the image.
+        KeyError: one is missing.
+    """
+    if arrays["labels"].shape != size:
+        raise ValueError(f"labels of {arrays['labels'].shape} for an image of {size}")
+    return SemanticMap(torch.from_numpy(arrays["labels"]), ignore=int(arrays["ignore"]))
 
 
 # What is written ------------------------------------------------------------------------------------------------------
@@ -162,4 +180,6 @@ SEMANTIC: Task[SemanticMap] = Task(
     outputs=Outputs(record, writers={"labels": _labels}, collections={"classes.csv": classes_table}, noun="class"),
     sections=sections,
     with_categories=with_categories,
+    packed=lambda seen: seen.to("cpu"),
+    kept=Kept(to_arrays, from_arrays),
 )

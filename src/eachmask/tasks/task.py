@@ -164,15 +164,23 @@ class Task(Generic[T]):
     judged: Callable[[T, T], Verdict] | None = None
     """(what a user is shown, target) of one image -> how it went; None: by the quality of ``scoring`` alone."""
     storage: Storage[T] | None = None
-    """How predictions are kept while a data set is predicted for an evaluation; None: in memory, until it ends."""
+    """How predictions on a data set of objects are kept while it is predicted for an evaluation, and results files are
+    read; None: as ``kept`` says."""
     packed: Callable[[T], T] = lambda result: result
     """As it is kept until it is written or measured: small, on the CPU, in runs."""
     with_categories: Callable[[T, tuple[Category, ...]], T] = lambda result, categories: result
     """(result, the model's categories) -> the same, with names for its labels."""
     kept: Kept[T] | None = None
-    """How results of tiles are kept, so that a large image that was interrupted resumes; None: it begins anew."""
+    """A result as arrays: how tiles of a large image and predictions of an evaluation are kept, so that what was
+    interrupted resumes; None: it begins anew. Classes are matched by name where results have ``relabeled``
+    (:class:`~eachmask.structures.spatial.Labeled`)."""
     mixes: bool = False
     """Objects of one training image can be pasted into another."""
+
+    @property
+    def labeled(self) -> bool:
+        """Its results speak of categories (:class:`~eachmask.structures.spatial.Labeled`); mattes do not."""
+        return hasattr(self.target, "relabeled")
 
     def measure(self, predictions: Sequence[T], targets: Sequence[T], settings: Settings) -> Measures:
         """All measures of predictions, one for each target."""

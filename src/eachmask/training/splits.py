@@ -12,15 +12,15 @@ from typing import Any
 
 from eachmask.data.classes import with_the_rest_ignored
 from eachmask.data.dataset import Dataset
+from eachmask.data.image_files import ImageFiles
 from eachmask.data.joined import joined
 from eachmask.data.problems import Problem
-from eachmask.data.reading import read_any
-from eachmask.data.split import Split
-from eachmask.structures import Category, UserError
+from eachmask.data.reading import check_target, read_any
+from eachmask.structures import Category, Instances, UserError
 
-Prepare = Callable[[Dataset], Dataset]
+Prepare = Callable[[Dataset[Any]], Dataset[Any]]
 """Changes a data set before anything else, for example merges its classes."""
-Data = str | Path | Dataset
+Data = str | Path | Dataset[Any]
 MAX_NAMED = 8
 """Classes that a note names."""
 
@@ -29,8 +29,8 @@ MAX_NAMED = 8
 class Splits:
     """Both sides, and what is to be said of them."""
 
-    train: Split
-    val: Split
+    train: ImageFiles[Any]
+    val: ImageFiles[Any]
     notes: tuple[str, ...]
     """Sentences for whoever started the run, doubts among them."""
     problems: tuple[Problem, ...]
@@ -47,6 +47,7 @@ def read_splits(
     format: str | None = None,
     prepare: Prepare | None = None,
     seed: int = 0,
+    target: type[Any] = Instances,
 ) -> Splits:
     """Training and val images.
 
@@ -58,14 +59,17 @@ def read_splits(
         format: of the annotations, where it is not to be found out.
         prepare: changes each data set first.
         seed: draws the images that are held out.
+        target: what the model learns from, of each image.
 
     Raises:
-        UserError: data that cannot be read or have other classes, no usable image on one of the sides, or not one
-            object to learn from.
+        UserError: data that cannot be read, or have targets of another kind or other classes; no usable image on one
+            of the sides; or not one object to learn from.
     """
-    read = _Reader(format, prepare)
+    if partial and not issubclass(Instances, target):
+        raise UserError("--partial is for objects: in a map each pixel that is of no class is left out already")
+    read = _Reader(format, prepare, target)
     own = read(data)
-    images = dict(own.splits)
+    images: dict[str, ImageFiles[Any]] = dict(own.splits)
     nothing = next(iter(images.values())).take([])
     chosen, how = images.pop("val", nothing), "the split val"
     others = [split for name, split in images.items() if name != "test"]
@@ -99,15 +103,18 @@ class _Reader:
     format: str | None
     """As it was given, or else that of the first data set."""
     prepare: Prepare | None
+    target: type[Any] = Instances
 
     def __post_init__(self) -> None:
         self.problems: list[Problem] = []
         self.given = self.format
 
-    def __call__(self, data: Data) -> Dataset:
+    def __call__(self, data: Data) -> Dataset[Any]:
         if not isinstance(data, Dataset):
-            data, found = read_any(Path(data), self.given)
+            data, found = read_any(Path(data), self.given, target=self.target)
             self.format = self.format or found.name
+        else:
+            check_target(data, self.target, _name(data))
         self.problems += data.problems
         return data if self.prepare is None else self.prepare(data)
 
@@ -116,14 +123,14 @@ def _name(data: Data) -> str:
     return "the data set" if isinstance(data, Dataset) else str(data)
 
 
-def _summary(train: Split, val: Split, how: str, format: str | None) -> str:
+def _summary(train: ImageFiles[Any], val: ImageFiles[Any], how: str, format: str | None) -> str:
     names = [category.name for category in train.categories]
     named = ", ".join(names[:MAX_NAMED]) + (" ..." if len(names) > MAX_NAMED else "")
     images = f"{len(train)} training images and {len(val)} val images ({how})"
     return f"{images}{f', {format}' if format else ''}; {len(names)} classes: {named}."
 
 
-def doubts(train: Split, val: Split) -> list[str]:
+def doubts(train: ImageFiles[Any], val: ImageFiles[Any]) -> list[str]:
     """What makes the scores worth less than they look."""
     notes = []
     known = {train.path(i).resolve() for i in range(len(train))}
@@ -142,7 +149,7 @@ def doubts(train: Split, val: Split) -> list[str]:
     return notes
 
 
-def held_out(images: Split, seed: int) -> tuple[Split, Split]:
+def held_out(images: ImageFiles[Any], seed: int) -> tuple[ImageFiles[Any], ImageFiles[Any]]:
     """The images that stay, and a fifth of them, at least one, chosen by the seed.
 
     Raises:
@@ -153,7 +160,7 @@ def held_out(images: Split, seed: int) -> tuple[Split, Split]:
     return images.held_out(0.2, seed)
 
 
-def _relabeled(other: Dataset, categories: tuple[Category, ...], name: str, split: str) -> Split:
+def _relabeled(other: Dataset[Any], categories: tuple[Category, ...], name: str, split: str) -> ImageFiles[Any]:
     """The images of another data set's split (or all of them), with our labels, matched by name."""
     labels = {category.name: label for label, category in enumerate(categories)}
     missing = [c.name for c in other.categories if c.name not in labels]
@@ -161,10 +168,11 @@ def _relabeled(other: Dataset, categories: tuple[Category, ...], name: str, spli
         raise UserError(f"{name} has classes that the training data lacks: {', '.join(missing[:5])}")
     exact = {(category.id, category.name): label for label, category in enumerate(categories)}
     ours = [exact.get((c.id, c.name), labels[c.name]) for c in other.categories]
-    return (other.splits.get(split) or joined(list(other.splits.values()))).relabeled(ours, categories)
+    chosen: ImageFiles[Any] = other.splits.get(split) or joined(list(other.splits.values()))
+    return chosen.relabeled(ours, categories)
 
 
-def _present(images: Split, problems: list[Problem]) -> Split:
+def _present(images: ImageFiles[Any], problems: list[Problem]) -> ImageFiles[Any]:
     """Those whose image file is there; the others become problems."""
     there = [images.path(i).is_file() for i in range(len(images))]
     missing = [images.files[i] for i, is_there in enumerate(there) if not is_there]

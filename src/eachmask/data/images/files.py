@@ -15,7 +15,7 @@ from eachmask.data.images.read import SUFFIXES, open_with_pillow
 from eachmask.structures import UserError
 
 if TYPE_CHECKING:
-    from eachmask.data.split import AnnotatedImage
+    from eachmask.data.image_files import ImageView
 
 _ORIENTATION = 274
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -110,7 +110,7 @@ def _has_drive(name: str) -> bool:
     return bool(_DRIVE.match(name)) or (os.name == "nt" and ":" in name)
 
 
-def copy_image(image: AnnotatedImage, target: Path) -> bool:
+def copy_image(image: ImageView[Any], target: Path) -> bool:
     """Copy an image's file; False where it is missing.
 
     Annotations made on the pixels as stored, in a file that EXIF turns, would no longer fit for a reader

@@ -1,0 +1,107 @@
+"""Class maps: ``images/[SPLIT/]NAME.*``, ``classes/[SPLIT/]NAME.png`` with the class of each pixel, ``classes.txt``.
+
+The pixel value is the class, from 0, a line of ``classes.txt`` each; 255 (65535 in maps of 16 bits where there are
+more classes) is a pixel that does not count. Maps are gray or have a palette, as PASCAL VOC's do. ``labels/``,
+``masks/`` and ``annotations/`` are read as well, where classes and not objects are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from eachmask.data.dataset import Dataset
+from eachmask.data.file_split import FileSplit
+from eachmask.data.formats.format import Format
+from eachmask.data.formats.label_maps import numbers_in
+from eachmask.data.formats.paired import Pair, copy_pairs, folder_in, pairs_in, read_pairs
+from eachmask.data.problems import Problem
+from eachmask.data.targets import named_categories
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import Category, SemanticMap, UserError
+
+FOLDERS = ("classes", "labels", "masks", "annotations")
+NAMES = "classes.txt"
+
+
+def read_class_maps(
+    source: Path, progress: Progress = no_progress, *, images: Path | None = None
+) -> Dataset[FileSplit[SemanticMap]]:
+    """Read images/ (or another folder ``images``) and classes/; maps are read when their samples are.
+
+    Raises:
+        UserError: there is no such pair of folders.
+    """
+    maps, images = folder_in(source, FOLDERS), images or source / "images"
+    if maps is None or not images.is_dir():
+        raise UserError(f"{source} must hold the folders images and {' or '.join(FOLDERS)} with equal file names")
+    pairs, problems = pairs_in(images, maps, "map of classes")
+    categories = _categories(source / NAMES, pairs, problems, progress)
+    return read_pairs(pairs, categories, class_map, problems)
+
+
+def class_map(file: Path, categories: tuple[Category, ...], entry: Mapping[str, Any]) -> SemanticMap:
+    """One map.
+
+    Raises:
+        UserError: it cannot be read, or has a number that is no class.
+    """
+    try:
+        return SemanticMap(torch.from_numpy(numbers_in(file).astype(np.int64)), categories, ignore_of(len(categories)))
+    except ValueError as error:
+        raise UserError(f"{file}: {error}; name every class in {NAMES}, one per line") from None
+
+
+def ignore_of(num_classes: int) -> int:
+    """The value of pixels that do not count."""
+    return 255 if num_classes <= 255 else 65535
+
+
+def write_class_maps(
+    target: Path, data: Dataset[FileSplit[SemanticMap]], progress: Progress = no_progress
+) -> list[str]:
+    """Write images/SPLIT, classes/SPLIT (PNG of 8 bits, of 16 where there are more than 255 classes), classes.txt."""
+    ignore = ignore_of(len(data.categories))
+    for path, seen in copy_pairs(target, FOLDERS[0], data, progress):
+        labels = torch.where(seen.labels == seen.ignore, ignore, seen.labels.long()).numpy()
+        path.write_bytes(bytes(cv2.imencode(".png", labels.astype(np.uint8 if ignore == 255 else np.uint16))[1]))
+    (target / NAMES).write_text("".join(f"{category.name}\n" for category in data.categories), encoding="utf-8")
+    return []
+
+
+def _categories(file: Path, pairs: list[Pair], problems: list[Problem], progress: Progress) -> tuple[Category, ...]:
+    """The names in a file; without one, a number for each value up to the highest in the maps."""
+    if file.is_file():
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        return named_categories(line.strip() for line in lines if line.strip())
+    most = -1
+    for pair in progress("counting classes", pairs):
+        try:
+            values = np.unique(numbers_in(pair.file))
+        except UserError as error:
+            problems.append(Problem(str(pair.file), "", str(error), "save it anew as PNG", "label map"))
+            continue
+        most = max([most, *(int(value) for value in values if value not in (255, 65535))])
+    what = f"there is no {NAMES}, so the {most + 1} classes are called by their numbers"
+    problems.append(Problem(str(file.parent), "", what, f"name them in {NAMES}, one per line", "class name", "note"))
+    return named_categories(str(label) for label in range(most + 1))
+
+
+def _looks_like(source: Path) -> bool:
+    return (source / "images").is_dir() and folder_in(source, FOLDERS) is not None
+
+
+FORMAT = Format(
+    "class-maps",
+    _looks_like,
+    "folders images and classes",
+    read_class_maps,
+    write_class_maps,
+    takes_images=True,
+    target=SemanticMap,
+)

@@ -1,0 +1,105 @@
+"""Mattes: ``images/[SPLIT/]NAME.*``, ``alpha/[SPLIT/]NAME.png`` (8 or 16 bits), perhaps ``trimaps/[SPLIT/]NAME.png``.
+
+Alpha is gray, 0 for background and the full scale for foreground; of a PNG with transparency it is the transparency. A
+trimap (0 background, 128 unknown, 255 foreground) is what a user hands over: ``given`` of its sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from eachmask.data.dataset import Dataset
+from eachmask.data.file_split import FileSplit
+from eachmask.data.formats.format import Format
+from eachmask.data.formats.label_maps import numbers_in
+from eachmask.data.formats.paired import copy_pairs, folder_in, pairs_in, read_pairs
+from eachmask.data.packed import Texts
+from eachmask.files.progress import Progress, no_progress
+from eachmask.structures import Category, Matte, Trimap, UserError
+
+FOLDERS = ("alpha", "alphas", "mattes")
+TRIMAPS = ("trimaps", "trimap")
+FOREGROUND = (Category(1, "foreground"),)
+
+
+def read_mattes(
+    source: Path, progress: Progress = no_progress, *, images: Path | None = None
+) -> Dataset[FileSplit[Matte]]:
+    """Read images/ (or another folder ``images``) and alpha/; where every image has one, trimaps too.
+
+    Raises:
+        UserError: there is no such pair of folders.
+    """
+    alphas, images = folder_in(source, FOLDERS), images or source / "images"
+    if alphas is None or not images.is_dir():
+        raise UserError(f"{source} must hold the folders images and {' or '.join(FOLDERS)} with equal file names")
+    pairs, problems = pairs_in(images, alphas, "matte")
+    data = read_pairs(pairs, FOREGROUND, matte, problems)
+    trimaps = folder_in(source, TRIMAPS)
+    return data if trimaps is None else _with_trimaps(data, alphas, trimaps)
+
+
+def matte(file: Path, categories: tuple[Category, ...], entry: Mapping[str, Any]) -> Matte:
+    """One matte.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    data = np.fromfile(file, np.uint8) if file.is_file() else np.empty(0, np.uint8)
+    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if pixels is None or pixels.dtype.kind != "u":
+        raise UserError(f"{file} is no matte: save it as a gray PNG of 8 or 16 bits")
+    alpha = pixels if pixels.ndim == 2 else pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 0]
+    return Matte(torch.from_numpy(alpha.astype(np.float32) / (255 if pixels.dtype == np.uint8 else 65535)))
+
+
+def trimap(file: Path) -> Trimap:
+    """One trimap.
+
+    Raises:
+        UserError: it cannot be read, or holds other values than 0, 128 and 255.
+    """
+    try:
+        return Trimap(torch.from_numpy(numbers_in(file).astype(np.int64)))
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def write_mattes(target: Path, data: Dataset[FileSplit[Matte]], progress: Progress = no_progress) -> list[str]:
+    """Write images/SPLIT and alpha/SPLIT (gray PNG of 16 bits)."""
+    for path, seen in copy_pairs(target, FOLDERS[0], data, progress):
+        alpha = (seen.alpha.float() * 65535).round().numpy().astype(np.uint16)
+        path.write_bytes(bytes(cv2.imencode(".png", alpha)[1]))
+    return ["trimaps: only mattes are written"] if any(s.given_in for s in data.splits.values()) else []
+
+
+def _with_trimaps(data: Dataset[FileSplit[Matte]], alphas: Path, trimaps: Path) -> Dataset[FileSplit[Matte]]:
+    splits = {}
+    for name, split in data.splits.items():
+        files = [(trimaps / Path(file).relative_to(alphas)).with_suffix(".png") for file in split.targets_in]
+        there = all(file.is_file() for file in files)
+        given = Texts.of(str(file) for file in files) if there else None
+        splits[name] = replace(split, given_in=given, read_given=trimap if there else None)
+    return data.with_splits(splits)
+
+
+def _looks_like(source: Path) -> bool:
+    return (source / "images").is_dir() and folder_in(source, FOLDERS) is not None
+
+
+FORMAT = Format(
+    "mattes",
+    _looks_like,
+    "folders images and alpha",
+    read_mattes,
+    write_mattes,
+    takes_images=True,
+    target=Matte,
+)

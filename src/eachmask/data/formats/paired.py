@@ -1,0 +1,118 @@
+"""Paired folders: images/[SPLIT/]NAME.* and, of the same relative names, files that say what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
+from eachmask.data.file_split import FileSplit, ReadTarget
+from eachmask.data.image_files import ImageView
+from eachmask.data.images.files import copy_image, image_files, image_size
+from eachmask.data.packed import Texts
+from eachmask.data.problems import Problem
+from eachmask.files.progress import Progress
+from eachmask.structures import Category, UserError
+from eachmask.structures.spatial import Spatial
+
+SUFFIXES = (".png", ".tif", ".tiff")
+"""Of files with a value for each pixel."""
+T = TypeVar("T", bound=Spatial)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its file."""
+
+    split: str
+    name: str
+    """Relative POSIX path of the image in its split, with its suffix."""
+    image: Path
+    file: Path
+
+
+def folder_in(source: Path, names: Sequence[str]) -> Path | None:
+    """The first of the folders that is there."""
+    return next((source / name for name in names if (source / name).is_dir()), None)
+
+
+def pairs_in(images: Path, files: Path, what: str) -> tuple[list[Pair], list[Problem]]:
+    """The images that have a file, and what to say of those on either side that stand alone.
+
+    Args:
+        what: a file is called in problems: ``label map``.
+    """
+    found: dict[Path, Pair] = {}
+    problems: list[Problem] = []
+    for path in image_files(images):
+        stem = path.relative_to(images).with_suffix("")
+        file = _file_of(stem, files, images)
+        if file is None:
+            problems.append(Problem(str(path), "", f"there is no {what} {files / stem}.png", "add one", "image"))
+            continue
+        split, name = _split_of(file.relative_to(files).with_suffix(path.suffix))
+        found[file] = Pair(split, name, path, file)
+    alone = [file for file in image_files(files) if file.suffix.lower() in SUFFIXES and file not in found]
+    remedy = "put the image there or delete the file"
+    problems += [Problem(str(file), "", "it has no image", remedy, "missing") for file in alone]
+    return list(found.values()), problems
+
+
+def read_pairs(
+    pairs: Sequence[Pair], categories: tuple[Category, ...], read: ReadTarget[T], problems: list[Problem]
+) -> Dataset[FileSplit[T]]:
+    """A data set whose targets are read when they are asked for; an image that is none becomes a problem."""
+    rows: dict[str, list[tuple[Pair, tuple[int, int]]]] = {}
+    for pair in pairs:
+        try:
+            rows.setdefault(pair.split, []).append((pair, image_size(pair.image)))
+        except UserError as error:
+            problems.append(Problem(str(pair.image), "", str(error), "restore it from the original", "image"))
+    splits = {name: _split(own, categories, read) for name, own in rows.items() if own}
+    return Dataset(categories, splits, problems)
+
+
+def _split(
+    rows: Sequence[tuple[Pair, tuple[int, int]]], categories: tuple[Category, ...], read: ReadTarget[T]
+) -> FileSplit[T]:
+    return FileSplit(
+        categories=categories,
+        names=Texts.of(pair.name for pair, _ in rows),
+        files=Texts.of(str(pair.image) for pair, _ in rows),
+        numbers=np.arange(len(rows)),
+        sizes=np.array([size for _, size in rows], np.int64).reshape(-1, 2),
+        targets_in=Texts.of(str(pair.file) for pair, _ in rows),
+        read=read,
+        known=categories,
+    )
+
+
+def copy_pairs(
+    target: Path, folder: str, data: Dataset[FileSplit[Any]], progress: Progress
+) -> Iterator[tuple[Path, Any]]:
+    """Copy the images of a data set into ``target/images``; where each one's file belongs, and what goes into it."""
+    places = [(name, split, i) for name, split in data.splits.items() for i in range(len(split))]
+    for name, split, i in progress("writing", places):
+        copy_image(ImageView(split, i), target / "images" / name / split.names[i])
+        path = (target / folder / name / split.names[i]).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path, split.targets(i)
+
+
+def _file_of(stem: Path, files: Path, images: Path) -> Path | None:
+    """An image's file: of the same relative name, or, where the user names another folder of images, of the last."""
+    exact = next((file for suffix in SUFFIXES if (file := files / f"{stem}{suffix}").is_file()), None)
+    if exact is not None or images == files.parent / "images":
+        return exact
+    return ImageFolder(files).of_stem(stem.as_posix())
+
+
+def _split_of(relative: Path) -> tuple[str, str]:
+    """train/a/b.png -> (train, a/b.png); b.png -> (all, b.png)."""
+    parts = relative.parts
+    return (parts[0], Path(*parts[1:]).as_posix()) if len(parts) > 1 else ("all", relative.as_posix())
