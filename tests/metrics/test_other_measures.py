@@ -19,6 +19,7 @@ from eachmask.metrics.confusion import confusion_matrix
 from eachmask.metrics.counting import counting, foreground_dice, symmetric_best_dice
 from eachmask.metrics.coverage import coverage
 from eachmask.metrics.panoptic_quality import mean_quality, panoptic_quality, without_overlaps
+from eachmask.metrics.partitions import partitions
 from eachmask.metrics.semantic import mean_over_present, pixel_counts
 from eachmask.metrics.sweep import sweep
 from eachmask.metrics.tide import KINDS, tide
@@ -101,6 +102,19 @@ def test_foreground_dice_takes_all_objects_together():
     assert foreground_dice(boxes((0, 10), (0, 10)).masks, true) == pytest.approx(2 * 10 / 30)
     nothing = boxes().masks
     assert foreground_dice(nothing, nothing) == 1 and foreground_dice(nothing, true) == 0
+
+
+def test_partitions_by_hand():
+    true = boxes((0, 10), (10, 20)).masks
+    assert partitions([(true, true)]) == {"vi_split": 0, "vi_merge": 0, "rand_error": 0}
+    joined = partitions([(boxes((0, 20)).masks, true)])
+    assert joined["vi_split"] == pytest.approx(0, abs=1e-12) and joined["vi_merge"] == pytest.approx(1), "one bit lost"
+    halved = partitions([(boxes((0, 5), (5, 10), (10, 15), (15, 20)).masks, true)])
+    assert halved["vi_split"] == pytest.approx(1) and halved["vi_merge"] == pytest.approx(0, abs=1e-12)
+    assert 0.3 < joined["rand_error"] < 0.4 and 0.3 < halved["rand_error"] < 0.4
+    beside = boxes((0, 10), (10, 20), (25, 30)).masks
+    assert partitions([(beside, true)])["rand_error"] == 0, "what lies on no object does not count"
+    assert np.isnan(partitions([(true, boxes().masks)])["vi_split"])
 
 
 def test_coverage_by_hand():

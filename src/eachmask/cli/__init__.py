@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("eachmask.cli.train", "TrainOptions", "train", "train a model by a recipe on annotated images"),
     "evaluate": ("eachmask.cli.evaluate", "EvaluateOptions", "evaluate", "measure a model or its predictions"),
     "convert": ("eachmask.cli.convert", "ConvertOptions", "convert", "annotations from one format to another"),
+    "link": ("eachmask.cli.link", "LinkOptions", "link", "objects over the pages of stacks and time series"),
     "doctor": ("eachmask.cli.doctor", "DoctorOptions", "doctor", "find what is wrong with a data set"),
     "serve": ("eachmask.cli.serve", "ServeOptions", "serve", "models behind HTTP, for other programs"),
     "models": ("eachmask.cli.models", "ModelsOptions", "list_models", "list what can be loaded by name"),

@@ -29,6 +29,7 @@ from eachmask.metrics.counting import counting
 from eachmask.metrics.coverage import coverage
 from eachmask.metrics.matching import Counts, matching_scores
 from eachmask.metrics.panoptic_quality import Quality, mean_quality, panoptic_quality
+from eachmask.metrics.partitions import partitions
 from eachmask.metrics.semantic import mean_over_present, pixel_counts
 from eachmask.metrics.sweep import Sweep, sweep
 from eachmask.metrics.tide import tide
@@ -58,7 +59,8 @@ class ObjectMeasures(Measures):
     boundary: dict[str, float]
     per_class: list[dict[str, float]]
     quality: dict[str, float]
-    """PQ, SQ, RQ, mean IoU, Dice, SBD, differences in count, coverage, at the threshold."""
+    """PQ, SQ, RQ, mean IoU, Dice, SBD, differences in count, coverage, at the threshold; of one class also variation of
+    information and Rand error."""
     matching: dict[str, dict[str, float]]
     """IoU -> TP, FP, FN, score, precision, recall, at the threshold."""
     tide: dict[str, dict[str, float]]
@@ -278,7 +280,8 @@ def at_threshold(
     pixels = pixel_counts(pairs, num_classes)
     masks = _plain_masks(pairs)
     means = {"miou": mean_over_present(pixels.iou), "dice": mean_over_present(pixels.dice)}
-    return mean_quality(qualities) | means | counting(masks) | coverage(masks), qualities
+    parts = partitions(masks) if num_classes == 1 else {}
+    return mean_quality(qualities) | means | counting(masks) | coverage(masks) | parts, qualities
 
 
 def _matching(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, dict[str, float]]:

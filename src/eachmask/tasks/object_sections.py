@@ -27,6 +27,9 @@ _QUALITY = {
     "fg_dice": "Dice of all objects together (foreground Dice)",
     "coverage": "coverage of objects",
     "weighted_coverage": "coverage weighted by area",
+    "vi_split": "variation of information: objects in parts, bits",
+    "vi_merge": "variation of information: objects joined, bits",
+    "rand_error": "adapted Rand error",
 }
 
 
@@ -84,7 +87,7 @@ def _errors(found: ObjectMeasures) -> Section:
 
 
 def _thresholded(found: ObjectMeasures) -> Section:
-    quality = [[words, number_text(found.quality[name])] for name, words in _QUALITY.items()]
+    quality = [[words, number_text(found.quality[name])] for name, words in _QUALITY.items() if name in found.quality]
     names = ("score", "precision", "recall")
     counts = ("true_positives", "false_positives", "false_negatives")
     matching = [
