@@ -27,7 +27,8 @@ def load(
     (1, ['nucleus'])
 
     A name is looked up in the catalogue (``eachmask models`` lists it); weights that are neither bundled nor in
-    the cache are downloaded once.
+    the cache are downloaded once. ``hf:OWNER/NAME`` is a segmentation model of transformers, see
+    :mod:`eachmask.inference.hf_models`.
 
     Args:
         device: cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.
@@ -42,6 +43,10 @@ def load(
     from eachmask.weights.fetch import locate
     from eachmask.weights.file import load_classifier, load_model, read_info
 
+    if str(name_or_path).startswith("hf:"):
+        from eachmask.inference.hf_models import load_hf
+
+        return load_hf(str(name_or_path), device=device, precision=precision, side=side)
     find_precision(precision, find_device(device))  # what is not there is said before anything is downloaded or read
     if str(name_or_path) in CLASSICS and not Path(name_or_path).exists():
         return _classic(str(name_or_path), device, side)

@@ -1,0 +1,189 @@
+"""Segmentation models of transformers behind a Predictor: ``load("hf:OWNER/NAME")``.
+
+Any network that transformers' auto classes know for semantic segmentation (SegFormer, UPerNet, BEiT, DPT, ...), or for
+universal segmentation, that is by queries with a class and a mask each (MaskFormer, Mask2Former, OneFormer, EoMT,
+DETR). What they say is read here as of our own networks, so that tiles, files, drawing and measures are the same; their
+processors only tell sizes, mean and deviation. Their weights are learnt with transformers, not here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eachmask.inference.predictor import Predictor
+from eachmask.models.panoptic.queries import QueryConfig, QueryNetwork, Raw
+from eachmask.models.semantic import labeling
+from eachmask.structures import Category, ImageBatch, Preprocess, UserError
+from eachmask.structures.spatial import Spatial
+from eachmask.tasks.instances import INSTANCES
+from eachmask.tasks.panoptic import PANOPTIC
+from eachmask.tasks.semantic import SEMANTIC
+from eachmask.weights.header import ModelInfo
+
+PREFIX = "hf:"
+MISSING = "models of transformers need the package: pip install 'eachmask[transformers]'"
+LICENSE = "that of the model's page on huggingface.co, which says who may use it for what"
+THINGS = {133: tuple(range(80)), 19: tuple(range(11, 19))}
+"""Labels of things by the number of classes, COCO's and Cityscapes'; transformers' models do not say it themselves."""
+
+
+class SemanticModel(labeling.Labeling):
+    """A network of transformers that labels pixels.
+
+    Args:
+        net: gives ``logits`` (B, K, h, w).
+    """
+
+    def __init__(self, net: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.net, self.num_classes = net, num_classes
+
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> labeling.Raw:
+        """(B, 3, H, W) -> (B, K, h, w)."""
+        height, width = images.tensor.shape[-2:]
+        return labeling.Raw(self.net(pixel_values=images.tensor).logits, None, (height, width), images.sizes)
+
+
+class QueryModel(QueryNetwork):
+    """A network of transformers that says classes and masks of queries.
+
+    Args:
+        net: gives ``class_queries_logits`` (B, Q, K + 1) and ``masks_queries_logits`` (B, Q, h, w), or ``logits`` and
+            ``pred_masks``.
+        tokens: (1, T) what OneFormer is told of its task; None for all others.
+    """
+
+    def __init__(self, net: nn.Module, num_classes: int, config: QueryConfig, tokens: Tensor | None = None) -> None:
+        super().__init__()
+        self.net, self.num_classes, self.config = net, num_classes, config
+        self.register_buffer("tokens", tokens, persistent=False)
+
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
+        """(B, 3, H, W) -> classes and masks."""
+        more = {} if self.tokens is None else {"task_inputs": self.tokens.expand(len(images.sizes), -1)}  # type: ignore[operator]
+        said = self.net(pixel_values=images.tensor, **more)
+        classes = said.class_queries_logits if "class_queries_logits" in said else said.logits
+        masks = said.masks_queries_logits if "masks_queries_logits" in said else said.pred_masks
+        height, width = images.tensor.shape[-2:]
+        return Raw(classes, masks, (), (height, width), images.sizes)
+
+
+class PanopticModel(QueryModel):
+    """Panoptic maps."""
+
+    task = PANOPTIC
+    select = QueryNetwork.select_panoptic
+    pack = QueryNetwork.pack_panoptic
+
+
+class InstanceModel(QueryModel):
+    """Instances."""
+
+    task = INSTANCES
+    select = QueryNetwork.select_instances
+    pack = QueryNetwork.pack_instances
+
+
+class SemanticQueryModel(QueryModel):
+    """Semantic maps."""
+
+    task = SEMANTIC
+    select = QueryNetwork.select_semantic
+    pack = QueryNetwork.pack_semantic
+
+
+ANSWERS = {"panoptic": PanopticModel, "instance": InstanceModel, "semantic": SemanticQueryModel}
+
+
+def load_hf(name: str, *, device: str = "auto", precision: str = "auto", side: int | None = None) -> Predictor[Any]:
+    """A model of the hub, or of a folder that ``save_pretrained`` wrote.
+
+    Args:
+        name: ``hf:OWNER/NAME`` or ``hf:FOLDER``; with ``#panoptic``, ``#instance`` or ``#semantic`` behind it where a
+            network by queries shall answer otherwise than its name says (panoptic, if it says nothing).
+        device, precision, side: as of :func:`eachmask.load`.
+
+    Raises:
+        UserError: transformers is not installed, there is no such model within reach, or it does not segment.
+    """
+    found = _transformers()
+    place, _, asked = name.removeprefix(PREFIX).partition("#")
+    if asked and asked not in ANSWERS:
+        raise UserError(f"{name} must end in #{', #'.join(ANSWERS)} or in nothing")
+    try:
+        config = found.AutoConfig.from_pretrained(place)
+        net, by_queries = _network(found, config, place)
+        preprocess = preprocess_of(found.AutoImageProcessor.from_pretrained(place))
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{name} cannot be loaded with transformers: {str(error).splitlines()[0]}") from error
+    kind = asked or next((kind for kind in ANSWERS if kind in place.lower()), "panoptic")
+    tokens = _task_tokens(found, place, kind) if config.model_type == "oneformer" else None
+    model, categories = wrapped(net, config.id2label, kind if by_queries else "", tokens)
+    preprocess = preprocess if side is None else preprocess.at_long_side(side)
+    info = ModelInfo("hf", {}, preprocess, categories, LICENSE, name=f"{PREFIX}{place}")
+    return Predictor(model, info, device=device, precision=precision, optimize=False)
+
+
+def wrapped(
+    net: nn.Module, names: dict[int, str], kind: str, tokens: Tensor | None = None
+) -> tuple[nn.Module, tuple[Category, ...]]:
+    """A network of transformers as one of ours, and its categories.
+
+    Args:
+        names: label -> name.
+        kind: of :data:`ANSWERS`; "" is a network that labels pixels.
+        tokens: as of :class:`QueryModel`.
+    """
+    count = len(names)
+    things = THINGS.get(count, range(count))
+    categories = tuple(Category(i + 1, names[i], is_thing=i in things) for i in range(count))
+    if not kind:
+        return SemanticModel(net, count), categories
+    stuff = tuple(label for label in range(count) if label not in things)
+    queries = int(getattr(net.config, "num_queries", 100))
+    return ANSWERS[kind](net, count, QueryConfig(queries, stuff), tokens), categories
+
+
+def preprocess_of(processor: Any) -> Preprocess:
+    """What an image processor of transformers does to an image, in our words."""
+    size = dict(getattr(processor, "size", None) or {})
+    fixed = (int(size["height"]), int(size["width"])) if "height" in size and "width" in size else None
+    short = size.get("shortest_edge") if fixed is None else None
+    long = size.get("longest_edge") if fixed is None else None
+    normalizes = getattr(processor, "do_normalize", True)
+    mean = tuple(processor.image_mean) if normalizes else (0.0, 0.0, 0.0)
+    std = tuple(processor.image_std) if normalizes else (1.0, 1.0, 1.0)
+    return Preprocess(mean=mean, std=std, short_side=short, long_side=long, fixed_size=fixed, divisor=32)
+
+
+def _network(found: Any, config: Any, place: str) -> tuple[nn.Module, bool]:
+    """The network, and whether it speaks by queries."""
+    auto = found.models.auto.modeling_auto
+    named = getattr(config, "architectures", None) or [""]
+    for mapping, loader, by_queries in (
+        (auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES, found.AutoModelForUniversalSegmentation, True),
+        (auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES, found.AutoModelForSemanticSegmentation, False),
+    ):
+        if config.model_type in mapping and not re.search("Classification|ObjectDetection", named[0]):
+            return loader.from_pretrained(place), by_queries
+    raise ValueError(f"a {config.model_type} ({named[0]}) is no segmentation model that is known here")
+
+
+def _task_tokens(found: Any, place: str, kind: str) -> Tensor:
+    """What OneFormer is told."""
+    tokenizer = found.AutoTokenizer.from_pretrained(place)
+    ids = tokenizer(f"the task is {kind}", padding="max_length", max_length=77, truncation=True)["input_ids"]
+    return torch.tensor([ids])
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(MISSING) from error
+    return transformers

@@ -1,0 +1,92 @@
+"""Tiny random networks of transformers, saved to a folder and loaded by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import eachmask
+from eachmask.structures import Instances, PanopticMap, SemanticMap, UserError
+
+transformers = pytest.importorskip("transformers", reason="needs the package transformers, which is not here")
+
+NAMES = {i: f"class {i}" for i in range(5)}
+SWIN = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
+
+
+def mask2former():
+    backbone = transformers.SwinConfig(**SWIN, out_features=["stage1", "stage2", "stage3", "stage4"])
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=32, num_queries=7, id2label=NAMES,
+    )  # fmt: skip
+    return transformers.Mask2FormerForUniversalSegmentation(config), transformers.Mask2FormerImageProcessor
+
+
+def maskformer():
+    backbone = transformers.SwinConfig(**SWIN, out_features=["stage1", "stage2", "stage3", "stage4"])
+    decoder = transformers.DetrConfig(
+        d_model=32, decoder_layers=1, decoder_ffn_dim=32, decoder_attention_heads=2, num_queries=7, encoder_layers=0
+    )
+    config = transformers.MaskFormerConfig(
+        fpn_feature_size=32, mask_feature_size=32, backbone_config=backbone, decoder_config=decoder, id2label=NAMES
+    )
+    return transformers.MaskFormerForInstanceSegmentation(config), transformers.MaskFormerImageProcessor
+
+
+def segformer():
+    config = transformers.SegformerConfig(
+        depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16], num_attention_heads=[1, 1, 1, 1], decoder_hidden_size=16,
+        id2label=NAMES,
+    )  # fmt: skip
+    return transformers.SegformerForSemanticSegmentation(config), transformers.SegformerImageProcessor
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("make", "ending", "target"),
+    [
+        (segformer, "", SemanticMap),
+        (mask2former, "", PanopticMap),
+        (mask2former, "#instance", Instances),
+        (mask2former, "#semantic", SemanticMap),
+        (maskformer, "", PanopticMap),
+    ],
+)
+def test_a_saved_model_predicts_like_ours(make, ending, target, image, tmp_path):
+    torch.manual_seed(0)
+    net, processor = make()
+    net.save_pretrained(tmp_path)
+    processor(size={"height": 64, "width": 96}, image_mean=[0.5] * 3, image_std=[0.25] * 3).save_pretrained(tmp_path)
+    predictor = eachmask.load(f"hf:{tmp_path}{ending}", device="cpu", precision="fp32")
+    assert predictor.info.preprocess.fixed_size == (64, 96) and predictor.info.preprocess.mean == (0.5, 0.5, 0.5)
+    found = predictor.predict(image, score=0.0)
+    assert isinstance(found, target) and found.image_size == (60, 90)
+    assert [category.name for category in found.categories] == list(NAMES.values())
+
+
+def test_the_logits_are_those_of_transformers(image, tmp_path):
+    torch.manual_seed(0)
+    net, processor = mask2former()
+    net.save_pretrained(tmp_path)
+    processor(size={"height": 64, "width": 96}).save_pretrained(tmp_path)
+    model = eachmask.load(f"hf:{tmp_path}", device="cpu", precision="fp32").model
+    pixels = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        raw = model(eachmask.structures.ImageBatch(pixels, ((64, 96),)))
+        theirs = net.eval()(pixel_values=pixels)
+    assert torch.allclose(raw.classes, theirs.class_queries_logits, atol=1e-5)
+    assert torch.allclose(raw.masks, theirs.masks_queries_logits, atol=1e-4)
+
+
+def test_what_does_not_segment_is_refused(tmp_path):
+    transformers.BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="no segmentation model"):
+        eachmask.load(f"hf:{tmp_path}", device="cpu")
+    with pytest.raises(UserError, match="#panoptic"):
+        eachmask.load(f"hf:{tmp_path}#boxes", device="cpu")
