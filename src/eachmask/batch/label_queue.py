@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask import draw
+from eachmask.data.formats.spreadsheet import csv_text, escaped, unescaped
 from eachmask.data.images.read import read_image
 from eachmask.files import html
 from eachmask.files.atomic import write_text
@@ -103,7 +104,8 @@ def _answers(path: Path) -> Iterable[tuple[str, bool]]:
         if said and said not in _YES + _NO:
             raise UserError(f"{path}, line {number}: keep must be yes, no or empty, not {said!r}")
         if said:
-            yield "|".join([row["image"], row["object"], *(row[name] for name in COLUMNS[4:8])]), said in _YES
+            corners = [row[name] for name in COLUMNS[4:8]]
+            yield "|".join([unescaped(row["image"]), row["object"], *corners]), said in _YES
 
 
 def write_queue(out: Path, queue: Sequence[Doubtful]) -> None:
@@ -112,11 +114,7 @@ def write_queue(out: Path, queue: Sequence[Doubtful]) -> None:
     Args:
         queue: the most doubtful first.
     """
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(one.row() for one in queue)
-    write_text(out / CSV, table.getvalue())
+    write_text(out / CSV, csv_text([COLUMNS, *([escaped(text) for text in one.row()] for one in queue)]))
     write_text(out / PAGE, _page(queue))
 
 

@@ -20,6 +20,7 @@ from eachmask.data.nearest import nearest
 from eachmask.data.problems import Problem
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
+from eachmask.structures.checks import check_path
 
 _SPELLINGS = {"valid": "val", "validation": "val"}
 """What some tools call the split ``val``."""
@@ -59,6 +60,7 @@ def read(
     Raises:
         UserError: nothing is there or nothing known, not one image, or no such split.
     """
+    check_path("data set", path)
     data, _ = read_any(Path(path), format, images=None if images is None else Path(images), target=target)
     if split is None:
         return data

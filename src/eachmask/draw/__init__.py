@@ -20,6 +20,7 @@ from eachmask.draw.maps import draw_panoptic, draw_semantic
 from eachmask.draw.matte import draw_matte
 from eachmask.draw.options import Color, DrawOptions, RGBImage
 from eachmask.structures import Instances, Matte, PanopticMap, SemanticMap, UserError
+from eachmask.structures.checks import kind_of
 from eachmask.structures.view import write_image
 
 __all__ = [
@@ -70,7 +71,7 @@ def overlay(image: str | Path | NDArray[Any], result: Result, options: DrawOptio
             return draw_matte(image, result, options)
         case Instances():
             return draw_instances(image, result, options)
-    raise UserError(f"a {type(result).__name__} cannot be drawn: give what a predictor returned for one image")
+    raise UserError(f"{kind_of(result)} cannot be drawn: give what a predictor returned for one image")
 
 
 def save(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eachmask.draw.options import RGBImage
-from eachmask.structures import Preprocess, Spatial
+from eachmask.structures import Preprocess, Spatial, UserError
+from eachmask.structures.checks import kind_of
 
 S = TypeVar("S", bound=Spatial)
 
@@ -63,7 +64,7 @@ def jpeg_source(image: RGBImage, quality: int = 82) -> str:
 
 
 def check_size(image: NDArray[Any], result: Spatial) -> None:
-    """Raises ValueError where a result is not of this image."""
+    """Raises UserError where a result is not of this image."""
     if image.shape[:2] != result.image_size:
-        what = type(result).__name__.lower()
-        raise ValueError(f"an image of {image.shape[:2]} for {what} on {result.image_size} (height, width)")
+        what = kind_of(result).lower()
+        raise UserError(f"an image of {image.shape[:2]} for {what} on {result.image_size} (height, width)")

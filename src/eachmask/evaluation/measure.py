@@ -85,6 +85,8 @@ def evaluate(
     Raises:
         UserError: files that cannot be used, no class in common, or a setting out of its range.
     """
+    if model is None:
+        raise UserError("a model or its predictions are needed: a name, a file, or a result for each image")
     settings = Settings(score, resamples, boundary, seed, gallery)
     is_model = isinstance(model, Predictor) or (isinstance(model, str | Path) and not _is_results(model))
     decoding = ({} if nms is None else {"suppression": nms}) | ({} if paste == "accurate" else {"paste": paste})

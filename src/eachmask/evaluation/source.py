@@ -24,6 +24,7 @@ from eachmask.data.stated import StatedTargets
 from eachmask.evaluation.gallery import Images
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Instances, UserError
+from eachmask.structures.checks import kind_of
 from eachmask.tasks.kept_storage import kept_storage
 from eachmask.tasks.task import Storage, Task
 
@@ -116,6 +117,8 @@ def open_source(
         UserError: nothing that can be read, targets of another kind, no such split, no images, or no classes to merge.
     """
     if not isinstance(data, str | Path | Dataset):
+        if not (hasattr(data, "categories") and hasattr(data, "__getitem__")):
+            raise UserError(f"--data must be a path, a data set or samples, not {kind_of(data)}")
         if merge is not None:
             raise UserError("--merge is for objects: these are samples of other targets")
         return Source("the data set", data, Classes.of(data.categories))

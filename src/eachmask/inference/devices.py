@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from eachmask.structures import UserError
+from eachmask.structures.checks import told
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Name on the command line -> what the network computes in."""
@@ -25,7 +26,8 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
-        raise UserError(f"there is no device {name!r}: choose auto, cpu, cuda, cuda:0, cuda:1, ... or mps") from None
+        known = "auto, cpu, cuda, cuda:0, cuda:1, ... or mps"
+        raise UserError(f"there is no device {told(name)}: choose {known}") from None
     here = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
@@ -47,7 +49,7 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
             return torch.bfloat16 if cpu_computes_bf16() else torch.float32
         return torch.float16 if device.type == "cuda" else torch.float32
     if name not in PRECISIONS:
-        raise UserError(f"unknown precision {name!r}: choose auto, fp32, bf16 or fp16")
+        raise UserError(f"unknown precision {told(name)}: choose auto, fp32, bf16 or fp16")
     if name == "fp16" and device.type == "cpu":
         raise UserError("fp16 is for GPUs: on a CPU choose fp32 or bf16")
     return PRECISIONS[name]

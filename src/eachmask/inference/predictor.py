@@ -22,7 +22,7 @@ from eachmask.inference.devices import PRECISIONS
 from eachmask.inference.engine import Engine, TileListener, TileStore, unheard
 from eachmask.inference.view import ImageView
 from eachmask.structures import Category, DecodeOptions, UserError
-from eachmask.structures.checks import check_number, check_whole
+from eachmask.structures.checks import check_number, check_whole, told
 from eachmask.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -344,8 +344,11 @@ def names_of(classes: Any) -> list[str]:
         UserError: they are no names.
     """
     names = [classes] if isinstance(classes, str) else classes
-    if not isinstance(names, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"classes are names, not {classes!r}")
+    if not isinstance(names, list | tuple | set | frozenset):
+        raise UserError(f"classes are names, not {told(classes)}")
+    for name in names:
+        if not isinstance(name, str):
+            raise UserError(f"classes are names, not {told(name)}")
     return list(names)
 
 

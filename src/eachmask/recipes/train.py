@@ -19,6 +19,7 @@ from eachmask.recipes import RECIPES
 from eachmask.recipes import recipe as recipe_named
 from eachmask.recipes.auto_recipe import auto_recipe
 from eachmask.structures import UserError
+from eachmask.structures.checks import check_number, check_path, told
 from eachmask.structures.errors import nearest
 from eachmask.training.loop import train as run_recipe
 from eachmask.training.recipe import Recipe, Run
@@ -102,6 +103,9 @@ def train(
     _check_positive(steps=steps, batch=batch, size=size, accumulate=accumulate, patience=patience,
                     evaluate_every=evaluate_every, checkpoint_every=checkpoint_every,
                     learning_rate=learning_rate)  # fmt: skip
+    check_path("folder of the run (--out)", out)
+    if not isinstance(model, str | Recipe):
+        raise UserError(f"what to train is named by a model variant or a recipe, not by {told(model)}")
     if mosaic is not None and not 0 <= mosaic <= 1:
         raise UserError(f"--mosaic is a chance from 0 to 1, not {mosaic:g}")
     if workers < 0:
@@ -135,6 +139,8 @@ def speaks() -> bool:
 def _check_positive(**values: float | None) -> None:
     """Mistakes that need no data to be seen."""
     for name, value in values.items():
+        if value is not None:
+            check_number(f"number for --{name.replace('_', '-')}", value)
         if value is not None and value <= 0:
             raise UserError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
 

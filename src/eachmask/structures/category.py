@@ -6,11 +6,12 @@ model that is not always sure which animal it sees) or only a name to ask by.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral
 
+from eachmask.structures.checks import told
 from eachmask.structures.errors import UserError
 
 
@@ -57,14 +58,14 @@ def labels_among(categories: Sequence[Category], classes: Sequence[int | str] | 
     above = lineages(categories)
     known = {name for names in above for name in names}
     chosen: set[int] = set()
-    for given in [classes] if isinstance(classes, str) else classes:
+    for given in [classes] if isinstance(classes, str) or not isinstance(classes, Iterable) else classes:
         if isinstance(given, Integral) and not isinstance(given, bool):
             chosen.add(int(given))
             if not categories:
                 continue
             given = categories[int(given)].name if 0 <= given < len(categories) else str(given)
         if not isinstance(given, str):
-            raise UserError(f"a class is a name or a label, not {given!r}: say classes=['person'] or classes=[0]")
+            raise UserError(f"a class is a name or a label, not {told(given)}: say classes=['person'] or classes=[0]")
         if given not in known:
             raise UserError(_unknown(given, known))
         chosen |= {label for label, names in enumerate(above) if given in names}

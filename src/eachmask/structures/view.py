@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eachmask.structures.checks import check_path
 from eachmask.structures.errors import UserError
 
 
@@ -90,7 +91,10 @@ def write_image(image: NDArray[np.uint8], path: str | Path) -> None:
     """
     from PIL import Image
 
+    check_path("image to write", path)
     try:
         Image.fromarray(image).save(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error})") from None
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be written ({error}): give it the suffix .png or .jpg") from None

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eachmask.data.formats.spreadsheet import csv_text
 from eachmask.files.sections import Section, values_table
 from eachmask.metrics.mattes import matte_errors
 from eachmask.ops.tile_seams import join_values
@@ -83,9 +84,9 @@ def _png(image: NDArray[Any]) -> bytes:
 
 def shares_table(records: Callable[[], Iterable[Recorded]], about: About) -> Iterator[str]:
     """``mattes.csv``: one row per image."""
-    yield "image,foreground\n"
+    yield csv_text([["image", "foreground"]])
     for image in records():
-        yield f'"{image.name}",{image.record.body["foreground"]:.6f}\n'
+        yield csv_text([[image.name, f"{image.record.body['foreground']:.6f}"]])
 
 
 def sections(predictions: Sequence[Matte], targets: Sequence[Matte], settings: Settings) -> tuple[Section, ...]:

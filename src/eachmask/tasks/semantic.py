@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eachmask.data.formats.spreadsheet import csv_text
 from eachmask.files.sections import Chart, Section, Table, number_text, values_table
 from eachmask.files.svg import heat_map
 from eachmask.metrics.boundary_f import boundary_f
@@ -113,18 +112,12 @@ def _labels(name: str, seen: SemanticMap, image: NDArray[Any]) -> Written:
 
 def classes_table(records: Callable[[], Iterable[Recorded]], about: About) -> Iterator[str]:
     """``classes.csv``: one row per image and class."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", "pixels", "share"])
+    yield csv_text([["image", "class", "pixels", "share"]])
     for image in records():
         header = image.record.header
-        for name, pixels in image.record.body["pixels"].items():
-            share = pixels / (header["height"] * header["width"])
-            writer.writerow([image.name, name, pixels, f"{share:.6f}"])
-        yield text.getvalue()
-        text.seek(0)
-        text.truncate()
-    yield text.getvalue()
+        num_pixels = header["height"] * header["width"]
+        counts = image.record.body["pixels"].items()
+        yield csv_text([image.name, name, pixels, f"{pixels / num_pixels:.6f}"] for name, pixels in counts)
 
 
 # Evaluation -----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from eachmask.data.joined import joined
 from eachmask.data.problems import Problem
 from eachmask.data.reading import check_target, read_any
 from eachmask.structures import Category, Instances, UserError
+from eachmask.structures.checks import check_path
 
 Prepare = Callable[[Dataset[Any]], Dataset[Any]]
 """Changes a data set before anything else, for example merges its classes."""
@@ -111,6 +112,7 @@ class _Reader:
 
     def __call__(self, data: Data) -> Dataset[Any]:
         if not isinstance(data, Dataset):
+            check_path("data set", data)
             data, found = read_any(Path(data), self.given, target=self.target)
             self.format = self.format or found.name
         else:

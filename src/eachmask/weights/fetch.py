@@ -15,6 +15,7 @@ from pathlib import Path
 
 from eachmask.files.atomic import write_text
 from eachmask.structures import UserError
+from eachmask.structures.checks import told
 from eachmask.weights.catalogue import Entry, bundled, entries, find
 from eachmask.weights.download import Broken, download, sha256_of
 
@@ -29,7 +30,7 @@ def locate(name_or_path: str | Path) -> Path:
         UserError: no such file, no such name, or the download failed.
     """
     if not isinstance(name_or_path, str | Path):
-        raise UserError(f"a model is named by its name or its file, not by {name_or_path!r}")
+        raise UserError(f"a model is named by its name or its file, not by {told(name_or_path)}")
     name = str(name_or_path)
     return given_file(name_or_path) or bundled().get(name) or fetch(find(name))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eachmask.data.dataset import Dataset
-from eachmask.data.formats.spreadsheet import escaped, unescaped
+from eachmask.data.formats.spreadsheet import csv_text, escaped, unescaped
 from eachmask.data.targets import instances_of
 from eachmask.files.text import read_text
 from eachmask.structures import RLE, Category, Instances, UserError
@@ -67,7 +67,5 @@ def write_table(target: Path, data: Dataset) -> None:
             category = data.categories[label]
             rows.append((split, image.name, number, category.id, category.name, int(crowd)))
     target.mkdir(parents=True, exist_ok=True)
-    with open(target / "objects.csv", "w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows([escaped(v) if isinstance(v, str) else v for v in row] for row in rows)
+    text = csv_text([_COLUMNS, *([escaped(v) if isinstance(v, str) else v for v in row] for row in rows)])
+    (target / "objects.csv").write_bytes(text.encode())

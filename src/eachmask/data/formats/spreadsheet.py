@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -18,3 +22,11 @@ def escaped(text: str) -> str:
 def unescaped(text: str) -> str:
     """Undo of :func:`escaped`."""
     return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
+
+
+def csv_text(rows: Iterable[Sequence[str | int | float]]) -> str:
+    """Rows -> lines of CSV (RFC 4180 quoting, ``\\n`` line ends) in which no spreadsheet finds a formula."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")  # only so does Python quote names with a \r in them
+    writer.writerows([harmless(value) for value in row] for row in rows)
+    return buffer.getvalue().replace("\r\n", "\n")

@@ -6,8 +6,6 @@ in the package's coordinates, where the center of the first pixel is (0.5, 0.5) 
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.formats.spreadsheet import harmless
+from eachmask.data.formats.spreadsheet import csv_text
 from eachmask.structures import Category, Instances
 
 COLUMNS = (
@@ -80,13 +78,9 @@ def columns(categories: Iterable[Category], with_masks: bool) -> tuple[str, ...]
 
 def to_csv(table: Iterable[Sequence[str | int | float]], header: bool = True, columns: Sequence[str] = COLUMNS) -> str:
     """Rows of ``COLUMNS`` -> CSV text of some of them (RFC 4180 quoting, ``\\n`` line ends)."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\r\n")  # only so does Python quote names with a \r in them
-    if header:
-        writer.writerow(columns)
     chosen = [i for i, name in enumerate(COLUMNS) if name in columns]
-    writer.writerows([harmless(row[i]) for i in chosen if i < len(row)] for row in table)
-    return buffer.getvalue().replace("\r\n", "\n")
+    rows = ([row[i] for i in chosen if i < len(row)] for row in table)
+    return csv_text([columns] if header else []) + csv_text(rows)
 
 
 def _measures(

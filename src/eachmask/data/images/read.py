@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from eachmask.data.images.png import check_rows
 from eachmask.structures import UserError
+from eachmask.structures.checks import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,9 +179,7 @@ def as_array(image: Array | Tensor | Image.Image) -> Array:
     if hasattr(image, "detach") and hasattr(image, "ndim"):
         return _to_rgb(_pixels_of_tensor(image))
     if not isinstance(image, np.ndarray):
-        raise UserError(
-            f"an image must be a path, a numpy array, a torch tensor or a PIL image, not {type(image).__name__}"
-        )
+        raise UserError(f"an image must be a path, a numpy array, a torch tensor or a PIL image, not {kind_of(image)}")
     if image.ndim == 3 and image.shape[2] not in (1, 3, 4) and image.shape[0] in (1, 3, 4):
         raise UserError(
             f"the array of shape {image.shape} has its channels first: pass image.transpose(1, 2, 0) or a torch tensor"
