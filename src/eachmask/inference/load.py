@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eachmask.inference.devices import find_device, find_precision
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.models.protocol import Promptable
+
+if TYPE_CHECKING:
+    from eachmask.weights.header import ModelInfo
 
 
 def load(
@@ -39,6 +42,7 @@ def load(
     Raises:
         UserError: no such model, weights out of reach, a device that is not there, or a model without that choice.
     """
+    from eachmask.models.matting.solvers import SOLVERS, solver
     from eachmask.models.promptable.without_learning import CLASSICS
     from eachmask.weights.fetch import locate
     from eachmask.weights.file import load_classifier, load_model, read_info
@@ -50,6 +54,8 @@ def load(
     find_precision(precision, find_device(device))  # what is not there is said before anything is downloaded or read
     if str(name_or_path) in CLASSICS and not Path(name_or_path).exists():
         return _classic(str(name_or_path), device, side)
+    if str(name_or_path) in SOLVERS and not Path(name_or_path).exists():
+        return Predictor(solver(str(name_or_path)), _plain(str(name_or_path)), device="cpu", precision="fp32")
     path = locate(name_or_path)
     if side is not None:
         read_info(path).preprocess.at_long_side(side)
@@ -63,10 +69,16 @@ def load(
 def _classic(name: str, device: str, side: int | None) -> PromptPredictor:
     """What answers prompts without weights, at the images' own size."""
     from eachmask.models.promptable.without_learning import classic
+
+    config = {} if side is None else {"brush": {"max_side": side}}
+    info = _plain(name, config)
+    return PromptPredictor(classic(name, **config), info, device=device, precision="fp32", optimize=False)
+
+
+def _plain(name: str, config: dict[str, Any] | None = None) -> ModelInfo:
+    """Of what has no weights and sees images as they are."""
     from eachmask.structures import Category, Preprocess
     from eachmask.weights.header import ModelInfo
 
-    config = {} if side is None else {"brush": {"max_side": side}}
     plain = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), short_side=None, divisor=1)
-    info = ModelInfo(name, config, plain, (Category(1, "object"),), name=name)
-    return PromptPredictor(classic(name, **config), info, device=device, precision="fp32", optimize=False)
+    return ModelInfo(name, config or {}, plain, (Category(1, "object"),), name=name)

@@ -69,6 +69,16 @@ class Trimap(PixelMap):
         return self._changed(lambda values, outside: nearest(values, image_size))
 
     @staticmethod
+    def from_gray(pixels: NDArray[np.uint8]) -> Trimap:
+        """Of an image file's gray (H, W): nearly white is foreground, nearly black background, the rest unknown.
+
+        >>> Trimap.from_gray(np.array([[2, 127, 254, 255]], np.uint8)).values.tolist()
+        [[0, 128, 255, 255]]
+        """
+        values = np.where(pixels >= 250, FOREGROUND, np.where(pixels <= 5, BACKGROUND, UNKNOWN))
+        return Trimap(torch.from_numpy(values.astype(np.uint8)))
+
+    @staticmethod
     def from_mask(mask: Masks, width: float = 0.05) -> Trimap:
         """A band along the outline, as wide as the object is large: a cup gets a narrow one, a near face a wide one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -18,6 +19,9 @@ from eachmask.structures import Matte
 from eachmask.tasks.kept import Arrays, Kept
 from eachmask.tasks.settings import Settings
 from eachmask.tasks.task import About, Box, Outputs, Record, Recorded, Scoring, Task, Written, overlay
+
+DEEP = 65535
+"""The full scale of files of alpha."""
 
 
 def scores(predictions: Sequence[Matte], targets: Sequence[Matte]) -> dict[str, float]:
@@ -66,7 +70,7 @@ def record(name: str, matte: Matte, image: NDArray[Any]) -> Record:
 
 def _alpha(name: str, matte: Matte, image: NDArray[Any]) -> Written:
     """A gray PNG of 16 bits."""
-    return Written({".png": _png((matte.alpha.float() * 65535).round().numpy().astype(np.uint16))})
+    return Written({".png": _png(np.rint(matte.alpha.double().numpy() * DEEP).astype(np.uint16))})
 
 
 def _rgba(name: str, matte: Matte, image: NDArray[Any]) -> Written:
@@ -75,6 +79,32 @@ def _rgba(name: str, matte: Matte, image: NDArray[Any]) -> Written:
 
     rgba = matte.to_rgba(to_display(image, stretch=False))
     return Written({".png": _png(cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))})
+
+
+def composite(matte: Matte, image: NDArray[Any], onto: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8: alpha F + (1 - alpha) B of just the values that the files of a matte hold.
+
+    Args:
+        image: (H, W, 3) that the matte lies on; its colors serve where the foreground has none of its own.
+        onto: (h, w, 3), scaled so that it covers the image, and cut to it.
+    """
+    from eachmask.draw import to_display
+
+    alpha = (np.rint(matte.alpha.double().cpu().numpy() * DEEP) / DEEP)[..., None]
+    front = matte.to_rgba(to_display(image, stretch=False))[..., :3]
+    behind = covering(onto, matte.image_size)
+    return np.asarray(np.rint(alpha * front + (1 - alpha) * behind), np.uint8)
+
+
+def covering(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, 3) at (height, width): stretched alike in both directions, and cut in the middle."""
+    scale = max(size[0] / image.shape[0], size[1] / image.shape[1])
+    wide = (max(size[1], round(image.shape[1] * scale)), max(size[0], round(image.shape[0] * scale)))
+    stretched = image
+    if wide != (image.shape[1], image.shape[0]):
+        stretched = np.asarray(cv2.resize(image, wide, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
+    top, left = (wide[1] - size[0]) // 2, (wide[0] - size[1]) // 2
+    return stretched[top : top + size[0], left : left + size[1]]
 
 
 def _png(image: NDArray[Any]) -> bytes:
@@ -92,7 +122,7 @@ def shares_table(records: Callable[[], Iterable[Recorded]], about: About) -> Ite
 def sections(predictions: Sequence[Matte], targets: Sequence[Matte], settings: Settings) -> tuple[Section, ...]:
     """Errors over all images."""
     values = matte_errors(predictions, targets)
-    note = "sad is in thousands of pixels; mad and mse are shares of the full range."
+    note = "sad, grad and conn are sums in thousands; mad and mse are shares of the full range."
     return (Section("matting", "Errors of alpha", values, [values_table(values)], note=note),)
 
 
@@ -111,3 +141,16 @@ MATTING: Task[Matte] = Task(
     packed=lambda matte: matte.to("cpu"),
     kept=Kept(to_arrays, from_arrays),
 )
+
+
+def matting_onto(onto: NDArray[np.uint8] | None) -> Task[Matte]:
+    """Matting whose results are also written before another background, (H, W, 3) of any size; None: before none."""
+    if onto is None:
+        return MATTING
+
+    def written(name: str, matte: Matte, image: NDArray[Any]) -> Written:
+        mixed = composite(matte, image, onto)
+        return Written({".png": _png(cv2.cvtColor(mixed, cv2.COLOR_RGB2BGR))})
+
+    outputs = replace(MATTING.outputs, writers={**MATTING.outputs.writers, "composite": written})
+    return replace(MATTING, outputs=outputs)

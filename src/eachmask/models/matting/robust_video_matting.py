@@ -74,6 +74,9 @@ class MobileNetV3(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = torchvision().models.mobilenet_v3_large(weights=None, dilated=True).features
+        for module in self.features.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.1  # torchvision's 0.01 is for runs of many thousand steps
 
     def forward(self, images: Tensor) -> list[Tensor]:
         mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (MEAN, STD))

@@ -1,0 +1,142 @@
+"""``eachmask matte``: images in, cut-outs with soft edges out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eachmask.cli.predict import RESULTS, PredictOptions, batch_options, predict_all
+from eachmask.structures.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from eachmask.inference.matting import MattePredictor
+    from eachmask.structures import Trimap
+    from eachmask.structures.backdrop import Backdrop
+
+
+@dataclass(frozen=True)
+class MatteOptions(PredictOptions):
+    """Cut out what is in front, with the opacity of every pixel: hair, fur, glass, what is out of focus or moves.
+
+    By default the model objects finds things, a band along their outlines is left open, and closed form matting says
+    how much of each pixel in it belongs to them (pip install 'eachmask[matting]'). With --trimap that band is yours,
+    with --background a clean picture of the background helps a model that compares, and a model such as modnet needs
+    neither.
+
+    The results folder gets, per image: rgba/ (PNG with transparency and the foreground's own colors), alpha/ (gray PNG
+    of 16 bits), with --onto composite/; and mattes.csv, overlays/, report.html and summary.json.
+
+    Exit status: as that of `eachmask predict`.
+
+    Examples:
+      eachmask matte cat.jpg --classes cat --out cat
+      eachmask matte people/ --classes person --onto beach.jpg --out beach
+      eachmask matte lemur.png --trimap trimap.png --onto '#00ff00' --out lemur
+      eachmask matte portraits/ --model runs/modnet/model.safetensors --out portraits
+      eachmask matte shot.png --model runs/bgm/model.safetensors --background clean.png --out shot
+    """
+
+    trimap: Path | None = None
+    """Image of the same size: white is surely foreground, black surely not, gray is to be found out."""
+    background: Path | None = None
+    """Photograph of the background alone, of the same size, for models that compare with it."""
+    onto: str | None = None
+    """Also put the cut-out before this: an image, which is made to cover, or a color (white, '#00ff88')."""
+    solver: str = "closed_form"
+    """What makes mattes of masks and trimaps: closed_form, knn_matting, learning_based_matting or
+    random_walk_matting."""
+    band: float = 0.05
+    """Of masks: how far what is left open reaches to either side of an outline, as a share of the root of the object's
+    area."""
+
+
+def matte(options: MatteOptions) -> int:
+    """Run the command; returns the exit status."""
+    from rich.console import Console
+
+    from eachmask.data.images.inputs import find_inputs
+    from eachmask.weights.fetch import cache_dir
+
+    console = Console(stderr=True, highlight=False)
+    if options.trimap is not None and options.background is not None:
+        raise UserError("give --trimap or --background, not both: a model takes one of them")
+    if options.band < 0:
+        raise UserError(f"--band is a share from 0, not {options.band:g}")
+    inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
+    if options.trimap is not None and len(inputs.sources) != 1:
+        raise UserError(f"one trimap is of one image, and there are {len(inputs.sources)}: take them one by one")
+    onto = None if options.onto is None else backdrop_of(options.onto)
+    predictor = chosen(options, onto)
+    save = options.save or ("rgba", "alpha", *(() if onto is None else ("composite",)))
+    own = replace(options, save=save, classes=())
+    batch_options(own)
+    return predict_all(predictor, inputs, own, console)
+
+
+def chosen(options: MatteOptions, onto: NDArray[np.uint8] | None) -> MattePredictor:
+    """What makes the mattes that the options mean.
+
+    Raises:
+        UserError: the model does not fit what is given.
+    """
+    from eachmask.inference.load import load
+    from eachmask.inference.matting import CutPredictor, MattePredictor
+    from eachmask.models.matting.solvers import SOLVERS
+    from eachmask.structures import Instances
+
+    if options.solver not in SOLVERS:
+        raise UserError(f"--solver knows {', '.join(SOLVERS)}, not {options.solver!r}")
+    given = _given(options)
+    how: dict[str, Any] = {"device": options.device, "precision": options.precision, "side": options.side}
+    if options.model == "auto" and options.background is not None:
+        raise UserError("--background needs a model that compares with it: name one of your own with --model")
+    if options.model == "auto" and given is not None:
+        return MattePredictor(load(options.solver), given, onto)
+    predictor = load("objects" if options.model == "auto" else options.model, **how)
+    if predictor.task.target is not Instances:
+        return MattePredictor(predictor, given, onto)
+    if given is not None:
+        raise UserError("a model of objects makes a trimap of its own: leave out --model, or --trimap and --background")
+    classes = tuple(name.strip() for word in options.classes for name in word.split(",") if name.strip())
+    return CutPredictor(predictor, load(options.solver), options.band, classes, onto)
+
+
+def _given(options: MatteOptions) -> Trimap | Backdrop | None:
+    """What the user hands over besides the images."""
+    import torch
+
+    from eachmask.data.images.read import read_image
+    from eachmask.draw import to_display
+    from eachmask.structures import Trimap
+    from eachmask.structures.backdrop import Backdrop
+
+    if options.trimap is not None:
+        return Trimap.from_gray(to_display(read_image(options.trimap), stretch=False)[..., 1])
+    if options.background is not None:
+        pixels = to_display(read_image(options.background), stretch=False)
+        return Backdrop(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
+    return None
+
+
+def backdrop_of(text: str) -> NDArray[np.uint8]:
+    """(H, W, 3) of an image file, or (1, 1, 3) of a color.
+
+    Raises:
+        UserError: it is neither.
+    """
+    import numpy as np
+    from PIL import ImageColor
+
+    from eachmask.data.images.read import read_image
+    from eachmask.draw import to_display
+
+    if Path(text).is_file():
+        return to_display(read_image(text), stretch=False)
+    try:
+        return np.array(ImageColor.getrgb(text)[:3], np.uint8)[None, None]
+    except ValueError:
+        raise UserError(f"--onto {text} is neither an image file nor a color such as white or '#00ff88'") from None
