@@ -84,3 +84,16 @@ def test_lists_of_names_in_other_encodings(tmp_path: Path, text: bytes) -> None:
     data = read_voc(tmp_path / "out")
     assert [image.name for image in data.splits["train"].images()] == ["a.png", "b.png"]
     assert len(data.problems) == (b"\xe4" in text)
+
+
+def test_maps_of_the_foreground_are_named(tmp_path: Path) -> None:
+    """255 is void: a map that holds nothing else has no objects, which is said."""
+    (tmp_path / "SegmentationObject").mkdir()
+    (tmp_path / "classes.txt").write_text("1 nut\n")
+    pixels = np.zeros((20, 30), np.uint8)
+    pixels[2:8, 2:8] = 255
+    Image.fromarray(pixels).save(tmp_path / "SegmentationObject" / "a.png")
+    data = read_voc(tmp_path)
+    told = [problem for problem in data.problems if "only 0 and 255" in problem.what]
+    assert len(told) == 1 and told[0].severity == "warning" and "number the objects" in told[0].remedy
+    assert not len(data.splits["all"].targets(0))

@@ -171,6 +171,10 @@ def _read_image(source: Path, name: str, split: str, result: DatasetBuilder, kno
         what = "object and class map differ in size"
         result.report(Problem(str(file), "", what, "export both again", "size"))
         return
+    if set(np.unique(numbers).tolist()) - {0} == {void}:
+        what = f"its object map has only 0 and {void}, which is void in VOC: it is read as an image without objects"
+        remedy = "number the objects 1, 2, 3 ..., or put the maps into labels/ beside images/ to get connected parts"
+        result.report(Problem(str(file), "", what, remedy, "binary map", "warning"))
     numbers[numbers == void] = 0
     values = [int(v) for v in np.unique(numbers) if v > 0]
     masks = RLE.from_label_map(numbers)
