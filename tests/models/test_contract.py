@@ -35,6 +35,7 @@ FEW = {
 
 EVERY_FLOW = {"logit_threshold": -5.0, "max_flow_error": 0.0, "max_share": 1.0, "min_area": 1, "min_hits": 0}
 """Of networks that have learnt nothing, no two pixels lead to one place, and none of them may be dropped for that."""
+SMALL_ENCODER = {"backbone": "mobilenetv3_small_050", "decoder_channels": [32, 32, 24, 16]}
 NARROW = {
     "prompts": {"width": 32, "mask_width": 8},
     "decoder": {"width": 32, "heads": 2, "mlp": 64, "iou_width": 32},
@@ -149,6 +150,9 @@ CASES = [
     Case("flows_lite0", 1, EVERY_FLOW),
     Case("spatial_embedding_lite0", config={"seed_threshold": 0.1}),
     Case("spatial_embedding_erfnet", config={"seed_threshold": 0.01}, learning_rate=0),
+    Case("recurrent_instance_lite0", 1, SMALL_ENCODER, learning_rate=2e-3),
+    Case("recurrent_attention_lite0", 1, SMALL_ENCODER, learning_rate=2e-3),
+    Case("actor_critic_lite0", 1, SMALL_ENCODER, learning_rate=2e-3),
     Case("flows_cpnet", 1, EVERY_FLOW | {"channels": (3, 8, 16, 32)}, learning_rate=3e-3),
 ]
 

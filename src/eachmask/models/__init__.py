@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from eachmask.models.protocol import Network
 
 VARIANTS = {
+    "actor_critic_lite0": "sequential.actor_critic",
+    "recurrent_instance_lite0": "sequential.recurrent_instance",
+    "recurrent_attention_lite0": "sequential.recurrent_attention",
     "sds_r50": "instance.sds",
     "sds_lite0": "instance.sds",
     "cfm_r50_fpn": "instance.cfm",
