@@ -19,9 +19,10 @@ class ConvertOptions:
     """Convert a data set, or what a model has predicted, to another annotation format.
 
     Formats: coco, yolo, voc, cityscapes, labelme, cvat, datumaro, label-studio, via, qupath, imagej, cellpose,
-    cvppp (leaves), label-maps (one number per pixel), mask-files (one file per mask). The source's is found out. The
-    images are copied along. The target is read again and compared with the source, object by object; the table and
-    convert-report.json say what the format could not hold.
+    cvppp (leaves), label-maps (one number per pixel), mask-files (one file per mask); of maps and mattes class-maps
+    and mattes, each to its own kind. The source's is found out. The images are copied along. The target is read again
+    and compared with the source, object by object; the table and convert-report.json say what the format could not
+    hold.
 
     Examples:
       eachmask convert balloon balloon-yolo --to yolo
@@ -77,6 +78,13 @@ def summary(report: Conversion) -> str:
         ("objects without their keypoints", str(loss.keypoints_lost)),
         *([("scores", f"{loss.scores - loss.scores_lost} of {loss.scores}")] if loss.scores else []),
     ]
+    if not report.of_objects:
+        changed = f"{loss.objects_changed} of {loss.objects}"
+        rows = [
+            rows[0],
+            ("maps that changed", changed),
+            ("pixels that changed", f"{loss.pixels_lost} of {loss.pixels}"),
+        ]
     lines = [f"{report.source_format} -> {report.target_format}: {report.target}"]
     lines += [f"  {name:<36}{value}" for name, value in rows]
     lines.append(f"  {_verdict(report)}")

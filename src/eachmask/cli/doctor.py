@@ -53,12 +53,13 @@ def doctor(options: DoctorOptions) -> int:
     if len(result.findings) > options.show:
         say(f"... and {len(result.findings) - options.show} more; --html FILE lists them")
     counts = Counter(finding.severity for finding in result.findings)
-    objects = sum(result.sizes.values())
+    objects = f", {counted(sum(result.sizes.values()), 'object')}" if result.sizes else ""
     say(
-        f"{counted(len(result.data), 'image')}, {counted(objects, 'object')} ({result.source_format.name}): "
+        f"{counted(len(result.data), 'image')}{objects} ({result.source_format.name}): "
         + ", ".join(counted(counts[severity], severity) for severity in ("error", "warning", "note"))
     )
-    say("sizes: " + "; ".join(f"{name}: {n}" for name, n in result.sizes.items()))
+    if result.sizes:
+        say("sizes: " + "; ".join(f"{name}: {n}" for name, n in result.sizes.items()))
     if options.html is not None:
         options.html.parent.mkdir(parents=True, exist_ok=True)
         write_text(options.html, page(result))

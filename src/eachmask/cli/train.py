@@ -50,8 +50,8 @@ class TrainOptions:
     """More training images, in which only some of the classes are annotated: whatever else is in them counts neither
     as object nor as background."""
     format: str | None = None
-    """Of the annotations, where it cannot be told: coco, yolo, voc, cityscapes, labelme, cvat, label-maps or
-    mask-files."""
+    """Of the annotations, where it cannot be told: coco, yolo, voc, cityscapes, labelme, cvat, label-maps,
+    mask-files, class-maps, mattes ..."""
     pretrained: Annotated[str, tyro.conf.arg(aliases=["--start"])] = "auto"
     """auto, backbone (pretrained backbone only), none (random numbers), or a model's name or file to start from; of a
     model of another variant its backbone is taken."""

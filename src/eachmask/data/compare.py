@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 
 from eachmask.data.dataset import Dataset
+from eachmask.data.file_split import FileSplit
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
@@ -70,6 +74,45 @@ def compare(
     if len(joined):
         loss.mean_iou, loss.min_iou = float(joined.mean()), float(joined.min())
     return loss, sorted(worst, key=lambda row: row[2])
+
+
+def compare_files(
+    before: Dataset[FileSplit[Any]], after: Dataset[FileSplit[Any]], progress: Progress = no_progress
+) -> tuple[Loss, list[tuple[str, int, float]]]:
+    """The same of maps and mattes, each of which counts as one object; IoU is the share of equal pixels."""
+    there = {(name, _stem(split, i)): (split, i) for name, split in after.splits.items() for i in range(len(split))}
+    loss, shares, worst = Loss(), [], []
+    for name, split, i in progress("comparing", [(n, s, i) for n, s in before.splits.items() for i in range(len(s))]):
+        loss.images, loss.objects = loss.images + 1, loss.objects + 1
+        height, width = split.image_size(i)
+        loss.pixels += height * width
+        other = there.get((name, _stem(split, i)))
+        changed = height * width if other is None else changed_pixels(split.targets(i), other[0].targets(other[1]))
+        loss.images_missing += other is None
+        loss.objects_missing += other is None
+        loss.objects_changed, loss.pixels_lost = loss.objects_changed + (changed > 0), loss.pixels_lost + changed
+        shares.append(1 - changed / max(height * width, 1))
+        worst += [(f"{name}/{split.names[i]}", 1, shares[-1])] if changed else []
+    if shares:
+        loss.mean_iou, loss.min_iou = float(np.mean(shares)), min(shares)
+    return loss, sorted(worst, key=lambda row: row[2])
+
+
+def changed_pixels(here: Any, there: Any) -> int:
+    """How many pixels of a map or matte differ; all of them where the sizes do."""
+    if here.image_size != there.image_size:
+        return int(np.prod(here.image_size))
+    differs = torch.zeros(here.image_size, dtype=torch.bool)
+    for layer in dataclasses.fields(here):
+        a, b = getattr(here, layer.name), getattr(there, layer.name)
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+            unequal = (a.float() - b.float()).abs() > 1e-4 if a.is_floating_point() else a != b
+            differs |= unequal.reshape(-1, *here.image_size).any(0)
+    return int(differs.sum())
+
+
+def _stem(split: FileSplit[Any], index: int) -> str:
+    return PurePosixPath(split.names[index]).with_suffix("").as_posix()
 
 
 def _key(split: str, image: AnnotatedImage) -> tuple[str, str]:

@@ -9,15 +9,18 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from eachmask.data.compare import Loss, compare
+from eachmask.data.compare import Loss, compare, compare_files
 from eachmask.data.dataset import Dataset
+from eachmask.data.file_split import FileSplit
+from eachmask.data.formats.format import Format
 from eachmask.data.problems import Problem
 from eachmask.data.reading import format_named, read_any
 from eachmask.data.targets import masks_of
 from eachmask.files.new_folder import check_free, new_folder
 from eachmask.files.progress import Progress, no_progress
-from eachmask.structures import UserError
+from eachmask.structures import Instances, UserError
 
 REPORT = "convert-report.json"
 
@@ -39,6 +42,8 @@ class Conversion:
     problems: list[Problem]
     worst: list[tuple[str, int, float]] = field(default_factory=list)
     """(image, object from 1, IoU) of the most changed objects."""
+    of_objects: bool = True
+    """False: of maps or mattes, each of which counts as one object."""
 
     def write(self, path: Path) -> None:
         """As JSON."""
@@ -66,6 +71,8 @@ def convert(
     written = format_named(to)
     check_free(target)
     data, found = read_any(source, source_format, progress, images, written.target)
+    if written.target is not Instances:
+        return _convert_files(data, (source, found), (target, written), progress)
     data, notes = _unique_names(data)
     problems = list(data.problems)
     for _, image in data.images():
@@ -85,6 +92,21 @@ def convert(
         report = Conversion(
             str(source), found.name, str(target), written.name, loss, holes, parts, notes, problems, worst[:20]
         )
+        report.write(folder / REPORT)
+    return report
+
+
+def _convert_files(
+    data: Dataset[FileSplit[Any]], origin: tuple[Path, Format], aim: tuple[Path, Format], progress: Progress
+) -> Conversion:
+    """:func:`convert` of maps and mattes."""
+    (source, found), (target, written) = origin, aim
+    with new_folder(target) as folder:
+        notes = written.write(folder, data, progress)
+        again = written.read(folder, lambda what, items: progress(f"{what} back", items))
+        loss, worst = compare_files(data, again, progress)
+        names = str(source), found.name, str(target), written.name
+        report = Conversion(*names, loss, 0, 0, notes, data.problems, worst[:20], of_objects=False)
         report.write(folder / REPORT)
     return report
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.convert import make_classes_unique, make_images_unique
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
+from eachmask.data.image_files import ImageView
 from eachmask.data.images.files import image_size
 from eachmask.data.images.read import read_image
 from eachmask.data.problems import Problem
@@ -27,6 +29,7 @@ from eachmask.data.targets import masks_of
 from eachmask.files.new_folder import check_free, new_folder
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Instances, UserError
+from eachmask.structures.spatial import Labeled
 
 _SAME = 0.95
 """Two objects of one class with a higher IoU are one object annotated twice."""
@@ -68,10 +71,10 @@ class Examination:
         """Findings that spoil training or measuring."""
         return sum(finding.severity == "error" for finding in self.findings)
 
-    def add(self, problem: Problem, split: str = "", image: AnnotatedImage | None = None, number: int = -1) -> None:
+    def add(self, problem: Problem, split: str = "", image: ImageView[Any] | None = None, number: int = -1) -> None:
         """Write a finding down, with the image to show."""
         self.findings.append(problem)
-        if image is not None:
+        if isinstance(image, AnnotatedImage):
             self.suspects.append((split, image, number, problem.what))
 
 
@@ -90,6 +93,8 @@ def examine(
         UserError: there is no data set to look at.
     """
     data, found = read_any(source, source_format, progress, images)
+    if found.target is not Instances:
+        return _examine_files(source, found, data, progress)
     data, _ = make_images_unique(data)  # from here on an image is known by its split and name
     data, doubled = make_classes_unique(data)
     result = Examination(source, found, data, list(data.problems))
@@ -108,10 +113,40 @@ def examine(
     return result
 
 
+def _examine_files(source: Path, found: Format, data: Dataset[Any], progress: Progress) -> Examination:
+    """Maps and mattes: whether both files of each image can be read and fit, the same image twice, and how many images
+    show each class."""
+    result = Examination(source, found, data, list(data.problems))
+    seen: dict[str, str] = {}
+    names = [category.name for category in data.categories]
+    for split, images in data.splits.items():
+        balance = result.class_balance[split] = dict.fromkeys(names, 0)
+        for i in progress("examining", range(len(images))):
+            image = ImageView(images, i)
+            digest = _look_at_image(result, split, image)
+            first = seen.setdefault(digest, f"{split}/{image.name}")
+            if digest and first != f"{split}/{image.name}":
+                leaks = not first.startswith(f"{split}/")
+                what = f"the same image as {first}" + (": measured on it, the score would be too high" if leaks else "")
+                kind = ("leakage", "error") if leaks else ("duplicate image", "warning")
+                result.add(Problem(str(image.path), "", what, "keep one", *kind))
+            try:
+                target = image.targets
+            except UserError as error:
+                result.add(Problem(images.targets_in[i], "", str(error), "restore it from the original", "label map"))
+                continue
+            for label in target.present() if isinstance(target, Labeled) else ():
+                balance[names[label]] += 1
+    if result.num_errors == 0 and len(names) > 1:
+        result.findings += _class_findings(result)
+    result.findings.sort(key=lambda f: ("error", "warning", "note").index(f.severity))
+    return result
+
+
 # One image ----------------------------------------------------------------------------------------
 
 
-def _look_at_image(result: Examination, split: str, image: AnnotatedImage) -> str:
+def _look_at_image(result: Examination, split: str, image: ImageView[Any]) -> str:
     """Decode it; returns the hash of its pixels, "" where it cannot be used."""
     path, expected = image.path, image.image_size
     key = (split, image.name)
@@ -135,7 +170,7 @@ def _look_at_image(result: Examination, split: str, image: AnnotatedImage) -> st
 
 
 def _wrong_size(
-    result: Examination, split: str, image: AnnotatedImage, sizes: tuple[tuple[int, int], tuple[int, int]]
+    result: Examination, split: str, image: ImageView[Any], sizes: tuple[tuple[int, int], tuple[int, int]]
 ) -> None:
     size, stored = sizes
     height, width = image.image_size
@@ -287,8 +322,10 @@ def write_repaired(result: Examination, target: Path, progress: Progress = no_pr
     """Write :func:`repaired` in the source's own format to a new folder; returns the format's notes.
 
     Raises:
-        UserError: the folder is not empty, or nothing is left.
+        UserError: the folder is not empty, nothing is left, or it is no data set of objects.
     """
+    if result.source_format.target is not Instances:
+        raise UserError(f"{result.source} holds no objects, which --fix mends: mend its files as the findings say")
     check_free(target)
     data = repaired(result)
     if not len(data):

@@ -40,7 +40,7 @@ def page(result: Examination, most_images: int = 24) -> str:
         html.part("Findings", _findings(result))
         + html.part("Worst images", _figures(result, most_images))
         + html.part("Objects per class", _balance(result))
-        + html.part("Sizes of the objects", _bars(result.sizes))
+        + (html.part("Sizes of the objects", _bars(result.sizes)) if result.sizes else "")
     )
     return html.page(title, header, main, style=_STYLE)
 

@@ -98,10 +98,15 @@ def copy_pairs(
     """Copy the images of a data set into ``target/images``; where each one's file belongs, and what goes into it."""
     places = [(name, split, i) for name, split in data.splits.items() for i in range(len(split))]
     for name, split, i in progress("writing", places):
+        try:
+            seen = split.targets(i)
+        except UserError as error:
+            data.problems.append(Problem(split.targets_in[i], "", str(error), "restore it", "label map"))
+            continue
         copy_image(ImageView(split, i), target / "images" / name / split.names[i])
         path = (target / folder / name / split.names[i]).with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield path, split.targets(i)
+        yield path, seen
 
 
 def _file_of(stem: Path, files: Path, images: Path) -> Path | None:
