@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,32 @@ def test_segment_takes_it_where_no_model_is_named(tmp_path: Path, capsys: pytest
     assert main(["segment", str(path), "--point", "45,55", "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     (found,) = json.loads((tmp_path / "out/predictions.json").read_text())["annotations"]
     assert 500 < found["area"] < 2500
-    for words in (["segment", str(path), "--everything"], ["predict", str(path), "--model", "clicks"]):
-        assert main([*words, "--out", str(tmp_path / "none"), "--device", "cpu"]) == 2
-        assert "clicks answers prompts alone" in capsys.readouterr().err.replace("\n", " ")
-    assert not (tmp_path / "none").exists()
+
+
+def test_a_lone_click_has_alternatives_the_best_first(tmp_path: Path):
+    path, out = tmp_path / "coins.png", tmp_path / "out"
+    Image.fromarray(coins()).save(path)
+    words = ["segment", str(path), "--point", "45,55", "--alternatives", "--out", str(out), "--device", "cpu"]
+    assert main(words) == 0
+    scores = [found["score"] for found in json.loads((out / "predictions.json").read_text())["annotations"]]
+    assert 2 <= len(scores) <= 3 and scores == sorted(scores, reverse=True)
+    look = eachmask.load("clicks", device="cpu", precision="fp32").look_at(coins())
+    points = torch.tensor([[45.0, 55.0], [110.0, 60.0], [112.0, 62.0]])
+    found = look.predict(Prompts(coins().shape, points=points, point_objects=[0, 1, 1]), alternatives=True)
+    numbers = found.track_ids.tolist()
+    assert numbers == sorted(numbers) and numbers.count(0) >= 2 and numbers.count(1) == 1
+
+
+def test_everything_on_a_grid(tmp_path: Path):
+    """Coins, some of them whole; the peak of memory does not depend on the number of points."""
+    predictor = eachmask.load("clicks", device="cpu", precision="fp32")
+    image = coins()[:150, :200]
+    config = replace(predictor.everything_config, points_per_side=6, iou_threshold=0.5, stability_threshold=0.5)
+    found = predictor.everything(image, config=config)
+    assert len(found) >= 2 and (found.scores[:-1] >= found.scores[1:]).all() and (found.scores > 0.5).all()
+    assert ((found.masks.area() > 500) & (found.masks.area() < 2500)).any()
+    none = predictor.everything(image, config=replace(config, iou_threshold=0.999))
+    assert len(none) == 0
 
 
 @pytest.fixture
@@ -83,3 +106,13 @@ def test_what_cannot_be_asked_is_a_sentence(disks: Path):
         evaluate_prompts("nuclei", disks, device="cpu")
     with pytest.raises(eachmask.UserError, match="no object of at least 100000 pixels"):
         evaluate_prompts("clicks", disks, min_area=100_000, device="cpu")
+
+
+def test_label_annotates_what_it_is_sure_of(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(coins()[16:158, :128]).resize((384, 426)).save(tmp_path / "in/coins.png")
+    words = ["label", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--name", "coin", "--points-per-side", "5"]
+    assert main([*words, "--iou", "0.7", "--stability", "0.8", "--device", "cpu", "--precision", "fp32"]) == 0
+    content = json.loads((tmp_path / "out/data/instances_train.json").read_text())
+    assert len(content["annotations"]) >= 2 and content["categories"][0]["name"] == "coin"
+    assert sum(5000 < found["area"] < 16000 for found in content["annotations"]) >= 2

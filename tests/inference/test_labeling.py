@@ -47,10 +47,19 @@ def test_of_duplicates_the_surer_stays():
     assert distinct(masks, 0.9).tolist() == [0, 1, 2] and distinct(masks[[]], 0.9).tolist() == []
 
 
+def test_parts_go_where_everything_is_looked_for():
+    bitmaps = np.zeros((3, 40, 40), bool)
+    bitmaps[0, :20, :20], bitmaps[1, :8, :20], bitmaps[2, :14, 15:35] = True, True, True
+    found = proposals(RLE.from_bitmaps(bitmaps), [0.95, 0.9, 0.85], [1, 1, 1], [1, 1, 1])
+    assert len(judged(found, Rules()).instances) == 3
+    assert judged(found, Rules(), nested=False).instances.boxes[:, 0].tolist() == [0, 15]
+    assert len(judged(found, Rules(inside=1), nested=False).instances) == 3
+
+
 def test_a_detector_proposes_and_another_model_draws():
     detector = Predictor(Spots(), spots_info(), device="cpu", precision="fp32")
     image = spots_image(3)
-    found = Labeler(load("graph_cut", device="cpu"), detector, Rules(0, 0, 0, 0.9, 0))(image)
+    found = Labeler(load("graph_cut", device="cpu"), detector, Rules(0, 0, 0, 0.9, slack=0))(image)
     proposed = detector.predict(image)
     assert 0 < len(found.instances) <= len(proposed)
     overlap = found.instances.gt_masks.to_rle().iou(proposed.gt_masks)

@@ -59,6 +59,9 @@ class LabelOptions:
     """Least score of the detector for what is kept, 0 to 1."""
     duplicates: float = 0.7
     """Of two masks of a higher IoU the surer one stays."""
+    inside: float = 0.8
+    """Without a detector: of two masks the smaller one of which lies in the other by more than this share, the surer
+    one stays. 1: parts are annotated too."""
     slack: float = 0.2
     """What misses one of these by no more is left for review; by more, it is dropped."""
     points_per_side: int | None = None
@@ -126,6 +129,7 @@ def labeler_of(options: LabelOptions) -> Labeler:
         own.stability_threshold if options.stability is None else options.stability,
         options.score,
         options.duplicates,
+        options.inside,
         options.slack,
     )
     return Labeler(_looking(drawer, options), detector, rules, options.name)

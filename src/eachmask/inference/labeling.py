@@ -38,6 +38,9 @@ class Rules:
     """What a detector proposes scores at least this."""
     duplicate: float = 0.7
     """Of two masks of a higher IoU, the more doubtful one goes, for good."""
+    inside: float = 0.8
+    """Where everything is looked for, the more doubtful one goes too if more than this share of the smaller one lies in
+    the other: parts of what is annotated, and what holds several such. 1: they stay."""
     slack: float = 0.2
     """What misses a rule by more than this goes, for good; by less, it is left for review."""
 
@@ -100,7 +103,7 @@ class Labeler:
             classes: of the detector's; all by default.
         """
         found = self._everything(image) if self.detector is None else self._detected(image, self.detector, classes)
-        return judged(found, self.rules)
+        return judged(found, self.rules, nested=self.detector is not None)
 
     @property
     def _asks_points(self) -> bool:
@@ -138,8 +141,12 @@ class Labeler:
         return Proposals(named, stability, boxes.scores[rows].double().numpy())
 
 
-def judged(found: Proposals, rules: Rules) -> Labeled:
-    """The rules applied: duplicates and what is far too doubtful go, the rest is kept or left for review."""
+def judged(found: Proposals, rules: Rules, *, nested: bool = True) -> Labeled:
+    """The rules applied: duplicates and what is far too doubtful go, the rest is kept or left for review.
+
+    Args:
+        nested: objects may lie in others.
+    """
     instances, stability, proposed = found
     assert instances.scores is not None
     measures = {
@@ -152,7 +159,7 @@ def judged(found: Proposals, rules: Rules) -> Labeled:
         enough &= values >= least - rules.slack
     doubt = 1 - np.prod([values for values, _ in measures.values()], axis=0)
     order = np.flatnonzero(enough)[np.argsort(doubt[enough], kind="stable")]
-    order = order[distinct(instances.gt_masks[order], rules.duplicate)]
+    order = order[distinct(instances.gt_masks[order], rules.duplicate, 1.0 if nested else rules.inside)]
     reasons = []
     for i in order.tolist():
         missed = [f"{name} {v[i]:.2f} below {least:g}" for name, (v, least) in measures.items() if v[i] < least]
@@ -161,11 +168,19 @@ def judged(found: Proposals, rules: Rules) -> Labeled:
     return Labeled(kept.with_boxes_from_masks(), stability[order], proposed[order], doubt[order], tuple(reasons))
 
 
-def distinct(masks: Masks, threshold: float) -> NDArray[np.int64]:
-    """Numbers of the masks that none before them overlaps more than an IoU of ``threshold``, in their order."""
-    overlap = masks.to_rle().iou(masks)
+def distinct(masks: Masks, threshold: float, inside: float = 1.0) -> NDArray[np.int64]:
+    """Numbers of the masks that none before them overlaps too much, in their order.
+
+    Args:
+        threshold: largest IoU.
+        inside: largest share of the smaller one of two masks that may lie in the other.
+    """
+    iou, areas = masks.to_rle().iou(masks), masks.area().astype(np.float64)
+    common = iou / (1 + iou) * (areas[:, None] + areas)
+    share = common / np.maximum(np.minimum(areas[:, None], areas), 1)
+    alike = (iou > threshold) | (share > inside + 1e-6)
     kept: list[int] = []
     for i in range(len(masks)):
-        if not len(kept) or overlap[i, kept].max() <= threshold:
+        if not alike[i, kept].any():
             kept.append(i)
     return np.array(kept, np.int64)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from eachmask.data.classes import one_class
+from eachmask.data.samples import Samples
 from eachmask.data.transforms.color import PhotoLight
 from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste
@@ -65,6 +66,11 @@ def score(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dic
     return {"iou": (one + box) / 2, "iou_click": one, "iou_box": box}
 
 
+def mostly_photographs(samples: Samples[Instances]) -> list[float]:
+    """Images of dozens of objects, which are much alike, are shown less often: weights, one per sample."""
+    return [1 / max(1.0, len(samples.targets(i)) / 15) for i in range(len(samples))]
+
+
 def clicks() -> Recipe:
     """Train with ``eachmask train clicks --data FOLDER --out RUN``; benchmarks/clicks_data.py makes the folder."""
     return Recipe(
@@ -77,12 +83,13 @@ def clicks() -> Recipe:
                 light=PhotoLight(hue=0.0, gray=0.1),
             )
         ),
-        mix=Prompted(CopyPaste(chance=0.25), DrawPrompts()),
+        sample_weight=mostly_photographs,
+        mix=Prompted(CopyPaste(chance=0.25), DrawPrompts(most=3)),
         ask=ask,
         score=score,
         best="iou",
         start=FromBackbone("objects"),
-        steps=1600,
+        steps=2000,
         batch_size=4,
         learning_rate=1.5e-3,
         backbone_rate=0.15,

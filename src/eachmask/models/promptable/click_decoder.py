@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask.models.promptable.click_colors import NUM_COLORS
+
 WIDTHS = (16, 32, 64, 96)
 """Channels of what is known of an image, at strides 2, 4, 8 and 16."""
 HEADS, HEAD_WIDTH = 8, 8
@@ -26,6 +28,7 @@ class Known(NamedTuple):
     fine: Tensor  # (B, 16, H / 2, W / 2)
     maps: tuple[Tensor, ...]  # (B, 32, H / 4, W / 4), (B, 64, H / 8, W / 8), (B, 96, H / 16, W / 16)
     keys: Tensor  # (B, 64, H / 8, W / 8): vectors of each head, of length 1
+    colors: Tensor  # (B, 3, H / 2, W / 2): the image itself
 
 
 def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:
@@ -83,9 +86,10 @@ class Neck(nn.Module):
         e16 = self.smooth16(self.lateral16(c16) + grown(top, c16))
         e8 = self.smooth8(self.lateral8(c8) + grown(self.down8(e16), c8))
         e4 = self.smooth4(self.lateral4(c4) + grown(self.down4(e8), c4))
-        fine = self.fine(torch.cat([finest, F.avg_pool2d(images, 2)], 1))
+        colors = F.avg_pool2d(images, 2)
+        fine = self.fine(torch.cat([finest, colors], 1))
         keys = F.normalize(self.keys(e8).unflatten(1, (HEADS, HEAD_WIDTH)), dim=2).flatten(1, 2)
-        return Known(fine, (e4, e8, e16), keys)
+        return Known(fine, (e4, e8, e16), keys, colors)
 
 
 class Seen(NamedTuple):
@@ -95,6 +99,7 @@ class Seen(NamedTuple):
     maps: tuple[Tensor, ...]  # (R, 32, S, S), (R, 64, S / 2, S / 2), (R, 96, S / 4, S / 4)
     similar: Tensor  # (R, SIMILARITIES, S / 2, S / 2) to clicks on the object and beside it
     said: Tensor  # (R, num_said, S, S) what the user said, as maps
+    colored: Tensor  # (R, NUM_COLORS, 2 S, 2 S) what its colors say
 
 
 class Decoder(nn.Module):
@@ -108,7 +113,7 @@ class Decoder(nn.Module):
     def __init__(self, num_said: int, num_masks: int) -> None:
         super().__init__()
         w2, w4, w8, w16 = WIDTHS
-        self.enter = nn.Sequential(conv(w4 + num_said, w4), Block(w4, 3))
+        self.enter = nn.Sequential(conv(w4 + num_said + NUM_COLORS, w4), Block(w4, 3))
         self.halve8, self.join8 = conv(w4, w8, 2, 2), conv(2 * w8 + SIMILARITIES, w8)
         self.halve16, self.join16 = conv(w8, w16, 2, 2), conv(2 * w16, w16)
         self.at8, self.at16 = nn.Sequential(Block(w8), Block(w8)), nn.Sequential(Block(w16), Block(w16))
@@ -118,6 +123,7 @@ class Decoder(nn.Module):
         self.grow4, self.grow2 = nn.Conv2d(w8, w4, 1), nn.Conv2d(w4, w2, 1)
         self.out16, self.out8, self.out4 = Block(w16), Block(w8), Block(w4, 3)
         self.coarse = nn.Conv2d(w4, num_masks, 3, padding=1)
+        self.colored = nn.Conv2d(NUM_COLORS, w2, 1, bias=False)
         self.refine = nn.Sequential(conv(w2, w2, 3), nn.Conv2d(w2, num_masks, 1))
         self.quality = nn.Sequential(nn.Linear(DEEPEST + w4 + 3, 64), nn.ReLU(True), nn.Linear(64, 1))
         self.which = nn.Parameter(torch.zeros(num_masks))
@@ -125,7 +131,7 @@ class Decoder(nn.Module):
     def forward(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """-> logits (R, M, 2 S, 2 S) and logits of their IoU (R, M)."""
         e4, e8, e16 = seen.maps
-        x4 = self.enter(torch.cat([e4, seen.said], 1))
+        x4 = self.enter(torch.cat([e4, seen.said, F.avg_pool2d(seen.colored, 2)], 1))
         x8 = self.at8(self.join8(torch.cat([self.halve8(x4), e8, seen.similar], 1)))
         x16 = self.at16(self.join16(torch.cat([self.halve16(x8), e16], 1)))
         deep = self.deepest(x16)
@@ -135,7 +141,8 @@ class Decoder(nn.Module):
         y = self.out8(x8 + grown(self.grow8(y), x8))
         y = self.out4(x4 + grown(self.grow4(y), x4))
         coarse = self.coarse(y)
-        fine = self.refine(torch.relu(seen.fine + grown(self.grow2(y), seen.fine)))
+        finest = seen.fine + self.colored(seen.colored) + grown(self.grow2(y), seen.fine)
+        fine = self.refine(torch.relu(finest))
         return grown(coarse, seen.fine) + fine, self._qualities(coarse.detach(), y, overall)
 
     def _qualities(self, coarse: Tensor, y: Tensor, overall: Tensor) -> Tensor:

@@ -39,6 +39,15 @@ class Questions(NamedTuple):
     previous_in: Tensor  # (R, 4) ... and the window that they span
     has_previous: Tensor  # (R,) bool
 
+    @property
+    def lone(self) -> Tensor:
+        """(R,) bool: a single click is all that was said."""
+        return (self.signs >= 0).sum(1).eq(1) & ~self.has_box & ~self.has_previous
+
+    def take(self, rows: Tensor) -> Questions:
+        """Some of them."""
+        return Questions(*(column[rows] for column in self))
+
     def with_previous(self, probabilities: Tensor, windows: Tensor) -> Questions:
         """The same, after an answer."""
         return self._replace(
@@ -113,9 +122,7 @@ def questions_of(prompts: Sequence[Prompts], side: int, device: torch.device) ->
 def said_in(questions: Questions, windows: Tensor, side: int) -> Tensor:
     """(R, NUM_SAID, S, S): clicks on the object sharp and wide, clicks beside it likewise, the previous answer and
     whether there is one, the box, and how large the window is."""
-    cells = (torch.arange(side, device=windows.device, dtype=windows.dtype) + 0.5) / side
-    low, size = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
-    x, y = (low + cells[None, :, None] * size).unbind(2)  # (R, S) each
+    x, y, size = places_in(windows, side)
     step = size / side
     dx = (x[:, None] - questions.points[..., :1]) / step[..., :1]
     dy = (y[:, None] - questions.points[..., 1:]) / step[..., 1:]
@@ -133,6 +140,20 @@ def said_in(questions: Questions, windows: Tensor, side: int) -> Tensor:
     scale = (size[:, 0].prod(1).sqrt() / USUAL).log2()[:, None, None] / 2
     maps += [was * present, present.expand_as(was), box, scale.expand_as(was)]
     return torch.stack(maps, 1)
+
+
+def places_in(windows: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x and y (R, S) each of the cells of windows (R, 4), px, and the windows' sizes (R, 1, 2)."""
+    cells = (torch.arange(side, device=windows.device, dtype=windows.dtype) + 0.5) / side
+    low, size = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
+    x, y = (low + cells[None, :, None] * size).unbind(2)
+    return x, y, size
+
+
+def previous_in(questions: Questions, windows: Tensor, side: int) -> Tensor:
+    """(R, S, S): the previous answers as windows (R, 4) show them, 0 beyond what they span."""
+    x, y, _ = places_in(windows, side)
+    return resampled(questions.previous, questions.previous_in, x, y)
 
 
 def resampled(grids: Tensor, spanned: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -34,10 +34,8 @@ class Config:
 
     objects: int = 5
     """Of an image that are asked about where no prompts are given."""
-    rounds: int = 3
-    """Answers per question, at most."""
-    last_chance: float = 0.5
-    """That a batch has the last round."""
+    rounds: int = 6
+    """Answers per question, at most; the first and the last one learn."""
     click_chance: float = 0.8
     """That a round adds a click; otherwise it only looks closer."""
     middle_chance: float = 0.6
@@ -65,15 +63,18 @@ def losses(model: Clicks, raw: Raw, targets: Sequence[Instances], config: Config
     masks = bitmaps_of(targets, questions, raw.embedding.known.fine)
     boxes, there = grid_boxes(masks > 0.5, _canvas(masks, len(masks)))
     totals: dict[str, list[Tensor]] = {"focal": [], "dice": [], "quality": []}
-    rounds = config.rounds - int(config.rounds > 1 and bool(torch.rand(()) >= config.last_chance))
-    for number in range(rounds):
+    last = int(torch.randint(config.rounds, ()))
+    for number in range(last + 1):
         goals = cut(masks, answers.windows, answers.logits.shape[-1])
-        lone = (number == 0) & (questions.signs >= 0).sum(1).eq(1) & ~questions.has_box & ~questions.has_previous
-        for name, values in _round(answers, goals, masks, lone, config).items():
-            totals[name].append(values[there].mean() if there.any() else values.sum() * 0)
-        if number + 1 < rounds and len(goals):
+        lone = questions.lone
+        if number in (0, last):
+            for name, values in _round(answers, goals, masks, lone, config).items():
+                totals[name].append(values[there].mean() if there.any() else values.sum() * 0)
+        if number < last and len(goals):
             questions = _next(answers, goals, questions, config)
-            answers = model.answer(raw.embedding, questions, _windows(model, raw, questions, boxes, config))
+            windows = _windows(model, raw, questions, boxes, config)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number + 1 == last):
+                answers = model.answer(raw.embedding, questions, windows)
     return {name: torch.stack(values).mean() for name, values in totals.items()}
 
 
@@ -157,8 +158,7 @@ def _next(answers: Answers, goals: Tensor, questions: Questions, config: Config)
     """What is said next of an answer: the answer itself, and perhaps a click on its largest mistake."""
     shown = answers.logits.detach().float()
     number = answers.qualities.detach().argmax(1)
-    lone = (questions.signs >= 0).sum(1).eq(1) & ~questions.has_box & ~questions.has_previous
-    number = torch.where(lone, number, 0)
+    number = torch.where(questions.lone, number, 0)
     found = shown[torch.arange(len(shown)), number].sigmoid()
     binary = torch.rand(len(found), 1, 1) < config.binary_chance
     questions = questions.with_previous(

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -24,12 +25,28 @@ from torch.nn import functional as F
 from eachmask.backbones.networks import Timm
 from eachmask.models.config import changed
 from eachmask.models.promptable import click_training as training
+from eachmask.models.promptable.click_colors import color_maps
 from eachmask.models.promptable.click_decoder import HEAD_WIDTH, HEADS, Decoder, Known, Neck, Seen
-from eachmask.models.promptable.click_questions import NUM_SAID, Questions, questions_of, said_in
-from eachmask.models.protocol import Network
+from eachmask.models.promptable.click_questions import (
+    NUM_SAID,
+    Questions,
+    previous_in,
+    questions_of,
+    resampled,
+    said_in,
+)
+from eachmask.models.protocol import Network, PointAnswers
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Prompts, RoIMasks, UserError
+from eachmask.structures.soft_masks import Samples
 from eachmask.structures.spatial import Spatial
 from eachmask.tasks.instances import INSTANCES
+
+SLACK = 0.2
+"""What promises so much less IoU from afar may still be good from near by."""
+NOWHERE = -20.0
+"""Logit of what lies beyond a window."""
+CHUNK_SIZE = 16
+"""Questions that are answered together: more would not fit into a CPU's caches."""
 
 
 class Embedding(NamedTuple):
@@ -38,6 +55,11 @@ class Embedding(NamedTuple):
     known: Known
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
 
+    @property
+    def padded(self) -> tuple[int, int]:
+        """(height, width) of the batch's images, px."""
+        return self.known.fine.shape[2] * 2, self.known.fine.shape[3] * 2
+
 
 class Answers(NamedTuple):
     """What the decoder says of windows."""
@@ -45,6 +67,10 @@ class Answers(NamedTuple):
     windows: Tensor  # (R, 4) xyxy px
     logits: Tensor  # (R, M, 2 S, 2 S), each spanning its window
     qualities: Tensor  # (R, M) logits of the IoU
+
+    def pick(self, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Answer ``which`` of each of some questions: windows (K, 4), logits (K, 2 S, 2 S), qualities (K,)."""
+        return self.windows[rows], self.logits[rows, which], self.qualities[rows, which]
 
 
 class Raw(NamedTuple):
@@ -95,7 +121,9 @@ class Clicks(Network[Raw, Selected, Instances]):
     needs = frozenset({"masks"})
     backbone_from = "objects"
     answers_only = True
-    """Prompts are all that it answers."""
+    """While it trains, it is measured by what it answers to prompts."""
+    samples: ClassVar[Samples] = "centers"
+    grid_defaults = MappingProxyType({"points_per_side": 16, "iou_threshold": 0.75, "stability_threshold": 0.85})
 
     def __init__(self, backbone: Timm, num_classes: int = 1, config: Config | None = None) -> None:
         super().__init__()
@@ -134,21 +162,44 @@ class Clicks(Network[Raw, Selected, Instances]):
         return training.losses(self, raw, targets, self.config.training)
 
     def select(self, raw: Raw, options: DecodeOptions) -> Selected:
-        """Of each question the answer that promises the best IoU, looked at again in a window of its own.
+        """Of each question the answer that promises the best IoU, looked at again in a window of its own; with
+        ``options.alternatives`` all answers to a lone click, the best first.
 
         Raises:
             UserError: nothing was asked.
         """
-        questions, answers = self.closer(raw)
-        logits, scores = chosen(answers)
+        if raw.questions is None or raw.answers is None:
+            raise UserError("this model answers prompts alone: give points, boxes, scribbles or a rough mask")
+        rows, which = meant(raw.answers, raw.questions.lone, options.alternatives)
+        questions, (windows, logits, scores) = self.closer(raw.embedding, raw.questions, raw.answers, rows, which)
+        best = torch.argsort(scores, descending=True, stable=True)
+        order = best[torch.argsort(rows[best], stable=True)]
         return Selected(
             raw.embedding.sizes,
-            questions.image,
-            questions.number,
-            answers.windows,
-            logits.float().sigmoid(),
-            scores.float().sigmoid(),
+            questions.image[order],
+            questions.number[order],
+            windows[order],
+            logits[order].float().sigmoid(),
+            scores[order].float().sigmoid(),
         )
+
+    def at_points(self, embedding: Embedding, points: Tensor, least: float) -> PointAnswers:
+        """What lone points on the first image mean, of each all answers that promise enough.
+
+        Args:
+            points: (P, 2) px as the network saw the image.
+            least: predicted IoU that a mask has to exceed; from afar it may promise :data:`SLACK` less. 0: all.
+        """
+        prompts = Prompts(embedding.sizes[0], points=points.cpu(), point_objects=torch.arange(len(points)))
+        raw = self.prompted(embedding, [prompts])
+        assert raw.questions is not None and raw.answers is not None
+        rows, which = meant(raw.answers, raw.questions.lone, True)
+        promising = raw.answers.qualities[rows, which].sigmoid() >= least - SLACK
+        rows, which = rows[promising], which[promising]
+        _, (windows, logits, scores) = self.closer(embedding, raw.questions, raw.answers, rows, which)
+        ious = scores.float().sigmoid()
+        good = ious > (least if least > 0 else -1)
+        return PointAnswers(rows[good], spread(logits[good], windows[good], embedding.known.fine), ious[good])
 
     def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
         """The answer for each object that was asked about, if it has a pixel, in their order; ``track_ids`` are their
@@ -169,17 +220,27 @@ class Clicks(Network[Raw, Selected, Instances]):
 
     def answer(self, embedding: Embedding, questions: Questions, windows: Tensor) -> Answers:
         """What the decoder says of windows (R, 4)."""
-        seen = self.look(embedding, questions, windows)
-        return Answers(windows, *self.decoder(seen))
+        if torch.is_grad_enabled() or len(windows) <= CHUNK_SIZE:
+            return Answers(windows, *self.decoder(self.look(embedding, questions, windows)))
+        rows = torch.arange(len(windows), device=windows.device).split(CHUNK_SIZE)
+        parts = [self.answer(embedding, questions.take(own), windows[own]) for own in rows]
+        return Answers(windows, *(torch.cat(part) for part in list(zip(*parts, strict=True))[1:]))
 
-    def closer(self, raw: Raw) -> tuple[Questions, Answers]:
-        """What was answered from afar is asked again from near by, with the first answer as a rough mask."""
-        if raw.questions is None or raw.answers is None:
-            raise UserError("this model answers prompts alone: give points, boxes, scribbles or a rough mask")
-        logits, _ = chosen(raw.answers)
-        asked = raw.questions.with_previous(logits.float().sigmoid(), raw.answers.windows)
-        windows = self.windows(raw.embedding, asked)
-        return asked, self.answer(raw.embedding, asked, windows)
+    def closer(
+        self, embedding: Embedding, questions: Questions, answers: Answers, rows: Tensor, which: Tensor
+    ) -> tuple[Questions, tuple[Tensor, Tensor, Tensor]]:
+        """What was answered from afar is asked again from near by, with the first answer as a rough mask.
+
+        Args:
+            rows, which: (K,) of the answers: the question, in ascending order, and which of its answers.
+
+        Returns:
+            the questions, and what :meth:`Answers.pick` gives of their answers.
+        """
+        windows, logits, _ = answers.pick(rows, which)
+        asked = questions.take(rows).with_previous(logits.float().sigmoid(), windows)
+        again = self.answer(embedding, asked, self.windows(embedding, asked))
+        return asked, again.pick(torch.arange(len(rows), device=rows.device), torch.zeros_like(rows))
 
     def windows(self, embedding: Embedding, questions: Questions, margin: Tensor | float | None = None) -> Tensor:
         """Where to look for the answer to each question, (R, 4): around its box and its previous answer, else
@@ -205,7 +266,15 @@ class Clicks(Network[Raw, Selected, Instances]):
         clicked = sampled(known.keys, questions.image, questions.points, extent)
         similar = similarities(keys, clicked, questions.signs)
         said = said_in(questions, windows, side).to(maps[1]).contiguous(memory_format=torch.channels_last)
-        return Seen(maps[0], tuple(maps[1:]), similar, said)
+        return Seen(maps[0], tuple(maps[1:]), similar, said, self._colored(known, questions, windows, extent))
+
+    def _colored(self, known: Known, questions: Questions, windows: Tensor, extent: Tensor) -> Tensor:
+        side = 2 * self.config.grid
+        colors = stretched(known.colors, questions.image, windows, extent, side)
+        clicked = sampled(known.colors, questions.image, questions.points, extent)
+        previous = previous_in(questions, windows, side)
+        found = color_maps(colors, clicked, questions.signs, previous, questions.has_previous)
+        return found.to(known.fine).contiguous(memory_format=torch.channels_last)
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
@@ -217,11 +286,33 @@ def _whole(embedding: Embedding, questions: Questions) -> Tensor:
     return torch.cat([torch.zeros_like(sizes), sizes.flip(1)], 1).float()
 
 
-def chosen(answers: Answers) -> tuple[Tensor, Tensor]:
-    """Of each question the logits (R, 2 S, 2 S) and the quality (R,) of the answer that promises the best IoU."""
-    best = answers.qualities.argmax(1)
-    rows = torch.arange(len(best), device=best.device)
-    return answers.logits[rows, best], answers.qualities[rows, best]
+def meant(answers: Answers, lone: Tensor, alternatives: bool) -> tuple[Tensor, Tensor]:
+    """Which answers may be the ones that are wanted: (K,) of which question, in ascending order, and (K,) which.
+
+    Args:
+        lone: (R,) bool: a click is all that is known, so that the answer counts that promises the best IoU, or, with
+            ``alternatives``, all but the first. Else it is the first one, which alone has learnt from all that may be
+            said.
+    """
+    most = answers.qualities.shape[1] - 1
+    rows = torch.arange(len(lone), device=lone.device)
+    if not alternatives or not most:
+        return rows, torch.where(lone, answers.qualities.argmax(1), 0)
+    every = torch.arange(most, device=lone.device)[None].expand(len(lone), -1)
+    kept = lone[:, None] | (every == 0)
+    return rows[:, None].expand_as(every)[kept], torch.where(lone[:, None], every + 1, every)[kept]
+
+
+def spread(logits: Tensor, windows: Tensor, like: Tensor) -> Tensor:
+    """Logits (K, m, m) of windows (K, 4) as maps (K, h, w) over all of an image, :data:`NOWHERE` beyond the windows.
+
+    Args:
+        like: (B, C, h, w) at stride 2.
+    """
+    height, width = like.shape[2:]
+    x, y = ((torch.arange(side, device=windows.device, dtype=windows.dtype) + 0.5) * 2 for side in (width, height))
+    rows = x.expand(len(logits), -1), y.expand(len(logits), -1)
+    return resampled(logits.float() - NOWHERE, windows, *rows) + NOWHERE
 
 
 def widened(boxes: Tensor, margin: Tensor | float, least: float, most_aspect: float) -> Tensor:
@@ -269,7 +360,7 @@ def sampled(maps: Tensor, image: Tensor, points: Tensor, extent: Tensor) -> Tens
         own = grid[image == i]
         values = F.grid_sample(one, own[None], padding_mode="border", align_corners=False)
         result.append(values[0].transpose(0, 1))
-    return torch.cat(result)
+    return result[0] if len(result) == 1 else torch.cat(result)  # nothing is copied for one image
 
 
 def similarities(keys: Tensor, clicked: Tensor, signs: Tensor) -> Tensor:
@@ -284,7 +375,7 @@ def similarities(keys: Tensor, clicked: Tensor, signs: Tensor) -> Tensor:
     alike = clicks.transpose(2, 3) @ places  # (R, heads, K, s * s)
     both = [alike.masked_fill((signs != sign)[:, None, :, None], -1).amax(2) for sign in (1, 0)]
     found: Tensor = torch.cat(both, 1).unflatten(2, keys.shape[-2:])
-    return found
+    return found.contiguous(memory_format=torch.channels_last)
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
