@@ -83,6 +83,10 @@ class PredictOptions:
     side: int | None = None
     """Longer side of every image (or tile) as the network sees it, px: smaller is faster, larger finds smaller
     things. The model's own choice by default."""
+    scales: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE ...")] = ()
+    """Of label maps: look at every image at these shares of its usual size and average: 0.75 1 1.25."""
+    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Of label maps: look at the mirror image too and average."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: str = "auto"
@@ -122,6 +126,8 @@ def predict(options: PredictOptions) -> int:
         model = auto_model([source.path for source in inputs.sources])
         console.print(f"Chosen for these images: {model} (--model takes another).")
     predictor = load(model, device=options.device, precision=options.precision, side=options.side)
+    if options.scales or options.flip:
+        predictor = predictor.looking(options.scales or (1.0,), options.flip)
     return predict_all(predictor, inputs, options, console)
 
 

@@ -271,6 +271,25 @@ class Predictor(Generic[T]):
         other.info = replace(self.info, decode=(self.info.decode or {}) | choices)
         return other
 
+    def looking(self, scales: Sequence[float] = (1.0,), flip: bool = False) -> Self:
+        """The same predictor of label maps, which looks at every image several times and averages.
+
+        Args:
+            scales: at these sizes, as shares of the usual one.
+            flip: also at the mirror image.
+
+        Raises:
+            UserError: the model does not label pixels, or a scale is out of range.
+        """
+        from eachmask.inference.several_looks import SeveralLooks
+
+        other = copy.copy(self)
+        other.engine = copy.copy(self.engine)
+        other.engine.model = SeveralLooks(self.model, scales, flip, self.info.preprocess.divisor)
+        looks = f"{self.fingerprint} {sorted(scales)} {flip}"
+        other.fingerprint = hashlib.sha256(looks.encode()).hexdigest()
+        return other
+
     def tile_size(self, tile: int | None = None, overlap: float = 0.2) -> int:
         """The tile side that a request means: 0 is no tiles."""
         if tile is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,8 +11,10 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from eachmask.data.formats.spreadsheet import csv_text
+from eachmask.draw.colors import color
 from eachmask.files.sections import Chart, Section, Table, number_text, values_table
 from eachmask.files.svg import heat_map
 from eachmask.metrics.boundary_f import boundary_f
@@ -110,6 +113,21 @@ def _labels(name: str, seen: SemanticMap, image: NDArray[Any]) -> Written:
     return Written({".png": bytes(data)})
 
 
+def _palette(name: str, seen: SemanticMap, image: NDArray[Any]) -> Written:
+    """The same PNG in the colors of overlays, with a palette; what does not count is white.
+
+    Raises:
+        UserError: there are more classes than a palette has colors.
+    """
+    if seen.ignore > 255:
+        raise UserError(f"a palette has 256 colors, and there are {len(seen.categories)} classes: --save labels")
+    map_ = Image.fromarray(seen.labels.cpu().numpy())  # a palette makes of gray values indices
+    map_.putpalette([value for label in range(256) for value in (color(label) if label < 255 else (255, 255, 255))])
+    data = io.BytesIO()
+    map_.save(data, format="PNG")
+    return Written({"_palette.png": data.getvalue()})
+
+
 def classes_table(records: Callable[[], Iterable[Recorded]], about: About) -> Iterator[str]:
     """``classes.csv``: one row per image and class."""
     yield csv_text([["image", "class", "pixels", "share"]])
@@ -170,7 +188,12 @@ SEMANTIC: Task[SemanticMap] = Task(
     choose=choose,
     merge=merge,
     render=overlay,
-    outputs=Outputs(record, writers={"labels": _labels}, collections={"classes.csv": classes_table}, noun="class"),
+    outputs=Outputs(
+        record,
+        writers={"labels": _labels, "palette": _palette},
+        collections={"classes.csv": classes_table},
+        noun="class",
+    ),
     sections=sections,
     with_categories=with_categories,
     packed=lambda seen: seen.to("cpu"),

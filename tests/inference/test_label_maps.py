@@ -1,0 +1,78 @@
+"""Label maps of whole images, of tiles, and of several looks; and how they are written."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from eachmask import models
+from eachmask.inference.predictor import Predictor
+from eachmask.structures import Category, Preprocess, SemanticMap, UserError
+from eachmask.tasks.semantic import SEMANTIC
+from eachmask.weights.header import ModelInfo
+
+CLASSES = (Category(1, "dark"), Category(2, "bright"), Category(3, "red"))
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    """An FCN whose scores are the means of 8 x 8 px: it needs no training."""
+    torch.manual_seed(0)
+    model = models.sliding_window(3, widths=[4], kernel=3, hidden=4).eval()
+    plain = Preprocess(short_side=None, long_side=None, divisor=8)
+    return Predictor(model, ModelInfo("sliding_window", {}, plain, CLASSES), device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def image():
+    rng = np.random.default_rng(0)
+    return np.kron(rng.integers(0, 255, (9, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+
+
+def test_tiles_give_what_the_whole_image_gives(predictor, image):
+    whole = predictor.predict(image)
+    tiled = predictor.predict(image, tile=48, overlap=0.4)
+    assert whole.categories == CLASSES and whole.scores is None and tiled.scores is None
+    assert float((whole.labels != tiled.labels).float().mean()) < 0.02
+
+
+def test_several_looks_are_averaged(predictor, image):
+    twice = predictor.looking((1.0,), flip=True)
+    assert twice.fingerprint != predictor.fingerprint
+    found, mirrored = twice.predict(image), twice.predict(np.ascontiguousarray(image[:, ::-1]))
+    assert float((found.labels != mirrored.labels.flip(-1)).float().mean()) < 1e-3, "no side is preferred"
+    assert predictor.looking((0.5, 1.0, 1.5)).predict(image).image_size == image.shape[:2]
+    same = predictor.looking((1.0,)).predict(image)
+    assert float((same.labels != predictor.predict(image).labels).float().mean()) < 1e-3
+
+
+@pytest.mark.parametrize("scales", [(), (0.1,), (9.0,)])
+def test_scales_out_of_range_are_refused(predictor, scales):
+    with pytest.raises(UserError, match="--scales"):
+        predictor.looking(scales)
+
+
+def test_only_label_maps_are_averaged():
+    from eachmask.inference.several_looks import SeveralLooks
+
+    with pytest.raises(UserError, match="label pixels"):
+        SeveralLooks(nn.Identity(), (1.0,), True)
+
+
+def test_a_map_is_written_with_a_palette():
+    seen = SemanticMap(torch.tensor([[0, 1, 2, 255]]), CLASSES)
+    (data,) = SEMANTIC.outputs.writers["palette"]("a", seen, np.zeros((1, 4, 3), np.uint8)).files.values()
+    with Image.open(io.BytesIO(data)) as file:
+        assert file.mode == "P" and np.asarray(file).tolist() == [[0, 1, 2, 255]]
+        assert file.convert("RGB").getpixel((3, 0)) == (255, 255, 255)
+    many = SemanticMap(torch.tensor([[0, 300]]), tuple(Category(i, str(i)) for i in range(400)), ignore=65535)
+    with pytest.raises(UserError, match="256 colors"):
+        SEMANTIC.outputs.writers["palette"]("a", many, np.zeros((1, 2, 3), np.uint8))
+    (data,) = SEMANTIC.outputs.writers["labels"]("a", many, np.zeros((1, 2, 3), np.uint8)).files.values()
+    with Image.open(io.BytesIO(data)) as file:
+        assert np.asarray(file).tolist() == [[0, 300]]
