@@ -6,14 +6,18 @@ A new format is a file beside this one with a ``FORMAT``, and a line here.
 from __future__ import annotations
 
 from eachmask.data.formats import (
+    ade20k,
     cellpose,
     cityscapes,
+    cityscapes_maps,
     class_maps,
     coco,
+    color_maps,
     cvat,
     cvppp,
     datumaro,
     imagej,
+    indoor_maps,
     label_map_folder,
     label_studio,
     labelme,
@@ -22,6 +26,7 @@ from eachmask.data.formats import (
     qupath,
     via,
     voc,
+    voc_maps,
     yolo,
 )
 
@@ -34,6 +39,12 @@ FORMATS = (
     coco.FORMAT,
     mattes.FORMAT,
     label_map_folder.FORMAT,
+    color_maps.FORMAT,
+    ade20k.FORMAT,
+    voc_maps.PASCAL_CONTEXT,
+    voc_maps.VOC,
+    cityscapes_maps.FORMAT,
+    indoor_maps.FORMAT,
     class_maps.FORMAT,
     mask_files.FORMAT,
     labelme.FORMAT,

@@ -1,0 +1,69 @@
+"""Cityscapes' label maps (Cordts et al., arXiv 1604.01685): labelTrainIds PNGs, or labelIds, as the 19 trained classes.
+
+``leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png`` and ``gtFine/SPLIT/CITY/NAME_gtFine_label(Train)Ids.png``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eachmask.data.formats.paired import Pair
+from eachmask.data.formats.scene_maps import Coding, Layout
+from eachmask.data.images.files import files_below, find_image
+from eachmask.data.problems import Problem
+
+TRAINED = {
+    "road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17, "traffic light": 19,
+    "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26, "truck": 27,
+    "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33,
+}  # fmt: skip
+"""Class, in the order of trainIds -> id."""
+ENDINGS = ("labelTrainIds", "labelIds")
+
+
+def find(source: Path) -> tuple[list[Pair], list[Problem]]:
+    """All maps of the ending that is there, with their images."""
+    ending, files = _maps(source)
+    pairs, problems = [], []
+    for file in files:
+        place = file.relative_to(source / "gtFine").parent
+        stem = file.name.removesuffix(f"_gtFine_{ending}.png")
+        image = find_image(source / "leftImg8bit" / place, f"{stem}_leftImg8bit")
+        if image is None:
+            problems.append(Problem(str(file), "", "it has no image", "put it into leftImg8bit", "missing"))
+            continue
+        split, *city = place.parts or ("all",)
+        pairs.append(Pair(split, "/".join([*city, f"{stem}{image.suffix}"]), image, file))
+    return pairs, problems
+
+
+def coding(source: Path) -> Coding:
+    """Of trainIds as they are; of ids those that are trained."""
+    ending, _ = _maps(source)
+    if ending == "labelTrainIds":
+        return Coding.counted(tuple(TRAINED))
+    return Coding(tuple(TRAINED), {number: label for label, number in enumerate(TRAINED.values())})
+
+
+def _maps(source: Path) -> tuple[str, list[Path]]:
+    for ending in ENDINGS:
+        files = sorted(files_below(source / "gtFine", f"*_gtFine_{ending}.png"))
+        if files:
+            return ending, files
+    return ENDINGS[0], []
+
+
+def _place(split: str, stem: str) -> tuple[str, str]:
+    name = stem if "/" in stem else f"city/{stem}"
+    return f"leftImg8bit/{split}/{name}_leftImg8bit", f"gtFine/{split}/{name}_gtFine_labelTrainIds.png"
+
+
+FORMAT = Layout(
+    name="cityscapes-classes",
+    marks="a folder gtFine with labelIds or labelTrainIds",
+    looks_like=lambda source: (source / "gtFine").is_dir() and bool(_maps(source)[1]),
+    find=find,
+    coding=coding,
+    place=_place,
+    names="gtFine/class_names.txt",
+).format()

@@ -1,0 +1,164 @@
+"""Label maps in the layouts of well-known data sets: what a value or a color means, and where files lie.
+
+Each layout's file says where an image and its map are and what the values mean; reading, writing and what is wrong is
+here. ``classes.txt``, a name per line, goes before the classes that a layout is known for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eachmask.data.dataset import Dataset
+from eachmask.data.file_split import FileSplit
+from eachmask.data.formats.format import Format
+from eachmask.data.formats.label_maps import numbers_in
+from eachmask.data.formats.paired import Pair, read_pairs
+from eachmask.data.image_files import ImageView
+from eachmask.data.images.files import copy_image
+from eachmask.data.problems import Problem
+from eachmask.data.targets import named_categories
+from eachmask.files.progress import Progress, no_progress
+from eachmask.files.text import read_text
+from eachmask.structures import Category, SemanticMap, UserError
+
+NAMES = "classes.txt"
+Color = tuple[int, int, int]
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What pixels mean."""
+
+    names: tuple[str, ...]
+    """Of the classes, label by label."""
+    values: Mapping[int, int]
+    """Value in a map -> label; all others do not count."""
+    colors: Mapping[Color, int] | None = None
+    """Color in a painted map -> label; all others do not count."""
+
+    @staticmethod
+    def counted(names: Sequence[str], first: int = 0) -> Coding:
+        """The k-th class has the value ``first + k``."""
+        return Coding(tuple(names), {first + k: k for k in range(len(names))})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One data set's way."""
+
+    name: str
+    marks: str
+    looks_like: Callable[[Path], bool]
+    find: Callable[[Path], tuple[list[Pair], list[Problem]]]
+    """Folder -> its images with their maps, and what is missing."""
+    coding: Callable[[Path], Coding]
+    place: Callable[[str, str], tuple[str, str]]
+    """(split, stem) -> where the image, without its suffix, and the map are written, relative to the folder."""
+    first: int = 0
+    """Value of the first class in maps that are written."""
+    names: str = NAMES
+    """File of the classes' names."""
+    finish: Callable[[Path, Dataset[FileSplit[SemanticMap]]], None] = lambda target, data: None
+    """What else is written: lists of the splits."""
+
+    def format(self) -> Format:
+        """As every command takes it."""
+        read, write = partial(_read, self), partial(_write, self)
+        return Format(self.name, self.looks_like, self.marks, read, write, target=SemanticMap)
+
+
+def coded_map(file: Path, categories: tuple[Category, ...], entry: Mapping[str, Any], coding: Coding) -> SemanticMap:
+    """One map.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    labels = _painted(file, coding.colors) if coding.colors is not None else _numbered(file, coding.values)
+    return SemanticMap(torch.from_numpy(labels), categories, IGNORE)
+
+
+def named_in(file: Path) -> list[str]:
+    """The lines of a list of names; () where there is none."""
+    return [line.strip() for line in read_text(file).splitlines() if line.strip()] if file.is_file() else []
+
+
+def _numbered(file: Path, values: Mapping[int, int]) -> NDArray[np.int64]:
+    numbers = numbers_in(file)
+    lookup = np.full(max(int(numbers.max(initial=0)), *values) + 1, IGNORE, np.int64)
+    lookup[list(values)] = list(values.values())
+    return np.asarray(lookup[numbers])
+
+
+def _painted(file: Path, colors: Mapping[Color, int]) -> NDArray[np.int64]:
+    """Colors become one number each, which is looked up among the sorted ones."""
+    image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise UserError(f"{file} is not an image that can be decoded")
+    packed = (image.astype(np.int64) << np.array([16, 8, 0])).sum(-1)
+    keys = np.array([(r << 16) + (g << 8) + b for r, g, b in colors], np.int64)
+    order = np.argsort(keys)
+    place = np.searchsorted(keys[order], packed).clip(max=len(keys) - 1)
+    labels = np.array(list(colors.values()), np.int64)[order][place]
+    return np.where(keys[order][place] == packed, labels, IGNORE)
+
+
+def _read(layout: Layout, source: Path, progress: Progress = no_progress) -> Dataset[FileSplit[SemanticMap]]:
+    own = named_in(source / layout.names)
+    coding = Coding.counted(own, layout.first) if own else layout.coding(source)
+    if len(coding.names) > IGNORE:
+        raise UserError(f"{source} names {len(coding.names)} classes: maps of 8 bits have room for {IGNORE}")
+    pairs, problems = layout.find(source)
+    return read_pairs(pairs, named_categories(coding.names), partial(coded_map, coding=coding), problems)
+
+
+def _write(
+    layout: Layout, target: Path, data: Dataset[FileSplit[SemanticMap]], progress: Progress = no_progress
+) -> list[str]:
+    names = [category.name for category in data.categories]
+    if layout.first + len(names) > IGNORE:
+        raise UserError(f"{len(names)} classes are too many for maps of 8 bits: --to class-maps writes 16")
+    for split, images in data.splits.items():
+        for i in progress(f"writing {split}", range(len(images))):
+            view = ImageView(images, i)
+            image, file = layout.place(split, view.stem)
+            copy_image(view, target / f"{image}{Path(view.name).suffix}")
+            seen = view.targets
+            values = torch.where(seen.labels == seen.ignore, IGNORE, seen.labels.long() + layout.first).numpy()
+            if layout.first:
+                values[values == IGNORE] = 0
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            (target / file).write_bytes(bytes(cv2.imencode(".png", values.astype(np.uint8))[1]))
+    (target / layout.names).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    layout.finish(target, data)
+    return []
+
+
+def beside(
+    images: Path, maps: Path, split: str, map_name: Callable[[str], str], what: str = "map"
+) -> tuple[list[Pair], list[Problem]]:
+    """The images of a folder and below, each with the map that is called after it.
+
+    Args:
+        map_name: relative path of the image without its suffix -> that of its map.
+    """
+    from eachmask.data.images.files import image_files
+
+    pairs, problems = [], []
+    for path in image_files(images):
+        name = path.relative_to(images)
+        file = maps / map_name(name.with_suffix("").as_posix())
+        if file.is_file():
+            pairs.append(Pair(split, name.as_posix(), path, file))
+        else:
+            problems.append(Problem(str(path), "", f"there is no {what} {file}", "add one", "image"))
+    return pairs, problems

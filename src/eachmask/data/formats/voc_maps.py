@@ -1,0 +1,86 @@
+"""PASCAL VOC's and Pascal Context's label maps: ``JPEGImages/NAME.jpg`` and ``SegmentationClass/NAME.png``.
+
+A map's value is the class: 0 background, 255 void. ``SegmentationClassContext`` (Mottaghi et al., CVPR 2014) has 59
+classes and the background. Splits are ``ImageSets/Segmentation(Context)/SPLIT.txt``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from eachmask.data.formats.paired import Pair
+from eachmask.data.formats.scene_maps import Coding, Layout
+from eachmask.data.formats.voc_classes import read_classes
+from eachmask.data.images.files import find_image, matching
+from eachmask.data.problems import Problem
+from eachmask.files.text import read_text
+
+CONTEXT = (
+    "background", "aeroplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat", "book", "bottle",
+    "building", "bus", "cabinet", "car", "cat", "ceiling", "chair", "cloth", "computer", "cow", "cup", "curtain", "dog",
+    "door", "fence", "floor", "flower", "food", "grass", "ground", "horse", "keyboard", "light", "motorbike",
+    "mountain", "mouse", "person", "plate", "platform", "pottedplant", "road", "rock", "sheep", "shelves", "sidewalk",
+    "sign", "sky", "snow", "sofa", "table", "track", "train", "tree", "truck", "tvmonitor", "wall", "water", "window",
+    "wood",
+)  # fmt: skip
+
+
+def find(source: Path, folder: str, lists: str) -> tuple[list[Pair], list[Problem]]:
+    """By the lists, else all maps; a name is taken once."""
+    names: dict[str, str] = {}
+    for file in sorted(matching(source / "ImageSets" / lists, "*.txt"), key=lambda p: p.stem in ("trainval", "all")):
+        for name in read_text(file).splitlines():
+            if name.strip():
+                names.setdefault(name.strip(), file.stem)
+    names = names or {file.stem: "all" for file in matching(source / folder, "*.png")}
+    pairs, problems = [], []
+    for name, split in names.items():
+        image, file = find_image(source / "JPEGImages", name), source / folder / f"{name}.png"
+        if image is None or not file.is_file():
+            what = f"there is no image {name}" if image is None else f"there is no map {file}"
+            problems.append(Problem(str(source), "", what, "add it or take it off the list", "image"))
+        else:
+            pairs.append(Pair(split, image.name, image, file))
+    return pairs, problems
+
+
+def voc_coding(source: Path) -> Coding:
+    """By the folder's lists, else VOC's twenty."""
+    listed = read_classes(source)
+    names = ("background", *(category.name for category in listed.categories))
+    return Coding.counted(names)
+
+
+def write_lists(lists: str, target: Path, data: Any) -> None:
+    """The images of each split."""
+    folder = target / "ImageSets" / lists
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, images in data.splits.items():
+        stems = (plain(Path(name).with_suffix("").as_posix()) for name in images.names)
+        (folder / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+
+
+def plain(stem: str) -> str:
+    """A name without folders."""
+    return stem.replace("/", "__")
+
+
+def _layout(name: str, folder: str, lists: str, coding: Any) -> Layout:
+    return Layout(
+        name=name,
+        marks=f"folders JPEGImages and {folder}",
+        looks_like=lambda source: (source / "JPEGImages").is_dir() and (source / folder).is_dir(),
+        find=partial(find, folder=folder, lists=lists),
+        coding=coding,
+        place=lambda split, stem: (f"JPEGImages/{plain(stem)}", f"{folder}/{plain(stem)}.png"),
+        names="class_names.txt",
+        finish=partial(write_lists, lists),
+    )
+
+
+VOC = _layout("voc-classes", "SegmentationClass", "Segmentation", voc_coding).format()
+PASCAL_CONTEXT = _layout(
+    "pascal-context", "SegmentationClassContext", "SegmentationContext", lambda source: Coding.counted(CONTEXT)
+).format()

@@ -1,0 +1,129 @@
+"""Label maps in the layouts of well-known data sets: written, read back, and read as their makers distribute them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import eachmask
+from eachmask.data.formats.known import FORMATS
+from eachmask.data.reading import detect_format, format_named
+from eachmask.files.progress import no_progress
+from eachmask.structures import SemanticMap, UserError
+
+NAMES = ("road", "sky", "tree")
+LAYOUTS = ("class-maps", "voc-classes", "pascal-context", "cityscapes-classes", "ade20k", "indoor-maps", "color-maps")
+
+
+def put(path: Path, values, palette: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(values, np.uint8))
+    if palette:
+        image = image.convert("P")
+        image.putpalette(list(range(256)) * 3)
+    image.save(path)
+    return path
+
+
+def photo(path: Path, size=(4, 6)) -> Path:
+    return put(path, np.full((*size, 3), 90))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two splits of images, three classes and pixels that do not count."""
+    source = tmp_path / "made"
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 2), ("val", 1)):
+        for i in range(number):
+            photo(source / "images" / split / f"{split}{i}.png")
+            labels = rng.integers(0, 3, (4, 6))
+            labels[0] = 255
+            put(source / "classes" / split / f"{split}{i}.png", labels)
+    (source / "classes.txt").write_text("\n".join(NAMES))
+    return eachmask.data.read(source, target=SemanticMap)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_is_written_comes_back(data, tmp_path, name):
+    target = tmp_path / name
+    format_named(name).write(target, data, no_progress)
+    assert detect_format(target, SemanticMap).name == name
+    again = eachmask.data.read(target, target=SemanticMap)
+    assert [c.name for c in again.categories] == list(NAMES) and not [
+        p for p in again.problems if p.severity == "error"
+    ]
+    assert {k: len(v) for k, v in again.splits.items()} == {"train": 2, "val": 1}
+    for split, images in data.splits.items():
+        for i in range(len(images)):
+            other = again.splits[split]
+            assert torch.equal(images.targets(i).labels, other.targets(i).labels), name
+            assert other[i].image.shape == (4, 6, 3)
+
+
+def test_every_layout_of_label_maps_is_tried():
+    assert set(LAYOUTS) == {f.name for f in FORMATS if issubclass(f.target, SemanticMap)}
+
+
+def labels_of(source: Path, name: str) -> tuple[list[str], list]:
+    data = eachmask.data.read(source, target=SemanticMap)
+    assert detect_format(source, SemanticMap).name == name
+    (split,) = data.splits.values()
+    return [c.name for c in data.categories], split.targets(0).labels.tolist()
+
+
+def test_voc_as_it_is_distributed(tmp_path):
+    photo(tmp_path / "JPEGImages" / "2007_000001.jpg", (1, 4))
+    put(tmp_path / "SegmentationClass" / "2007_000001.png", [[0, 1, 20, 255]], palette=True)
+    names, labels = labels_of(tmp_path, "voc-classes")
+    assert labels == [[0, 1, 20, 255]] and names[0] == "background" and names[20] == "tvmonitor" and len(names) == 21
+
+
+def test_cityscapes_ids_become_the_trained_classes(tmp_path):
+    photo(tmp_path / "leftImg8bit" / "val" / "ulm" / "ulm_0_leftImg8bit.png", (1, 4))
+    put(tmp_path / "gtFine" / "val" / "ulm" / "ulm_0_gtFine_labelIds.png", [[7, 26, 0, 33]])
+    names, labels = labels_of(tmp_path, "cityscapes-classes")
+    assert labels == [[0, 13, 255, 18]] and names[13] == "car" and len(names) == 19
+    put(tmp_path / "gtFine" / "val" / "ulm" / "ulm_0_gtFine_labelTrainIds.png", [[0, 13, 255, 18]])
+    assert labels_of(tmp_path, "cityscapes-classes") == (names, labels)
+
+
+def test_ade20k_counts_from_one_and_zero_does_not_count(tmp_path):
+    photo(tmp_path / "images" / "training" / "a.jpg", (1, 3))
+    put(tmp_path / "annotations" / "training" / "a.png", [[0, 1, 150]])
+    (tmp_path / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.1\t1\t1\t1\twall, panel\n")
+    names, labels = labels_of(tmp_path, "ade20k")
+    assert names == ["wall"] and labels[0][:2] == [255, 0]
+    (tmp_path / "objectInfo150.txt").unlink()
+    names, labels = labels_of(tmp_path, "ade20k")
+    assert len(names) == 150 and labels == [[255, 0, 149]]
+
+
+def test_nyu_has_three_classes_more_than_sun(tmp_path):
+    photo(tmp_path / "image" / "a.png", (1, 3))
+    put(tmp_path / "label40" / "a.png", [[0, 1, 40]])
+    names, labels = labels_of(tmp_path, "indoor-maps")
+    assert len(names) == 40 and labels == [[255, 0, 39]] and names[39] == "otherprop"
+
+
+@pytest.mark.parametrize("table", ["label_colors.txt", "class_dict.csv"])
+def test_painted_maps_are_read_by_their_table(tmp_path, table):
+    photo(tmp_path / "train" / "a.png", (1, 4))
+    put(tmp_path / "train_labels" / "a_L.png", [[[128, 64, 128], [64, 0, 128], [0, 0, 0], [1, 2, 3]]])
+    rows = ["64 0 128\tCar", "128 64 128\tRoad", "0 0 0\tVoid"]
+    if table.endswith("csv"):
+        rows = ["name,r,g,b", "Car,64,0,128", "Road,128,64,128", "Void,0,0,0"]
+    (tmp_path / table).write_text("\n".join(rows))
+    assert labels_of(tmp_path, "color-maps") == (["Car", "Road"], [[1, 0, 255, 255]])
+
+
+def test_a_table_with_a_bad_line_is_named(tmp_path):
+    photo(tmp_path / "train" / "a.png")
+    put(tmp_path / "train_labels" / "a.png", np.zeros((4, 6, 3)))
+    (tmp_path / "label_colors.txt").write_text("64 0 Car\n")
+    with pytest.raises(UserError, match=r"label_colors.txt: each line"):
+        eachmask.data.read(tmp_path, target=SemanticMap)
