@@ -127,3 +127,14 @@ def test_a_table_with_a_bad_line_is_named(tmp_path):
     (tmp_path / "label_colors.txt").write_text("64 0 Car\n")
     with pytest.raises(UserError, match=r"label_colors.txt: each line"):
         eachmask.data.read(tmp_path, target=SemanticMap)
+
+
+@pytest.mark.parametrize("content", ['["a", "b"]', '{"classes": ["a", "b"], "ignore_index": 255}'])
+def test_names_in_json(tmp_path, content):
+    photo(tmp_path / "images" / "x.jpg", (1, 2))
+    put(tmp_path / "semantic" / "x.png", [[1, 255]])
+    (tmp_path / "classes.json").write_text(content)
+    assert labels_of(tmp_path, "class-maps") == (["a", "b"], [[1, 255]])
+    (tmp_path / "classes.json").write_text('{"classes": 3}')
+    with pytest.raises(UserError, match="list of names"):
+        eachmask.data.read(tmp_path, target=SemanticMap)

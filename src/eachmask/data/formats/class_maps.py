@@ -22,11 +22,13 @@ from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.formats.paired import Pair, copy_pairs, folder_in, pairs_in, read_pairs
 from eachmask.data.problems import Problem
 from eachmask.data.targets import named_categories
+from eachmask.files.json_text import read_json_file
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Category, SemanticMap, UserError
 
-FOLDERS = ("classes", "labels", "masks", "annotations")
+FOLDERS = ("classes", "semantic", "labels", "masks", "annotations")
 NAMES = "classes.txt"
+JSON_NAMES = "classes.json"
 
 
 def read_class_maps(
@@ -79,6 +81,8 @@ def _categories(file: Path, pairs: list[Pair], problems: list[Problem], progress
     if file.is_file():
         lines = file.read_text(encoding="utf-8-sig").splitlines()
         return named_categories(line.strip() for line in lines if line.strip())
+    if file.with_name(JSON_NAMES).is_file():
+        return named_categories(_listed(file.with_name(JSON_NAMES)))
     most = -1
     for pair in progress("counting classes", pairs):
         try:
@@ -90,6 +94,15 @@ def _categories(file: Path, pairs: list[Pair], problems: list[Problem], progress
     what = f"there is no {NAMES}, so the {most + 1} classes are called by their numbers"
     problems.append(Problem(str(file.parent), "", what, f"name them in {NAMES}, one per line", "class name", "note"))
     return named_categories(str(label) for label in range(most + 1))
+
+
+def _listed(file: Path) -> list[str]:
+    """The names in a JSON file: a list, or the list under ``classes``."""
+    content = read_json_file(file)
+    names = content.get("classes") if isinstance(content, dict) else content
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f'{file} must be a list of names, or have one under "classes"')
+    return names
 
 
 def _looks_like(source: Path) -> bool:
