@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from eachmask.structures.pixels import Change, PixelMap, smooth
@@ -14,6 +13,7 @@ from eachmask.structures.pixels import Change, PixelMap, smooth
 class Backdrop(PixelMap):
     """Colors alone.
 
+    >>> import torch
     >>> Backdrop(torch.zeros(3, 2, 5)).resize((4, 10))
     Backdrop(4 x 10)
 
@@ -39,11 +39,6 @@ class Backdrop(PixelMap):
     def resize(self, image_size: tuple[int, int]) -> Backdrop:
         """Stretched to another (height, width): bilinear, over all that a pixel covers where it becomes smaller."""
         return self._changed(lambda values, outside: smooth(values, image_size).clamp(0, 1))
-
-    @staticmethod
-    def of_color(red: float, green: float, blue: float, image_size: tuple[int, int]) -> Backdrop:
-        """One color everywhere, each of its parts 0..1."""
-        return Backdrop(torch.tensor([red, green, blue]).view(3, 1, 1).expand(3, *image_size).contiguous())
 
     def _changed(self, change: Change) -> Backdrop:
         return replace(self, colors=change(self.colors, 0))
