@@ -42,19 +42,19 @@ def test_tiles_give_what_the_whole_image_gives(predictor, image):
 
 
 def test_several_looks_are_averaged(predictor, image):
-    twice = predictor.looking((1.0,), flip=True)
+    twice = predictor.averaging((1.0,), flip=True)
     assert twice.fingerprint != predictor.fingerprint
     found, mirrored = twice.predict(image), twice.predict(np.ascontiguousarray(image[:, ::-1]))
     assert float((found.labels != mirrored.labels.flip(-1)).float().mean()) < 1e-3, "no side is preferred"
-    assert predictor.looking((0.5, 1.0, 1.5)).predict(image).image_size == image.shape[:2]
-    same = predictor.looking((1.0,)).predict(image)
+    assert predictor.averaging((0.5, 1.0, 1.5)).predict(image).image_size == image.shape[:2]
+    same = predictor.averaging((1.0,)).predict(image)
     assert float((same.labels != predictor.predict(image).labels).float().mean()) < 1e-3
 
 
 @pytest.mark.parametrize("scales", [(), (0.1,), (9.0,)])
 def test_scales_out_of_range_are_refused(predictor, scales):
     with pytest.raises(UserError, match="--scales"):
-        predictor.looking(scales)
+        predictor.averaging(scales)
 
 
 def test_only_label_maps_are_averaged():

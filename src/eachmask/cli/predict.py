@@ -127,7 +127,7 @@ def predict(options: PredictOptions) -> int:
         console.print(f"Chosen for these images: {model} (--model takes another).")
     predictor = load(model, device=options.device, precision=options.precision, side=options.side)
     if options.scales or options.flip:
-        predictor = predictor.looking(options.scales or (1.0,), options.flip)
+        predictor = predictor.averaging(options.scales or (1.0,), options.flip)
     return predict_all(predictor, inputs, options, console)
 
 

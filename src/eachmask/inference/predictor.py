@@ -271,7 +271,7 @@ class Predictor(Generic[T]):
         other.info = replace(self.info, decode=(self.info.decode or {}) | choices)
         return other
 
-    def looking(self, scales: Sequence[float] = (1.0,), flip: bool = False) -> Self:
+    def averaging(self, scales: Sequence[float] = (1.0,), flip: bool = False) -> Self:
         """The same predictor of label maps, which looks at every image several times and averages.
 
         Args:
