@@ -16,7 +16,7 @@ import numpy as np
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.coco_fields import parsed
-from eachmask.data.formats.drawn import ellipse
+from eachmask.data.formats.drawn import beginning, ellipse
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, corners, rasterize_readable
 from eachmask.data.images.files import copy_image, image_size, matching, safe_name
@@ -127,8 +127,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _is_datumaro(path: Path) -> bool:
-    with open(path, "rb") as handle:
-        text = (handle.read() if path.stat().st_size < 10**8 else handle.read(10**6)).replace(b"\0", b"")
+    text = beginning(path)
     return all(word in text for word in (b'"items"', b'"categories"', b'"label"'))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,17 @@ from eachmask.data.images.files import image_size
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of
+from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
 _UPLOAD = re.compile(r"[0-9a-f]{2,}-")
 """What Label Studio puts before the name of an uploaded file."""
+
+
+BROKEN = (LookupError, TypeError, ValueError, AttributeError)
+"""What reading a file of another shape than expected raises; a ``UserError`` is one of them."""
+MAX_LOOKED_AT = 1 << 22
+"""Bytes that are looked at to know a format."""
 
 
 @dataclass
@@ -52,6 +59,10 @@ class Drawing:
         self.scores.append(score)
 
 
+Entry = tuple[Path | None, str, Callable[[Drawing], None]]
+"""An image, if it is there; what the file calls it; and what draws its shapes."""
+
+
 def drawing_on(image: Path | None, file: Path, what: str, result: list[Problem]) -> Drawing | None:
     """An empty drawing on an image; None, and a problem, where the image is not there or cannot be read.
 
@@ -67,6 +78,41 @@ def drawing_on(image: Path | None, file: Path, what: str, result: list[Problem])
     except UserError as error:
         result.append(Problem(str(image), "", f"the size cannot be read ({error})", "replace the image", "image"))
         return None
+
+
+def drawings_in(
+    files: Sequence[Path],
+    entries: Callable[[Path], Iterable[Entry]],
+    problems: list[Problem],
+    progress: Progress = no_progress,
+) -> Iterator[Drawing]:
+    """The drawings of all files; one that cannot be read becomes a problem, unless it is the only one.
+
+    Args:
+        entries: file -> the images that it speaks of.
+
+    Raises:
+        UserError: the only file cannot be read.
+    """
+    found: list[tuple[Path, Entry]] = []
+    for file in files:
+        try:
+            found += [(file, entry) for entry in entries(file)]
+        except BROKEN as error:
+            if len(files) == 1:
+                raise
+            problems.append(Problem(str(file), "", f"it cannot be read ({error})", "export it again", "file"))
+    for file, (image, what, draw) in progress("reading", found):
+        page = drawing_on(image, file, what, problems)
+        if page is not None:
+            draw(page)
+            yield page
+
+
+def beginning(path: Path) -> bytes:
+    """What a file begins with, by which its format is known; of UTF-16 the letters."""
+    with open(path, "rb") as handle:
+        return handle.read(MAX_LOOKED_AT).replace(b"\0", b"")
 
 
 def data_of(source: Path, drawings: Iterable[Drawing], problems: list[Problem], images: Path | None = None) -> Dataset:

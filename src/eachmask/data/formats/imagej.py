@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
-from eachmask.data.formats.drawn import Drawing, data_of, drawing_on, ellipse, rings_to_write
+from eachmask.data.formats.drawn import Drawing, Entry, data_of, drawings_in, ellipse, rings_to_write
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.labelme import write_categories
 from eachmask.data.formats.segmentations import corners
@@ -49,15 +49,11 @@ def read_imagej(source: Path, progress: Progress = no_progress, *, images: Path 
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
     known = None if images is None else ImageFolder(images)
 
-    def drawings() -> Iterator[Drawing]:
-        for file in progress("reading", files):
-            found = _image_of(file) or (known.of_stem(_stem(file)) if known else None)
-            page = drawing_on(found, file, f"image {_stem(file)}", problems)
-            if page is not None:
-                _add_rois(page, problems)
-                yield page
+    def entries(file: Path) -> Iterator[Entry]:
+        found = _image_of(file) or (known.of_stem(_stem(file)) if known else None)
+        yield found, f"image {_stem(file)}", lambda page: _add_rois(page, problems)
 
-    return data_of(folder, drawings(), problems, images)
+    return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
 
 
 def write_imagej(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:

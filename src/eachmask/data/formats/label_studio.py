@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from eachmask.data.formats.coco_fields import parsed
 from eachmask.data.formats.drawn import (
     BRIDGED,
     Drawing,
+    Entry,
+    beginning,
     data_of,
-    drawing_on,
+    drawings_in,
     ellipse,
     image_named,
     images_by_name,
@@ -50,17 +53,14 @@ def read_label_studio(source: Path, progress: Progress = no_progress, *, images:
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
     by_name = images_by_name(folder, images)
 
-    def drawings() -> Iterator[Drawing]:
-        for file in files:
-            for number, task in enumerate(progress("reading", parsed(file)), start=1):
-                name = _image_name(task)
-                found = image_named(name, by_name) if name else None
-                page = drawing_on(found, file, f"task {number} ({name})", problems)
-                if page is not None:
-                    _add_regions(page, task, number, problems)
-                    yield page
+    def entries(file: Path) -> Iterator[Entry]:
+        for number, task in enumerate(parsed(file), start=1):
+            name = _image_name(task)
+            found = image_named(name, by_name) if name else None
+            draw = partial(_add_regions, task=task, number=number, problems=problems)
+            yield found, f"task {number} ({name})", draw
 
-    return data_of(folder, drawings(), problems, images)
+    return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
 
 
 def write_label_studio(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
@@ -186,7 +186,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _is_export(path: Path) -> bool:
-    text = path.read_bytes().replace(b"\0", b"")
+    text = beginning(path)
     return text.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t").startswith(b"[") and (
         b'"result"' in text and b'"data"' in text and any(f'"{kind}"'.encode() in text for kind in _KINDS)
     )

@@ -16,7 +16,7 @@ import numpy as np
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.coco_fields import parsed
-from eachmask.data.formats.drawn import Drawing, data_of, drawing_on
+from eachmask.data.formats.drawn import Drawing, Entry, data_of, drawings_in
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.geojson import to_geojson
 from eachmask.data.formats.labelme import write_categories
@@ -40,15 +40,11 @@ def read_qupath(source: Path, progress: Progress = no_progress, *, images: Path 
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
     known = None if images is None else ImageFolder(images)
 
-    def drawings() -> Iterator[Drawing]:
-        for file in progress("reading", files):
-            found = _image_of(file) or (known.of_stem(file.stem) if known else None)
-            page = drawing_on(found, file, f"image {file.stem}", problems)
-            if page is not None:
-                _add_features(page, problems)
-                yield page
+    def entries(file: Path) -> Iterator[Entry]:
+        found = _image_of(file) or (known.of_stem(file.stem) if known else None)
+        yield found, f"image {file.stem}", lambda page: _add_features(page, problems)
 
-    return data_of(folder, drawings(), problems, images)
+    return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
 
 
 def write_qupath(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.formats.coco_fields import parsed
 from eachmask.data.formats.drawn import (
     BRIDGED,
+    BROKEN,
     Drawing,
+    Entry,
+    beginning,
     data_of,
-    drawing_on,
+    drawings_in,
     ellipse,
     image_named,
     images_by_name,
@@ -31,8 +35,6 @@ from eachmask.data.targets import score_in
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
-_BROKEN = (LookupError, TypeError, ValueError, AttributeError)
-
 
 def read_via(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
     """Read every VIA file of a folder, or one; a region's class is its first attribute.
@@ -46,16 +48,13 @@ def read_via(source: Path, progress: Progress = no_progress, *, images: Path | N
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
     by_name = images_by_name(folder, images)
 
-    def drawings() -> Iterator[Drawing]:
-        for file in files:
-            for entry in progress("reading", _entries(file)):
-                name = str(entry.get("filename"))
-                page = drawing_on(image_named(name, by_name, file.parent), file, name, problems)
-                if page is not None:
-                    _add_regions(page, entry.get("regions") or [], name, problems)
-                    yield page
+    def entries(file: Path) -> Iterator[Entry]:
+        for entry in _entries(file):
+            name, regions = str(entry.get("filename")), entry.get("regions") or []
+            draw = partial(_add_regions, regions=regions, name=name, problems=problems)
+            yield image_named(name, by_name, file.parent), name, draw
 
-    return data_of(folder, drawings(), problems, images)
+    return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
 
 
 def write_via(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
@@ -96,7 +95,7 @@ def _add_regions(page: Drawing, regions: Any, name: str, problems: list[Problem]
             crowd = attributes.get("crowd") == "1"
             shape, score = _segmentation(region["shape_attributes"]), score_in(attributes)
             page.add(shape, _class_of(attributes), where, crowd, score)
-        except _BROKEN as error:
+        except BROKEN as error:
             what = f"it cannot be read ({error})"
             problems.append(Problem(str(page.file), where, what, "draw it anew or delete it"))
 
@@ -139,7 +138,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _has_regions(path: Path) -> bool:
-    return b'"shape_attributes"' in path.read_bytes().replace(b"\0", b"")  # of UTF-16 the letters
+    return b'"shape_attributes"' in beginning(path)
 
 
 FORMAT = Format(
