@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.formats.panoptic_png import encode_ids
+from eachmask.data.formats.panoptic_png import encode_ids, segments_info
 from eachmask.files.journal import compact_json
 from eachmask.structures import PanopticMap, UserError
 from eachmask.structures.coco import category_to_dict
@@ -31,24 +31,6 @@ def record(name: str, seen: PanopticMap, image: NDArray[Any]) -> Record:
         "classes": {kind: names.count(kind) for kind in sorted(set(names))},
     }
     return Record(header, {"segments_info": segments_info(seen)})
-
-
-def segments_info(seen: PanopticMap) -> list[dict[str, Any]]:
-    """COCO's list: id, category_id (of the data set, or label + 1), area, bbox (x y width height), iscrowd, score."""
-    result = []
-    ids = seen.ids.cpu().numpy()
-    for segment in seen.segments:
-        ys, xs = np.nonzero(ids == segment.id)
-        x, y = int(xs.min()), int(ys.min())
-        row = {
-            "id": segment.id,
-            "category_id": seen.categories[segment.label].id if seen.categories else segment.label + 1,
-            "area": len(xs),
-            "bbox": [x, y, int(xs.max()) + 1 - x, int(ys.max()) + 1 - y],
-            "iscrowd": int(segment.crowd),
-        }
-        result.append(row if segment.score is None else row | {"score": round(segment.score, 6)})
-    return result
 
 
 def _panoptic(name: str, seen: PanopticMap, image: NDArray[Any]) -> Written:

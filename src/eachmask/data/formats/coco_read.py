@@ -56,10 +56,11 @@ def find_coco_files(source: Path) -> list[Path]:
 
 
 def is_coco(path: Path) -> bool:
-    """Whether a file looks like one of images and annotations."""
+    """Whether a file looks like one of images and annotations, and not of panoptic segments."""
     with open(path, "rb") as handle:
         text = (handle.read() if path.stat().st_size < 10**8 else handle.read(10**6)).replace(b"\0", b"")
-    return b'"images"' in text and b'"annotations"' in text and b'"file_name"' in text
+    parts = (b'"images"', b'"annotations"', b'"file_name"')
+    return all(part in text for part in parts) and b'"segments_info"' not in text
 
 
 def read_coco(

@@ -1,10 +1,14 @@
-"""COCO's panoptic PNG: the id of each pixel's segment as R + 256 G + 256² B (Kirillov et al., CVPR 2019)."""
+"""COCO's panoptic PNG: the id of each pixel's segment as R + 256 G + 256² B (Kirillov et al., CVPR 2019); its list."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from eachmask.structures import PanopticMap
 
 MAX_ID = 256**3 - 1
 
@@ -30,4 +34,22 @@ def decode_ids(colors: NDArray[np.integer]) -> NDArray[np.int32]:
     """
     red, green, blue = (colors[..., i].astype(np.int32) for i in range(3))
     result: NDArray[np.int32] = red + (green << 8) + (blue << 16)
+    return result
+
+
+def segments_info(seen: PanopticMap) -> list[dict[str, Any]]:
+    """COCO's list: id, category_id (of the data set, or label + 1), area, bbox (x y width height), iscrowd, score."""
+    result = []
+    ids = seen.ids.cpu().numpy()
+    for segment in seen.segments:
+        ys, xs = np.nonzero(ids == segment.id)
+        x, y = int(xs.min()), int(ys.min())
+        row = {
+            "id": segment.id,
+            "category_id": seen.categories[segment.label].id if seen.categories else segment.label + 1,
+            "area": len(xs),
+            "bbox": [x, y, int(xs.max()) + 1 - x, int(ys.max()) + 1 - y],
+            "iscrowd": int(segment.crowd),
+        }
+        result.append(row if segment.score is None else row | {"score": round(segment.score, 6)})
     return result
