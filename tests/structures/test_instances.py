@@ -57,7 +57,7 @@ def test_filter_by_score_label_and_name():
         (["zebra"], "choose among <dog>, animal, cat"),
         ([2], "there is no class '2'"),
         ([0.5], "a name or a label, not 0.5"),
-        ([None], "a name or a label, not None"),
+        ([None], "a name or a label, not nothing"),
         ([True], "a name or a label, not True"),
     ],
 )
