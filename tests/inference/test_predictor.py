@@ -390,6 +390,7 @@ def test_a_folder_and_a_pattern_are_lists(tmp_path: Path, predictor: Predictor) 
         (lambda p, image: eachmask.train("mask_rcnn_r50_fpn", None, "a"), "data set must be a path, not nothing"),
         (lambda p, image: eachmask.train("mask_rcnn_r50_fpn", ".", None), "must be a path, not nothing"),
         (lambda p, image: eachmask.train("mask_rcnn_r50_fpn", ".", "a", steps="x"), "must be a number, not 'x'"),
+        (lambda p, image: eachmask.train("mask_rcnn_r50_fpn", ".", "a", size=31), "must be at least 32, not 31"),
     ],
 )
 def test_wrong_calls_are_sentences(predictor: Predictor, call: object, message: str) -> None:

@@ -19,7 +19,7 @@ from eachmask.recipes import RECIPES
 from eachmask.recipes import recipe as recipe_named
 from eachmask.recipes.auto_recipe import auto_recipe
 from eachmask.structures import UserError
-from eachmask.structures.checks import check_number, check_path, told
+from eachmask.structures.checks import check_number, check_path, check_whole, told
 from eachmask.structures.errors import nearest
 from eachmask.training.loop import train as run_recipe
 from eachmask.training.recipe import Recipe, Run
@@ -106,6 +106,8 @@ def train(
     check_path("folder of the run (--out)", out)
     if not isinstance(model, str | Recipe):
         raise UserError(f"what to train is named by a model variant or a recipe, not by {told(model)}")
+    if size is not None:
+        check_whole("longer side in pixels (--size)", size, low=32)
     if mosaic is not None and not 0 <= mosaic <= 1:
         raise UserError(f"--mosaic is a chance from 0 to 1, not {mosaic:g}")
     if workers < 0:
