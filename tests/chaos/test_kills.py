@@ -26,12 +26,12 @@ from eachmask.data.formats.known import FORMATS
 from eachmask.data.images.inputs import find_inputs
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
-from eachmask.structures import Prompts
+from eachmask.structures import Instances, Prompts
 from eachmask.training import loop
 from eachmask.training.recipe import Run
 from eachmask.weights.file import save_model
 
-NAMES = [known.name for known in FORMATS]
+NAMES = [known.name for known in FORMATS if known.target is Instances]
 
 
 @pytest.fixture(scope="module")
