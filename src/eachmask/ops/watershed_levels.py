@@ -100,7 +100,7 @@ def energy_loss(logits: Tensor, level: Tensor, mask: Tensor, weight: Tensor) -> 
     probability = logits.softmax(0).clamp(eps, 1 - eps)
     target = torch.nn.functional.one_hot(level.long(), len(logits)).permute(2, 0, 1).to(probability)
     loss = -(target * probability.log() + (1 - target) * (1 - probability).log())
-    scales = torch.tensor(level_scales(len(logits)), dtype=probability.dtype, device=probability.device)
+    scales = torch.tensor(level_scales(len(logits)), dtype=probability.dtype).to(probability.device)
     shown = weight * mask
     return ((loss * scales[:, None, None]).sum(0) * shown).sum() / (shown.sum() + 1)
 
