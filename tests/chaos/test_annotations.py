@@ -16,8 +16,9 @@ from small_sets import make_set
 from eachmask.cli import main
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.known import FORMATS
+from eachmask.structures import Instances
 
-NAMES = [known.name for known in FORMATS]
+NAMES = [known.name for known in FORMATS if known.target is Instances]
 DEEP, LONG = "[" * 100_000 + "]" * 100_000, "1" * 5_000
 ODD: tuple[Any, ...] = (
     None, [], {}, "", "text", -1, 2.0, True, float("nan"), float("inf"), 1e308, 10**30, [1, 2, 3, 4, 5], [None] * 4,
