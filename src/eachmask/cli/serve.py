@@ -67,24 +67,25 @@ class ServeOptions:
 
 def serve(options: ServeOptions) -> int:
     """Run the command; returns the exit status."""
-    from eachmask.inference.load import load
-
     settings = settings_of(options)
     _check(options)
     import uvicorn
 
-    from eachmask.server.app import ENVIRONMENT
+    from eachmask.server.app import ENVIRONMENT, Models, create_app, from_environment
 
-    for name in settings.models:
-        load(name, device=options.device, precision=options.precision)  # a wrong name is said before anything listens
+    models = Models(settings)
+    models.load_all()  # a wrong name is said, and weights are downloaded, before anything listens
+    alone = options.workers == 1
+    app = create_app(settings, models) if alone else f"{from_environment.__module__}:{from_environment.__name__}"
+    del models  # workers load their own
     with tempfile.TemporaryDirectory(prefix="eachmask-server-") as folder:
         os.environ[ENVIRONMENT] = settings.to_json()
         if options.workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         _say_where(options, settings)
         uvicorn.run(
-            "eachmask.server.app:from_environment",
-            factory=True,
+            app,
+            factory=not alone,
             host=options.host,
             port=options.port,
             workers=options.workers,

@@ -52,15 +52,23 @@ def formats(task: Task[Any]) -> tuple[str, ...]:
     return (JSON, OVERLAY, *task.outputs.writers)
 
 
+def check_format(task: Task[Any], kind: str) -> None:
+    """Whether results of a task can be had in a format.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if kind not in formats(task):
+        raise UserError(f"there is no format {kind!r} of {task.name}: take one of {', '.join(formats(task))}")
+
+
 def answer(predictor: Predictor[Any], image: NDArray[Any], result: Any, kind: str) -> tuple[bytes, str]:
     """A result in one of the :func:`formats` -> content and its media type.
 
     Raises:
-        UserError: there is no such format, or the result cannot be written in it.
+        UserError: the result cannot be written in it.
     """
     task = predictor.task
-    if kind not in formats(task):
-        raise UserError(f"there is no format {kind!r} of {task.name}: take one of {', '.join(formats(task))}")
     if kind == OVERLAY:
         return _drawn(task, image, result), _TYPES[".png"]
     packed = task.packed(result)

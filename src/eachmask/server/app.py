@@ -21,7 +21,7 @@ from eachmask.inference.embedding_cache import EmbeddingCache
 from eachmask.inference.load import load
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.prompt_predictor import Embedded, PromptPredictor
-from eachmask.server.answers import answer, formats, read_body
+from eachmask.server.answers import answer, check_format, formats, read_body
 from eachmask.server.batcher import Batcher, BusyError, LateError
 from eachmask.server.guard import Guard, Refusal
 from eachmask.server.manual import manual
@@ -111,20 +111,24 @@ class Models:
         return predictor
 
 
-def create_app(settings: ServerSettings) -> FastAPI:
-    """The application; its models are loaded once it starts.
+def create_app(settings: ServerSettings, models: Models | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        models: loaded already; else they are once it starts.
 
     Raises:
         UserError: at the start, where a model cannot be loaded.
     """
-    models = Models(settings)
+    models = models or Models(settings)
     monitor = Monitor(lambda: batcher.waiting)
     batcher = Batcher(settings.limits, monitor.batch)
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
-        await asyncio.to_thread(models.load_all)
+        if not models.loaded:
+            await asyncio.to_thread(models.load_all)
         yield
         await batcher.stop()
 
@@ -227,7 +231,7 @@ def _add_prediction(app: FastAPI, models: Models, batcher: Batcher, settings: Se
     ) -> Response:
         """Find what is in one image; the body is the image file, of any format."""
         predictor = models.get(model)
-        _check_format(predictor, kind)
+        check_format(predictor.task, kind)  # before anything is computed
         options = DecodeOptions(score_threshold=score, max_detections=max_detections)
         image = await asyncio.to_thread(read_body, await request.body(), settings.limits.max_pixels)
         array = predictor.prepare(image)
@@ -235,12 +239,6 @@ def _add_prediction(app: FastAPI, models: Models, batcher: Batcher, settings: Se
         found = await batcher.ask(work, array)
         content, media_type = await asyncio.to_thread(answer, predictor, array, found, kind)
         return Response(content, media_type=media_type)
-
-
-def _check_format(predictor: Predictor[Any], kind: str) -> None:
-    """Before anything is computed."""
-    if kind not in formats(predictor.task):
-        raise UserError(f"there is no format {kind!r}: take one of {', '.join(formats(predictor.task))}")
 
 
 def _add_sessions(app: FastAPI, models: Models, batcher: Batcher, settings: ServerSettings) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.formats import table
@@ -15,24 +14,21 @@ from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix
 from eachmask.files.journal import compact_json
 from eachmask.structures import Instances, UserError
 from eachmask.structures.coco import category_to_dict, to_annotations
-from eachmask.tasks.task import About, Outputs, Record, Recorded, Written
+from eachmask.tasks.records import Records, class_counts, coco_images, mean_score
+from eachmask.tasks.task import About, Outputs, Record, Written
 
 if TYPE_CHECKING:
     from eachmask.draw import RGBImage
 
-Records = Callable[[], Iterable[Recorded]]
-
 
 def record(name: str, found: Instances, image: NDArray[Any]) -> Record:
     """Counts, and the rows of predictions.json and instances.csv."""
-    names = found.label_names
-    scores = [] if found.scores is None else found.scores.tolist()
     header = {
         "height": image.shape[0],
         "width": image.shape[1],
         "objects": len(found),
-        "mean_score": round(float(np.mean(scores)), 4) if scores else None,
-        "classes": {label: names.count(label) for label in sorted(set(names))},
+        "mean_score": mean_score([] if found.scores is None else found.scores.tolist()),
+        "classes": class_counts(found.label_names),
         "masks": found.masks is not None,
     }
     rows = table.to_csv(table.rows(name, found, image), header=False, columns=_columns(found))
@@ -79,12 +75,7 @@ def predictions(records: Records, about: About) -> Iterator[str]:
     Image ids are the places in the list of inputs from 1, so that an image that failed leaves a gap and moves no
     other. ``label`` is the object's number in its image, as in label maps, crops and the table.
     """
-    info = {"description": "eachmask predictions", "model": about.name or about.variant, "license": about.license}
-    yield f'{{"info":{compact_json(info)},\n"images":['
-    for i, image in enumerate(records()):
-        header = image.record.header
-        row = {"id": image.number, "file_name": image.name, "width": header["width"], "height": header["height"]}
-        yield f"{',' if i else ''}\n{compact_json(row)}"
+    yield from coco_images(records, about)
     categories = [category_to_dict(category) for category in about.categories]
     yield f'],\n"categories":{compact_json(categories)},\n"annotations":['
     count = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -13,7 +13,8 @@ from eachmask.data.formats.panoptic_png import encode_ids, segments_info
 from eachmask.files.journal import compact_json
 from eachmask.structures import PanopticMap, UserError
 from eachmask.structures.coco import category_to_dict
-from eachmask.tasks.task import About, Outputs, Record, Recorded, Written
+from eachmask.tasks.records import Records, class_counts, coco_images, mean_score
+from eachmask.tasks.task import About, Outputs, Record, Written
 
 CITYSCAPES_THINGS = 1000
 """An object of a class is written as this times the class plus its number, at most so many of a class."""
@@ -21,14 +22,12 @@ CITYSCAPES_THINGS = 1000
 
 def record(name: str, seen: PanopticMap, image: NDArray[Any]) -> Record:
     """Segments by class, and COCO's ``segments_info``."""
-    names = [seen.name_of(segment.label) for segment in seen.segments]
-    known = [segment.score for segment in seen.segments if segment.score is not None]
     header = {
         "height": image.shape[0],
         "width": image.shape[1],
         "objects": len(seen),
-        "mean_score": round(float(np.mean(known)), 4) if known else None,
-        "classes": {kind: names.count(kind) for kind in sorted(set(names))},
+        "mean_score": mean_score([segment.score for segment in seen.segments if segment.score is not None]),
+        "classes": class_counts([seen.name_of(segment.label) for segment in seen.segments]),
     }
     return Record(header, {"segments_info": segments_info(seen)})
 
@@ -63,17 +62,12 @@ def _png(values: NDArray[Any]) -> bytes:
     return bytes(cv2.imencode(".png", values)[1])
 
 
-def panoptic_json(records: Callable[[], Iterable[Recorded]], about: About) -> Iterator[str]:
+def panoptic_json(records: Records, about: About) -> Iterator[str]:
     """COCO's panoptic results: images, categories, one annotation per image; its PNGs are those of ``--save panoptic``.
 
     Image ids are the places in the list of inputs from 1.
     """
-    info = {"description": "eachmask predictions", "model": about.name or about.variant, "license": about.license}
-    yield f'{{"info":{compact_json(info)},\n"images":['
-    for i, image in enumerate(records()):
-        header = image.record.header
-        row = {"id": image.number, "file_name": image.name, "width": header["width"], "height": header["height"]}
-        yield f"{',' if i else ''}\n{compact_json(row)}"
+    yield from coco_images(records, about)
     categories = [category_to_dict(c) | {"isthing": int(c.is_thing)} for c in about.categories]
     yield f'],\n"categories":{compact_json(categories)},\n"annotations":['
     for i, image in enumerate(records()):

@@ -8,6 +8,7 @@ more classes) is a pixel that does not count. Maps are gray or have a palette, a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import numbers_in
-from eachmask.data.formats.paired import Pair, copy_pairs, folder_in, pairs_in, read_pairs
+from eachmask.data.formats.paired import Pair, copy_pairs, folders_of, has_pair, pairs_in, read_pairs
 from eachmask.data.problems import Problem
 from eachmask.data.targets import named_categories
 from eachmask.files.json_text import read_json_file
@@ -39,9 +40,7 @@ def read_class_maps(
     Raises:
         UserError: there is no such pair of folders.
     """
-    maps, images = folder_in(source, FOLDERS), images or source / "images"
-    if maps is None or not images.is_dir():
-        raise UserError(f"{source} must hold the folders images and {' or '.join(FOLDERS)} with equal file names")
+    images, maps = folders_of(source, FOLDERS, images)
     pairs, problems = pairs_in(images, maps, "map of classes")
     categories = _categories(source / NAMES, pairs, problems, progress)
     return read_pairs(pairs, categories, class_map, problems)
@@ -105,13 +104,9 @@ def _listed(file: Path) -> list[str]:
     return names
 
 
-def _looks_like(source: Path) -> bool:
-    return (source / "images").is_dir() and folder_in(source, FOLDERS) is not None
-
-
 FORMAT = Format(
     "class-maps",
-    _looks_like,
+    partial(has_pair, names=FOLDERS),
     "folders images and classes",
     read_class_maps,
     write_class_maps,

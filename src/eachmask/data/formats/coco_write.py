@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.images.files import copy_image
+from eachmask.data.on_demand import OnDemand
 from eachmask.data.split import Split
 from eachmask.files.atomic import atomic
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Instances
 from eachmask.structures.coco import category_to_dict, to_annotations
-
-T = TypeVar("T")
 
 
 def write_coco(
@@ -73,11 +73,15 @@ def write_coco_folder(target: Path, data: Dataset, progress: Progress = no_progr
         copy_image(image, target / "images" / name / image.name)
     for name, split in data.splits.items():
         if len(split):
-            samples = _PerImage(split, lambda own, i: (own.names[i], own.scored_targets(i)))
-            path, more = target / f"instances_{name}.json", _PerImage(split, Split.fields)
+            samples = OnDemand(len(split), partial(_sample, split))
+            path, more = target / f"instances_{name}.json", OnDemand(len(split), split.fields)
             write_coco(path, samples, image_fields=more, category_fields=data.category_fields)
             _under_another_name(path, target / "annotations" / path.name)
     return []
+
+
+def _sample(split: Split, index: int) -> tuple[str, Instances]:
+    return split.names[index], split.scored_targets(index)
 
 
 def _under_another_name(path: Path, other: Path) -> None:
@@ -86,22 +90,3 @@ def _under_another_name(path: Path, other: Path) -> None:
         os.link(path, other)
     except OSError:  # a disk of Windows' older kind
         shutil.copyfile(path, other)
-
-
-class _PerImage(Sequence[T]):
-    """Something of each image of a split, unpacked one image at a time."""
-
-    def __init__(self, split: Split, of: Callable[[Split, int], T]) -> None:
-        self._split, self._of = split, of
-
-    def __len__(self) -> int:
-        return len(self._split)
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        return self._of(self._split, index)

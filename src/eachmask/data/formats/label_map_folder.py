@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import write_label_map
 from eachmask.data.formats.map_objects import read_maps
 from eachmask.data.formats.painted import painted
-from eachmask.data.formats.paired import folder_in, pairs_in
+from eachmask.data.formats.paired import folder_in, has_pair, pairs_in
 from eachmask.data.images.files import copy_image
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
@@ -63,13 +64,9 @@ def write_label_map_folder(target: Path, data: Dataset, progress: Progress = no_
     return []
 
 
-def _looks_like(source: Path) -> bool:
-    return (source / "images").is_dir() and folder_in(source, FOLDERS) is not None
-
-
 FORMAT = Format(
     "label-maps",
-    _looks_like,
+    partial(has_pair, names=FOLDERS),
     "folders images and labels (or masks)",
     read_label_map_folder,
     write_label_map_folder,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import numbers_in
-from eachmask.data.formats.paired import copy_pairs, folder_in, pairs_in, read_pairs
+from eachmask.data.formats.paired import copy_pairs, folder_in, folders_of, has_pair, pairs_in, read_pairs
 from eachmask.data.packed import Texts
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Category, Matte, Trimap, UserError
@@ -37,9 +38,7 @@ def read_mattes(
     Raises:
         UserError: there is no such pair of folders.
     """
-    alphas, images = folder_in(source, FOLDERS), images or source / "images"
-    if alphas is None or not images.is_dir():
-        raise UserError(f"{source} must hold the folders images and {' or '.join(FOLDERS)} with equal file names")
+    images, alphas = folders_of(source, FOLDERS, images)
     pairs, problems = pairs_in(images, alphas, "matte")
     data = read_pairs(pairs, FOREGROUND, matte, problems)
     trimaps = folder_in(source, TRIMAPS)
@@ -90,13 +89,9 @@ def _with_trimaps(data: Dataset[FileSplit[Matte]], alphas: Path, trimaps: Path) 
     return data.with_splits(splits)
 
 
-def _looks_like(source: Path) -> bool:
-    return (source / "images").is_dir() and folder_in(source, FOLDERS) is not None
-
-
 FORMAT = Format(
     "mattes",
-    _looks_like,
+    partial(has_pair, names=FOLDERS),
     "folders images and alpha",
     read_mattes,
     write_mattes,

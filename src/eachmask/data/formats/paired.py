@@ -41,6 +41,23 @@ def folder_in(source: Path, names: Sequence[str]) -> Path | None:
     return next((source / name for name in names if (source / name).is_dir()), None)
 
 
+def has_pair(source: Path, names: Sequence[str]) -> bool:
+    """Whether images/ and one of the folders are there."""
+    return (source / "images").is_dir() and folder_in(source, names) is not None
+
+
+def folders_of(source: Path, names: Sequence[str], images: Path | None) -> tuple[Path, Path]:
+    """Of images (or another folder that is named) and of their files.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+    files, images = folder_in(source, names), images or source / "images"
+    if files is None or not images.is_dir():
+        raise UserError(f"{source} must hold the folders images and {' or '.join(names)} with equal file names")
+    return images, files
+
+
 def pairs_in(images: Path, files: Path, what: str) -> tuple[list[Pair], list[Problem]]:
     """The images that have a file, and what to say of those on either side that stand alone.
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from eachmask.models.config import changed
 from eachmask.models.proposal_free.dense import (
     DenseConfig,
+    PixelInstances,
     PixelNetwork,
     PixelTargets,
     cross_entropy,
@@ -38,12 +39,10 @@ from eachmask.models.proposal_free.dense import (
     pixel_targets,
 )
 from eachmask.models.proposal_free.instance_cut import balanced
-from eachmask.models.protocol import Network
 from eachmask.ops.regions import boundary_of, region_borders, superpixels
 from eachmask.ops.segmentation_tree import Tree, best_coverage, best_cut, coverage_of_nodes, region_tree
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures.spatial import Spatial
-from eachmask.tasks.instances import INSTANCES
 
 
 class Raw(NamedTuple):
@@ -80,12 +79,8 @@ class Config(DenseConfig):
     """Objects count by their pixels in the coverage, else all the same."""
 
 
-class CoverageTree(Network[Raw, Raw, Instances]):
+class CoverageTree(PixelInstances[Raw]):
     """Classes, borders, features; and the score of a node of the tree."""
-
-    task = INSTANCES
-    needs = frozenset({"masks"})
-    suppresses = False
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
@@ -96,11 +91,6 @@ class CoverageTree(Network[Raw, Raw, Instances]):
             nn.ReLU(inplace=True),
             nn.Linear(config.score_width, 1),
         )
-
-    @property
-    def encoder(self) -> Any:
-        """The part that may start from ImageNet."""
-        return self.network.encoder
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> maps at the same resolution; trees are grown where they are needed."""

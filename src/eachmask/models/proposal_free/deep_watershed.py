@@ -31,17 +31,16 @@ from torch import Tensor, nn
 from eachmask.models.config import changed
 from eachmask.models.proposal_free.dense import (
     DenseConfig,
+    PixelInstances,
     PixelNetwork,
     PixelTargets,
     cross_entropy,
     objects_by_class,
     pixel_targets,
 )
-from eachmask.models.protocol import Network
 from eachmask.ops.watershed_levels import BOUNDARIES, cut, direction_loss, energy_loss, watershed_targets
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures.spatial import Spatial
-from eachmask.tasks.instances import INSTANCES
 
 
 class Raw(NamedTuple):
@@ -71,23 +70,14 @@ class Config(DenseConfig):
     """Side of the square by which objects grow back, px (paper: 3, of vehicles 5)."""
 
 
-class DeepWatershed(Network[Raw, Raw, Instances]):
+class DeepWatershed(PixelInstances[Raw]):
     """Classes and directions, then levels from directions."""
-
-    task = INSTANCES
-    needs = frozenset({"masks"})
-    suppresses = False
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
         self.num_classes, self.config = num_classes, config
         self.network = PixelNetwork(num_classes + 1 + 2, config)
         self.energy = energy_network(config.energy_channels, len(config.boundaries))
-
-    @property
-    def encoder(self) -> Any:
-        """The part that may start from ImageNet."""
-        return self.network.encoder
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> classes, directions and levels at the same resolution."""

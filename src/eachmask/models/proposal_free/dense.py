@@ -1,7 +1,8 @@
 """What systems without proposals have in common: a network that answers at every pixel, and maps of objects.
 
 :class:`PixelNetwork` is Panoptic-DeepLab's encoder and ladder with as many maps as a paper asks for;
-:func:`pixel_targets` makes maps of masks, and :func:`objects_of_map` masks of a map.
+:class:`PixelInstances` is a system above it, :func:`pixel_targets` makes maps of masks, and :func:`objects_of_map`
+masks of a map.
 
 Shapes: B images, (H, W) the padded batch size, K objects of one image.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +20,11 @@ from torch.nn import functional as F
 
 from eachmask.accel.lazy_dynamo import timm
 from eachmask.models.instance.panoptic_deeplab import Ladder
+from eachmask.models.protocol import Network
 from eachmask.structures import RLE, DecodeOptions, Instances
+from eachmask.tasks.instances import INSTANCES
+
+RawT = TypeVar("RawT")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,20 @@ class PixelNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, channels, H, W)."""
         return F.pixel_shuffle(self.head(self.ladder(images, self.encoder(images))), 2)
+
+
+class PixelInstances(Network[RawT, RawT, Instances]):
+    """A system that groups pixels of one network: masks are all that it learns from, and objects never overlap."""
+
+    task = INSTANCES
+    needs = frozenset({"masks"})
+    suppresses = False
+    network: Any
+
+    @property
+    def encoder(self) -> Any:
+        """The part that may start from ImageNet."""
+        return self.network.encoder
 
 
 class PixelTargets(NamedTuple):

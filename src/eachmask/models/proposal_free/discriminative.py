@@ -32,18 +32,17 @@ from torch.nn import functional as F
 from eachmask.models.config import changed
 from eachmask.models.proposal_free.dense import (
     DenseConfig,
+    PixelInstances,
     PixelNetwork,
     PixelTargets,
     cross_entropy,
     objects_by_class,
     pixel_targets,
 )
-from eachmask.models.protocol import Network
 from eachmask.ops.discriminative import Terms, discriminative_terms, greedy_clusters
 from eachmask.ops.mean_shift import mean_shift
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, SemanticMap
 from eachmask.structures.spatial import Spatial
-from eachmask.tasks.instances import INSTANCES
 
 GIVEN_LOGIT = 20.0
 """Of a class that was handed over."""
@@ -78,22 +77,13 @@ class Config(DenseConfig):
     max_seeds: int = 500
 
 
-class DiscriminativeEmbedding(Network[Raw, Raw, Instances]):
+class DiscriminativeEmbedding(PixelInstances[Raw]):
     """A semantic branch and an embedding."""
-
-    task = INSTANCES
-    needs = frozenset({"masks"})
-    suppresses = False
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
         self.num_classes, self.config = num_classes, config
         self.network = PixelNetwork(num_classes + 1 + config.dimensions, config)
-
-    @property
-    def encoder(self) -> Any:
-        """The part that may start from ImageNet."""
-        return self.network.encoder
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> classes and embedding at the same resolution.

@@ -31,16 +31,15 @@ from eachmask.models.config import changed
 from eachmask.models.proposal_free.cpnet import CPNet
 from eachmask.models.proposal_free.dense import (
     DenseConfig,
+    PixelInstances,
     PixelNetwork,
     mean_per_object,
     objects_of_map,
     pixel_targets,
 )
-from eachmask.models.protocol import Network
 from eachmask.ops.flows import FLOW_SCALE, flow_errors, flows_of, masks_of_flows
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, UserError
 from eachmask.structures.spatial import Spatial
-from eachmask.tasks.instances import INSTANCES
 
 
 class Raw(NamedTuple):
@@ -70,17 +69,14 @@ class Config(DenseConfig):
     score_threshold: float = 0.3
 
 
-class Flows(Network[Raw, Raw, Instances]):
+class Flows(PixelInstances[Raw]):
     """A field of vectors and a foreground.
 
     Raises:
         UserError: there is more than one class, or the network wants neither grey nor color images.
     """
 
-    task = INSTANCES
     max_classes = 1
-    needs = frozenset({"masks"})
-    suppresses = False
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()

@@ -33,18 +33,17 @@ from torch.nn import functional as F
 from eachmask.models.config import changed
 from eachmask.models.proposal_free.dense import (
     DenseConfig,
+    PixelInstances,
     PixelNetwork,
     PixelTargets,
     cross_entropy,
     objects_by_class,
     pixel_targets,
 )
-from eachmask.models.protocol import Network
 from eachmask.ops.multicut import multicut
 from eachmask.ops.regions import boundary_of, region_borders, superpixels
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures.spatial import Spatial
-from eachmask.tasks.instances import INSTANCES
 
 LEAST_PROBABILITY = 1e-3
 """Of an edge being there or not, before its logarithm is taken."""
@@ -71,22 +70,13 @@ class Config(DenseConfig):
     """Added to the log-odds of no edge: above 0 objects are cut less."""
 
 
-class InstanceCut(Network[Raw, Raw, Instances]):
+class InstanceCut(PixelInstances[Raw]):
     """Classes and instance-aware edges."""
-
-    task = INSTANCES
-    needs = frozenset({"masks"})
-    suppresses = False
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
         self.num_classes, self.config = num_classes, config
         self.network = PixelNetwork(2 * num_classes + 1, config)
-
-    @property
-    def encoder(self) -> Any:
-        """The part that may start from ImageNet."""
-        return self.network.encoder
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> classes and edges at the same resolution."""

@@ -34,17 +34,16 @@ from torch.nn import functional as F
 from eachmask.models.config import changed
 from eachmask.models.proposal_free.dense import (
     DenseConfig,
+    PixelInstances,
     PixelNetwork,
     PixelTargets,
     cross_entropy,
     objects_by_class,
     pixel_targets,
 )
-from eachmask.models.protocol import Network
 from eachmask.ops.spectral import kmeans, spectral_clusters
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures.spatial import Spatial
-from eachmask.tasks.instances import INSTANCES
 
 FIRST_DENSITY = -8.0
 """Logarithm of the objects per pixel before anything is learnt: some in an image."""
@@ -74,12 +73,8 @@ class Config(DenseConfig):
     """Pixels of a class that are grouped; the others follow the nearest of them."""
 
 
-class ProposalFreeNetwork(Network[Raw, Raw, Instances]):
+class ProposalFreeNetwork(PixelInstances[Raw]):
     """Classes, places and counts."""
-
-    task = INSTANCES
-    needs = frozenset({"masks"})
-    suppresses = False
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
@@ -88,11 +83,6 @@ class ProposalFreeNetwork(Network[Raw, Raw, Instances]):
         assert self.network.head.bias is not None
         with torch.no_grad():
             self.network.head.bias[-4 * num_classes :] = FIRST_DENSITY  # 2 x 2 sub-pixels each
-
-    @property
-    def encoder(self) -> Any:
-        """The part that may start from ImageNet."""
-        return self.network.encoder
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> classes and places at the same resolution, and counts."""

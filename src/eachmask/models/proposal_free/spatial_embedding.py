@@ -26,13 +26,18 @@ import torch
 from torch import Tensor, nn
 
 from eachmask.models.config import changed
-from eachmask.models.proposal_free.dense import DenseConfig, PixelNetwork, PixelTargets, objects_of_map, pixel_targets
+from eachmask.models.proposal_free.dense import (
+    DenseConfig,
+    PixelInstances,
+    PixelNetwork,
+    PixelTargets,
+    objects_of_map,
+    pixel_targets,
+)
 from eachmask.models.proposal_free.erfnet import ERFNet
-from eachmask.models.protocol import Network
 from eachmask.ops.spatial_embedding import Terms, coordinates, spatial_clusters, spatial_terms
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures.spatial import Spatial
-from eachmask.tasks.instances import INSTANCES
 
 
 class Raw(NamedTuple):
@@ -66,12 +71,8 @@ class Config(DenseConfig):
     """Clusters of so many pixels or fewer are none (published code: 128, on street scenes of 2048 px)."""
 
 
-class SpatialEmbedding(Network[Raw, Raw, Instances]):
+class SpatialEmbedding(PixelInstances[Raw]):
     """Offsets, bandwidths and seeds."""
-
-    task = INSTANCES
-    needs = frozenset({"masks"})
-    suppresses = False
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
@@ -84,11 +85,6 @@ class SpatialEmbedding(Network[Raw, Raw, Instances]):
         else:
             self.network = ladder = PixelNetwork(maps + num_classes, config)
             start_small(ladder.head, slice(0, 8), slice(8, 4 * maps), dim=0)
-
-    @property
-    def encoder(self) -> Any:
-        """The part that may start from ImageNet."""
-        return self.network.encoder
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> maps at the same resolution."""

@@ -29,38 +29,43 @@ from eachmask.structures.spatial import Spatial
 
 
 @dataclass(frozen=True)
-class Config:
-    """What a variant may change."""
+class DilatedConfig:
+    """What variants of networks on a dilated backbone may change."""
 
     backbone: str = "resnet50"
     stride: Stride = 8
     """Of the last map."""
-    rates: tuple[int, ...] = (12, 24, 36)
-    """Gaps of the dilated convolutions, cells."""
-    width: int = 256
     aux: bool = True
     """A second head on the map before, which only helps in training."""
     aux_weight: float = 0.5
-    dropout: float = 0.5
     loss: PixelLoss = PixelLoss()
 
 
-class DeepLabV3(Labeling):
-    """A dilated backbone, ASPP and a classifier."""
+@dataclass(frozen=True)
+class Config(DilatedConfig):
+    """What a variant may change."""
 
-    def __init__(self, num_classes: int, config: Config) -> None:
+    rates: tuple[int, ...] = (12, 24, 36)
+    """Gaps of the dilated convolutions, cells."""
+    width: int = 256
+    dropout: float = 0.5
+
+
+class Dilated(Labeling):
+    """A dilated backbone, a classifier on its last map, and one on an earlier map that only helps in training."""
+
+    def __init__(self, num_classes: int, config: DilatedConfig) -> None:
         super().__init__()
         self.num_classes, self.config = num_classes, config
         self.loss, self.aux_weight = config.loss, config.aux_weight
         self.backbone: Any = body(config.backbone, config.stride)
-        *_, below, last = self.backbone.channels
-        self.classifier = nn.Sequential(
-            ASPP(last, config.width, config.rates, config.dropout),
-            *conv_bn_relu(config.width, config.width, 3),
-            nn.Conv2d(config.width, num_classes, 1),
-        )
+        self.classifier = self.head(self.backbone.channels[-1])
         self.aux_tap = aux_tap(config.backbone)
         self.aux_classifier = fcn_head(self.backbone.channels[self.aux_tap], num_classes) if config.aux else None
+
+    def head(self, channels: int) -> nn.Module:
+        """The classifier on a map of so many channels."""
+        raise NotImplementedError
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> (B, K, h, w)."""
@@ -70,6 +75,21 @@ class DeepLabV3(Labeling):
             aux = self.aux_classifier(maps[self.aux_tap])
         height, width = images.tensor.shape[-2:]
         return Raw(self.classifier(maps[-1]), aux, (height, width), images.sizes)
+
+
+class DeepLabV3(Dilated):
+    """ASPP and a classifier."""
+
+    config: Config
+
+    def head(self, channels: int) -> nn.Module:
+        """ASPP, one convolution, and the classes."""
+        c = self.config
+        return nn.Sequential(
+            ASPP(channels, c.width, c.rates, c.dropout),
+            *conv_bn_relu(c.width, c.width, 3),
+            nn.Conv2d(c.width, self.num_classes, 1),
+        )
 
 
 class ASPP(nn.Module):
@@ -129,5 +149,5 @@ def deeplabv3_mobilenet_v3_large(num_classes: int = 21, **config: Any) -> DeepLa
 
 def deeplabv3_lite0(num_classes: int = 21, **config: Any) -> DeepLabV3:
     """EfficientNet-Lite0 at stride 16, narrow: trains on a CPU."""
-    light = Config("tf_efficientnet_lite0", 16, (4, 8, 12), 96, aux=False, dropout=0.1)
+    light = Config("tf_efficientnet_lite0", 16, aux=False, rates=(4, 8, 12), width=96, dropout=0.1)
     return DeepLabV3(num_classes, changed(light, config))

@@ -23,11 +23,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from eachmask.backbones.bodies import Stride, body
+from eachmask.backbones.bodies import body
 from eachmask.models.config import changed
-from eachmask.models.semantic.deeplabv3 import aux_tap, fcn_head
+from eachmask.models.semantic.deeplabv3 import Dilated, DilatedConfig, fcn_head
 from eachmask.models.semantic.labeling import Labeling, PixelLoss, Raw
 from eachmask.ops.upsampling import bilinear_kernel
 from eachmask.structures import ImageBatch
@@ -94,38 +94,12 @@ def enlarging(channels: int, factor: int) -> nn.ConvTranspose2d:
 # torchvision's --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class DilatedConfig:
-    """What a variant of :class:`DilatedFCN` may change."""
+class DilatedFCN(Dilated):
+    """A head of two convolutions."""
 
-    backbone: str = "resnet50"
-    stride: Stride = 8
-    aux: bool = True
-    """A second head on the map before, which only helps in training."""
-    aux_weight: float = 0.5
-    loss: PixelLoss = PixelLoss()
-
-
-class DilatedFCN(Labeling):
-    """A dilated backbone and a head of two convolutions."""
-
-    def __init__(self, num_classes: int, config: DilatedConfig) -> None:
-        super().__init__()
-        self.num_classes, self.config = num_classes, config
-        self.loss, self.aux_weight = config.loss, config.aux_weight
-        self.backbone: Any = body(config.backbone, config.stride)
-        self.classifier = fcn_head(self.backbone.channels[-1], num_classes)
-        self.aux_tap = aux_tap(config.backbone)
-        self.aux_classifier = fcn_head(self.backbone.channels[self.aux_tap], num_classes) if config.aux else None
-
-    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
-        """(B, 3, H, W) -> (B, K, h, w)."""
-        maps = self.backbone(images.tensor).maps
-        aux: Tensor | None = None
-        if self.aux_classifier is not None and torch.is_grad_enabled():  # somebody learns
-            aux = self.aux_classifier(maps[self.aux_tap])
-        height, width = images.tensor.shape[-2:]
-        return Raw(self.classifier(maps[-1]), aux, (height, width), images.sizes)
+    def head(self, channels: int) -> nn.Module:
+        """One convolution, and the classes."""
+        return fcn_head(channels, self.num_classes)
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
