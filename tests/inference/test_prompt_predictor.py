@@ -104,6 +104,16 @@ def test_mistakes_are_sentences(
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_a_missing_image_stops_no_other(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    image = command[1]
+    command[1] = f"{image}.gone"
+    assert main([*command, "--point", "5,5"]) == 2
+    assert capsys.readouterr().err == f"eachmask: {image}.gone does not exist\n"
+    command.insert(2, image)
+    assert main([*command, "--point", "5,5"]) == 1
+    assert (Path(command[-1]) / "summary.json").is_file()
+
+
 def test_a_model_without_prompts_is_refused(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from eachmask.cli.predict import RESULTS, PredictOptions, batch_options, predict
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
+    from eachmask.data.images.inputs import Inputs
     from eachmask.inference.prompt_predictor import PromptPredictor
     from eachmask.structures import Prompts
 
@@ -73,7 +74,6 @@ def segment(options: SegmentOptions) -> int:
     """Run the command; returns the exit status."""
     from rich.console import Console
 
-    from eachmask.data.images.files import image_size
     from eachmask.data.images.inputs import find_inputs
     from eachmask.inference.embedding_cache import EmbeddingCache
     from eachmask.inference.load import load
@@ -98,7 +98,7 @@ def segment(options: SegmentOptions) -> int:
         as_text(options.text)
         detector = WordDetector.load(options.detector or DETECTOR)  # what is missing is said before anything is loaded
     name = "clicks" if options.model == "auto" else options.model
-    prompts = prompts_of(options, image_size(inputs.sources[0].path)) if asked else None
+    prompts = prompts_of(options, size_of_images(inputs)) if asked else None
     predictor = load(name, device=options.device, precision=options.precision, side=options.side)
     if not isinstance(predictor, PromptPredictor):
         raise UserError(f"{name} takes no prompts: use eachmask predict, or a model such as clicks")
@@ -110,6 +110,21 @@ def segment(options: SegmentOptions) -> int:
     elif prompts is not None:
         predictor = PromptedPredictor(predictor, prompts, options.alternatives)
     return predict_all(predictor, inputs, options, console)
+
+
+def size_of_images(inputs: Inputs) -> tuple[int, int]:
+    """(height, width) of the first image that is there: prompts are for images of one size.
+
+    Raises:
+        UserError: none is there, or that one cannot be read.
+    """
+    from eachmask.data.images.files import image_size
+
+    first = next((source for source in inputs.sources if not source.problem), None)
+    if first is None:
+        source = inputs.sources[0]
+        raise UserError(f"{source.path} {source.problem}")
+    return image_size(first.path)
 
 
 def looking(predictor: PromptPredictor, options: SegmentOptions) -> PromptPredictor:
