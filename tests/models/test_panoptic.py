@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from one_step import learn
 from torch import nn
 
 from eachmask import models
@@ -191,13 +192,7 @@ def test_memorizes_a_few_images(case):
     optimizer = torch.optim.AdamW(model.parameters(), lr=case.learning_rate)
     worst = 0.0
     for step in range(400):
-        model.train()
-        torch.manual_seed(step)
-        total = sum(model.losses(model(batch), targets).values())
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        learn(model, batch, targets, optimizer, step, clip=1.0)
         if step % 50 == 49:
             found = [model.task.shown(seen, 0.5) for seen in predict(model.eval(), batch)]
             worst = min(model.task.scoring.quality(*pair) for pair in zip(found, targets, strict=True))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from one_step import learn
 from torch import nn
 
 from eachmask import models
@@ -247,13 +248,7 @@ def test_memorizes_a_few_images(case):
     optimizer = torch.optim.Adam(model.parameters(), lr=case.learning_rate)
     worst = 0.0
     for step in range(case.steps):
-        model.train()
-        torch.manual_seed(step)
-        total = sum(model.losses(model(batch), targets).values())
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
+        learn(model, batch, targets, optimizer, step, clip=5.0)
         if step % 50 == 49:
             worst = least_overlap(model.eval(), case, batch, targets)
             if worst > 0.7:
