@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eachmask.files.atomic import atomic, replacing, write_bytes, write_text
+from eachmask.files.atomic import atomic, replacing, replacing_from_folder, write_bytes, write_text
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -29,3 +29,18 @@ def test_bytes_have_the_permissions_of_the_users_other_files(tmp_path: Path) -> 
         part.chmod(0o600)
     assert (tmp_path / "data").read_bytes() == b"\x00"
     assert {p.stat().st_mode for p in tmp_path.iterdir()} == {(tmp_path / "own").stat().st_mode}
+
+
+def test_what_a_library_leaves_beside_its_file_is_cleared(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    (tmp_path / "model.safetensors.part").mkdir()  # a run that was killed
+    (tmp_path / "model.safetensors.part" / ".tmp1").write_bytes(b"half")
+    with replacing_from_folder(path) as part:
+        part.with_name(".tmp2").write_bytes(b"1")
+        part.with_name(".tmp2").replace(part)
+    assert path.read_bytes() == b"1" and list(tmp_path.iterdir()) == [path]
+    (tmp_path / "model.safetensors.part").touch()
+    with pytest.raises(RuntimeError), replacing_from_folder(path) as part:
+        part.with_name(".tmp3").write_bytes(b"2")
+        raise RuntimeError
+    assert path.read_bytes() == b"1" and list(tmp_path.iterdir()) == [path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import BinaryIO, TextIO
 def replacing(path: Path, part: Path | None = None) -> Iterator[Path]:
     """A name to write under; its file takes the place of ``path`` when the block ends without an error.
 
-    For libraries that open their files themselves. The file has the permissions that the user's own files have.
+    The file has the permissions that the user's own files have.
 
     Args:
         part: the name, on the same disk; by default ``path`` with ``.part`` behind it. It is gone afterwards.
@@ -30,6 +31,30 @@ def replacing(path: Path, part: Path | None = None) -> Iterator[Path]:
         put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_from_folder(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """The same for libraries that write under further names beside the one that they are given, as safetensors does:
+    what a kill leaves of those lies in a folder, and the next writing clears it.
+
+    Args:
+        folder: on the same disk; by default ``path`` with ``.part`` behind it. It is gone afterwards.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = path.with_name(path.name + ".part") if folder is None else folder
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)  # what a kill leaves of other writing is a file
+    folder.mkdir()
+    try:
+        with replacing(path, folder / path.name) as part:
+            yield part
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def put_in_place(part: Path, path: Path) -> None:

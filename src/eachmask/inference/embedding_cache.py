@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from eachmask.files.atomic import replacing
+from eachmask.files.atomic import replacing_from_folder
 
 if TYPE_CHECKING:
     from eachmask.inference.prompt_predictor import Embedded
@@ -68,7 +68,7 @@ class EmbeddingCache:
         path = self._path(embedded.key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, path.with_name(f"{path.name}.{os.getpid()}.part")) as part:
+            with replacing_from_folder(path, path.with_name(f"{path.name}.{os.getpid()}.part")) as part:
                 save_file(tensors, part, metadata={"embedded": json.dumps(about)})
         except OSError:
             return

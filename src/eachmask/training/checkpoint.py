@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eachmask.files.atomic import replacing
+from eachmask.files.atomic import replacing_from_folder
 from eachmask.structures import UserError
 
 KEPT = 2
@@ -33,7 +33,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     outline = _flatten(state, "", tensors)
     path = folder / f"step-{step:07d}.safetensors"
     metadata = {"state": json.dumps(outline), "step": str(step), "checksum": _checksum(tensors)}
-    with replacing(path) as part:
+    with replacing_from_folder(path) as part:
         try:
             save_file(tensors, part, metadata=metadata)
         except SafetensorError as error:  # it knows no errno

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eachmask import models
-from eachmask.files.atomic import replacing
+from eachmask.files.atomic import replacing_from_folder
 from eachmask.models.crop_classifier import Config as ClassifierConfig
 from eachmask.models.crop_classifier import CropClassifier
 from eachmask.structures import UserError
@@ -70,7 +70,7 @@ def replace_info(path: str | Path, **changes: Any) -> ModelInfo:
 
 def _write(path: Path, tensors: dict[str, Tensor], info: ModelInfo) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
+    with replacing_from_folder(path) as part:
         save_file(tensors, part, metadata={HEADER: info.to_json()})
     return path
 
