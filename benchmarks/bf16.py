@@ -1,17 +1,21 @@
 """What bf16 changes of the bundled models' results, against float32, over whole packs.
 
-    python benchmarks/bf16.py --nuclei ../shared/data/dsb2018 --objects ../shared/data/coco-mini [--num 40]
+    python benchmarks/bf16.py --nuclei ../shared/data/dsb2018 --objects ../shared/data/coco-mini
+        --clicks ../shared/data [--num 40]
 
 Every image is predicted as a user would, by ``eachmask.load(...).predict``, once in each precision. Objects that are
-shown are paired one to one by mask IoU, the best first, and an object has changed where it has no partner of its class
-at that IoU: ``changed_50`` counts what is another object or none, ``changed_75`` and ``changed_90`` what has another
-outline too. AP is COCO's mask AP of all ranked detections in each precision, of ``objects`` over objects as one class.
-``--num`` takes so many images at even ranks of the split instead of all. On CPUs without bf16 instructions its
-arithmetic is emulated: the numbers are alike, the time is not.
+shown are paired one to one by mask IoU, the best first, and an object has changed where it has no partner of its
+class at that IoU: ``changed_50`` counts what is another object or none, ``changed_75`` and ``changed_90`` what has
+another outline too. AP is COCO's mask AP of all ranked detections in each precision, of ``objects`` over objects as
+one class. ``clicks`` is asked about the objects of `benchmarks/clicks.py`, by a click in each object's middle and by
+its box; an answer has changed where its IoU with float32's is below 0.5, 0.75 or 0.9. ``--num`` takes so many images
+at even ranks of the split instead of all. On CPUs without bf16 instructions its arithmetic is emulated: the numbers
+are alike, the time is not.
 
 The last line is JSON, for each model: ``images``, ``shown_fp32``, ``shown_bf16``, ``changed_50``, ``changed_75``,
 ``changed_90`` (shares of both precisions' objects, 0..1), ``largest_shift`` (of a side of a box whose object has not
-changed at IoU 0.5, px), ``ap_fp32``, ``ap_bf16``.
+changed at IoU 0.5, px), ``ap_fp32``, ``ap_bf16``; of ``clicks``, for each kind of prompt: ``objects``, ``changed_50``
+... ``changed_90``, ``iou_fp32``, ``iou_bf16`` (means, with what is annotated).
 """
 
 from __future__ import annotations
@@ -90,16 +94,55 @@ def summary(shown: dict[str, list[Any]]) -> dict[str, Any]:
     return result | {"largest_shift": round(max(shifts, default=0.0), 1)}
 
 
+def compare_answers(packs: Path, num: int | None) -> dict[str, Any]:
+    """All measures of ``clicks``, for each kind of prompt."""
+    from clicks import coco_mini, grabcut50
+    from rich.progress import track
+
+    import eachmask
+    from eachmask.evaluation.interactive import ByPredictor, objects_of
+    from eachmask.metrics.clicks import iou
+    from eachmask.ops.clicks import next_click
+
+    methods = {p: ByPredictor(eachmask.load("clicks", precision=p, device="cpu")) for p in ("fp32", "bf16")}
+    ious: dict[str, list[tuple[float, float, float]]] = {"click": [], "box": []}
+    samples = [*grabcut50(packs / "grabcut50").samples, *coco_mini(packs / "coco-mini", 150).samples]
+    chosen = np.unique(np.linspace(0, len(samples) - 1, num or len(samples)).round().astype(int)).tolist()
+    for index in track(chosen, description="clicks", disable=not sys.stderr.isatty()):
+        targets = samples[index].targets
+        sessions = [look(samples[index].image) for look in methods.values()]
+        for number, gt in objects_of(targets, 1, None):
+            middle = next_click(gt, np.zeros(gt.shape, bool))
+            box = targets.boxes[number].tolist()
+            for kind, (one, other) in {
+                "click": [session.clicks([middle], None) for session in sessions],
+                "box": [session.box(box) for session in sessions],
+            }.items():
+                ious[kind].append((iou(other, one), iou(one, gt), iou(other, gt)))
+    return {kind: {"images": len(chosen)} | answer_summary(np.asarray(rows)) for kind, rows in ious.items()}
+
+
+def answer_summary(ious: Any) -> dict[str, Any]:
+    """Of IoUs (N, 3): bf16's answer with float32's, float32's with the target, bf16's with the target."""
+    changed = {f"changed_{round(100 * level)}": round(float((ious[:, 0] < level).mean()), 4) for level in LEVELS}
+    means = {f"iou_{p}": round(float(ious[:, 1 + i].mean()), 4) for i, p in enumerate(("fp32", "bf16"))}
+    return {"objects": len(ious)} | changed | means
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for model in SPLITS:
         parser.add_argument(f"--{model}", type=Path, help=f"pack to measure {model} on")
+    parser.add_argument("--clicks", type=Path, help="folder of the packs grabcut50 and coco-mini, to measure clicks on")
     parser.add_argument("--num", type=int, help="images of each pack; all by default")
     options = parser.parse_args()
     packs = {model: getattr(options, model) for model in SPLITS if getattr(options, model) is not None}
-    if not packs:
-        parser.error("give --nuclei PACK or --objects PACK")
-    print(json.dumps({model: compare(model, pack, SPLITS[model], options.num) for model, pack in packs.items()}))
+    if not packs and options.clicks is None:
+        parser.error("give --nuclei PACK, --objects PACK or --clicks PACKS")
+    result = {model: compare(model, pack, SPLITS[model], options.num) for model, pack in packs.items()}
+    if options.clicks is not None:
+        result["clicks"] = compare_answers(options.clicks, options.num)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
