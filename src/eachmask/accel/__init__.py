@@ -12,6 +12,8 @@ file            what it does                                         when
                 handing it back to the system                        unless the environment sets malloc's thresholds
 ``roi_cpu``     RoIAlign and its gradient as sums of table rows      on channels-last maps on the CPU, float32, and in
                                                                      prediction bfloat16; not while tracing or compiling
+``spinning``    threads that wait for each other sleep soon, so that in commands, with GNU OpenMP, unless the
+                other work on the same CPUs does not stop them       environment says how threads wait
 ``winograd``    3x3 convolutions and their gradients with a quarter  in training on the CPU in float32, wide layers on
                 of the multiplications                               large maps (``winograd_training`` says where)
 =============== ==================================================== ================================================

@@ -66,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
+    from eachmask.accel.spinning import sleep_soon
     from eachmask.cli.arguments import parse
 
+    sleep_soon()
     module_name, options_class, function, _ = COMMANDS[name]
     try:
         module = importlib.import_module(module_name)

@@ -1,0 +1,27 @@
+"""How long threads wait for each other awake (GNU OpenMP, which torch brings on Linux; elsewhere nothing happens here).
+
+Between two parallel regions a thread spins, by default for milliseconds. That is free where a CPU is idle. Beside other
+work it keeps the very thread from running that all the others wait for: an image then takes ten times as long.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from eachmask.accel import is_on
+
+SPIN_COUNT = 3000
+"""Rounds before a thread sleeps: about a tenth of a millisecond, longer than the gaps between most layers."""
+
+SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+
+
+def sleep_soon() -> None:
+    """Let this process's threads, and those of its children, sleep after :data:`SPIN_COUNT` rounds.
+
+    OpenMP reads the setting once, as torch is imported: afterwards there is nothing to be done. Where the environment
+    says how to wait, that stays.
+    """
+    if is_on("spinning") and "torch" not in sys.modules and not any(name in os.environ for name in SETTINGS):
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
