@@ -103,8 +103,13 @@ def test_classes_are_merged_for_a_model_of_one_class(coco, tmp_path):
         (["mask_rcnn_lite1", "--data", "x"], "did you mean"),
         (["mask_rcnn_lite0_fpn", "--data", "nowhere"], "nowhere"),
         (["mask_rcnn_lite0_fpn", "--data", "x", "--steps", "0"], "--steps must be more than 0"),
-        (["nuclei", "--data", "x", "--size", "300"], "decides --pretrained, --size and --mosaic itself"),
+        (["nuclei", "--data", "x", "--size", "300"], "decides --pretrained, --size, --mosaic and --copy-paste itself"),
+        (
+            ["nuclei", "--data", "x", "--copy-paste", "0"],
+            "decides --pretrained, --size, --mosaic and --copy-paste itself",
+        ),
         (["mask_rcnn_lite0_fpn", "--data", "x", "--mosaic", "1.5"], "--mosaic is a chance from 0 to 1, not 1.5"),
+        (["mask_rcnn_lite0_fpn", "--data", "x", "--copy-paste", "-1"], "--copy-paste is a chance from 0 to 1, not -1"),
         (["mask_rcnn_lite0_fpn", "--data", "x", "--device", "cuda:7"], ""),
     ],
 )
@@ -241,11 +246,20 @@ def test_images_are_packed(tmp_path):
         assert torch.equal(sample.targets.boxes, image.targets.boxes)
 
 
-def test_a_mosaic_is_part_of_the_recipe(coco, tmp_path, monkeypatch):
+def test_how_images_are_mixed_is_part_of_the_recipe(coco, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "eachmask.recipes.train.run_recipe", lambda recipe, *_: seen.append(recipe.mix) or tmp_path / "m"
     )
-    for mosaic in ([], ["--mosaic", "0.25"]):
-        assert main(["train", "mask_rcnn_lite0_fpn", "--data", str(coco), "--out", str(tmp_path), *QUICK, *mosaic]) == 0
-    assert seen == [CopyPaste(), PhotoMix(0.25, CopyPaste())]
+    some, none = ["--mosaic", "0.25"], ["--copy-paste", "0"]
+    for wishes in ([], some, none, some + none, ["--copy-paste", "0.75"]):
+        assert main(["train", "mask_rcnn_lite0_fpn", "--data", str(coco), "--out", str(tmp_path), *QUICK, *wishes]) == 0
+    assert seen == [
+        CopyPaste(), PhotoMix(0.25, CopyPaste()), None, PhotoMix(0.25, CopyPaste(0.0)), CopyPaste(0.75)
+    ]  # fmt: skip
+
+
+def test_boxes_are_not_pasted(coco, tmp_path, capsys):
+    wishes = ["--copy-paste", "0.5"]
+    assert main(["train", "fcos_lite0_fpn", "--data", str(coco), "--out", str(tmp_path), *QUICK, *wishes]) == 2
+    assert "leave out --copy-paste" in capsys.readouterr().err

@@ -34,6 +34,7 @@ class TrainOptions:
       eachmask train condinst_lite0_fpn --data my-photos --out runs/mine
       eachmask train mask_rcnn_r50_fpn_v2 --data train.json --val val.json --out runs/mine --device cuda
       eachmask train mask_rcnn_lite0_fpn --data cells --pretrained none --steps 500 --out runs/scratch
+      eachmask train yolact_lite0 --data cells --copy-paste 0 --mosaic 0.5 --out runs/mosaics
       eachmask train nuclei --data dsb2018 --out runs/nuclei
       eachmask train my.py:my_recipe --data my-cells --out runs/mine
     """
@@ -63,6 +64,9 @@ class TrainOptions:
     """Longer side of the images as the network sees them, px; by default from the data."""
     mosaic: float | None = None
     """Chance, 0 to 1, that a training image is made of four; none are by default."""
+    copy_paste: float | None = None
+    """Chance, 0 to 1, that objects of another image are pasted into a training image; by default 0.5 where there are
+    masks, 0 pastes none."""
     learning_rate: float | None = None
     """Instead of the recipe's."""
     schedule: Literal["cosine", "step"] | None = None

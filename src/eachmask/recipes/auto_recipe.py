@@ -47,7 +47,13 @@ class PhotoAugment:
 
 
 def auto_recipe(
-    variant: str, data: Samples[Any], *, start: str = "auto", size: int | None = None, mosaic: float = 0.0
+    variant: str,
+    data: Samples[Any],
+    *,
+    start: str = "auto",
+    size: int | None = None,
+    mosaic: float | None = None,
+    copy_paste: float | None = None,
 ) -> tuple[Recipe, list[str]]:
     """A recipe for a variant on this data, and sentences on what was decided.
 
@@ -56,7 +62,8 @@ def auto_recipe(
         data: the training samples.
         start: see :func:`eachmask.training.pretrained.choose_start`.
         size: longer side of the images as the network sees them, px; by default from the data.
-        mosaic: chance that a training image is made of four.
+        mosaic: chance that a training image is made of four; none are by default.
+        copy_paste: chance that another image's objects are pasted into it; by default one half where there are masks.
 
     Raises:
         UserError: there is no such variant, or the wanted start does not fit.
@@ -84,7 +91,7 @@ def auto_recipe(
             LargeScaleJitter(size=(side, side), scale=(0.5, 2.0) if whole else (0.4, 2.0)),
             flip,
         ),
-        mix=_mix(model.task, mosaic) if len(data) > 1 else None,
+        mix=_mix(model.task, mosaic or 0.0, copy_paste) if len(data) > 1 else None,
         score=scoring.scores,
         best=scoring.best,
         start=chosen.load,
@@ -111,17 +118,21 @@ def _asking(recipe: Recipe, model: Any) -> Recipe:
     return replace(recipe, ask=ask, score=prompted.score, best="iou", decode=decode)
 
 
-def _mix(task: Task[Any], mosaic: float) -> Mix | None:
+def _mix(task: Task[Any], mosaic: float, copy_paste: float | None) -> Mix | None:
     """Pasting needs masks; a mosaic does not.
 
     Raises:
-        UserError: a mosaic of something else than objects.
+        UserError: a mosaic of something else than objects, or pasting where there are no masks to paste.
     """
+    if copy_paste and not task.mixes:
+        raise UserError(f"masks are pasted, and this model predicts {task.name}: leave out --copy-paste")
+    usual = CopyPaste().chance if task.mixes else 0.0
+    paste = CopyPaste(usual if copy_paste is None else copy_paste)
     if not mosaic:
-        return CopyPaste() if task.mixes else None
+        return paste if paste.chance else None
     if not issubclass(task.target, Instances):
         raise UserError(f"a mosaic is made of objects, and this model predicts {task.name}: leave out --mosaic")
-    return PhotoMix(mosaic, CopyPaste() if task.mixes else CopyPaste(chance=0.0))
+    return PhotoMix(mosaic, paste)
 
 
 def _config(variant: str, model: Any, data: Samples[Any]) -> dict[str, Any]:

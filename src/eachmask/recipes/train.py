@@ -43,6 +43,7 @@ def train(
     batch: int | None = None,
     size: int | None = None,
     mosaic: float | None = None,
+    copy_paste: float | None = None,
     learning_rate: float | None = None,
     schedule: Literal["cosine", "step"] | None = None,
     freeze: int | None = None,
@@ -87,6 +88,8 @@ def train(
         checkpoint_every: steps between checkpoints; every evaluation and every interruption saves one too.
         size: longer side of the images as the network sees them, px; by default from the data.
         mosaic: chance, 0..1, that a training image of objects is made of four (Bochkovskiy et al., arXiv 2004.10934).
+        copy_paste: chance, 0..1, that another image's objects are pasted into a training image (Ghiasi et al., arXiv
+            2012.07177); by default 0.5 where there are masks.
         schedule: how the learning rate falls, along a cosine, or tenfold at 75% and 92% of the run.
         freeze: so many first stages of the backbone and all its batch normalization stay as they are; -1: none.
         seed: same seed, same data, same device: same weights.
@@ -108,18 +111,21 @@ def train(
         raise UserError(f"what to train is named by a model variant or a recipe, not by {told(model)}")
     if size is not None:
         check_whole("longer side in pixels (--size)", size, low=32)
-    if mosaic is not None and not 0 <= mosaic <= 1:
-        raise UserError(f"--mosaic is a chance from 0 to 1, not {mosaic:g}")
+    _check_chances(mosaic=mosaic, copy_paste=copy_paste)
     if workers < 0:
         raise UserError(f"--workers must be 0 or more, not {workers}")
     out = Path(out)
-    recipe = _named_recipe(model, chooses=pretrained != "auto" or size is not None or mosaic is not None)
+    recipe = _named_recipe(
+        model, chooses=pretrained != "auto" or any(wish is not None for wish in (size, mosaic, copy_paste))
+    )
     known = models.model_class(str(model) if recipe is None else recipe.variant)
     prepare, target = _preparation(known, recipe), known.task.target
     splits = read_splits(data, val, partial, format=format, prepare=prepare, seed=seed, target=target)
     notes = [*splits.notes, *_problem_notes(splits, out)]
     if recipe is None:
-        recipe, decided = auto_recipe(str(model), splits.train, start=pretrained, size=size, mosaic=mosaic or 0.0)
+        recipe, decided = auto_recipe(
+            str(model), splits.train, start=pretrained, size=size, mosaic=mosaic, copy_paste=copy_paste
+        )
         notes += decided
     recipe = _changed(recipe, steps=steps, batch_size=batch, learning_rate=learning_rate, patience=patience,
                       evaluate_every=evaluate_every, frozen_stages=freeze,
@@ -147,11 +153,18 @@ def _check_positive(**values: float | None) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
 
 
+def _check_chances(**values: float | None) -> None:
+    """What happens now and then."""
+    for name, value in values.items():
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"--{name.replace('_', '-')} is a chance from 0 to 1, not {value:g}")
+
+
 def _named_recipe(model: str | Recipe, chooses: bool) -> Recipe | None:
     """The recipe that is meant; None where it is a variant, whose recipe follows from the data.
 
     Args:
-        chooses: what weights start from, how large images are or a mosaic is asked for: only a variant leaves it open.
+        chooses: what weights start from, how large images are or how they are mixed: only a variant leaves it open.
 
     Raises:
         UserError: it is neither; or a recipe is asked for other things than it does.
@@ -162,7 +175,8 @@ def _named_recipe(model: str | Recipe, chooses: bool) -> Recipe | None:
         raise UserError(f"there is no model or recipe {model!r}; did you mean {nearest(model, [*RECIPES, *VARIANTS])}?")
     if chooses:
         name = model if isinstance(model, str) else model.variant
-        raise UserError(f"{name} is a recipe, which decides --pretrained, --size and --mosaic itself: leave them out")
+        own = "--pretrained, --size, --mosaic and --copy-paste"
+        raise UserError(f"{name} is a recipe, which decides {own} itself: leave them out")
     return recipe_named(model)() if isinstance(model, str) else model
 
 
