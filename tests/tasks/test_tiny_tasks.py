@@ -26,6 +26,7 @@ from eachmask.inference.video_predictor import VideoPredictor
 from eachmask.structures import Instances, Matte, PanopticMap, SemanticMap, UserError
 from eachmask.tasks.settings import Settings
 from eachmask.training import loop
+from eachmask.training.assess import assess
 from eachmask.training.recipe import Run
 
 NAMES = {
@@ -158,6 +159,20 @@ def test_what_is_given_reaches_the_network(trained: dict[str, Path]) -> None:
     assert torch.allclose(tiled.alpha, other.alpha, atol=0.35) and not torch.allclose(
         tiled.alpha, plain.alpha, atol=0.35
     )
+
+
+def test_training_measures_with_what_is_given(trained: dict[str, Path]) -> None:
+    predictor: Predictor[Matte] = load(trained["tiny_matting"], device="cpu", precision="fp32")
+
+    class Bright(Squares):
+        def given(self) -> Matte:
+            return Matte(torch.zeros(SIZE), torch.full((3, *SIZE), 4.0))
+
+    score = predictor.task.scoring.scores
+    clean, wrong = (assess(predictor, data("matting"), score, {}) for data in (Squares, Bright))
+    assert clean.scores[predictor.task.scoring.best] > wrong.scores[predictor.task.scoring.best]
+    expected = predictor.predict_arrays([Squares("matting")[0].image], given=[Bright("matting").given()])[0]
+    assert torch.equal(wrong.found[0].alpha, predictor.task.packed(expected).alpha)
 
 
 def test_a_video_is_remembered(trained: dict[str, Path]) -> None:

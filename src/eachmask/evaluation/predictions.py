@@ -28,7 +28,7 @@ from eachmask.files.journal import Journal
 from eachmask.files.progress import Progress, no_progress
 from eachmask.inference.failures import why
 from eachmask.inference.predictor import Predictor
-from eachmask.structures import DecodeOptions, UserError
+from eachmask.structures import UserError
 from eachmask.structures.spatial import Spatial
 
 _AHEAD = 2
@@ -95,17 +95,11 @@ def _results(
         for index, sample in zip(progress("predicting", todo), _read_ahead(source, todo, reader), strict=True):
             try:
                 image, given = sample.result()
-                yield index, _predicted(predictor, unit_range(image), given, options)
+                own = None if given is None else [given]
+                yield index, predictor.predict_arrays([unit_range(image)], given=own, options=options)[0]
             except Exception as error:
                 known = isinstance(error, UserError)
                 yield index, str(error) if known else why(error, "predicted", source.title(index))
-
-
-def _predicted(predictor: Predictor[Any], image: NDArray[Any], given: Spatial | None, options: DecodeOptions) -> Any:
-    if given is None:
-        return predictor.predict_arrays([image], options=options)[0]
-    (found,) = predictor.engine.predict([image], options, given=[given], tile=predictor.tile_size())
-    return predictor.task.with_categories(found, tuple(predictor.info.categories))
 
 
 def _refuse_nothing(unread: Mapping[int, str], number: int) -> None:

@@ -23,6 +23,7 @@ from eachmask.inference.engine import Engine, TileListener, TileStore, unheard
 from eachmask.inference.view import ImageView
 from eachmask.structures import Category, DecodeOptions, UserError
 from eachmask.structures.checks import check_number, check_whole, told
+from eachmask.structures.spatial import Spatial
 from eachmask.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ class Predictor(Generic[T]):
         self,
         images: Sequence[NDArray[Any]],
         *,
+        given: Sequence[Spatial] | None = None,
         options: DecodeOptions | None = None,
         tile: int | None = None,
         overlap: float = 0.2,
@@ -205,12 +207,14 @@ class Predictor(Generic[T]):
     ) -> list[T]:
         """:meth:`predict` for (H, W, 3) arrays from :meth:`prepare`; those of one size go in one batch.
 
-        ``classes`` are names that are asked for: unsure objects may get them. All objects are returned. ``on_tile``
-        hears of the tiles of large images, and ``stores`` keep them, one store for each image.
+        ``given`` is what a user hands over with each image (a trimap, a clean background), in its pixels. ``classes``
+        are names that are asked for: unsure objects may get them. All objects are returned. ``on_tile`` hears of the
+        tiles of large images, and ``stores`` keep them, one store for each image.
         """
         tile = self.tile_size(tile, overlap)
         options = self.decode_options(options)
-        found = self._found(images, options, tile=tile, overlap=overlap, on_tile=on_tile, stores=stores)
+        tiling: dict[str, Any] = {"tile": tile, "overlap": overlap, "on_tile": on_tile, "stores": stores}
+        found = self._found(images, options, **tiling, **({} if given is None else {"given": given}))
         return [self._named(image, result, classes) for image, result in zip(images, found, strict=True)]
 
     def _found(self, images: Sequence[NDArray[Any]], options: DecodeOptions, **tiling: Any) -> list[T]:

@@ -42,7 +42,7 @@ def assess(
     decode: dict[str, Any],
     ask: Callable[[T], Any] | None = None,
 ) -> Assessment[T]:
-    """Predict all val images as a user would, and measure.
+    """Predict all val images as a user would, with what is given beside them, and measure.
 
     Args:
         score: (predictions, targets) -> measures.
@@ -63,7 +63,8 @@ def assess(
                 sample = data[i]
                 image = unit_range(sample.image)
                 if ask is None:
-                    (result,) = predictor.predict_arrays([image], options=options)
+                    own = None if sample.given is None else [sample.given]
+                    (result,) = predictor.predict_arrays([image], given=own, options=options)
                 else:
                     result = predictor.predict(image, ask(sample.targets), options=options)  # type: ignore[call-overload]
                 found[i] = predictor.task.packed(result)
