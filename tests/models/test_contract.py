@@ -152,8 +152,8 @@ CASES = [
     Case("spatial_embedding_lite0", config={"seed_threshold": 0.1}),
     Case("spatial_embedding_erfnet", config={"seed_threshold": 0.01}, learning_rate=0),
     Case("recurrent_instance_lite0", 1, SMALL_ENCODER, learning_rate=2e-3),
-    Case("recurrent_attention_lite0", 1, SMALL_ENCODER, learning_rate=2e-3),
-    Case("actor_critic_lite0", 1, SMALL_ENCODER, learning_rate=2e-3),
+    Case("recurrent_attention_lite0", 1, SMALL_ENCODER),
+    Case("actor_critic_lite0", 1, SMALL_ENCODER),
     Case("flows_cpnet", 1, EVERY_FLOW | {"channels": (3, 8, 16, 32)}, learning_rate=3e-3),
 ]
 

@@ -35,6 +35,8 @@ class BatchOptions:
     max_pixels: int = MAX_PIXELS
     channels: tuple[int, ...] = ()
     """Which of each file's channels are seen, from 1: one, or three; the image as it is if empty."""
+    pixel_size: float | None = None
+    """Micrometers per pixel of every image; None: as each file says, where it does."""
 
 
 def checked(options: BatchOptions, predictor: Predictor[Any], outputs: Outputs[Any]) -> BatchOptions:
@@ -90,4 +92,5 @@ def _of_some_runs(predictor: Predictor[Any], options: BatchOptions) -> dict[str,
     """What decides the results of runs of this kind alone; sums in bf16 depend on how they are shared out."""
     shared_out = predictor.device.type == "cpu" and predictor.dtype == torch.bfloat16
     threads = {"CPU threads (OMP_NUM_THREADS)": torch.get_num_threads()} if shared_out else {}
-    return threads | ({"--channel": list(options.channels)} if options.channels else {})
+    sized = {"--pixel-size": options.pixel_size} if options.pixel_size else {}
+    return threads | sized | ({"--channel": list(options.channels)} if options.channels else {})

@@ -24,6 +24,7 @@ from eachmask.batch.options import BatchOptions, checked, settings_of
 from eachmask.batch.results import OVERLAYS, THUMBNAIL, Failure, Finished, Summary, names_made
 from eachmask.batch.tiles import TileFiles
 from eachmask.data.images.inputs import Inputs, Source
+from eachmask.data.images.pixel_size import pixel_size
 from eachmask.data.images.read import read_image, unit_range
 from eachmask.files.journal import Journal
 from eachmask.files.jpeg import jpeg, jpeg_text, reduced
@@ -218,9 +219,10 @@ class _Worker(Generic[T]):
         try:
             self.journal.forget(source)
             result = self.task.packed(result)
-            files, thumbnail, hidden = self._write_files(source, image, result)
+            size = self.options.pixel_size or pixel_size(source.path)
+            files, thumbnail, hidden = self._write_files(source, image, result, size)
             record = self.outputs.record(source.name, result, image)
-            header = {**record.header, "files": files, "hidden": hidden}
+            header = {**record.header, "files": files, "hidden": hidden, "pixel_size": size}
             self.journal.append(source, header, {**record.body, THUMBNAIL: thumbnail})
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _FATAL:
@@ -232,7 +234,9 @@ class _Worker(Generic[T]):
             return
         self.listener(Outcome(source))
 
-    def _write_files(self, source: Source, image: NDArray[Any], result: T) -> tuple[list[str], str, int]:
+    def _write_files(
+        self, source: Source, image: NDArray[Any], result: T, size: float | None
+    ) -> tuple[list[str], str, int]:
         """The image's own files; their names in the results folder, the thumbnail, objects that the files lack."""
         side = self.options.overlay_side if self.options.overlays else 2 * _THUMBNAIL_SIDE
         canvas, drawn = draw.shrink(image, result, side)
@@ -243,7 +247,10 @@ class _Worker(Generic[T]):
             files[f"{OVERLAYS}/{source.output}.jpg"] = jpeg(self.outputs.named(overlay, drawn), 90)
         for kind in self.options.save:
             written = self.outputs.writers[kind](source.name, result, image)
-            files |= {f"{kind}/{source.output}{name}": data for name, data in written.files.items()}
+            in_units = self.outputs.in_units.get(kind)
+            for name, data in written.files.items():
+                whole = data if size is None or in_units is None else in_units(data, result, size)
+                files[f"{kind}/{source.output}{name}"] = whole
             hidden += written.hidden
         for name, data in files.items():
             self.journal.write(self.journal.out / name, data)

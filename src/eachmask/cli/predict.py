@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from eachmask.inference.engine import TileListener
     from eachmask.inference.predictor import Predictor
 
+P = TypeVar("P", bound="Predictor[Any]")
+"""Comes back as the kind that it is."""
 RESULTS = Path("results")
 """Where results go that nobody gave a folder for."""
 _NAMED_FAILURES = 20
@@ -46,6 +48,7 @@ class PredictOptions:
       eachmask predict 'slides/**/*.tif' --model nuclei --save labels geojson --out results
       eachmask predict huge.tif --model nuclei --tile 1024 --overlap 0.25 --out results
       eachmask predict street.jpg --model mask_rcnn_r50_fpn --classes person car --score 0.7 --out results
+      eachmask predict slide.tif --model nuclei --diameter 12 --pixel-size 0.65 --out results
       find . -name '*.png' | eachmask predict - --model nuclei --out results
     """
 
@@ -100,6 +103,12 @@ class PredictOptions:
     channel: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = ()
     """Which channels of the files to look at, from 1: one, seen as gray, or three, seen as red, green and blue. TIFFs
     of microscopes often have several."""
+    pixel_size: float | None = None
+    """Micrometers per pixel: instances.csv then has areas, diameters and perimeters in micrometers too. Read from
+    OME-TIFF and ImageJ files if not given."""
+    diameter: float | None = None
+    """Typical diameter of the objects, px, or with --pixel-size micrometers: images are resized so that the model sees
+    objects as large as those that it learnt from."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove earlier results in --out and begin anew."""
 
@@ -126,9 +135,17 @@ def predict(options: PredictOptions) -> int:
         model = auto_model([source.path for source in inputs.sources])
         console.print(f"Chosen for these images: {model} (--model takes another).")
     predictor = load(model, device=options.device, precision=options.precision, side=options.side)
+    predictor = at_scale(predictor, options)
     if options.scales or options.flip:
         predictor = predictor.averaging(options.scales or (1.0,), options.flip)
     return predict_all(predictor, inputs, options, console)
+
+
+def at_scale(predictor: P, options: PredictOptions) -> P:
+    """The predictor, for objects of the size that the options tell, if they do."""
+    if options.diameter is None:
+        return predictor
+    return predictor.at_diameter(options.diameter / (options.pixel_size or 1.0))
 
 
 def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptions, console: Console) -> int:
@@ -170,6 +187,10 @@ def batch_options(options: PredictOptions) -> BatchOptions:
         raise UserError(f"--max-pixels must be at least 1, not {options.max_pixels:g}")
     if len(options.channel) not in (0, 1, 3) or any(number < 1 for number in options.channel):
         raise UserError("--channel takes one number from 1, or three for red, green and blue")
+    if options.pixel_size is not None and not 0 < options.pixel_size < float("inf"):
+        raise UserError(f"--pixel-size must be above 0, not {options.pixel_size:g}")
+    if options.diameter is not None and options.side is not None:
+        raise UserError("--diameter and --side both say how large the model sees things: give one of them")
     return BatchOptions(
         decode=DecodeOptions(
             score_threshold=options.score,
@@ -183,6 +204,7 @@ def batch_options(options: PredictOptions) -> BatchOptions:
         batch=options.batch,
         overlays=options.overlays,
         channels=options.channel,
+        pixel_size=options.pixel_size,
         max_pixels=int(min(options.max_pixels, sys.maxsize)),
         save=tuple(kind for word in options.save for kind in word.split(",") if kind),
     )

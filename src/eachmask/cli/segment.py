@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from eachmask.cli.predict import RESULTS, PredictOptions, batch_options, predict_all
+from eachmask.cli.predict import RESULTS, PredictOptions, at_scale, batch_options, predict_all
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def segment(options: SegmentOptions) -> int:
         detector = WordDetector.load(options.detector or DETECTOR)  # what is missing is said before anything is loaded
     name = "clicks" if options.model == "auto" else options.model
     prompts = prompts_of(options, size_of_images(inputs)) if asked else None
-    predictor = load(name, device=options.device, precision=options.precision, side=options.side)
+    predictor = at_scale(load(name, device=options.device, precision=options.precision, side=options.side), options)
     if not isinstance(predictor, PromptPredictor):
         raise UserError(f"{name} takes no prompts: use eachmask predict, or a model such as clicks")
     if isinstance(predictor.model, PointPromptable):

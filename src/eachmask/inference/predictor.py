@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     ImageLike = str | Path | NDArray[Any] | torch.Tensor | Image.Image
 
 T = TypeVar("T", bound=Any)
+MIN_DIAMETER, MAX_DIAMETER = 1, 10_000
+"""Of objects whose size a user tells, px."""
+MIN_TILE_SIDE = 64
+"""Of tiles that follow such a size, px."""
 
 
 class Predictor(Generic[T]):
@@ -273,6 +277,36 @@ class Predictor(Generic[T]):
         self.decode_options(DecodeOptions(**choices))
         other = copy.copy(self)
         other.info = replace(self.info, decode=(self.info.decode or {}) | choices)
+        return other
+
+    def at_diameter(self, diameter: float) -> Self:
+        """The same predictor, for objects of another size: images are resized so that they look as large as those
+        that it learnt from (as Cellpose does).
+
+        Args:
+            diameter: typical diameter of the objects, px of the images, from 1.
+
+        Raises:
+            UserError: the diameter is out of range, or the model does not say how large its objects were.
+        """
+        check_number("diameter of objects", diameter)
+        if not MIN_DIAMETER <= diameter <= MAX_DIAMETER:
+            raise UserError(
+                f"the diameter of objects is in pixels from {MIN_DIAMETER} to {MAX_DIAMETER}, not {diameter:g}"
+            )
+        own = self.info.object_diameter
+        if own is None:
+            name = self.info.name or self.info.variant
+            raise UserError(f"{name} does not say how large the objects were that it learnt from: use side (--side)")
+        preprocess = self.info.preprocess.magnified(own / diameter)
+        tile = self.info.tile
+        if tile is not None:  # as many of the network's pixels as before
+            tile = max(MIN_TILE_SIDE, round(tile * self.info.preprocess.magnification / preprocess.magnification))
+        other = copy.copy(self)
+        other.info = replace(self.info, preprocess=preprocess, tile=tile)
+        other.engine = copy.copy(self.engine)
+        other.engine.preprocess = preprocess
+        other.fingerprint = hashlib.sha256(f"{self.fingerprint} {diameter}".encode()).hexdigest()
         return other
 
     def averaging(self, scales: Sequence[float] = (1.0,), flip: bool = False) -> Self:

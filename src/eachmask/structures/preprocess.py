@@ -87,6 +87,17 @@ class Preprocess:
             )
         return replace(self, short_side=side, long_side=side)
 
+    def magnified(self, magnification: float) -> Preprocess:
+        """The same, but every image is seen so many times enlarged.
+
+        Raises:
+            UserError: the model wants one size only.
+        """
+        if self.fixed_size is not None:
+            height, width = self.fixed_size
+            raise UserError(f"this model sees every image at {height} x {width} pixels: objects cannot be made larger")
+        return replace(self, short_side=None, long_side=None, magnification=magnification)
+
     def limits(self, image: NDArray[Any]) -> tuple[float, float]:
         """The (low, high) pixel values that become 0 and 1. Tiles of one image share the image's.
 

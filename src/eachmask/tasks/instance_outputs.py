@@ -61,6 +61,10 @@ def _csv(name: str, found: Instances, image: NDArray[Any]) -> Written:
     return Written({".csv": table.to_csv(table.rows(name, found, image), columns=_columns(found)).encode()})
 
 
+def _csv_in_units(data: bytes, found: Instances, pixel_size: float) -> bytes:
+    return table.with_units(data.decode(), pixel_size, _columns(found)).encode()
+
+
 def _columns(found: Instances) -> tuple[str, ...]:
     return table.columns(found.categories, found.masks is not None)
 
@@ -88,16 +92,21 @@ def predictions(records: Records, about: About) -> Iterator[str]:
 
 
 def measures(records: Records, about: About) -> Iterator[str]:
-    """One row of measures per object."""
-    with_masks = any(image.record.header["masks"] for image in records())
-    yield table.to_csv((), columns=table.columns(about.categories, with_masks))
+    """One row of measures per object; micrometers too where the size of a pixel is known of any image."""
+    headers = [image.record.header for image in records()]
+    columns = table.columns(about.categories, any(header["masks"] for header in headers))
+    sized = any(header.get("pixel_size") for header in headers)
+    names = table.to_csv((), columns=columns)
+    yield table.with_units(names, None, columns) if sized else names
     for image in records():
-        yield image.record.body["table"]
+        rows = image.record.body["table"]
+        yield table.with_units(rows, image.record.header.get("pixel_size"), columns) if sized else rows
 
 
 OUTPUTS: Outputs[Instances] = Outputs(
     record=record,
     named=named,
     writers={"labels": _labels, "crops": _crops, "polygons": _polygons, "csv": _csv, "geojson": _geojson},
+    in_units={"csv": _csv_in_units},
     collections={"predictions.json": predictions, "instances.csv": measures},
 )

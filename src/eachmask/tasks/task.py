@@ -136,6 +136,8 @@ class Outputs(Generic[T]):
         default_factory=dict
     )
     """File about all images -> its text, streamed; the records can be asked for more than once."""
+    in_units: Mapping[str, Callable[[bytes, T, float], bytes]] = field(default_factory=dict)
+    """``--save KIND`` -> (a file of it, packed result, micrometers per pixel) -> the same with micrometers in it."""
     noun: str = "object"
     """What ``objects`` of a record counts, in the singular."""
 

@@ -26,6 +26,7 @@ from eachmask.structures import UserError
 from eachmask.training.assess import Assessment, assess
 from eachmask.training.curves import write_curves
 from eachmask.training.environment import environment
+from eachmask.training.object_size import object_diameter
 from eachmask.training.recipe import Recipe, Run
 from eachmask.training.recipe_source import recipe_source, settings
 from eachmask.training.report import Pages, Shot, write_report
@@ -54,6 +55,7 @@ class RunFolder:
         self.run, self.recipe, self.data, self.out = run, recipe, data, run.out
         self.out.mkdir(parents=True, exist_ok=True)
         self._board: Any = None
+        self._diameter = object_diameter(data, recipe.preprocess)
 
     def begin(self, device: str, precision: str, processes: int) -> None:
         """Recipe and environment, before the first step."""
@@ -168,6 +170,7 @@ class RunFolder:
             scores={f"val {n}": row[n] for n in names[names.index(recipe.best) :]} if row else {},
             decode=recipe.decode if decode is None else decode,
             tile=recipe.tile,
+            object_diameter=self._diameter,
         )
 
     def _draw(self, step: int, assessment: Assessment[Any], data: Samples[Any]) -> None:

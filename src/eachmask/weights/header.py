@@ -17,6 +17,7 @@ _SHARE, _SIDE = Range(0, 1), Range(1, 1 << 16)
 SCHEMA = Schema(
     ranges={
         "tile": Range(MIN_TILE, 1 << 20),
+        "object_diameter": Range(1, 1 << 16),
         "preprocess.mean": Range(-1e4, 1e4),
         "preprocess.std": Range(1e-6, 1e4),
         "preprocess.short_side": _SIDE,
@@ -59,6 +60,8 @@ class ModelInfo:
     """DecodeOptions that differ from the model's defaults."""
     tile: int | None = None
     """Larger images are predicted in tiles of this side, px; None: in one pass, whatever the size."""
+    object_diameter: float | None = None
+    """Typical diameter of the objects that it learnt from, px as the network sees them; None: not known."""
     crop_classifier: dict[str, Any] | None = None
     """Settings of a :class:`~eachmask.models.crop_classifier.CropClassifier` in the same file; None without one."""
     name: str = ""

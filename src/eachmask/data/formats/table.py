@@ -6,6 +6,8 @@ in the package's coordinates, where the center of the first pixel is (0.5, 0.5) 
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,6 +27,8 @@ COLUMNS = (
 """``id`` counts the objects of an image from 1, as label maps and crops do; lengths are in pixels. ``class`` is
 the narrowest name that the model is sure of (cat), ``parent`` the class above it (animal), or nothing.
 ``visible_area`` is the object's area in a label map: ``area`` without what lies under objects before it."""
+UNIT_COLUMNS = ("area_um2", "diameter_um", "perimeter_um")
+"""What follows where the size of a pixel is known; ``diameter`` is that of a circle of the object's area."""
 _OF_MASKS = ("centroid_x", "centroid_y", "perimeter", "eccentricity", "mean_intensity", "visible_area")
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
@@ -74,6 +78,37 @@ def columns(categories: Iterable[Category], with_masks: bool) -> tuple[str, ...]
     if not any(category.parent for category in categories):
         empty.add("parent")
     return tuple(name for name in COLUMNS if name not in empty)
+
+
+def with_units(text: str, pixel_size: float | None, header: Sequence[str]) -> str:
+    """A table's rows with columns in micrometers behind them; they are empty where the size of a pixel is not known.
+
+    Args:
+        text: CSV, with or without its header line.
+        pixel_size: micrometers per pixel.
+        header: names of the table's columns.
+
+    >>> names = ("image", "id", "area", "perimeter")
+    >>> with_units("image,id,area,perimeter\na.tif,1,100,40\n", 0.5, names).splitlines()[1]
+    'a.tif,1,100,40,25,5.6419,20'
+    """
+    result = []
+    for row in csv.reader(io.StringIO(text, newline="")):
+        if tuple(row) == tuple(header):
+            result.append([*row, *UNIT_COLUMNS])
+            continue
+        said = dict(zip(header, row, strict=True))
+        result.append([*row, *_in_micrometers(said["area"], said.get("perimeter", ""), pixel_size)])
+    return csv_text(result)
+
+
+def _in_micrometers(area: str, perimeter: str, size: float | None) -> tuple[str, ...]:
+    """Area, diameter of the circle of that area, and perimeter; six digits are kept."""
+    if size is None:
+        return ("",) * len(UNIT_COLUMNS)
+    square = float(area) * size**2
+    lengths = [2 * math.sqrt(square / math.pi), float(perimeter) * size if perimeter else None]
+    return tuple("" if value is None else f"{value:.6g}" for value in (square, *lengths))
 
 
 def to_csv(table: Iterable[Sequence[str | int | float]], header: bool = True, columns: Sequence[str] = COLUMNS) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from eachmask.data.images.read import is_tiff
+from eachmask.structures import UserError
+
 MICROMETERS = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4}
 """Of one unit, by its name; ImageJ escapes the first letter of µm as ``\\u00B5``."""
 _OME = re.compile(r"PhysicalSizeX(Unit)?=\"([^\"]*)\"")
@@ -18,6 +21,8 @@ def pixel_size(path: Path) -> float | None:
     import tifffile
 
     try:
+        if not is_tiff(path):
+            return None
         with tifffile.TiffFile(path) as tiff:
             if tiff.ome_metadata is not None:
                 said = {unit: value for unit, value in _OME.findall(tiff.ome_metadata)}
@@ -25,7 +30,7 @@ def pixel_size(path: Path) -> float | None:
             unit = (tiff.imagej_metadata or {}).get("unit")
             pixels, units = tiff.pages.first.tags["XResolution"].value
             return _micrometers(units / pixels, str(unit).replace("\\u00B5", "µ")) if unit else None
-    except (OSError, KeyError, ValueError, ZeroDivisionError, tifffile.TiffFileError):
+    except (UserError, OSError, KeyError, ValueError, ZeroDivisionError, tifffile.TiffFileError):
         return None
 
 

@@ -102,6 +102,15 @@ def read_image(
         raise UserError(f"{path} is damaged and cannot be decoded ({reason})") from None
 
 
+def is_tiff(path: str | Path) -> bool:
+    """Whether the file begins as a TIFF does, whatever its suffix.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    return _head(Path(path)).startswith(_TIFF_MAGIC)
+
+
 def num_pages(path: str | Path, channels: tuple[int, ...] = ()) -> int:
     """How many images a file holds: the pages of a TIFF without thumbnails and masks, else 1. Where ``channels`` are
     chosen, pages that are channels of one image are one.

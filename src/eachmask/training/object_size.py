@@ -1,0 +1,37 @@
+"""How large the objects are that a model learns from: by it users tell how large theirs are (``--diameter``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from eachmask.data.samples import Samples
+from eachmask.structures import Instances, Preprocess
+
+LOOKED_AT = 200
+"""So many images say it."""
+
+
+def object_diameter(data: Samples[Any], preprocess: Preprocess) -> float | None:
+    """Median over images of their objects' median diameter, px as the network sees them; of a box, that of the circle
+    of half its area.
+
+    None where the targets are no objects, there are none, or every image is seen in one size.
+    """
+    if preprocess.fixed_size is not None:
+        return None
+    medians = []
+    for index in range(0, len(data), max(1, len(data) // LOOKED_AT)):
+        target = data.targets(index) if hasattr(data, "targets") else data[index].targets
+        if not isinstance(target, Instances):
+            return None
+        single = target[~target.crowd]
+        if single.masks is not None:
+            areas = single.masks.area()
+        else:
+            areas = ((single.boxes[:, 2:] - single.boxes[:, :2]).prod(1) / 2).numpy()
+        areas = areas[areas > 0]
+        if len(areas):
+            medians.append(preprocess.scale(*target.image_size) * np.median(2 * np.sqrt(areas / np.pi)))
+    return round(max(1.0, float(np.median(medians))), 1) if medians else None
