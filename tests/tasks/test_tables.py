@@ -27,6 +27,6 @@ CLASSES = [["'" + NAME, "'+sky", "6", "0.750000"], ["'" + NAME, "road", "2", "0.
 )
 def test_no_table_holds_a_formula(task, result, rows):
     recorded = [Recorded(1, NAME, task.outputs.record(NAME, result, IMAGE))]
-    (write,) = task.outputs.collections.values()
+    (write,) = (write for name, write in task.outputs.collections.items() if name.endswith(".csv"))
     text = "".join(write(lambda: recorded, About("", "", "", ())))
     assert list(csv.reader(io.StringIO(text)))[1:] == rows

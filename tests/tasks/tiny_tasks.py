@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,22 @@ def write_squares(folder: Path, task: str, split: str = "val") -> Path:
     if task == "instances":
         rows = [f"{split},square-{i}.png,1,1,ground,0" for i in range(len(data))]
         (folder / "objects.csv").write_text("\n".join(["split,image,number,category_id,category,crowd", *rows]))
+    if task == "panoptic":
+        write_panoptic_json(folder, split, [data[i].targets for i in range(len(data))])
     return folder
+
+
+def write_panoptic_json(folder: Path, split: str, targets: Sequence[PanopticMap]) -> None:
+    """The segments of maps whose pixels lie in ``panoptic``."""
+    names = [f"square-{i}.png" for i in range(len(targets))]
+    ids = {"square": 7, "sky": 3, "ground": 5}
+    segments = [{"id": 1, "category_id": ids["ground"]}, {"id": 2, "category_id": ids["square"]}]
+    content = {
+        "images": [{"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]} for i, name in enumerate(names)],
+        "annotations": [{"image_id": i, "file_name": n, "segments_info": segments} for i, n in enumerate(names)],
+        "categories": [{"id": k, "name": name, "isthing": int(name == "square")} for name, k in ids.items()],
+    }
+    (folder / f"panoptic_{split}.json").write_text(json.dumps(content))
 
 
 def _files(target: Any) -> list[tuple[str, np.ndarray]]:
@@ -224,6 +240,8 @@ def _files(target: Any) -> list[tuple[str, np.ndarray]]:
         return [("classes", labels)]
     if isinstance(target, Matte):
         return [("alpha", (target.alpha.numpy() * 255).astype(np.uint8))]
+    if isinstance(target, PanopticMap):
+        return [("panoptic", np.stack([np.zeros(SIZE), np.zeros(SIZE), target.ids.numpy()], 2).astype(np.uint8))]
     return [("labels", target.to_label_map().astype(np.uint8))]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -16,6 +16,7 @@ from eachmask.structures.errors import UserError
 if TYPE_CHECKING:
     from eachmask.evaluation.evaluation import Evaluation
     from eachmask.evaluation.interactive import Interactive
+    from eachmask.tasks.task import Task
 
 _SHOWN_NOTES = 5
 
@@ -40,6 +41,7 @@ class EvaluateOptions:
       eachmask evaluate mask_rcnn_r50_fpn --data instances.json --images photos --out results
       eachmask evaluate --predictions results.json --data instances.json --fail-under ap=0.3 bbox.ap50=0.5
       eachmask evaluate --predictions new.json --compare old.json --data instances.json
+      eachmask evaluate --predictions results --task semantic --data camvid --split test
       eachmask evaluate objects --data coco-folder --merge supercategories
       eachmask evaluate clicks --data coco-folder --prompts clicks
     """
@@ -55,7 +57,10 @@ class EvaluateOptions:
     """Folder of the images, where they are not in the data set's own; by default that of a file given as --data."""
     predictions: Path | None = None
     """Results of any tool in COCO's format: a list of image_id, category_id, score and segmentation. If the file names
-    its images, as that of `eachmask predict` does, names and not ids say which is which."""
+    its images, as that of `eachmask predict` does, names and not ids say which is which. Of maps and mattes (--task)
+    the folder of their files, or of a finished `eachmask predict --save labels`, panoptic or alpha."""
+    task: Literal["semantic", "panoptic", "matting"] | None = None
+    """What --predictions are, where they are no objects; a model says it itself."""
     merge: Literal["supercategories", "all"] | None = None
     """Measure fewer classes than are annotated: the categories' supercategories, which `objects` knows, or all as one
     class, whether objects are found at all."""
@@ -95,7 +100,7 @@ class EvaluateOptions:
     """How masks that were predicted in boxes reach the image, as in `eachmask predict`."""
 
 
-OWN = ("model", "predictions", "fail_under", "prompts", "min_area", "most")
+OWN = ("model", "predictions", "task", "fail_under", "prompts", "min_area", "most")
 """Options that measuring without prompts does not know."""
 
 
@@ -114,14 +119,31 @@ def evaluate(options: EvaluateOptions) -> int:
         return _prompts(options, limits)
     if options.min_area != 1 or options.most is not None:
         raise UserError("--min-area and --most say which objects are asked about: add --prompts")
+    task = _task(options)
     model = options.model or options.predictions
     assert model is not None
     wishes = {name: value for name, value in vars(options).items() if name not in OWN}
     with warnings_as_notes(Console(stderr=True, highlight=False)), bar_after_a_while() as progress:
-        found = measure(model, **wishes, say=say, progress=progress)
+        found = measure(model, **wishes, task=task, say=say, progress=progress)
     say(_summary(found))
     say(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")
     return max(_status(found, limits), 1 if found.unread else 0)
+
+
+def _task(options: EvaluateOptions) -> Task[Any] | None:
+    """What the predictions are."""
+    from eachmask.tasks.matting import MATTING
+    from eachmask.tasks.panoptic import PANOPTIC
+    from eachmask.tasks.semantic import SEMANTIC
+
+    if options.task is not None and options.predictions is None:
+        raise UserError("--task says what --predictions are, and a model says it itself: leave it out")
+    if options.task is None and options.predictions is not None and options.predictions.is_dir():
+        raise UserError(
+            f"{options.predictions} is a folder: of objects name the file in it (predictions.json), of maps and mattes "
+            "add --task semantic, panoptic or matting"
+        )
+    return next((task for task in (SEMANTIC, PANOPTIC, MATTING) if task.name == options.task), None)
 
 
 def _prompts(options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> int:

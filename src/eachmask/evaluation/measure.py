@@ -68,7 +68,8 @@ def evaluate(
 
     Args:
         model: name, file or run folder of a model, or a predictor; or predictions: a COCO results file (a ``Path``, or
-            a string that ends in ``.json``), or one result for each image, in order.
+            a string that ends in ``.json``), with ``task`` a folder of maps or mattes, or one result for each image, in
+            order.
         data: file or folder in any format that can be read, a data set that was read already, or samples of any target
             (maps, mattes).
         out: folder that gets report.html, evaluation.json and, of a model, predictions.json; None writes nothing.
@@ -76,7 +77,7 @@ def evaluate(
         images: folder of the images, where ``data`` is a file; by default the one the file lies in.
         merge: measure fewer classes: the annotated ones' parents, or all as one.
         compare: results of a second model on the same images.
-        task: of predictions that are given as values; objects by default. A model says its own.
+        task: of predictions that are given as values or files; objects by default. A model says its own.
         score, resamples, boundary, seed, gallery: see :class:`~eachmask.tasks.settings.Settings`.
         device, precision, side: how a model predicts, see :func:`eachmask.load`.
         nms, paste: how it decodes, ``suppression`` and ``paste`` of :class:`~eachmask.structures.DecodeOptions`.
@@ -88,7 +89,7 @@ def evaluate(
     if model is None:
         raise UserError("a model or its predictions are needed: a name, a file, or a result for each image")
     settings = Settings(score, resamples, boundary, seed, gallery)
-    is_model = isinstance(model, Predictor) or (isinstance(model, str | Path) and not _is_results(model))
+    is_model = isinstance(model, Predictor) or (isinstance(model, str | Path) and not _is_results(model, task))
     decoding = ({} if nms is None else {"suppression": nms}) | ({} if paste == "accurate" else {"paste": paste})
     if not is_model and (side is not None or precision != "auto" or decoding):
         raise UserError(
@@ -134,8 +135,10 @@ def evaluate(
     return evaluation
 
 
-def _is_results(model: str | Path) -> bool:
+def _is_results(model: str | Path, task: Task[Any] | None) -> bool:
     path = Path(model)
+    if task is not None and task.files is not None and path.is_dir() and not (path / "model.safetensors").is_file():
+        return True
     return path.suffix == ".json" or (isinstance(model, Path) and path.suffix != ".safetensors" and not path.is_dir())
 
 

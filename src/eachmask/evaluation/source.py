@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Instances, UserError
 from eachmask.structures.checks import kind_of
 from eachmask.tasks.kept_storage import kept_storage
+from eachmask.tasks.prediction_files import read_prediction_files
 from eachmask.tasks.task import Storage, Task
 
 MAX_SAID = 5
@@ -59,7 +61,10 @@ class Source:
         if isinstance(self.samples, Split) and task.storage is not None:
             return task.storage
         is_kept = isinstance(self.samples, ImageFiles) and task.kept is not None
-        return kept_storage(task.kept) if is_kept and task.kept is not None else None
+        if not is_kept or task.kept is None:
+            return None
+        kept, form = kept_storage(task.kept), task.files
+        return kept if form is None else replace(kept, read=partial(read_prediction_files, form))
 
     def images(self) -> Images:
         """The images, by the names that the data set gives them."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eachmask.data.formats import mattes
 from eachmask.data.formats.spreadsheet import csv_text
 from eachmask.files.sections import Section, values_table
 from eachmask.metrics.mattes import matte_errors
@@ -140,6 +141,7 @@ MATTING: Task[Matte] = Task(
     sections=sections,
     packed=lambda matte: matte.to("cpu"),
     kept=Kept(to_arrays, from_arrays),
+    files=mattes.FORMAT,
 )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from eachmask.data.formats import coco_panoptic
 from eachmask.files.sections import Section, Table, number_text
 from eachmask.metrics.label_maps import confusion, numbers
 from eachmask.metrics.panoptic_maps import map_quality
@@ -184,4 +185,5 @@ PANOPTIC: Task[PanopticMap] = Task(
     packed=packed,
     with_categories=with_categories,
     kept=Kept(to_arrays, from_arrays),
+    files=coco_panoptic.FORMAT,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 import cv2
@@ -14,7 +15,7 @@ from eachmask.files.journal import compact_json
 from eachmask.structures import PanopticMap, UserError
 from eachmask.structures.coco import category_to_dict
 from eachmask.tasks.records import Records, class_counts, coco_images, mean_score
-from eachmask.tasks.task import About, Outputs, Record, Written
+from eachmask.tasks.task import About, Outputs, Record, Recorded, Written
 
 CITYSCAPES_THINGS = 1000
 """An object of a class is written as this times the class plus its number, at most so many of a class."""
@@ -71,9 +72,19 @@ def panoptic_json(records: Records, about: About) -> Iterator[str]:
     categories = [category_to_dict(c) | {"isthing": int(c.is_thing)} for c in about.categories]
     yield f'],\n"categories":{compact_json(categories)},\n"annotations":['
     for i, image in enumerate(records()):
-        row = {"image_id": image.number, "file_name": f"{image.name}.png", **image.record.body}
+        segments = image.record.body["segments_info"]
+        row = {"image_id": image.number, "file_name": _map_of(image), "segments_info": segments}
         yield f"{',' if i else ''}\n{compact_json(row)}"
     yield "]}\n"
+
+
+def _map_of(image: Recorded) -> str:
+    """What ``--save panoptic`` calls an image's map."""
+    files: list[str] = image.record.header.get("files", [])
+    saved = next((name for name in files if name.startswith("panoptic/")), None)
+    if saved is None:
+        return PurePosixPath(image.name).with_suffix(".png").as_posix()
+    return saved.removeprefix("panoptic/")
 
 
 OUTPUTS: Outputs[PanopticMap] = Outputs(

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from eachmask.data.formats import class_maps
 from eachmask.data.formats.spreadsheet import csv_text
 from eachmask.draw.colors import color
 from eachmask.files.sections import Chart, Section, Table, number_text, values_table
@@ -138,6 +139,11 @@ def classes_table(records: Callable[[], Iterable[Recorded]], about: About) -> It
         yield csv_text([image.name, name, pixels, f"{pixels / num_pixels:.6f}"] for name, pixels in counts)
 
 
+def class_names(records: Callable[[], Iterable[Recorded]], about: About) -> Iterator[str]:
+    """``classes.txt``: the name of each index of the maps, a line each."""
+    yield "".join(f"{' '.join(category.name.split())}\n" for category in about.categories)
+
+
 # Evaluation -----------------------------------------------------------------------------------------------------------
 
 
@@ -191,11 +197,12 @@ SEMANTIC: Task[SemanticMap] = Task(
     outputs=Outputs(
         record,
         writers={"labels": _labels, "palette": _palette},
-        collections={"classes.csv": classes_table},
+        collections={"classes.csv": classes_table, class_maps.NAMES: class_names},
         noun="class",
     ),
     sections=sections,
     with_categories=with_categories,
     packed=lambda seen: seen.to("cpu"),
     kept=Kept(to_arrays, from_arrays),
+    files=class_maps.FORMAT,
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eachmask.data.classes import Classes
+    from eachmask.data.formats.format import Format
     from eachmask.data.samples import Samples
     from eachmask.draw import DrawOptions, RGBImage
     from eachmask.files.sections import Section
@@ -176,6 +177,9 @@ class Task(Generic[T]):
     """A result as arrays: how tiles of a large image and predictions of an evaluation are kept, so that what was
     interrupted resumes; None: it begins anew. Classes are matched by name where results have ``relabeled``
     (:class:`~eachmask.structures.spatial.Labeled`)."""
+    files: Format | None = None
+    """The format of predictions that are a file for each image: what ``outputs`` writes, and any tool; None: there are
+    none, or ``storage`` reads them."""
     mixes: bool = False
     """Objects of one training image can be pasted into another."""
 

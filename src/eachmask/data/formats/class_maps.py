@@ -42,7 +42,8 @@ def read_class_maps(
     """
     images, maps = folders_of(source, FOLDERS, images)
     pairs, problems = pairs_in(images, maps, "map of classes")
-    categories = _categories(source / NAMES, pairs, problems, progress)
+    named = maps.parent if maps == source and (maps.parent / NAMES).is_file() else source
+    categories = _categories(named / NAMES, pairs, problems, progress)
     return read_pairs(pairs, categories, class_map, problems)
 
 

@@ -31,6 +31,8 @@ from eachmask.structures import Category, PanopticMap, Segment, UserError
 from eachmask.structures.coco import category_to_dict
 
 START = "panoptic_"
+RESULTS = "panoptic.json"
+"""As ``eachmask predict`` calls it."""
 
 
 def read_coco_panoptic(
@@ -147,12 +149,14 @@ def write_coco_panoptic(
 def _files(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
+    if (source / RESULTS).is_file():
+        return [source / RESULTS]
     return sorted([*source.glob(f"{START}*.json"), *source.glob(f"annotations/{START}*.json")])
 
 
 def _looks_like(source: Path) -> bool:
     if source.is_file():
-        return source.suffix.lower() == ".json" and source.name.startswith(START)
+        return source.suffix.lower() == ".json" and source.name.startswith(START.rstrip("_"))
     return source.is_dir() and bool(_files(source))
 
 

@@ -47,12 +47,13 @@ def has_pair(source: Path, names: Sequence[str]) -> bool:
 
 
 def folders_of(source: Path, names: Sequence[str], images: Path | None) -> tuple[Path, Path]:
-    """Of images (or another folder that is named) and of their files.
+    """Of images (or another folder that is named) and of their files, which may be all there is beside those.
 
     Raises:
         UserError: one of them is not there.
     """
-    files, images = folder_in(source, names), images or source / "images"
+    files = folder_in(source, names) or (source if images is not None and source.is_dir() else None)
+    images = images or source / "images"
     if files is None or not images.is_dir():
         raise UserError(f"{source} must hold the folders images and {' or '.join(names)} with equal file names")
     return images, files
