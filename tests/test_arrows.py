@@ -31,6 +31,7 @@ BELOW = {
     "training": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
     "server": NETWORKS | {"data", "files", "inference", "tasks", "weights"},
     "recipes": NETWORKS | {"data", "files", "metrics", "tasks", "weights", "training"},
+    "plugins": NETWORKS | {"data", "files", "inference", "tasks", "weights"},
 }
 """Room -> the rooms it may import. Rooms that are not named here stand on top."""
 TOP = {"cli", "__main__", "__init__"}
