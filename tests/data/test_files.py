@@ -11,7 +11,7 @@ import torch
 
 from eachmask.data.formats.crops import crops, file_safe
 from eachmask.data.formats.geojson import to_geojson, to_polygon_list
-from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix, read_label_map, write_label_map
+from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix, numbers_in, write_label_map
 from eachmask.structures import RLE, Bitmaps, Category, Instances, UserError
 
 
@@ -79,11 +79,11 @@ def test_label_map_round_trip(tmp_path: Path, instances: Instances) -> None:
     stored = cv2.imread(str(tmp_path / "l.png"), cv2.IMREAD_UNCHANGED)
     assert stored.dtype == np.uint16
     np.testing.assert_array_equal(stored, instances.masks.to_label_map())
-    assert read_label_map(tmp_path / "l.png").masks.to_coco() == instances.masks.to_rle().to_coco()
+    assert RLE.from_label_map(numbers_in(tmp_path / "l.png")).to_coco() == instances.masks.to_rle().to_coco()
     cv2.imwrite(str(tmp_path / "c.png"), np.random.default_rng(0).integers(0, 9, (4, 5, 3)).astype(np.uint8))
     for name in ("c.png", "missing.png"):
         with pytest.raises(UserError, match=name):
-            read_label_map(tmp_path / name)
+            numbers_in(tmp_path / name)
 
 
 def test_label_map_of_very_many(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_label_map_of_very_many(tmp_path: Path) -> None:
     masks = Bitmaps([np.ones((1, 1), bool)] * num, np.stack([x, y], 1).astype(np.int32), (300, 300))
     assert label_map_suffix(num) == ".tif" and label_map_suffix(65535) == ".png"
     (tmp_path / "l.tif").write_bytes(encode_label_map(masks)[0])
-    assert len(read_label_map(tmp_path / "l.tif")) == num
+    assert len(RLE.from_label_map(numbers_in(tmp_path / "l.tif"))) == num
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

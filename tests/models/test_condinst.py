@@ -64,7 +64,9 @@ def test_masks_can_rank_the_detections():
         raw = plain(batch)
         (all_of_them,) = plain.decode(raw, DecodeOptions(score_threshold=0.0, max_detections=40))
         kept = plain.keep(raw.detection, DecodeOptions(score_threshold=0.0, max_detections=40))[0]
-        kernels = torch.cat([level.flatten(2) for level in raw.kernels.everywhere()], 2)[0].T[kept.places]
+        kernels = torch.cat([raw.kernels.controller(level).flatten(2) for level in raw.kernels.levels], 2)[0].T[
+            kept.places
+        ]
         probability = plain.mask_logits(raw, 0, kernels, plain.places(raw, kept.places)).sigmoid()
         inside = probability >= 0.5
         maskness = (probability * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)

@@ -55,7 +55,7 @@ def test_networks_of_some_places_are_those_of_the_whole_convolution():
     controller = nn.Conv2d(6, 169, 3, padding=1)
     levels = tuple(torch.randn(2, 6, *size) for size in ((5, 7), (3, 4), (1, 1)))
     kernels = Kernels(levels, controller)
-    whole = torch.cat([level.flatten(2) for level in kernels.everywhere()], 2)  # (2, 169, 35 + 12 + 1)
+    whole = torch.cat([kernels.controller(level).flatten(2) for level in kernels.levels], 2)  # (2, 169, 35 + 12 + 1)
     places = torch.tensor([47, 0, 6, 34, 35, 20, 46, 20])  # corners, edges, one twice, every level, in no order
     for image in (0, 1):
         assert torch.allclose(kernels.at(image, places), whole[image].T[places], atol=1e-5)
@@ -63,5 +63,6 @@ def test_networks_of_some_places_are_those_of_the_whole_convolution():
     kernels.at(1, places).square().sum().backward()
     learnt = controller.weight.grad.clone()
     controller.zero_grad()
-    torch.cat([level.flatten(2) for level in kernels.everywhere()], 2)[1].T[places].square().sum().backward()
+    everywhere = torch.cat([kernels.controller(level).flatten(2) for level in kernels.levels], 2)
+    everywhere[1].T[places].square().sum().backward()
     assert torch.allclose(learnt, controller.weight.grad, rtol=1e-4, atol=1e-4)

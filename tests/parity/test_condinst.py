@@ -60,14 +60,14 @@ def test_raw_outputs(ran):
     assert list(found.features.strides) == ran.said["strides"]
     check_pyramid(ran.fixture, found.features.maps)
     distances = in_strides(found) if ran.project == "adelaidet" else found.distances
-    kernels = ran.raw.kernels.everywhere()
+    kernels = [ran.raw.kernels.controller(level) for level in ran.raw.kernels.levels]
     check_levels(ran.fixture, cls=found.logits, box=distances, centerness=found.centerness, params=kernels)
     check_raw(ran.fixture, "mask_feat", ran.raw.mask_features)
 
 
 @on(MMDET)
 def test_masks_of_networks(ran):
-    level = ran.raw.kernels.everywhere()[1]
+    level = ran.raw.kernels.controller(ran.raw.kernels.levels[1])
     rows, columns = level.shape[-2:]
     cells = torch.from_numpy(np.random.RandomState(9).randint(0, rows * columns, 8))
     places = ran.model.places(ran.raw, cells + ran.raw.kernels.levels[0][0, 0].numel())

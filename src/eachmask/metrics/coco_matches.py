@@ -31,7 +31,6 @@ IOUS = np.linspace(0.5, 0.95, 10)
 """The thresholds, T = 10."""
 AREAS = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))
 """All, small, medium, large: pixels, both ends included; A = 4."""
-AREA_NAMES = ("all", "small", "medium", "large")
 
 Overlap = Callable[[Instances, Instances], Floats]
 """(predictions, targets) of one image -> (D, G) in 0..1; only pairs of one category are looked at."""

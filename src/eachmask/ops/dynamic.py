@@ -44,10 +44,6 @@ class Kernels(NamedTuple):
     levels: tuple[Tensor, ...]  # (B, C, H, W) each
     controller: nn.Conv2d  # with padding 1
 
-    def everywhere(self) -> tuple[Tensor, ...]:
-        """(B, P, H, W) of every level."""
-        return tuple(self.controller(level) for level in self.levels)
-
     def at(self, image: int, places: Tensor) -> Tensor:
         """The networks of some of an image's places.
 

@@ -20,7 +20,7 @@ from eachmask.data.formats.label_studio import decode_brush
 from eachmask.data.reading import format_named
 from eachmask.data.targets import instances_of, named_categories
 from eachmask.files.progress import no_progress
-from eachmask.structures import RLE
+from eachmask.structures import RLE, UserError
 
 SQUARE = [[5, 5], [20, 5], [20, 20], [5, 20]]
 SIZE = (48, 64)
@@ -150,6 +150,17 @@ def test_regions_of_imagej(tmp_path: Path) -> None:
     assert [problem.annotation for problem in data.problems] == ["5.roi", "6.roi"]
     with pytest.raises(ValueError, match="no region"):
         decode_roi(b"PK")
+
+
+def test_an_archive_of_endless_names_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "a_rois.zip", "w") as archive:
+        for i in range(9):
+            archive.writestr(f"{i}.roi", roi(1, 2, 1, 6, 11))
+    assert areas(read(tmp_path)) == [40] * 9
+    monkeypatch.setattr("eachmask.data.formats.imagej.MAX_BYTES", 200)  # more than a region has, less than the names
+    with pytest.raises(UserError):
+        read(tmp_path)
 
 
 class _Runs:

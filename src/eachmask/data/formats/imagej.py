@@ -34,7 +34,9 @@ _RECTANGLE, _OVAL, _SUB_PIXEL, _HEADER = 1, 2, 128, 64
 _OURS = re.compile(r"(.*[^\W\d].*)-\d{4}")
 CROWD = " (crowd)"
 MAX_BYTES = 1 << 24
-"""Of one region: more is no outline."""
+"""Of one region, and of an archive's list of names: more is no outline, and no list that a tool has written."""
+MAX_END = 65557
+"""Bytes at an archive's end that say where its list of names is, with the longest comment."""
 
 
 def read_imagej(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
@@ -169,12 +171,28 @@ def _rois(file: Path, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:
         yield file.name, file.read_bytes()
         return
     try:
-        with zipfile.ZipFile(file) as archive:
+        with _opened(file) as archive:
             for entry in archive.infolist():
                 if entry.filename.lower().endswith(".roi") and entry.file_size <= MAX_BYTES:
                     yield entry.filename, archive.read(entry)
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
         problems.append(Problem(str(file), "", f"it cannot be unpacked ({error})", "save it anew", "file"))
+
+
+def _opened(file: Path) -> zipfile.ZipFile:
+    """An archive, whose list of names is read whole: refused where that says it is longer than any tool's.
+
+    Raises:
+        zipfile.BadZipFile: it does.
+    """
+    with file.open("rb") as handle:
+        handle.seek(max(0, file.stat().st_size - MAX_END))
+        end = handle.read()
+    at = end.rfind(b"PK\5\6")
+    size = int.from_bytes(end[at + 12 : at + 16], "little") if at >= 0 else 0
+    if size > MAX_BYTES or (at >= 20 and end[at - 20 : at - 16] == b"PK\6\7"):
+        raise zipfile.BadZipFile("its list of names is too long")
+    return zipfile.ZipFile(file)
 
 
 def _stem(file: Path) -> str:
@@ -196,7 +214,7 @@ def _files(source: Path) -> list[Path]:
 
 def _some(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             names = archive.namelist()
             return any(name.lower().endswith(".roi") for name in names) or (not names and _stem(path) != path.stem)
     except (zipfile.BadZipFile, OSError):

@@ -7,11 +7,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from eachmask.structures import RLE, Instances, Masks, UserError
+from eachmask.structures import Masks, UserError
 
 _MAX_IN_PNG = 65535
 
@@ -38,22 +37,6 @@ def encode_label_map(masks: Masks) -> tuple[bytes, int]:
 def write_label_map(path: str | Path, masks: Masks) -> None:
     """Write masks to ``path``, whose suffix must be the one of :func:`label_map_suffix`."""
     Path(path).write_bytes(encode_label_map(masks)[0])
-
-
-def read_label_map(path: str | Path) -> Instances:
-    """A label map of 8, 16 or 32 bits -> instances in ascending order of their numbers.
-
-    Raises:
-        UserError: not an image of one channel of whole numbers.
-    """
-    labels = numbers_in(Path(path))
-    masks = RLE.from_label_map(labels)
-    return Instances(
-        image_size=masks.size,
-        boxes=torch.from_numpy(masks.boxes()),
-        masks=masks,
-        labels=torch.zeros(len(masks), dtype=torch.int64),
-    )
 
 
 def numbers_in(path: Path) -> NDArray[Any]:
