@@ -43,7 +43,7 @@ $(USER_READY):
 
 $(DEVELOPER_READY): $(USER_READY)
 	@echo "Installing the developers' tools ..."
-	@$(PIP) install --editable ".[train,serve,offline-backbones]" --group dev
+	@$(PIP) install --editable ".[train,serve,video,offline-backbones]" --group dev
 	@touch $@
 
 demo: $(USER_READY)

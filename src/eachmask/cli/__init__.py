@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": ("eachmask.cli.predict", "PredictOptions", "predict", "find the objects in images"),
     "segment": ("eachmask.cli.segment", "SegmentOptions", "segment", "the objects that clicks, boxes or words mean"),
     "matte": ("eachmask.cli.matte", "MatteOptions", "matte", "cut out with soft edges: hair, fur, glass"),
+    "track": ("eachmask.cli.track", "TrackOptions", "track", "follow the objects of a video"),
     "label": ("eachmask.cli.label", "LabelOptions", "label", "annotations that nobody has to draw, and what to review"),
     "train": ("eachmask.cli.train", "TrainOptions", "train", "train a model by a recipe on annotated images"),
     "evaluate": ("eachmask.cli.evaluate", "EvaluateOptions", "evaluate", "measure a model or its predictions"),

@@ -1,0 +1,322 @@
+"""Objects followed through a video: each frame is predicted once, and a run that is killed resumes.
+
+What was detected in a frame goes into the journal; tracks are made of that alone, which takes little time, so that
+they are the same whether a run was interrupted or not. The class of a track is what its detections say together.
+Masks of one frame are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from eachmask import draw
+from eachmask.batch.options import BatchOptions, checked, settings_of
+from eachmask.data.images.inputs import Source
+from eachmask.data.images.read import unit_range
+from eachmask.data.images.video import VideoFrame, frames_of, pyav
+from eachmask.files.journal import Journal, compact_json
+from eachmask.inference.predictor import Predictor
+from eachmask.ops.tracking import Tracker, TrackerConfig, looks_of
+from eachmask.structures import RLE, Instances, UserError
+from eachmask.structures.coco import category_to_dict, to_annotations
+
+TABLE, VIDEO_JSON, MOTS, OVERLAY, DAVIS = "tracks.csv", "tracks.json", "mots.txt", "overlay.mp4", "davis"
+KINDS = {"davis": DAVIS, "mots": MOTS, "overlay": OVERLAY}
+COLUMNS = "frame,seconds,track,class,score,x1,y1,x2,y2,area\n"
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """What is done with a video."""
+
+    batch: BatchOptions = BatchOptions()
+    low: float = 0.1
+    """Detections of lower scores are not even looked at."""
+    tracker: TrackerConfig = TrackerConfig()
+    min_frames: int = 2
+    """Tracks of fewer frames are left out."""
+    save: tuple[str, ...] = ()
+    """Of davis, mots, overlay."""
+
+
+@dataclass
+class Track:
+    """What is known of one track."""
+
+    frames: int = 0
+    scores: float = 0.0
+    votes: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def label(self) -> int:
+        """The class that its scores say together."""
+        return max(self.votes, key=lambda label: (self.votes[label], -label))
+
+    @property
+    def score(self) -> float:
+        """Mean over its frames."""
+        return self.scores / max(self.frames, 1)
+
+
+@dataclass
+class Tracked:
+    """What became of a video: number of frames, and the tracks that stayed, by their numbers."""
+
+    frames: int
+    tracks: dict[int, Track]
+    resumed: int
+    """Frames that an earlier run had done."""
+
+
+def track(
+    predictor: Predictor[Any],
+    video: str | Path,
+    out: Path,
+    options: TrackOptions | None = None,
+    *,
+    overwrite: bool = False,
+    on_frame: Callable[[], None] = lambda: None,
+) -> Tracked:
+    """Follow the objects of a video; writes tracks.csv, tracks.json (YouTube-VIS) and what ``save`` names.
+
+    Args:
+        video: see :func:`~eachmask.data.images.video.frames_of`.
+        out: results folder; an interrupted run of the same settings resumes there.
+        on_frame: called after each frame, for a progress bar.
+
+    Raises:
+        UserError: the model finds no masks, options that make no sense, or a video that cannot be read.
+    """
+    options = options or TrackOptions()
+    unknown = [kind for kind in options.save if kind not in KINDS]
+    if unknown:
+        raise UserError(f"--save knows {', '.join(KINDS)}, not {unknown[0]!r}")
+    if predictor.task.target is not Instances:
+        raise UserError(f"{predictor.info.name or predictor.info.variant} finds no objects that could be followed")
+    if not 0 <= options.low <= options.tracker.sure <= 1:
+        raise UserError("scores must rise from --low to --score, within 0 to 1")
+    decode = replace(options.batch.decode, score_threshold=options.low)
+    batch = checked(replace(options.batch, decode=decode), predictor, predictor.task.outputs)
+    settings = settings_of(predictor, batch) | {"video": str(Path(video).absolute())}
+    with Journal(out, settings, (TABLE, VIDEO_JSON, *KINDS.values()), overwrite) as journal:
+        run = _Run(predictor, video, journal, replace(options, batch=batch))
+        num, resumed = run.detect(on_frame)
+        kept = run.associate(num)
+        run.write(kept)
+    return Tracked(num, kept, resumed)
+
+
+@dataclass
+class _Run:
+    predictor: Predictor[Any]
+    video: str | Path
+    journal: Journal
+    options: TrackOptions
+    sources: list[Source] = field(default_factory=list)
+    numbers: list[np.ndarray] = field(default_factory=list)
+    """Of each frame, the tracks of its detections."""
+
+    def frames(self) -> Iterator[VideoFrame]:
+        return frames_of(self.video, self.journal.out)
+
+    def detect(self, on_frame: Callable[[], None]) -> tuple[int, int]:
+        """Predict what the journal lacks; the number of frames, and of those that were done before."""
+        path, resumed, size = Path(self.video).absolute(), 0, None
+        state = path.stat() if path.is_file() else None
+        for frame in self.frames():
+            size = size or frame.image.shape[:2]
+            if frame.image.shape[:2] != size:
+                raise UserError(f"frame {frame.number} of {self.video} has another size than the first one")
+            name = f"{frame.number:06d}"
+            source = Source(path, name, name, size=state.st_size if state else 0,
+                            modified=state.st_mtime_ns if state else 0)  # fmt: skip
+            self.sources.append(source)
+            if self.journal.is_done(source):
+                resumed += 1
+            else:
+                self._detect(source, frame)
+            on_frame()
+        return len(self.sources), resumed
+
+    def _detect(self, source: Source, frame: VideoFrame) -> None:
+        batch = self.options.batch
+        found: Instances = self.predictor.predict_arrays(
+            [unit_range(frame.image)], options=batch.decode, tile=batch.tile, overlap=batch.overlap,
+            classes=batch.classes,
+        )[0]  # fmt: skip
+        if batch.classes:
+            found = self.predictor.task.choose(found, batch.classes, None)
+        if found.masks is None or found.scores is None:
+            raise UserError("tracks need masks, and this model finds boxes only")
+        found = replace(found.to("cpu"), masks=found.masks.to_rle())
+        assert found.masks is not None
+        found = found[found.masks.area() > 0]
+        assert found.masks is not None
+        looks = looks_of(draw.to_display(frame.image, stretch=False), found.masks)
+        body = {"objects": to_annotations(found), "labels": found.labels.tolist(), "looks": np.round(looks, 4).tolist()}
+        height, width = found.image_size
+        self.journal.append(source, {"seconds": frame.seconds, "height": height, "width": width}, body)
+
+    def found(self, frame: int) -> tuple[Instances, np.ndarray, float]:
+        """What the journal holds of a frame: detections, their looks, and the time."""
+        head, body = self.journal.header(self.sources[frame]), self.journal.body(self.sources[frame])
+        size, rows = (head["height"], head["width"]), body["objects"]
+        masks = RLE.from_coco([row["segmentation"] for row in rows], size) if rows else RLE.empty(size)
+        boxes = torch.tensor([row["bbox"] for row in rows], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels, scores = torch.tensor(body["labels"], dtype=torch.int64), torch.tensor([row["score"] for row in rows])
+        found = Instances(
+            size, boxes, masks, labels, scores.reshape(-1).float(), categories=tuple(self.predictor.categories)
+        )
+        return found, np.array(body["looks"]).reshape(len(rows), -1), float(head["seconds"])
+
+    def associate(self, num: int) -> dict[int, Track]:
+        """Make tracks; those of enough frames."""
+        tracker, tracks = Tracker(self.options.tracker), defaultdict[int, Track](Track)
+        for frame in range(num):
+            found, looks, _ = self.found(frame)
+            assert found.masks is not None and found.scores is not None
+            numbers = tracker.update(found.masks, found.scores.numpy(), looks)
+            self.numbers.append(numbers)
+            for number, label, score in zip(
+                numbers.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+            ):
+                if number:
+                    one = tracks[number]
+                    one.frames, one.scores = one.frames + 1, one.scores + score
+                    one.votes[label] += score
+        return {number: one for number, one in tracks.items() if one.frames >= self.options.min_frames}
+
+    def write(self, kept: dict[int, Track]) -> None:
+        """All files, frame by frame."""
+        out, save = self.journal.out, self.options.save
+        images = self.frames() if "overlay" in save else itertools.repeat(None, len(self.sources))
+        segments: dict[int, list[int]] = {number: [] for number in kept}  # frames of each track
+        with self.journal.replacing(out / TABLE) as table, self.journal.replacing(out / MOTS) as mots:
+            movie = _Movie(out / OVERLAY) if "overlay" in save else None
+            table.write(COLUMNS.encode())
+            for frame, image in enumerate(images):
+                found, seconds = self.tracked(frame, kept)
+                table.write("".join(_rows(frame, seconds, found)).encode())
+                mots.write("".join(_mots_rows(frame, found)).encode())
+                for number in _ids(found):
+                    segments[number].append(frame)
+                if "davis" in save:
+                    self.journal.write(out / DAVIS / f"{frame:05d}.png", label_png(found))
+                if movie is not None and image is not None:
+                    movie.add(image.seconds, draw.overlay(image.image, found))
+            if movie is not None:
+                movie.close()
+        if "mots" not in save:
+            (out / MOTS).unlink()
+        with self.journal.replacing(out / VIDEO_JSON) as file:
+            for part in self._youtube_vis(kept, segments):
+                file.write(part.encode())
+
+    def tracked(self, frame: int, kept: dict[int, Track]) -> tuple[Instances, float]:
+        """The objects of a frame that belong to tracks, with their numbers and classes."""
+        found, _, seconds = self.found(frame)
+        numbers = self.numbers[frame]
+        some = np.array([number in kept for number in numbers.tolist()], bool)
+        ids = torch.from_numpy(numbers[some])
+        labels = torch.tensor([kept[number].label for number in ids.tolist()], dtype=torch.int64)
+        return replace(found[some], track_ids=ids, labels=labels), seconds
+
+    def _youtube_vis(self, kept: dict[int, Track], segments: dict[int, list[int]]) -> Iterator[str]:
+        """One track after another, each frame of it read again: a mask is in memory at a time."""
+        head = self.journal.header(self.sources[0])
+        categories = self.predictor.categories
+        video = {"id": 1, "width": head["width"], "height": head["height"], "length": len(self.sources),
+                 "file_names": [source.name for source in self.sources]}  # fmt: skip
+        yield f'{{"videos":[{compact_json(video)}],\n'
+        yield f'"categories":{compact_json([category_to_dict(c) for c in categories])},\n"annotations":['
+        for row, (number, one) in enumerate(kept.items()):
+            category = categories[one.label].id if one.label < len(categories) else one.label + 1
+            about = {"id": number, "video_id": 1, "category_id": category, "score": round(one.score, 6), "iscrowd": 0}
+            yield f'{"," if row else ""}\n{compact_json(about)[:-1]},"segmentations":['
+            present = set(segments[number])
+            for frame in range(len(self.sources)):
+                yield "," if frame else ""
+                yield compact_json(self._segment(frame, number)) if frame in present else "null"
+            yield "]}"
+        yield "]}\n"
+
+    def _segment(self, frame: int, number: int) -> Any:
+        place = int(np.flatnonzero(self.numbers[frame] == number)[0])
+        return self.journal.body(self.sources[frame])["objects"][place]["segmentation"]
+
+
+def _ids(found: Instances) -> list[int]:
+    assert found.track_ids is not None
+    return [int(number) for number in found.track_ids.tolist()]
+
+
+def _rows(frame: int, seconds: float, found: Instances) -> Iterator[str]:
+    assert found.masks is not None and found.scores is not None
+    areas = found.masks.area().tolist()
+    columns = zip(_ids(found), found.label_names, found.scores.tolist(), found.boxes.tolist(), areas, strict=True)
+    for number, name, score, box, area in columns:
+        name = f'"{name}"' if "," in name else name
+        yield f"{frame},{seconds:.4f},{number},{name},{score:.4g},{','.join(f'{v:g}' for v in box)},{area}\n"
+
+
+def _mots_rows(frame: int, found: Instances) -> Iterator[str]:
+    """frame, object, class, height, width, RLE; classes and objects from 1, no pixel in two masks."""
+    shown = RLE.from_label_map(found.to_label_map()) if len(found) else RLE.empty(found.image_size)
+    visible = np.unique(found.to_label_map())[1:] - 1 if len(found) else np.zeros(0, np.int64)
+    for place, mask in zip(visible.tolist(), shown.to_coco(), strict=True):
+        label = int(found.labels[place]) + 1
+        text = mask["counts"] if isinstance(mask["counts"], str) else mask["counts"].decode()
+        height, width = found.image_size
+        yield f"{frame} {label * 1000 + _ids(found)[place]} {label} {height} {width} {text}\n"
+
+
+def label_png(found: Instances) -> bytes:
+    """DAVIS's PNG of a frame: the number of the track at each pixel, with a palette as long as 8 bits are enough."""
+    numbers = np.array([0, *_ids(found)])
+    labels = numbers[found.to_label_map()] if len(found) else np.zeros(found.image_size, np.int64)
+    data = io.BytesIO()
+    if labels.max(initial=0) < 255:
+        image = Image.fromarray(labels.astype(np.uint8))
+        image.putpalette([0, 0, 0, *(value for number in range(1, 256) for value in draw.color(number))])
+    else:
+        image = Image.fromarray(labels.astype(np.uint16))
+    image.save(data, "PNG")
+    return data.getvalue()
+
+
+class _Movie:
+    """An mp4 in which every frame keeps its time; even sides, as H.264 wants them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.part = path, path.with_name("overlay.part.mp4")
+        self.container: Any = pyav().open(str(self.part), "w")
+        self.stream: Any = None
+
+    def add(self, seconds: float, image: Any) -> None:
+        """One frame (H, W, 3)."""
+        height, width = (side // 2 * 2 for side in image.shape[:2])
+        if self.stream is None:
+            self.stream = self.container.add_stream("libx264", rate=25)
+            self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
+            self.stream.codec_context.time_base = Fraction(1, 10000)
+        frame = pyav().VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+        frame.pts, frame.time_base = round(seconds * 10000), Fraction(1, 10000)
+        self.container.mux(self.stream.encode(frame))
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        self.container.mux(self.stream.encode())
+        self.container.close()
+        self.part.replace(self.path)

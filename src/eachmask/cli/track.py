@@ -1,0 +1,105 @@
+"""``eachmask track``: the objects of a video, each with one number throughout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from eachmask.files.text import counted, say
+from eachmask.structures.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """Follow the objects of a video: any model that finds objects with masks, frame by frame, and a tracker.
+
+    The results folder gets tracks.csv (a row per object and frame), tracks.json (YouTube-VIS, masks as RLE) and what
+    --save names. Started again after an interruption, the same command predicts only the frames that are missing.
+    With --truth it is measured: HOTA, IDF1, MOTSA, J and F, AP.
+
+    Examples:
+      eachmask track street.mp4 --model mask_rcnn_r50_fpn --out street
+      eachmask track street.mp4 --classes person car --save overlay davis --out street
+      eachmask track frames/ --model nuclei --score 0.6 --gap 5 --out cells
+      eachmask track clips/bear --truth masks/bear --out bear
+    """
+
+    video: Annotated[str, tyro.conf.Positional]
+    """Video file (mp4, mov, webm, mkv, avi: pip install 'eachmask[video]'), animated GIF or WebP, TIFF with pages,
+    folder or 'pattern*' of images in the order of their names."""
+    model: str = "objects"
+    """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder."""
+    out: Path = Path("tracks")
+    """Results folder; made if missing."""
+    score: float = 0.5
+    """From this score on an object begins a track."""
+    low: float = 0.1
+    """Objects of lower scores are not even used to go on with a track that is there."""
+    iou: float = 0.2
+    """Least overlap with where a track is expected, 0 to 1."""
+    gap: int = 30
+    """Frames that an object may be out of sight."""
+    looks: float = 0.8
+    """Least agreement of colors, 0 to 1, of what comes back in another place; above 1: nothing does."""
+    min_frames: int = 2
+    """Tracks of fewer frames are left out."""
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Follow only these classes, by name."""
+    save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
+    """Also: davis (a PNG of numbers per frame), mots (MOTS text), overlay (mp4 with the objects drawn in)."""
+    truth: Path | None = None
+    """Folder of label maps, one PNG per frame with the numbers of the objects, to measure by."""
+    tile: int | None = None
+    """As of `eachmask predict`."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: str = "auto"
+    """auto, fp32, bf16 or fp16."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Remove earlier results in --out and begin anew."""
+
+
+def track(options: TrackOptions) -> int:
+    """Run the command; returns the exit status."""
+    from rich.console import Console
+
+    from eachmask.batch.options import BatchOptions
+    from eachmask.batch.track import DAVIS, TABLE
+    from eachmask.batch.track import TrackOptions as Wishes
+    from eachmask.batch.track import track as run
+    from eachmask.evaluation.tracks import measure_tracks
+    from eachmask.files.progress import bars
+    from eachmask.inference.load import load
+    from eachmask.ops.tracking import TrackerConfig
+
+    if not 0 <= options.iou <= 1 or options.gap < 0 or options.min_frames < 1:
+        raise UserError("--iou must be from 0 to 1, --gap not below 0, and --min-frames not below 1")
+    if options.truth is not None and not options.truth.is_dir():
+        raise UserError(f"{options.truth} is no folder of label maps")
+    if not options.video:
+        raise UserError("name a video: a file, a folder or a pattern of images")
+    save = tuple(dict.fromkeys((*options.save, *(("davis",) if options.truth else ()))))
+    wishes = Wishes(
+        BatchOptions(classes=options.classes, tile=options.tile),
+        options.low,
+        TrackerConfig(options.score, options.iou, options.gap, options.looks),
+        options.min_frames,
+        save,
+    )
+    predictor = load(options.model, device=options.device, precision=options.precision)
+    with bars(Console(stderr=True, highlight=False)) as progress:
+        bar = progress.add_task("frames", total=None)
+        done = run(
+            predictor, options.video, options.out, wishes, overwrite=options.overwrite,
+            on_frame=lambda: progress.advance(bar),
+        )  # fmt: skip
+    say(f"{counted(len(done.tracks), 'track')} in {counted(done.frames, 'frame')}.", error=True)
+    if options.truth is not None:
+        scores = {number: one.score for number, one in done.tracks.items()}
+        for name, value in measure_tracks(options.out / DAVIS, options.truth, scores).items():
+            say(f"{name:<14}{value:.4g}")
+    say(options.out / TABLE)
+    return 0

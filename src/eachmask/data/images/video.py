@@ -1,0 +1,108 @@
+"""The frames of a video, one by one: video files, folders and patterns of images, animations, pages of TIFFs.
+
+Frames carry their own time, so that a variable frame rate is right; what a camera held askew wrote is turned upright.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from eachmask.data.images.inputs import find_inputs
+from eachmask.data.images.read import from_pillow, read_image
+from eachmask.structures import UserError
+
+SUFFIXES = frozenset(".mp4 .m4v .mov .webm .mkv .avi".split())
+"""Of video files, which PyAV decodes."""
+_ANIMATIONS = (".gif", ".webp")
+FRAME_RATE = 25.0
+"""Of images that do not say when they were taken, per second."""
+
+
+class VideoFrame(NamedTuple):
+    """One frame of a video."""
+
+    number: int  # from 0
+    seconds: float  # since the beginning
+    image: NDArray[Any]  # (H, W, 3)
+
+
+def frames_of(source: str | Path, exclude: Path | None = None) -> Iterator[VideoFrame]:
+    """Read a video; one frame is in memory at a time.
+
+    Args:
+        source: a video file (mp4, mov, webm, mkv, avi), an animated GIF or WebP, a TIFF with pages, a folder or a
+            pattern of images in the order of their names.
+        exclude: a folder not to be searched for images: where the results go.
+
+    Raises:
+        UserError: there is no frame, it cannot be read, or PyAV is not installed.
+    """
+    path = Path(source)
+    if path.suffix.lower() in SUFFIXES:
+        frames = _decoded(path)
+    elif path.suffix.lower() in _ANIMATIONS and path.is_file():
+        frames = _animated(path)
+    else:
+        frames = _images(source, exclude)
+    number = -1
+    for number, (seconds, image) in enumerate(frames):
+        yield VideoFrame(number, seconds, image)
+    if number < 0:
+        raise UserError(f"{source} has no frames")
+
+
+def pyav() -> Any:
+    """The package that reads and writes video files.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise UserError("video files need PyAV: pip install 'eachmask[video]'") from None
+    return av
+
+
+def _decoded(path: Path) -> Iterator[tuple[float, NDArray[Any]]]:
+    av = pyav()
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UserError(f"{path} holds no video")
+            stream = container.streams.video[0]
+            begin = None
+            for number, frame in enumerate(container.decode(stream)):
+                time = number / FRAME_RATE if frame.time is None else float(frame.time)
+                begin = time if begin is None else begin
+                image = np.rot90(frame.to_ndarray(format="rgb24"), round((frame.rotation or 0) / 90))
+                yield time - begin, np.ascontiguousarray(image)
+    except av.FFmpegError as error:
+        raise UserError(f"{path} is damaged or no video that can be decoded ({error.strerror or error})") from None
+
+
+def _animated(path: Path) -> Iterator[tuple[float, NDArray[Any]]]:
+    try:
+        with Image.open(path) as image:
+            seconds = 0.0
+            for number in range(getattr(image, "n_frames", 1)):
+                image.seek(number)
+                yield seconds, from_pillow(image)
+                seconds += float(image.info.get("duration", 0)) / 1000 or 1 / FRAME_RATE
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{path} is damaged and cannot be decoded ({error})") from None
+
+
+def _images(source: str | Path, exclude: Path | None) -> Iterator[tuple[float, NDArray[Any]]]:
+    for number, one in enumerate(find_inputs([source], exclude=exclude).sources):
+        if one.problem:
+            raise UserError(f"{one.name} {one.problem}")
+        yield number / FRAME_RATE, read_image(one.path, page=one.page)

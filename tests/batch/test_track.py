@@ -1,0 +1,120 @@
+"""Videos are followed from the command line to the files, and a run that is interrupted resumes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_model import Spots, spots_info
+
+from eachmask.batch.options import BatchOptions
+from eachmask.batch.track import Tracked, TrackOptions, track
+from eachmask.cli import main
+from eachmask.inference.predictor import Predictor
+from eachmask.structures import RLE, UserError
+
+NUM = 6
+
+
+def predictor() -> Predictor:
+    return Predictor(Spots(), spots_info(), device="cpu", precision="fp32", optimize=False)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Two bright squares that cross the image, and their numbers."""
+    for name in ("clip", "truth"):
+        (tmp_path / name).mkdir()
+    for t in range(NUM):
+        labels = np.zeros((60, 90), np.uint8)
+        labels[5:15, 5 + 4 * t : 15 + 4 * t], labels[35:49, 60 - 4 * t : 74 - 4 * t] = 3, 7
+        Image.fromarray((labels > 0).astype(np.uint8) * 230).save(tmp_path / "clip" / f"{t:05d}.png")
+        Image.fromarray(labels).save(tmp_path / "truth" / f"{t:05d}.png")
+    return tmp_path / "clip"
+
+
+def run(clip: Path, out: Path, **changes: object) -> Tracked:
+    return track(predictor(), clip, out, TrackOptions(save=("davis", "mots")), **changes)  # type: ignore[arg-type]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and ".journal" not in p.parts)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def test_all_files_say_the_same(clip, tmp_path):
+    done = run(clip, tmp_path / "out")
+    assert done.frames == NUM and sorted(done.tracks) == [1, 2] and all(t.frames == NUM for t in done.tracks.values())
+    with open(tmp_path / "out/tracks.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * NUM and {row["track"] for row in rows} == {"1", "2"}
+    assert float(rows[-1]["seconds"]) == pytest.approx((NUM - 1) / 25)
+    said = json.loads((tmp_path / "out/tracks.json").read_text())
+    assert said["videos"][0]["length"] == NUM and len(said["annotations"]) == 2
+    for one in said["annotations"]:
+        areas = [int(RLE.from_coco([s]).area()[0]) for s in one["segmentations"]]
+        assert areas == [int(row["area"]) for row in rows if row["track"] == str(one["id"])]
+    labels = np.array(Image.open(tmp_path / "out/davis/00003.png"))
+    assert {int(k): int((labels == k).sum()) for k in (1, 2)} == {
+        int(row["track"]): int(row["area"]) for row in rows if row["frame"] == "3"
+    }
+    lines = [line.split(" ") for line in (tmp_path / "out/mots.txt").read_text().splitlines()]
+    assert len(lines) == 2 * NUM and all(line[3:5] == ["60", "90"] for line in lines)
+    mask = RLE.from_coco([{"size": [60, 90], "counts": lines[-1][5]}])
+    assert int(mask.area()[0]) in {int(row["area"]) for row in rows if row["frame"] == str(NUM - 1)}
+
+
+def test_an_interrupted_run_resumes(clip, tmp_path):
+    whole = run(clip, tmp_path / "whole")
+    seen = 0
+
+    def stop() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(clip, tmp_path / "cut", on_frame=stop)
+    done = run(clip, tmp_path / "cut")
+    assert done.resumed == 4 and whole.resumed == 0 and tree(tmp_path / "cut") == tree(tmp_path / "whole")
+    assert run(clip, tmp_path / "cut").resumed == NUM
+
+
+def test_nonsense_is_one_sentence(clip, tmp_path):
+    with pytest.raises(UserError, match="davis, mots, overlay"):
+        track(predictor(), clip, tmp_path / "a", TrackOptions(save=("gif",)))
+    with pytest.raises(UserError, match="--low"):
+        track(predictor(), clip, tmp_path / "a", TrackOptions(low=0.9))
+    with pytest.raises(UserError, match="class"):
+        track(predictor(), clip, tmp_path / "a", TrackOptions(BatchOptions(classes=("horse",))))
+    Image.new("L", (20, 20)).save(clip / "00009.png")
+    with pytest.raises(UserError, match="another size"):
+        track(predictor(), clip, tmp_path / "a")
+
+
+def test_the_command_measures(clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("eachmask.inference.load.load", lambda *a, **k: predictor())
+    out, truth = tmp_path / "out", tmp_path / "truth"
+    assert main(["track", str(clip), "--out", str(out), "--truth", str(truth)]) == 0
+    said = dict(line.split() for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
+    assert all(float(said[name]) == 1 for name in ("hota", "idf1", "motsa", "smotsa", "ap", "J&F-Mean"))
+    (truth / "00002.png").unlink()
+    assert main(["track", str(clip), "--out", str(out), "--truth", str(truth)]) == 2
+    assert "5 label maps" in capsys.readouterr().err
+    for wrong in (["--iou", "2"], ["--gap", "-1"], ["--truth", str(tmp_path / "no")]):
+        assert main(["track", str(clip), "--out", str(out), *wrong]) == 2
+
+
+def test_the_overlay_keeps_times(clip, tmp_path):
+    pytest.importorskip("av")
+    from eachmask.data.images.video import frames_of
+
+    track(predictor(), clip, tmp_path / "out", TrackOptions(save=("overlay",)))
+    frames = list(frames_of(tmp_path / "out/overlay.mp4"))
+    assert [f.seconds for f in frames] == pytest.approx([t / 25 for t in range(NUM)], abs=1e-3)
+    assert frames[0].image.shape == (60, 90, 3) and frames[0].image[8:12, 8:12].std(axis=2).mean() > 10, "colored"
