@@ -19,6 +19,7 @@ from eachmask.inference.words import (
     Captioner,
     Clip,
     Found,
+    LikenessPredictor,
     WordDetector,
     as_bytes,
     as_text,
@@ -117,6 +118,44 @@ def test_words_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (found,) = content["annotations"]
     assert {c["id"]: c["name"] for c in content["categories"]}[found["category_id"]] == "disk"
     assert found["score"] == pytest.approx(0.8) and 500 < found["area"] < 750
+
+
+class LooksLike:
+    """An encoder: what is mostly red is a disk, what is mostly blue is sky."""
+
+    def images(self, crops: Any) -> torch.Tensor:
+        return torch.tensor(np.array([crop.reshape(-1, 3).mean(0)[[0, 2]] for crop in crops])).float() - 100
+
+    def texts(self, sentences: Any) -> torch.Tensor:
+        return torch.tensor([[1.0, -1.0] if "disk" in sentence else [-1.0, 1.0] for sentence in sentences])
+
+
+def test_of_everything_what_looks_like_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    image, inside = disk()
+    Image.fromarray(image).save(tmp_path / "disk.png")
+    finder = eachmask.load("clicks", device="cpu")
+    everything = Instances(
+        SIZE,
+        torch.tensor([[0.0, 0, 80, 60], [21, 16, 49, 44]]),
+        RLE.from_bitmaps(np.stack([~inside, inside])),
+        scores=torch.tensor([0.9, 0.6]),
+    )
+    monkeypatch.setattr(type(finder), "_found", lambda self, images, options, **_: [everything] * len(images))
+    found = LikenessPredictor(finder, ["disk", "sky"], LooksLike()).predict(image)
+    assert found.label_names == ["disk", "sky"] and found.scores.tolist() == pytest.approx([0.6, 0.9])
+    assert found.masks.area().tolist() == [inside.sum(), (~inside).sum()]
+    monkeypatch.setattr(Clip, "load", staticmethod(lambda name: LooksLike()))
+    words = ["segment", str(tmp_path / "disk.png"), "--device", "cpu", "--out", str(tmp_path / "o"), "--encoder", "any"]
+    assert main([*words, "--text", "disk"]) == 0
+    (row,) = json.loads((tmp_path / "o/predictions.json").read_text())["annotations"]
+    assert row["area"] == inside.sum() and row["score"] == pytest.approx(0.6)
+    for more, sentence in (
+        (["--point", "5,5"], "give one of them, and --text"),
+        (["--text", "disk", "--detector", "x"], "give one of them, and --text"),
+        (["--text", "disk", "--model", "grabcut"], "grabcut finds nothing by itself"),
+    ):
+        assert main([*words, *more]) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
 
 
 def test_images_of_16_bits_are_shown_to_the_detector_as_bytes():

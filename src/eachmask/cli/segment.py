@@ -42,6 +42,7 @@ class SegmentOptions(PredictOptions):
       eachmask segment photo.jpg --model mobile_sam --everything --points-per-side 16
       eachmask segment cat.jpg --point 420,310 --alternatives
       eachmask segment park.jpg --text bench "red cup"
+      eachmask segment park.jpg --model runs/fastsam --text "red cup" --encoder openai/clip-vit-base-patch32
     """
 
     point: _Places = ()
@@ -61,6 +62,10 @@ class SegmentOptions(PredictOptions):
     """All answers to a lone point, such as the whole, a part and a part of that, the best first."""
     detector: str | None = None
     """With --text: a folder or a name on the hub of another Grounding DINO."""
+    encoder: str | None = None
+    """With --text, in place of the detector: a folder or a name on the hub of a CLIP, such as
+    openai/clip-vit-base-patch32. Of all that the model finds (fastsam, sam_vit_b ...) the object that looks most like
+    each word is chosen, as FastSAM does."""
     everything: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """All objects, without a prompt."""
     points_per_side: int | None = None
@@ -78,7 +83,7 @@ def segment(options: SegmentOptions) -> int:
     from eachmask.inference.embedding_cache import EmbeddingCache
     from eachmask.inference.load import load
     from eachmask.inference.prompt_predictor import PromptedPredictor, PromptPredictor
-    from eachmask.inference.words import DETECTOR, WordDetector, WordedPredictor, as_text
+    from eachmask.inference.words import DETECTOR, Clip, LikenessPredictor, WordDetector, WordedPredictor, as_text
     from eachmask.models.protocol import PointPromptable
     from eachmask.weights.fetch import cache_dir
 
@@ -93,8 +98,13 @@ def segment(options: SegmentOptions) -> int:
         raise UserError(
             "--alternatives are answers to a --point, and --detector understands --text: add what is missing"
         )
-    detector = None
-    if options.text:
+    if options.encoder and (options.detector or not options.text):
+        raise UserError("--encoder understands --text in place of a --detector: give one of them, and --text")
+    detector = encoder = None
+    if options.encoder:
+        as_text(options.text)
+        encoder = Clip.load(options.encoder)
+    elif options.text:
         as_text(options.text)
         detector = WordDetector.load(options.detector or DETECTOR)  # what is missing is said before anything is loaded
     name = "clicks" if options.model == "auto" else options.model
@@ -105,7 +115,9 @@ def segment(options: SegmentOptions) -> int:
     if isinstance(predictor.model, PointPromptable):
         predictor.cache = EmbeddingCache()  # the next click on this image needs no first look
     predictor = looking(predictor, options)
-    if detector is not None:
+    if encoder is not None:
+        predictor = LikenessPredictor(predictor, options.text, encoder)
+    elif detector is not None:
         predictor = WordedPredictor(predictor, options.text, detector)
     elif prompts is not None:
         predictor = PromptedPredictor(predictor, prompts, options.alternatives)

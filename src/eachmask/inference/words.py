@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eachmask.inference.prompt_predictor import PromptPredictor
+from eachmask.models.promptable.fastsam import TextEncoder, by_text
 from eachmask.structures import Category, DecodeOptions, Instances, Prompts, UserError
 from eachmask.structures import boxes as box_ops
 
@@ -282,7 +283,7 @@ def segment_caption(
 
 @dataclass
 class Clip:
-    """CLIP (Radford et al., arXiv 2103.00020) as :class:`eachmask.models.promptable.fastsam.TextEncoder`.
+    """CLIP (Radford et al., arXiv 2103.00020), a :class:`~eachmask.models.promptable.fastsam.TextEncoder`.
 
     Args:
         model: transformers' ``CLIPModel``; processor: its ``CLIPProcessor``.
@@ -296,10 +297,17 @@ class Clip:
         """From the hub, or from a folder.
 
         Raises:
-            UserError: transformers is not installed.
+            UserError: transformers is not installed, or there is no such model within reach.
         """
         found = _transformers()
-        return Clip(found.CLIPModel.from_pretrained(name).eval().to(device), found.CLIPProcessor.from_pretrained(name))
+        try:
+            model = found.CLIPModel.from_pretrained(name)
+            return Clip(model.eval().to(device), found.CLIPProcessor.from_pretrained(name))
+        except OSError as error:
+            reason = str(error).split("\n")[0]
+            raise UserError(
+                f"the encoder {name} is not within reach ({reason}): name a folder with --encoder"
+            ) from error
 
     @torch.inference_mode()
     def images(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -312,6 +320,45 @@ class Clip:
         """Sentences -> (T, D) of length 1."""
         inputs = self.processor(text=list(sentences), return_tensors="pt", padding=True).to(self.model.device)
         return _unit(self.model.get_text_features(**inputs))
+
+
+class LikenessPredictor(PromptPredictor):
+    """A predictor that finds everything, and of that returns what looks most like each of some words.
+
+    FastSAM's text prompt (Zhao et al., arXiv 2306.12156, section 3.3): one object for each word. Its score is that with
+    which it was found; the likeness only chooses.
+
+    Args:
+        predictor: of a model that finds everything.
+        words: the categories of what is chosen.
+        encoder: puts images and words into one space; :class:`Clip`.
+
+    Raises:
+        UserError: there is an empty word, or the model only answers prompts.
+    """
+
+    finds_everything = True
+
+    def __init__(self, predictor: PromptPredictor, words: Sequence[str], encoder: TextEncoder) -> None:
+        as_text(words)
+        if not predictor.finds_everything:
+            name = predictor.info.name or predictor.info.variant
+            raise UserError(f"{name} finds nothing by itself: leave out --encoder, so that a detector finds boxes")
+        self.__dict__.update(predictor.__dict__)
+        self.finder, self.words, self.encoder = predictor, tuple(words), encoder
+        self.info = replace(predictor.info, categories=named(words))
+        self.fingerprint = hashlib.sha256(f"{predictor.fingerprint}{self.words}likeness".encode()).hexdigest()
+
+    def _found(self, images: Sequence[NDArray[Any]], options: DecodeOptions, **tiling: Any) -> list[Instances]:
+        """What is most like each word, of each image (H, W, 3), in the order of the words."""
+        found = self.finder.predict_arrays(images, options=options)
+        return [self._chosen(as_bytes(image), one) for image, one in zip(images, found, strict=True)]
+
+    def _chosen(self, image: NDArray[np.uint8], found: Instances) -> Instances:
+        chosen = [by_text(found, image, word, self.encoder)[0] for word in self.words]
+        labels = [torch.full((len(one),), label) for label, one in enumerate(chosen)]
+        things = Instances.cat(chosen)
+        return replace(things, labels=torch.cat(labels), categories=self.info.categories, track_ids=None)
 
 
 def _unit(said: Any) -> Tensor:

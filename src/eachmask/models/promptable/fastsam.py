@@ -98,7 +98,7 @@ class FastSAM(YOLACT):
         if any(asked.texts for asked in prompts):
             raise UserError(
                 "FastSAM itself understands no words: give points or boxes, or use "
-                "eachmask.models.promptable.fastsam.by_text with an encoder such as CLIP"
+                "eachmask.models.promptable.fastsam.by_text with an encoder such as CLIP (segment --text --encoder)"
             )
         return Prompted(embedding, tuple(prompts))
 
