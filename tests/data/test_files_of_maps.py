@@ -66,6 +66,24 @@ def test_the_doctor_names_broken_files_and_leaks(maps: Path, capsys: pytest.Capt
         eachmask.data.read(maps).splits["train"].targets(1)
 
 
+def test_the_doctor_leaves_out_what_cannot_be_used(maps: Path, tmp_path: Path) -> None:
+    """Each image once, and not in train what is measured on; what is left is sound, and as it was."""
+    write(maps / "classes/train/b.png", np.zeros((5, 5)))
+    (maps / "images/val/a.png").write_bytes((maps / "images/train/a.png").read_bytes())
+    for name in ("c", "d"):
+        for kind in ("images", "classes"):
+            (maps / f"{kind}/train/{name}.png").write_bytes((maps / f"{kind}/val/b.png").read_bytes())
+    write(maps / "images/train/e.png", np.arange(576).reshape(12, 16, 3) % 251)
+    write(maps / "classes/train/e.png", np.ones((12, 16)))
+    assert cli.main(["doctor", str(maps), "--fix", str(tmp_path / "fixed")]) == 1
+    fixed = eachmask.data.read(tmp_path / "fixed")
+    assert {name: sorted(split.names) for name, split in fixed.splits.items()} == {
+        "train": ["e.png"], "val": ["a.png", "b.png"]
+    }  # fmt: skip
+    assert (fixed.splits["train"].targets(0).labels == 1).all()
+    assert cli.main(["doctor", str(tmp_path / "fixed")]) == 0
+
+
 def test_mattes_come_with_their_trimaps(tmp_path: Path) -> None:
     alpha = np.linspace(0, 65535, 12 * 16).reshape(12, 16).round()
     write(tmp_path / "images/a.png", np.zeros((12, 16, 3)))

@@ -31,7 +31,7 @@ class DoctorOptions:
     html: Path | None = None
     """Write a page with all findings and images of the worst."""
     fix: Path | None = None
-    """Write a repaired copy to this new folder."""
+    """Write a repaired copy to this new folder; of maps and mattes one without what is damaged or double."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Format of the data set, if it is not to be found out."""
     images: Path | None = None

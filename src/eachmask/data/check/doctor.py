@@ -117,23 +117,28 @@ def _examine_files(source: Path, found: Format, data: Dataset[Any], progress: Pr
     """Maps and mattes: whether both files of each image can be read and fit, the same image twice, and how many images
     show each class."""
     result = Examination(source, found, data, list(data.problems))
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     names = [category.name for category in data.categories]
     for split, images in data.splits.items():
         balance = result.class_balance[split] = dict.fromkeys(names, 0)
         for i in progress("examining", range(len(images))):
             image = ImageView(images, i)
             digest = _look_at_image(result, split, image)
-            first = seen.setdefault(digest, f"{split}/{image.name}")
-            if digest and first != f"{split}/{image.name}":
-                leaks = not first.startswith(f"{split}/")
-                what = f"the same image as {first}" + (": measured on it, the score would be too high" if leaks else "")
+            own = (split, image.name)
+            first = seen.setdefault(digest, own)
+            if digest and first != own:
+                leaks = first[0] != split
+                what = f"the same image as {first[0]}/{first[1]}"
+                what += ": measured on it, the score would be too high" if leaks else ""
                 kind = ("leakage", "error") if leaks else ("duplicate image", "warning")
-                result.add(Problem(str(image.path), "", what, "keep one", *kind))
+                result.add(Problem(str(image.path), "", what, "keep one (--fix does)", *kind))
+                if first not in result.broken:
+                    result.copies.add(first if leaks and first[0] == "train" else own)
             try:
                 target = image.targets
             except UserError as error:
                 result.add(Problem(images.targets_in[i], "", str(error), "restore it from the original", "label map"))
+                result.broken.add(own)
                 continue
             for label in target.present() if isinstance(target, Labeled) else ():
                 balance[names[label]] += 1
@@ -318,16 +323,26 @@ def repaired(result: Examination) -> Dataset:
     return builder.build()
 
 
+def _usable(result: Examination) -> Dataset[Any]:
+    """Of images with files of their own those that can be used, each once."""
+    unusable, splits = result.broken | result.copies, {}
+    for name, images in result.data.splits.items():
+        kept = [i for i in range(len(images)) if (name, images.names[i]) not in unusable]
+        if kept:
+            splits[name] = images.take(kept)
+    return result.data.with_splits(splits)
+
+
 def write_repaired(result: Examination, target: Path, progress: Progress = no_progress) -> list[str]:
     """Write :func:`repaired` in the source's own format to a new folder; returns the format's notes.
 
+    Of maps and mattes, images that are damaged, or whose files are, are left out, and so are copies.
+
     Raises:
-        UserError: the folder is not empty, nothing is left, or it is no data set of objects.
+        UserError: the folder is not empty, or nothing is left.
     """
-    if result.source_format.target is not Instances:
-        raise UserError(f"{result.source} holds no objects, which --fix mends: mend its files as the findings say")
     check_free(target)
-    data = repaired(result)
+    data = repaired(result) if result.source_format.target is Instances else _usable(result)
     if not len(data):
         raise UserError(f"not one image of {result.source} can be used: restore the images first")
     with new_folder(target) as folder:
