@@ -1,0 +1,187 @@
+/** All state of the page, and everything that changes an image. */
+import { computed, signal, type Signal } from "@preact/signals";
+import { api, ApiError } from "./api";
+import { texts } from "./texts";
+import type { Action, Changed, ImageDetail, Job, MaskObject, Order, Project } from "./types";
+
+export type View = "annotate" | "models" | "measure";
+export interface Notice { text: string; bad: boolean; action?: { label: string; run: () => void } }
+
+function remembered<T>(key: string, initial: T): Signal<T> {
+  const stored = localStorage.getItem(`studio.${key}`);
+  const value = signal<T>(stored === null ? initial : (JSON.parse(stored) as T));
+  value.subscribe((now) => localStorage.setItem(`studio.${key}`, JSON.stringify(now)));
+  return value;
+}
+
+export const project = signal<Project | null>(null);
+export const image = signal<ImageDetail | null>(null);
+export const problem = signal<string | null>(null);
+export const view = signal<View>("annotate");
+export const notice = signal<Notice | null>(null);
+export const helpOpen = signal(false);
+export const jobs = signal<Job[]>([]);
+/** Counts what changed on the server, so that thumbnails and tables ask again. */
+export const generation = signal(0);
+
+export const selected = signal<ReadonlySet<number>>(new Set());
+export const category = signal(0);
+export const encoded = signal<ReadonlySet<number>>(new Set());
+
+export const order = remembered<Order>("order", "name");
+export const opacity = remembered("opacity", 0.35);
+export const outlines = remembered("outlines", true);
+export const shown = signal(true);
+export const colorBy = remembered<"class" | "object">("color", "class");
+export const radius = remembered("radius", 12);
+export const threshold = remembered("threshold", 0.5);
+export const page = signal(0);
+export const low = signal<number | null>(null);
+export const high = signal<number | null>(null);
+export const channel = signal<number | null>(null);
+
+export const objects = computed(() => image.value?.objects ?? []);
+export const proposals = computed(() =>
+  (image.value?.proposals ?? []).filter((p) => (p.score ?? 1) >= threshold.value));
+export const selection = computed(() => [...objects.value, ...proposals.value].filter((o) => selected.value.has(o.id)));
+export const single = computed(() => (selection.value.length === 1 ? selection.value[0] : null));
+export const editable = computed(() => image.value !== null && !(project.value?.read_only ?? false));
+
+export function isProposal(id: number): boolean {
+  return image.value?.proposals.some((p) => p.id === id) ?? false;
+}
+
+export function say(text: string, action?: Notice["action"]): void {
+  notice.value = { text, bad: false, action };
+}
+
+export function complain(error: unknown): void {
+  if (error instanceof DOMException && error.name === "AbortError") return;
+  notice.value = { text: error instanceof Error ? error.message : texts.unexpected, bad: true };
+}
+
+/** Runs something that asks the server; what goes wrong is told to the person. */
+export async function attempt<T>(run: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await run();
+  } catch (error) {
+    complain(error);
+    return undefined;
+  }
+}
+
+export async function loadProject(): Promise<void> {
+  const loaded = await attempt(api.project);
+  if (!loaded) return;
+  project.value = loaded;
+  if (!loaded.categories.some((c) => c.id === category.value)) category.value = loaded.categories[0]?.id ?? 0;
+}
+
+let opening = 0;
+
+export async function open(index: number, keepView = false): Promise<void> {
+  const total = project.value?.count ?? 0;
+  if (index < 0 || index >= total) return;
+  const turn = ++opening;
+  try {
+    const detail = await api.image(index);
+    if (turn !== opening) return;
+    if (!keepView) [page.value, low.value, high.value, channel.value] = [0, null, null, null];
+    const known = new Set([...detail.objects, ...detail.proposals].map((o) => o.id));
+    selected.value = keepView ? new Set([...selected.value].filter((id) => known.has(id))) : new Set();
+    [problem.value, image.value] = [null, detail];
+    void lookAhead(index, total);
+  } catch (error) {
+    if (turn !== opening) return;
+    if (error instanceof ApiError && error.status === 0) return complain(error);
+    [image.value, problem.value, failed.value] = [null, error instanceof Error ? error.message : "", index];
+  } finally {
+    if (turn === opening) history.replaceState(null, "", `#${index}`);
+  }
+}
+
+/** The image that could not be opened: the person can still go on from it. */
+export const failed = signal(0);
+export const current = computed(() => image.value?.index ?? failed.value);
+
+async function lookAhead(index: number, total: number): Promise<void> {
+  for (const i of [index, index + 1]) {
+    if (i >= total || encoded.value.has(i)) continue;
+    const answer = await api.look(i).catch(() => null);
+    if (answer?.ready) encoded.value = new Set([...encoded.value, i]);
+  }
+}
+
+function replace(list: MaskObject[], changed: Changed): MaskObject[] {
+  const fresh = new Map(changed.objects.map((o) => [o.id, o]));
+  const gone = new Set(changed.removed);
+  const kept = list.filter((o) => !gone.has(o.id)).map((o) => {
+    const now = fresh.get(o.id);
+    fresh.delete(o.id);
+    return now ?? o;
+  });
+  return [...kept, ...fresh.values()];
+}
+
+function take(index: number, changed: Changed): void {
+  const now = image.value;
+  if (now?.index !== index) return;
+  const { revision, can_undo, can_redo } = changed;
+  const gone = new Set(changed.removed);
+  const proposed = changed.proposals ?? now.proposals.filter((p) => !gone.has(p.id));
+  image.value = { ...now, revision, can_undo, can_redo, objects: replace(now.objects, changed), proposals: proposed };
+  if (gone.size) selected.value = new Set([...selected.value].filter((id) => !gone.has(id)));
+  generation.value++;
+  if (project.value) project.value = { ...project.value, unsaved: Math.max(1, project.value.unsaved) };
+}
+
+let line: Promise<unknown> = Promise.resolve();
+
+/** One change after the other: each names the revision that the one before it left. */
+function inLine(change: (index: number, revision: number) => Promise<Changed>): Promise<Changed | undefined> {
+  const index = image.value?.index;
+  const turn = line.then(async () => {
+    const now = image.value;
+    if (!now || now.index !== index) return undefined;
+    try {
+      const changed = await change(now.index, now.revision);
+      take(now.index, changed);
+      return changed;
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 409) return void complain(error);
+      say(texts.changedElsewhere);
+      return void (await open(now.index, true));
+    }
+  });
+  line = turn;
+  return turn;
+}
+
+export function act(action: Action): Promise<Changed | undefined> {
+  if (editable.value) return inLine((index, revision) => api.act(index, revision, action));
+  if (project.value?.read_only) say(texts.readOnly);
+  return Promise.resolve(undefined);
+}
+
+/** Selects what a change made, so that the next key concerns it. */
+export async function actAndSelect(action: Action): Promise<void> {
+  const changed = await act(action);
+  const last = changed?.objects.at(-1);
+  if (last) selected.value = new Set([last.id]);
+}
+
+export const undo = () => { if (image.value?.can_undo) void inLine(api.undo); };
+export const redo = () => { if (image.value?.can_redo) void inLine(api.redo); };
+
+export async function save(options: { format?: string; overwrite?: boolean } = {}): Promise<void> {
+  try {
+    const answer = await api.save(options);
+    say(texts.saved(answer.written, answer.path));
+    await loadProject();
+  } catch (error) {
+    const paths = error instanceof ApiError && error.status === 409 ? error.body.changed_on_disk : null;
+    if (!Array.isArray(paths)) return complain(error);
+    const overwrite = { label: texts.overwrite, run: () => void save({ ...options, overwrite: true }) };
+    notice.value = { text: texts.changedOnDisk(paths.join(", ")), bad: true, action: overwrite };
+  }
+}
