@@ -1,0 +1,176 @@
+/** Click, box, four extreme points, scribble: what a person shows, a promptable model turns into a mask. */
+import { signal } from "@preact/signals";
+import { api } from "../api";
+import { boundsOf } from "../geometry";
+import { actAndSelect, attempt, category, complain, editable, image, selected } from "../store";
+import type { Answer, Point, Prompt, Ring } from "../types";
+import { currentColor, pathOf } from "../view/paths";
+import { redraw, strokeTwice } from "../view/scene";
+import { dots, polyline, type Press, type Tool } from "./tool";
+
+const GREEN = "#18a957";
+const RED = "#e5484d";
+const HOVER_MS = 35;
+const empty = (): Prompt => ({ points: [], signs: [], box: null, scribbles: [], id: null });
+
+/** The pending mask of whichever of these tools is in hand, for the bar below the image. */
+export const pendingMask = signal<{ score: number; alternatives: number } | null>(null);
+
+export class Prompter implements Tool {
+  readonly cursor = "crosshair";
+  private prompt = empty();
+  private answers: { rings: Ring[]; score: number }[] = [];
+  private chosen = 0;
+  private hover: Ring[] | null = null;
+  private track: Point[] = [];
+  private extremes: Point[] = [];
+  private timer = 0;
+  private flight: AbortController | null = null;
+  private target = -1;
+
+  constructor(readonly name: "click" | "box" | "extreme" | "scribble") {}
+
+  down({ point, right }: Press): void {
+    if (!editable.value) return;
+    this.settle();
+    this.hover = null;
+    this.target = image.value!.index;
+    if (this.name === "click" || right) return void this.add(point, !right);
+    if (this.name !== "extreme") return void (this.track = [point]);
+    this.extremes.push(point);
+    if (this.extremes.length < 4) return redraw();
+    this.prompt.box = boundsOf(this.extremes);
+    this.extremes = [];
+    void this.ask();
+  }
+
+  move({ point }: Press, pressed: boolean): void {
+    if (this.track.length && pressed) {
+      this.track = this.name === "box" ? [this.track[0], point] : [...this.track, point];
+      return redraw();
+    }
+    if (this.name === "click" && !pressed && !this.pending() && editable.value) this.foresee(point);
+  }
+
+  up(): void {
+    const { track } = this;
+    this.track = [];
+    if (track.length < 2) return;
+    if (this.name === "box") this.prompt.box = boundsOf(track);
+    else this.prompt.scribbles = [...this.prompt.scribbles, track.flat()];
+    void this.ask();
+  }
+
+  leave(): void {
+    this.settle();
+    this.hover = null;
+    redraw();
+  }
+
+  pending(): boolean {
+    return this.answers.length > 0 || this.prompt.points.length > 0;
+  }
+
+  finish(): void {
+    const rings = this.answers[this.chosen]?.rings;
+    const index = this.target;
+    this.cancel();
+    if (rings?.length && image.value?.index === index) void actAndSelect({ kind: "add", category: category.value, rings });
+  }
+
+  cancel(): boolean {
+    const had = this.pending() || this.extremes.length > 0;
+    this.settle();
+    [this.prompt, this.answers, this.chosen, this.hover, this.extremes] = [empty(), [], 0, null, []];
+    pendingMask.value = null;
+    redraw();
+    return had;
+  }
+
+  alternative(): void {
+    if (this.answers.length) this.chosen = (this.chosen + 1) % this.answers.length;
+    this.announce();
+  }
+
+  private add(point: Point, sign: boolean): void {
+    this.prompt.points = [...this.prompt.points, point];
+    this.prompt.signs = [...this.prompt.signs, sign];
+    selected.value = new Set();
+    void this.ask();
+  }
+
+  private async ask(): Promise<void> {
+    const answer = await attempt(() => this.send(this.prompt));
+    if (answer) this.take(answer);
+  }
+
+  private take(answer: Answer): void {
+    this.answers = [answer, ...answer.alternatives];
+    this.chosen = 0;
+    this.announce();
+  }
+
+  private announce(): void {
+    const now = this.answers[this.chosen];
+    pendingMask.value = now ? { score: now.score, alternatives: this.answers.length } : null;
+    redraw();
+  }
+
+  /** One question at a time: a newer one ends the one before it. */
+  private send(prompt: Prompt): Promise<Answer> {
+    this.flight?.abort();
+    this.flight = new AbortController();
+    return api.click(image.value!.index, prompt, this.flight.signal);
+  }
+
+  private foresee(point: Point): void {
+    clearTimeout(this.timer);
+    const now = image.value!;
+    if (point[0] < 0 || point[1] < 0 || point[0] >= now.width || point[1] >= now.height) return this.leave();
+    this.timer = window.setTimeout(async () => {
+      try {
+        const answer = await this.send({ ...empty(), points: [point], signs: [true] });
+        if (!this.pending()) this.hover = answer.rings;
+        redraw();
+      } catch (error) {
+        this.hover = null;
+        if (!(error instanceof DOMException)) complain(error);
+      }
+    }, HOVER_MS);
+  }
+
+  private settle(): void {
+    clearTimeout(this.timer);
+    this.flight?.abort();
+  }
+
+  draw(context: CanvasRenderingContext2D, scale: number): void {
+    const rings = this.answers[this.chosen]?.rings ?? this.hover;
+    if (rings) {
+      const path = pathOf(rings);
+      context.fillStyle = currentColor();
+      context.globalAlpha = this.hover ? 0.25 : 0.45;
+      context.fill(path, "evenodd");
+      context.globalAlpha = this.hover ? 0.8 : 1;
+      strokeTwice(context, path, scale, currentColor());
+      context.globalAlpha = 1;
+    }
+    const lines = [...this.prompt.scribbles.map((s) => polyline(chunk(s)))];
+    if (this.track.length > 1) lines.push(this.name === "box" ? boxPath(this.track) : polyline(this.track));
+    if (this.prompt.box) lines.push(boxPath([[this.prompt.box[0], this.prompt.box[1]], [this.prompt.box[2], this.prompt.box[3]]]));
+    for (const line of lines) strokeTwice(context, line, scale, GREEN);
+    dots(context, this.extremes, scale, GREEN);
+    this.prompt.points.forEach((p, i) => dots(context, [p], scale, this.prompt.signs[i] ? GREEN : RED));
+  }
+}
+
+function chunk(flat: number[]): Point[] {
+  return Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]]);
+}
+
+function boxPath(points: Point[]): Path2D {
+  const [x0, y0, x1, y1] = boundsOf(points);
+  const path = new Path2D();
+  path.rect(x0, y0, x1 - x0, y1 - y0);
+  return path;
+}
