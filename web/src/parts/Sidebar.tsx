@@ -1,0 +1,135 @@
+import { useState } from "preact/hooks";
+import { api } from "../api";
+import { acceptAll, choose, command, remove, show, tip } from "../commands";
+import { act, attempt, category, channel, colorBy, editable, high, image, isProposal, low, objects, opacity, order, outlines, page, project, proposals, selected, single, threshold } from "../store";
+import { texts } from "../texts";
+import type { MaskObject } from "../types";
+import { classColor, colorOf } from "../view/paths";
+
+const MAX_ROWS = 200;
+const nameOf = (id: number) => project.value?.categories.find((c) => c.id === id)?.name ?? String(id);
+
+export function Sidebar() {
+  return (
+    <aside class="sidebar">
+      <Classes />
+      {single.value && <Details object={single.value} key={single.value.id} />}
+      <section>
+        <h2>{texts.objects} <span class="badge">{objects.value.length}</span></h2>
+        {objects.value.length ? <List objects={objects.value} /> : <p class="quiet">{texts.noObjects}</p>}
+      </section>
+      <Proposals />
+      <Look />
+    </aside>
+  );
+}
+
+function Classes() {
+  const [name, setName] = useState("");
+  const add = async (event: Event) => {
+    event.preventDefault();
+    const now = name.trim() && (await attempt(() => api.addCategory(name.trim())));
+    if (!now) return;
+    project.value = now;
+    category.value = now.categories.find((c) => c.name === name.trim())?.id ?? category.value;
+    setName("");
+  };
+  return (
+    <section>
+      <h2>{texts.classes}</h2>
+      <div class="chips" role="group" aria-label={texts.classes}>
+        {project.value?.categories.map((c, i) => (
+          <button class="chip" aria-pressed={c.id === category.value} onClick={() => choose(c.id)}>
+            <span class="swatch" style={{ background: c.color }} />{c.name}{i < 9 && <kbd>{i + 1}</kbd>}
+          </button>
+        ))}
+      </div>
+      <form class="row" onSubmit={add}>
+        <input value={name} placeholder={texts.newClass} aria-label={texts.newClass} onInput={(e) => setName(e.currentTarget.value)} />
+        <button disabled={!name.trim()}>{texts.addClass}</button>
+      </form>
+    </section>
+  );
+}
+
+function List({ objects }: { objects: MaskObject[] }) {
+  return (
+    <ul class="list">
+      {objects.slice(0, MAX_ROWS).map((o) => (
+        <li key={o.id}><button aria-current={selected.value.has(o.id)} onClick={() => show(o.id)}>
+          <span class="swatch" style={{ background: colorOf(o) }} />
+          <span class="name">{nameOf(o.category)}{o.crowd && " ∷"}</span>
+          <span class="quiet">{o.score !== null ? o.score.toFixed(2) : `${o.area.toLocaleString("en")} px`}</span>
+        </button></li>
+      ))}
+    </ul>
+  );
+}
+
+function Details({ object }: { object: MaskObject }) {
+  const own = !isProposal(object.id);
+  const written = Object.entries(object.attributes).map(([k, v]) => `${k}=${v}`).join("; ");
+  const change = (what: Partial<Pick<MaskObject, "category" | "crowd" | "comment" | "attributes">>) =>
+    void act({ kind: "change", id: object.id, ...what });
+  const attributes = (text: string) => Object.fromEntries(
+    text.split(";").map((part) => part.split("=").map((s) => s.trim())).filter(([k]) => k).map(([k, v]) => [k, v ?? ""]));
+  return (
+    <section class="details">
+      <h2><span class="swatch" style={{ background: classColor(object.category) }} />{nameOf(object.category)}
+        <span class="quiet"> {texts.source[object.source]}</span></h2>
+      <p class="quiet">{texts.area} {object.area.toLocaleString("en")} px{object.score !== null && ` · ${texts.score} ${object.score.toFixed(2)}`}</p>
+      {own ? <>
+        <label class="check"><input type="checkbox" checked={object.crowd} disabled={!editable.value} onChange={(e) => change({ crowd: e.currentTarget.checked })} />{texts.crowd}</label>
+        <label>{texts.comment}<input value={object.comment} disabled={!editable.value} onChange={(e) => change({ comment: e.currentTarget.value })} /></label>
+        <label>{texts.attributes}<input value={written} placeholder={texts.attributesHint} disabled={!editable.value} onChange={(e) => change({ attributes: attributes(e.currentTarget.value) })} /></label>
+        <div class="row">
+          <button title={tip("fill")} onClick={() => command("fill").run()}>{texts.commands.fill}</button>
+          <button class="danger" title={tip("remove")} onClick={remove}>{texts.commands.remove}</button>
+        </div>
+      </> : <div class="row">
+        <button title={tip("reject")} onClick={() => command("reject").run()}>{texts.reject}</button>
+        <button class="primary" title={tip("accept")} onClick={() => command("accept").run()}>{texts.accept}</button>
+      </div>}
+    </section>
+  );
+}
+
+function Proposals() {
+  const all = image.value?.proposals.length ?? 0;
+  return (
+    <section>
+      <h2>{texts.proposals} <span class="badge soft">{proposals.value.length}</span></h2>
+      {all === 0 ? <p class="quiet">{texts.noProposals}</p> : <>
+        <label>{texts.threshold} <output>{threshold.value.toFixed(2)}</output>
+          <input type="range" min="0" max="1" step="0.01" value={threshold.value} onInput={(e) => { threshold.value = Number(e.currentTarget.value); }} /></label>
+        <div class="row">
+          <button onClick={() => { order.value = "doubt"; }}>{texts.nextDoubtful}</button>
+          <button class="primary" title={tip("acceptAll")} disabled={!proposals.value.length} onClick={acceptAll}>{texts.acceptAll(proposals.value.length)}</button>
+        </div>
+        <List objects={proposals.value} />
+      </>}
+    </section>
+  );
+}
+
+function Look() {
+  const now = image.value;
+  const limit = (value: typeof low, label: string) => (
+    <label>{label}<input type="number" value={value.value ?? ""} placeholder={texts.reset}
+      onChange={(e) => { value.value = e.currentTarget.value === "" ? null : Number(e.currentTarget.value); }} /></label>
+  );
+  return (
+    <section>
+      <h2>{texts.look}</h2>
+      <label>{texts.opacity}<input type="range" min="0" max="1" step="0.05" value={opacity.value} onInput={(e) => { opacity.value = Number(e.currentTarget.value); }} /></label>
+      <label class="check"><input type="checkbox" checked={outlines.value} onChange={(e) => { outlines.value = e.currentTarget.checked; }} />{texts.outlines}</label>
+      <label>{texts.colorBy}<select value={colorBy.value} onChange={(e) => { colorBy.value = e.currentTarget.value as "class" | "object"; }}>
+        <option value="class">{texts.byClass}</option><option value="object">{texts.byObject}</option></select></label>
+      <div class="row">{limit(low, texts.low)}{limit(high, texts.high)}</div>
+      <label>{texts.channel}<select value={channel.value ?? ""} onChange={(e) => { channel.value = e.currentTarget.value === "" ? null : Number(e.currentTarget.value); }}>
+        <option value="">{texts.allChannels}</option>{[0, 1, 2].map((c) => <option value={c}>{c + 1}</option>)}</select></label>
+      {now && now.pages > 1 && <label>{texts.page} <output>{page.value + 1} / {now.pages}</output>
+        <input type="range" min="0" max={now.pages - 1} value={page.value} onInput={(e) => { page.value = Number(e.currentTarget.value); }} /></label>}
+    </section>
+  );
+}
