@@ -24,6 +24,7 @@ export function drawScene(canvas: HTMLCanvasElement): void {
   const context = canvas.getContext("2d")!;
   const ratio = devicePixelRatio;
   const { width, height } = stageSize.value;
+  if (width < 2 || height < 2) return; // not laid out: another page is shown
   const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
   if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
   context.setTransform(1, 0, 0, 1, 0, 0);
