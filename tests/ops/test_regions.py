@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eachmask.ops.regions import boundary_of, region_borders, superpixels
+from eachmask.ops.regions import boundary_of, largest_regions, region_borders, superpixels
 
 
 def ridge() -> np.ndarray:
@@ -54,3 +54,19 @@ def test_regions_that_do_not_touch_have_no_border():
 def test_the_border_of_an_object_is_its_own_pixels_and_not_the_images_rim():
     ids = np.array([[1, 1, 2, 2], [1, 1, 2, 2], [1, 1, 0, 0]])
     assert boundary_of(ids).astype(int).tolist() == [[0, 1, 1, 0], [0, 1, 1, 1], [0, 1, 0, 0]]
+
+
+def test_specks_join_what_is_around_them():
+    rng = np.random.default_rng(0)
+    mask = rng.random((60, 80)) < 0.3
+    mask[:, :30] = True
+    strength = rng.random((60, 80))
+    specks = superpixels(strength, mask, max_regions=20)
+    specks[~mask] = superpixels(strength, ~mask, max_regions=20)[~mask] + specks.max()
+    assert specks.max() > 100, "each part of the mask is a region at least"
+    few = largest_regions(specks, strength, 40)
+    assert set(np.unique(few)) == set(range(1, 41))
+    area = np.bincount(specks.ravel())
+    for number in np.argsort(-area)[:5]:
+        assert len(np.unique(few[specks == number])) == 1, "the largest stay whole"
+    assert largest_regions(few, strength, 40) is few

@@ -27,6 +27,7 @@ from eachmask.models.config import changed
 from eachmask.models.promptable import click_training as training
 from eachmask.models.promptable.click_colors import color_maps
 from eachmask.models.promptable.click_decoder import HEAD_WIDTH, HEADS, Decoder, Known, Neck, Seen
+from eachmask.models.promptable.click_parts import connected_to_clicks
 from eachmask.models.promptable.click_questions import (
     NUM_SAID,
     Questions,
@@ -91,6 +92,8 @@ class Selected(NamedTuple):
     windows: Tensor  # (R, 4)
     probabilities: Tensor  # (R, 2 S, 2 S)
     scores: Tensor  # (R,)
+    points: Tensor  # (R, K, 2) the clicks, px
+    signs: Tensor  # (R, K) 1 on the object, 0 beside it, -1 none
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,8 @@ class Clicks(Network[Raw, Selected, Instances]):
             windows[order],
             logits[order].float().sigmoid(),
             scores[order].float().sigmoid(),
+            questions.points[order],
+            questions.signs[order],
         )
 
     def at_points(self, embedding: Embedding, points: Tensor, least: float) -> PointAnswers:
@@ -202,14 +207,17 @@ class Clicks(Network[Raw, Selected, Instances]):
         return PointAnswers(rows[good], spread(logits[good], windows[good], embedding.known.fine), ious[good])
 
     def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
-        """The answer for each object that was asked about, if it has a pixel, in their order; ``track_ids`` are their
-        numbers."""
+        """The answer for each object that was asked about, if it has a pixel, in their order, without parts that no
+        click is on; ``track_ids`` are their numbers."""
         least = options.limits(self.config)[0]
         found = []
         paste: Any = options.paste  # one of two, whatever it was called
         for i, size in enumerate(selected.sizes):
             own = (selected.image == i) & (selected.scores >= least)
-            masks = RoIMasks(selected.probabilities[own], selected.windows[own], size, options.mask_threshold, paste)
+            windows, level = selected.windows[own], options.mask_threshold
+            clicks = selected.points[own], selected.signs[own]
+            connected = connected_to_clicks(selected.probabilities[own], windows, *clicks, level)
+            masks = RoIMasks(connected, windows, size, level, paste)
             seen = torch.from_numpy(masks.area() > 0).to(own.device)
             boxes = torch.from_numpy(masks.boxes()).to(selected.windows)
             answers = Instances(size, boxes, masks, scores=selected.scores[own], track_ids=selected.number[own])

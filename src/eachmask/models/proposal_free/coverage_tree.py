@@ -39,7 +39,7 @@ from eachmask.models.proposal_free.dense import (
     pixel_targets,
 )
 from eachmask.models.proposal_free.instance_cut import balanced
-from eachmask.ops.regions import boundary_of, region_borders, superpixels
+from eachmask.ops.regions import boundary_of, largest_regions, region_borders, superpixels
 from eachmask.ops.segmentation_tree import Tree, best_coverage, best_cut, coverage_of_nodes, region_tree
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures.spatial import Spatial
@@ -159,11 +159,13 @@ class CoverageTree(PixelInstances[Raw]):
         return lost + scores[rival].sum() - scores[best].sum()
 
     def _regions(self, probable: Tensor, classes: Tensor) -> Regions:
-        """The tree of borders (H, W) and classes (C + 1, H, W), probabilities; no leaf crosses into the background."""
+        """The tree of borders (H, W) and classes (C + 1, H, W), probabilities; no leaf crosses into the background, but
+        over specks beyond the number of leaves that a tree may have."""
         borders, inside = probable.cpu().numpy(), classes.argmax(0).cpu().numpy() > 0
         smoothing, most = self.config.smoothing, self.config.max_regions // 2
         leaves = superpixels(borders, inside, smoothing, most)
         leaves[~inside] = superpixels(borders, ~inside, smoothing, most)[~inside] + leaves.max(initial=0)
+        leaves = largest_regions(leaves, borders, self.config.max_regions)
         touching = region_borders(leaves, borders)
         tree = region_tree(touching.edges, touching.strengths, touching.lengths, int(leaves.max()))
         return Regions(leaves, tree, tree.leaves_of())
