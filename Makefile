@@ -15,7 +15,7 @@ KEY := $(shell { cat pyproject.toml; echo "$(VERSION) $(CURDIR)"; } | cksum | cu
 USER_READY := $(VENV)/.user-$(KEY)
 DEVELOPER_READY := $(VENV)/.developer-$(KEY)
 
-.PHONY: help demo test test-slow chaos test-processors test-lowest lint bench docs clean
+.PHONY: help demo test test-slow chaos test-processors test-lowest lint bench docs web clean
 
 help:
 	@echo "make demo       install, find the objects in real images, say where the results are"
@@ -27,6 +27,7 @@ help:
 	@echo "make lint       ruff, and mypy in strict mode"
 	@echo "make bench      the benchmarks that the documents quote"
 	@echo "make docs       write the generated pages, then check every link"
+	@echo "make web        build the studio's page from web/ (needs Node 20 or newer; users need none)"
 	@echo "make clean      remove the environment and what the commands above wrote"
 
 $(USER_READY):
@@ -87,6 +88,10 @@ bench: $(DEVELOPER_READY)
 docs: $(DEVELOPER_READY)
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m pytest -q tests/test_docs.py
+
+# What is built is committed: it travels in the wheel.
+web:
+	@cd web && npm ci --no-audit --no-fund && npm run build
 
 clean:
 	rm -rf $(VENV) $(LOWEST) results/demo images/coins.png images/hubble_deep_field.jpg .pytest_cache .mypy_cache .ruff_cache

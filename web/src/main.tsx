@@ -8,7 +8,7 @@ import { Sidebar } from "./parts/Sidebar";
 import { Thumbnails } from "./parts/Thumbnails";
 import { ActionBar, Toolbar } from "./parts/Toolbar";
 import { TopBar } from "./parts/TopBar";
-import { generation, helpOpen, image, loadProject, notice, open, problem, view } from "./store";
+import { generation, helpOpen, image, lastOwn, loadProject, notice, open, problem, view } from "./store";
 import { texts } from "./texts";
 import type { Job } from "./types";
 import { Stage } from "./view/Stage";
@@ -63,16 +63,13 @@ notice.subscribe((now) => {
   if (now && !now.bad) fading = window.setTimeout(() => { notice.value = null; }, QUIET_MS);
 });
 
-/** Another tab, or a job, has changed an image; one's own changes have the revision that is shown. */
+const OWN_MS = 800;
+
+/** Another tab, or a job, has changed an image. One's own changes are told of too: they are there already. */
 function changed(data: Record<string, unknown>): void {
-  const [index, revision] = [Number(data.index), Number(data.revision)];
   generation.value++;
   const now = image.value;
-  if (now?.index !== index) return;
-  setTimeout(() => {
-    const later = image.value;
-    if (later?.index === index && later.revision !== revision) void open(index, true);
-  }, 150); // the answer to one's own change may be on its way
+  if (now && now.index === data.index && performance.now() - lastOwn.at > OWN_MS) void open(now.index, true);
 }
 
 function jobChanged(data: Record<string, unknown>): void {

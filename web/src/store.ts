@@ -136,6 +136,8 @@ function take(index: number, changed: Changed): void {
 }
 
 let line: Promise<unknown> = Promise.resolve();
+/** When this tab last changed something, in ms of its clock. */
+export const lastOwn = { at: -Infinity };
 
 /** One change after the other: each names the revision that the one before it left. */
 function inLine(change: (index: number, revision: number) => Promise<Changed>): Promise<Changed | undefined> {
@@ -144,7 +146,9 @@ function inLine(change: (index: number, revision: number) => Promise<Changed>): 
     const now = image.value;
     if (!now || now.index !== index) return undefined;
     try {
+      lastOwn.at = performance.now();
       const changed = await change(now.index, now.revision);
+      lastOwn.at = performance.now();
       take(now.index, changed);
       return changed;
     } catch (error) {
