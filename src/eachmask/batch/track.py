@@ -213,7 +213,7 @@ class _Run:
                 for number in _ids(found):
                     segments[number].append(frame)
                 if "davis" in save:
-                    self.journal.write(out / DAVIS / f"{frame:05d}.png", label_png(found))
+                    self.journal.write(out / DAVIS / f"{frame:05d}.png", label_png(_numbered(found)))
                 if movie is not None and image is not None:
                     movie.add(image.seconds, draw.overlay(image.image, found))
             if movie is not None:
@@ -282,10 +282,14 @@ def _mots_rows(frame: int, found: Instances) -> Iterator[str]:
         yield f"{frame} {label * 1000 + _ids(found)[place]} {label} {height} {width} {text}\n"
 
 
-def label_png(found: Instances) -> bytes:
-    """DAVIS's PNG of a frame: the number of the track at each pixel, with a palette as long as 8 bits are enough."""
+def _numbered(found: Instances) -> np.ndarray:
+    """(H, W): the number of the track at each pixel."""
     numbers = np.array([0, *_ids(found)])
-    labels = numbers[found.to_label_map()] if len(found) else np.zeros(found.image_size, np.int64)
+    return numbers[found.to_label_map()] if len(found) else np.zeros(found.image_size, np.int64)
+
+
+def label_png(labels: np.ndarray) -> bytes:
+    """DAVIS's PNG of a frame: a number at each pixel (H, W), with a palette as long as 8 bits are enough."""
     data = io.BytesIO()
     if labels.max(initial=0) < 255:
         image = Image.fromarray(labels.astype(np.uint8))

@@ -20,11 +20,15 @@ class TrackOptions:
     --save names. Started again after an interruption, the same command predicts only the frames that are missing.
     With --truth it is measured: HOTA, IDF1, MOTSA, J and F, AP.
 
+    With --first, a label map of the first frame, it is these objects that are followed, by the memory network XMem with
+    the weights of its authors; the folder gets davis/, and --truth measures J and F.
+
     Examples:
       eachmask track street.mp4 --model mask_rcnn_r50_fpn --out street
       eachmask track street.mp4 --classes person car --save overlay davis --out street
       eachmask track frames/ --model nuclei --score 0.6 --gap 5 --out cells
       eachmask track clips/bear --truth masks/bear --out bear
+      eachmask track clips/bear --first masks/bear/00000.png --model XMem.pth --out bear
     """
 
     video: Annotated[str, tyro.conf.Positional]
@@ -50,6 +54,8 @@ class TrackOptions:
     """Follow only these classes, by name."""
     save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
     """Also: davis (a PNG of numbers per frame), mots (MOTS text), overlay (mp4 with the objects drawn in)."""
+    first: Path | None = None
+    """Label map of the first frame, a PNG with the numbers of the objects to follow; --model is XMem's checkpoint."""
     truth: Path | None = None
     """Folder of label maps, one PNG per frame with the numbers of the objects, to measure by."""
     tile: int | None = None
@@ -81,6 +87,8 @@ def track(options: TrackOptions) -> int:
         raise UserError(f"{options.truth} is no folder of label maps")
     if not options.video:
         raise UserError("name a video: a file, a folder or a pattern of images")
+    if options.first is not None:
+        return _follow(options, options.first)
     save = tuple(dict.fromkeys((*options.save, *(("davis",) if options.truth else ()))))
     wishes = Wishes(
         BatchOptions(classes=options.classes, tile=options.tile),
@@ -102,4 +110,31 @@ def track(options: TrackOptions) -> int:
         for name, value in measure_tracks(options.out / DAVIS, options.truth, scores).items():
             say(f"{name:<14}{value:.4g}")
     say(options.out / TABLE)
+    return 0
+
+
+def _follow(options: TrackOptions, first: Path) -> int:
+    """What is marked in the first frame."""
+    from eachmask.batch.track import DAVIS, label_png
+    from eachmask.data.formats.label_maps import numbers_in
+    from eachmask.data.images.video import frames_of
+    from eachmask.evaluation.tracks import measure_followed
+    from eachmask.files.atomic import write_bytes
+    from eachmask.inference.devices import find_device
+    from eachmask.inference.following import follow, load_xmem
+
+    network = load_xmem(options.model, str(find_device(options.device)))
+    folder, number = options.out / DAVIS, 0
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not options.overwrite:
+        raise UserError(f"{folder} holds files: --overwrite them, or choose another --out")
+    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
+        old.unlink()
+    for number, labels in enumerate(follow(network, frames_of(options.video, options.out), numbers_in(first)), start=1):
+        write_bytes(folder / f"{number - 1:05d}.png", label_png(labels))
+    say(f"{counted(number, 'frame')} done.", error=True)
+    if options.truth is not None:
+        for name, value in measure_followed(folder, options.truth).items():
+            say(f"{name:<14}{value:.4g}")
+    say(folder)
     return 0

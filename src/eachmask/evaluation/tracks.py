@@ -47,6 +47,19 @@ def measure_tracks(found: Path, truth: Path, scores: Mapping[int, float]) -> dic
     return track_scores(frames) | ap | _j_and_f(ours, theirs, areas, bool(true_areas))
 
 
+def measure_followed(found: Path, truth: Path) -> dict[str, float]:
+    """J and F of DAVIS's semi-supervised task: label k of the result is object k of the first frame.
+
+    Args:
+        found, truth: folders of label maps, in the order of their names.
+
+    Raises:
+        UserError: as of :func:`~eachmask.metrics.davis.semi_supervised`, or there are no label maps.
+    """
+    ours, theirs = _files(found), _files(truth)
+    return davis.summary([davis.semi_supervised(map(numbers_in, ours), map(numbers_in, theirs))])
+
+
 def _j_and_f(ours: list[Path], theirs: list[Path], areas: Counter[int], any_object: bool) -> dict[str, float]:
     rank = {number: place for place, (number, _) in enumerate(areas.most_common(davis.MAX_PROPOSALS), start=1)}
 

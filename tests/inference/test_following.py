@@ -1,0 +1,96 @@
+"""Objects given in the first frame: from the command line to the files, and what is remembered stays bounded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eachmask.cli import main
+from eachmask.data.images.video import VideoFrame
+from eachmask.inference.following import follow, load_xmem
+from eachmask.models.video.memory import Memory, MemoryConfig
+from eachmask.models.video.xmem import XMem, affinity, similarity
+from eachmask.structures import UserError
+
+
+@pytest.fixture(scope="module")
+def network() -> XMem:
+    torch.manual_seed(0)
+    return XMem(keys=8, values=32, hidden=8).eval()
+
+
+@pytest.fixture
+def clip(tmp_path):
+    for name in ("clip", "truth"):
+        (tmp_path / name).mkdir()
+    rng = np.random.default_rng(0)
+    for t in range(4):
+        Image.fromarray(rng.integers(0, 255, (48, 60, 3), dtype=np.uint8)).save(tmp_path / "clip" / f"{t:05d}.png")
+        labels = np.zeros((48, 60), np.uint8)
+        labels[5:20, 5 : 20 + t], labels[30:40, 30:50] = 1, 2
+        Image.fromarray(labels).save(tmp_path / "truth" / f"{t:05d}.png")
+    return tmp_path
+
+
+def test_the_command(clip, network, capsys):
+    weights = clip / "XMem.pth"
+    torch.save(network.state_dict(), weights)
+    words = ["track", str(clip / "clip"), "--model", str(weights), "--out", str(clip / "out"), "--device", "cpu"]
+    first = ["--first", str(clip / "truth/00000.png")]
+    assert main([*words, *first, "--truth", str(clip / "truth")]) == 0
+    said = dict(line.split() for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
+    assert 0 <= float(said["J&F-Mean"]) <= 1 and len(list((clip / "out/davis").glob("*.png"))) == 4
+    given, done = (np.array(Image.open(clip / name / "00000.png")) for name in ("truth", "out/davis"))
+    assert (given == done).all(), "what was given is the answer of the first frame"
+    assert main([*words, *first]) == 2 and "--overwrite" in capsys.readouterr().err
+    Image.new("L", (60, 48)).save(clip / "none.png")
+    assert main([*words, "--first", str(clip / "none.png"), "--overwrite"]) == 2
+    assert "no object" in capsys.readouterr().err
+    (clip / "XMem.pth").write_bytes(b"nothing")
+    assert main([*words, *first, "--overwrite"]) == 2 and "no weights of XMem" in capsys.readouterr().err
+
+
+def test_numbers_and_sizes(network):
+    frames = [VideoFrame(t, t / 25, np.full((40, 50, 3), 60 * t, np.uint8)) for t in range(2)]
+    first = np.zeros((40, 50), np.uint8)
+    first[5:20, 5:20], first[25:35, 25:35], first[0, 0] = 9, 4, 255
+    maps = list(follow(network, frames, first))
+    assert set(np.unique(maps[0])) == {0, 4, 9} and set(np.unique(maps[1])) <= {0, 4, 9}
+    assert [m.shape for m in follow(network, frames, first, short_side=32)] == [(40, 50)] * 2
+    with pytest.raises(UserError, match="50 x 30"):
+        list(follow(network, frames, first[:30]))
+    with pytest.raises(UserError, match="no file"):
+        load_xmem("nowhere.pth")
+
+
+def test_a_checkpoint_for_one_object(network):
+    weights = network.state_dict()
+    name = "value_encoder.conv1.weight"
+    other = XMem.of(weights | {name: weights[name][:, :4]})
+    assert other.value_encoder.conv1.weight[:, 4].abs().max() == 0
+
+
+def test_memory_stays_flat():
+    config = MemoryConfig(max_frames=4, min_frames=2, prototypes=3, max_long=10, top=5)
+    memory = Memory(config)
+    torch.manual_seed(0)
+    sizes = []
+    for _ in range(60):
+        memory.add(torch.randn(4, 6), 1 + torch.rand(6), torch.rand(4, 6), torch.randn(2, 5, 6))
+        assert memory.read(torch.randn(4, 6), torch.rand(4, 6)).shape == (2, 5, 6)
+        sizes.append((len(memory.work), 0 if memory.long is None else len(memory.long)))
+    assert max(work for work, _ in sizes) < 4 * 6 and max(long for _, long in sizes) <= 10 < sum(s for _, s in sizes)
+
+
+def test_similarity_is_the_papers_formula():
+    torch.manual_seed(0)
+    key, shrinkage, query, selection = torch.randn(3, 5), 1 + torch.rand(5), torch.randn(3, 4), torch.rand(3, 4)
+    table = similarity(key, shrinkage, query, selection)
+    for p in range(5):
+        for q in range(4):
+            far = (selection[:, q] * (key[:, p] - query[:, q]) ** 2).sum()
+            assert table[p, q] == pytest.approx(float(-far * shrinkage[p] / 3**0.5), rel=1e-4)
+    weights = affinity(table, 2)
+    assert ((weights > 0).sum(0) == 2).all() and weights.sum(0) == pytest.approx(1)
