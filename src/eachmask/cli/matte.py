@@ -24,7 +24,7 @@ class MatteOptions(PredictOptions):
 
     By default the model objects finds things, a band along their outlines is left open, and closed form matting says
     how much of each pixel in it belongs to them (pip install 'eachmask[matting]'). With --trimap that band is yours,
-    with --background a clean picture of the background helps a model that compares, and a model such as modnet needs
+    with --background a clean image of the background helps a model that compares, and a model such as modnet needs
     neither.
 
     The results folder gets, per image: rgba/ (PNG with transparency and the foreground's own colors), alpha/ (gray PNG

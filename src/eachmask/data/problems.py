@@ -1,4 +1,4 @@
-"""Problem: something wrong with a data set, told with its remedy. Reading goes on after it."""
+"""Problem: something wrong with a data set, told with its remedy. Reading continues after it."""
 
 from __future__ import annotations
 

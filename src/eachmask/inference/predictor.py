@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from eachmask.data.images.read import as_array, read_image, unit_range
+from eachmask.inference.arguments import image_type, names_of, several, url_read
 from eachmask.inference.devices import PRECISIONS
 from eachmask.inference.engine import Engine, TileListener, TileStore, unheard
 from eachmask.inference.view import ImageView
 from eachmask.structures import Category, DecodeOptions, UserError
-from eachmask.structures.checks import check_number, check_whole, told
+from eachmask.structures.checks import check_number, check_whole
 from eachmask.structures.spatial import Spatial
 from eachmask.tasks.task import Task
 
@@ -389,42 +390,6 @@ class Predictor(Generic[T]):
         return f"Predictor({self.info.name or self.info.variant}, {self.device}, {precision})"
 
 
-def image_type(image: Any) -> str:
-    """What an image's numbers are called: int64."""
-    return str(getattr(image, "dtype", "float")).removeprefix("torch.")
-
-
-def names_of(classes: Any) -> list[str]:
-    """Class names as a list; one name alone is a list of one.
-
-    Raises:
-        UserError: they are no names.
-    """
-    names = [classes] if isinstance(classes, str) else classes
-    if not isinstance(names, list | tuple | set | frozenset):
-        raise UserError(f"classes are names, not {told(classes)}")
-    for name in names:
-        if not isinstance(name, str):
-            raise UserError(f"classes are names, not {told(name)}")
-    return list(names)
-
-
-def several(image: Any) -> Any:
-    """A folder or a pattern as the list of its images, a URL as its image; anything else as it is.
-
-    Raises:
-        UserError: there is no image in it.
-    """
-    image = url_read(image)
-    if not isinstance(image, str | Path) or Path(image).is_file():
-        return image
-    if not Path(image).is_dir() and not any(mark in str(image) for mark in "*?["):
-        return image
-    from eachmask.data.images.inputs import find_inputs
-
-    return [source.path for source in find_inputs([str(image)]).sources]
-
-
 def _fingerprint(model: nn.Module, info: ModelInfo, classifier: CropClassifier | None) -> str:
     """SHA-256 of weights and settings: equal exactly where the predictions are."""
     digest = hashlib.sha256()
@@ -444,14 +409,3 @@ def _fingerprint(model: nn.Module, info: ModelInfo, classifier: CropClassifier |
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def url_read(image: Any) -> Any:
-    """The image behind an http(s) address; anything else as it is.
-
-    Raises:
-        UserError: there is none.
-    """
-    from eachmask.data.images.url import is_url, read_url
-
-    return read_url(image) if is_url(image) else image

@@ -54,6 +54,22 @@ def _transformers() -> Any:
     return transformers
 
 
+def _fetched(role: str, model: str, processor: str, name: str, device: str) -> tuple[Any, Any]:
+    """A network and what prepares its inputs, from the hub or a folder.
+
+    Args:
+        role: what it is called where it is not there.
+        model, processor: classes of transformers.
+    """
+    found = _transformers()
+    try:
+        network = getattr(found, model).from_pretrained(name)
+        return network.eval().to(device), getattr(found, processor).from_pretrained(name)
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"the {role} {name} is not within reach ({reason}): name another, or a folder of one") from error
+
+
 # Grounding DINO -------------------------------------------------------------------------------------------------------
 
 
@@ -121,15 +137,7 @@ class WordDetector:
         Raises:
             UserError: transformers is not installed, or there is no such model within reach.
         """
-        found = _transformers()
-        try:
-            model = found.AutoModelForZeroShotObjectDetection.from_pretrained(name)
-            return WordDetector(model.eval().to(device), found.AutoProcessor.from_pretrained(name))
-        except OSError as error:
-            reason = str(error).split("\n")[0]
-            raise UserError(
-                f"the detector {name} is not within reach ({reason}): name a folder with --detector"
-            ) from error
+        return WordDetector(*_fetched("detector", "AutoModelForZeroShotObjectDetection", "AutoProcessor", name, device))
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], words: Sequence[str]) -> Found:
@@ -248,11 +256,9 @@ class Captioner:
         """From the hub, or from a folder.
 
         Raises:
-            UserError: transformers is not installed.
+            UserError: transformers is not installed, or there is no such model within reach.
         """
-        found = _transformers()
-        model = found.BlipForConditionalGeneration.from_pretrained(name)
-        return Captioner(model.eval().to(device), found.BlipProcessor.from_pretrained(name))
+        return Captioner(*_fetched("captioner", "BlipForConditionalGeneration", "BlipProcessor", name, device))
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8]) -> str:
@@ -299,15 +305,7 @@ class Clip:
         Raises:
             UserError: transformers is not installed, or there is no such model within reach.
         """
-        found = _transformers()
-        try:
-            model = found.CLIPModel.from_pretrained(name)
-            return Clip(model.eval().to(device), found.CLIPProcessor.from_pretrained(name))
-        except OSError as error:
-            reason = str(error).split("\n")[0]
-            raise UserError(
-                f"the encoder {name} is not within reach ({reason}): name a folder with --encoder"
-            ) from error
+        return Clip(*_fetched("encoder", "CLIPModel", "CLIPProcessor", name, device))
 
     @torch.inference_mode()
     def images(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:

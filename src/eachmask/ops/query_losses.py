@@ -96,9 +96,9 @@ def class_loss(logits: Tensor, matched: list[tuple[Tensor, Tensor]], labels: lis
         no_object: weight of the last class.
     """
     num_classes = logits.shape[-1] - 1
-    wanted = torch.full(logits.shape[:2], num_classes, dtype=torch.int64, device=logits.device)
-    for row, (queries, targets), own in zip(wanted, matched, labels, strict=True):
+    gt_labels = torch.full(logits.shape[:2], num_classes, dtype=torch.int64, device=logits.device)
+    for row, (queries, targets), own in zip(gt_labels, matched, labels, strict=True):
         row[queries] = own[targets]
     weight = torch.ones(num_classes + 1, device=logits.device)
     weight[-1] = no_object
-    return F.cross_entropy(logits.float().transpose(1, 2), wanted, weight)
+    return F.cross_entropy(logits.float().transpose(1, 2), gt_labels, weight)

@@ -78,8 +78,8 @@ def choose(seen: PanopticMap, classes: Sequence[str], most: int | None) -> Panop
 def only(seen: PanopticMap, segments: Iterable[Segment]) -> PanopticMap:
     """Some of its segments; all other pixels are of none."""
     kept = tuple(segments)
-    wanted = torch.tensor([segment.id for segment in kept], dtype=seen.ids.dtype, device=seen.ids.device)
-    return replace(seen, ids=torch.where(torch.isin(seen.ids, wanted), seen.ids, 0), segments=kept, view=None)
+    ids = torch.tensor([segment.id for segment in kept], dtype=seen.ids.dtype, device=seen.ids.device)
+    return replace(seen, ids=torch.where(torch.isin(seen.ids, ids), seen.ids, 0), segments=kept, view=None)
 
 
 def merge(parts: Sequence[PanopticMap], tiles: Sequence[Box], size: tuple[int, int]) -> PanopticMap:

@@ -25,7 +25,7 @@ class Console:
 
     Args:
         steps: of the whole run.
-        first: step the run goes on from.
+        first: step that the run resumes from.
     """
 
     def __init__(

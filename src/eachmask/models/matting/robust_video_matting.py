@@ -1,4 +1,4 @@
-"""Robust Video Matting: people are cut out of a video without a background picture, by a network that remembers.
+"""Robust Video Matting: people are cut out of a video without an image of the background, by a network that remembers.
 
 Lin, Yang, Saleemi, Sengupta: "Robust High-Resolution Video Matting with Temporal Guidance", WACV 2022, arXiv
 2108.11515. Written from the paper and from recorded numbers.

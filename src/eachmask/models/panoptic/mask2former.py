@@ -281,23 +281,23 @@ class Mask2FormerNetwork(QueryNetwork):
             for classes, logits, own, targets in zip(*said, labels, masks, strict=True):
                 points = torch.rand(1, c.num_points, 2, device=logits.device)
                 seen = point_sample(logits[None].float(), points)[0]
-                wanted = point_sample(targets[None].float(), points)[0]
+                gt_masks = point_sample(targets[None].float(), points)[0]
                 costs = c.loss.classes * class_cost(classes, own)
-                costs = costs + c.loss.mask * cross_entropy_cost(seen, wanted)
-                matched.append(match_queries(costs + c.loss.dice * dice_cost(seen, wanted)))
+                costs = costs + c.loss.mask * cross_entropy_cost(seen, gt_masks)
+                matched.append(match_queries(costs + c.loss.dice * dice_cost(seen, gt_masks)))
         return matched
 
     def mask_losses(self, logits: Tensor, matched: list[Said], masks: list[Tensor]) -> tuple[Tensor, Tensor]:
         """At points, most of them where the mask is undecided."""
         c = self.config
         seen = torch.cat([m[queries] for m, (queries, _) in zip(logits, matched, strict=True)])[:, None].float()
-        wanted = torch.cat([m[targets] for m, (_, targets) in zip(masks, matched, strict=True)])[:, None].float()
+        gt_masks = torch.cat([m[targets] for m, (_, targets) in zip(masks, matched, strict=True)])[:, None].float()
         with torch.no_grad():
             points = sample_uncertain_points(seen, c.num_points, c.oversample, c.importance)
-            truth = point_sample(wanted, points).flatten(1)
+            gt_values = point_sample(gt_masks, points).flatten(1)
         found = point_sample(seen, points).flatten(1)
         count = max(sum(len(m) for m in masks), 1)
-        return cross_entropy_sum(found, truth) / count, dice_sum(found, truth) / count
+        return cross_entropy_sum(found, gt_values) / count, dice_sum(found, gt_values) / count
 
 
 class Mask2Former(Mask2FormerNetwork):

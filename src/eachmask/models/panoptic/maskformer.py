@@ -176,20 +176,20 @@ class MaskFormerNetwork(QueryNetwork):
         weights, matched = self.config.loss, []
         with torch.no_grad():
             for classes, logits, own, targets in zip(*said, labels, masks, strict=True):
-                wanted = F.interpolate(targets[:, None].float(), logits.shape[1:], mode="nearest").flatten(1)
+                gt_masks = F.interpolate(targets[:, None].float(), logits.shape[1:], mode="nearest").flatten(1)
                 seen = logits.flatten(1)
-                costs = weights.classes * class_cost(classes, own) + weights.mask * focal_cost(seen, wanted)
-                matched.append(match_queries(costs + weights.dice * dice_cost(seen, wanted)))
+                costs = weights.classes * class_cost(classes, own) + weights.mask * focal_cost(seen, gt_masks)
+                matched.append(match_queries(costs + weights.dice * dice_cost(seen, gt_masks)))
         return matched
 
     def mask_losses(self, logits: Tensor, matched: list[Said], masks: list[Tensor]) -> tuple[Tensor, Tensor]:
         """On all pixels of the batch."""
         seen = torch.cat([m[queries] for m, (queries, _) in zip(logits, matched, strict=True)])
-        wanted = torch.cat([m[targets] for m, (_, targets) in zip(masks, matched, strict=True)]).float().flatten(1)
+        gt_masks = torch.cat([m[targets] for m, (_, targets) in zip(masks, matched, strict=True)]).float().flatten(1)
         size = masks[0].shape[1:]
         found = F.interpolate(seen[:, None].float(), size, mode="bilinear", align_corners=False).flatten(1)
         count = max(sum(len(m) for m in masks), 1)
-        return focal_sum(found, wanted) / count, dice_sum(found, wanted) / count
+        return focal_sum(found, gt_masks) / count, dice_sum(found, gt_masks) / count
 
 
 class MaskFormer(MaskFormerNetwork):

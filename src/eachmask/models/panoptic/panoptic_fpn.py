@@ -110,8 +110,8 @@ class PanopticFPN(Network[Raw, Selected, PanopticMap]):
         """Things as the detector's classes."""
         ids = tuple(segment.id for segment in target.segments if segment.label in self.things)
         kept = tuple(segment for segment in target.segments if segment.id in ids)
-        wanted = torch.tensor(ids, dtype=target.ids.dtype, device=target.ids.device)
-        only = PanopticMap(torch.where(torch.isin(target.ids, wanted), target.ids, 0), kept)
+        numbers = torch.tensor(ids, dtype=target.ids.dtype, device=target.ids.device)
+        only = PanopticMap(torch.where(torch.isin(target.ids, numbers), target.ids, 0), kept)
         found = only.to_instances()
         labels = torch.tensor([self.things.index(label) for label in found.labels.tolist()], dtype=torch.int64)
         return replace(found, labels=labels)

@@ -67,8 +67,8 @@ def mask_losses(raw: Answered, targets: Sequence[Instances], config: LossConfig)
     best = blame.detach().masked_fill(~meant, torch.inf).argmin(1, keepdim=True)
     found, inside = logits.detach() > 0, goals > 0.5
     common = (found & inside).sum((2, 3)).float()
-    truth = common / (found | inside).sum((2, 3)).clamp(min=1)
-    error = ((ious - truth).square() * meant).sum(1) / meant.sum(1)
+    gt_ious = common / (found | inside).sum((2, 3)).clamp(min=1)
+    error = ((ious - gt_ious).square() * meant).sum(1) / meant.sum(1)
     return {
         "focal": config.focal * focal.gather(1, best).mean() + zero,
         "dice": config.dice * overlap.gather(1, best).mean() + zero,

@@ -8,7 +8,7 @@ to the middle, around corners too. The network predicts this field and where obj
 the field for some hundred steps, and those that end at one place are one object, whatever its shape. Objects whose own
 flows differ much from the predicted ones are dropped.
 
-Two networks: ``flows_cpnet`` is Cellpose's own, from scratch, on grey images; ``flows_lite0`` has the encoder and the
+Two networks: ``flows_cpnet`` is Cellpose's own, from scratch, on gray images; ``flows_lite0`` has the encoder and the
 ladder of the other systems here. Where we differ from the package: images are not resized to a mean diameter of 30 px,
 but stay as the recipe scales them; an object's score is its mean probability times the exponential of minus its
 flow error.
@@ -56,7 +56,7 @@ class Config(DenseConfig):
 
     network: Literal["ladder", "cpnet"] = "ladder"
     channels: tuple[int, ...] = (1, 32, 64, 128, 256)
-    """Of Cellpose's network: of the image (1: grey, 3: color), then of every level."""
+    """Of Cellpose's network: of the image (1: gray, 3: color), then of every level."""
     steps: int = 200
     """That pixels follow the flow."""
     logit_threshold: float = 0.0
@@ -73,7 +73,7 @@ class Flows(PixelInstances[Raw]):
     """A field of vectors and a foreground.
 
     Raises:
-        UserError: there is more than one class, or the network wants neither grey nor color images.
+        UserError: there is more than one class, or the network wants neither gray nor color images.
     """
 
     max_classes = 1
@@ -83,7 +83,7 @@ class Flows(PixelInstances[Raw]):
         if num_classes != 1:
             raise UserError(f"flows separate objects of one class, so num_classes is 1, not {num_classes}")
         if config.channels[0] not in (1, 3):
-            raise UserError(f"channels must begin with 1 (grey) or 3 (color), not {config.channels[0]}")
+            raise UserError(f"channels must begin with 1 (gray) or 3 (color), not {config.channels[0]}")
         self.num_classes, self.config = num_classes, config
         self.network = CPNet(config.channels) if config.network == "cpnet" else PixelNetwork(3, config)
 
@@ -163,5 +163,5 @@ def flows_lite0(num_classes: int = 1, **config: Any) -> Flows:
 
 
 def flows_cpnet(num_classes: int = 1, **config: Any) -> Flows:
-    """Cellpose's network on grey images, 6.6 M parameters."""
+    """Cellpose's network on gray images, 6.6 M parameters."""
     return Flows(num_classes, changed(Config(network="cpnet"), config))
