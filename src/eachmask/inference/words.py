@@ -67,7 +67,9 @@ def _fetched(role: str, model: str, processor: str, name: str, device: str) -> t
         return network.eval().to(device), getattr(found, processor).from_pretrained(name)
     except OSError as error:
         reason = str(error).split("\n")[0]
-        raise UserError(f"the {role} {name} is not within reach ({reason}): name another, or a folder of one") from error
+        raise UserError(
+            f"the {role} {name} is not within reach ({reason}): name another, or a folder of one"
+        ) from error
 
 
 # Grounding DINO -------------------------------------------------------------------------------------------------------
