@@ -15,10 +15,11 @@ KEY := $(shell { cat pyproject.toml; echo "$(VERSION) $(CURDIR)"; } | cksum | cu
 USER_READY := $(VENV)/.user-$(KEY)
 DEVELOPER_READY := $(VENV)/.developer-$(KEY)
 
-.PHONY: help demo test test-slow chaos test-processors test-lowest lint bench docs web clean
+.PHONY: help demo studio test test-slow chaos test-processors test-lowest lint bench docs web clean
 
 help:
 	@echo "make demo       install, find the objects in real images, say where the results are"
+	@echo "make studio     install, open the studio on sample images in the browser"
 	@echo "make test       install, run the tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make chaos      every command killed at random, and fed with damaged files of every kind"
@@ -44,11 +45,15 @@ $(USER_READY):
 
 $(DEVELOPER_READY): $(USER_READY)
 	@echo "Installing the developers' tools ..."
-	@$(PIP) install --editable ".[train,serve,video,offline-backbones]" --group dev
+	@$(PIP) install --editable ".[train,serve,studio,video,offline-backbones]" --group dev
 	@touch $@
 
 demo: $(USER_READY)
 	@$(BIN)/python examples/demo.py $(if $(FETCH),--fetch)
+
+studio: $(USER_READY)
+	@$(PIP) install --editable ".[studio]"
+	@$(BIN)/eachmask studio --sample
 
 # As many processes as cores, each with one thread: small tensors gain nothing from more.
 test: $(DEVELOPER_READY)

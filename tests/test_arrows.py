@@ -30,6 +30,7 @@ BELOW = {
     "evaluation": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
     "training": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
     "server": NETWORKS | {"data", "files", "inference", "tasks", "weights"},
+    "studio": NETWORKS | {"data", "draw", "files", "inference", "metrics", "server", "tasks", "weights"},
     "recipes": NETWORKS | {"data", "files", "metrics", "tasks", "weights", "training"},
     "plugins": NETWORKS | {"data", "files", "inference", "tasks", "weights"},
 }
@@ -42,7 +43,7 @@ EXTRAS = {
 }  # fmt: skip
 
 
-OWN_EXTRAS = {"server": {"fastapi", "prometheus_client", "httpx"}}
+OWN_EXTRAS = {"server": {"fastapi", "prometheus_client", "httpx"}, "studio": {"fastapi"}}
 """Rooms that nothing imports before it needs them -> the extras that they are made of."""
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "link": ("eachmask.cli.link", "LinkOptions", "link", "objects over the pages of stacks and time series"),
     "doctor": ("eachmask.cli.doctor", "DoctorOptions", "doctor", "find what is wrong with a data set"),
     "serve": ("eachmask.cli.serve", "ServeOptions", "serve", "models behind HTTP, for other programs"),
+    "studio": ("eachmask.cli.studio", "StudioOptions", "studio", "annotate, correct, train and measure in the browser"),
     "models": ("eachmask.cli.models", "ModelsOptions", "list_models", "list what can be loaded by name"),
     "show": ("eachmask.cli.show", "ShowOptions", "show", "print a model's card and settings"),
 }

@@ -14,7 +14,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from eachmask.server.settings import ServerSettings
@@ -48,6 +48,11 @@ class Guard:
         on_request: told method, route, status and seconds of each request.
     """
 
+    headers: ClassVar[dict[str, str]] = {}
+    """Of every answer, besides those of all guards."""
+    word: ClassVar[str] = "error"
+    """What the sentence of a refusal is called."""
+
     def __init__(
         self, app: App, settings: ServerSettings, on_request: Callable[[str, str, int, float], None] = lambda *_: None
     ) -> None:
@@ -68,15 +73,16 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = {"x-request-id": request_id, "x-content-type-options": "nosniff", "cache-control": "no-store"}
+                own |= self.headers
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in own.items())]
             await send(message)
 
         try:
-            self._check(scope["path"], headers)
+            self._check(scope, headers)
             body = await self._body(headers, receive)
             await self.app(scope, _replayed(body, receive), answer)
         except Refusal as refusal:
-            await _refuse(answer, refusal)
+            await _refuse(answer, refusal, self.word)
         finally:
             seconds = time.perf_counter() - begin
             route = getattr(scope.get("route"), "path", "other")
@@ -86,14 +92,14 @@ class Guard:
                 "ms": round(1000 * seconds, 1), "client": (scope.get("client") or ("",))[0],
             }))  # fmt: skip
 
-    def _check(self, path: str, headers: dict[str, str]) -> None:
+    def _check(self, scope: Message, headers: dict[str, str]) -> None:
         """Refuse those who use another name for this server, or have no key."""
         if self.settings.hosts and _host(headers.get("host", "")) not in self.settings.hosts:
             raise Refusal(421, "this server is not known under that name")
         origin = headers.get("origin")
         if origin and urlsplit(origin).netloc != headers.get("host", ""):
             raise Refusal(403, "requests from pages of other servers are not answered")
-        if path not in OPEN and not self._knows(headers):
+        if scope["path"] not in OPEN and not self._knows(headers):
             raise Refusal(401, "show a key: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
 
     def _knows(self, headers: dict[str, str]) -> bool:
@@ -157,8 +163,8 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def _refuse(send: Send, refusal: Refusal) -> None:
-    content = json.dumps({"error": str(refusal)}).encode()
+async def _refuse(send: Send, refusal: Refusal, word: str) -> None:
+    content = json.dumps({word: str(refusal)}).encode()
     headers = {"content-type": "application/json", "content-length": str(len(content)), **refusal.headers}
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refusal.status, "headers": pairs})

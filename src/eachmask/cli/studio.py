@@ -1,0 +1,99 @@
+"""``eachmask studio``: a folder of images, annotated and learnt from in the browser."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from eachmask.files.text import counted, say
+from eachmask.structures.errors import UserError
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class StudioOptions:
+    """Annotate, correct, train and measure in the browser (extra `studio`).
+
+    Prints a link that opens once, on this machine alone; nothing leaves it. Every action is in a journal on the disk
+    (.eachmask-studio in the folder) before it is answered, so that nothing is lost if the studio is killed; started
+    again it is as it was, and all can be undone. Saving writes the annotations in the chosen format.
+
+    Examples:
+      eachmask studio photos/
+      eachmask studio cells/ --labels cells/annotations --model nuclei
+      eachmask studio --sample
+    """
+
+    folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder of the images, with its subfolders."""
+    labels: Path | None = None
+    """Annotations, a folder or a file in any format that `eachmask convert` reads; by default `annotations` in the
+    folder, in COCO's format."""
+    model: str | None = None
+    """Model that proposes objects: a name, a file or a run folder."""
+    clicks: str = "clicks"
+    """Model that answers clicks."""
+    port: int = 8765
+    """Port to listen on; 0 takes a free one."""
+    browser: bool = True
+    """Open the link in the browser."""
+    sample: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Work on sample images that installed packages carry, copied to studio-sample unless a folder is named."""
+
+
+def studio(options: StudioOptions) -> int:
+    """Run the command; returns the exit status."""
+    folder = _checked(options)
+    import uvicorn
+
+    from eachmask.studio.app import Studio, create_app
+    from eachmask.studio.clicks import Clicks
+    from eachmask.studio.project import Project
+    from eachmask.studio.sample import sample_folder
+
+    if options.sample:
+        sample_folder(folder)
+    project = Project(folder, options.labels)
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((HOST, options.port))
+        except OSError as error:
+            raise UserError(f"cannot listen on port {options.port} ({error.strerror}): choose another --port") from None
+        address = f"http://{HOST}:{listening.getsockname()[1]}/"
+        key = os.environ.get("EACHMASK_KEY", "")
+        made = Studio(
+            project, model=options.model, clicks=Clicks(options.clicks), key=key,
+            on_link=lambda token: say(f"For another browser: {address}?token={token}"),
+        )  # fmt: skip
+        say(f"{counted(len(project.paths), 'image')} in {folder}. The link opens once: {address}?token={made.token}")
+        if options.browser:
+            import webbrowser
+
+            webbrowser.open(f"{address}?token={made.token}")
+        config = uvicorn.Config(create_app(made), log_level="warning", server_header=False, timeout_graceful_shutdown=3)
+        uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _checked(options: StudioOptions) -> Path:
+    """The folder.
+
+    Raises:
+        UserError: none is named, no such port, or the extra is not installed.
+    """
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+        raise UserError(f"the studio needs {' and '.join(missing)}: pip install 'eachmask[studio]'")
+    if not 0 <= options.port < 65536:
+        raise UserError(f"--port is a number from 0 to 65535, not {options.port}")
+    if options.folder is None and not options.sample:
+        raise UserError("name a folder of images, or try --sample")
+    return options.folder or Path("studio-sample")

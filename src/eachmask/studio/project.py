@@ -1,0 +1,286 @@
+"""The folder that is worked on: its images, its classes, what is drawn on each image, and the journal of it all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eachmask.data.images.files import image_files, image_size
+from eachmask.data.reading import read_any
+from eachmask.data.split import Split
+from eachmask.structures import Category, Instances, UserError
+from eachmask.studio.edits import change_of
+from eachmask.studio.history import Delta, Draft, History, Step
+from eachmask.studio.journal import ActionJournal
+from eachmask.studio.objects import Drawn, Size, drawn_of, instances_of
+from eachmask.studio.schemas import Action
+from eachmask.weights.fetch import cache_dir
+
+HIDDEN = ".eachmask-studio"
+"""Folder of the journal in the folder of images; a search for images passes over it."""
+LABELS = "annotations"
+"""Folder of the annotations in the folder of images, where no other is named."""
+
+
+class StaleError(Exception):
+    """Somebody else changed the image meanwhile."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Annotations that were there: where to find those of one image."""
+
+    split: Split
+    index: int
+
+
+class Project:
+    """One folder.
+
+    Args:
+        folder: of the images, with its subfolders.
+        labels: folder or file of annotations in any format of objects; by default ``annotations`` in the folder.
+
+    Raises:
+        UserError: no such folder, no images, annotations that cannot be read, or another studio has it.
+    """
+
+    def __init__(self, folder: Path, labels: Path | None = None) -> None:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder: name the folder of the images")
+        self.folder = folder.resolve()
+        self.labels = (labels or folder / LABELS).resolve()
+        inside = self.labels.is_relative_to(self.folder) and self.labels != self.folder
+        self.paths = [
+            path
+            for path in image_files(self.folder)
+            if not (inside and path.is_relative_to(self.labels)) and path.resolve().is_relative_to(self.folder)
+        ]
+        if not self.paths:
+            raise UserError(f"{folder} holds no images: put some there, or name another folder")
+        self.names = [path.relative_to(self.folder).as_posix() for path in self.paths]
+        self.read_only = not os.access(self.folder, os.W_OK)
+        self.format = "coco"
+        self.categories: tuple[Category, ...] = (Category(1, "object"),)
+        self.known: dict[str, Known] = {}
+        self.lock = threading.RLock()
+        self.on_change: Callable[[int], None] = lambda index: None
+        self._histories: dict[str, History] = {}
+        self._sizes: dict[int, Size] = {}
+        self.disk: dict[str, str] = {}
+        """Annotation file -> its SHA-256 as it was last read or written."""
+        if self.labels.exists() and (self.labels.is_file() or any(self.labels.iterdir())):
+            self._read_labels()
+        elif labels is not None and not self.labels.parent.is_dir():
+            raise UserError(f"{labels} does not exist, nor the folder that it would be in")
+        self.journal = ActionJournal(self.hidden)
+        self._replay()
+
+    @property
+    def hidden(self) -> Path:
+        """Folder of the journal and of what jobs leave: in the folder, or, where that is read-only, in the cache."""
+        if not self.read_only:
+            return self.folder / HIDDEN
+        return cache_dir() / "studio" / hashlib.sha256(str(self.folder).encode()).hexdigest()[:24]
+
+    def _read_labels(self) -> None:
+        data, found = read_any(self.labels, images=self.folder, target=Instances)
+        self.format, self.categories = found.name, data.categories or self.categories
+        places = {path.resolve(): name for path, name in zip(self.paths, self.names, strict=True)}
+        by_name = {name.casefold(): name for name in self.names}
+        for split in data.splits.values():
+            for index in range(len(split)):
+                name = places.get(split.path(index).resolve()) or by_name.get(split.names[index].casefold())
+                if name is not None:
+                    self.known[name] = Known(split, index)
+        self.disk = digests(self.labels)
+
+    def _replay(self) -> None:
+        for entry in self.journal.lines():
+            if "categories" in entry:
+                self.categories = tuple(Category(**row) for row in entry["categories"])
+            elif "saved" in entry:
+                for name, revision in entry["saved"].items():
+                    self._histories.setdefault(name, History()).saved = revision
+                if entry["disk"] != self.disk:
+                    self.disk = entry["disk"]  # what is there now was written by others: saving will say so
+            elif "base" in entry:
+                self._histories[entry["image"]] = _based(entry["base"])
+            else:
+                self._histories[entry["image"]].step(entry["step"], entry.get("delta"))
+
+    def path(self, index: int) -> Path:
+        """The file of an image.
+
+        Raises:
+            UserError: there is none of that number.
+        """
+        if not 0 <= index < len(self.paths):
+            raise UserError(f"there is no image {index}: the folder has {len(self.paths)}")
+        return self.paths[index]
+
+    def size(self, index: int) -> Size:
+        """(height, width) from the file's header; :class:`UserError` where it is broken."""
+        if index not in self._sizes:
+            self._sizes[index] = image_size(self.path(index))
+        return self._sizes[index]
+
+    def known_size(self, index: int) -> Size | None:
+        """The same, where it was read before."""
+        return self._sizes.get(index)
+
+    def history(self, index: int) -> History:
+        """What is drawn on an image."""
+        self.path(index)
+        name = self.names[index]
+        with self.lock:
+            if name not in self._histories:
+                self._histories[name] = _based(self._base(name))
+            return self._histories[name]
+
+    def _base(self, name: str) -> list[dict[str, Any]]:
+        known = self.known.get(name)
+        if known is None:
+            return []
+        ids = {category.name: category.id for category in self.categories}
+        found = known.split.scored_targets(known.index)
+        return [one.to_json() for one in drawn_of(found, "file", ids, 1)]
+
+    def counts(self, index: int) -> tuple[int, History | None]:
+        """How many objects an image has, without unpacking them, and its history if there is one."""
+        history, known = self._histories.get(self.names[index]), self.known.get(self.names[index])
+        if history is not None:
+            return len(history.objects), history
+        return (0 if known is None else int(known.split.first[known.index + 1] - known.split.first[known.index])), None
+
+    def act(self, index: int, revision: int | None, action: Action) -> Delta:
+        """Do what a person did; on the disk when this returns.
+
+        Raises:
+            StaleError: the image has another revision.
+            UserError: the action makes no sense.
+        """
+        with self.lock:
+            history = self.history(index)
+            self._check(history, revision)
+            other = list(self.history(action.image).objects.values()) if action.image is not None else []
+            size = self.size(index)
+            if action.image is not None and self.size(action.image) != size:
+                raise UserError("objects are copied between images of one size alone")
+            ids = [category.id for category in self.categories]
+            delta = change_of(action, history, size, ids, other)
+            return self._step(index, "do", delta) if delta else {}
+
+    def step(self, index: int, revision: int, kind: Step) -> Delta:
+        """Undo or redo.
+
+        Raises:
+            StaleError: as :meth:`act`.
+            UserError: there is nothing to undo or to redo.
+        """
+        with self.lock:
+            history = self.history(index)
+            self._check(history, revision)
+            if not (history.done if kind == "undo" else history.undone):
+                raise UserError(f"there is nothing to {kind}")
+            return self._step(index, kind, None)
+
+    def propose(self, index: int, found: Instances) -> None:
+        """Take a model's objects as proposals, in the place of those before; classes that are new are added."""
+        with self.lock:
+            for category in found.categories:
+                if category.name in found.label_names and category.name not in {c.name for c in self.categories}:
+                    self.add_category(category.name, category.parent)
+            history = self.history(index)
+            draft = Draft(history)
+            for key in history.proposals:
+                draft.drop("proposals", key)
+            ids = {category.name: category.id for category in self.categories}
+            for one in drawn_of(found, "model", ids, draft.new_id()):
+                draft.put("proposals", one)
+            if draft.delta:
+                self._step(index, "do", draft.delta)
+
+    def _check(self, history: History, revision: int | None) -> None:
+        if revision is not None and revision != history.revision:
+            raise StaleError("the image was changed in another tab: load it again")
+
+    def _step(self, index: int, kind: Step, delta: Delta | None) -> Delta:
+        name, history = self.names[index], self.history(index)
+        if not history.revision:
+            self.journal.append({"image": name, "base": [one.to_json() for one in history.objects.values()]})
+        self.journal.append({"image": name, "step": kind} | ({} if delta is None else {"delta": delta}))
+        applied = history.step(kind, delta)
+        self.on_change(index)
+        return applied
+
+    def add_category(self, name: str, parent: str = "") -> None:
+        """A class more.
+
+        Raises:
+            UserError: there is one of that name.
+        """
+        with self.lock:
+            if name.casefold() in {category.name.casefold() for category in self.categories}:
+                raise UserError(f"there is a class {name!r} already")
+            new = Category(max((c.id for c in self.categories), default=0) + 1, name.strip(), parent)
+            self.categories = (*self.categories, new)
+            self._keep_categories()
+
+    def _keep_categories(self) -> None:
+        rows = [{"id": c.id, "name": c.name, "parent": c.parent, "is_thing": c.is_thing} for c in self.categories]
+        self.journal.append({"categories": rows})
+
+    def saved(self, disk: dict[str, str]) -> None:
+        """What is drawn now is in the annotation files."""
+        self.disk = disk
+        revisions = {name: history.revision for name, history in self._histories.items() if history.revision}
+        for name, revision in revisions.items():
+            self._histories[name].saved = revision
+        self.journal.append({"saved": revisions, "disk": disk})
+
+    @property
+    def unsaved(self) -> int:
+        """Images that were changed since they were saved."""
+        return sum(history.revision != history.saved for history in list(self._histories.values()))
+
+    def annotated(self) -> list[int]:
+        """Places of the images that have objects, or were looked through."""
+        places = []
+        for index in range(len(self.paths)):
+            number, history = self.counts(index)
+            if number or (history is not None and history.fields["reviewed"]):
+                places.append(index)
+        return places
+
+    def targets(self, index: int) -> Instances:
+        """What is annotated on an image; :class:`UserError` where it is broken."""
+        return instances_of(list(self.history(index).objects.values()), self.size(index), self.categories)
+
+    def proposals(self, index: int) -> Instances:
+        """What models propose on an image."""
+        return instances_of(list(self.history(index).proposals.values()), self.size(index), self.categories)
+
+
+def _based(rows: list[dict[str, Any]]) -> History:
+    history = History(objects={row["id"]: Drawn(**row) for row in rows})
+    history.last_id = max(history.objects, default=0)
+    return history
+
+
+def digests(place: Path) -> dict[str, str]:
+    """SHA-256 of an annotation file, or of all files of a folder that are no images' copies, by absolute name."""
+    if not place.exists():
+        return {}
+    files = [place] if place.is_file() else [path for path in sorted(place.rglob("*")) if path.is_file()]
+    kept = [path for path in files if "images" not in path.relative_to(place).parts[:1]]
+    found = {}
+    for path in kept:
+        with open(path, "rb") as handle:
+            found[str(path)] = hashlib.file_digest(handle, "sha256").hexdigest()
+    return found
