@@ -2,3 +2,7 @@
 
 ``eachmask studio`` serves the page of ``studio/page`` and the routes of ``studio/app.py`` on this machine alone.
 """
+
+from eachmask.structures.lazy import lazy_room
+
+__getattr__, __dir__ = lazy_room(__name__, __path__)
