@@ -38,10 +38,11 @@ class TrackOptions:
     """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder."""
     out: Path = Path("tracks")
     """Results folder; made if missing."""
-    score: float = 0.5
-    """From this score on an object begins a track."""
-    low: float = 0.1
-    """Objects of lower scores are not even used to go on with a track that is there."""
+    score: float | None = None
+    """From this score on an object begins a track. The model's own threshold by default."""
+    low: float | None = None
+    """Objects of lower scores are not even used to go on with a track that is there; by default 0.1, or --score where
+    that is lower."""
     iou: float = 0.2
     """Least overlap with where a track is expected, 0 to 1."""
     gap: int = 30
@@ -90,14 +91,16 @@ def track(options: TrackOptions) -> int:
     if options.first is not None:
         return _follow(options, options.first)
     save = tuple(dict.fromkeys((*options.save, *(("davis",) if options.truth else ()))))
+    predictor = load(options.model, device=options.device, precision=options.precision)
+    own = predictor.decode_options().score_threshold
+    sure = options.score if options.score is not None else 0.5 if own is None else own
     wishes = Wishes(
         BatchOptions(classes=options.classes, tile=options.tile),
-        options.low,
-        TrackerConfig(options.score, options.iou, options.gap, options.looks),
+        min(0.1, sure) if options.low is None else options.low,
+        TrackerConfig(sure, options.iou, options.gap, options.looks),
         options.min_frames,
         save,
     )
-    predictor = load(options.model, device=options.device, precision=options.precision)
     with bars(Console(stderr=True, highlight=False)) as progress:
         bar = progress.add_task("frames", total=None)
         done = run(
