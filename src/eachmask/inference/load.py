@@ -10,8 +10,10 @@ from eachmask.inference.devices import find_device, find_precision
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.models.protocol import Promptable
+from eachmask.structures import UserError
 
 if TYPE_CHECKING:
+    from eachmask.runtimes.sessions import Session
     from eachmask.weights.header import ModelInfo
 
 
@@ -31,7 +33,8 @@ def load(
 
     A name is looked up in the catalogue (``eachmask models`` lists it); weights that are neither bundled nor in
     the cache are downloaded once. ``hf:OWNER/NAME`` is a segmentation model of transformers, see
-    :mod:`eachmask.inference.hf_models`.
+    :mod:`eachmask.inference.hf_models`. What ``eachmask export`` has written (``.onnx``, ``.xml``) is run by
+    the runtime that it was written for.
 
     Args:
         device: cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.
@@ -44,6 +47,7 @@ def load(
     """
     from eachmask.models.matting.solvers import SOLVERS, solver
     from eachmask.models.promptable.without_learning import CLASSICS
+    from eachmask.runtimes.sessions import session_of
     from eachmask.weights.fetch import locate
     from eachmask.weights.file import load_classifier, load_model, read_info
 
@@ -56,6 +60,9 @@ def load(
         return _classic(str(name_or_path), device, side)
     if str(name_or_path) in SOLVERS and not Path(name_or_path).exists():
         return Predictor(solver(str(name_or_path)), _plain(str(name_or_path)), device="cpu", precision="fp32")
+    session = session_of(name_or_path) if isinstance(name_or_path, str | Path) else None
+    if session is not None:
+        return _exported(session, device, precision, side)
     path = locate(name_or_path)
     if side is not None:
         read_info(path).preprocess.at_long_side(side)
@@ -64,6 +71,21 @@ def load(
         info = replace(info, preprocess=info.preprocess.at_long_side(side))
     kind = PromptPredictor if isinstance(model, Promptable) else Predictor
     return kind(model, info, device=device, precision=precision, classifier=load_classifier(path), in_place=True)
+
+
+def _exported(session: Session, device: str, precision: str, side: int | None) -> Predictor[Any]:
+    """A model that another runtime runs, in the precision that it was exported in."""
+    from eachmask.runtimes.exported import load_exported
+
+    if device not in ("auto", "cpu"):
+        raise UserError(f"{session.path.name} is run on the CPU, not on {device}: use the model itself there")
+    if precision not in ("auto", own := session.header().precision):
+        raise UserError(f"{session.path.name} computes in {own}, not in {precision}: export the model again")
+    model, info, classifier = load_exported(session)
+    if side is not None:
+        info = replace(info, preprocess=info.preprocess.at_long_side(side))
+    kind = PromptPredictor if isinstance(model, Promptable) else Predictor
+    return kind(model, info, device="cpu", precision="fp32", optimize=False, classifier=classifier)
 
 
 def _classic(name: str, device: str, side: int | None) -> PromptPredictor:

@@ -106,7 +106,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
         UserError: see :func:`read_info`; or weights and variant do not fit together.
     """
     info = read_info(path)
-    model = _built(info, path)
+    model = build(info, path)
     try:
         _fill(model, path, lambda name: None if name.startswith(CLASSIFIER) else name)
     except RuntimeError as error:
@@ -114,7 +114,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     return model.eval(), info
 
 
-def _built(info: ModelInfo, path: str | Path) -> nn.Module:
+def build(info: ModelInfo, path: str | Path) -> nn.Module:
     """The variant with new weights; its settings came from a file, so that any of them may be wrong.
 
     Raises:

@@ -1,0 +1,138 @@
+"""export: from a model to a file that other runtimes run, compared with the model before it is kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from eachmask.export.compare import check_equal
+from eachmask.export.graph import Traced, first_line, prepare
+from eachmask.files.atomic import replacing_from_folder
+from eachmask.runtimes.header import KEY, Header
+from eachmask.structures import UserError
+from eachmask.weights.fetch import locate
+from eachmask.weights.file import CLASSIFIER, load_classifier, load_model
+from eachmask.weights.header import ModelInfo
+
+Target = Literal["onnx", "openvino"]
+Precision = Literal["fp32", "bf16", "fp16"]
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "onnx": ("fp32",),
+    "openvino": ("fp32", "bf16", "fp16"),
+}
+"""Target -> the precisions that its runtime has on CPUs."""
+OPSET = 17
+
+
+def export(
+    model: str | Path,
+    out: str | Path | None = None,
+    *,
+    to: Target = "onnx",
+    precision: Precision = "fp32",
+    size: tuple[int, int] | None = None,
+) -> Path:
+    """Write a model as a file that ONNX Runtime or OpenVINO runs; ``eachmask.load`` takes it.
+
+    Args:
+        model: a name, a model file or the folder of a run.
+        out: the file; by default NAME.onnx, or NAME.xml with a NAME.bin, in the current folder.
+        precision: openvino alone has others than fp32: bf16 computes in it, fp16 stores weights in it.
+        size: (height, width) px that every image is stretched to; by default the file takes images of any size.
+
+    Returns:
+        the file.
+
+    Raises:
+        UserError: no such model, one that cannot be exported, a runtime that is not installed, or a file that does
+            not give what the model gives.
+    """
+    if to not in get_args(Target):
+        raise UserError(f"a model can be exported to {', '.join(get_args(Target))}, not to {to!r}")
+    if precision not in ALLOWED[to]:
+        raise UserError(f"the runtime of {to} computes in {' or '.join(ALLOWED[to])} on CPUs, not in {precision}")
+    path = locate(model)
+    network, info = load_model(path)
+    info = replace(info, name=info.name or info.variant)
+    if size is not None:
+        info = replace(info, preprocess=replace(info.preprocess, fixed_size=size, short_side=None, long_side=None))
+    target = Path(out) if out is not None else Path(info.name + SUFFIXES[to])
+    if target.suffix != SUFFIXES[to]:
+        raise UserError(f"a file for {to} ends in {SUFFIXES[to]}: call it {target.with_suffix(SUFFIXES[to]).name}")
+    classifier = load_classifier(path)
+    extra = {} if classifier is None else {CLASSIFIER + n: t for n, t in classifier.state_dict().items()}
+    write_exported(target, network, info, to, precision, extra)
+    return target
+
+
+def write_exported(
+    target: Path, model: nn.Module, info: ModelInfo, to: Target, precision: str, extra: dict[str, Any]
+) -> None:
+    """Write the file and compare it with the model; the file is complete and right, or absent.
+
+    Args:
+        extra: weights that travel with it.
+    """
+    traced = prepare(model, info)
+    dynamic = info.preprocess.fixed_size is None and info.preprocess.divisor <= 256
+    weights = {name: t.contiguous() for name, t in (traced.weights | extra).items()}
+    header = Header(info, traced.graph.verb, traced.description, precision, dynamic, weights)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_from_folder(target) as part:
+        try:
+            WRITERS[to](part, traced, header)
+        except ImportError as error:
+            extra_name = "openvino" if error.name == "openvino" else "onnx"
+            raise UserError(f"{error.name} is not installed: pip install eachmask[{extra_name}]") from error
+        except UserError:
+            raise
+        except Exception as error:  # whatever a converter stumbles over
+            raise UserError(f"{info.name} cannot be exported to {to}: {first_line(error)}") from error
+        check_equal(part, model, info, header)
+        if part.with_suffix(".bin").is_file():  # OpenVINO's weights
+            os.replace(part.with_suffix(".bin"), target.with_suffix(".bin"))
+
+
+def _onnx_bytes(traced: Traced, header: Header) -> bytes:
+    """The graph, with the header in its metadata."""
+    import onnx
+
+    buffer: Any = io.BytesIO()
+    axes = {"images": {0: "batch", 2: "height", 3: "width"}} if header.dynamic else {}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            traced.graph, (traced.example,), buffer, dynamo=False, opset_version=OPSET,
+            input_names=["images"], dynamic_axes=axes,
+        )  # fmt: skip
+    model = onnx.load_from_string(buffer.getvalue())
+    onnx.helper.set_model_props(model, {KEY: header.to_json()})
+    written: bytes = model.SerializeToString()
+    return written
+
+
+def _to_onnx(path: Path, traced: Traced, header: Header) -> None:
+    path.write_bytes(_onnx_bytes(traced, header))
+
+
+def _to_openvino(path: Path, traced: Traced, header: Header) -> None:
+    import openvino
+
+    model = openvino.Core().read_model(_onnx_bytes(traced, header))
+    model.set_rt_info(header.to_json(), KEY)
+    openvino.save_model(model, str(path), compress_to_fp16=header.precision == "fp16")
+
+
+WRITERS: dict[str, Callable[[Path, Traced, Header], None]] = {
+    "onnx": _to_onnx,
+    "openvino": _to_openvino,
+}

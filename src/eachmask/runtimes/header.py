@@ -1,0 +1,71 @@
+"""What an exported file says about itself, and the weights that its graph has no use for."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+from eachmask.structures import UserError
+from eachmask.weights.header import ModelInfo
+from eachmask.weights.schema import SchemaError
+
+FORMAT = 1
+"""Of exported files."""
+KEY = "eachmask"
+"""In the file's metadata."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that is needed to use a graph."""
+
+    info: ModelInfo
+    verb: str
+    """Which of the model's verbs the graph is: ``forward`` or ``encode``."""
+    description: dict[str, Any]
+    """Where its outputs belong, see :mod:`eachmask.runtimes.structure`."""
+    precision: str = "fp32"
+    dynamic: bool = True
+    """Any number of images of any size; else one of the size in ``info.preprocess``."""
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    """Of the layers that run after the graph (heads that look at single objects, decoders of prompts)."""
+
+    def to_json(self) -> str:
+        """As text, in which the weights are base64 of a safetensors file."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "model": json.loads(self.info.to_json()),
+                "verb": self.verb,
+                "description": self.description,
+                "precision": self.precision,
+                "dynamic": self.dynamic,
+                "weights": base64.b64encode(save(self.weights)).decode() if self.weights else "",
+            }
+        )
+
+    @staticmethod
+    def from_json(text: str | None, path: object) -> Header:
+        """Undo of :meth:`to_json`.
+
+        Raises:
+            UserError: it is none of ours, damaged, or of a later version.
+        """
+        if not text:
+            raise UserError(f"{path} was not written by eachmask export, so that nothing is known about what it gives")
+        try:
+            values = json.loads(text)
+            if values["format"] > FORMAT:
+                raise UserError(f"{path} was exported by a later version of eachmask: update eachmask, or export again")
+            weights = load(base64.b64decode(values["weights"])) if values["weights"] else {}
+            info = ModelInfo.from_json(json.dumps(values["model"]))
+            return Header(info, values["verb"], values["description"], values["precision"], values["dynamic"], weights)
+        except (KeyError, TypeError, ValueError, SchemaError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"the header of {path} cannot be used ({error}): export the model again") from error
