@@ -44,6 +44,11 @@ CASES = [
     Case("deeplabv3_lite0"),
     Case("semantic_fpn_lite0"),
     Case("deeplabv3_mobilenet_v3_large", learning_rate=0),
+    Case("deeplabv3plus_lite0"),
+    Case("pspnet_lite0"),
+    Case("upernet_lite0", {"width": 32}),
+    Case("segformer_b0", {"backbone": {"widths": (16, 32, 40, 64), "depths": (1, 1, 1, 1)}, "width": 32}),
+    Case("pointrend_semantic_lite0", {"points": {"per_image": 256, "per_doubling": 256}}),
     Case("lraspp_lite0"),
     Case("lraspp_mobilenet_v3_large", learning_rate=0),
     Case("segnet_tiny", {"widths": (8, 16, 24)}),
@@ -114,7 +119,7 @@ def test_the_labels_are_the_best_of_the_logits_at_full_size(model):
     batch, _ = scenes((64, 96))
     with torch.inference_mode():
         raw = model(batch)
-        full = nn.functional.interpolate(raw.logits, size=raw.padded, mode="bilinear", align_corners=False)
+        full = nn.functional.interpolate(model.grids(raw), size=raw.padded, mode="bilinear", align_corners=False)
         (seen,) = model.decode(raw, DecodeOptions())
     best = full[0, :, :64, :96].argmax(0)
     assert float((seen.labels.long() != best).float().mean()) < 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from eachmask.backbones.networks import MobileNetV3, ResNet, Timm
@@ -17,7 +18,8 @@ def body(name: str, coarsest: Stride = 32, finest: Literal[2, 4] = 4) -> Any:
 
     Args:
         name: resnet50, resnext101_32x8d, mobilenet_v3_large, vgg16, swin_t, or any network of timm's that lists its
-            features (tf_efficientnet_lite0).
+            features (tf_efficientnet_lite0). resnet50c has three convolutions for a stem, as MMSegmentation's have, and
+            resnet52 (or 103) wider ones and a last stage of several dilations: DeepLab's.
         coarsest: of its maps: at 8 and 16 the last stages dilate their convolutions instead of halving the map.
         finest: 2 asks for the map of that stride too, which not every network has.
 
@@ -28,6 +30,8 @@ def body(name: str, coarsest: Stride = 32, finest: Literal[2, 4] = 4) -> Any:
         if coarsest < 32 and name in ("resnet18", "resnet34"):
             raise UserError(f"{name} has no bottlenecks and cannot be dilated: take resnet50, or a stride of 32")
         return ResNet(name, coarsest=coarsest)
+    if deep := re.fullmatch(r"resnet(50c|101c|52|103)", name):
+        return _deep_stemmed(deep[1], coarsest)
     if name.startswith("mobilenet_v3_"):
         if coarsest == 8:
             raise UserError(f"{name} can be dilated in its last stage alone: its stride is 16 or 32")
@@ -37,3 +41,10 @@ def body(name: str, coarsest: Stride = 32, finest: Literal[2, 4] = 4) -> Any:
             raise UserError(f"{name} cannot be dilated: take another backbone, or a stride of 32")
         return VGG(name) if name.startswith("vgg") else Swin(name)
     return Timm(name, finest, coarsest)
+
+
+def _deep_stemmed(kind: str, coarsest: Stride) -> ResNet:
+    if kind.endswith("c"):
+        return ResNet(f"resnet{kind[:-1]}", coarsest=coarsest, deep_stem=32)
+    multi_grid = (1, 2, 4) if coarsest < 32 else ()
+    return ResNet(f"resnet{int(kind) - 2}", coarsest=coarsest, deep_stem=64, multi_grid=multi_grid)

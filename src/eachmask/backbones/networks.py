@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eachmask.accel.lazy_dynamo import timm, torchvision
 from eachmask.backbones.features import Features
+from eachmask.backbones.mix_transformer import MixTransformer
 from eachmask.backbones.swin import Swin
 from eachmask.structures import UserError
 
@@ -26,8 +27,11 @@ class ResNet(nn.Module):
             models (Detectron2, MMDetection's ``-caffe``), instead of in their 3 x 3 one, as torchvision does.
         coarsest: 16 or 8: the last stages do not halve the map any more but dilate their convolutions, as torchvision
             does it: the first block of such a stage still has the dilation of the stage before.
-        deep_stem: three 3 x 3 convolutions instead of one of 7 x 7, the first two of so many channels (ResNet-C, He et
-            al., arXiv 1812.01187; MMSegmentation's have 32, DeepLab's 64); 0 is the usual stem.
+        deep_stem: three 3 x 3 convolutions instead of one of 7 x 7, the first two of so many channels and the last of
+            twice as many (ResNet-C, He et al., arXiv 1812.01187; MMSegmentation's have 32, DeepLab's 64); 0 is the
+            usual stem.
+        multi_grid: by how much the blocks of the last stage multiply its dilation (DeepLabv3, arXiv 1706.05587, section
+            3.2.1); () leaves them as they are.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class ResNet(nn.Module):
         stride_first: bool = False,
         coarsest: Literal[8, 16, 32] = 32,
         deep_stem: int = 0,
+        multi_grid: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         dilate = [False, coarsest < 16, coarsest < 32]
@@ -44,13 +49,16 @@ class ResNet(nn.Module):
         self.name = name
         self.stem: nn.Sequential | None = None
         if deep_stem:
-            self.stem, self.maxpool = _deep_stem(deep_stem, net.layer1[0].conv1.in_channels), net.maxpool
+            self.stem, self.maxpool = _deep_stem(deep_stem), net.maxpool
+            _widen(net.layer1[0], 2 * deep_stem)
         else:
             self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         width = net.fc.in_features
         self.channels = (width // 8, width // 4, width // 2, width)
         self.strides = (4, 8, min(16, coarsest), coarsest)
+        for block, factor in zip(net.layer4, multi_grid, strict=False):
+            _dilate(block, 32 // coarsest * factor)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = norm_eps
@@ -68,11 +76,25 @@ class ResNet(nn.Module):
         return Features(tuple(maps), self.strides, self.channels)
 
 
-def _deep_stem(width: int, channels: int) -> nn.Sequential:
+def _deep_stem(width: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for inputs, outputs, stride in ((3, width, 2), (width, width, 1), (width, channels, 1)):
+    for inputs, outputs, stride in ((3, width, 2), (width, width, 1), (width, 2 * width, 1)):
         layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def _widen(block: Any, channels: int) -> None:
+    """A stage's first block for a map of so many channels."""
+    if block.conv1.in_channels == channels:
+        return
+    block.conv1 = nn.Conv2d(channels, block.conv1.out_channels, 1, bias=False)
+    block.downsample[0] = nn.Conv2d(channels, block.downsample[0].out_channels, 1, bias=False)
+    for layer in (block.conv1, block.downsample[0]):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _dilate(block: Any, dilation: int) -> None:
+    block.conv2.dilation = block.conv2.padding = (dilation, dilation)
 
 
 class Timm(nn.Module):
@@ -148,6 +170,8 @@ def stages(backbone: nn.Module) -> list[list[nn.Module]]:
         ]
     if isinstance(backbone, Swin):
         return backbone.parts()
+    if isinstance(backbone, MixTransformer):
+        return [[stage] for stage in backbone.stages]
     net: Any = getattr(backbone, "net", backbone)
     if isinstance(getattr(net, "blocks", None), nn.Sequential):  # timm's EfficientNet, MobileNet, ...
         stem: list[nn.Module] = [m for name, m in net.named_children() if name in ("conv_stem", "bn1")]

@@ -29,6 +29,21 @@ def uncertainty(logits: Tensor) -> Tensor:
     return -logits.abs()
 
 
+def margin(logits: Tensor) -> Tensor:
+    """How undecided between classes: the second best logit minus the best (section 4.2); one class is undecided at 0.
+
+    Args:
+        logits: (R, K, ...).
+
+    Returns:
+        (R, 1, ...), at most 0.
+    """
+    if logits.shape[1] == 1:
+        return uncertainty(logits)
+    best, second = logits.topk(2, dim=1).values.split(1, dim=1)
+    return second - best
+
+
 def sample_uncertain_points(
     logits: Tensor,
     num_points: int,
@@ -43,7 +58,7 @@ def sample_uncertain_points(
     the value is 0, the most uncertain there is, while their uncertainties would average to -1.
 
     Args:
-        logits: (R, 1, H, W).
+        logits: (R, K, H, W), of which ``uncertain`` makes (R, 1, H, W); K = 1 as a rule.
         num_points: N per region.
         oversample: k; k N candidates are sampled, of which ``importance * N`` most uncertain stay.
         importance: beta, 0..1.

@@ -46,7 +46,11 @@ class ClassScores:
     grid: Tensor
     """(K, h, w), of any float type; best class highest."""
     extent: tuple[float, float]
-    """Rows and columns of the grid that the image takes up, in cells: h and w, less what is padding."""
+    """Rows and columns of the grid that the image takes up, in cells: h and w, less what is padding; where cells are
+    aligned with corners, from the first one's center to the last one's."""
+    aligned: bool = False
+    """The outermost cells' centers lie on those of the outermost pixels (``align_corners=True``) instead of the cells'
+    edges on theirs."""
 
     def to(self, device: torch.device | str) -> ClassScores:
         """On another device."""
@@ -55,7 +59,7 @@ class ClassScores:
     def labels(self, size: tuple[int, int]) -> Tensor:
         """(H, W) int64, the best class of each pixel of an image of this (height, width), bilinearly interpolated.
 
-        Equal to ``interpolate(mode="bilinear", align_corners=False)`` and ``argmax``, but for ties.
+        Equal to ``interpolate(mode="bilinear", align_corners=aligned)`` and ``argmax``, but for ties.
 
         >>> scores = ClassScores(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), (1, 2))
         >>> scores.labels((1, 6))
@@ -85,7 +89,7 @@ class ClassScores:
         """Where the rows and the columns of an image of this size lie on the grid."""
         _, height, width = self.grid.shape
         cells = zip((height, width), self.extent, size, strict=True)
-        first, second = (axis(count, extent, pixels, self.grid.device) for count, extent, pixels in cells)
+        first, second = (axis(count, extent, pixels, self.grid.device, self.aligned) for count, extent, pixels in cells)
         return first, second
 
     def _interpolate_into(self, labels: Tensor, mixed: Tensor, rows: Axis, columns: Axis) -> None:
@@ -113,9 +117,10 @@ def best_class(scores: Tensor) -> Tensor:
     return scores.max(0).indices
 
 
-def axis(cells: int, extent: float, pixels: int, device: torch.device | str = "cpu") -> Axis:
+def axis(cells: int, extent: float, pixels: int, device: torch.device | str = "cpu", aligned: bool = False) -> Axis:
     """Pixels that share ``extent`` of so many cells evenly; beyond the centers of the last cells nothing changes."""
-    place = (torch.arange(pixels, dtype=torch.float32, device=device) + 0.5) * (extent / max(pixels, 1)) - 0.5
+    place = torch.arange(pixels, dtype=torch.float32, device=device)
+    place = place * (extent / max(pixels - 1, 1)) if aligned else (place + 0.5) * (extent / max(pixels, 1)) - 0.5
     place = place.clamp(0, cells - 1)
     first = place.long()
     return Axis(first, (first + 1).clamp(max=cells - 1), place - first)

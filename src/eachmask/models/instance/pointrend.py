@@ -68,6 +68,8 @@ class PointHeadConfig:
 
     layers: int = 3
     width: int = 256
+    coarse_in_each: bool = True
+    """The coarse guess enters every layer, the last one too; else the first alone (Detectron2's semantic form)."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,11 @@ class PointHead(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, config: PointHeadConfig) -> None:
         super().__init__()
-        widths = [channels, *[config.width] * config.layers]
-        self.layers = nn.ModuleList(
-            nn.Conv1d(a + num_classes, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
-        self.classes = nn.Conv1d(widths[-1] + num_classes, num_classes, 1)
+        self.coarse_in_each = config.coarse_in_each
+        again = num_classes if config.coarse_in_each else 0
+        widths = [channels + num_classes, *[config.width + again] * config.layers]
+        self.layers = nn.ModuleList(nn.Conv1d(inputs, config.width, 1) for inputs in widths[:-1])
+        self.classes = nn.Conv1d(widths[-1], num_classes, 1)
         for layer in self.layers:
             nn.init.kaiming_normal_(cast(Tensor, layer.weight), mode="fan_out", nonlinearity="relu")
         nn.init.normal_(self.classes.weight, std=0.001)
@@ -153,11 +155,17 @@ class PointHead(nn.Module):
         return logits + self.classes.bias[labels, None]  # type: ignore[index]
 
     def hidden(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """What the last layer reads: (R, D + K, P)."""
+        """What the last layer reads: (R, D + K, P); (R, D, P) where the coarse guess enters the first layer alone."""
         x = torch.cat([fine, coarse], dim=1)
         for layer in self.layers:
-            x = torch.cat([F.relu(layer(x)), coarse], dim=1)
+            x = F.relu(layer(x))
+            x = torch.cat([x, coarse], dim=1) if self.coarse_in_each else x
         return x
+
+    def every_class(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """(R, C, P) and (R, K, P) features -> (R, K, P) logits."""
+        logits: Tensor = self.classes(self.hidden(fine, coarse))
+        return logits
 
 
 # The model ------------------------------------------------------------------------------------------------------------

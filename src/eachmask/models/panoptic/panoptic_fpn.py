@@ -28,7 +28,7 @@ from eachmask.models.detection.faster_rcnn import light_fpn, resnet_fpn
 from eachmask.models.instance import mask_rcnn
 from eachmask.models.instance.mask_rcnn import MaskRCNN
 from eachmask.models.protocol import Detections, Network
-from eachmask.models.semantic.labeling import batch_labels, resized
+from eachmask.models.semantic.labeling import batch_labels, extent_of, resized
 from eachmask.models.semantic.semantic_fpn import SemanticHead
 from eachmask.ops import pixel_losses
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, PanopticMap, Segment, SemanticMap, UserError
@@ -130,8 +130,7 @@ class PanopticFPN(Network[Raw, Selected, PanopticMap]):
         detections = self.detector.select(raw.detection, replace(options, score_threshold=least))
         cells, labels = raw.logits.shape[-2:], []
         for grid, size in zip(raw.logits, raw.sizes, strict=True):
-            extent = (size[0] * cells[0] / raw.padded[0], size[1] * cells[1] / raw.padded[1])
-            labels.append(ClassScores(grid, extent).labels(size))
+            labels.append(ClassScores(grid, extent_of(size, cells, raw.padded)).labels(size))
         return Selected(detections, tuple(labels))
 
     def pack(self, selected: Selected, options: DecodeOptions) -> list[PanopticMap]:

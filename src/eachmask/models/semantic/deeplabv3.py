@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from eachmask.backbones.bodies import Stride, body
 from eachmask.models.config import changed
-from eachmask.models.semantic.labeling import Labeling, PixelLoss, Raw
+from eachmask.models.semantic.labeling import Labeling, PixelLoss, Raw, resized
 from eachmask.structures import ImageBatch
 from eachmask.structures.spatial import Spatial
 
@@ -38,6 +39,8 @@ class DilatedConfig:
     aux: bool = True
     """A second head on the map before, which only helps in training."""
     aux_weight: float = 0.5
+    aux_width: int = 0
+    """Channels of that head; 0 is a quarter of its map's."""
     loss: PixelLoss = PixelLoss()
 
 
@@ -52,20 +55,33 @@ class Config(DilatedConfig):
 
 
 class Dilated(Labeling):
-    """A dilated backbone, a classifier on its last map, and one on an earlier map that only helps in training."""
+    """A backbone, dilated as a rule, a classifier on its last map, and one on an earlier map for training alone."""
+
+    config: DilatedConfig
 
     def __init__(self, num_classes: int, config: DilatedConfig) -> None:
         super().__init__()
         self.num_classes, self.config = num_classes, config
         self.loss, self.aux_weight = config.loss, config.aux_weight
-        self.backbone: Any = body(config.backbone, config.stride)
+        self.backbone: Any = self.body()
         self.classifier = self.head(self.backbone.channels[-1])
         self.aux_tap = aux_tap(config.backbone)
-        self.aux_classifier = fcn_head(self.backbone.channels[self.aux_tap], num_classes) if config.aux else None
+        aux_channels = self.backbone.channels[self.aux_tap]
+        self.aux_classifier = fcn_head(aux_channels, num_classes, config.aux_width) if config.aux else None
+
+    def body(self) -> nn.Module:
+        """The backbone."""
+        network: nn.Module = body(self.config.backbone, self.config.stride)
+        return network
 
     def head(self, channels: int) -> nn.Module:
-        """The classifier on a map of so many channels."""
+        """The classifier on a last map of so many channels."""
         raise NotImplementedError
+
+    def logits(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps of the backbone, fine to coarse -> (B, K, h, w)."""
+        result: Tensor = self.classifier(maps[-1])
+        return result
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> (B, K, h, w)."""
@@ -74,7 +90,7 @@ class Dilated(Labeling):
         if self.aux_classifier is not None and torch.is_grad_enabled():  # somebody learns
             aux = self.aux_classifier(maps[self.aux_tap])
         height, width = images.tensor.shape[-2:]
-        return Raw(self.classifier(maps[-1]), aux, (height, width), images.sizes)
+        return Raw(self.logits(maps), aux, (height, width), images.sizes)
 
 
 class DeepLabV3(Dilated):
@@ -93,22 +109,66 @@ class DeepLabV3(Dilated):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling (section 3.3)."""
+    """Atrous spatial pyramid pooling (section 3.3).
 
-    def __init__(self, channels: int, width: int, rates: Sequence[int], dropout: float) -> None:
+    Args:
+        channels: C.
+        rates: gaps of the dilated convolutions, cells.
+        separable: these are depthwise with a pointwise one behind each.
+        kernel: of the convolution that joins the branches.
+        mean_norm: the mean is normalized before its rectifier; else it has a bias (Detectron2).
+        mean_window: the mean is taken over windows of so many (rows, columns) of cells instead of the image; () is all.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        rates: Sequence[int],
+        dropout: float,
+        *,
+        separable: bool = False,
+        kernel: int = 1,
+        mean_norm: bool = True,
+        mean_window: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
-        branches = [conv_bn_relu(channels, width, 1)]
-        branches += [conv_bn_relu(channels, width, 3, rate) for rate in rates]
+        branch = separable_bn_relu if separable else conv_bn_relu
+        mean: nn.Module = WindowMean(mean_window) if mean_window else nn.AdaptiveAvgPool2d(1)
+        after = conv_bn_relu(channels, width, 1) if mean_norm else [nn.Conv2d(channels, width, 1), nn.ReLU()]
         self.convs = nn.ModuleList(
-            [*branches, nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(channels, width, 1))]
+            [
+                conv_bn_relu(channels, width, 1),
+                *(branch(channels, width, 3, rate) for rate in rates),
+                nn.Sequential(mean, *after),
+            ]
         )
-        self.project = nn.Sequential(*conv_bn_relu(len(self.convs) * width, width, 1), nn.Dropout(dropout))
+        self.project = nn.Sequential(*conv_bn_relu(len(self.convs) * width, width, kernel), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, width, h, w)."""
         *local, image = (conv(x) for conv in self.convs)
-        joined: Tensor = self.project(torch.cat([*local, image.expand(-1, -1, *x.shape[-2:])], dim=1))
+        size = x.shape[-2:]
+        image = image.expand(-1, -1, *size) if image.shape[-2:] == (1, 1) else resized(image, size)
+        joined: Tensor = self.project(torch.cat([*local, image], dim=1))
         return joined
+
+
+class WindowMean(nn.Module):
+    """Means of a map over all windows of one size, or over as much of it as there is.
+
+    Args:
+        window: (rows, columns) of cells.
+    """
+
+    def __init__(self, window: Sequence[int]) -> None:
+        super().__init__()
+        self.window = tuple(window)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h - rows + 1, w - columns + 1)."""
+        rows, columns = (min(pair) for pair in zip(self.window, x.shape[-2:], strict=True))
+        return F.avg_pool2d(x, (rows, columns), 1)
 
 
 def conv_bn_relu(channels: int, width: int, kernel: int, dilation: int = 1) -> nn.Sequential:
@@ -118,9 +178,16 @@ def conv_bn_relu(channels: int, width: int, kernel: int, dilation: int = 1) -> n
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
-def fcn_head(channels: int, num_classes: int) -> nn.Sequential:
-    """torchvision's FCN head: a 3 x 3 convolution to a quarter of the channels, and the classifier."""
-    width = channels // 4
+def separable_bn_relu(channels: int, width: int, kernel: int, dilation: int = 1) -> nn.Sequential:
+    """A depthwise convolution that keeps the map's size and a pointwise one, both normalized and rectified."""
+    padding = dilation * (kernel // 2)
+    depthwise = nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilation, groups=channels, bias=False)
+    return nn.Sequential(depthwise, nn.BatchNorm2d(channels), nn.ReLU(), *conv_bn_relu(channels, width, 1))
+
+
+def fcn_head(channels: int, num_classes: int, width: int = 0) -> nn.Sequential:
+    """torchvision's FCN head: a 3 x 3 convolution to a quarter of the channels (or ``width``), and the classifier."""
+    width = width or channels // 4
     return nn.Sequential(*conv_bn_relu(channels, width, 3), nn.Dropout(0.1), nn.Conv2d(width, num_classes, 1))
 
 

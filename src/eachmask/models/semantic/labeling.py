@@ -29,6 +29,7 @@ class Raw(NamedTuple):
     aux: Tensor | None  # (B, K, h', w'), of a head that only helps in training
     padded: tuple[int, int]  # (height, width) of the batch, px
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
+    fine: Tensor | None = None  # (B, C, h, w): features, where logits are refined by them
 
 
 class Selected(NamedTuple):
@@ -37,6 +38,7 @@ class Selected(NamedTuple):
     labels: tuple[Tensor, ...]  # (h, w) int64
     grids: Tensor  # (B, K, h, w)
     extents: tuple[tuple[float, float], ...]  # of each image on its grid, cells
+    aligned: bool = False  # see ClassScores
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Labeling(Network[Raw, Selected, SemanticMap]):
     suppresses = False
     loss: PixelLoss = PixelLoss()
     aux_weight: float = 0.4
+    aligned: bool = False
+    """Maps are resized with their corners aligned (``align_corners=True``)."""
 
     def losses(self, raw: Raw, targets: list[SemanticMap]) -> dict[str, Tensor]:
         """Those of :class:`PixelLoss`, of logits at the batch's size; ignored pixels and padding do not count.
@@ -79,22 +83,26 @@ class Labeling(Network[Raw, Selected, SemanticMap]):
 
     def select(self, raw: Raw, options: DecodeOptions) -> Selected:
         """The best class of each pixel, by bilinear interpolation of the logits."""
-        cells = raw.logits.shape[-2:]
-        extents = tuple((size[0] * cells[0] / raw.padded[0], size[1] * cells[1] / raw.padded[1]) for size in raw.sizes)
-        pairs = zip(raw.logits, extents, raw.sizes, strict=True)
-        labels = tuple(ClassScores(grid, extent).labels(size) for grid, extent, size in pairs)
-        return Selected(labels, raw.logits, extents)
+        grids = self.grids(raw)
+        extents = tuple(extent_of(size, grids.shape[-2:], raw.padded, self.aligned) for size in raw.sizes)
+        pairs = zip(grids, extents, raw.sizes, strict=True)
+        labels = tuple(ClassScores(grid, extent, self.aligned).labels(size) for grid, extent, size in pairs)
+        return Selected(labels, grids, extents, self.aligned)
+
+    def grids(self, raw: Raw) -> Tensor:
+        """(B, K, h, w): the logits of which labels are the best."""
+        return raw.logits
 
     def pack(self, selected: Selected, options: DecodeOptions) -> list[SemanticMap]:
         """One map per image, with the scores that it can be resized by."""
         ignore = 255 if self.num_classes <= 255 else 65535
         return [
-            SemanticMap(labels, ignore=ignore, scores=ClassScores(grid, extent))
+            SemanticMap(labels, ignore=ignore, scores=ClassScores(grid, extent, selected.aligned))
             for labels, grid, extent in zip(selected.labels, selected.grids, selected.extents, strict=True)
         ]
 
     def _pixel_losses(self, logits: Tensor, labels: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
-        logits = resized(logits.float(), size)
+        logits = resized(logits.float(), size, self.aligned)
         c = self.loss
         found: dict[str, Tensor] = {}
         if c.cross_entropy:
@@ -109,11 +117,23 @@ class Labeling(Network[Raw, Selected, SemanticMap]):
         return found
 
 
-def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size), bilinear between the centers of cells."""
+def resized(maps: Tensor, size: Sequence[int], aligned: bool = False) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size), bilinear between the centers of cells, see ``Labeling.aligned``."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=aligned)
+
+
+def extent_of(
+    size: tuple[int, int], cells: Sequence[int], padded: tuple[int, int], aligned: bool = False
+) -> tuple[float, float]:
+    """Rows and columns that an image of this size takes up of the grid over its padded batch."""
+    less = int(aligned)
+    rows, columns = (
+        (valid - less) * (count - less) / max(whole - less, 1)
+        for valid, count, whole in zip(size, cells, padded, strict=True)
+    )
+    return rows, columns
 
 
 def batch_labels(targets: Sequence[SemanticMap], padded: tuple[int, int]) -> Tensor:

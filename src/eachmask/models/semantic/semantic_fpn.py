@@ -100,9 +100,9 @@ class SemanticFPN(Labeling):
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> (B, K, H / 4, W / 4)."""
-        logits = self.head(self.backbone(images.tensor).maps)
+        maps = self.backbone(images.tensor).maps
         height, width = images.tensor.shape[-2:]
-        return Raw(logits, None, (height, width), images.sizes)
+        return Raw(self.head(maps), None, (height, width), images.sizes, maps[0])
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
