@@ -5,8 +5,8 @@ Transformers", NeurIPS 2021, arXiv 2105.15203.
 
 The idea: attention sees the whole image in every block, so a head need not look around any more. Its backbone
 (:mod:`~eachmask.backbones.mix_transformer`) has maps at strides 4 to 32; each is brought to the same number of
-channels, enlarged to stride 4, and all of them, side by side, pass two 1 x 1 convolutions. Nothing in it depends on the image's
-size, and the smallest form has 3.7 million weights.
+channels, enlarged to stride 4, and all of them, side by side, pass two 1 x 1 convolutions. Nothing in it depends on the
+image's size, and the smallest form has 3.7 million weights.
 
 The same numbers as MMSegmentation's ``segformer_mit-b0`` (see ``tests/parity``). Where we differ from the paper: as
 there, each level is normalized and rectified before all are joined; transformers' form is read by ``hf:OWNER/NAME``.
