@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,7 +79,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, h, w)."""
         x = self.patches(x)
-        size = x.shape[-2:]
+        size = (x.shape[2], x.shape[3])
         tokens = self.patch_norm(x.flatten(2).transpose(1, 2))
         for block in self.blocks:
             tokens = block(tokens, size)
@@ -123,4 +124,4 @@ class Block(nn.Module):
 
 def as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, h w, D) -> (B, D, h, w)."""
-    return tokens.transpose(1, 2).unflatten(2, size).contiguous()
+    return torch.unflatten(tokens.transpose(1, 2), 2, size).contiguous()

@@ -40,8 +40,8 @@ def margin(logits: Tensor) -> Tensor:
     """
     if logits.shape[1] == 1:
         return uncertainty(logits)
-    best, second = logits.topk(2, dim=1).values.split(1, dim=1)
-    return second - best
+    best = logits.topk(2, dim=1).values
+    return best[:, 1:] - best[:, :1]
 
 
 def sample_uncertain_points(

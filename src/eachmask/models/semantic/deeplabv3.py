@@ -69,10 +69,9 @@ class Dilated(Labeling):
         aux_channels = self.backbone.channels[self.aux_tap]
         self.aux_classifier = fcn_head(aux_channels, num_classes, config.aux_width) if config.aux else None
 
-    def body(self) -> nn.Module:
-        """The backbone."""
-        network: nn.Module = body(self.config.backbone, self.config.stride)
-        return network
+    def body(self) -> Any:
+        """The backbone, a module with ``channels``."""
+        return body(self.config.backbone, self.config.stride)
 
     def head(self, channels: int) -> nn.Module:
         """The classifier on a last map of so many channels."""

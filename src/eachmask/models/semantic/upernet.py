@@ -55,11 +55,10 @@ class UPerNet(Dilated):
         self.dropout = nn.Dropout2d(config.dropout)
         self.classes = nn.Conv2d(config.width, num_classes, 1)
 
-    def body(self) -> nn.Module:
+    def body(self) -> Any:
         """The backbone; windows stay shifted in Swin's, as in MMSegmentation's."""
         name = self.config.backbone
-        network: nn.Module = Swin(name, {"keeps_shift": True} | self.swin) if name.startswith("swin_") else body(name)
-        return network
+        return Swin(name, {"keeps_shift": True} | self.swin) if name.startswith("swin_") else body(name)
 
     def head(self, channels: int) -> nn.Module:
         """The pyramid."""
