@@ -70,6 +70,13 @@ export function Thumbnails() {
   );
 }
 
+/** Nobody knows that a file is torn before it is read. */
+function unreadable(event: Event): void {
+  const image = event.currentTarget as HTMLImageElement;
+  image.hidden = true;
+  image.parentElement!.dataset.broken = "";
+}
+
 function Thumbnail({ position, row }: { position: number; row: ImageRow | undefined }) {
   const place = { top: `${position * ROW}px` };
   if (!row) return <div class="thumbnail" style={place} />;
@@ -77,7 +84,7 @@ function Thumbnail({ position, row }: { position: number; row: ImageRow | undefi
   return (
     <button class={`thumbnail${state}`} style={place} title={row.problem ?? row.name} aria-current={row.index === current.value}
       onClick={() => void open(row.index)}>
-      {row.problem ? <span class="frame">!</span> : <span class="frame"><img src={api.thumbnail(row.index)} alt="" loading="lazy" /></span>}
+      <span class="frame">{row.problem ? "!" : <img src={api.thumbnail(row.index)} alt="" loading="lazy" onError={unreadable} />}</span>
       <span class="caption"><span class="name">{row.name}</span>
         {row.reviewed && <span class="tick" title={texts.reviewed}>✓</span>}
         {row.proposals > 0 && <span class="badge soft" title={texts.proposals}>{row.proposals}</span>}
