@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +22,18 @@ pytest.importorskip("eachmask.studio.app", reason="the studio's server is not th
 pytestmark = pytest.mark.xdist_group("browser")
 
 
+def await_port(port: int) -> None:
+    """The link is printed before the server listens."""
+    until = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return
+        except ConnectionRefusedError:
+            assert time.monotonic() < until, "nobody listens"
+            time.sleep(0.05)
+
+
 def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
     """The server on a port of its own choice, and the link that opens it."""
     command = [sys.executable, "-m", "eachmask", "studio", str(folder), "--no-browser", "--port", "0"]
@@ -27,6 +41,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
     assert server.stdout is not None
     for line in server.stdout:
         if link := re.search(r"http://127\S+token=[\w-]+", line):
+            await_port(urlsplit(link.group()).port or 0)
             return server, link.group()
     raise AssertionError(f"no link was printed; exit status {server.wait()}")
 
