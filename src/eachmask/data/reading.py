@@ -47,8 +47,8 @@ def read(
 
     Args:
         path: folder of the data set, or its annotation file.
-        format: coco, yolo, voc, cityscapes, labelme, cvat, label-maps, mask-files, datumaro, via, label-studio, qupath,
-            imagej, cvppp, cellpose, class-maps, coco-panoptic or mattes; found out if None.
+        format: coco, yolo, darknet, voc, cityscapes, labelme, cvat, label-maps, mask-files, datumaro, via,
+            label-studio, qupath, imagej, cvppp, cellpose, class-maps, coco-panoptic or mattes; found out if None.
         split: keep this one only, for example ``val``.
         images: where the images are, if not in the data set's folder.
         target: what is to be read of each image, where a folder could mean several things:

@@ -17,7 +17,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
-from eachmask.data.formats.yolo_places import SPLITS, Places, end_inside, is_foreign
+from eachmask.data.formats.yolo_places import SPLITS, Places, end_inside, is_darknets, is_foreign
 from eachmask.data.formats.yolo_write import label_place, write_yolo
 from eachmask.data.images.files import files_below, image_files, image_size, matching
 from eachmask.data.problems import Problem, only_boxes
@@ -28,6 +28,10 @@ from eachmask.structures import Category, UserError
 
 Labelled = tuple[Path, list[tuple[Path, int]], list[int], list[bool]]
 """An image's file, and of each object the file and line it is from, its label and whether it is a crowd."""
+
+
+SPLIT_COMMENT = "# split"
+"""``# split all = train`` in obj.data, which others skip: what they call train is called all."""
 
 
 class _Listed(NamedTuple):
@@ -89,13 +93,25 @@ def _load_plain(path: Path) -> dict[str, Any]:
         folders = sorted(p.name for p in (path.parent / "images").iterdir() if p.is_dir() and p.name in SPLITS)
         splits = {name: f"images/{name}" for name in folders} or {"all": "images"}
         return {**splits, "names": _lines(path)}
-    pairs = (line.partition("=") for line in _lines(path))
-    content: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
-    content = {key: value for key, value in content.items() if key in (*SPLITS, "names")}
+    lines = _lines(path)
+    content: dict[str, Any] = _pairs(line for line in lines if not line.startswith(("#", ";")))
+    ours = _pairs(line.removeprefix(SPLIT_COMMENT) for line in lines if line.startswith(SPLIT_COMMENT))
+    own = {theirs: name for name, theirs in ours.items()}
+    content = {own.get(key, key): value for key, value in content.items() if _is_of_data(key, value)}
     listed = end_inside(path.parent, str(content.get("names", "")))
     if listed is None:
         raise UserError(f"{path}: there is no list of classes {content.get('names', '')}: put it there")
     return content | {"names": _lines(listed)}
+
+
+def _pairs(lines: Iterable[str]) -> dict[str, str]:
+    parts = (line.partition("=") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in parts}
+
+
+def _is_of_data(key: str, value: str) -> bool:
+    """Whether an entry of obj.data names the classes or a list of images; CVAT's splits may have any name."""
+    return key in (*SPLITS, "names") or (value.endswith(".txt") and key not in ("labels", "map"))
 
 
 def _lines(path: Path) -> list[str]:
@@ -176,10 +192,18 @@ def _listed(entry: str, root: str, place: Path | None, places: Places) -> _Liste
     if not files and (elsewhere := places.by_labels(entry, root)):
         return _Listed(places.images or places.base, elsewhere, whole=False)
     if place is not None and place.suffix == ".txt" and place.is_file():
-        return _Listed(place.parent, _read_list(place, places, root), whole=False)
+        named = _read_list(place, places, root)
+        return _Listed(_start(place.parent, named), named, whole=False)
     if place is None or not place.is_dir() or (not files and places.is_outside(entry, root)):
         return None
     return _Listed(place, files, whole=True)
+
+
+def _start(folder: Path, images: list[Path]) -> Path:
+    """Where the names of listed images start: in darknet's folder of a split, where all of them are in one."""
+    tops = {path.relative_to(folder).parts[0] if path.is_relative_to(folder) else "" for path in images}
+    top = tops.pop() if len(tops) == 1 else ""
+    return folder / top if is_darknets(top) else folder
 
 
 def _read_list(path: Path, places: Places, root: str) -> list[Path]:
@@ -279,5 +303,5 @@ def _looks_like(source: Path) -> bool:
     return bool(matching(source, "*.y*ml")) or bool(_without_yaml(source))
 
 
-_MARKS = "data.yaml, obj.data, or classes.txt above labels"
+_MARKS = "data.yaml, or classes.txt above labels"
 FORMAT = Format("yolo", _looks_like, _MARKS, read_yolo, write_yolo, takes_images=True)

@@ -31,6 +31,11 @@ def end_inside(base: Path, place: str) -> Path | None:
     return next((path for path in tries if path.exists()), None)
 
 
+def is_darknets(folder: str) -> bool:
+    """Whether a folder's name is that of darknet's images and texts of one split."""
+    return folder.startswith("obj_") and folder.endswith("_data")
+
+
 def is_foreign(place: str) -> bool:
     """Whether a path says where something is on one computer."""
     return place.startswith(("/", "\\")) or bool(_DRIVE.match(place))
@@ -94,7 +99,8 @@ class Places:
         tries = [path for path in (own, text if kind == "labels" else None) if path is not None]
         found = next((path for path in tries if path.is_file()), None)
         if found is None and self.images is not None:
-            named = [path for path in self._texts.get(image.stem, ()) if kind in path.parts]
+            texts = self._texts.get(image.stem, ())
+            named = [p for p in texts if kind in p.parts or (kind == "labels" and any(map(is_darknets, p.parts)))]
             return named[0] if len(named) == 1 else None
         return found
 
