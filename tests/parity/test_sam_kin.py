@@ -97,6 +97,10 @@ def efficient_preprocess(said: dict[str, Any]) -> Preprocess:
 
 
 def second(said: dict[str, Any]) -> Any:
+    return sam2.sam2_hiera_t(**second_config(said))
+
+
+def second_config(said: dict[str, Any]) -> dict[str, Any]:
     hiera, dynamic = said["hiera"], said["dynamic_multimask"]
     encoder = {
         "width": hiera["embed_dim"],
@@ -106,13 +110,13 @@ def second(said: dict[str, Any]) -> Any:
         "windows": hiera["window_spec"],
         "background": hiera["window_pos_embed_bkg_spatial_size"],
     }
-    return sam2.sam2_hiera_t(
-        encoder=encoder,
-        prompts={"width": said["d_model"]},
-        decoder={"width": said["d_model"]},
-        stability_offset=dynamic["delta"],
-        stability_threshold=dynamic["thresh"],
-    )
+    return {
+        "encoder": encoder,
+        "prompts": {"width": said["d_model"]},
+        "decoder": {"width": said["d_model"]},
+        "stability_offset": dynamic["delta"],
+        "stability_threshold": dynamic["thresh"],
+    }
 
 
 def second_preprocess(said: dict[str, Any]) -> Preprocess:

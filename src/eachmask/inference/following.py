@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +20,8 @@ from eachmask.structures import Preprocess, UserError
 
 SHORT_SIDE = 480
 """Px as the network sees frames, as the authors measured it; smaller frames are not enlarged."""
+SAM2_SIDE = 1024
+"""Px of the square to which SAM 2's published weights want frames stretched."""
 VOID = 255
 """In a label map: nobody knows."""
 
@@ -37,6 +40,13 @@ def load_xmem(path: str | Path, device: str = "cpu") -> XMem:
     except Exception as error:  # pickles, archives and tensors of any other kind
         reason = str(error).split("\n")[0][:80]
         raise UserError(f"{path} holds no weights of XMem ({type(error).__name__}: {reason})") from None
+
+
+def sam2_frame(image: NDArray[Any], side: int = SAM2_SIDE) -> Tensor:
+    """A frame as SAM 2 sees it in videos: (H, W, 3) -> (3, side, side), stretched in 8 bit as PIL does."""
+    values = (Preprocess().to_float(image) * 255).round().byte().permute(1, 2, 0).numpy()
+    small = np.asarray(Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC))
+    return _normalized(small)
 
 
 def follow(

@@ -1,4 +1,4 @@
-"""SAM 2: Segment Anything in images and videos; this is its image half.
+"""SAM 2: Segment Anything in images and videos; this is its image half (the other: :mod:`eachmask.models.video`).
 
 Ravi, Gabeur, Hu, Hu, Ryali, Ma, Khedr, Rädle, Rolland, Gustafson, Mintun, Pan, Alwala, Carion, Wu, Girshick, Dollár,
 Feichtenhofer: "SAM 2: Segment Anything in Images and Videos", 2024, arXiv 2408.00714; the settings are those of 2.1.
@@ -34,7 +34,7 @@ from eachmask.models.promptable.sam import SAM, Embedding, Raw, size_of
 from eachmask.structures import DecodeOptions, ImageBatch, Preprocess
 from eachmask.structures.soft_masks import Samples
 
-_MAX_LOGIT = 32.0
+MAX_LOGIT = 32.0
 """Of an earlier answer that is heard again."""
 
 
@@ -103,20 +103,18 @@ class SAM2(SAM):
     def answer(self, embedding: Embedding, image: int, asked: Said) -> Decoded:
         """See :meth:`SAM.answer`."""
         if asked.masks is not None:
-            asked = asked._replace(masks=asked.masks.clamp(-_MAX_LOGIT, _MAX_LOGIT))
+            asked = asked._replace(masks=asked.masks.clamp(-MAX_LOGIT, MAX_LOGIT))
         return super().answer(embedding, image, asked)
 
     def meant(self, raw: Raw, options: DecodeOptions) -> Tensor:
         """See :meth:`SAM.meant`: an unstable single mask is not meant."""
-        first = raw.logits[:, 0].flatten(1)
-        inner, outer = ((first > level).sum(1) for level in (self.offset, -self.offset))
-        stable = (inner / outer.clamp(min=1) >= self.config.stability_threshold) | (outer == 0)
-        return super().meant(raw._replace(sure=raw.sure & stable), options)
+        return super().meant(raw._replace(sure=raw.sure & self.stable(raw.logits[:, 0])), options)
 
-    @property
-    def offset(self) -> float:
-        """Of the levels whose areas are compared."""
-        return self.config.stability_offset
+    def stable(self, logits: Tensor) -> Tensor:
+        """(P, h, w) -> (P,) bool: few pixels are near the edge."""
+        offset = self.config.stability_offset
+        inner, outer = ((logits.flatten(1) > level).sum(1) for level in (offset, -offset))
+        return (inner / outer.clamp(min=1) >= self.config.stability_threshold) | (outer == 0)
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
