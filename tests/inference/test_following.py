@@ -1,4 +1,4 @@
-"""Objects given in the first frame: from the command line to the files, and what is remembered stays bounded."""
+"""Objects given in the first frame: from the command line to the files; what is remembered stays bounded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from PIL import Image
 
 from eachmask.cli import main
 from eachmask.data.images.video import VideoFrame
-from eachmask.inference.following import follow, load_xmem
+from eachmask.inference.following import follow, load_follower, sam2_frame
 from eachmask.models.video.memory import Memory, MemoryConfig
+from eachmask.models.video.sam2_session import Session
+from eachmask.models.video.sam2_video import SAM2Video, sam2_video
 from eachmask.models.video.xmem import XMem, affinity, similarity
 from eachmask.structures import UserError
 
@@ -62,7 +64,62 @@ def test_numbers_and_sizes(network):
     with pytest.raises(UserError, match="50 x 30"):
         list(follow(network, frames, first[:30]))
     with pytest.raises(UserError, match="no file"):
-        load_xmem("nowhere.pth")
+        load_follower("nowhere.pth")
+
+
+@pytest.fixture(scope="module")
+def tiny_sam2() -> SAM2Video:
+    torch.manual_seed(0)
+    encoder = {"width": 8, "depths": [1, 1, 1, 1], "everywhere": [2], "windows": [4, 2, 2, 2]}
+    decoder = {"width": 256, "heads": 4, "mlp": 32}
+    network = sam2_video(encoder=encoder, decoder=decoder, memory={"layers": 1, "mlp": 32, "frames": 3}, side=64)
+    return network.eval()
+
+
+def test_sam_2_follows_from_the_command_line(clip, tiny_sam2, monkeypatch, capsys):
+    monkeypatch.setattr("eachmask.inference.following.load_follower", lambda path, device: tiny_sam2)
+    words = ["track", str(clip / "clip"), "--first", str(clip / "truth/00000.png"), "--truth", str(clip / "truth")]
+    assert main([*words, "--model", "tiny.pt", "--out", str(clip / "out"), "--device", "cpu"]) == 0
+    assert "J&F-Mean" in capsys.readouterr().out and len(list((clip / "out/davis").glob("*.png"))) == 4
+    given, done = (np.array(Image.open(clip / name / "00000.png")) for name in ("truth", "out/davis"))
+    assert (given == done).all()
+
+
+def session_of(network: SAM2Video, frames: int) -> Session:
+    rng = np.random.default_rng(1)
+    images = [sam2_frame(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8), 64) for _ in range(frames)]
+    return Session(network, images.__getitem__, (40, 50), frames)
+
+
+def test_memory_of_sam_2_stays_flat_and_forgets_only_what_nothing_reads(tiny_sam2):
+    forgetting, keeping = session_of(tiny_sam2, 24), session_of(tiny_sam2, 24)
+    for session in (forgetting, keeping):
+        session.click(0, 3, torch.tensor([[20.0, 20.0]]))
+        session.settle()
+    for t in range(24):
+        forgetting.forget(t - 16)
+        assert torch.equal(forgetting.carry(t), keeping.carry(t)), t
+        assert len(forgetting.tracks[3].tracked) <= 17
+    assert len(keeping.tracks[3].tracked) == 23
+
+
+def test_prompts_of_sam_2(tiny_sam2):
+    session = session_of(tiny_sam2, 3)
+    with pytest.raises(UserError, match="points or a box"):
+        session.click(0, 1)
+    with pytest.raises(UserError, match="click on an object first"):
+        next(session.propagate())
+    with pytest.raises(UserError, match="50 x 30"):
+        session.mask(0, 1, torch.zeros(30, 50))
+    mask = torch.zeros(40, 50)
+    mask[10:30, 10:30] = 1
+    assert ((session.mask(1, 1, mask)[0] > 0) == (mask > 0)).float().mean() > 0.9, "what is given is the answer"
+    assert [frame for frame, _ in session.propagate()] == [1, 2]
+    assert [frame for frame, _ in session.propagate(2, 1, backward=True)] == [2, 1]
+    assert session.click(2, 1, box=torch.tensor([5.0, 5.0, 20.0, 20.0])).shape == (1, 40, 50)
+    assert 2 in session.tracks[1].new, "a correction"
+    session.settle()
+    assert 2 in session.tracks[1].tracked and list(session.tracks[1].prompted) == [1]
 
 
 def test_a_checkpoint_for_one_object(network):

@@ -12,7 +12,7 @@ from parity.recorded import on, weights
 from parity.test_sam_kin import SECOND, second_config
 from torch import Tensor
 
-from eachmask.inference.following import sam2_frame
+from eachmask.inference.following import load_follower, sam2_frame
 from eachmask.models.video.sam2_memory import time_code
 from eachmask.models.video.sam2_session import Session
 from eachmask.models.video.sam2_video import Remembered, SAM2Video, sam2_video
@@ -132,7 +132,9 @@ def test_memory(ran):
         session.settle()
         kept = session.tracks[number].prompted[0]
         near(ran, "video.encoder.features", network.written(session.look(0), found, prompted=True))
-        memory = Remembered([(0, kept.memory)], [(1, found.pointer)], min(network.config.memory.pointers, len(ran.frames)))
+        memory = Remembered(
+            [(0, kept.memory)], [(1, found.pointer)], min(network.config.memory.pointers, len(ran.frames))
+        )
         tokens, code, _ = network.tokens_of(memory)
         rounded(ran, "video.memory.tokens", tokens.transpose(0, 1))
         near(ran, "video.memory.pos", code.transpose(0, 1))
@@ -151,9 +153,19 @@ def test_clicks_corrections_and_both_directions(ran):
     if "a4" in cases:
         near(ran, "video.correct2.logits", say(ran, session, "a4")[:, None])
     carried(ran, session, "video.pass2")
-    check_state(ran, session, "video")
     if "a5" in cases:
-        carried(ran, session, "video.back", start=cases["a5"]["reverse_from"], frames=cases["a5"]["frames"], backward=True)
+        carried(
+            ran, session, "video.back", start=cases["a5"]["reverse_from"], frames=cases["a5"]["frames"], backward=True
+        )
+    check_state(ran, session, "video")
+
+
+@on("sam2_hiera")
+def test_a_published_checkpoint_is_recognized(ran, tmp_path):
+    torch.save({"model": {k: torch.as_tensor(v) for k, v in weights(ran.fixture).items()}}, tmp_path / "sam2.1.pt")
+    network = load_follower(tmp_path / "sam2.1.pt")
+    assert isinstance(network, SAM2Video) and network.config == ran.network.config
+    assert all(torch.equal(own, ran.network.state_dict()[name]) for name, own in network.state_dict().items())
 
 
 @on(*SECOND)

@@ -20,8 +20,8 @@ class TrackOptions:
     --save names. Started again after an interruption, the same command predicts only the frames that are missing.
     With --truth it is measured: HOTA, IDF1, MOTSA, J and F, AP.
 
-    With --first, a label map of the first frame, it is these objects that are followed, by the memory network XMem with
-    the weights of its authors; the folder gets davis/, and --truth measures J and F.
+    With --first, a label map of the first frame, it is these objects that are followed, by a memory network,
+    XMem or SAM 2.1, with the weights of its authors; the folder gets davis/, and --truth measures J and F.
 
     Examples:
       eachmask track street.mp4 --model mask_rcnn_r50_fpn --out street
@@ -29,6 +29,7 @@ class TrackOptions:
       eachmask track frames/ --model nuclei --score 0.6 --gap 5 --out cells
       eachmask track clips/bear --truth masks/bear --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model XMem.pth --out bear
+      eachmask track clips/bear --first masks/bear/00000.png --model sam2.1_hiera_tiny.pt --out bear
     """
 
     video: Annotated[str, tyro.conf.Positional]
@@ -56,7 +57,8 @@ class TrackOptions:
     save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
     """Also: davis (a PNG of numbers per frame), mots (MOTS text), overlay (mp4 with the objects drawn in)."""
     first: Path | None = None
-    """Label map of the first frame, a PNG with the numbers of the objects to follow; --model is XMem's checkpoint."""
+    """Label map of the first frame, a PNG with the numbers of the objects to follow; --model is a checkpoint
+    of XMem or SAM 2.1."""
     truth: Path | None = None
     """Folder of label maps, one PNG per frame with the numbers of the objects, to measure by."""
     tile: int | None = None
@@ -124,9 +126,9 @@ def _follow(options: TrackOptions, first: Path) -> int:
     from eachmask.evaluation.tracks import measure_followed
     from eachmask.files.atomic import write_bytes
     from eachmask.inference.devices import find_device
-    from eachmask.inference.following import follow, load_xmem
+    from eachmask.inference.following import follow, load_follower
 
-    network = load_xmem(options.model, str(find_device(options.device)))
+    network = load_follower(options.model, str(find_device(options.device)))
     folder, number = options.out / DAVIS, 0
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not options.overwrite:

@@ -94,7 +94,9 @@ class RotaryAttention(nn.Module):
             angles: (L, C / heads / 2), of the cells of a frame; the keys are of any number of such frames.
             placeless: the last keys, which lie nowhere.
         """
-        query, key, value = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (self.q(q), self.k(k), self.v(v)))
+        query, key, value = (
+            x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (self.q(q), self.k(k), self.v(v))
+        )
         placed = key.shape[2] - placeless
         frames = placed // len(angles)
         key = torch.cat([turned(key[:, :, :placed], angles.repeat(frames, 1)), key[:, :, placed:]], 2)

@@ -47,6 +47,8 @@ class Config(sam2.Config):
     """What a variant may change."""
 
     memory: MemoryConfig = MemoryConfig()
+    side: int = 1024
+    """Px of the square that frames are stretched to, a multiple of 32."""
 
 
 class Found(NamedTuple):
@@ -186,6 +188,12 @@ class SAM2Video(SAM2):
         tokens.append(pointers.reshape(1, -1, width))
         codes.append(times.repeat_interleave(parts, 0)[None])
         return torch.cat(tokens, 1), torch.cat(codes, 1), parts * len(pointers)
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+PUBLISHED = (Config(), *(Config(encoder=one.encoder) for one in (sam2.SMALL, sam2.BASE, sam2.LARGE)))
+"""What the authors have weights for: Hiera-T, -S, -B+ and -L."""
 
 
 def sam2_video(num_classes: int = 1, **config: Any) -> SAM2Video:
