@@ -92,15 +92,15 @@ def session_of(network: SAM2Video, frames: int) -> Session:
 
 
 def test_memory_of_sam_2_stays_flat_and_forgets_only_what_nothing_reads(tiny_sam2):
-    forgetting, keeping = session_of(tiny_sam2, 24), session_of(tiny_sam2, 24)
+    forgetting, keeping = session_of(tiny_sam2, 20), session_of(tiny_sam2, 20)
     for session in (forgetting, keeping):
         session.click(0, 3, torch.tensor([[20.0, 20.0]]))
         session.settle()
-    for t in range(24):
+    for t in range(20):
         forgetting.forget(t - 16)
         assert torch.equal(forgetting.carry(t), keeping.carry(t)), t
         assert len(forgetting.tracks[3].tracked) <= 17
-    assert len(keeping.tracks[3].tracked) == 23
+    assert len(keeping.tracks[3].tracked) == 19
 
 
 def test_prompts_of_sam_2(tiny_sam2):

@@ -182,9 +182,9 @@ class SAM2Video(SAM2):
             return torch.cat(tokens, 1), torch.cat(codes, 1), 0
         width = self.config.memory.width
         pointers = torch.cat([pointer for _, pointer in remembered.pointers])
-        before = torch.tensor([t for t, _ in remembered.pointers], device=pointers.device, dtype=pointers.dtype)
+        since = torch.tensor([t for t, _ in remembered.pointers], device=pointers.device, dtype=pointers.dtype)
         parts = pointers.shape[1] // width
-        times = self.pointer_time(time_code(before / max(1, remembered.span - 1), pointers.shape[1]))
+        times = self.pointer_time(time_code(since / max(1, remembered.span - 1), pointers.shape[1]))
         tokens.append(pointers.reshape(1, -1, width))
         codes.append(times.repeat_interleave(parts, 0)[None])
         return torch.cat(tokens, 1), torch.cat(codes, 1), parts * len(pointers)
