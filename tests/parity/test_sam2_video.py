@@ -142,7 +142,7 @@ def test_memory(ran):
         near(ran, "video.memory.out", read.flatten(2).permute(2, 0, 1))
 
 
-@on(*SECOND)
+@on("sam2_small")
 def test_clicks_corrections_and_both_directions(ran):
     session, cases = ran.session(), ran.fixture.manifest["cases"]
     say(ran, session, "a1")
@@ -158,6 +158,12 @@ def test_clicks_corrections_and_both_directions(ran):
             ran, session, "video.back", start=cases["a5"]["reverse_from"], frames=cases["a5"]["frames"], backward=True
         )
     check_state(ran, session, "video")
+
+
+@pytest.mark.slow
+@on("sam2_hiera")
+def test_clicks_and_a_correction_at_the_published_size(ran):
+    test_clicks_corrections_and_both_directions(ran)
 
 
 @on("sam2_hiera")
