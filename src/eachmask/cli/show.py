@@ -22,10 +22,11 @@ class ShowOptions:
     Examples:
       eachmask show nuclei
       eachmask show runs/mine
+      eachmask show nuclei.onnx
     """
 
     model: Annotated[str, tyro.conf.Positional]
-    """A name from `eachmask models`, a model file, or the folder of a run."""
+    """A name from `eachmask models`, a model file, an exported file, or the folder of a run."""
     json: bool = False
     """Print the settings as JSON, the card among them, for programs."""
 
@@ -48,10 +49,14 @@ def find_info(model: str) -> ModelInfo:
     Raises:
         UserError: there is no such name, or no readable model file at the path.
     """
+    from eachmask.runtimes.sessions import session_of
     from eachmask.weights.catalogue import bundled, find
     from eachmask.weights.fetch import cached, given_file
     from eachmask.weights.file import read_info
 
+    session = session_of(model)
+    if session is not None:
+        return session.header().info
     path = given_file(model) or bundled().get(model)
     if path is not None:
         return read_info(path)

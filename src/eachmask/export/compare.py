@@ -30,7 +30,7 @@ def check_equal(path: Path, model: nn.Module, info: ModelInfo, header: Header) -
     """
     session = session_of(path)
     assert session is not None
-    verb = Verb(session, header)
+    verb = Verb(session, header, model)
     for size in SIZES if header.dynamic else SIZES[:1]:
         for count in (1, 2):
             images = example_image(info.preprocess, size).repeat(count, 1, 1, 1)

@@ -44,7 +44,7 @@ class Graph(nn.Module):
         return getattr(self.model, self.verb)(padded(images, self.divisor))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        tensors, self.description = flat(self.said(images))
+        tensors, self.description = flat(self.said(images), self.model)
         return tuple(t for i, t in enumerate(tensors) if self.wanted is None or i in self.wanted)
 
 
@@ -87,18 +87,18 @@ def prepare(model: nn.Module, info: ModelInfo) -> Traced:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numbers that may freeze: the file is compared with the model
         torch.jit.trace(graph, (example,), check_trace=False)
-    description = merged(graph.description, flat(one)[1], flat(two)[1])
+    description = merged(graph.description, flat(one, model)[1], flat(two, model)[1])
     numbers = {leaf["number"] for leaf in leaves(description) if "number" in leaf}
-    graph.wanted = numbers | _read(one, description, outside, everything=encodes)
+    graph.wanted = numbers | _read(model, one, description, outside, everything=encodes)
     state = dict(model.named_parameters()) | dict(model.named_buffers())
     kept = {name: t.detach() for name, t in state.items() if id(t) not in inside or id(t) in outside}
     return Traced(graph, pruned(description, graph.wanted), kept, example)
 
 
-def _read(raw: Any, description: Description, seen: set[int], everything: bool) -> set[int]:
+def _read(model: nn.Module, raw: Any, description: Description, seen: set[int], everything: bool) -> set[int]:
     """The numbers of the tensors that the rest of the model reads."""
     places = [leaf["tensor"] for leaf in leaves(description) if "tensor" in leaf]
-    tensors = flat(raw)[0]
+    tensors = flat(raw, model)[0]
     return {place for place, tensor in zip(places, tensors, strict=True) if everything or id(tensor) in seen}
 
 

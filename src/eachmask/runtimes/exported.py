@@ -29,10 +29,11 @@ class Verb:
     Args:
         session: holds the graph.
         header: what the file says about it.
+        model: whose verb it is.
     """
 
-    def __init__(self, session: Session, header: Header) -> None:
-        self.session, self.description = session, header.description
+    def __init__(self, session: Session, header: Header, model: nn.Module) -> None:
+        self.session, self.description, self.model = session, header.description, model
         self.at_once = header.dynamic and batches(header.description)
 
     def __call__(self, images: ImageBatch, given: Any = None) -> Any:
@@ -50,7 +51,7 @@ class Verb:
 
     def _run(self, padded: Tensor, size: tuple[int, int]) -> Any:
         images = padded[:, :, : size[0], : size[1]].float()
-        return rebuilt(self.session.run(images), self.description, len(images))
+        return rebuilt(self.session.run(images), self.description, len(images), self.model)
 
 
 def load_exported(session: Session) -> tuple[nn.Module, ModelInfo, CropClassifier | None]:
@@ -64,7 +65,7 @@ def load_exported(session: Session) -> tuple[nn.Module, ModelInfo, CropClassifie
         model = build(header.info, session.path)
     _fill(model, header.weights)
     model.register_buffer(DIGEST, torch.frombuffer(bytearray(session.digest()), dtype=torch.uint8))
-    setattr(model, header.verb, Verb(session, header))
+    setattr(model, header.verb, Verb(session, header, model))
     return model.eval().requires_grad_(False), header.info, _classifier(header)
 
 

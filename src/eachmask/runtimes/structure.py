@@ -5,6 +5,7 @@ description (JSON) says where each tensor belongs and keeps all else.
 
 - ``{"tensor": i}``: the i-th output of the graph; ``{"number": i}``: a whole number that the graph computes
 - ``{"value": x}``: the same for every image
+- ``{"layer": name}``: a layer of the model, which is applied later to what has been found
 - ``{"items": [...]}``: a tuple; with ``"record": "module:Name"`` a NamedTuple; with ``"each": true`` one item for every
   image of the batch, of which the first stands for all
 """
@@ -12,19 +13,22 @@ description (JSON) says where each tensor belongs and keeps all else.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eachmask.structures import UserError
 
 Description = dict[str, Any]
 
 
-def flat(value: Any) -> tuple[list[Any], Description]:
+def flat(value: Any, model: nn.Module | None = None) -> tuple[list[Any], Description]:
     """All tensors in tuples and records, in order, and where they belong.
+
+    Args:
+        model: whose layers may be among them.
 
     >>> tensors, description = flat((torch.zeros(2), 5, None))
     >>> len(tensors), rebuilt(tensors, description)
@@ -34,10 +38,11 @@ def flat(value: Any) -> tuple[list[Any], Description]:
         UserError: there is something else in it, which no graph can give.
     """
     tensors: list[Any] = []
-    return tensors, _described(value, tensors)
+    names = {layer: name for name, layer in model.named_modules()} if model is not None else {}
+    return tensors, _described(value, tensors, names)
 
 
-def _described(value: Any, tensors: list[Any]) -> Description:
+def _described(value: Any, tensors: list[Any], names: Mapping[nn.Module, str]) -> Description:
     if isinstance(value, Tensor | torch.SymInt):
         tensors.append(value)
         return {"tensor": len(tensors) - 1}
@@ -46,7 +51,9 @@ def _described(value: Any, tensors: list[Any]) -> Description:
     if isinstance(value, tuple | list):
         kind = type(value)
         record = {"record": f"{kind.__module__}:{kind.__qualname__}"} if _is_record(kind) else {}
-        return record | {"items": [_described(item, tensors) for item in value]}
+        return record | {"items": [_described(item, tensors, names) for item in value]}
+    if isinstance(value, nn.Module) and value in names:
+        return {"layer": names[value]}
     raise UserError(f"the network gives a {type(value).__name__}, which a graph of tensors cannot")
 
 
@@ -95,12 +102,13 @@ def batches(description: Description) -> bool:
     return all(batches(item) for item in description.get("items", ()))
 
 
-def rebuilt(runs: Sequence[Any], description: Description, images: int = 1) -> Any:
+def rebuilt(runs: Sequence[Any], description: Description, images: int = 1, model: nn.Module | None = None) -> Any:
     """Undo of :func:`flat`.
 
     Args:
         runs: the graph's outputs.
         images: of the batch; those of one run share their sizes.
+        model: has the layers.
 
     Raises:
         UserError: a record that this version does not have.
@@ -111,7 +119,10 @@ def rebuilt(runs: Sequence[Any], description: Description, images: int = 1) -> A
         return int(runs[description["number"]])
     if "value" in description:
         return description["value"]
-    items = [rebuilt(runs, item, images) for item in description["items"]]
+    if "layer" in description:
+        assert model is not None
+        return model.get_submodule(description["layer"])
+    items = [rebuilt(runs, item, images, model) for item in description["items"]]
     if description.get("each"):
         items = items * images
     return _record(description["record"])(*items) if "record" in description else tuple(items)
@@ -119,7 +130,7 @@ def rebuilt(runs: Sequence[Any], description: Description, images: int = 1) -> A
 
 def joined(parts: Sequence[Any], description: Description) -> Any:
     """What was said of images one by one, as if they had been a batch."""
-    if len(parts) == 1 or "value" in description or "number" in description:
+    if len(parts) == 1 or not {"value", "number", "layer"}.isdisjoint(description):
         return parts[0]
     if "tensor" in description:
         return torch.cat(list(parts))
@@ -138,7 +149,7 @@ def _record(name: str) -> type:
     """A NamedTuple of ours: a file cannot make us import anything else."""
     module, _, attribute = name.partition(":")
     found = None
-    if module.startswith(("eachmask.models.", "eachmask.backbones.")):
+    if module.startswith(("eachmask.models.", "eachmask.backbones.", "eachmask.ops.")):
         try:
             found = getattr(importlib.import_module(module), attribute, None)
         except ImportError:

@@ -21,6 +21,8 @@ from eachmask.weights.download import Broken, download, sha256_of
 
 RUN_MODEL = "model.safetensors"
 """The model file in the folder of a training run."""
+EXPORTED = (".onnx", ".xml")
+"""Suffixes of what `eachmask export` writes: no weights to train or to export."""
 
 
 def locate(name_or_path: str | Path) -> Path:
@@ -44,6 +46,8 @@ def given_file(name_or_path: str | Path) -> Path | None:
         UserError: there is no such file.
     """
     path = Path(name_or_path).expanduser()
+    if path.suffix in EXPORTED:
+        raise UserError(f"{path.name} is an exported file, which can only be run: give the model that it was made from")
     if path.suffix != ".safetensors" and len(path.parts) == 1:
         if str(name_or_path) in (*bundled(), *entries()) or not path.is_dir():
             return None
