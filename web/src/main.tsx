@@ -8,7 +8,7 @@ import { Sidebar } from "./parts/Sidebar";
 import { Thumbnails } from "./parts/Thumbnails";
 import { ActionBar, Toolbar } from "./parts/Toolbar";
 import { TopBar } from "./parts/TopBar";
-import { generation, helpOpen, image, lastOwn, loadProject, notice, open, problem, view } from "./store";
+import { changedElsewhere, generation, helpOpen, image, loadProject, notice, open, problem, view } from "./store";
 import { texts } from "./texts";
 import type { Job } from "./types";
 import { Stage } from "./view/Stage";
@@ -63,14 +63,7 @@ notice.subscribe((now) => {
   if (now && !now.bad) fading = window.setTimeout(() => { notice.value = null; }, QUIET_MS);
 });
 
-const OWN_MS = 800;
-
-/** Another tab, or a job, has changed an image. One's own changes are told of too: they are there already. */
-function changed(data: Record<string, unknown>): void {
-  generation.value++;
-  const now = image.value;
-  if (now && now.index === data.index && performance.now() - lastOwn.at > OWN_MS) void open(now.index, true);
-}
+const changed = (data: Record<string, unknown>) => changedElsewhere(Number(data.index), Number(data.revision));
 
 function jobChanged(data: Record<string, unknown>): void {
   const job = data as unknown as Job;

@@ -45,7 +45,7 @@ export const proposals = computed(() =>
   (image.value?.proposals ?? []).filter((p) => (p.score ?? 1) >= threshold.value));
 export const selection = computed(() => [...objects.value, ...proposals.value].filter((o) => selected.value.has(o.id)));
 export const single = computed(() => (selection.value.length === 1 ? selection.value[0] : null));
-export const editable = computed(() => image.value !== null && !(project.value?.read_only ?? false));
+export const editable = computed(() => image.value !== null);
 
 export function isProposal(id: number): boolean {
   return image.value?.proposals.some((p) => p.id === id) ?? false;
@@ -136,8 +136,14 @@ function take(index: number, changed: Changed): void {
 }
 
 let line: Promise<unknown> = Promise.resolve();
-/** When this tab last changed something, in ms of its clock. */
-export const lastOwn = { at: -Infinity };
+
+/** Another tab, or a job, has brought an image to a revision; one's own changes are told of too, and are there already. */
+export function changedElsewhere(index: number, revision: number): void {
+  generation.value++;
+  void line.then(() => {
+    if (image.value?.index === index && image.value.revision < revision) void open(index, true);
+  });
+}
 
 /** One change after the other: each names the revision that the one before it left. */
 function inLine(change: (index: number, revision: number) => Promise<Changed>): Promise<Changed | undefined> {
@@ -146,9 +152,7 @@ function inLine(change: (index: number, revision: number) => Promise<Changed>): 
     const now = image.value;
     if (!now || now.index !== index) return undefined;
     try {
-      lastOwn.at = performance.now();
       const changed = await change(now.index, now.revision);
-      lastOwn.at = performance.now();
       take(now.index, changed);
       return changed;
     } catch (error) {
@@ -163,7 +167,6 @@ function inLine(change: (index: number, revision: number) => Promise<Changed>): 
 
 export function act(action: Action): Promise<Changed | undefined> {
   if (editable.value) return inLine((index, revision) => api.act(index, revision, action));
-  if (project.value?.read_only) say(texts.readOnly);
   return Promise.resolve(undefined);
 }
 

@@ -1,5 +1,12 @@
 /** Every word that the page says, so that it can be translated in one place. */
 
+type Result = Record<string, unknown>;
+/** Of an evaluation's numbers. */
+function averagePrecision(result: Result): string {
+  const measured = result.measured as { coco?: { segm?: { ap?: number } } } | undefined;
+  return measured?.coco?.segm?.ap?.toFixed(3) ?? "–";
+}
+
 const plural = (n: number, word: string) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 
 export const texts = {
@@ -7,7 +14,7 @@ export const texts = {
   offline: "The studio does not answer. Start it again with `eachmask studio`; nothing is lost.",
   unexpected: "Something unexpected happened; the terminal that runs the studio says more.",
   changedElsewhere: "This image was changed in another tab and is shown as it is now.",
-  readOnly: "The folder cannot be written to: annotations can be looked at, not changed.",
+  readOnly: "The folder cannot be written to: start the studio with --labels to save elsewhere. Nothing is lost.",
   saved: (n: number, path: string) => `Saved ${plural(n, "file")} to ${path}`,
   changedOnDisk: (paths: string) => `Changed on disk by something else: ${paths}`,
   overwrite: "Overwrite",
@@ -68,6 +75,8 @@ export const texts = {
   keep: "Keep",
   discard: "Discard",
   clickHint: "Click adds, right click removes",
+  correctHint: "With Shift, the selected object is corrected",
+  correcting: "Correcting the selected object",
   polygonHint: "Click sets vertices, Enter closes",
   alternative: "Other answer",
   help: "Keys",
@@ -106,6 +115,11 @@ export const texts = {
   resume: "Resume",
   kinds: { predict: "Proposals", train: "Training", measure: "Comparison" },
   states: { running: "running", done: "done", failed: "failed", stopped: "stopped" },
+  results: {
+    predict: (r: Result) => plural(Number(r.proposals), "proposal"),
+    train: (r: Result) => `The model is among the proposers: ${r.model}`,
+    measure: (r: Result) => `AP of masks ${averagePrecision(r)}; images, classes and sizes are in ${r.report}`,
+  },
   eta: (s: number) => (s >= 90 ? `about ${Math.round(s / 60)} min left` : `about ${Math.ceil(s)} s left`),
   curve: (first: number, last: number) => `Loss over steps, from ${first.toPrecision(3)} to ${last.toPrecision(3)}`,
   loss: "loss",

@@ -50,7 +50,7 @@ class Studio:
         self.problems: dict[int, str] = {}
         """Images that could not be read, and why."""
         self._entering = threading.Lock()
-        project.on_change = lambda index: self.events.publish("image", {"index": index})
+        project.on_change = lambda index, revision: self.events.publish("image", {"index": index, "revision": revision})
 
     def _job_changed(self, job: Job) -> None:
         self.events.publish("job", job.out().model_dump())

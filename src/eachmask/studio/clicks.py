@@ -11,7 +11,7 @@ from eachmask.data.images.read import read_image, unit_range
 from eachmask.inference.embedding_cache import EmbeddingCache
 from eachmask.inference.load import load
 from eachmask.inference.prompt_predictor import Embedded, PromptPredictor
-from eachmask.structures import DecodeOptions, Prompts, UserError
+from eachmask.structures import RLE, DecodeOptions, Prompts, UserError
 from eachmask.studio.objects import rings_of
 from eachmask.studio.schemas import AnswerOut, Click, ClickOut
 
@@ -48,8 +48,11 @@ class Clicks:
             self._known.move_to_end(key)
             return self._known[key]
 
-    def answer(self, path: Path, click: Click) -> ClickOut:
+    def answer(self, path: Path, click: Click, rough: RLE | None = None) -> ClickOut:
         """The object that is meant, the best answer first.
+
+        Args:
+            rough: one mask that the prompts correct.
 
         Raises:
             UserError: nothing is meant, or it does not lie in the image.
@@ -64,6 +67,7 @@ class Clicks:
             boxes=[] if click.box is None else [click.box],  # type: ignore[arg-type]
             box_objects=[] if click.box is None else [0],  # type: ignore[arg-type]
             scribbles=lines,  # type: ignore[arg-type]
+            masks=rough,
         )
         with self._lock:
             found = self._loaded().predict(embedded, prompts, options=DecodeOptions(alternatives=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -21,6 +22,8 @@ from eachmask.studio.schemas import JobOut
 EVERY = 0.5
 """Seconds between looks at a child."""
 _SAID = 300
+MEASURES = ("ap", "score")
+"""The first column of a run's table that is no loss."""
 
 
 @dataclass
@@ -150,11 +153,12 @@ class Jobs:
 
 
 def curve_of(table: Path) -> list[tuple[float, float]]:
-    """(step, loss) of a run so far; a run's table has a column for each loss."""
+    """(step, loss) of a run so far; a run's table has a column for each loss, and then those of the measures."""
     try:
         with open(table, encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return [(float(row["step"]), float(row.get("loss") or list(row.values())[1])) for row in rows]
+        losses = list(itertools.takewhile(lambda name: name not in MEASURES, list(rows[0])[1:])) if rows else []
+        return [(float(row["step"]), sum(float(row[name]) for name in losses)) for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 

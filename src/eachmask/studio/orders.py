@@ -100,4 +100,8 @@ def _measure(order: JobIn, project: Project, key: str, folder: Path) -> Job:
         raise UserError("choose a model to measure; GET /api/measure compares with the proposals")
     out = folder / "evaluation"
     arguments = ["evaluate", order.model, "--data", str(_data(project, folder)), "--out", str(out)]
-    return Job(key, "measure", folder, arguments, lambda: 0.0, lambda: content_of(out / "evaluation.json"))
+
+    def finish() -> dict[str, Any]:
+        return content_of(out / "evaluation.json") | {"report": str(out / "report.html")}
+
+    return Job(key, "measure", folder, arguments, lambda: 0.0, finish)

@@ -13,11 +13,11 @@ from typing import Any
 from eachmask.data.images.files import image_files, image_size
 from eachmask.data.reading import read_any
 from eachmask.data.split import Split
-from eachmask.structures import Category, Instances, UserError
+from eachmask.structures import RLE, Category, Instances, UserError
 from eachmask.studio.edits import change_of
 from eachmask.studio.history import Delta, Draft, History, Step
 from eachmask.studio.journal import ActionJournal
-from eachmask.studio.objects import Drawn, Size, drawn_of, instances_of
+from eachmask.studio.objects import Drawn, Size, drawn_of, instances_of, mask_of
 from eachmask.studio.schemas import Action
 from eachmask.weights.fetch import cache_dir
 
@@ -69,7 +69,8 @@ class Project:
         self.categories: tuple[Category, ...] = (Category(1, "object"),)
         self.known: dict[str, Known] = {}
         self.lock = threading.RLock()
-        self.on_change: Callable[[int], None] = lambda index: None
+        self.on_change: Callable[[int, int], None] = lambda index, revision: None
+        """Told an image's index and its new revision."""
         self._histories: dict[str, History] = {}
         self._sizes: dict[int, Size] = {}
         self.disk: dict[str, str] = {}
@@ -87,6 +88,11 @@ class Project:
         if not self.read_only:
             return self.folder / HIDDEN
         return cache_dir() / "studio" / hashlib.sha256(str(self.folder).encode()).hexdigest()[:24]
+
+    @property
+    def cannot_save(self) -> bool:
+        """Whether the annotations would be in a folder that is read-only; the journal then is in the cache."""
+        return self.read_only and self.labels.is_relative_to(self.folder)
 
     def _read_labels(self) -> None:
         data, found = read_any(self.labels, images=self.folder, target=Instances)
@@ -216,7 +222,7 @@ class Project:
             self.journal.append({"image": name, "base": [one.to_json() for one in history.objects.values()]})
         self.journal.append({"image": name, "step": kind} | ({} if delta is None else {"delta": delta}))
         applied = history.step(kind, delta)
-        self.on_change(index)
+        self.on_change(index, history.revision)
         return applied
 
     def add_category(self, name: str, parent: str = "") -> None:
@@ -261,6 +267,13 @@ class Project:
     def targets(self, index: int) -> Instances:
         """What is annotated on an image; :class:`UserError` where it is broken."""
         return instances_of(list(self.history(index).objects.values()), self.size(index), self.categories)
+
+    def mask(self, index: int, key: int) -> RLE:
+        """Of one object; :class:`UserError` where it is gone."""
+        objects = self.history(index).objects
+        if key not in objects:
+            raise UserError(f"there is no object {key} on this image any more: load it again")
+        return mask_of(objects[key], self.size(index))
 
     def proposals(self, index: int) -> Instances:
         """What models propose on an image."""

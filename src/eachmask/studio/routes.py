@@ -102,7 +102,8 @@ def add_images(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/api/images/{index}/click")
     def click(index: int, said: Click) -> ClickOut:
-        return studio.clicks.answer(project.path(index), said)
+        rough = None if said.id is None else project.mask(index, said.id)
+        return studio.clicks.answer(project.path(index), said, rough)
 
 
 def add_work(app: FastAPI, studio: Studio) -> None:

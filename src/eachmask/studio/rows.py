@@ -14,6 +14,9 @@ from eachmask.weights.catalogue import bundled
 if TYPE_CHECKING:
     from eachmask.studio.app import Studio
 
+PROPOSER = "objects"
+"""The bundled model that comes first where none is named: it finds objects of any kind."""
+
 
 def project_out(studio: Studio) -> ProjectOut:
     """The folder as a whole."""
@@ -24,13 +27,14 @@ def project_out(studio: Studio) -> ProjectOut:
         for one, shade in zip(project.categories, colors, strict=True)
     ]
     trained = [job.result["model"] for job in studio.jobs.jobs.values() if job.kind == "train" and job.result]
-    names = dict.fromkeys([*filter(None, [studio.model]), *trained, *bundled()])
+    carried = sorted(bundled(), key=lambda name: name != PROPOSER)
+    names = dict.fromkeys([*filter(None, [studio.model]), *reversed(trained), *carried])
     return ProjectOut(
         name=project.folder.name,
         count=len(project.paths),
         format=project.format,
         labels_path=str(project.labels),
-        read_only=project.read_only,
+        read_only=project.cannot_save,
         unsaved=project.unsaved,
         categories=categories,
         models=[ModelOut(name=name, promptable=name == studio.clicks.model) for name in names],

@@ -49,7 +49,7 @@ def save(project: Project, form: str | None = None, overwrite: bool = False) -> 
         ChangedOnDiskError: files there are not as they were last read or written, and ``overwrite`` is not said.
     """
     with project.lock:
-        if project.read_only and project.labels.is_relative_to(project.folder):
+        if project.cannot_save:
             raise UserError(f"{project.folder} is read-only: start the studio with --labels in a folder of yours")
         chosen = format_named(form or project.format)
         data = dataset_of(project)

@@ -40,7 +40,7 @@ class ProjectOut(BaseModel):
     count: int
     format: str
     labels_path: str
-    read_only: bool
+    read_only: bool = Field(description="saving needs --labels in a folder that can be written to")
     unsaved: int = Field(description="images changed since they were last saved")
     categories: list[CategoryOut]
     models: list[ModelOut]
@@ -167,7 +167,7 @@ class Click(Strict):
     signs: list[bool] = Field(default=[], max_length=1000)
     box: tuple[float, float, float, float] | None = None
     scribbles: list[Ring] = Field(default=[], max_length=1000)
-    id: int | None = None
+    id: int | None = Field(default=None, description="the object that is corrected")
 
 
 class AnswerOut(BaseModel):

@@ -7,7 +7,7 @@ import { texts } from "../texts";
 import type { Job, JobOrder } from "../types";
 import { Curve } from "./Curve";
 
-const VARIANTS = ["yolact_mobilenet_v3", "mask_rcnn_r50_fpn"];
+const VARIANTS = ["mask_rcnn_lite0_fpn", "condinst_lite0_fpn", "yolact_lite0", "mask_rcnn_r50_fpn"];
 
 export async function loadJobs(): Promise<void> {
   const now = await attempt(api.jobs);
@@ -114,7 +114,7 @@ function JobRow({ job }: { job: Job }) {
   return (
     <article class={`job ${job.state}`} aria-label={texts.kinds[job.kind]}>
       <header><b>{texts.kinds[job.kind]}</b> <span class="badge soft">{texts.states[job.state]}</span>
-        <span class="quiet grow">{job.message}</span>
+        <span class="quiet grow">{job.result ? texts.results[job.kind](job.result) : job.message}</span>
         {job.state === "running" && job.eta_s !== null && <span class="quiet">{texts.eta(job.eta_s)}</span>}
         {job.state === "running" && <button onClick={() => void act(api.stop)}>{texts.stop}</button>}
         {(job.state === "stopped" || job.state === "failed") && <button onClick={() => void act(api.resume)}>{texts.resume}</button>}

@@ -1,5 +1,5 @@
 import { command, tip } from "../commands";
-import { radius, selected } from "../store";
+import { radius, selected, single } from "../store";
 import { texts } from "../texts";
 import { pick, tool, toolName } from "../tools/current";
 import { pendingMask, Prompter } from "../tools/prompter";
@@ -33,7 +33,7 @@ export function ActionBar() {
   if (pending) {
     return (
       <div class="actionbar" role="status">
-        <span class="quiet">{texts.score} {pending.score.toFixed(2)} · {texts.clickHint}</span>
+        <span class="quiet">{texts.score} {pending.score.toFixed(2)} · {pending.corrects ? texts.correcting : texts.clickHint}</span>
         {pending.alternatives > 1 && <button title={tip("alternative")} onClick={() => (tool.value as Prompter).alternative()}>{texts.alternative}</button>}
         <button title={tip("discard")} onClick={() => tool.value.cancel?.()}>{texts.discard}</button>
         <button class="primary" title={tip("keep")} onClick={() => tool.value.finish?.()}>{texts.keep}</button>
@@ -56,6 +56,6 @@ export function ActionBar() {
       </div>
     );
   }
-  if (name === "click" || name === "polygon") return <div class="actionbar quiet">{name === "click" ? texts.clickHint : texts.polygonHint}</div>;
+  if (name === "click" || name === "polygon") return <div class="actionbar quiet">{name === "click" ? `${texts.clickHint}${single.value ? `. ${texts.correctHint}` : ""}` : texts.polygonHint}</div>;
   return null;
 }

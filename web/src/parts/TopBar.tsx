@@ -22,7 +22,7 @@ export function TopBar() {
       <button class="icon" title={tip("undo")} aria-label={texts.commands.undo} disabled={!now?.can_undo} onClick={undo}>↶</button>
       <button class="icon" title={tip("redo")} aria-label={texts.commands.redo} disabled={!now?.can_redo} onClick={redo}>↷</button>
       <button title={tip("review")} disabled={!editable.value} onClick={() => command("review").run()}>✓ {texts.reviewed}</button>
-      <button class="primary" title={texts.saveHint} disabled={all?.read_only} onClick={() => void save()}>
+      <button class="primary" title={all?.read_only ? texts.readOnly : texts.saveHint} disabled={all?.read_only} onClick={() => void save()}>
         {texts.save}{all && all.unsaved > 0 && <span class="dot" title={texts.unsaved} />}
       </button>
       <button class="icon" title={tip("help")} aria-label={texts.help} onClick={() => { helpOpen.value = true; }}>?</button>

@@ -2,8 +2,8 @@
 import { signal } from "@preact/signals";
 import { api } from "../api";
 import { boundsOf } from "../geometry";
-import { actAndSelect, attempt, category, complain, editable, image, selected } from "../store";
-import type { Answer, Point, Prompt, Ring } from "../types";
+import { act, actAndSelect, attempt, category, complain, editable, image, isProposal, selected, single } from "../store";
+import type { Answer, MaskObject, Point, Prompt, Ring } from "../types";
 import { currentColor, pathOf } from "../view/paths";
 import { redraw, strokeTwice } from "../view/scene";
 import { dots, polyline, type Press, type Tool } from "./tool";
@@ -14,7 +14,7 @@ const HOVER_MS = 35;
 const empty = (): Prompt => ({ points: [], signs: [], box: null, scribbles: [], id: null });
 
 /** The pending mask of whichever of these tools is in hand, for the bar below the image. */
-export const pendingMask = signal<{ score: number; alternatives: number } | null>(null);
+export const pendingMask = signal<{ score: number; alternatives: number; corrects: boolean } | null>(null);
 
 export class Prompter implements Tool {
   readonly cursor = "crosshair";
@@ -30,8 +30,9 @@ export class Prompter implements Tool {
 
   constructor(readonly name: "click" | "box" | "extreme" | "scribble") {}
 
-  down({ point, right }: Press): void {
+  down({ point, right, shift }: Press): void {
     if (!editable.value) return;
+    if (shift && !this.pending() && single.value && !isProposal(single.value.id)) this.prompt.id = single.value.id;
     this.settle();
     this.hover = null;
     this.target = image.value!.index;
@@ -73,9 +74,10 @@ export class Prompter implements Tool {
 
   finish(): void {
     const rings = this.answers[this.chosen]?.rings;
-    const index = this.target;
+    const { target: index, prompt: { id } } = this;
     this.cancel();
-    if (rings?.length && image.value?.index === index) void actAndSelect({ kind: "add", category: category.value, rings });
+    if (!rings?.length || image.value?.index !== index) return;
+    void (id === null ? actAndSelect({ kind: "add", category: category.value, rings }) : act({ kind: "reshape", id, rings }));
   }
 
   cancel(): boolean {
@@ -95,7 +97,7 @@ export class Prompter implements Tool {
   private add(point: Point, sign: boolean): void {
     this.prompt.points = [...this.prompt.points, point];
     this.prompt.signs = [...this.prompt.signs, sign];
-    selected.value = new Set();
+    if (this.prompt.id === null) selected.value = new Set();
     void this.ask();
   }
 
@@ -112,7 +114,7 @@ export class Prompter implements Tool {
 
   private announce(): void {
     const now = this.answers[this.chosen];
-    pendingMask.value = now ? { score: now.score, alternatives: this.answers.length } : null;
+    pendingMask.value = now ? { score: now.score, alternatives: this.answers.length, corrects: this.prompt.id !== null } : null;
     redraw();
   }
 
@@ -142,6 +144,11 @@ export class Prompter implements Tool {
   private settle(): void {
     clearTimeout(this.timer);
     this.flight?.abort();
+  }
+
+  /** What is corrected gives way to the answer. */
+  replaces(object: MaskObject): Ring[] | null {
+    return object.id === this.prompt.id ? (this.answers[this.chosen]?.rings ?? null) : null;
   }
 
   draw(context: CanvasRenderingContext2D, scale: number): void {
