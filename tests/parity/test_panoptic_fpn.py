@@ -46,10 +46,7 @@ def test_semantic_maps(semantic):
         labels = found.resize(tuple(sizes["ori_shape"])).labels
         differing, same = fixture.compare_full(f"{case}.sem_labels", labels.numpy())
         change = fixture.manifest["stability"]["label_change"]
-        if tuple(sizes["ori_shape"]) == tuple(sizes["img_shape"]):
-            assert same and differing / labels.numel() <= max(1e-3, 5 * change)
-        else:  # one bilinear resizing instead of two
-            assert same and differing / labels.numel() < 0.02
+        assert same and differing / labels.numel() <= max(1e-3, 5 * change)
 
 
 def test_semantic_loss(semantic):

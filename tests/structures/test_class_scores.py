@@ -39,3 +39,17 @@ def test_a_map_is_resized_by_its_scores_and_else_lets_go_of_them():
     assert wide.resize((1, 2)).labels.tolist() == seen.labels.tolist() and wide.scores is not None
     assert seen.flip().scores is None and seen.crop((0, 0, 1, 1)).scores is None
     assert seen.to("cpu").scores is not None
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("size", [(17, 23), (61, 80), (40, 52)])
+def test_interpolated_twice(aligned, size, monkeypatch):
+    monkeypatch.setattr("eachmask.structures.class_scores.CHUNK_SIZE", 2000)  # several strips
+    grid = torch.randn(5, 6, 8, generator=torch.Generator().manual_seed(3))
+    padded, seen = (48, 64), (40, 52)
+    extent = tuple((s - aligned) * (c - aligned) / (p - aligned) for s, c, p in zip(seen, (6, 8), padded, strict=True))
+    whole = F.interpolate(grid[None], size=padded, mode="bilinear", align_corners=aligned)[..., :40, :52]
+    expected = F.interpolate(whole, size=size, mode="bilinear", align_corners=aligned)[0]
+    scores = ClassScores(grid, extent, aligned, seen)
+    assert torch.allclose(scores.rows(0, size[0], size), expected, atol=1e-5)
+    assert torch.equal(scores.labels(size), expected.argmax(0))

@@ -51,6 +51,9 @@ class ClassScores:
     aligned: bool = False
     """The outermost cells' centers lie on those of the outermost pixels (``align_corners=True``) instead of the cells'
     edges on theirs."""
+    through: tuple[int, int] | None = None
+    """(height, width), px, of the image that the network saw: scores for other sizes are interpolated twice, to this
+    one and from there, as MMSegmentation and Detectron2 do. None: once, which is cheaper."""
 
     def to(self, device: torch.device | str) -> ClassScores:
         """On another device."""
@@ -59,12 +62,16 @@ class ClassScores:
     def labels(self, size: tuple[int, int]) -> Tensor:
         """(H, W) int64, the best class of each pixel of an image of this (height, width), bilinearly interpolated.
 
-        Equal to ``interpolate(mode="bilinear", align_corners=aligned)`` and ``argmax``, but for ties.
+        Equal to ``interpolate(mode="bilinear", align_corners=aligned)`` and ``argmax``, but for ties; see ``through``.
 
         >>> scores = ClassScores(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), (1, 2))
         >>> scores.labels((1, 6))
         tensor([[0, 0, 0, 1, 1, 1]])
         """
+        if self.through is not None and size != self.through:
+            step = max(1, CHUNK_SIZE // (len(self.grid) * size[1]))
+            strips = (self.rows(top, min(top + step, size[0]), size) for top in range(0, size[0], step))
+            return torch.cat([best_class(strip) for strip in strips])
         rows, columns = self.axes(size)
         best = best_class(self.grid)
         right, below = best.roll(-1, 1), best.roll(-1, 0)
@@ -80,15 +87,22 @@ class ClassScores:
         """(K, end - begin, W) float32: the interpolated scores of some rows of an image of this size."""
         rows, columns = self.axes(size)
         rows = rows.part(begin, end)
-        low = int(rows.first.min())
-        cells = self.grid[:, low : int(rows.second.max()) + 1].float()
+        low, high = int(rows.first.min()), int(rows.second.max()) + 1
+        if self.through is None or size == self.through:
+            cells = self.grid[:, low:high].float()
+        else:
+            cells = self.rows(low, high, self.through)
         cells = torch.lerp(cells[:, :, columns.first], cells[:, :, columns.second], columns.share)
         return torch.lerp(cells[:, rows.first - low], cells[:, rows.second - low], rows.share[:, None])
 
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
-        """Where the rows and the columns of an image of this size lie on the grid."""
-        _, height, width = self.grid.shape
-        cells = zip((height, width), self.extent, size, strict=True)
+        """Where the rows and the columns of an image of this size lie on the grid, or on the pixels of ``through``."""
+        _, *counts = self.grid.shape
+        extents = self.extent
+        if self.through is not None and size != self.through:
+            height, width = self.through
+            counts, extents = [height, width], (height - int(self.aligned), width - int(self.aligned))
+        cells = zip(counts, extents, size, strict=True)
         first, second = (axis(count, extent, pixels, self.grid.device, self.aligned) for count, extent, pixels in cells)
         return first, second
 

@@ -42,6 +42,9 @@ class DilatedConfig:
     aux_width: int = 0
     """Channels of that head; 0 is a quarter of its map's."""
     loss: PixelLoss = PixelLoss()
+    resized_twice: bool = False
+    """Scores go from the network's size to that of the image by way of the size that the network saw, as MMSegmentation
+    and Detectron2 have it; else directly."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Dilated(Labeling):
     def __init__(self, num_classes: int, config: DilatedConfig) -> None:
         super().__init__()
         self.num_classes, self.config = num_classes, config
-        self.loss, self.aux_weight = config.loss, config.aux_weight
+        self.loss, self.aux_weight, self.resized_twice = config.loss, config.aux_weight, config.resized_twice
         self.backbone: Any = self.body()
         self.classifier = self.head(self.backbone.channels[-1])
         self.aux_tap = aux_tap(config.backbone)

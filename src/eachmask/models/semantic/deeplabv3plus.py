@@ -134,18 +134,21 @@ MMSEG = Config(
     ),
     head_dropout=0.1,
     loss=replace(PixelLoss(), mean_over="all"),
+    resized_twice=True,
 )
 """MMSegmentation's."""
+DETECTRON2 = Config(resized_twice=True)
+"""Detectron2's."""
 
 
 def deeplabv3plus_r52(num_classes: int = 19, **config: Any) -> DeepLabV3Plus:
     """ResNet-50 of a deep stem, wants BGR: Detectron2's ``deeplab_v3_plus_R_103_os16_mg124`` in its size."""
-    return DeepLabV3Plus(num_classes, changed(Config(), config))
+    return DeepLabV3Plus(num_classes, changed(DETECTRON2, config))
 
 
 def deeplabv3plus_r103(num_classes: int = 19, **config: Any) -> DeepLabV3Plus:
     """ResNet-101 of a deep stem, wants BGR: Detectron2's ``deeplab_v3_plus_R_103_os16_mg124_poly_90k_bs16``."""
-    return DeepLabV3Plus(num_classes, changed(Config("resnet103"), config))
+    return DeepLabV3Plus(num_classes, changed(replace(DETECTRON2, backbone="resnet103"), config))
 
 
 def deeplabv3plus_r50_d8(num_classes: int = 19, **config: Any) -> DeepLabV3Plus:

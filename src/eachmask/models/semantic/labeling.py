@@ -67,6 +67,8 @@ class Labeling(Network[Raw, Selected, SemanticMap]):
     aux_weight: float = 0.4
     aligned: bool = False
     """Maps are resized with their corners aligned (``align_corners=True``)."""
+    resized_twice: bool = False
+    """Scores for an image's own size are interpolated from those at the size that the network saw."""
 
     def losses(self, raw: Raw, targets: list[SemanticMap]) -> dict[str, Tensor]:
         """Those of :class:`PixelLoss`, of logits at the batch's size; ignored pixels and padding do not count.
@@ -96,10 +98,12 @@ class Labeling(Network[Raw, Selected, SemanticMap]):
     def pack(self, selected: Selected, options: DecodeOptions) -> list[SemanticMap]:
         """One map per image, with the scores that it can be resized by."""
         ignore = 255 if self.num_classes <= 255 else 65535
-        return [
-            SemanticMap(labels, ignore=ignore, scores=ClassScores(grid, extent, selected.aligned))
-            for labels, grid, extent in zip(selected.labels, selected.grids, selected.extents, strict=True)
-        ]
+        maps = []
+        for labels, grid, extent in zip(selected.labels, selected.grids, selected.extents, strict=True):
+            through = (int(labels.shape[0]), int(labels.shape[1])) if self.resized_twice else None
+            scores = ClassScores(grid, extent, selected.aligned, through)
+            maps.append(SemanticMap(labels, ignore=ignore, scores=scores))
+        return maps
 
     def _pixel_losses(self, logits: Tensor, labels: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
         logits = resized(logits.float(), size, self.aligned)

@@ -74,7 +74,7 @@ class PyramidPooling(nn.Module):
 
 # Variants -------------------------------------------------------------------------------------------------------------
 
-MMSEG = Config("resnet50c", aux_weight=0.4, loss=replace(PixelLoss(), mean_over="all"))
+MMSEG = Config("resnet50c", aux_weight=0.4, loss=replace(PixelLoss(), mean_over="all"), resized_twice=True)
 """MMSegmentation's."""
 
 

@@ -39,6 +39,9 @@ class Config:
     width: int = 256
     dropout: float = 0.1
     loss: PixelLoss = PixelLoss(mean_over="all")
+    resized_twice: bool = True
+    """Scores go from the network's size to that of the image by way of the size that the network saw, as MMSegmentation
+    and Detectron2 have it; else directly."""
 
 
 class SegFormer(Labeling):
@@ -47,6 +50,7 @@ class SegFormer(Labeling):
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
         self.num_classes, self.config, self.loss = num_classes, config, config.loss
+        self.resized_twice = config.resized_twice
         self.backbone = MixTransformer(config.backbone)
         width, levels = config.width, config.backbone.widths
         self.levels = nn.ModuleList(conv_bn_relu(c, width, 1) for c in levels)

@@ -37,6 +37,9 @@ class Config:
     norm: Norm = "group"
     dropout: float = 0.0
     loss: PixelLoss = field(default_factory=PixelLoss)
+    resized_twice: bool = False
+    """Scores go from the network's size to that of the image by way of the size that the network saw, as MMSegmentation
+    and Detectron2 have it; else directly."""
 
 
 class SemanticHead(nn.Module):
@@ -95,6 +98,7 @@ class SemanticFPN(Labeling):
     def __init__(self, backbone: FPN, num_classes: int, config: Config) -> None:
         super().__init__()
         self.num_classes, self.config, self.loss = num_classes, config, config.loss
+        self.resized_twice = config.resized_twice
         self.backbone = backbone
         self.head = SemanticHead(backbone.channels[0], num_classes, config.width, config.norm, config.dropout)
 
@@ -107,14 +111,16 @@ class SemanticFPN(Labeling):
 
 # Variants -------------------------------------------------------------------------------------------------------------
 
-MMSEG = Config(norm="batch", dropout=0.1, loss=replace(PixelLoss(), mean_over="all"))
+MMSEG = Config(norm="batch", dropout=0.1, loss=replace(PixelLoss(), mean_over="all"), resized_twice=True)
 """MMSegmentation's."""
+DETECTRON2 = Config(resized_twice=True)
+"""Detectron2's."""
 FOUR_LEVELS = Pyramid(extra=None)
 
 
 def semantic_fpn_r50(num_classes: int = 54, **config: Any) -> SemanticFPN:
     """ResNet-50 that halves maps first: Detectron2's ``semantic_R_50_FPN_1x``; wants BGR."""
-    return SemanticFPN(FPN(ResNet("resnet50", stride_first=True)), num_classes, changed(Config(), config))
+    return SemanticFPN(FPN(ResNet("resnet50", stride_first=True)), num_classes, changed(DETECTRON2, config))
 
 
 def semantic_fpn_r50_mmseg(num_classes: int = 19, **config: Any) -> SemanticFPN:

@@ -94,7 +94,9 @@ class JoinedPyramid(nn.Module):
 
 # Variants -------------------------------------------------------------------------------------------------------------
 
-MMSEG = Config("swin_t", 32, aux_weight=0.4, aux_width=256, loss=replace(PixelLoss(), mean_over="all"))
+MMSEG = Config(
+    "swin_t", 32, aux_weight=0.4, aux_width=256, loss=replace(PixelLoss(), mean_over="all"), resized_twice=True
+)
 """MMSegmentation's."""
 
 
