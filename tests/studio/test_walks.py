@@ -1,4 +1,4 @@
-"""Ways through the page on the real server: proposals, corrections, two tabs, a read-only folder."""
+"""Ways through the page on the real server: proposals, corrections, two tabs, a read-only folder, training."""
 
 from __future__ import annotations
 
@@ -165,6 +165,28 @@ def test_proposals_are_accepted_and_undone(context: Any, folder: Path) -> None:
         assert len(studio.project.history(0).proposals) == found[0] - len(shown)
         page.keyboard.press("Control+z")
         shows(page, "left.png", 0)
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_and_compared(context: Any, folder: Path) -> None:
+    project = Project(folder)
+    with served(project) as (address, studio):
+        page = context.new_page()
+        page.goto(f"{address}?token=T")
+        shows(page, "left.png", 0)
+        for name in ("left.png", "right.png"):
+            page.get_by_title(name).click()
+            shows(page, name, 0)
+            mark(page)
+            shows(page, name, 1)
+        page.get_by_role("tab", name="Models").click()
+        page.get_by_label("Epochs").fill("1")
+        trained = run(page, "Train on your annotations", "Training")
+        name = next(job.result["model"] for job in studio.jobs.jobs.values() if job.result)
+        assert name in trained.inner_text()
+        page.locator("option", has_text=name).first.wait_for(state="attached")
+        page.get_by_label("Model").last.select_option("nuclei")
+        assert "AP of masks" in run(page, "Compare with a model", "Comparison").inner_text()
 
 
 def test_the_curve_is_the_sum_of_the_losses(tmp_path: Path) -> None:
