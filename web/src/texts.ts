@@ -128,7 +128,8 @@ export const texts = {
   perClass: "Classes",
   perObject: "Objects",
   histogram: "Areas",
-  columns: { image: "Image", matched: "Matched", missed: "Missed", invented: "Invented", poor: "Poor outline" },
+  columns: { image: "Image", name: "File", matched: "Matched", missed: "Missed", invented: "Invented", poor: "Poor outline" },
+  nothingCompared: "No model has looked at the annotated images yet, so nothing is compared: let one propose first.",
   nothingMeasured: "Nothing to show yet: annotate, or compare with a model.",
   export: "Export",
   formats: {

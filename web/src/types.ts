@@ -115,7 +115,7 @@ export type JobOrder =
   | { kind: "train"; variant: string; epochs: number; categories: number[] }
   | { kind: "measure"; model: string | null };
 
-export interface MeasureRow { image: number; matched: number; missed: number; invented: number; poor: number }
+export interface MeasureRow { image: number; name: string; matched: number; missed: number; invented: number; poor: number }
 export type Cell = string | number | boolean | null;
 
 export interface Measures {

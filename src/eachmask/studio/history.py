@@ -19,7 +19,8 @@ class History:
 
     objects: dict[int, Drawn] = field(default_factory=dict)
     proposals: dict[int, Drawn] = field(default_factory=dict)
-    fields: dict[str, Any] = field(default_factory=lambda: {"comment": "", "reviewed": False})
+    fields: dict[str, Any] = field(default_factory=lambda: {"comment": "", "reviewed": False, "looks": 0})
+    """``looks``: how often a model has looked for objects."""
     revision: int = 0
     saved: int = 0
     """The revision that was last saved."""
@@ -38,6 +39,13 @@ class History:
         (self.undone if kind == "undo" else self.done).append(delta)
         self.revision += 1
         return self._apply(delta, 0 if kind == "undo" else 1)
+
+    def proposed(self) -> list[Drawn] | None:
+        """What the last model that looked had found, also where it was accepted or rejected; None: none has looked."""
+        for delta in reversed(self.done):
+            if "looks" in delta.get("fields", {}):
+                return [Drawn(**after) for _, after in delta.get("proposals", {}).values() if after is not None]
+        return None
 
     def _apply(self, delta: Delta, side: int) -> Delta:
         for name, here in (("objects", self.objects), ("proposals", self.proposals)):

@@ -1,4 +1,4 @@
-"""Annotations against proposals, by the package's matching, and the table of measures."""
+"""Annotations against what a model proposed, by the package's matching, and the table of measures."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ FOUND, WELL = 0.5, 0.75
 
 
 def measured(project: Project) -> MeasureOut:
-    """All annotated images; what lies between the two bounds is poorly outlined."""
+    """Annotated images, compared where a model has looked; what lies between the two bounds is poorly outlined."""
     rows, objects = [], []
     by_category = {category.name: dict.fromkeys(("matched", "missed", "invented", "poor"), 0)
                    for category in project.categories}  # fmt: skip
     for index in project.annotated():
         try:
-            targets, found = project.targets(index), project.proposals(index)
+            targets, found = project.targets(index), project.proposed(index)
             objects += _objects(project, index, targets)
         except UserError:
             continue
-        rows.append(MeasureRow(image=index, **_counts(found, targets)))
+        if found is None:
+            continue
+        rows.append(MeasureRow(image=index, name=project.names[index], **_counts(found, targets)))
         for label, name in enumerate(by_category):
             own = _counts(found[found.labels == label], targets[targets.labels == label])
             by_category[name] = {key: value + by_category[name][key] for key, value in own.items()}
@@ -52,6 +54,6 @@ def _objects(project: Project, index: int, targets: Instances) -> list[dict[str,
     keys, names = list(project.history(index).objects), table.COLUMNS
     rows = table.rows(project.names[index], targets, image)
     return [
-        dict(zip(names, row, strict=False)) | {"image": index, "id": key, "category": row[names.index("class")]}
+        dict(zip(names, row, strict=False)) | {"image": index, "name": project.names[index], "id": key, "category": row[names.index("class")]}
         for key, row in zip(keys, rows, strict=True)
     ]

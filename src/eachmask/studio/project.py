@@ -209,8 +209,8 @@ class Project:
             ids = {category.name: category.id for category in self.categories}
             for one in drawn_of(found, "model", ids, draft.new_id()):
                 draft.put("proposals", one)
-            if draft.delta:
-                self._step(index, "do", draft.delta)
+            draft.set("looks", history.fields["looks"] + 1)
+            self._step(index, "do", draft.delta)
 
     def _check(self, history: History, revision: int | None) -> None:
         if revision is not None and revision != history.revision:
@@ -275,9 +275,10 @@ class Project:
             raise UserError(f"there is no object {key} on this image any more: load it again")
         return mask_of(objects[key], self.size(index))
 
-    def proposals(self, index: int) -> Instances:
-        """What models propose on an image."""
-        return instances_of(list(self.history(index).proposals.values()), self.size(index), self.categories)
+    def proposed(self, index: int) -> Instances | None:
+        """What the last model that looked at an image had found, whatever became of it; None: none has looked."""
+        found = self.history(index).proposed()
+        return None if found is None else instances_of(found, self.size(index), self.categories)
 
 
 def _based(rows: list[dict[str, Any]]) -> History:

@@ -224,9 +224,10 @@ class JobOut(BaseModel):
 
 
 class MeasureRow(BaseModel):
-    """Annotations against proposals, of one image."""
+    """Annotations against what a model proposed, of one image."""
 
     image: int
+    name: str
     matched: int
     missed: int
     invented: int

@@ -20,6 +20,7 @@ export function Measure() {
         {(Object.keys(texts.formats) as ExportFormat[]).map((f) => <a class="button" href={api.exportAddress(f)} download>{texts.formats[f]}</a>)}
       </div>
       {rows.length + measures.objects.length === 0 && <p class="quiet">{texts.nothingMeasured}</p>}
+      {rows.length === 0 && measures.objects.length > 0 && <p class="quiet">{texts.nothingCompared}</p>}
       <Table title={texts.perClass} rows={measures.by_category} />
       <Table title={texts.perImage} rows={rows} />
       {areas.length > 1 && <Histogram areas={areas} unit={measures.unit} />}
