@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "eachmask"
 NAMES = {
     "Category", "DecodeOptions", "Instances", "Masks", "Predictor", "Preprocess", "RLE", "UserError", "backbones",
-    "batch", "data", "draw", "evaluate", "evaluation", "inference", "load", "metrics", "models", "ops", "recipes",
-    "structures", "tasks", "train", "training", "weights",
+    "batch", "data", "draw", "evaluate", "export", "evaluation", "inference", "load", "metrics", "models", "ops",
+    "recipes", "structures", "tasks", "train", "training", "weights",
 }  # fmt: skip
 """A name that leaves this set breaks somebody's program."""
 

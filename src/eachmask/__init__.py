@@ -25,6 +25,7 @@ _HOMES = {
     "RLE": "eachmask.structures",
     "UserError": "eachmask.structures",
     "evaluate": "eachmask.evaluation.measure",
+    "export": "eachmask.exporting.export",
     "load": "eachmask.inference.load",
     "train": "eachmask.recipes.train",
 }

@@ -13,6 +13,7 @@ from eachmask import tasks as tasks
 from eachmask import training as training
 from eachmask import weights as weights
 from eachmask.evaluation.measure import evaluate as evaluate
+from eachmask.exporting.export import export as export
 from eachmask.inference.load import load as load
 from eachmask.inference.predictor import Predictor as Predictor
 from eachmask.recipes.train import train as train

@@ -39,7 +39,7 @@ class ExportOptions:
 
 def export(options: ExportOptions) -> int:
     """Run the command; returns the exit status."""
-    from eachmask.export.export import export as write
+    from eachmask import export as write
 
     path = write(options.model, options.out, to=options.to, precision=options.precision, size=options.size)
     say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, equal to the model at every size tried")

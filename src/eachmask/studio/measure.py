@@ -54,6 +54,7 @@ def _objects(project: Project, index: int, targets: Instances) -> list[dict[str,
     keys, names = list(project.history(index).objects), table.COLUMNS
     rows = table.rows(project.names[index], targets, image)
     return [
-        dict(zip(names, row, strict=False)) | {"image": index, "name": project.names[index], "id": key, "category": row[names.index("class")]}
+        dict(zip(names, row, strict=False))
+        | {"image": index, "name": project.names[index], "id": key, "category": row[names.index("class")]}
         for key, row in zip(keys, rows, strict=True)
     ]

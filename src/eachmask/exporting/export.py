@@ -1,4 +1,4 @@
-"""export: from a model to a file that other runtimes run, compared with the model before it is kept."""
+"""exporting: from a model to a file that other runtimes run, compared with the model before it is kept."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from eachmask.export.compare import check_equal
-from eachmask.export.graph import Traced, first_line, prepare
+from eachmask.exporting.compare import check_equal
+from eachmask.exporting.graph import Traced, first_line, prepare
 from eachmask.files.atomic import replacing_from_folder
 from eachmask.runtimes.header import KEY, Header
 from eachmask.structures import UserError

@@ -4,7 +4,7 @@ The network, with all that depends on every pixel, is in the graph; what looks a
 heads of a second stage, the answers to prompts) stays behind in our own code, which can do it for any number of
 objects, none included. Images come in unpadded, so that their size, which decides where boxes are cut, is known
 inside. What a trace has frozen at the traced size shows when the file is compared with the model at other sizes
-(:mod:`eachmask.export.compare`).
+(:mod:`eachmask.exporting.compare`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eachmask.export.graph import example_image, first_line, padded
+from eachmask.exporting.graph import example_image, first_line, padded
 from eachmask.runtimes.exported import Verb
 from eachmask.runtimes.header import Header
 from eachmask.runtimes.sessions import session_of

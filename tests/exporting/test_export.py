@@ -14,7 +14,7 @@ from PIL import Image
 
 import eachmask
 from eachmask.cli import main
-from eachmask.export.export import write_exported
+from eachmask.exporting.export import write_exported
 from eachmask.structures import Category, DecodeOptions, Preprocess, UserError
 from eachmask.weights.file import save_model
 from eachmask.weights.header import ModelInfo
