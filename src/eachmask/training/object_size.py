@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from eachmask.data.samples import Samples
-from eachmask.structures import Instances, Preprocess
+from eachmask.structures import Instances, Preprocess, UserError
 
 LOOKED_AT = 200
 """So many images say it."""
@@ -23,7 +23,10 @@ def object_diameter(data: Samples[Any], preprocess: Preprocess) -> float | None:
         return None
     medians = []
     for index in range(0, len(data), max(1, len(data) // LOOKED_AT)):
-        target = data.targets(index) if hasattr(data, "targets") else data[index].targets
+        try:
+            target = data.targets(index) if hasattr(data, "targets") else data[index].targets
+        except UserError:  # it is named where training comes upon it
+            continue
         if not isinstance(target, Instances):
             return None
         single = target[~target.crowd]
