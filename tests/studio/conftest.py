@@ -14,8 +14,9 @@ FLAGS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Not kept longer: while Playwright is open its event loop runs in this thread, and others cannot run theirs."""
     api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
     chromium = shutil.which("chromium")
     if chromium is None:
