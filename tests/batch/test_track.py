@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_model import Spots, spots_info
 
 from eachmask.batch.options import BatchOptions
-from eachmask.batch.track import Tracked, TrackOptions, track
+from eachmask.batch.track import Tracked, TrackOptions, _mots_rows, track
 from eachmask.cli import main
 from eachmask.inference.predictor import Predictor
-from eachmask.structures import RLE, UserError
+from eachmask.structures import RLE, Instances, UserError
 
 NUM = 6
 
@@ -118,3 +119,13 @@ def test_the_overlay_keeps_times(clip, tmp_path):
     frames = list(frames_of(tmp_path / "out/overlay.mp4"))
     assert [f.seconds for f in frames] == pytest.approx([t / 25 for t in range(NUM)], abs=1e-3)
     assert frames[0].image.shape == (60, 90, 3) and frames[0].image[8:12, 8:12].std(axis=2).mean() > 10, "colored"
+
+
+def test_a_frame_without_background_has_all_its_objects_in_mots() -> None:
+    labels = np.array([[1, 1, 2], [1, 1, 2]], np.int32)
+    masks = RLE.from_label_map(labels)
+    found = Instances(
+        (2, 3), torch.from_numpy(masks.boxes()), masks, torch.tensor([0, 1]), track_ids=torch.tensor([5, 7])
+    )  # fmt: skip
+    rows = [row.split()[:5] for row in _mots_rows(4, found, labels)]
+    assert rows == [["4", "1005", "1", "2", "3"], ["4", "2007", "2", "2", "3"]]

@@ -7,8 +7,10 @@ Masks of one frame are in memory at a time.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -168,8 +170,8 @@ class _Run:
         height, width = found.image_size
         self.journal.append(source, {"seconds": frame.seconds, "height": height, "width": width}, body)
 
-    def found(self, frame: int) -> tuple[Instances, np.ndarray, float]:
-        """What the journal holds of a frame: detections, their looks, and the time."""
+    def found(self, frame: int) -> tuple[Instances, dict[str, Any], float]:
+        """What the journal holds of a frame: detections, all that was written of them, and the time."""
         head, body = self.journal.header(self.sources[frame]), self.journal.body(self.sources[frame])
         size, rows = (head["height"], head["width"]), body["objects"]
         masks = RLE.from_coco([row["segmentation"] for row in rows], size) if rows else RLE.empty(size)
@@ -179,14 +181,15 @@ class _Run:
         found = Instances(
             size, boxes, masks, labels, scores.reshape(-1).float(), categories=tuple(self.predictor.categories)
         )
-        return found, np.array(body["looks"]).reshape(len(rows), -1), float(head["seconds"])
+        return found, body, float(head["seconds"])
 
     def associate(self, num: int) -> dict[int, Track]:
         """Make tracks; those of enough frames."""
         tracker, tracks = Tracker(self.options.tracker), defaultdict[int, Track](Track)
         for frame in range(num):
-            found, looks, _ = self.found(frame)
+            found, body, _ = self.found(frame)
             assert found.masks is not None and found.scores is not None
+            looks = np.array(body["looks"]).reshape(len(found), -1)
             numbers = tracker.update(found.masks, found.scores.numpy(), looks)
             self.numbers.append(numbers)
             for number, label, score in zip(
@@ -202,39 +205,45 @@ class _Run:
         """All files, frame by frame."""
         out, save = self.journal.out, self.options.save
         images = self.frames() if "overlay" in save else itertools.repeat(None, len(self.sources))
-        segments: dict[int, list[int]] = {number: [] for number in kept}  # frames of each track
-        with self.journal.replacing(out / TABLE) as table, self.journal.replacing(out / MOTS) as mots:
+        with contextlib.ExitStack() as stack:
+            table = stack.enter_context(self.journal.replacing(out / TABLE))
+            mots = stack.enter_context(self.journal.replacing(out / MOTS)) if "mots" in save else None
+            segments = stack.enter_context(contextlib.closing(_Segments()))
             movie = _Movie(out / OVERLAY) if "overlay" in save else None
             table.write(COLUMNS.encode())
             for frame, image in enumerate(images):
-                found, seconds = self.tracked(frame, kept)
+                found, masks, seconds = self.tracked(frame, kept)
                 table.write("".join(_rows(frame, seconds, found)).encode())
-                mots.write("".join(_mots_rows(frame, found)).encode())
-                for number in _ids(found):
-                    segments[number].append(frame)
-                if "davis" in save:
-                    self.journal.write(out / DAVIS / f"{frame:05d}.png", label_png(_numbered(found)))
+                for number, mask in zip(_ids(found), masks, strict=True):
+                    segments.add(number, frame, compact_json(mask))
+                labels = _label_map(found) if {"mots", "davis"} & set(save) else None
+                if mots is not None and labels is not None:
+                    mots.write("".join(_mots_rows(frame, found, labels)).encode())
+                if "davis" in save and labels is not None:
+                    numbers = np.array([0, *_ids(found)])
+                    self.journal.write(out / DAVIS / f"{frame:05d}.png", label_png(numbers[labels]))
                 if movie is not None and image is not None:
                     movie.add(image.seconds, draw.overlay(image.image, found))
             if movie is not None:
                 movie.close()
+            with self.journal.replacing(out / VIDEO_JSON) as file:
+                for part in self._youtube_vis(kept, segments):
+                    file.write(part.encode())
         if "mots" not in save:
-            (out / MOTS).unlink()
-        with self.journal.replacing(out / VIDEO_JSON) as file:
-            for part in self._youtube_vis(kept, segments):
-                file.write(part.encode())
+            (out / MOTS).unlink(missing_ok=True)
 
-    def tracked(self, frame: int, kept: dict[int, Track]) -> tuple[Instances, float]:
-        """The objects of a frame that belong to tracks, with their numbers and classes."""
-        found, _, seconds = self.found(frame)
+    def tracked(self, frame: int, kept: dict[int, Track]) -> tuple[Instances, list[Any], float]:
+        """The objects of a frame that belong to tracks, with their numbers and classes; their masks as COCO's runs."""
+        found, body, seconds = self.found(frame)
         numbers = self.numbers[frame]
         some = np.array([number in kept for number in numbers.tolist()], bool)
         ids = torch.from_numpy(numbers[some])
         labels = torch.tensor([kept[number].label for number in ids.tolist()], dtype=torch.int64)
-        return replace(found[some], track_ids=ids, labels=labels), seconds
+        masks = [body["objects"][place]["segmentation"] for place in np.flatnonzero(some).tolist()]
+        return replace(found[some], track_ids=ids, labels=labels), masks, seconds
 
-    def _youtube_vis(self, kept: dict[int, Track], segments: dict[int, list[int]]) -> Iterator[str]:
-        """One track after another, each frame of it read again: a mask is in memory at a time."""
+    def _youtube_vis(self, kept: dict[int, Track], segments: _Segments) -> Iterator[str]:
+        """One track after another."""
         head = self.journal.header(self.sources[0])
         categories = self.predictor.categories
         video = {"id": 1, "width": head["width"], "height": head["height"], "length": len(self.sources),
@@ -245,16 +254,36 @@ class _Run:
             category = categories[one.label].id if one.label < len(categories) else one.label + 1
             about = {"id": number, "video_id": 1, "category_id": category, "score": round(one.score, 6), "iscrowd": 0}
             yield f'{"," if row else ""}\n{compact_json(about)[:-1]},"segmentations":['
-            present = set(segments[number])
             for frame in range(len(self.sources)):
                 yield "," if frame else ""
-                yield compact_json(self._segment(frame, number)) if frame in present else "null"
+                yield segments.text(number, frame)
             yield "]}"
         yield "]}\n"
 
-    def _segment(self, frame: int, number: int) -> Any:
-        place = int(np.flatnonzero(self.numbers[frame] == number)[0])
-        return self.journal.body(self.sources[frame])["objects"][place]["segmentation"]
+
+class _Segments:
+    """Texts of the masks of tracks, which come frame by frame and are written track by track: on the disk meanwhile."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()
+        self.places: defaultdict[int, dict[int, int]] = defaultdict(dict)
+
+    def add(self, number: int, frame: int, text: str) -> None:
+        """A line of JSON."""
+        self.places[number][frame] = self.file.tell()
+        self.file.write(text.encode() + b"\n")
+
+    def text(self, number: int, frame: int) -> str:
+        """What was added; null where nothing was."""
+        place = self.places[number].get(frame)
+        if place is None:
+            return "null"
+        self.file.seek(place)
+        return self.file.readline().decode().rstrip("\n")
+
+    def close(self) -> None:
+        """The file is gone."""
+        self.file.close()
 
 
 def _ids(found: Instances) -> list[int]:
@@ -271,21 +300,19 @@ def _rows(frame: int, seconds: float, found: Instances) -> Iterator[str]:
         yield f"{frame},{seconds:.4f},{number},{name},{score:.4g},{','.join(f'{v:g}' for v in box)},{area}\n"
 
 
-def _mots_rows(frame: int, found: Instances) -> Iterator[str]:
+def _label_map(found: Instances) -> np.ndarray:
+    """(H, W): which object each pixel shows, from 1."""
+    return found.to_label_map() if len(found) else np.zeros(found.image_size, np.int32)
+
+
+def _mots_rows(frame: int, found: Instances, labels: np.ndarray) -> Iterator[str]:
     """frame, object, class, height, width, RLE; classes and objects from 1, no pixel in two masks."""
-    shown = RLE.from_label_map(found.to_label_map()) if len(found) else RLE.empty(found.image_size)
-    visible = np.unique(found.to_label_map())[1:] - 1 if len(found) else np.zeros(0, np.int64)
-    for place, mask in zip(visible.tolist(), shown.to_coco(), strict=True):
+    visible = np.unique(labels[labels > 0]) - 1
+    for place, mask in zip(visible.tolist(), RLE.from_label_map(labels).to_coco(), strict=True):
         label = int(found.labels[place]) + 1
         text = mask["counts"] if isinstance(mask["counts"], str) else mask["counts"].decode()
         height, width = found.image_size
         yield f"{frame} {label * 1000 + _ids(found)[place]} {label} {height} {width} {text}\n"
-
-
-def _numbered(found: Instances) -> np.ndarray:
-    """(H, W): the number of the track at each pixel."""
-    numbers = np.array([0, *_ids(found)])
-    return numbers[found.to_label_map()] if len(found) else np.zeros(found.image_size, np.int64)
 
 
 def label_png(labels: np.ndarray) -> bytes:

@@ -120,23 +120,13 @@ def track(options: TrackOptions) -> int:
 
 def _follow(options: TrackOptions, first: Path) -> int:
     """What is marked in the first frame."""
-    from eachmask.batch.track import DAVIS, label_png
-    from eachmask.data.formats.label_maps import numbers_in
-    from eachmask.data.images.video import frames_of
+    from eachmask.batch.follow import follow_video
     from eachmask.evaluation.tracks import measure_followed
-    from eachmask.files.atomic import write_bytes
     from eachmask.inference.devices import find_device
-    from eachmask.inference.following import follow, load_follower
+    from eachmask.inference.following import load_follower
 
     network = load_follower(options.model, str(find_device(options.device)))
-    folder, number = options.out / DAVIS, 0
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not options.overwrite:
-        raise UserError(f"{folder} holds files: --overwrite them, or choose another --out")
-    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
-        old.unlink()
-    for number, labels in enumerate(follow(network, frames_of(options.video, options.out), numbers_in(first)), start=1):
-        write_bytes(folder / f"{number - 1:05d}.png", label_png(labels))
+    folder, number = follow_video(network, options.video, first, options.out, overwrite=options.overwrite)
     say(f"{counted(number, 'frame')} done.", error=True)
     if options.truth is not None:
         for name, value in measure_followed(folder, options.truth).items():
