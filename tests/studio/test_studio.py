@@ -23,6 +23,7 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 import eachmask  # noqa: E402
 from eachmask.studio.app import Studio, create_app  # noqa: E402
+from eachmask.studio.jobs import Lines  # noqa: E402
 from eachmask.studio.project import HIDDEN, Project  # noqa: E402
 
 KEY = "a key that nobody can guess"
@@ -288,3 +289,11 @@ def test_a_mistake_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["studio"]) == 2 and "--sample" in capsys.readouterr().err
     assert main(["studio", str(tmp_path / "none")]) == 2 and "is no folder" in capsys.readouterr().err
     assert main(["studio", str(tmp_path)]) == 2 and "holds no images" in capsys.readouterr().err
+
+
+def test_lines_of_a_growing_file_are_counted(tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "records.jsonl")
+    assert lines.count() == 0
+    for content, expected in ((b"a\nb", 1), (b"a\nb\nc\n", 3), (b"z\n", 1)):
+        lines.path.write_bytes(content)
+        assert lines.count() == expected

@@ -91,6 +91,15 @@ def one_class(data: Dataset) -> Dataset:
     return merged_categories(data, lambda category: "object")
 
 
+def some_classes(data: Dataset, ids: Sequence[int]) -> Dataset:
+    """The set with the objects of some classes alone, by their categories' ids; every image stays."""
+    kept = [label for label, category in enumerate(data.categories) if category.id in ids]
+    known = tuple(data.categories[label] for label in kept)
+    places = {label: place for place, label in enumerate(kept)}
+    fewer = map_targets(data, lambda found: found.relabeled(places, known))
+    return fewer.relabeled(range(len(known)), known)
+
+
 def with_the_rest_ignored(data: Dataset) -> Dataset:
     """The set with everything that is not annotated made an ignore region: for sets that name only some classes.
 

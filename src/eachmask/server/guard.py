@@ -99,8 +99,12 @@ class Guard:
         origin = headers.get("origin")
         if origin and urlsplit(origin).netloc != headers.get("host", ""):
             raise Refusal(403, "requests from pages of other servers are not answered")
-        if scope["path"] not in OPEN and not self._knows(headers):
+        if not self._is_open(scope) and not self._knows(headers):
             raise Refusal(401, "show a key: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
+
+    def _is_open(self, scope: Message) -> bool:
+        """Whether everybody may ask this."""
+        return scope["path"] in OPEN
 
     def _knows(self, headers: dict[str, str]) -> bool:
         kind, _, shown = headers.get("authorization", "").partition(" ")

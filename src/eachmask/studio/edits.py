@@ -9,7 +9,7 @@ from eachmask.structures import UserError
 from eachmask.structures.polygons import Polygons
 from eachmask.studio.history import Delta, Draft, History
 from eachmask.studio.objects import Drawn, Size, counts_of, cut, filled, mask_of, not_empty, stroked, united, without
-from eachmask.studio.schemas import Action, Ring
+from eachmask.studio.schemas import Action
 
 
 def change_of(action: Action, history: History, size: Size, known: Sequence[int], other: Sequence[Drawn] = ()) -> Delta:
@@ -50,16 +50,8 @@ def _category(action: Action) -> int:
     return action.category
 
 
-def _rings(action: Action, size: Size) -> list[Ring]:
-    shape = action.shape or {}
-    if "box" in shape or shape.get("kind") == "box":
-        x1, y1, x2, y2 = (float(v) for v in shape.get("box", shape.get("points", ()))[:4])
-        return [[x1, y1, x2, y1, x2, y2, x1, y2]]
-    return action.rings or shape.get("rings") or []
-
-
 def _add(action: Action, draft: Draft, size: Size) -> None:
-    counts = counts_of(filled(_rings(action, size), size))
+    counts = counts_of(filled(action.rings or [], size))
     extra = {"crowd": bool(action.crowd), "comment": action.comment or "", "attributes": action.attributes or {}}
     draft.put("objects", Drawn(draft.new_id(), _category(action), counts, **extra))  # type: ignore[arg-type]
 
@@ -72,7 +64,7 @@ def _change(action: Action, draft: Draft, size: Size) -> None:
 
 
 def _reshape(action: Action, draft: Draft, size: Size) -> None:
-    counts = counts_of(filled(_rings(action, size), size))
+    counts = counts_of(filled(action.rings or [], size))
     draft.put("objects", replace(_found(draft, action.id), counts=counts, source="person", score=None))
 
 

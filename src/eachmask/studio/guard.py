@@ -32,14 +32,16 @@ class StudioGuard(Guard):
     word: ClassVar[str] = "detail"
 
     def _check(self, scope: Message, headers: dict[str, str]) -> None:
-        entering = scope["path"] == "/" and scope["query_string"].startswith(b"token=")
-        super()._check({**scope, "path": "/health"} if entering else scope, headers)
+        super()._check(scope, headers)
         if scope["method"] in _SAFE:
             return
         if urlsplit(headers.get("origin", "")).netloc != headers.get("host", ""):
             raise Refusal(403, "changes are taken from the studio's own page alone")
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "send application/json")
+
+    def _is_open(self, scope: Message) -> bool:
+        return scope["path"] == "/" and bool(scope["query_string"].startswith(b"token="))
 
     def _knows(self, headers: dict[str, str]) -> bool:
         if super()._knows(headers):

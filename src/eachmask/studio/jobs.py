@@ -163,12 +163,27 @@ def curve_of(table: Path) -> list[tuple[float, float]]:
         return []
 
 
-def records_in(folder: Path) -> int:
-    """How many images a run of ``eachmask predict`` has done."""
-    try:
-        return (folder / ".journal" / "records.jsonl").read_bytes().count(b"\n")
-    except OSError:
-        return 0
+@dataclass
+class Lines:
+    """Counts the lines of a file that grows; what was read before is not read again."""
+
+    path: Path
+    known: int = 0
+    offset: int = 0
+
+    def count(self) -> int:
+        """So far; 0 before there is a file."""
+        try:
+            with open(self.path, "rb") as file:
+                if self.offset > file.seek(0, os.SEEK_END):  # begun anew
+                    self.known = self.offset = 0
+                file.seek(self.offset)
+                while block := file.read(1 << 20):
+                    self.known += block.count(b"\n")
+                    self.offset += len(block)
+        except OSError:
+            return 0
+        return self.known
 
 
 def _environment() -> dict[str, str]:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eachmask.data.classes import some_classes
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.reading import read_any
 from eachmask.structures import Instances, UserError
-from eachmask.studio.jobs import Job, content_of, curve_of, records_in
+from eachmask.studio.jobs import Job, Lines, content_of, curve_of
 from eachmask.studio.project import Project
 from eachmask.studio.save import dataset_of
 from eachmask.studio.schemas import JobIn
@@ -47,7 +48,8 @@ def _predict(order: JobIn, project: Project, key: str, folder: Path) -> Job:
     def finish() -> dict[str, Any]:
         return {"proposals": proposed(project, results / "predictions.json")}
 
-    return Job(key, "predict", folder, arguments, lambda: records_in(results) / max(1, len(paths)), finish)
+    done = Lines(results / ".journal" / "records.jsonl")  # one for each image
+    return Job(key, "predict", folder, arguments, lambda: done.count() / max(1, len(paths)), finish)
 
 
 def proposed(project: Project, predictions: Path) -> int:
@@ -69,15 +71,7 @@ def _data(project: Project, folder: Path, categories: list[int] | None = None) -
     data = dataset_of(project, images=True)
     if not len(data):
         raise UserError("nothing is annotated yet: mark objects on a few images first")
-    if categories:
-        kept = [label for label, category in enumerate(data.categories) if category.id in categories]
-        known = tuple(data.categories[label] for label in kept)
-        places = {label: place for place, label in enumerate(kept)}
-        from eachmask.data.builder import map_targets
-
-        data = map_targets(data, lambda found: found.relabeled(places, known))
-        data = type(data)(known, {n: s.relabeled([*range(len(known))], known) for n, s in data.splits.items()})
-    write_coco_folder(folder / "data", data)
+    write_coco_folder(folder / "data", some_classes(data, categories) if categories else data)
     return folder / "data"
 
 

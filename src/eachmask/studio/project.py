@@ -162,7 +162,7 @@ class Project:
         history, known = self._histories.get(self.names[index]), self.known.get(self.names[index])
         if history is not None:
             return len(history.objects), history
-        return (0 if known is None else int(known.split.first[known.index + 1] - known.split.first[known.index])), None
+        return (0 if known is None else known.split.num_objects_of(known.index)), None
 
     def act(self, index: int, revision: int | None, action: Action) -> Delta:
         """Do what a person did; on the disk when this returns.

@@ -126,7 +126,6 @@ class Action(Strict):
     comment: str | None = Field(default=None, max_length=10_000)
     attributes: dict[str, Any] | None = None
     rings: list[Ring] | None = Field(default=None, max_length=MAX_RINGS)
-    shape: dict[str, Any] | None = None
     stroke: list[float] = Field(default=[], max_length=MAX_NUMBERS)
     radius: float = Field(default=1, gt=0, le=5000)
     erase: bool = False
