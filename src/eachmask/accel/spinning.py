@@ -1,7 +1,8 @@
 """How long threads wait for each other awake (GNU OpenMP, which torch brings on Linux; elsewhere nothing happens here).
 
 Between two parallel regions a thread spins, by default for milliseconds. That is free where a CPU is idle. Beside other
-work it keeps the very thread from running that all the others wait for: an image then takes ten times as long.
+work it keeps the very thread from running that all the others wait for: an image then takes twice as long and more
+(``benchmarks/busy.py``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from eachmask.accel import is_on
 
 SPIN_COUNT = 3000
-"""Rounds before a thread sleeps: about a tenth of a millisecond, longer than the gaps between most layers."""
+"""Rounds before a thread sleeps; GNU OpenMP's own are a hundred times as many and more."""
 
 SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 

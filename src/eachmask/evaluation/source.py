@@ -60,8 +60,7 @@ class Source:
         """How predictions for these samples are kept; None: in memory."""
         if isinstance(self.samples, Split) and task.storage is not None:
             return task.storage
-        is_kept = isinstance(self.samples, ImageFiles) and task.kept is not None
-        if not is_kept or task.kept is None:
+        if task.kept is None or not isinstance(self.samples, ImageFiles):
             return None
         kept, form = kept_storage(task.kept), task.files
         return kept if form is None else replace(kept, read=partial(read_prediction_files, form))

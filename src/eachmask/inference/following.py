@@ -17,7 +17,7 @@ from eachmask.data.images.video import VideoFrame
 from eachmask.models.video.memory import Follower, MemoryConfig
 from eachmask.models.video.sam2_session import Session
 from eachmask.models.video.sam2_video import PUBLISHED, SAM2Video
-from eachmask.models.video.xmem import MEAN, STD, XMem
+from eachmask.models.video.xmem import XMem
 from eachmask.structures import Preprocess, UserError
 from eachmask.weights.from_sam2 import convert_video
 from eachmask.weights.renaming import fill, unwrapped
@@ -143,8 +143,8 @@ def _alike(frames: Iterable[VideoFrame], first: NDArray[Any]) -> Iterator[VideoF
 
 def _normalized(image: NDArray[Any]) -> Tensor:
     """(H, W, 3) of any depth -> (3, H, W)."""
-    values = Preprocess().to_float(image)
-    return (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    preprocess = Preprocess()
+    return preprocess.normalize(preprocess.to_float(image))
 
 
 def _reduced(values: Tensor, short_side: int) -> Tensor:

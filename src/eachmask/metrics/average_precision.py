@@ -37,13 +37,19 @@ def class_precision(
     hit = one.matched[area][:, kept]
     right, wrong = np.cumsum(each * hit, axis=1), np.cumsum(each * ~hit, axis=1)
     recall = right / num_objects
-    precision = right / (right + wrong + np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    ap = np.zeros(len(IOUS))
-    for t in range(len(IOUS)):
-        place = np.searchsorted(recall[t], RECALLS, side="left")
-        ap[t] = np.append(precision[t], 0.0)[place].mean()
+    ap = read_at_recalls(right / (right + wrong + np.spacing(1)), recall)
     return ap, recall[:, -1] if recall.shape[1] else np.zeros(len(IOUS))
+
+
+def read_at_recalls(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(T,) mean of the precision, made monotone from the right, at 101 recalls; 0 at those that are not reached.
+
+    Args:
+        precision, recall: (T, D) after each of D detections, the best first; T levels of IoU.
+    """
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    places = [np.searchsorted(row, RECALLS, side="left") for row in recall]
+    return np.array([np.append(row, 0.0)[place].mean() for row, place in zip(precision, places, strict=True)])
 
 
 def summary(matches: Matches) -> dict[str, float]:

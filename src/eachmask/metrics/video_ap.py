@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.metrics.average_precision import RECALLS
+from eachmask.metrics.average_precision import read_at_recalls
 from eachmask.metrics.coco_matches import IOUS
 
 
@@ -49,10 +49,7 @@ def _of_class(videos: Sequence[VideoTracks]) -> NDArray[np.float64] | None:
     order = np.argsort(-np.concatenate([video.scores for video in videos]), kind="stable")
     hits = np.concatenate([_hits(video) for video in videos], 1)[:, order]  # IoUs, results
     right = hits.cumsum(1)
-    precision = right / np.arange(1, len(order) + 1)
-    precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    places = [np.searchsorted(row / num, RECALLS - 1e-12) for row in right]
-    ap = [np.append(row, 0)[place].mean() for row, place in zip(precision, places, strict=True)]
+    ap = read_at_recalls(right / np.arange(1, len(order) + 1), right / num + 1e-12)
     return np.array([ap, hits.sum(1) / num])
 
 

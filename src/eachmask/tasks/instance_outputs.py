@@ -93,9 +93,9 @@ def predictions(records: Records, about: About) -> Iterator[str]:
 
 def measures(records: Records, about: About) -> Iterator[str]:
     """One row of measures per object; micrometers too where the size of a pixel is known of any image."""
-    headers = [image.record.header for image in records()]
-    columns = table.columns(about.categories, any(header["masks"] for header in headers))
-    sized = any(header.get("pixel_size") for header in headers)
+    with_masks = any(image.record.header["masks"] for image in records())
+    sized = any(image.record.header.get("pixel_size") for image in records())
+    columns = table.columns(about.categories, with_masks)
     names = table.to_csv((), columns=columns)
     yield table.with_units(names, None, columns) if sized else names
     for image in records():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from eachmask.data.images.read import is_tiff
@@ -18,6 +19,15 @@ def pixel_size(path: Path) -> float | None:
 
     OME-XML says ``PhysicalSizeX`` (µm if no unit is named); ImageJ says pixels per unit in ``XResolution``.
     """
+    try:
+        return _read(path, path.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, modified: int) -> float | None:
+    """Once for all pages of a file: its description grows with their number."""
     import tifffile
 
     try:
