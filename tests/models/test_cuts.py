@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 
 from eachmask.models.proposal_free import coverage_tree, deep_watershed, instance_cut, pfn
 from eachmask.models.proposal_free.dense import PixelTargets, pixel_targets
-from eachmask.ops.regions import boundary_of
+from eachmask.ops.regions import Borders, boundary_of
 from eachmask.ops.watershed_levels import watershed_targets
 from eachmask.structures import RLE, DecodeOptions, Instances
 
@@ -135,6 +135,14 @@ def test_scores_are_learnt_until_the_cut_of_largest_coverage_wins():
     assert min(hinges) >= 0 and hinges[0] > 0.05 and hinges[-1] < 0.01
     (found,) = model.decode(raw, DecodeOptions())
     check(found, 0.95)
+
+
+def test_the_border_around_a_node_is_what_it_does_not_hold():
+    edges = np.array([[0, 1], [1, 2], [0, 2]])
+    borders = Borders(edges, np.array([0.1, 0.5, 0.9]), np.array([10.0, 20.0, 5.0]))
+    holds = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1]], bool)
+    around = coverage_tree.strengths_around(holds, borders)
+    assert around.tolist() == pytest.approx([(1.0 + 4.5) / 15, (10.0 + 4.5) / 25, 0])
 
 
 def test_an_image_without_objects_has_no_hinge():

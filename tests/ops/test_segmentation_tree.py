@@ -53,6 +53,16 @@ def test_true_regions_that_are_nodes_are_covered():
     assert coverage_of_cut(iou, areas, np.array([tree.num_nodes - 1])) < 1
 
 
+def test_of_cuts_that_cover_equally_well_scores_decide():
+    children = np.array([[0, 1], [2, 3], [4, 5]])  # leaves 2 and 3 are background
+    tree = Tree(children, 4, np.zeros(3))
+    iou, areas = np.array([[0.5], [0.5], [0], [0], [1], [0], [0.5]]), np.array([10.0])
+    assert best_coverage(tree, iou, areas).tolist() == [4, 5]
+    parts = np.array([9, 9, 1, 1, -9, -1, 9])
+    assert best_coverage(tree, iou, areas, scores=parts).tolist() == [2, 3, 4]
+    assert best_coverage(tree, iou, areas, scores=-parts).tolist() == [4, 5]
+
+
 def test_leaves_that_do_not_touch_have_a_tree_each():
     tree = region_tree(np.zeros((0, 2), int), np.zeros(0), np.zeros(0), 3)
     assert best_cut(tree, np.ones(3)).tolist() == [0, 1, 2]

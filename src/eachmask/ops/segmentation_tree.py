@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+TIE_BREAK = 1e-9
+"""Sum of all scores where coverage decides: less than any pixel's share of it."""
+
 
 class Tree(NamedTuple):
     """Of connected leaves; several trees where they are not connected."""
@@ -105,12 +108,21 @@ def coverage_of_cut(iou: np.ndarray, areas: np.ndarray, nodes: np.ndarray, weigh
     return float(best @ areas / areas.sum()) if weighted else float(best.mean())
 
 
-def best_coverage(tree: Tree, iou: np.ndarray, areas: np.ndarray, weighted: bool = True) -> np.ndarray:
+def best_coverage(
+    tree: Tree, iou: np.ndarray, areas: np.ndarray, weighted: bool = True, scores: np.ndarray | None = None
+) -> np.ndarray:
     """(K,) nodes of a cut with a large coverage: the target that a learner of cuts may reach for.
 
-    It is the lower bound of :func:`coverage_of_nodes` that is largest.
+    It is the lower bound of :func:`coverage_of_nodes` that is largest. Many cuts share it, as they differ in the
+    background alone.
+
+    Args:
+        scores: (nodes,) decide between these: the cut with the largest sum; None: the one of fewest nodes.
     """
-    return best_cut(tree, coverage_of_nodes(iou, areas, weighted))
+    gains = coverage_of_nodes(iou, areas, weighted)
+    if scores is not None:
+        gains = gains + scores * (TIE_BREAK / max(float(np.abs(scores).sum()), 1.0))
+    return best_cut(tree, gains)
 
 
 def coverage_of_nodes(iou: np.ndarray, areas: np.ndarray, weighted: bool = True) -> np.ndarray:

@@ -39,7 +39,7 @@ from eachmask.models.proposal_free.dense import (
     pixel_targets,
 )
 from eachmask.models.proposal_free.instance_cut import balanced
-from eachmask.ops.regions import boundary_of, largest_regions, region_borders, superpixels
+from eachmask.ops.regions import Borders, boundary_of, largest_regions, region_borders, superpixels
 from eachmask.ops.segmentation_tree import Tree, best_coverage, best_cut, coverage_of_nodes, region_tree
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures.spatial import Spatial
@@ -60,6 +60,7 @@ class Regions(NamedTuple):
     leaves: np.ndarray  # (H, W) int32 1..N
     tree: Tree
     holds: np.ndarray  # (nodes, N) bool
+    around: np.ndarray  # (nodes,) mean strength of the border around each
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class CoverageTree(PixelInstances[Raw]):
         self.num_classes, self.config = num_classes, config
         self.network = PixelNetwork(num_classes + 2 + config.num_features, config)
         self.score = nn.Sequential(
-            nn.Linear(config.num_features + num_classes + 1 + 3, config.score_width),
+            nn.Linear(config.num_features + num_classes + 1 + 4, config.score_width),
             nn.ReLU(inplace=True),
             nn.Linear(config.score_width, 1),
         )
@@ -153,8 +154,9 @@ class CoverageTree(PixelInstances[Raw]):
         iou = node_iou(regions, ids)[:, areas > 0]
         areas = areas[areas > 0]
         gains = coverage_of_nodes(iou, areas, self.config.weighted)
-        best = best_coverage(regions.tree, iou, areas, self.config.weighted)
-        rival = best_cut(regions.tree, scores.detach().cpu().double().numpy() - gains)
+        now = scores.detach().cpu().double().numpy()
+        best = best_coverage(regions.tree, iou, areas, self.config.weighted, now)
+        rival = best_cut(regions.tree, now - gains)
         lost = float(gains[best].sum() - gains[rival].sum())
         return lost + scores[rival].sum() - scores[best].sum()
 
@@ -168,13 +170,14 @@ class CoverageTree(PixelInstances[Raw]):
         leaves = largest_regions(leaves, borders, self.config.max_regions)
         touching = region_borders(leaves, borders)
         tree = region_tree(touching.edges, touching.strengths, touching.lengths, int(leaves.max()))
-        return Regions(leaves, tree, tree.leaves_of())
+        holds = tree.leaves_of()
+        return Regions(leaves, tree, holds, strengths_around(holds, touching))
 
     def _scores(self, means: Tensor, regions: Regions) -> Tensor:
-        """(nodes,) of means (nodes, C + 1 + F), with the nodes' size and what they gave up."""
+        """(nodes,) of means (nodes, C + 1 + F), with the nodes' size and the borders around and given up."""
         area = regions.holds @ np.bincount(regions.leaves.ravel())[1:]
         given_up = np.concatenate([np.zeros(regions.tree.num_leaves), regions.tree.strengths])
-        shape = np.stack([np.log(area) / 10, np.sqrt(area / regions.leaves.size), given_up], 1)
+        shape = np.stack([np.log(area) / 10, np.sqrt(area / regions.leaves.size), regions.around, given_up], 1)
         result: Tensor = self.score(torch.cat([means, torch.from_numpy(shape).to(means)], 1))[:, 0]
         return result
 
@@ -186,6 +189,17 @@ def node_means(maps: Tensor, regions: Regions) -> Tensor:
     sums = maps.new_zeros(regions.tree.num_leaves, rows.shape[1]).index_add(0, numbers, rows)
     total = torch.from_numpy(regions.holds).to(sums) @ sums
     return total[:, :-1] / total[:, -1:]
+
+
+def strengths_around(holds: np.ndarray, borders: Borders) -> np.ndarray:
+    """(nodes,) mean strength of the border that a node shares with what it does not hold; 0 where it holds all.
+
+    Args:
+        holds: (nodes, N) bool; borders: between the leaves.
+    """
+    outer = holds[:, borders.edges[:, 0]] != holds[:, borders.edges[:, 1]]
+    result: np.ndarray = outer @ (borders.strengths * borders.lengths) / np.maximum(outer @ borders.lengths, 1)
+    return result
 
 
 def node_iou(regions: Regions, ids: np.ndarray) -> np.ndarray:
