@@ -122,13 +122,13 @@ def images(number: int = 8, side: int = 256) -> list[NDArray[np.uint8]]:
     return [np.ascontiguousarray(np.repeat(coins[y : y + side, x : x + side, None], 3, 2)) for y, x in corners]
 
 
-def loop(seconds: float, pictures: list[NDArray[np.uint8]]) -> tuple[float, list[int]]:
+def loop(seconds: float, photos: list[NDArray[np.uint8]]) -> tuple[float, list[int]]:
     """Images per second of a bare predictor that decodes and encodes as the server does; objects of each."""
     from eachmask.server.answers import answer, read_body
 
     predictor = eachmask.load(MODEL)
-    contents = [content_of(image) for image in pictures]
-    counts = [len(predictor.predict(image)) for image in pictures]
+    contents = [content_of(image) for image in photos]
+    counts = [len(predictor.predict(image)) for image in photos]
     begin, done = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
         arrays = [predictor.prepare(read_body(content, 10**8)) for content in contents]
@@ -144,9 +144,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
-    pictures = images()
-    contents = [content_of(image) for image in pictures]
-    bare, counts = loop(options.seconds / 4, pictures)
+    photos = images()
+    contents = [content_of(image) for image in photos]
+    bare, counts = loop(options.seconds / 4, photos)
     tally = Tally()
     with served(options.port) as (url, process):
         begin = time.monotonic()

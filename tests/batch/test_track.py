@@ -28,13 +28,13 @@ def predictor() -> Predictor:
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """Two bright squares that cross the image, and their numbers."""
-    for name in ("clip", "truth"):
+    for name in ("clip", "targets"):
         (tmp_path / name).mkdir()
     for t in range(NUM):
         labels = np.zeros((60, 90), np.uint8)
         labels[5:15, 5 + 4 * t : 15 + 4 * t], labels[35:49, 60 - 4 * t : 74 - 4 * t] = 3, 7
         Image.fromarray((labels > 0).astype(np.uint8) * 230).save(tmp_path / "clip" / f"{t:05d}.png")
-        Image.fromarray(labels).save(tmp_path / "truth" / f"{t:05d}.png")
+        Image.fromarray(labels).save(tmp_path / "targets" / f"{t:05d}.png")
     return tmp_path / "clip"
 
 
@@ -100,12 +100,12 @@ def test_nonsense_is_one_sentence(clip, tmp_path):
 
 def test_the_command_measures(clip, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("eachmask.inference.load.load", lambda *a, **k: predictor())
-    out, truth = tmp_path / "out", tmp_path / "truth"
-    assert main(["track", str(clip), "--out", str(out), "--truth", str(truth)]) == 0
+    out, targets = tmp_path / "out", tmp_path / "targets"
+    assert main(["track", str(clip), "--out", str(out), "--targets", str(targets)]) == 0
     said = dict(line.split() for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
     assert all(float(said[name]) == 1 for name in ("hota", "idf1", "motsa", "smotsa", "ap", "J&F-Mean"))
-    (truth / "00002.png").unlink()
-    assert main(["track", str(clip), "--out", str(out), "--truth", str(truth)]) == 2
+    (targets / "00002.png").unlink()
+    assert main(["track", str(clip), "--out", str(out), "--targets", str(targets)]) == 2
     assert "5 label maps" in capsys.readouterr().err
     for wrong in (["--iou", "2"], ["--gap", "-1"], ["--truth", str(tmp_path / "no")]):
         assert main(["track", str(clip), "--out", str(out), *wrong]) == 2

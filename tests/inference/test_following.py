@@ -25,14 +25,14 @@ def network() -> XMem:
 
 @pytest.fixture
 def clip(tmp_path):
-    for name in ("clip", "truth"):
+    for name in ("clip", "targets"):
         (tmp_path / name).mkdir()
     rng = np.random.default_rng(0)
     for t in range(4):
         Image.fromarray(rng.integers(0, 255, (48, 60, 3), dtype=np.uint8)).save(tmp_path / "clip" / f"{t:05d}.png")
         labels = np.zeros((48, 60), np.uint8)
         labels[5:20, 5 : 20 + t], labels[30:40, 30:50] = 1, 2
-        Image.fromarray(labels).save(tmp_path / "truth" / f"{t:05d}.png")
+        Image.fromarray(labels).save(tmp_path / "targets" / f"{t:05d}.png")
     return tmp_path
 
 
@@ -40,11 +40,11 @@ def test_the_command(clip, network, capsys):
     weights = clip / "XMem.pth"
     torch.save(network.state_dict(), weights)
     words = ["track", str(clip / "clip"), "--model", str(weights), "--out", str(clip / "out"), "--device", "cpu"]
-    first = ["--first", str(clip / "truth/00000.png")]
-    assert main([*words, *first, "--truth", str(clip / "truth")]) == 0
+    first = ["--first", str(clip / "targets/00000.png")]
+    assert main([*words, *first, "--targets", str(clip / "targets")]) == 0
     said = dict(line.split() for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
     assert 0 <= float(said["J&F-Mean"]) <= 1 and len(list((clip / "out/davis").glob("*.png"))) == 4
-    given, done = (np.array(Image.open(clip / name / "00000.png")) for name in ("truth", "out/davis"))
+    given, done = (np.array(Image.open(clip / name / "00000.png")) for name in ("targets", "out/davis"))
     assert (given == done).all(), "what was given is the answer of the first frame"
     assert main([*words, *first]) == 2 and "--overwrite" in capsys.readouterr().err
     Image.new("L", (60, 48)).save(clip / "none.png")
@@ -78,10 +78,17 @@ def tiny_sam2() -> SAM2Video:
 
 def test_sam_2_follows_from_the_command_line(clip, tiny_sam2, monkeypatch, capsys):
     monkeypatch.setattr("eachmask.inference.following.load_follower", lambda path, device: tiny_sam2)
-    words = ["track", str(clip / "clip"), "--first", str(clip / "truth/00000.png"), "--truth", str(clip / "truth")]
+    words = [
+        "track",
+        str(clip / "clip"),
+        "--first",
+        str(clip / "targets/00000.png"),
+        "--targets",
+        str(clip / "targets"),
+    ]
     assert main([*words, "--model", "tiny.pt", "--out", str(clip / "out"), "--device", "cpu"]) == 0
     assert "J&F-Mean" in capsys.readouterr().out and len(list((clip / "out/davis").glob("*.png"))) == 4
-    given, done = (np.array(Image.open(clip / name / "00000.png")) for name in ("truth", "out/davis"))
+    given, done = (np.array(Image.open(clip / name / "00000.png")) for name in ("targets", "out/davis"))
     assert (given == done).all()
 
 

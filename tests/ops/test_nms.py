@@ -47,12 +47,12 @@ def test_fast_never_keeps_more_than_greedy():
 def test_soft_nms_worked_example():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [20, 20, 30, 30]])  # IoU 0.5 and 0
     scores, labels = torch.tensor([0.9, 0.8, 0.5]), torch.zeros(3, dtype=torch.int64)
-    keep, new = soft_nms(boxes, scores, labels, sigma=0.5)
+    keep, new = soft_nms(per_label(boxes, labels), scores, sigma=0.5)
     assert keep.tolist() == [0, 2, 1]
     assert new.tolist() == pytest.approx([0.9, 0.5, 0.8 * math.exp(-0.25 / 0.5)])
-    keep, new = soft_nms(boxes, scores, labels, threshold=0.3, decay="linear")
+    keep, new = soft_nms(per_label(boxes, labels), scores, threshold=0.3, decay="linear")
     assert new.tolist() == pytest.approx([0.9, 0.5, 0.4]) and keep.tolist() == [0, 2, 1]
-    keep, _ = soft_nms(boxes, scores, torch.tensor([0, 1, 0]))
+    keep, _ = soft_nms(per_label(boxes, torch.tensor([0, 1, 0])), scores)
     assert keep.tolist() == [0, 1, 2]
 
 
@@ -78,7 +78,7 @@ def test_matrix_nms_is_equation_5():
 def test_nothing_in_nothing_out():
     none, empty = torch.zeros(0), torch.zeros(0, 0)
     assert len(fast_nms(empty, none, 0.5)) == len(mask_nms(empty, none, 0.5)) == len(matrix_nms(empty, none, none)) == 0
-    assert len(soft_nms(torch.zeros(0, 4), none, none)[0]) == len(nms(torch.zeros(0, 4), none, none, 0.5)) == 0
+    assert len(soft_nms(empty, none)[0]) == len(nms(torch.zeros(0, 4), none, none, 0.5)) == 0
 
 
 def boxes_of_classes(num: int, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from eachmask.ops.segmentation_tree import Tree, best_coverage, best_cut, coverage_of_cut, region_tree
+from eachmask.ops.segmentation_tree import Tree, best_coverage, best_cut, region_tree
 
 
 def chain(num: int, seed: int) -> Tree:
@@ -39,6 +39,12 @@ def test_the_best_cut_is_the_best_of_all(seed):
     found = best_cut(tree, scores)
     assert tree.leaves_of()[found].sum(0).tolist() == [1] * 7
     assert scores[found].sum() == pytest.approx(max(scores[cut].sum() for cut in cuts(tree, tree.num_nodes - 1)))
+
+
+def coverage_of_cut(iou: np.ndarray, areas: np.ndarray, nodes: np.ndarray, weighted: bool = True) -> float:
+    """Mean over the true regions of the best IoU with a chosen node, weighted by area or not."""
+    best = iou[nodes].max(0, initial=0.0)
+    return float(best @ areas / areas.sum()) if weighted else float(best.mean())
 
 
 def test_true_regions_that_are_nodes_are_covered():

@@ -35,7 +35,7 @@ def test_hard_and_fast_keep_scores() -> None:
 def test_soft_and_matrix_lower_scores_down_to_the_threshold() -> None:
     boxes, scores, labels = crowd()
     index, kept = suppress_boxes(boxes, scores, labels, Limits(0.1, 0.4, 1000, "soft"))
-    rows, faded = soft_nms(boxes, scores, labels, min_score=0.1)
+    rows, faded = soft_nms(same_label(boxes, labels), scores, min_score=0.1)
     order = torch.argsort(faded, descending=True, stable=True)
     assert torch.equal(index, rows[order]) and torch.equal(kept, faded[order])
     index, kept = suppress_boxes(boxes, scores, labels, Limits(0.1, 0.4, 1000, "matrix"))

@@ -99,7 +99,9 @@ def test_record_round_trip():
     record = Preprocess(short_side=None, contrast="percentile", fixed_size=(550, 550))
     import json
 
-    assert Preprocess.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    from eachmask.weights.header import SCHEMA
+
+    assert SCHEMA.read(Preprocess, json.loads(json.dumps(record.to_dict())), "preprocess") == record
 
 
 def test_fixed_size_ignores_the_aspect():

@@ -12,7 +12,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from eachmask import models
 from eachmask.backbones.networks import ResNet
 from eachmask.structures import UserError
-from eachmask.weights.from_torchvision import convert, load_detector, load_imagenet_resnet
+from eachmask.weights.from_torchvision import convert, load_imagenet_resnet
+from eachmask.weights.renaming import fill
 
 
 def reference(norm: type[nn.Module] = nn.BatchNorm2d) -> nn.Module:
@@ -78,7 +79,7 @@ def test_frozen_normalization_without_epsilon_as_published():
     found = {}
     for eps in (0.0, 1e-5):
         ours = models.mask_rcnn_r18_fpn(num_classes=3, norm_eps=eps).eval()
-        load_detector(ours, published)
+        fill(ours, convert(published))
         found[eps] = ours.backbone(image).maps
     for i, level in enumerate(expected):
         assert torch.allclose(found[0.0][i], level, rtol=1e-4, atol=1e-5 * float(level.abs().max()))
@@ -89,13 +90,13 @@ def test_weights_that_do_not_fit_are_named(state):
     ours = models.mask_rcnn_r18_fpn(num_classes=3)
     before = {k: v.clone() for k, v in ours.state_dict().items()}
     with pytest.raises(UserError, match=r"1 missing \(rpn.objectness.bias\)"):
-        load_detector(ours, {k: v for k, v in state.items() if k != "rpn.head.cls_logits.bias"})
+        fill(ours, convert({k: v for k, v in state.items() if k != "rpn.head.cls_logits.bias"}))
     with pytest.raises(UserError, match="of another shape"):
-        load_detector(models.mask_rcnn_r18_fpn(num_classes=7), state)
+        fill(models.mask_rcnn_r18_fpn(num_classes=7), convert(state))
     with pytest.raises(UserError, match="unexpected"):
-        load_detector(models.faster_rcnn_lite0_fpn(num_classes=3), state)
+        fill(models.faster_rcnn_lite0_fpn(num_classes=3), convert(state))
     with pytest.raises(UserError, match=r"features\.0\.weight has no counterpart"):
-        load_detector(ours, state | {"features.0.weight": torch.zeros(1)})
+        fill(ours, convert(state | {"features.0.weight": torch.zeros(1)}))
     assert all(torch.equal(v, before[k]) for k, v in ours.state_dict().items()), "all or nothing"
 
 

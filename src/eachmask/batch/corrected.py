@@ -12,6 +12,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eachmask.files.atomic import put_in_place
+
 NOTES = "files.jsonl"
 NEW = "new"
 """Folder in the results for the new version of what somebody has changed."""
@@ -61,11 +63,6 @@ class OwnFiles:
             self._put(path, f"{into}/{path.relative_to(folder).as_posix()}", result)
         return result
 
-    def is_own(self, name: str) -> bool:
-        """Whether a file is there as a run wrote it."""
-        path = self.root / name
-        return path.is_file() and digest_of(path) in self.known.get(name, ())
-
     def _put(self, path: Path, name: str, result: Placed) -> None:
         target, digest = self.root / name, digest_of(path)
         known = self.known.get(name, set())
@@ -91,9 +88,7 @@ class OwnFiles:
 
     def _move(self, path: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(path, target)
+        put_in_place(path, target)
 
     def _note(self, name: str, digest: str, done: bool) -> None:
         if digest in self.known.get(name, ()) and (name in self.placed or not done):

@@ -67,7 +67,7 @@ def label_images(
 
     Args:
         inputs: from :func:`eachmask.data.images.inputs.find_inputs`.
-        out: results folder: ``data/`` in the wanted format, ``queue.csv`` and ``queue.html``. If it holds a run of the
+        out: results folder: ``data/`` in the chosen format, ``queue.csv`` and ``queue.html``. If it holds a run of the
             same models and rules, only what is missing is labeled.
         to: name of a format.
         classes: of the detector's; all by default.

@@ -24,7 +24,7 @@ class LabelOptions:
     covers the same pixels. The rest is a queue, the most doubtful first: look at queue.html, write yes or no in the
     first column of queue.csv, and start the same command again.
 
-    The results folder gets data/ (images and annotations in the wanted format, ready for `eachmask train`), queue.csv
+    The results folder gets data/ (images and annotations as --format says, ready for `eachmask train`), queue.csv
     and queue.html. Started again after an interruption, or with more images, the same command does only what is
     missing. A file in data/ that somebody has changed since is never written again: its new version goes to new/.
 
@@ -136,7 +136,7 @@ def labeler_of(options: LabelOptions) -> Labeler:
 
 
 def _looking(drawer: PromptPredictor, options: LabelOptions) -> PromptPredictor:
-    """The drawing model with the wanted grid."""
+    """The drawing model with the grid of --points-per-side."""
     from eachmask.structures.checks import check_whole
 
     if options.points_per_side is None:

@@ -18,16 +18,16 @@ class TrackOptions:
 
     The results folder gets tracks.csv (a row per object and frame), tracks.json (YouTube-VIS, masks as RLE) and what
     --save names. Started again after an interruption, the same command predicts only the frames that are missing.
-    With --truth it is measured: HOTA, IDF1, MOTSA, J and F, AP.
+    With --targets it is measured: HOTA, IDF1, MOTSA, J and F, AP.
 
     With --first, a label map of the first frame, it is these objects that are followed, by a memory network,
-    XMem or SAM 2.1, with the weights of its authors; the folder gets davis/, and --truth measures J and F.
+    XMem or SAM 2.1, with the weights of its authors; the folder gets davis/, and --targets measures J and F.
 
     Examples:
       eachmask track street.mp4 --model mask_rcnn_r50_fpn --out street
       eachmask track street.mp4 --classes person car --save overlay davis --out street
       eachmask track frames/ --model nuclei --score 0.6 --gap 5 --out cells
-      eachmask track clips/bear --truth masks/bear --out bear
+      eachmask track clips/bear --targets masks/bear --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model XMem.pth --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model sam2.1_hiera_tiny.pt --out bear
     """
@@ -59,7 +59,7 @@ class TrackOptions:
     first: Path | None = None
     """Label map of the first frame, a PNG with the numbers of the objects to follow; --model is a checkpoint
     of XMem or SAM 2.1."""
-    truth: Path | None = None
+    targets: Annotated[Path | None, tyro.conf.arg(aliases=["--truth"])] = None
     """Folder of label maps, one PNG per frame with the numbers of the objects, to measure by."""
     tile: int | None = None
     """As of `eachmask predict`."""
@@ -86,13 +86,13 @@ def track(options: TrackOptions) -> int:
 
     if not 0 <= options.iou <= 1 or options.gap < 0 or options.min_frames < 1:
         raise UserError("--iou must be from 0 to 1, --gap not below 0, and --min-frames not below 1")
-    if options.truth is not None and not options.truth.is_dir():
-        raise UserError(f"{options.truth} is no folder of label maps")
+    if options.targets is not None and not options.targets.is_dir():
+        raise UserError(f"{options.targets} is no folder of label maps")
     if not options.video:
         raise UserError("name a video: a file, a folder or a pattern of images")
     if options.first is not None:
         return _follow(options, options.first)
-    save = tuple(dict.fromkeys((*options.save, *(("davis",) if options.truth else ()))))
+    save = tuple(dict.fromkeys((*options.save, *(("davis",) if options.targets else ()))))
     predictor = load(options.model, device=options.device, precision=options.precision)
     own = predictor.decode_options().score_threshold
     sure = options.score if options.score is not None else 0.5 if own is None else own
@@ -110,9 +110,9 @@ def track(options: TrackOptions) -> int:
             on_frame=lambda: progress.advance(bar),
         )  # fmt: skip
     say(f"{counted(len(done.tracks), 'track')} in {counted(done.frames, 'frame')}.", error=True)
-    if options.truth is not None:
+    if options.targets is not None:
         scores = {number: one.score for number, one in done.tracks.items()}
-        for name, value in measure_tracks(options.out / DAVIS, options.truth, scores).items():
+        for name, value in measure_tracks(options.out / DAVIS, options.targets, scores).items():
             say(f"{name:<14}{value:.4g}")
     say(options.out / TABLE)
     return 0
@@ -128,8 +128,8 @@ def _follow(options: TrackOptions, first: Path) -> int:
     network = load_follower(options.model, str(find_device(options.device)))
     folder, number = follow_video(network, options.video, first, options.out, overwrite=options.overwrite)
     say(f"{counted(number, 'frame')} done.", error=True)
-    if options.truth is not None:
-        for name, value in measure_followed(folder, options.truth).items():
+    if options.targets is not None:
+        for name, value in measure_followed(folder, options.targets).items():
             say(f"{name:<14}{value:.4g}")
     say(folder)
     return 0

@@ -50,19 +50,19 @@ def check_equal(path: Path, model: nn.Module, info: ModelInfo, header: Header) -
                 )
 
 
-def difference(found: Any, wanted: Any) -> float:
+def difference(found: Any, expected: Any) -> float:
     """The largest difference of tensors that both have, as a share of the tensor's largest value.
 
     Infinite where shapes or numbers differ. What is None in ``found`` is what the rest of the model does not read.
     """
-    if isinstance(wanted, tuple | list) and isinstance(found, tuple | list):
-        pairs = zip(found, wanted, strict=False)
-        return max((difference(*pair) for pair in pairs), default=0.0) if len(found) == len(wanted) else float("inf")
-    if isinstance(wanted, Tensor) and found is None:
+    if isinstance(expected, tuple | list) and isinstance(found, tuple | list):
+        pairs = zip(found, expected, strict=False)
+        return max((difference(*pair) for pair in pairs), default=0.0) if len(found) == len(expected) else float("inf")
+    if isinstance(expected, Tensor) and found is None:
         return 0.0
-    if isinstance(wanted, Tensor):
-        return _share(found, wanted) if found.shape == wanted.shape else float("inf")
-    return 0.0 if found == wanted else float("inf")
+    if isinstance(expected, Tensor):
+        return _share(found, expected) if found.shape == expected.shape else float("inf")
+    return 0.0 if found == expected else float("inf")
 
 
 def _share(a: Tensor, b: Tensor) -> float:

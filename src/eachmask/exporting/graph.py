@@ -36,7 +36,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model, self.verb, self.divisor = model, verb, divisor
         self.description: Description = {}
-        self.wanted: set[int] | None = None
+        self.outputs: set[int] | None = None
         """Numbers of the tensors that are given; None: all."""
 
     def said(self, images: Tensor) -> Any:
@@ -45,7 +45,7 @@ class Graph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         tensors, self.description = flat(self.said(images), self.model)
-        return tuple(t for i, t in enumerate(tensors) if self.wanted is None or i in self.wanted)
+        return tuple(t for i, t in enumerate(tensors) if self.outputs is None or i in self.outputs)
 
 
 def padded(images: Tensor, divisor: int) -> ImageBatch:
@@ -89,10 +89,10 @@ def prepare(model: nn.Module, info: ModelInfo) -> Traced:
         torch.jit.trace(graph, (example,), check_trace=False)
     description = merged(graph.description, flat(one, model)[1], flat(two, model)[1])
     numbers = {leaf["number"] for leaf in leaves(description) if "number" in leaf}
-    graph.wanted = numbers | _read(model, one, description, outside, everything=encodes)
+    graph.outputs = numbers | _read(model, one, description, outside, everything=encodes)
     state = dict(model.named_parameters()) | dict(model.named_buffers())
     kept = {name: t.detach() for name, t in state.items() if id(t) not in inside or id(t) in outside}
-    return Traced(graph, pruned(description, graph.wanted), kept, example)
+    return Traced(graph, pruned(description, graph.outputs), kept, example)
 
 
 def _read(model: nn.Module, raw: Any, description: Description, seen: set[int], everything: bool) -> set[int]:

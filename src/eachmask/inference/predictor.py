@@ -227,7 +227,7 @@ class Predictor(Generic[T]):
         return self.engine.predict(images, options, on_pass=partial(self._warn_if_full, options), **tiling)
 
     def _finished(self, images: Sequence[ImageLike], found: Sequence[T], classes: Sequence[str]) -> list[T]:
-        """Of the wanted classes, and able to show themselves."""
+        """Of the chosen classes, and able to show themselves."""
         chosen = [self.task.choose(result, classes, None) for result in found] if classes else found
         return [replace(result, view=ImageView(i, self.task)) for i, result in zip(images, chosen, strict=True)]
 
@@ -359,10 +359,10 @@ class Predictor(Generic[T]):
         network can find."""
         if self._warned:
             return
-        wanted, own = options.max_detections, getattr(self.model, "max_objects", None)
-        limit = getattr(getattr(self.model, "config", None), "max_detections", None) if wanted is None else None
-        if wanted is not None and own is not None and wanted > own:
-            text = f"{wanted} objects were asked for, but this model finds at most {own} in an image or tile: use tiles"
+        asked, own = options.max_detections, getattr(self.model, "max_objects", None)
+        limit = getattr(getattr(self.model, "config", None), "max_detections", None) if asked is None else None
+        if asked is not None and own is not None and asked > own:
+            text = f"{asked} objects were asked for, but this model finds at most {own} in an image or tile: use tiles"
         elif limit is not None and any(isinstance(result, Sized) and len(result) >= limit for result in found):
             text = (
                 f"the model found its maximum of {limit} objects in an image or tile, so there may be more: raise "

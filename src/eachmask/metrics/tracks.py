@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 ALPHAS = np.arange(1, 20) * 0.05
-LEAST_IOU = 0.5
+MIN_IOU = 0.5
 """Of what is one object, for IDF1 and MOTSA."""
 _EPS = np.finfo(np.float64).eps
 
@@ -54,7 +54,7 @@ class _Clear:
     def add(self, frame: TrackedFrame) -> None:
         """Match one more frame."""
         kept = np.array([[self.before.get(t) == f for f in frame.found.tolist()] for t in frame.targets.tolist()])
-        score = np.where(frame.iou >= LEAST_IOU - _EPS, 1000.0 * kept.reshape(frame.iou.shape) + frame.iou, 0.0)
+        score = np.where(frame.iou >= MIN_IOU - _EPS, 1000.0 * kept.reshape(frame.iou.shape) + frame.iou, 0.0)
         rows, columns = linear_sum_assignment(score, maximize=True)
         self.before = {}
         for row, column in zip(rows, columns, strict=True):
@@ -127,7 +127,7 @@ def _idf1(frames: Sequence[TrackedFrame], objects: Counter[int], results: Counte
     size, own, other = _table(objects, results)
     together = np.zeros(size)
     for frame in frames:
-        together[_places(frame, own, other)] += frame.iou >= LEAST_IOU
+        together[_places(frame, own, other)] += frame.iou >= MIN_IOU
     rows, columns = linear_sum_assignment(together, maximize=True)
     return _share(2 * float(together[rows, columns].sum()), sum(objects.values()) + sum(results.values()))
 

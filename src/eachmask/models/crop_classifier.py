@@ -58,12 +58,6 @@ class Config:
         """For a model file's header."""
         return asdict(self)
 
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> Config:
-        """Undo of :meth:`to_dict`, from JSON."""
-        tuples = {name: tuple(values.get(name, ())) for name in ("names", "labels", "offsets")}
-        return Config(**(values | tuples | {"preprocess": Preprocess.from_dict(values["preprocess"])}))
-
 
 class CropClassifier(nn.Module):
     """A backbone trained on ImageNet and a linear layer."""

@@ -27,7 +27,7 @@ class Clusters(NamedTuple):
 
 def mean_shift(
     points: np.ndarray,
-    bandwidth: float,
+    bandwidth: float | None = None,
     *,
     bins: bool = True,
     min_bin_count: int = 1,
@@ -39,7 +39,7 @@ def mean_shift(
 
     Args:
         points: (P, D), finite.
-        bandwidth: radius of the flat kernel, above 0.
+        bandwidth: radius of the flat kernel, above 0; None: :func:`estimate_bandwidth` of the points.
         bins: start from the cells of a grid of that width that hold at least ``min_bin_count`` points, not from every
             point.
         orphans: points farther than the bandwidth from all centers belong to none (-1).
@@ -52,6 +52,8 @@ def mean_shift(
     points = np.ascontiguousarray(points, np.float64)
     if not len(points):
         return Clusters(np.zeros(0, np.int64), np.zeros((0, points.shape[1])))
+    if bandwidth is None:
+        bandwidth = estimate_bandwidth(points)
     seeds = bin_seeds(points, bandwidth, min_bin_count, max_seeds) if bins else points
     centers, support = _climb(points, np.unique(seeds, axis=0), bandwidth, max_steps)
     if not len(centers):

@@ -87,9 +87,8 @@ def mask_nms(iou: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 def soft_nms(
-    boxes: Tensor,
+    iou: Tensor,
     scores: Tensor,
-    labels: Tensor,
     sigma: float = 0.5,
     threshold: float = 0.3,
     min_score: float = 0.001,
@@ -98,27 +97,20 @@ def soft_nms(
     """Detections lose score by their overlap with better ones (Bodla et al., arXiv 1704.04503, figure 2).
 
     Args:
-        boxes: (N, 4); scores: (N,); labels: (N,); only the same label matters.
+        iou: (N, N) of boxes or masks; 0 for pairs that must not meet (other labels).
+        scores: (N,).
         sigma: of the Gaussian exp(-iou^2 / sigma) (eq. 3).
         threshold: from this IoU on the linear form multiplies by 1 - iou (eq. 2).
         min_score: what falls below is dropped.
 
     Returns:
         indices of the kept, best first, and their new scores.
+
+    >>> iou = torch.tensor([[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> index, faded = soft_nms(iou, torch.tensor([0.9, 0.8, 0.5]), decay="linear")
+    >>> index.tolist(), [round(score, 2) for score in faded.tolist()]
+    ([0, 2, 1], [0.9, 0.5, 0.4])
     """
-    iou = box_ops.iou(boxes, boxes) * (labels[:, None] == labels[None])
-    return soft_nms_by(iou, scores, sigma, threshold, min_score, decay)
-
-
-def soft_nms_by(
-    iou: Tensor,
-    scores: Tensor,
-    sigma: float = 0.5,
-    threshold: float = 0.3,
-    min_score: float = 0.001,
-    decay: Decay = "gaussian",
-) -> tuple[Tensor, Tensor]:
-    """:func:`soft_nms` by any (N, N) IoU, such as that of masks; 0 between different labels."""
     factor = torch.exp(-(iou**2) / sigma) if decay == "gaussian" else torch.where(iou > threshold, 1 - iou, 1.0)
     current = scores.clone()
     waiting = torch.ones(len(scores), dtype=torch.bool, device=scores.device)

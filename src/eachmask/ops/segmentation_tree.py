@@ -98,16 +98,6 @@ def best_cut(tree: Tree, scores: np.ndarray) -> np.ndarray:
     return np.array(sorted(chosen), np.int64)
 
 
-def coverage_of_cut(iou: np.ndarray, areas: np.ndarray, nodes: np.ndarray, weighted: bool = True) -> float:
-    """Mean over the true regions of the best IoU with a chosen node, weighted by area or not; 0..1.
-
-    Args:
-        iou: (nodes, G) of every node with every true region; areas: (G,) px of these.
-    """
-    best = iou[nodes].max(0, initial=0.0)
-    return float(best @ areas / areas.sum()) if weighted else float(best.mean())
-
-
 def best_coverage(
     tree: Tree, iou: np.ndarray, areas: np.ndarray, weighted: bool = True, scores: np.ndarray | None = None
 ) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eachmask.ops.nms import fast_nms, mask_nms, matrix_nms, nms, soft_nms_by
+from eachmask.ops.nms import fast_nms, mask_nms, matrix_nms, nms, soft_nms
 from eachmask.structures import boxes as box_ops
 from eachmask.structures.decode import Limits
 
@@ -62,7 +62,7 @@ def suppress_by(iou: Tensor, scores: Tensor, limits: Limits) -> tuple[Tensor, Te
     """
     least = max(limits.score_threshold, MIN_SCORE)
     if limits.suppression == "soft":
-        index, scores = soft_nms_by(iou, scores, min_score=least)
+        index, scores = soft_nms(iou, scores, min_score=least)
     elif limits.suppression == "matrix":
         scores = matrix_nms(iou, scores, torch.zeros_like(scores, dtype=torch.int64))
         index = torch.argsort(scores, descending=True, stable=True)

@@ -62,19 +62,6 @@ def bilinear_kernel(channels: int, factor: int) -> Tensor:
     return result
 
 
-def transposed_overlap(kernel: int, stride: int, cells: int = 8) -> Tensor:
-    """(n, n) how many cells of a transposed convolution paint each pixel, away from the border.
-
-    >>> transposed_overlap(3, 2)[:2, :2].tolist()
-    [[4.0, 2.0], [2.0, 1.0]]
-    >>> transposed_overlap(4, 2)[:2, :2].tolist()
-    [[4.0, 4.0], [4.0, 4.0]]
-    """
-    painted = F.conv_transpose2d(torch.ones(1, 1, cells, cells), torch.ones(1, 1, kernel, kernel), stride=stride)[0, 0]
-    border = stride * -(-kernel // stride)
-    return painted[border:-border, border:-border]
-
-
 def checkerboard(maps: Tensor, factor: int = 2) -> Tensor:
     """() how much the r x r places within a cell differ on the whole: 0 where there is no checkerboard.
 

@@ -66,7 +66,7 @@ def auto_recipe(
         copy_paste: chance that another image's objects are pasted into it; by default one half where there are masks.
 
     Raises:
-        UserError: there is no such variant, or the wanted start does not fit.
+        UserError: there is no such variant, or that start does not fit.
     """
     build = models.variant(variant)
     chosen = choose_start(variant, start)

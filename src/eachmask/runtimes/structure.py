@@ -73,9 +73,9 @@ def merged(traced: Description, one: Description, two: Description) -> Descripti
     return traced | {"items": [merged(*triple) for triple in triples]} | ({"each": True} if each else {})
 
 
-def pruned(description: Description, wanted: set[int]) -> Description:
+def pruned(description: Description, kept: set[int]) -> Description:
     """Without the tensors that nobody reads; the others get the numbers 0, 1, ... in order."""
-    number = {old: new for new, old in enumerate(sorted(wanted))}
+    number = {old: new for new, old in enumerate(sorted(kept))}
 
     def walk(node: Description) -> Description:
         if "tensor" in node:

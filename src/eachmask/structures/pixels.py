@@ -52,7 +52,7 @@ class PixelMap(ABC):
         return self._changed(lambda values, outside: values.flip(-1))
 
     def warp(self, matrix: NDArray[np.float64], image_size: tuple[int, int]) -> Self:
-        """Moved by an affine map onto a canvas of (height, width); outside the image its mirror image goes on.
+        """Moved by an affine map onto a canvas of (height, width); outside the image its mirror image continues it.
 
         Args:
             matrix: (2, 3), from the centers of pixels (column, row) here to those there.

@@ -183,14 +183,8 @@ class Preprocess:
         return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=smooth)[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; :meth:`from_dict` undoes it."""
+        """JSON-ready, for the header of a model file."""
         return asdict(self)
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> Preprocess:
-        """Undo of :meth:`to_dict`; JSON's lists become tuples."""
-        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return Preprocess(**known)
 
 
 def _percentiles(image: NDArray[Any]) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from eachmask.structures import UserError
 from eachmask.weights.renaming import fill, rename, unwrapped
 
 RENAMES = (
@@ -46,6 +45,8 @@ RENAMES = (
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """torchvision's state dict of a detection model, of either generation -> that of our variant.
 
+    The first generation's published weights want ``norm_eps=0.0`` in the model's config.
+
     Raises:
         UserError: an entry that no rule knows.
     """
@@ -56,20 +57,6 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = rename(state, rules, "torchvision")
     result = {name: _without_background(name, value) for name, value in renamed.items()}
     return result | _batch_counters(result)
-
-
-def load_detector(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Fill one of our two-stage detectors from torchvision's state dict of the same architecture.
-
-    The first generation's published weights want ``norm_eps=0.0`` in the model's config.
-
-    Raises:
-        UserError: the names or shapes do not fit; the message has the first of each kind.
-    """
-    try:
-        fill(model, convert(state))
-    except ValueError as error:
-        raise UserError(f"these weights are not of torchvision's detectors or of another variant: {error}") from error
 
 
 def load_imagenet_resnet(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -343,15 +343,15 @@ def matting_losses(
         foreground, target_foreground: (B, T, 3, H, W).
         colored: (B, T, 1, H, W), 1 where the foreground counts.
     """
-    found, wanted = foreground * colored, target_foreground * colored
+    found, colors = foreground * colored, target_foreground * colored
     result = {
         "alpha": F.l1_loss(alpha, target),
         "laplacian": laplacian_loss(alpha.flatten(0, 1), target.flatten(0, 1)),
-        "foreground": F.l1_loss(found, wanted),
+        "foreground": F.l1_loss(found, colors),
     }
     if alpha.shape[1] > 1:
         result["coherence"] = 5 * F.mse_loss(alpha.diff(dim=1), target.diff(dim=1))
-        result["foreground_coherence"] = 5 * F.mse_loss(found.diff(dim=1), wanted.diff(dim=1))
+        result["foreground_coherence"] = 5 * F.mse_loss(found.diff(dim=1), colors.diff(dim=1))
     return result
 
 

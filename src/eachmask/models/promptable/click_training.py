@@ -44,7 +44,7 @@ class Config:
     """Range of a window's margin, a share of its sides."""
     shift: float = 0.1
     """Largest shift of a window, a share of its sides."""
-    truth_chance: float = 0.3
+    object_chance: float = 0.3
     """That a window holds all of the object, whatever was answered."""
     binary_chance: float = 0.5
     """That a previous answer is shown as a bitmap rather than as probabilities."""
@@ -194,7 +194,7 @@ def _windows(model: Clicks, raw: Raw, questions: Questions, boxes: Tensor, confi
     low, high = config.margins
     number = len(boxes)
     margin = torch.empty(number, 1).uniform_(low, high).to(boxes)
-    helped = (torch.rand(number) < config.truth_chance).to(boxes.device)
+    helped = (torch.rand(number) < config.object_chance).to(boxes.device)
     windows = model.windows(raw.embedding, questions, margin)
     joined = torch.cat([torch.minimum(windows[:, :2], boxes[:, :2]), torch.maximum(windows[:, 2:], boxes[:, 2:])], 1)
     windows = torch.where(helped[:, None], joined, windows)

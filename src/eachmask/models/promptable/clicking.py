@@ -111,13 +111,13 @@ class ClickNetwork(Answering):
             return before
         tight = Window.around(previous > zoom.threshold, clicks)
         if tight is not None:
-            wanted = tight.expanded(zoom.expansion, zoom.min_side, size)
+            around = tight.expanded(zoom.expansion, zoom.min_side, size)
         elif zoom.after >= 0:
             return before
         else:
-            wanted = Window.whole(size)
-        kept = before is not None and before.holds(clicks) and wanted.iou(before) >= zoom.keep_iou
-        return before if kept else wanted
+            around = Window.whole(size)
+        kept = before is not None and before.holds(clicks) and around.iou(before) >= zoom.keep_iou
+        return before if kept else around
 
     def look(self, image: Tensor, previous: Tensor, clicks: Clicks, window: Window | None) -> Tensor:
         """One pass: (h, w) probabilities on the whole image, 0 beyond the window."""

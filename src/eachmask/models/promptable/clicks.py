@@ -295,7 +295,7 @@ def _whole(embedding: Embedding, questions: Questions) -> Tensor:
 
 
 def meant(answers: Answers, lone: Tensor, alternatives: bool) -> tuple[Tensor, Tensor]:
-    """Which answers may be the ones that are wanted: (K,) of which question, in ascending order, and (K,) which.
+    """Which answers may be the ones that are meant: (K,) of which question, in ascending order, and (K,) which.
 
     Args:
         lone: (R,) bool: a click is all that is known, so that the answer counts that promises the best IoU, or, with

@@ -4,7 +4,7 @@ Zhang, Han, Qiao, Kim, Bae, Lee, Hong: "Faster Segment Anything: Towards Lightwe
 arXiv 2306.14289; its encoder is Wu, Zhang, Peng, Liu, Xiao, Fu, Yuan: "TinyViT", ECCV 2022, arXiv 2207.10666.
 
 The idea: what costs is the encoder, so a small one learns to give the same features (decoupled distillation), and
-prompts and decoder stay what they are. TinyViT begins with convolutions and goes on with attention in windows; between
+prompts and decoder stay what they are. TinyViT begins with convolutions, then comes attention in windows; between
 attention and MLP a depthwise convolution lets neighbors talk across windows.
 
 Where we differ: maps need not be square.

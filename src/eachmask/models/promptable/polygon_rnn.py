@@ -5,7 +5,7 @@ Fidler: "Efficient Interactive Annotation of Segmentation Datasets with Polygon-
 
 The idea: annotators want polygons, which they can correct. A recurrent network draws one as they do: it sees the
 image in the box, the last two vertices and the first one, and says in which cell of a grid the next one lies, or that
-the polygon is closed. Where a vertex was wrong the annotator moves it, and the network goes on from there.
+the polygon is closed. Where a vertex was wrong the annotator moves it, and the network resumes from there.
 
 Where we differ: EfficientNet-Lite0 instead of a ResNet-50, and what the second paper adds to learning with the right
 vertices given is left out: reinforcement learning of the IoU, the evaluator of several first vertices, attention, and

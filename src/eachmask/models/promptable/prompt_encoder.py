@@ -9,7 +9,7 @@ Let Networks Learn High Frequency Functions", 2020, arXiv 2006.10739): of a plac
     (sin 2 pi cG, cos 2 pi cG),  G a fixed matrix of random frequencies.
 
 *What* is a learned vector of its kind: on the object, beside it, the first or second corner of a box. A rough mask is
-a small picture, which three convolutions bring to the grid of the image's features, to which it is added.
+a small image, which three convolutions bring to the grid of the image's features, to which it is added.
 
 Shapes: P objects, T points of each, C channels, h x w cells of the feature grid.
 """

@@ -91,9 +91,9 @@ def along(line: Tensor, num: int) -> Tensor:
     length = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
     if length[-1] == 0:
         return line[:1]
-    wanted = (torch.arange(num, device=line.device) + 0.5) / num * length[-1]
-    after = torch.searchsorted(length, wanted).clamp(1, len(line) - 1)
-    share = (wanted - length[after - 1]) / (length[after] - length[after - 1]).clamp(min=1e-6)
+    places = (torch.arange(num, device=line.device) + 0.5) / num * length[-1]
+    after = torch.searchsorted(length, places).clamp(1, len(line) - 1)
+    share = (places - length[after - 1]) / (length[after] - length[after - 1]).clamp(min=1e-6)
     return torch.lerp(line[after - 1], line[after], share[:, None])
 
 

@@ -71,8 +71,8 @@ class Config(DenseConfig):
     average: Literal["objects", "pixels"] = "objects"
     """Pull is averaged within objects first (paper), or over all pixels of objects (a published implementation)."""
     clustering: Literal["mean_shift", "greedy"] = "mean_shift"
-    bandwidth: float = 0.75
-    """Of mean shift; of the greedy rule the radius is twice ``delta_pull``."""
+    bandwidth: float | None = 0.75
+    """Of mean shift; None: estimated from each embedding. The radius of the greedy rule is twice ``delta_pull``."""
     max_points: int = 20000
     max_seeds: int = 500
 

@@ -45,7 +45,7 @@ from eachmask.ops.regions import boundary_of, region_borders, superpixels
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures.spatial import Spatial
 
-LEAST_PROBABILITY = 1e-3
+MIN_PROBABILITY = 1e-3
 """Of an edge being there or not, before its logarithm is taken."""
 
 
@@ -107,7 +107,7 @@ class InstanceCut(PixelInstances[Raw]):
         edges = every[label]
         regions = superpixels(edges, mask, self.config.smoothing, self.config.max_regions)
         borders = region_borders(regions, edges)
-        probable = borders.strengths.clip(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        probable = borders.strengths.clip(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
         weights = borders.lengths * (np.log((1 - probable) / probable) + self.config.bias)
         parts = multicut(borders.edges, weights, int(regions.max(initial=0)))
         result: np.ndarray = np.concatenate([[0], parts + 1])[regions]

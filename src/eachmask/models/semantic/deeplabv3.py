@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import Stride, body
+from eachmask.backbones.by_name import Stride, backbone_named
 from eachmask.models.config import changed
 from eachmask.models.semantic.labeling import Labeling, PixelLoss, Raw, resized
 from eachmask.structures import ImageBatch
@@ -66,15 +66,15 @@ class Dilated(Labeling):
         super().__init__()
         self.num_classes, self.config = num_classes, config
         self.loss, self.aux_weight, self.resized_twice = config.loss, config.aux_weight, config.resized_twice
-        self.backbone: Any = self.body()
+        self.backbone: Any = self.build_backbone()
         self.classifier = self.head(self.backbone.channels[-1])
         self.aux_tap = aux_tap(config.backbone)
         aux_channels = self.backbone.channels[self.aux_tap]
         self.aux_classifier = fcn_head(aux_channels, num_classes, config.aux_width) if config.aux else None
 
-    def body(self) -> Any:
+    def build_backbone(self) -> Any:
         """The backbone, a module with ``channels``."""
-        return body(self.config.backbone, self.config.stride)
+        return backbone_named(self.config.backbone, self.config.stride)
 
     def head(self, channels: int) -> nn.Module:
         """The classifier on a last map of so many channels."""

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eachmask.backbones.bodies import Stride, body
+from eachmask.backbones.by_name import Stride, backbone_named
 from eachmask.models.config import changed
 from eachmask.models.semantic.labeling import Labeling, PixelLoss, Raw
 from eachmask.structures import ImageBatch
@@ -48,7 +48,7 @@ class DilatedContext(Labeling):
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
         self.num_classes, self.config, self.loss = num_classes, config, config.loss
-        self.backbone: Any = body(config.backbone, config.stride)
+        self.backbone: Any = backbone_named(config.backbone, config.stride)
         self.front = nn.Conv2d(self.backbone.channels[-1], num_classes, 1)
         self.context = ContextModule(num_classes, config.dilations, config.multiples)
 

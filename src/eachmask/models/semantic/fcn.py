@@ -5,7 +5,7 @@ Long, Shelhamer, Darrell: "Fully Convolutional Networks for Semantic Segmentatio
 The idea: a fully connected layer is a convolution as large as its input, so a classification network (VGG-16) runs on
 an image of any size and says a coarse map of classes. FCN-32s enlarges it 32 times. FCN-16s enlarges it twice by a
 transposed convolution that starts as bilinear interpolation, adds what the fourth pooling says, and enlarges that 16
-times; FCN-8s goes on to the third pooling. Skips that start at zero change nothing until they have learnt to.
+times; FCN-8s adds the third pooling. Skips that start at zero change nothing until they have learnt to.
 
 Where we differ from the paper: convolutions pad by half their kernel instead of padding the image by 100 px and cutting
 the result; any backbone can take VGG's place; the last enlargement, which is fixed in the paper too, is left to
@@ -25,7 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from eachmask.backbones.bodies import body
+from eachmask.backbones.by_name import backbone_named
 from eachmask.models.config import changed
 from eachmask.models.semantic.deeplabv3 import Dilated, DilatedConfig, fcn_head
 from eachmask.models.semantic.labeling import Labeling, PixelLoss, Raw
@@ -55,7 +55,7 @@ class FCN(Labeling):
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
         self.num_classes, self.config, self.loss = num_classes, config, config.loss
-        self.backbone: Any = body(config.backbone)
+        self.backbone: Any = backbone_named(config.backbone)
         width, kernel = config.width, config.kernel
         self.classifier = nn.Sequential(
             *(nn.Conv2d(self.backbone.channels[-1], width, kernel, padding=kernel // 2), nn.ReLU(inplace=True)),

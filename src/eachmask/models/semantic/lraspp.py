@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import nn
 
-from eachmask.backbones.bodies import Stride, body
+from eachmask.backbones.by_name import Stride, backbone_named
 from eachmask.models.config import changed
 from eachmask.models.semantic.deeplabv3 import conv_bn_relu
 from eachmask.models.semantic.labeling import Labeling, PixelLoss, Raw, resized
@@ -46,7 +46,7 @@ class LRASPP(Labeling):
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
         self.num_classes, self.config, self.loss = num_classes, config, config.loss
-        self.backbone: Any = body(config.backbone, config.stride)
+        self.backbone: Any = backbone_named(config.backbone, config.stride)
         self.low_tap = self.backbone.strides.index(8)
         low, high = self.backbone.channels[self.low_tap], self.backbone.channels[-1]
         self.narrow = conv_bn_relu(high, config.width, 1)

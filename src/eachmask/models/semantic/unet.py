@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import body
+from eachmask.backbones.by_name import backbone_named
 from eachmask.models.config import changed
 from eachmask.models.semantic.labeling import Labeling, PixelLoss, Raw, batch_labels, resized
 from eachmask.ops.pixel_losses import IGNORED, border_weights, cross_entropy
-from eachmask.ops.upsampling import icnr_, sub_pixel
+from eachmask.ops.upsampling import bed_of_nails, icnr_, interpolated, sub_pixel
 from eachmask.structures import ImageBatch, SemanticMap
 from eachmask.structures.spatial import Spatial
 
@@ -48,7 +48,8 @@ class Config:
     padded: bool = False
     """Convolutions keep the map's size; else the image is mirrored at its border."""
     norm: bool = False
-    up: Literal["transposed", "bilinear", "sub_pixel"] = "transposed"
+    up: Literal["transposed", "sub_pixel", "bilinear", "bicubic", "nearest", "nails"] = "transposed"
+    """How a level is enlarged; all but the first two have no weights, and a 1 x 1 convolution behind them."""
     head: Literal["plain", "fcn"] = "plain"
     """One 1 x 1 convolution, or a 3 x 3 one before it."""
     aux: bool = False
@@ -69,7 +70,7 @@ class UNet(Labeling):
         c = config
         self.loss, self.aux_weight = c.loss, c.aux_weight
         if c.backbone:
-            self.backbone: Any = body(c.backbone, finest=2)
+            self.backbone: Any = backbone_named(c.backbone, finest=2)
             widths = list(self.backbone.channels[: c.depth + 1])
         else:
             widths = [c.width << level for level in range(c.depth + 1)]
@@ -135,7 +136,7 @@ class Up(nn.Module):
         elif config.up == "sub_pixel":
             self.up = SubPixel(below, skip)
         else:
-            self.up = nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), *conv(below, skip, 1, config))
+            self.up = nn.Sequential(Enlarged(config.up), *conv(below, skip, 1, config))
         self.convs = double_conv(2 * skip, skip, config)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -145,6 +146,18 @@ class Up(nn.Module):
         skip = skip[..., top : top + x.shape[-2], left : left + x.shape[-1]]
         joined: Tensor = self.convs(torch.cat([skip, x], dim=1))
         return joined
+
+
+class Enlarged(nn.Module):
+    """Twice the size, without weights."""
+
+    def __init__(self, how: Literal["bilinear", "bicubic", "nearest", "nails"]) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, 2 h, 2 w)."""
+        return bed_of_nails(x) if self.how == "nails" else interpolated(x, self.how)
 
 
 class SubPixel(nn.Module):
@@ -191,7 +204,7 @@ def input_side(output: int, depth: int) -> tuple[int, int]:
 
 
 def mirrored(images: ImageBatch, depth: int) -> Tensor:
-    """(B, 3, H, W) -> what an unpadded network needs for it: each image goes on as its own mirror image."""
+    """(B, 3, H, W) -> what an unpadded network needs for it: each image is continued by its own mirror image."""
     height, width = images.tensor.shape[-2:]
     sides = [input_side(side, depth) for side in (height, width)]
     out = images.tensor.new_empty(len(images), images.tensor.shape[1], sides[0][0], sides[1][0])

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eachmask.backbones.bodies import body
+from eachmask.backbones.by_name import backbone_named
 from eachmask.backbones.swin import Swin
 from eachmask.models.config import changed
 from eachmask.models.semantic.deeplabv3 import Dilated, DilatedConfig, conv_bn_relu
@@ -55,10 +55,10 @@ class UPerNet(Dilated):
         self.dropout = nn.Dropout2d(config.dropout)
         self.classes = nn.Conv2d(config.width, num_classes, 1)
 
-    def body(self) -> Any:
+    def build_backbone(self) -> Any:
         """The backbone; windows stay shifted in Swin's, as in MMSegmentation's."""
         name = self.config.backbone
-        return Swin(name, {"keeps_shift": True} | self.swin) if name.startswith("swin_") else body(name)
+        return Swin(name, {"keeps_shift": True} | self.swin) if name.startswith("swin_") else backbone_named(name)
 
     def head(self, channels: int) -> nn.Module:
         """The pyramid."""

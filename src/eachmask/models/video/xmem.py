@@ -104,9 +104,9 @@ class KeyEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        body = torchvision().models.resnet50(weights=None)
+        resnet = torchvision().models.resnet50(weights=None)
         self.conv1, self.bn1, self.res2, self.layer2, self.layer3 = (
-            getattr(body, name) for name in ("conv1", "bn1", "layer1", "layer2", "layer3")
+            getattr(resnet, name) for name in ("conv1", "bn1", "layer1", "layer2", "layer3")
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,10 +129,10 @@ class ValueEncoder(nn.Module):
 
     def __init__(self, values: int, hidden: int) -> None:
         super().__init__()
-        body = torchvision().models.resnet18(weights=None)
+        resnet = torchvision().models.resnet18(weights=None)
         self.conv1 = nn.Conv2d(5, 64, 7, 2, 3, bias=False)
         self.bn1, self.layer1, self.layer2, self.layer3 = (
-            getattr(body, name) for name in ("bn1", "layer1", "layer2", "layer3")
+            getattr(resnet, name) for name in ("bn1", "layer1", "layer2", "layer3")
         )
         self.fuser = Fuser(1024 + 256, values)
         self.hidden_reinforce = nn.ModuleDict({"transform": nn.Conv2d(values + hidden, 3 * hidden, 3, padding=1)})

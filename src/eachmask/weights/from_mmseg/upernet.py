@@ -31,9 +31,9 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         UserError: an entry that no rule knows.
     """
     state = unwrapped(state)
-    body = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    if not any(name.startswith(("patch_embed.", "stages.")) for name in body):
+    encoder = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    if not any(name.startswith(("patch_embed.", "stages.")) for name in encoder):
         return rename(state, RULES, "MMSegmentation")
     heads = {name: value for name, value in state.items() if not name.startswith("backbone.")}
-    found = {f"backbone.{name}": value for name, value in swin.from_mmdet(body).items()}
+    found = {f"backbone.{name}": value for name, value in swin.from_mmdet(encoder).items()}
     return found | rename(heads, RULES, "MMSegmentation")

@@ -13,7 +13,7 @@ from eachmask.structures import UserError
 Stride = Literal[8, 16, 32]
 
 
-def body(name: str, coarsest: Stride = 32, finest: Literal[2, 4] = 4) -> Any:
+def backbone_named(name: str, coarsest: Stride = 32, finest: Literal[2, 4] = 4) -> Any:
     """An untrained backbone, a module with ``channels`` and ``strides``.
 
     Args:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eachmask.accel.lazy_dynamo import torchvision
-from eachmask.backbones.bodies import body
+from eachmask.backbones.by_name import backbone_named
 from eachmask.structures import UserError
 from eachmask.weights.renaming import fill
 
@@ -22,7 +22,7 @@ from eachmask.weights.renaming import fill
     ],
 )
 def test_maps_have_the_strides_and_channels_they_say(name, coarsest):
-    network = body(name, coarsest).eval()
+    network = backbone_named(name, coarsest).eval()
     with torch.no_grad():
         found = network(torch.zeros(1, 3, 64, 64))
     assert [64 // m.shape[-1] for m in found.maps] == list(network.strides) == list(found.strides)
@@ -34,7 +34,7 @@ def test_maps_have_the_strides_and_channels_they_say(name, coarsest):
 def test_a_classifier_of_torchvision_fills_it(name):
     torch.manual_seed(0)
     classifier = getattr(torchvision().models, name)(weights=None).eval()
-    network = body(name).eval()
+    network = backbone_named(name).eval()
     fill(network, network.from_classifier(classifier.state_dict()))
     with torch.no_grad():
         image = torch.randn(1, 3, 64, 64)
@@ -44,4 +44,4 @@ def test_a_classifier_of_torchvision_fills_it(name):
 @pytest.mark.parametrize(("name", "coarsest"), [("resnet18", 16), ("mobilenet_v3_large", 8), ("vgg11", 8)])
 def test_what_cannot_be_dilated_is_said(name, coarsest):
     with pytest.raises(UserError, match="stride of 32|its stride is"):
-        body(name, coarsest)
+        backbone_named(name, coarsest)
