@@ -52,5 +52,5 @@ def test_the_report_is_written_where_a_folder_is_named(folder: Path, tmp_path: P
 
 
 def test_settings_of_a_model_do_not_fit_predictions(folder: Path) -> None:
-    with pytest.raises(UserError, match="--side, --precision, --nms and --paste"):
+    with pytest.raises(UserError, match="--side, --precision, --nms, --paste and --known-foreground"):
         eachmask.evaluate([], folder, side=512)

@@ -43,6 +43,7 @@ class EvaluateOptions:
       eachmask evaluate --predictions new.json --compare old.json --data instances.json
       eachmask evaluate --predictions results --task semantic --data camvid --split test
       eachmask evaluate objects --data coco-folder --merge supercategories
+      eachmask evaluate runs/leaves --data leaves --known-foreground
       eachmask evaluate clicks --data coco-folder --prompts clicks
     """
 
@@ -64,6 +65,9 @@ class EvaluateOptions:
     merge: Literal["supercategories", "all"] | None = None
     """Measure fewer classes than are annotated: the categories' supercategories, which `objects` knows, or all as one
     class, whether objects are found at all."""
+    known_foreground: bool = False
+    """Hand the annotated foreground to a model that takes one (discriminative_lite0): how well it tells objects
+    apart."""
     prompts: Literal["clicks", "boxes"] | None = None
     """Measure how well the model answers: simulated clicks until an answer is good enough (NoC), or the objects'
     boxes."""
@@ -153,13 +157,14 @@ def _prompts(options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> i
 
     if options.model is None:
         raise UserError("--prompts asks a model: give one in place of --predictions")
-    unused = {"merge", "compare", "score", "nms"} & {name for name, value in vars(options).items() if value is not None}
+    wishes = {"merge", "compare", "score", "nms", "known_foreground"}
+    unused = {name.replace("_", "-") for name in wishes if getattr(options, name) not in (None, False)}
     if unused:
         raise UserError(f"--{min(unused)} means nothing to answers that are asked for: leave it out, or --prompts")
     names = ("out", "prompts", "split", "images", "min_area", "most", "device", "precision", "side")
-    wishes = {name: getattr(options, name) for name in names}
+    asked = {name: getattr(options, name) for name in names}
     with bar_after_a_while() as progress:
-        found = evaluate_prompts(options.model, options.data, **wishes, say=print, progress=progress)
+        found = evaluate_prompts(options.model, options.data, **asked, say=print, progress=progress)
     numbers = {name: value for name, value in found.section.values.items() if isinstance(value, int | float)}
     say(f"{found.name} on {found.data}: {'  '.join(f'{name} {value:.4g}' for name, value in numbers.items())}")
     say(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")

@@ -14,6 +14,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.samples import Samples
 from eachmask.data.split import Split
 from eachmask.evaluation.evaluation import Evaluation
+from eachmask.evaluation.known_foreground import foreground_of
 from eachmask.evaluation.predictions import predict_samples
 from eachmask.evaluation.source import Source, open_source, write_annotations
 from eachmask.evaluation.values import evaluate_values
@@ -37,6 +38,7 @@ def evaluate(
     split: str = "val",
     images: Path | None = None,
     merge: Merge | None = None,
+    known_foreground: bool = False,
     compare: Path | None = None,
     task: Task[Any] | None = None,
     score: float | None = None,
@@ -76,6 +78,7 @@ def evaluate(
         split: part of a folder to measure on; all of it where it has no parts.
         images: folder of the images, where ``data`` is a file; by default the one the file lies in.
         merge: measure fewer classes: the annotated ones' parents, or all as one.
+        known_foreground: hand the annotated foreground to a model that takes one: how well it tells objects apart.
         compare: results of a second model on the same images.
         task: of predictions that are given as values or files; objects by default. A model says its own.
         score, resamples, boundary, seed, gallery: see :class:`~eachmask.tasks.settings.Settings`.
@@ -91,9 +94,10 @@ def evaluate(
     settings = Settings(score, resamples, boundary, seed, gallery)
     is_model = isinstance(model, Predictor) or (isinstance(model, str | Path) and not _is_results(model, task))
     decoding = ({} if nms is None else {"suppression": nms}) | ({} if paste == "accurate" else {"paste": paste})
-    if not is_model and (side is not None or precision != "auto" or decoding):
+    if not is_model and (side is not None or precision != "auto" or decoding or known_foreground):
         raise UserError(
-            "--side, --precision, --nms and --paste say how a model predicts; the predictions of a file are as they are"
+            "--side, --precision, --nms, --paste and --known-foreground say how a model predicts; the predictions of a "
+            "file are as they are"
         )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
@@ -107,7 +111,7 @@ def evaluate(
         if predictor is not None:
             own = predictor.decode_options().score_threshold  # from which on users are shown objects
             settings = replace(settings, score=own if score is None else score)
-            source, found, unread = _of_model(predictor, source, folder, side, say, progress)
+            source, found, unread = _of_model(predictor, source, folder, side, known_foreground, say, progress)
             if unread and compare is not None:
                 raise UserError(
                     f"the two models would not be compared on the same images: {unread[0]}; repair that first"
@@ -164,16 +168,21 @@ def _of_model(
     source: Source,
     folder: Path,
     side: int | None,
+    known_foreground: bool,
     say: Callable[[str], None],
     progress: Progress,
 ) -> tuple[Source, Predictions[Any], list[str]]:
     """Predict all images; the images that could be read, what was found on them, and why the others could not."""
     known, storage = predictor.categories, source.storage(predictor.task)
     notes = _matched(source, known if predictor.task.labeled else ())
-    predicted = predict_samples(predictor, source, folder / "predicted", progress)
+    given = foreground_of(predictor, source) if known_foreground else None
+    predicted = predict_samples(predictor, source, folder / "predicted", progress, given)
     if predicted.resumed:
         say(f"{predicted.resumed} images had been predicted before the last run ended.")
     notes.append(f"predicted by {predictor!r}" + (f", longer side {side} px" if side else ""))
+    notes += ["the model was handed the annotated foreground: only how it tells objects apart is measured"] * (
+        given is not None
+    )
     unread = list(predicted.unread.values())
     if unread:
         number = f"{len(unread)} of {len(source.samples)} images"

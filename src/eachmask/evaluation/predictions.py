@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,26 +48,32 @@ class Predicted:
 
 
 def predict_samples(
-    predictor: Predictor[Any], source: Source, out: Path, progress: Progress = no_progress
+    predictor: Predictor[Any],
+    source: Source,
+    out: Path,
+    progress: Progress = no_progress,
+    given: Callable[[int], Spatial] | None = None,
 ) -> Predicted:
     """Predict all images of a source, with everything that the network ranks.
 
     Args:
         out: folder for what is done so far; it is gone when this returns. If it holds an interrupted call with the same
             model and settings, only what is missing is done; of others, nothing is used.
+        given: place of an image -> what is handed over with it; None: what the samples say.
 
     Raises:
         UserError: not one image can be read; the first reason.
     """
     storage = source.storage(predictor.task)
     if storage is None:
-        return _in_memory(predictor, source, progress)
+        return _in_memory(predictor, source, progress, given)
     files = [_file(source, index) for index in range(len(source.samples))]
     unread: dict[int, str] = {}
-    with Journal(out, _settings(predictor), (), renew=True) as journal:
+    settings = _settings(predictor) | ({} if given is None else {"known_foreground": True})
+    with Journal(out, settings, (), renew=True) as journal:
         resumed = sum(journal.is_done(file) for file in files)
         todo = [index for index, file in enumerate(files) if not journal.is_done(file)]
-        for index, found in _results(predictor, source, todo, progress):
+        for index, found in _results(predictor, source, todo, progress, given):
             if isinstance(found, str):
                 unread[index] = found
             else:
@@ -78,28 +84,35 @@ def predict_samples(
     return Predicted(bodies, unread, resumed)
 
 
-def _in_memory(predictor: Predictor[Any], source: Source, progress: Progress) -> Predicted:
+def _in_memory(
+    predictor: Predictor[Any], source: Source, progress: Progress, given: Callable[[int], Spatial] | None
+) -> Predicted:
     todo = range(len(source.samples))
-    found = dict(_results(predictor, source, todo, progress))
+    found = dict(_results(predictor, source, todo, progress, given))
     unread = {index: why for index, why in found.items() if isinstance(why, str)}
     _refuse_nothing(unread, len(todo))
     return Predicted([predictor.task.packed(found[i]) for i in todo if i not in unread], unread, 0)
 
 
 def _results(
-    predictor: Predictor[Any], source: Source, todo: Sequence[int], progress: Progress
+    predictor: Predictor[Any],
+    source: Source,
+    todo: Sequence[int],
+    progress: Progress,
+    given: Callable[[int], Spatial] | None,
 ) -> Iterator[tuple[int, Any]]:
     """Place and result of each image, or, as a sentence, why there is none."""
     options = predictor.ranked_options()
     with ThreadPoolExecutor(1, "read") as reader:
         for index, sample in zip(progress("predicting", todo), _read_ahead(source, todo, reader), strict=True):
             try:
-                image, given = sample.result()
-                own = None if given is None else [given]
+                image, beside = sample.result()
+                known = beside if given is None else given(index)
+                own = None if known is None else [known]
                 yield index, predictor.predict_arrays([unit_range(image)], given=own, options=options)[0]
             except Exception as error:
-                known = isinstance(error, UserError)
-                yield index, str(error) if known else why(error, "predicted", source.title(index))
+                said = isinstance(error, UserError)
+                yield index, str(error) if said else why(error, "predicted", source.title(index))
 
 
 def _refuse_nothing(unread: Mapping[int, str], number: int) -> None:

@@ -80,6 +80,9 @@ class Config(DenseConfig):
 class DiscriminativeEmbedding(PixelInstances[Raw]):
     """A semantic branch and an embedding."""
 
+    takes = SemanticMap
+    """What may be handed over with an image: where its foreground is."""
+
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
         self.num_classes, self.config = num_classes, config
