@@ -6,14 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from eachmask.models.detection.fcos import Raw
 from eachmask.models.instance.centermask import (
+    CenterMask,
     SpatialAttention,
     centermask_lite0_fpn,
     gt_masks,
     share_levels,
     true_shares,
 )
+from eachmask.models.protocol import Detections
 from eachmask.structures import DecodeOptions, ImageBatch, Polygons
+
+
+def paint(model: CenterMask, raw: Raw, options: DecodeOptions) -> tuple[Detections, tuple[torch.Tensor, ...]]:
+    return model.paint(raw, model.keep(raw, options), options)
 
 
 def test_levels_are_chosen_by_the_share_of_the_image():
@@ -56,7 +63,7 @@ def test_fewer_detections_are_the_best_of_all():
         raw = model(ImageBatch.from_tensors([torch.randn(3, 64, 96)]))
         (many,) = model.decode(raw, DecodeOptions(score_threshold=0.001))
         (few,) = model.decode(raw, DecodeOptions(score_threshold=0.001, max_detections=3))
-        found, (scored,) = model.paint(raw, DecodeOptions(score_threshold=0.001))
+        found, (scored,) = paint(model, raw, DecodeOptions(score_threshold=0.001))
     assert len(few) == 3 and torch.equal(few.scores, many.scores[:3]) and torch.equal(few.boxes, many.boxes[:3])
     assert float(many.scores.max()) == pytest.approx(float(scored.clamp(0, 1).max()))
     assert (found.scores[0].diff() <= 0).all()
@@ -71,7 +78,7 @@ def test_a_threshold_is_of_the_score_that_is_reported():
     with torch.no_grad():
         raw = model(ImageBatch.from_tensors([torch.randn(3, 64, 96)]))
         (every,) = model.decode(raw, DecodeOptions(score_threshold=model.config.score_threshold))
-        found, (raised,) = model.paint(raw, DecodeOptions())
+        found, (raised,) = paint(model, raw, DecodeOptions())
         threshold = float(every.scores.median())
         (sure,) = model.decode(raw, DecodeOptions(score_threshold=threshold))
     assert (raised > found.scores[0]).any() and 0.4 < threshold < 1

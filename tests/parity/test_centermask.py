@@ -73,7 +73,7 @@ def test_heads_of_rois(ran):
 @pytest.mark.parametrize("case", CASES)
 def test_detections(ran, case):
     seen = ran.seen(case)
-    selected, (scores,) = ran.model.paint(seen, DecodeOptions())
+    selected, (scores,) = ran.model.paint(seen, ran.model.keep(seen, DecodeOptions()), DecodeOptions())
     (found,) = ran.model.pack(selected, DecodeOptions())
     check_detections(ran.fixture, case, found)
     reference = ran.fixture.detections(case)["mask_scores"]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -204,7 +204,30 @@ class PointDetector(Network[RawT, SelectedT, Instances], Generic[RawT, SelectedT
         shapes = [(int(x.shape[-2]), int(x.shape[-1])) for x in raw.logits]
         return level_points(shapes, raw.features.strides, raw.logits[0].device)
 
+    def detection(self, raw: RawT) -> Raw:
+        """What FCOS's head says, of all that the network does."""
+        return cast(Raw, getattr(raw, "detection", raw))
+
     # Learning
+
+    def losses(self, raw: RawT, targets: list[Instances]) -> dict[str, Tensor]:
+        """Focal loss of the classes, (G)IoU loss of the boxes, cross-entropy of the centerness (eq. 2 of the paper),
+        and what further heads learn.
+
+        Args:
+            targets: one per image, in pixels of the batch, with labels.
+        """
+        said = self.detection(raw)
+        matched = self.assign(said, targets)
+        return self.detection_losses(said, targets, matched) | self.head_losses(raw, matched, targets)
+
+    def head_losses(self, raw: RawT, matched: list[Tensor], targets: list[Instances]) -> dict[str, Tensor]:
+        """Losses of subclasses' heads.
+
+        Args:
+            matched: (P,) of each image: the object of every place, UNMATCHED or IGNORED.
+        """
+        return {}
 
     def assign(self, raw: Raw, targets: list[Instances], centers: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The object of every place: (P,) per image, see :func:`assign`.
@@ -264,6 +287,19 @@ class PointDetector(Network[RawT, SelectedT, Instances], Generic[RawT, SelectedT
     # Predicting
 
     @torch.no_grad()
+    def select(self, raw: RawT, options: DecodeOptions) -> SelectedT:
+        """Scores lowered by centerness, suppression per class, and what the heads add; the best first."""
+        return self.select_heads(raw, self.keep(self.detection(raw), self.box_options(options)), options)
+
+    def select_heads(self, raw: RawT, kept: list[Kept], options: DecodeOptions) -> SelectedT:
+        """What subclasses' heads make of the detections of each image, the best first."""
+        raise NotImplementedError
+
+    def box_options(self, options: DecodeOptions) -> DecodeOptions:
+        """What is asked of the detections that :meth:`select_heads` is given."""
+        return options
+
+    @torch.no_grad()
     def keep(self, raw: Raw, options: DecodeOptions) -> list[Kept]:
         """What survives suppression in each image, the best first, with the place that it comes from."""
         points, result = self.points(raw), []
@@ -315,17 +351,9 @@ class FCOS(PointDetector[Raw, Detections], Detector[Raw]):
         """(B, 3, H, W) -> what the head says of every place."""
         return self.detect(images)
 
-    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
-        """Focal loss of the classes, (G)IoU loss of the boxes, cross-entropy of the centerness (eq. 2 of the paper).
-
-        Args:
-            targets: one per image, in pixels of the batch, with labels.
-        """
-        return self.detection_losses(raw, targets, self.assign(raw, targets))
-
-    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
-        """Scores lowered by centerness, suppression per class; the best first."""
-        return detections(raw.sizes, self.keep(raw, options))
+    def select_heads(self, raw: Raw, kept: list[Kept], options: DecodeOptions) -> Detections:
+        """Boxes as they are."""
+        return detections(raw.sizes, kept)
 
 
 # Target assignment ----------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from eachmask.backbones.fpn import FPN
 from eachmask.backbones.networks import ResNet, Timm
 from eachmask.models.config import changed
 from eachmask.models.detection import fcos
-from eachmask.models.detection.dense import detections, flat, output
+from eachmask.models.detection.dense import Kept, detections, flat, output
 from eachmask.models.detection.fcos import PointDetector, p3_to_p7
 from eachmask.models.instance.condinst import conv_norm_relu
 from eachmask.models.protocol import Detections, Detector
@@ -161,20 +161,18 @@ class BlendMask(PointDetector[Raw, Detections], Detector[Raw]):
         attention = tuple(self.attention(level) for level in detection.towers)
         return Raw(detection, attention, self.basis(detection.features.maps))
 
-    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
-        """FCOS's losses, the masks' cross-entropy in the objects' boxes, and that of the classes of pixels.
+    def head_losses(self, raw: Raw, matched: list[Tensor], targets: list[Instances]) -> dict[str, Tensor]:
+        """The masks' cross-entropy in the objects' boxes, and that of the classes of pixels.
 
         Places near the middle of an object count more for its mask, by their centerness.
         """
-        matched = self.assign(raw.detection, targets)
-        losses = self.detection_losses(raw.detection, targets, matched)
         total, weight = raw.bases.sum() * 0 + sum(level.sum() for level in raw.attention) * 0, 0.0
         points = torch.cat(self.points(raw.detection))
         for image, (target, index) in enumerate(zip(targets, matched, strict=True)):
             if bool((index >= 0).any()):
                 errors, quality = self._mask_errors(raw, image, points, target, index)
                 total, weight = total + (errors * quality).sum(), weight + float(quality.sum())
-        return losses | {"mask": total / max(weight, 1e-6), "semantic": self._semantic_loss(raw, targets)}
+        return {"mask": total / max(weight, 1e-6), "semantic": self._semantic_loss(raw, targets)}
 
     def _mask_errors(
         self, raw: Raw, image: int, points: Tensor, target: Instances, matched: Tensor
@@ -194,9 +192,8 @@ class BlendMask(PointDetector[Raw, Detections], Detector[Raw]):
         errors = F.binary_cross_entropy_with_logits(logits, gt_masks, reduction="none").mean(dim=(1, 2))
         return errors, centerness(distances_to(points[places], boxes[row]))
 
-    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
-        """FCOS's detections, each blended in the box that its place predicts, also beyond the image's border."""
-        kept = self.keep(raw.detection, options)
+    def select_heads(self, raw: Raw, kept: list[Kept], options: DecodeOptions) -> Detections:
+        """Each detection blended in the box that its place predicts, also beyond the image's border."""
         found = detections(raw.detection.sizes, kept)
         if not options.with_masks:
             return found

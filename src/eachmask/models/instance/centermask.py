@@ -34,7 +34,7 @@ from eachmask.backbones.networks import ResNet, Timm
 from eachmask.backbones.vovnet import VoVNet
 from eachmask.models.config import changed
 from eachmask.models.detection import fcos
-from eachmask.models.detection.dense import detections
+from eachmask.models.detection.dense import Kept, detections
 from eachmask.models.detection.fcos import PointDetector, Raw, p3_to_p7
 from eachmask.models.instance.mask_rcnn import MaskHead, MaskHeadConfig, zero_of
 from eachmask.models.instance.mask_scoring import MaskIoUHead, MaskIoUHeadConfig, mask_iou_targets, share_inside
@@ -137,17 +137,16 @@ class CenterMask(PointDetector[Raw, Detections], Detector[Raw]):
         self.mask_iou_head = MaskIoUHead(channels, num_classes, c.mask_head.roi_size, c.mask_iou_head)
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
-        """(B, 3, H, W) -> what FCOS says; the heads of the RoIs have their say in :meth:`losses` and :meth:`select`."""
+        """(B, 3, H, W) -> what FCOS says; the heads of the RoIs have their say when learning and when selecting."""
         return self.detect(images)
 
     # Learning
 
-    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
-        """FCOS's losses, and those of both heads on its own detections and the objects' boxes."""
-        losses = self.detection_losses(raw, targets, self.assign(raw, targets))
+    def head_losses(self, raw: Raw, matched: list[Tensor], targets: list[Instances]) -> dict[str, Tensor]:
+        """Those of both heads on FCOS's own detections and the objects' boxes."""
         options = DecodeOptions(max_detections=self.config.roi.proposals_training)
         proposals = [kept.boxes for kept in self.keep(raw, options)]
-        return losses | self.roi_losses(raw, proposals, targets)
+        return self.roi_losses(raw, proposals, targets)
 
     def roi_losses(self, raw: Raw, proposals: list[Tensor], targets: list[Instances]) -> dict[str, Tensor]:
         """Cross-entropy of the object's class's mask, and half the squared error of its IoU.
@@ -192,17 +191,17 @@ class CenterMask(PointDetector[Raw, Detections], Detector[Raw]):
 
     # Predicting
 
-    def select(self, raw: Raw, options: DecodeOptions) -> Detections:
-        """FCOS's detections painted, and sorted anew by class score times predicted IoU.
-
-        As many are painted as the model would report by itself, even if the user wants fewer of them.
-        """
+    def box_options(self, options: DecodeOptions) -> DecodeOptions:
+        """As many are painted as the model would report by itself, even if the user wants fewer of them."""
         c, asked = self.config, options.score_threshold
-        most = options.limits(c)[2]
-        painted = replace(options, max_detections=max(most, c.max_detections))
-        if asked is not None:  # of the score that is reported: a predicted IoU may raise it
-            painted = replace(painted, score_threshold=min(asked, c.score_threshold))
-        found, scores = self.paint(raw, painted)
+        painted = replace(options, max_detections=max(options.limits(c)[2], c.max_detections))
+        # A threshold is of the score that is reported: a predicted IoU may raise it.
+        return painted if asked is None else replace(painted, score_threshold=min(asked, c.score_threshold))
+
+    def select_heads(self, raw: Raw, kept: list[Kept], options: DecodeOptions) -> Detections:
+        """FCOS's detections painted, and sorted anew by class score times predicted IoU."""
+        asked, most = options.score_threshold, options.limits(self.config)[2]
+        found, scores = self.paint(raw, kept, options)
         found, orders = found._replace(scores=tuple(x.clamp(0, 1) for x in scores)), []
         for values in found.scores:
             order = values.argsort(descending=True, stable=True)
@@ -210,9 +209,8 @@ class CenterMask(PointDetector[Raw, Detections], Detector[Raw]):
         return found.take(orders)
 
     @torch.no_grad()
-    def paint(self, raw: Raw, options: DecodeOptions) -> tuple[Detections, tuple[Tensor, ...]]:
+    def paint(self, raw: Raw, kept: list[Kept], options: DecodeOptions) -> tuple[Detections, tuple[Tensor, ...]]:
         """Detections with FCOS's scores, in their order; and these times the predicted IoU of each mask (N,)."""
-        kept = self.keep(raw, options)
         found = detections(raw.sizes, kept)
         probabilities, ious = [], []
         groups = in_groups([one.boxes for one in kept], ROI_CHUNK_SIZE)

@@ -156,14 +156,13 @@ class CondInst(PointDetector[Raw, Selected]):
         kernels = Kernels(detection.towers, self.controller)
         return Raw(detection, kernels, self.mask_branch(detection.features.maps))
 
-    def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
-        """FCOS's losses and the mean Dice loss of the positive places' masks, at a quarter of the size (eq. 5).
+    def assign(self, raw: fcos.Raw, targets: list[Instances], centers: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Places stand for an object near its center of mass, not near its box's center."""
+        return super().assign(raw, targets, [centers_of_mass(t) for t in targets] if centers is None else centers)
 
-        Places stand for an object near its center of mass, not near its box's center.
-        """
+    def head_losses(self, raw: Raw, matched: list[Tensor], targets: list[Instances]) -> dict[str, Tensor]:
+        """The mean Dice loss of the positive places' masks, at a quarter of the size (eq. 5)."""
         c = self.config.mask
-        matched = self.assign(raw.detection, targets, [centers_of_mass(target) for target in targets])
-        losses = self.detection_losses(raw.detection, targets, matched)
         none = raw.kernels.at(0, torch.zeros(0, dtype=torch.int64, device=raw.mask_features.device))
         total, count = raw.mask_features.sum() * 0 + none.sum(), 0  # every parameter has a gradient, if only of zero
         for image, (target, index) in enumerate(zip(targets, matched, strict=True)):
@@ -173,22 +172,26 @@ class CondInst(PointDetector[Raw, Selected]):
             if len(places):
                 total = total + self._mask_losses(raw, image, places, target, index[places])
                 count += len(places)
-        return losses | {"mask": c.loss_weight * total / max(count, 1)}
+        return {"mask": c.loss_weight * total / max(count, 1)}
 
-    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
+    def box_options(self, options: DecodeOptions) -> DecodeOptions:
+        """Where masks decide who stays, all candidates."""
+        ranking = self.config.ranking
+        if ranking.sigma is None:
+            return options
+        return replace(options, max_detections=ranking.candidates, suppression=None)
+
+    def select_heads(self, raw: Raw, kept: list[Kept], options: DecodeOptions) -> Selected:
         """FCOS's detections, perhaps ranked by their masks, each with the network that gives its mask."""
-        by_masks = self.config.ranking.sigma is not None
-        candidates = self.config.ranking.candidates
-        boxed = replace(options, max_detections=candidates, suppression=None) if by_masks else options
         every, networks = [], []
-        for image, kept in enumerate(self.keep(raw.detection, boxed)):
-            kernels = raw.kernels.at(image, kept.places)
-            if by_masks:
-                kept, chosen = self._ranked_by_masks(raw, image, kept, kernels, options)
+        for image, one in enumerate(kept):
+            kernels = raw.kernels.at(image, one.places)
+            if self.config.ranking.sigma is not None:
+                one, chosen = self._ranked_by_masks(raw, image, one, kernels, options)
                 kernels = kernels[chosen]
-            places = self.places(raw, kept.places)
+            places = self.places(raw, one.places)
             networks.append(MaskNetworks(raw.mask_features[image].detach(), kernels.detach(), places))
-            every.append(kept)
+            every.append(one)
         found = detections(raw.detection.sizes, every)
         return Selected(found, tuple(networks) if options.with_masks else None, spanned(raw))
 

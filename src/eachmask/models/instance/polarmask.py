@@ -187,10 +187,9 @@ class PolarMask(PointDetector[Raw, Selected]):
 
     # Predicting
 
-    @torch.no_grad()
-    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
-        """Suppression by the boxes, and the ends of the rays; the best first, scores at most 1."""
-        kept, sizes = self.keep(raw.detection, options), raw.detection.sizes
+    def select_heads(self, raw: Raw, kept: list[Kept], options: DecodeOptions) -> Selected:
+        """The ends of the rays; scores at most 1."""
+        sizes = raw.detection.sizes
         found = Detections.of(sizes, [(one.boxes, one.labels, one.scores.clamp(max=1)) for one in kept])
         if not options.with_masks:
             return Selected(found, None)

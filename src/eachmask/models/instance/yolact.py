@@ -274,9 +274,9 @@ class YOLACT(Network[Raw, Selected, Instances]):
                 "mask": mask / num_positive * c.mask_weight,
                 "semantic": semantic / len(targets) * c.semantic_weight,
             }
-            return losses | self.rescoring_losses(raw, compared, num_positive)
+            return losses | self.head_losses(raw, compared, num_positive)
 
-    def rescoring_losses(self, raw: Raw, compared: list[Assembled], num_positive: int) -> dict[str, Tensor]:
+    def head_losses(self, raw: Raw, compared: list[Assembled], num_positive: int) -> dict[str, Tensor]:
         """What subclasses add that score the masks.
 
         Args:
@@ -306,7 +306,12 @@ class YOLACT(Network[Raw, Selected, Instances]):
                 crops.append(assemble(raw.prototypes[image], *parts, raw.batch_size))
         rows, columns = raw.prototypes.shape[-2:]
         found = Detections.of(raw.sizes, kept)
-        return Selected(found, tuple(crops) if options.with_masks else None, (rows, columns), raw.batch_size)
+        selected = Selected(found, tuple(crops) if options.with_masks else None, (rows, columns), raw.batch_size)
+        return self.select_heads(raw, selected, options)
+
+    def select_heads(self, raw: Raw, selected: Selected, options: DecodeOptions) -> Selected:
+        """What subclasses add that score the masks."""
+        return selected
 
     def pack(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
         """Masks stay as coarse as the prototypes until somebody needs the pixels."""

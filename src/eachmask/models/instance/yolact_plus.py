@@ -150,7 +150,7 @@ class YOLACTPlus(YOLACT):
         super().__init__(backbone, num_classes, config or Config())
         self.mask_iou = MaskIoU(num_classes)
 
-    def rescoring_losses(self, raw: Raw, compared: list[Assembled], num_positive: int) -> dict[str, Tensor]:
+    def head_losses(self, raw: Raw, compared: list[Assembled], num_positive: int) -> dict[str, Tensor]:
         """Smooth L1 of the predicted overlap of the positives' masks, where the object is large enough to tell."""
         (rows, columns), c = raw.prototypes.shape[-2:], self.config.rescore
         compared = [one for one in compared if one.gt_area > c.min_area]
@@ -163,10 +163,8 @@ class YOLACTPlus(YOLACT):
         error = F.smooth_l1_loss(found, gt_ious, reduction="sum")
         return {"mask_iou": error / num_positive * c.loss_weight}
 
-    @torch.no_grad()
-    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
-        """YOLACT's detections; each class score is multiplied by the predicted overlap of the mask."""
-        selected = super().select(raw, options)
+    def select_heads(self, raw: Raw, selected: Selected, options: DecodeOptions) -> Selected:
+        """Each class score is multiplied by the predicted overlap of the mask."""
         if selected.crops is None or not self._rescores(options):
             return selected
         most, orders, products = options.limits(self.config)[2], [], []
