@@ -55,6 +55,11 @@ def export(
     Raises:
         UserError: no such model, one that cannot be exported, a runtime that is not installed, or a file that does
             not give what the model gives.
+
+    >>> export("nuclei", to="tensorrt")
+    Traceback (most recent call last):
+        ...
+    eachmask.structures.errors.UserError: a model can be exported to onnx, openvino, not to 'tensorrt'
     """
     if to not in get_args(Target):
         raise UserError(f"a model can be exported to {', '.join(get_args(Target))}, not to {to!r}")

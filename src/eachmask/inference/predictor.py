@@ -53,6 +53,12 @@ class Predictor(Generic[T]):
 
     Raises:
         UserError: unknown or absent device, unknown precision.
+
+    >>> import eachmask
+    >>> predictor = eachmask.load("nuclei", device="cpu", precision="fp32")
+    >>> dark = np.zeros((48, 64, 3), np.uint8)
+    >>> [len(found) for found in predictor.predict([dark, dark], score=0.5)]
+    [0, 0]
     """
 
     def __init__(

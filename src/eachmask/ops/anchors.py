@@ -9,7 +9,11 @@ from torch import Tensor
 
 
 def octave(size: float, steps: int = 3) -> tuple[float, ...]:
-    """Sizes from `size` up to its double, `steps` of them at equal ratios (Lin et al., arXiv 1708.02002, section 4)."""
+    """Sizes from `size` up to its double, `steps` of them at equal ratios (Lin et al., arXiv 1708.02002, section 4).
+
+    >>> [round(size, 1) for size in octave(32)]
+    [32.0, 40.3, 50.8]
+    """
     return tuple(size * 2 ** (step / steps) for step in range(steps))
 
 
@@ -50,6 +54,10 @@ def grid_anchors(base: Tensor, grid: tuple[int, int], stride: tuple[float, float
 
 
 def flatten_anchors(level: Tensor, width: int) -> Tensor:
-    """What a head says of a level, (B, A width, H, W) -> (B, H W A, width), the order of the anchors."""
+    """What a head says of a level, (B, A width, H, W) -> (B, H W A, width), the order of the anchors.
+
+    >>> flatten_anchors(torch.arange(8.0).view(1, 4, 1, 2), 2)[0].tolist()  # 2 places of 2 anchors
+    [[0.0, 2.0], [4.0, 6.0], [1.0, 3.0], [5.0, 7.0]]
+    """
     batch, _, height, columns = level.shape
     return level.view(batch, -1, width, height, columns).permute(0, 3, 4, 1, 2).reshape(batch, -1, width)

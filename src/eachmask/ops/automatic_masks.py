@@ -27,13 +27,21 @@ class Crop(NamedTuple):
 
 
 def point_grid(side: int) -> NDArray[np.float64]:
-    """side x side points, row by row, as shares of the width and height: (side ** 2, 2) xy."""
+    """side x side points, row by row, as shares of the width and height: (side ** 2, 2) xy.
+
+    >>> point_grid(2).tolist()
+    [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+    """
     places = (np.arange(side) + 0.5) / side
     return np.stack([np.tile(places, side), np.repeat(places, side)], axis=1)
 
 
 def grid_sides(side: int, layers: int, factor: int) -> list[int]:
-    """Points per side in the whole image and in the crops of each layer."""
+    """Points per side in the whole image and in the crops of each layer.
+
+    >>> grid_sides(32, layers=2, factor=2)
+    [32, 16, 8]
+    """
     return [int(side / factor**layer) for layer in range(layers + 1)]
 
 
@@ -43,6 +51,9 @@ def crop_windows(size: tuple[int, int], layers: int, overlap: float) -> list[Cro
     Args:
         size: (height, width).
         overlap: of neighbors in layer 1, as a share of the shorter side; half of that in the next one, and so on.
+
+    >>> [crop.box for crop in crop_windows((100, 200), layers=1, overlap=0.2)]
+    [(0, 0, 200, 100), (0, 0, 110, 60), (0, 40, 110, 100), (90, 0, 200, 60), (90, 40, 200, 100)]
     """
     height, width = size
     crops = [Crop((0, 0, width, height), 0)]
@@ -61,6 +72,10 @@ def near_crop_edge(boxes: Boxes, crop: tuple[int, int, int, int], size: tuple[in
 
     Args:
         boxes: (N, 4) in pixels of the crop; size: (height, width) of the image.
+
+    >>> boxes = np.array([[40, 40, 60, 60], [80, 40, 100, 60]])
+    >>> near_crop_edge(boxes, (0, 0, 100, 100), (100, 200)).tolist()  # the right side is no side of the image
+    [False, True]
     """
     x, y = crop[:2]
     moved = boxes + np.array([x, y, x, y])
@@ -74,6 +89,12 @@ def without_small_regions(mask: NDArray[Any], least: int, holes: bool) -> tuple[
     """A mask (H, W) without holes, or else islands, of fewer than ``least`` pixels; and whether that changed it.
 
     Regions hang together over corners too. Where all islands are too small the largest stays.
+
+    >>> mask = np.array([[1, 1, 1, 0, 0, 1], [1, 0, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0]])
+    >>> without_small_regions(mask, 2, holes=True)[0].astype(int).tolist()
+    [[1, 1, 1, 0, 0, 1], [1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0]]
+    >>> without_small_regions(mask, 2, holes=False)[0].astype(int).tolist()
+    [[1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0]]
     """
     working = (mask.astype(bool) ^ holes).astype(np.uint8)
     num, regions, stats, _ = cv2.connectedComponentsWithStats(working, connectivity=8)

@@ -21,7 +21,11 @@ SCRIBBLE_STEP = 10.0
 
 
 class Clicks(NamedTuple):
-    """Where users clicked, and whether on the object."""
+    """Where users clicked, and whether on the object.
+
+    >>> Clicks(torch.tensor([[[2.0, 5.0]]]), torch.tensor([[1]])).flip(width=8).places.tolist()
+    [[[2.0, 2.0]]]
+    """
 
     places: Tensor  # (B, P, 2) float (row, column)
     signs: Tensor  # (B, P) int: 1 on the object, -1 beside it, 0 where there is no click
@@ -43,7 +47,13 @@ class Clicks(NamedTuple):
 
 
 def clicks_of(prompts: Prompts) -> Clicks:
-    """The points and scribbles of one object's prompts as B = 1 clicks, in the order of the points."""
+    """The points and scribbles of one object's prompts as B = 1 clicks, in the order of the points.
+
+    >>> points, signs = torch.tensor([[5.5, 2.5], [0.5, 0.5]]), torch.tensor([True, False])
+    >>> clicks = clicks_of(Prompts((8, 8), points=points, signs=signs))
+    >>> clicks.places.tolist(), clicks.signs.tolist()
+    ([[[2.0, 5.0], [0.0, 0.0]]], [[1, -1]])
+    """
     height, width = prompts.image_size
     places = [prompts.points]
     signs = [prompts.signs]
@@ -78,12 +88,20 @@ def disks(clicks: Clicks, size: tuple[int, int], radius: float = 5.0) -> Tensor:
 
     Args:
         size: (H, W); radius: px, to which the disk's border belongs.
+
+    >>> disks(Clicks(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[1]])), (1, 4), radius=1)[0].tolist()
+    [[[1.0, 1.0, 1.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]]
     """
     return torch.stack([_squared_distance(clicks, sign, size) <= radius**2 for sign in (1, -1)], 1).float()
 
 
 def distances(clicks: Clicks, size: tuple[int, int], radius: float = 260.0) -> Tensor:
-    """(B, 2, H, W) in 0..1: tanh(2 d / radius) of the distance d to the nearest click of each sign; 1 without any."""
+    """(B, 2, H, W) in 0..1: tanh(2 d / radius) of the distance d to the nearest click of each sign; 1 without any.
+
+    >>> clicks = Clicks(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[1]]))
+    >>> [round(value, 2) for value in distances(clicks, (1, 4), radius=4)[0, 0, 0].tolist()]
+    [0.46, 0.0, 0.46, 0.76]
+    """
     maps = [_squared_distance(clicks, sign, size, radius) for sign in (1, -1)]
     return (2 * torch.stack(maps, 1).sqrt()).tanh()
 
@@ -107,7 +125,13 @@ def _squared_distance(clicks: Clicks, sign: int, size: tuple[int, int], unit: fl
 
 @dataclass(frozen=True)
 class Window:
-    """Rows and columns from first to last, both inclusive."""
+    """Rows and columns from first to last, both inclusive.
+
+    >>> Window(2, 5, 0, 3).expanded(2.0, 1, (10, 10))
+    Window(top=0, bottom=8, left=0, right=6)
+    >>> Window(0, 3, 0, 3).iou(Window(0, 3, 2, 5))
+    0.3333333333333333
+    """
 
     top: int
     bottom: int

@@ -18,7 +18,11 @@ Bits = NDArray[np.bool_]
 
 
 class Click(NamedTuple):
-    """One click; the pixel (row, column) has its center at (column + 0.5, row + 0.5)."""
+    """One click; the pixel (row, column) has its center at (column + 0.5, row + 0.5).
+
+    >>> Click(True, row=2, column=5).point
+    (5.5, 2.5)
+    """
 
     positive: bool
     row: int
@@ -35,6 +39,9 @@ def depths(mask: Bits, exact: bool = True) -> NDArray[np.float32]:
 
     Args:
         exact: exact Euclidean distances; False allows for 2% of error and takes a tenth of the time.
+
+    >>> depths(np.ones((3, 3), bool)).tolist()
+    [[1.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 1.0]]
     """
     framed = np.pad(mask, 1)
     if exact:
@@ -55,6 +62,13 @@ def next_click(target: NDArray[np.int8] | Bits, found: Bits, before: Sequence[Cl
     Returns:
         a positive click where an object's pixel is missing, else a negative one; of equally deep mistakes the negative
         one, and of equally deep places the first in reading order.
+
+    >>> target, found = np.zeros((5, 5), bool), np.zeros((5, 5), bool)
+    >>> target[1:4, 1:4] = True
+    >>> next_click(target, found)
+    Click(positive=True, row=2, column=2)
+    >>> next_click(target, np.ones((5, 5), bool)).positive
+    False
     """
     labels = np.asarray(target)
     missed = depths((labels == 1) & ~found)
@@ -75,6 +89,11 @@ def random_place(mask: Bits, rng: np.random.Generator, depth: float = 0.3, middl
 
     Raises:
         ValueError: the mask is empty.
+
+    >>> mask = np.zeros((5, 5), bool)
+    >>> mask[1:4, 1:4] = True
+    >>> random_place(mask, np.random.default_rng(0), middle=1.0)
+    (2.5, 2.5)
     """
     if not mask.any():
         raise ValueError("there is no place on an empty mask")

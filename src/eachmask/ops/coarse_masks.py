@@ -11,7 +11,12 @@ from eachmask.structures import Masks
 
 
 class Coarse(NamedTuple):
-    """One object's mask on a coarse grid, as far as it reaches."""
+    """One object's mask on a coarse grid, as far as it reaches.
+
+    >>> one = Coarse(row=1, column=0, cells=np.array([[True, False], [True, True]]))
+    >>> one.area, one.within([0, 0, 2, 2]).tolist()
+    (3, [[0.0, 0.0], [1.0, 0.0]])
+    """
 
     row: int
     column: int
@@ -47,6 +52,13 @@ def coarse_masks(masks: Masks, frame: tuple[int, int], grid: tuple[int, int]) ->
         masks: on a canvas in the upper left corner of the frame.
         frame: (height, width) px that the grid spans.
         grid: (rows, columns).
+
+    >>> from eachmask.structures import RLE
+    >>> mask = np.zeros((1, 8, 8), bool)
+    >>> mask[0, :4] = True
+    >>> (coarse,) = coarse_masks(RLE.from_bitmaps(mask), (8, 8), (4, 4))
+    >>> coarse.row, coarse.cells.shape, coarse.area
+    (0, (2, 4), 8)
     """
     bitmaps = masks.to_bitmaps()
     result = []

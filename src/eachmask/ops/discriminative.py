@@ -43,6 +43,11 @@ def discriminative_terms(
         delta_push: means farther apart than twice this are not pushed.
         norm: p of the vector norm.
         average: pull is averaged within objects first (the paper) or over all pixels of objects at once.
+
+    >>> embedding = torch.tensor([[0.0], [2.0], [10.0], [10.0]])
+    >>> terms = discriminative_terms(embedding, torch.tensor([1, 1, 2, 2]))
+    >>> [float(term) for term in terms]  # the first object is too wide, the two are far enough apart
+    [0.125, 0.0, 5.5]
     """
     own = ids > 0
     points = embedding[own]
@@ -82,6 +87,9 @@ def greedy_clusters(points: np.ndarray, radius: float) -> np.ndarray:
 
     Returns:
         (P,) int32 numbers from 0, in order of the first point.
+
+    >>> greedy_clusters(np.array([[0.0], [0.4], [5.0], [5.2]]), radius=1.0).tolist()
+    [0, 0, 1, 1]
     """
     labels = np.full(len(points), -1, np.int32)
     left = np.arange(len(points))

@@ -37,7 +37,16 @@ class _Said:
 @dataclass(frozen=True)
 class DrawPrompts:
     """Chooses some objects and draws what a user might say of each: a click, a box, a rough mask, or two of these. It
-    gives those objects, in the order in which the prompts number them, and the prompts."""
+    gives those objects, in the order in which the prompts number them, and the prompts.
+
+    >>> mask = np.zeros((1, 20, 20), bool)
+    >>> mask[0, 5:15, 5:15] = True
+    >>> target = Instances((20, 20), torch.tensor([[5.0, 5, 15, 15]]), RLE.from_bitmaps(mask))
+    >>> only_clicks = DrawPrompts(chances=(1, 0, 0, 0, 0))
+    >>> objects, prompts = only_clicks(target, np.random.default_rng(0))
+    >>> len(objects), prompts.points.shape, prompts.boxes.shape
+    (1, torch.Size([1, 2]), torch.Size([0, 4]))
+    """
 
     most: int = 5
     """Objects of an image."""
@@ -82,13 +91,26 @@ class DrawPrompts:
 
 
 def box_of(mask: Bits) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 of a bitmap (H, W) that is not empty."""
+    """x1, y1, x2, y2 of a bitmap (H, W) that is not empty.
+
+    >>> mask = np.zeros((8, 8), bool)
+    >>> mask[2:5, 1:4] = True
+    >>> box_of(mask)
+    (1, 2, 4, 5)
+    """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def rough_box(mask: Bits, rng: np.random.Generator, jitter: float) -> list[float]:
-    """The box of a bitmap (H, W), each side up to ``jitter`` of its length and two pixels off."""
+    """The box of a bitmap (H, W), each side up to ``jitter`` of its length and two pixels off.
+
+    >>> mask = np.zeros((100, 100), bool)
+    >>> mask[20:80, 20:80] = True
+    >>> x1, y1, x2, y2 = rough_box(mask, np.random.default_rng(0), jitter=0.1)
+    >>> all(abs(side - 20) <= 7 for side in (x1, y1))
+    True
+    """
     x1, y1, x2, y2 = box_of(mask)
     reach = np.array([x2 - x1, y2 - y1] * 2) * jitter + 1
     x1, y1, x2, y2 = np.array([x1, y1, x2, y2]) + rng.uniform(-1, 1, 4) * rng.random() * reach
@@ -97,7 +119,14 @@ def rough_box(mask: Bits, rng: np.random.Generator, jitter: float) -> list[float
 
 
 def near_it(mask: Bits, rng: np.random.Generator) -> Bits:
-    """The box of a bitmap (H, W), up to twice as large."""
+    """The box of a bitmap (H, W), up to twice as large.
+
+    >>> mask = np.zeros((100, 100), bool)
+    >>> mask[40:60, 40:60] = True
+    >>> around = near_it(mask, np.random.default_rng(0))
+    >>> bool(around[mask].all()), bool(around.sum() <= 40 * 40)
+    (True, True)
+    """
     x1, y1, x2, y2 = box_of(mask)
     dx, dy = (max(2, round(side * rng.uniform(0.1, 0.5))) for side in (x2 - x1, y2 - y1))
     result = np.zeros_like(mask)
@@ -106,7 +135,14 @@ def near_it(mask: Bits, rng: np.random.Generator) -> Bits:
 
 
 def rough_mask(mask: Bits, rng: np.random.Generator) -> Bits:
-    """A bitmap (H, W) as a hasty hand draws it: moved, grown or shrunk, now and then only an ellipse; never empty."""
+    """A bitmap (H, W) as a hasty hand draws it: moved, grown or shrunk, now and then only an ellipse; never empty.
+
+    >>> mask = np.zeros((100, 100), bool)
+    >>> mask[30:70, 30:70] = True
+    >>> rough = rough_mask(mask, np.random.default_rng(0))
+    >>> rough.shape, bool(rough.any())
+    ((100, 100), True)
+    """
     x1, y1, x2, y2 = box_of(mask)
     side = float(np.sqrt((x2 - x1) * (y2 - y1)))
     drawn: NDArray[Any] = np.ascontiguousarray(mask, np.uint8)

@@ -39,6 +39,10 @@ class Kernels(NamedTuple):
 
     A few hundred of an image's thousands of places are ever asked, and with 169 channels out it takes as long as a
     tower's layer.
+
+    >>> kernels = Kernels((torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 4, 4)), nn.Conv2d(4, 169, 3, padding=1))
+    >>> kernels.at(0, torch.tensor([5, 70])).shape  # a place of either level
+    torch.Size([2, 169])
     """
 
     levels: tuple[Tensor, ...]  # (B, C, H, W) each
@@ -79,7 +83,11 @@ class MaskNetworks(NamedTuple):
 
 
 def num_kernel_weights(channels: int) -> int:
-    """Parameters of one object's network: 169 for 8 channels of mask features."""
+    """Parameters of one object's network: 169 for 8 channels of mask features.
+
+    >>> num_kernel_weights(8)
+    169
+    """
     return (channels + 2) * WIDTH + WIDTH * WIDTH + WIDTH + WIDTH + WIDTH + 1
 
 
@@ -95,6 +103,10 @@ def apply_networks(features: Tensor, kernels: Tensor, places: Places) -> Tensor:
 
     Returns:
         (N, H, W), in float32.
+
+    >>> places = Places(torch.tensor([[16.0, 16.0]]), torch.tensor([64.0]), stride=8, first=4.0)
+    >>> apply_networks(torch.zeros(8, 4, 6), torch.zeros(1, 169), places).shape
+    torch.Size([1, 4, 6])
     """
     channels, height, width = features.shape
     count, inputs = len(kernels), channels + 2
@@ -114,6 +126,10 @@ def apply_in_groups(features: Tensor, kernels: Tensor, places: Places) -> Iterat
     """Logits of a few masks at a time, for prediction; (0, H, W) once where there is no object.
 
     Args and shapes as for :func:`apply_networks`.
+
+    >>> places = Places(torch.tensor([[16.0, 16.0]]), torch.tensor([64.0]), stride=8, first=4.0)
+    >>> [logits.shape for logits in apply_in_groups(torch.zeros(8, 4, 6), torch.zeros(1, 169), places)]
+    [torch.Size([1, 4, 6])]
     """
     chunk_size = max(1, PIXEL_CHUNK_SIZE // max(features[0].numel(), 1))
     for first in range(0, max(len(kernels), 1), chunk_size):
@@ -127,6 +143,13 @@ class DynamicMasks(Masks):
     """N masks as the networks that compute them: a few hundred numbers each, until somebody needs the pixels.
 
     However many objects there are and however large the image, only one group of maps exists at a time.
+
+    >>> places = Places(torch.tensor([[16.0, 16.0]]), torch.tensor([64.0]), stride=8, first=4.0)
+    >>> kernels = torch.zeros(1, 169)
+    >>> kernels[:, -1] = 5.0  # the last bias: all of the image
+    >>> masks = DynamicMasks(torch.zeros(8, 4, 4), kernels, places, (32, 32), (32, 32), (64, 64), 0.5)
+    >>> len(masks), masks.to_rle().area().tolist()
+    (1, [4096])
     """
 
     features: Tensor
@@ -192,6 +215,9 @@ def aligned_upsample(x: Tensor, factor: int) -> Tensor:
 
     Returns:
         (B, C, factor H, factor W).
+
+    >>> aligned_upsample(torch.tensor([[[[0.0, 4.0]]]]), 2)[0, 0, 0].tolist()
+    [0.0, 0.0, 2.0, 4.0]
     """
     if factor == 1:
         return x
@@ -212,6 +238,11 @@ def every_fourth(masks: Masks, shape: tuple[int, int], step: int = 4, first: int
 
     Returns:
         (N, rows, columns) float, 0 or 1.
+
+    >>> mask = np.zeros((1, 8, 8), bool)
+    >>> mask[0, :4, :4] = True
+    >>> every_fourth(RLE.from_bitmaps(mask), (2, 2)).tolist()
+    [[[1.0, 0.0], [0.0, 0.0]]]
     """
     result = np.zeros((len(masks), *shape), np.float32)
     bitmaps = masks.to_bitmaps()

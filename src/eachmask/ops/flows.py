@@ -26,6 +26,9 @@ def object_centers(ids: np.ndarray) -> np.ndarray:
 
     Args:
         ids: (H, W) numbers 1..K without gaps, 0 is background.
+
+    >>> object_centers(np.array([[1, 1, 1, 0, 2]])).tolist()
+    [[0, 1], [0, 4]]
     """
     result = []
     for number, box in enumerate(ndimage.find_objects(ids), start=1):
@@ -42,7 +45,11 @@ def object_centers(ids: np.ndarray) -> np.ndarray:
 
 
 def object_extents(ids: np.ndarray) -> np.ndarray:
-    """(K,) height + width + 2 of every object's box, px; heat spreads for twice as many steps as the largest."""
+    """(K,) height + width + 2 of every object's box, px; heat spreads for twice as many steps as the largest.
+
+    >>> object_extents(np.array([[1, 1, 1, 0, 2]])).tolist()
+    [6, 4]
+    """
     boxes = [box for box in ndimage.find_objects(ids) if box is not None]
     return np.array([sum(side.stop - side.start for side in box) + 2 for box in boxes], np.int64)
 
@@ -56,6 +63,10 @@ def flows_of(ids: np.ndarray, steps: int | None = None) -> np.ndarray:
 
     Returns:
         (2, H, W) float32 (y, x), 0 on background.
+
+    >>> flow = flows_of(np.array([[1, 1, 1, 0]]))
+    >>> flow.shape, flow[1].tolist()  # x: to the right, nowhere, to the left; background
+    ((2, 1, 4), [[1.0, 0.0, -1.0, -0.0]])
     """
     result = np.zeros((2, *ids.shape), np.float32)
     if not ids.any():
@@ -98,6 +109,10 @@ def follow(flow: np.ndarray, start: np.ndarray, steps: int = 200) -> np.ndarray:
 
     Returns:
         (2, P) float32 rows and columns.
+
+    >>> to_the_right = np.stack([np.zeros((4, 4)), np.ones((4, 4))])
+    >>> follow(to_the_right, np.array([[1], [0]]), steps=50).round().tolist()  # ends at the border
+    [[1.0], [3.0]]
     """
     height, width = flow.shape[1:]
     if not start.shape[1]:
@@ -126,6 +141,11 @@ def masks_of_positions(
 
     Returns:
         (H, W) int32, numbered in order of the first pixel.
+
+    >>> start = np.stack([np.zeros(8, int), np.arange(8)])
+    >>> ends = np.array([[0] * 8, [1, 1, 1, 1, 7, 7, 7, 7]])
+    >>> masks_of_positions(ends, start, (1, 8), max_share=1.0, min_hits=3).tolist()
+    [[1, 1, 1, 1, 2, 2, 2, 2]]
     """
     height, width = (side + 2 * PADDING for side in size)
     limits = np.array(size)[:, None] + PADDING - 1
@@ -158,7 +178,11 @@ def _grown_seeds(hits: np.ndarray, min_hits: int) -> np.ndarray:
 
 
 def renumbered(ids: np.ndarray) -> np.ndarray:
-    """(H, W) int32: numbers without gaps, in order of the first pixel, row by row."""
+    """(H, W) int32: numbers without gaps, in order of the first pixel, row by row.
+
+    >>> renumbered(np.array([[7, 7, 0, 3]])).tolist()
+    [[1, 1, 0, 2]]
+    """
     names, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     order = np.argsort(np.where(names == 0, -1, first), kind="stable")
     new = np.zeros(len(names), np.int32)
@@ -167,14 +191,23 @@ def renumbered(ids: np.ndarray) -> np.ndarray:
 
 
 def flow_errors(ids: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """(K,) mean squared difference between the flows of an object's mask and those that were predicted (units of 5)."""
+    """(K,) mean squared difference between the flows of an object's mask and those that were predicted (units of 5).
+
+    >>> ids = np.array([[1, 1, 1, 0]])
+    >>> flow_errors(ids, FLOW_SCALE * flows_of(ids)).tolist()
+    [0.0]
+    """
     apart = ((flows_of(ids) - flow / FLOW_SCALE) ** 2).sum(0)
     result: np.ndarray = ndimage.mean(apart, ids, np.arange(1, int(ids.max()) + 1))
     return np.asarray(result, np.float64)
 
 
 def without_holes(ids: np.ndarray, min_area: int) -> np.ndarray:
-    """Objects of fewer pixels dropped, holes filled, numbered without gaps."""
+    """Objects of fewer pixels dropped, holes filled, numbered without gaps.
+
+    >>> without_holes(np.array([[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 1, 2]]), min_area=2).tolist()
+    [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0]]
+    """
     area = np.bincount(ids.ravel())
     result = renumbered(np.where((area < min_area)[ids], 0, ids))
     number = 0
@@ -210,6 +243,12 @@ def masks_of_flows(
 
     Returns:
         (H, W) int32 numbers 1..K, 0 is background.
+
+    >>> ids = np.zeros((16, 16), int)
+    >>> ids[2:14, 2:14] = 1
+    >>> found = masks_of_flows(FLOW_SCALE * flows_of(ids), np.where(ids > 0, 4.0, -4.0), max_share=1.0)
+    >>> bool((found == ids).all())
+    True
     """
     inside = probability_logits > logit_threshold
     start = np.stack(np.nonzero(inside))

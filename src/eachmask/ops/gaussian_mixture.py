@@ -21,7 +21,13 @@ MAX_PIXELS = 20_000
 
 
 class GaussianMixture(NamedTuple):
-    """K Gaussians."""
+    """K Gaussians.
+
+    >>> colors = np.array([[0.0], [0.0], [100.0], [100.0]])
+    >>> mixture = fit(colors, num=2)
+    >>> bool(mixture.log_likelihood(np.array([[0.0]])) > mixture.log_likelihood(np.array([[50.0]])))
+    True
+    """
 
     weights: Floats  # (K,) of sum 1
     means: Floats  # (K, C)
@@ -41,7 +47,12 @@ class GaussianMixture(NamedTuple):
 
 
 def fit(pixels: Floats, num: int = 5, rounds: int = 5) -> GaussianMixture:
-    """A mixture of at most ``num`` Gaussians for pixels (N, C), N > 0; the same pixels give the same mixture."""
+    """A mixture of at most ``num`` Gaussians for pixels (N, C), N > 0; the same pixels give the same mixture.
+
+    >>> mixture = fit(np.array([[0.0], [0.0], [100.0], [100.0]]), num=2)
+    >>> sorted(mixture.means.ravel().tolist()), mixture.weights.tolist()
+    ([0.0, 100.0], [0.5, 0.5])
+    """
     from scipy.cluster.vq import kmeans2
 
     pixels = np.asarray(pixels, np.float64)[:: max(1, len(pixels) // MAX_PIXELS)]

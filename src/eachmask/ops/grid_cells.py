@@ -13,7 +13,12 @@ from eachmask.structures import Bitmaps, Masks
 
 
 def center_of_mass(one: Bitmaps) -> tuple[np.float32, np.float32]:
-    """Mean column and row of an object's pixels, counted from 0."""
+    """Mean column and row of an object's pixels, counted from 0.
+
+    >>> one = Bitmaps([np.ones((2, 3), bool)], np.array([[4, 1]], np.int32), (8, 8))
+    >>> [float(place) for place in center_of_mass(one)]
+    [5.0, 1.5]
+    """
     (crop,), ((x, y),) = one.crops, one.origins.tolist()
     by_column, by_row = crop.sum(0), crop.sum(1)
     total = by_column.sum()
@@ -23,7 +28,12 @@ def center_of_mass(one: Bitmaps) -> tuple[np.float32, np.float32]:
 
 
 def cell_centers_within(one: Bitmaps, frame: tuple[int, int], grid: int) -> Tensor:
-    """(S, S) bool: cells whose center lies in the mask."""
+    """(S, S) bool: cells whose center lies in the mask.
+
+    >>> one = Bitmaps([np.ones((4, 4), bool)], np.array([[0, 0]], np.int32), (8, 8))
+    >>> cell_centers_within(one, (8, 8), 2).tolist()
+    [[True, False], [False, False]]
+    """
     (crop,), ((x, y),) = one.crops, one.origins.tolist()
     rows, columns = (((np.arange(grid) + 0.5) * side / grid).astype(np.int64) for side in frame)
     padded = np.pad(crop, 1)  # whatever lies beside the crop reads its frame
@@ -42,6 +52,10 @@ def every_cell(masks: Masks, objects: Tensor, stride: int, shape: torch.Size) ->
 
     Returns:
         (P, H, W) bool.
+
+    >>> one = Bitmaps([np.ones((4, 4), bool)], np.array([[0, 0]], np.int32), (8, 8))
+    >>> every_cell(one, torch.tensor([0]), 4, torch.Size((2, 2))).tolist()
+    [[[True, False], [False, False]]]
     """
     different, which = objects.unique(return_inverse=True)
     bitmaps = masks[different].to_bitmaps()

@@ -28,6 +28,15 @@ def link(
 
     Raises:
         UserError: pages differ in size.
+
+    >>> from eachmask.structures import RLE
+    >>> def page(*columns):
+    ...     masks = np.zeros((len(columns), 4, 12), bool)
+    ...     for mask, column in zip(masks, columns):
+    ...         mask[:, column : column + 4] = True
+    ...     return RLE.from_bitmaps(masks)
+    >>> [tracks.tolist() for tracks in link([page(0, 8), page(7, 1), page(2)])]
+    [[1, 2], [2, 1], [1]]
     """
     result: list[np.ndarray] = []
     seen: dict[int, tuple[int, int]] = {}  # track -> page where it was seen last, which object there
@@ -54,7 +63,15 @@ def link(
 
 
 def pairs(before: Masks, after: Masks, min_iou: float, max_distance: float | None) -> list[tuple[int, int]]:
-    """(old, new) of what is one object."""
+    """(old, new) of what is one object.
+
+    >>> from eachmask.structures import RLE
+    >>> masks = np.zeros((2, 4, 8), bool)
+    >>> masks[0, :, :4] = masks[1, :, 4:] = True
+    >>> both = RLE.from_bitmaps(masks)
+    >>> pairs(both, both[::-1], 0.5, None)
+    [(0, 1), (1, 0)]
+    """
     iou = before.iou(after)
     rows, columns = linear_sum_assignment(np.where(iou >= min_iou, iou, 0), maximize=True)
     found = [(int(a), int(b)) for a, b in zip(rows, columns, strict=True) if iou[a, b] >= max(min_iou, 1e-9)]
@@ -69,7 +86,14 @@ def pairs(before: Masks, after: Masks, min_iou: float, max_distance: float | Non
 
 
 def centers(masks: Masks) -> np.ndarray:
-    """(N, 2) x and y of the middle of each box, px."""
+    """(N, 2) x and y of the middle of each box, px.
+
+    >>> from eachmask.structures import RLE
+    >>> mask = np.zeros((1, 4, 8), bool)
+    >>> mask[0, :2, :4] = True
+    >>> centers(RLE.from_bitmaps(mask)).tolist()
+    [[2.0, 1.0]]
+    """
     boxes = masks.boxes()
     result: np.ndarray = (boxes[:, :2] + boxes[:, 2:]) / 2
     return result

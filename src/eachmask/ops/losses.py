@@ -14,7 +14,11 @@ Reduction = Literal["none", "mean", "sum"]
 
 
 def reduce(values: Tensor, reduction: Reduction, weight: Tensor | None = None) -> Tensor:
-    """Weighted values, their sum, or their sum over the weight (0, not NaN, where there is none)."""
+    """Weighted values, their sum, or their sum over the weight (0, not NaN, where there is none).
+
+    >>> reduce(torch.tensor([1.0, 3.0]), "mean", weight=torch.tensor([1.0, 0.0])).item()
+    1.0
+    """
     if weight is not None:
         values = values * weight
     if reduction == "none":
@@ -39,6 +43,10 @@ def sigmoid_focal(
         logits: any shape; targets: the same, 0 or 1.
         alpha: weight of positives (1 - alpha of negatives); negative leaves both alone.
         gamma: 0 is plain cross-entropy.
+
+    >>> logits, targets = torch.tensor([0.0, 4.0]), torch.tensor([1.0, 1.0])
+    >>> [round(loss, 4) for loss in sigmoid_focal(logits, targets, reduction="none").tolist()]
+    [0.0433, 0.0]
     """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     probability = logits.sigmoid()
@@ -56,6 +64,9 @@ def quality_focal(
 
     Args:
         logits: any shape; quality: the same, 0..1.
+
+    >>> quality_focal(torch.tensor([0.0]), torch.tensor([0.5])).item()  # 0.5 was asked for
+    0.0
     """
     distance = (quality - logits.sigmoid()).abs() ** beta
     return reduce(F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * distance, reduction, weight)
@@ -92,14 +103,24 @@ def dice(
 def smooth_l1(
     predicted: Tensor, targets: Tensor, beta: float = 1.0, reduction: Reduction = "sum", weight: Tensor | None = None
 ) -> Tensor:
-    """Quadratic within beta of the target, linear beyond (Girshick, Fast R-CNN, eq. 3, has beta = 1)."""
+    """Quadratic within beta of the target, linear beyond (Girshick, Fast R-CNN, eq. 3, has beta = 1).
+
+    >>> smooth_l1(torch.tensor([0.5, 3.0]), torch.zeros(2), reduction="none").tolist()
+    [0.125, 2.5]
+    """
     if beta == 0:
         return reduce((predicted - targets).abs(), reduction, weight)
     return reduce(F.smooth_l1_loss(predicted, targets, beta=beta, reduction="none"), reduction, weight)
 
 
 def giou(predicted: Tensor, targets: Tensor) -> Tensor:
-    """1 - generalized IoU of box pairs: (N, 4), (N, 4) -> (N,) in 0..2 (Rezatofighi et al., CVPR 2019)."""
+    """1 - generalized IoU of box pairs: (N, 4), (N, 4) -> (N,) in 0..2 (Rezatofighi et al., CVPR 2019).
+
+    >>> boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]])
+    >>> others = torch.tensor([[0.0, 0.0, 4.0, 4.0], [8.0, 0.0, 12.0, 4.0]])
+    >>> [round(loss, 3) for loss in giou(boxes, others).tolist()]
+    [0.0, 1.333]
+    """
     low = torch.maximum(predicted[:, :2], targets[:, :2])
     high = torch.minimum(predicted[:, 2:], targets[:, 2:])
     common = (high - low).clamp(min=0).prod(-1)
@@ -122,6 +143,11 @@ def normalized_focal(
 
     Returns:
         a scalar, the mean over the pixels that count of each image, and over images.
+
+    >>> targets = torch.tensor([[[1.0, 0.0, -1.0]]])
+    >>> good, bad = (normalized_focal(torch.tensor([[[x, -x, 0.0]]]), targets).item() for x in (4.0, -4.0))
+    >>> good < 0.02 < 2 < bad
+    True
     """
     counts = (targets >= 0).to(logits)
     positive = targets > 0.5
@@ -145,6 +171,10 @@ def balanced_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         a scalar, the mean over the pixels that count.
+
+    >>> targets = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])
+    >>> round(balanced_cross_entropy(torch.zeros(1, 1, 4), targets).item(), 4)  # log 2 * (3/4 + 3 * 1/4) / 4
+    0.2599
     """
     counts, positive = (targets >= 0).to(logits), (targets == 1).to(logits)
     num = counts.sum((-2, -1), keepdim=True).clamp(min=1)

@@ -44,6 +44,12 @@ def find_candidates(logits: list[Tensor], threshold: float, min_areas: Sequence[
 
     Args:
         logits: per level (K, S, S) of one image; min_areas: per level.
+
+    >>> logits = torch.full((1, 4, 4), -9.0)
+    >>> logits[0, 1, 2] = 2.0
+    >>> found = find_candidates([logits], 0.1, [0])
+    >>> found.cells.tolist(), [round(score, 3) for score in found.scores.tolist()]
+    ([6], [0.881])
     """
     parts = []
     for index, level in enumerate(logits):
@@ -95,6 +101,13 @@ def choose(
 
     Args:
         maps_of: indices of candidates (n,) -> their maps (n, *geometry.maps), probabilities.
+
+    >>> found = Candidates(*(torch.tensor(row) for row in ([0, 0], [5, 6], [0, 0], [0.75, 0.5], [0, 0])))
+    >>> geometry = MapGeometry((4, 4), (16, 16), (16, 16))
+    >>> limits = Limits(0.1, 100, 2.0, 0.5, 0.05, 10)
+    >>> chosen = choose(found, lambda rows: torch.ones(len(rows), 4, 4), geometry, limits, 0.5)  # all over each other
+    >>> chosen.rows.tolist(), chosen.scores.tolist()
+    ([0], [0.75])
     """
     index, scores, inside = score_masks(found, maps_of, geometry, limits.candidates, mask_threshold)
     labels = found.labels[index]
@@ -110,6 +123,11 @@ def pack_maps(
     Args:
         num: N.
         maps_of: some of 0..N-1 -> their maps (n, *geometry.maps), probabilities.
+
+    >>> geometry = MapGeometry((4, 4), (16, 16), (16, 16))
+    >>> masks, boxes = pack_maps(1, lambda rows: torch.ones(1, 4, 4), geometry, 0.5)
+    >>> masks.area().tolist(), boxes.shape
+    ([256], torch.Size([1, 4]))
     """
     step = maps_at_once(geometry)
     groups = (maps_of(slice(first, first + step)) for first in range(0, max(num, 1), step))
@@ -137,6 +155,12 @@ def score_masks(
 
     Returns:
         index (n,) of the best candidates, in no order, their scores (n,) and masks (n, H, W) bool.
+
+    >>> found = Candidates(*(torch.tensor(row) for row in ([0, 0], [5, 6], [0, 0], [0.75, 0.5], [0, 16])))
+    >>> geometry = MapGeometry((4, 4), (16, 16), (16, 16))
+    >>> index, scores, masks = score_masks(found, lambda rows: torch.full((len(rows), 4, 4), 0.5), geometry, 10, 0.5)
+    >>> index.tolist(), scores.tolist(), masks.shape  # the second one's mask is too small for its level
+    ([0], [0.375], torch.Size([1, 4, 4]))
     """
     num = min(most, len(found.cells))
     index, scores = torch.zeros_like(found.cells[:num]), torch.full_like(found.scores[:num], FREE)
@@ -160,7 +184,11 @@ def score_masks(
 
 
 def maps_at_once(geometry: MapGeometry) -> int:
-    """How many maps to make together."""
+    """How many maps to make together.
+
+    >>> maps_at_once(MapGeometry((256, 256), (1024, 1024), (1024, 1024)))
+    32
+    """
     return max(1, MAP_CHUNK_SIZE // (geometry.maps[0] * geometry.maps[1]))
 
 
@@ -172,6 +200,12 @@ def suppress(masks: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> t
 
     Returns:
         index of the kept, best first, and their new scores.
+
+    >>> masks = torch.ones(2, 4, 4, dtype=torch.bool)
+    >>> limits = Limits(0.1, 100, 2.0, 0.5, 0.05, 10)
+    >>> index, scores = suppress(masks, torch.tensor([0.5, 0.75]), torch.tensor([0, 0]), limits)
+    >>> index.tolist(), scores.tolist()
+    ([1], [0.75])
     """
     iou = mask_iou(masks, labels)
     overlap = OVERLAP if limits.greedy is None else limits.greedy

@@ -21,6 +21,12 @@ def mask_targets(masks: Masks, matched: Tensor, boxes: Tensor, size: int, aligne
         matched: (R,) which object each RoI stands for.
         boxes: (R, 4) px.
         aligned: as in :func:`~eachmask.ops.roi.roi_align`.
+
+    >>> from eachmask.structures import RLE
+    >>> mask = np.zeros((1, 8, 8), bool)
+    >>> mask[0, :, :4] = True
+    >>> mask_targets(RLE.from_bitmaps(mask), torch.tensor([0]), torch.tensor([[0.0, 0.0, 8.0, 8.0]]), 2).tolist()
+    [[[0.875, 0.0], [0.875, 0.0]]]
     """
     result = boxes.new_zeros((len(boxes), size, size))
     for index in matched.unique().tolist():

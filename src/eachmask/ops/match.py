@@ -36,6 +36,11 @@ def match(
 
     Returns:
         (num_predictions,) int64: index of the object, UNMATCHED or IGNORED.
+
+    >>> match(torch.tensor([[0.9, 0.45, 0.1], [0.2, 0.3, 0.2]]), high=0.5, low=0.4).tolist()
+    [0, -2, -1]
+    >>> match(torch.tensor([[0.9, 0.45, 0.1], [0.2, 0.3, 0.2]]), 0.5, 0.4, allow_low_quality=True).tolist()
+    [0, 0, -1]
     """
     num_objects, num_predictions = iou.shape
     if num_objects == 0:
@@ -59,6 +64,9 @@ def one_each(iou: Tensor) -> Iterator[tuple[int, int]]:
 
     Args:
         iou: (num_objects, num_predictions), not negative.
+
+    >>> list(one_each(torch.tensor([[0.9, 0.8], [0.7, 0.1]])))
+    [(0, 0), (1, 1)]
     """
     left = iou.clone()
     for _ in range(min(left.shape)):
@@ -72,6 +80,11 @@ def learnable(target: Instances, device: torch.device) -> tuple[Tensor, Tensor]:
     """Indices of the objects to learn from, and of the crowd regions.
 
     A box without area is neither: no anchor overlaps it, and its logarithmic size would make the loss infinite.
+
+    >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 8, 8], [2, 2, 2, 5]])
+    >>> target = Instances((8, 8), boxes, crowd=torch.tensor([False, True, False]))
+    >>> [index.tolist() for index in learnable(target, torch.device("cpu"))]  # the last one has no area
+    [[0], [1]]
     """
     crowd = target.crowd.cpu()
     solid = (target.boxes[:, 2:] > target.boxes[:, :2]).all(dim=1).cpu()
@@ -98,6 +111,11 @@ def match_objects(
 
     Returns:
         (P,) int64: index of the object in the target, UNMATCHED or IGNORED.
+
+    >>> target = Instances((8, 8), torch.tensor([[0.0, 0, 4, 4]]))
+    >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3], [4, 4, 8, 8]])
+    >>> match_objects(boxes, target, high=0.8, low=0.5).tolist()
+    [0, -2, -1]
     """
     gt_boxes = target.boxes.to(boxes)
     single, crowd = learnable(target, boxes.device)
@@ -125,6 +143,10 @@ def sample(
 
     Returns:
         two (P,) bool masks: the sampled positives and negatives.
+
+    >>> positive, negative = sample(torch.tensor([0, 0, 0, UNMATCHED, UNMATCHED, IGNORED]), num=4, positive_share=0.5)
+    >>> int(positive.sum()), int(negative.sum())
+    (2, 2)
     """
     positive = torch.nonzero(matched >= 0).squeeze(1)
     negative = torch.nonzero(matched == UNMATCHED).squeeze(1)

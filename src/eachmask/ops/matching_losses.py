@@ -29,6 +29,9 @@ def soft_iou(probabilities: Tensor, masks: Tensor) -> Tensor:
 
     Args:
         probabilities: (T, ...) in 0..1; masks: (N, ...) 0 or 1.
+
+    >>> soft_iou(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])).tolist()
+    [[0.5, 0.0]]
     """
     p, y = probabilities.flatten(1), masks.flatten(1)
     common = p @ y.T
@@ -44,6 +47,10 @@ def best_matching(iou: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         two (min(T, N),) int64, steps ascending.
+
+    >>> steps, objects = best_matching(torch.tensor([[0.9, 0.8], [0.7, 0.1]]))
+    >>> steps.tolist(), objects.tolist()  # 0.8 + 0.7 is more than 0.9 + 0.1
+    ([0, 1], [1, 0])
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -56,6 +63,10 @@ def coverage_loss(iou: Tensor, score_logits: Tensor) -> Matched:
 
     Args:
         iou: (T, N), :func:`soft_iou`; score_logits: (T,).
+
+    >>> found = coverage_loss(torch.tensor([[1.0], [0.0]]), torch.tensor([9.0, -9.0]))
+    >>> found.overlap.item(), found.score.item() < 1e-3
+    (-1.0, True)
     """
     steps, objects = best_matching(iou)
     targets = (torch.arange(len(score_logits), device=iou.device) < iou.shape[1]).to(score_logits.dtype)
@@ -70,6 +81,10 @@ def matching_loss(iou: Tensor, scores: Tensor) -> Matched:
 
     Args:
         iou: (T, N), :func:`soft_iou`; scores: (T,) probabilities.
+
+    >>> found = matching_loss(torch.tensor([[1.0], [0.0]]), torch.tensor([0.999, 0.001]))
+    >>> found.overlap.item(), found.score.item() < 2e-3
+    (-1.0, True)
     """
     steps, objects = best_matching(iou)
     matched = torch.zeros_like(scores)

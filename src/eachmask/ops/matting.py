@@ -36,6 +36,10 @@ def solve_alpha(image: Image, trimap: Image, solver: Solver = "closed_form") -> 
 
     Raises:
         UserError: the trimap has no foreground or no background beside what is unknown, or pymatting is not there.
+
+    >>> trimap = np.array([[0.0, 1.0]])
+    >>> solve_alpha(np.zeros((1, 2, 3)), trimap).tolist()  # nothing is unknown
+    [[0.0, 1.0]]
     """
     unknown = (trimap > 0.1) & (trimap < 0.9)
     if not unknown.any():
@@ -47,7 +51,11 @@ def solve_alpha(image: Image, trimap: Image, solver: Solver = "closed_form") -> 
 
 
 def solve_near(image: Image, trimap: Image, solver: Solver, max_side: int) -> Image:
-    """:func:`solve_alpha`, looking only at the window of what is unknown, reduced to this longer side, px."""
+    """:func:`solve_alpha`, looking only at the window of what is unknown, reduced to this longer side, px.
+
+    >>> solve_near(np.zeros((1, 2, 3)), np.array([[0.0, 1.0]]), "closed_form", 100).tolist()
+    [[0.0, 1.0]]
+    """
     unknown = (trimap > 0.1) & (trimap < 0.9)
     if not unknown.any():
         return np.round(trimap)

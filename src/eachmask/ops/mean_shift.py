@@ -48,6 +48,10 @@ def mean_shift(
 
     Raises:
         ValueError: no seed has a point within its bandwidth.
+
+    >>> clusters = mean_shift(np.array([[0.0], [0.2], [5.0], [5.2], [5.4]]), bandwidth=1.0)
+    >>> clusters.labels.tolist(), clusters.centers.round(1).tolist()  # the best supported first
+    ([1, 1, 0, 0, 0], [[5.2], [0.1]])
     """
     points = np.ascontiguousarray(points, np.float64)
     if not len(points):
@@ -66,7 +70,11 @@ def mean_shift(
 
 
 def bin_seeds(points: np.ndarray, bandwidth: float, min_count: int = 1, max_seeds: int | None = None) -> np.ndarray:
-    """(S, D) centers of grid cells that hold enough points; all points where there are as many cells as points."""
+    """(S, D) centers of grid cells that hold enough points; all points where there are as many cells as points.
+
+    >>> bin_seeds(np.array([[0.1], [0.2], [5.0]]), bandwidth=1.0).tolist()
+    [[0.0], [5.0]]
+    """
     cells, counts = np.unique(np.round(points / bandwidth), axis=0, return_counts=True)
     if max_seeds is not None and len(cells) > max_seeds:
         fullest = np.argsort(-counts, kind="stable")[:max_seeds]
@@ -124,6 +132,9 @@ def estimate_bandwidth(points: np.ndarray, quantile: float = 0.3) -> float:
     Args:
         points: (P, D), P above 0; the point itself is its nearest neighbor.
         quantile: 0..1.
+
+    >>> estimate_bandwidth(np.array([[0.0], [1.0], [2.0], [3.0]]), quantile=0.5)
+    1.0
     """
     count = max(int(len(points) * quantile), 1)
     tree, total = cKDTree(points), 0.0

@@ -33,6 +33,10 @@ def min_cut(source: NDArray[Any], sink: NDArray[Any], edges: NDArray[Any], capac
     Args:
         source, sink: (N,) whole capacities from the source to each pixel, and from each to the sink.
         edges: (E, 2) pairs of pixels, each at most once; capacity: (E,) whole, in both directions.
+
+    >>> cut = min_cut(np.array([9, 0]), np.array([0, 9]), np.array([[0, 1]]), np.array([2]))
+    >>> cut.source_side.tolist(), cut.flow
+    ([True, False], 2)
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
@@ -54,7 +58,12 @@ def min_cut(source: NDArray[Any], sink: NDArray[Any], edges: NDArray[Any], capac
 
 
 def grid_edges(size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Pairs (E, 2) of the 8-neighbors of a grid (height, width), numbered row by row, and their distances (E,)."""
+    """Pairs (E, 2) of the 8-neighbors of a grid (height, width), numbered row by row, and their distances (E,).
+
+    >>> edges, lengths = grid_edges((2, 2))
+    >>> edges.tolist(), lengths.round(2).tolist()
+    ([[0, 1], [2, 3], [0, 2], [1, 3], [0, 3], [1, 2]], [1.0, 1.0, 1.0, 1.0, 1.41, 1.41])
+    """
     numbers = np.arange(size[0] * size[1]).reshape(size)
     pairs = [
         (numbers[:, :-1], numbers[:, 1:], 1.0),
@@ -67,7 +76,12 @@ def grid_edges(size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.flo
 
 
 def energy(labels: NDArray[np.bool_], costs: NDArray[Any], edges: NDArray[np.int64], penalties: NDArray[Any]) -> float:
-    """Of a labeling (N,): its pixels' costs (N, 2), and the penalties (E,) of neighbors that have different labels."""
+    """Of a labeling (N,): its pixels' costs (N, 2), and the penalties (E,) of neighbors that have different labels.
+
+    >>> costs = np.array([[0.0, 1.0], [3.0, 0.0]])
+    >>> energy(np.array([False, True]), costs, np.array([[0, 1]]), np.array([0.5]))
+    0.5
+    """
     own = costs[np.arange(len(labels)), labels.astype(int)].sum()
     return float(own + penalties[labels[edges[:, 0]] != labels[edges[:, 1]]].sum())
 
@@ -77,6 +91,10 @@ def cheapest_labels(costs: NDArray[Any], edges: NDArray[np.int64], penalties: ND
 
     Args:
         costs: (N, 2) of False and of True; penalties: (E,) not negative.
+
+    >>> costs = np.array([[0.0, 9.0], [1.0, 0.8], [9.0, 0.0]])  # the middle pixel does not care
+    >>> cheapest_labels(costs, np.array([[0, 1], [1, 2]]), np.array([2.0, 0.1])).tolist()
+    [False, False, True]
     """
     least = np.minimum(costs[:, 0], costs[:, 1])[:, None]
     whole = np.minimum(np.rint((costs - least) * SCALE), MAX_CAPACITY)

@@ -31,6 +31,9 @@ def multicut_energy(edges: np.ndarray, weights: np.ndarray, labels: np.ndarray) 
 
     Args:
         edges: (M, 2) nodes; weights: (M,); labels: (N,) part of each node.
+
+    >>> multicut_energy(np.array([[0, 1], [1, 2]]), np.array([2.0, -1.0]), np.array([0, 0, 1]))
+    -1.0
     """
     return float(weights[labels[edges[:, 0]] != labels[edges[:, 1]]].sum())
 
@@ -43,6 +46,10 @@ def multicut(edges: np.ndarray, weights: np.ndarray, num_nodes: int, restarts: i
         restarts: contractions with disturbed weights, in graphs of at most ``MAX_NODES_RESTARTED`` nodes; each is
             improved with the true weights.
         seed: of the disturbances.
+
+    >>> edges = np.array([[0, 1], [1, 2], [0, 2]])
+    >>> multicut(edges, np.array([2.0, -1.0, -1.0]), 3).tolist()
+    [0, 0, 1]
     """
     if num_nodes <= 8 and len(weights):
         return optimal_multicut(edges, weights, num_nodes)
@@ -57,7 +64,11 @@ def multicut(edges: np.ndarray, weights: np.ndarray, num_nodes: int, restarts: i
 
 
 def neighbors_of(edges: np.ndarray, weights: np.ndarray, num_nodes: int) -> Neighbors:
-    """The graph as one mapping per node."""
+    """The graph as one mapping per node.
+
+    >>> neighbors_of(np.array([[0, 1], [1, 0], [1, 2]]), np.array([1.0, 0.5, -1.0]), 3)
+    [{1: 1.5}, {0: 1.5, 2: -1.0}, {1: -1.0}]
+    """
     result: Neighbors = [{} for _ in range(num_nodes)]
     for (a, b), weight in zip(edges.tolist(), weights.tolist(), strict=True):
         if a != b:
@@ -70,6 +81,9 @@ def contract_edges(edges: np.ndarray, weights: np.ndarray, num_nodes: int) -> np
 
     Returns:
         (N,) parts 0, 1 ...
+
+    >>> contract_edges(np.array([[0, 1], [1, 2], [0, 2]]), np.array([2.0, -1.0, -1.0]), 3).tolist()
+    [0, 0, 1]
     """
     graph, parent = neighbors_of(edges, weights, num_nodes), np.arange(num_nodes)
     heap = [(-weight, a, b) for a in range(num_nodes) for b, weight in graph[a].items() if a < b and weight >= 0]
@@ -109,6 +123,10 @@ def kernighan_lin(
 
     Returns:
         (N,) parts; their energy is never above that of the given ones.
+
+    >>> edges = np.array([[0, 1], [1, 2], [0, 2]])
+    >>> kernighan_lin(edges, np.array([2.0, -1.0, -1.0]), np.array([0, 1, 1])).tolist()  # from a bad start
+    [0, 0, 1]
     """
     start = _numbered(labels)
     moved = _moves(edges, weights, start, max_rounds)
@@ -217,6 +235,9 @@ def optimal_multicut(edges: np.ndarray, weights: np.ndarray, num_nodes: int) -> 
 
     Raises:
         ValueError: there are more than 10 nodes (115,975 partitions).
+
+    >>> optimal_multicut(np.array([[0, 1], [1, 2]]), np.array([2.0, -1.0]), 3).tolist()
+    [0, 0, 1]
     """
     if num_nodes > 10:
         raise ValueError(f"{num_nodes} nodes have too many partitions: use multicut")

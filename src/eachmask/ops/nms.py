@@ -76,6 +76,10 @@ def mask_nms(iou: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
     Returns:
         indices of the kept, best first.
+
+    >>> iou = torch.tensor([[1.0, 0.9, 0.0], [0.9, 1.0, 0.6], [0.0, 0.6, 1.0]])
+    >>> mask_nms(iou, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist()  # the second is gone before the third comes
+    [0, 2]
     """
     order = torch.argsort(scores, descending=True, stable=True)
     over = (iou > threshold)[order][:, order].cpu()
@@ -136,6 +140,10 @@ def fast_nms(iou: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
     Returns:
         indices of the kept, best first.
+
+    >>> iou = torch.tensor([[1.0, 0.9, 0.0], [0.9, 1.0, 0.6], [0.0, 0.6, 1.0]])
+    >>> fast_nms(iou, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist()
+    [0]
     """
     order = torch.argsort(scores, descending=True, stable=True)
     upper = iou[order][:, order].triu(diagonal=1)
@@ -156,6 +164,12 @@ def fast_nms_of_classes(
 
     Returns:
         rows and labels of the survivors, class by class.
+
+    >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0]])
+    >>> scores = torch.tensor([[0.9, 0.1], [0.8, 0.7]])  # (N, K)
+    >>> rows, labels = fast_nms_of_classes(boxes, scores, 0.5, per_class=100)
+    >>> rows.tolist(), labels.tolist()
+    ([0, 1], [0, 1])
     """
     classes = torch.arange(scores.shape[1], device=scores.device)
     per_class = min(per_class, len(scores))

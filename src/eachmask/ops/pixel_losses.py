@@ -58,6 +58,10 @@ def soft_dice(logits: Tensor, labels: Tensor, eps: float = 1.0) -> Tensor:
     Args:
         logits: (B, K, H, W); labels: (B, H, W), 0..K-1 or -1.
         eps: added to numerator and denominator.
+
+    >>> sure = torch.tensor([[[[9.0, -9.0]], [[-9.0, 9.0]]]])  # (1, 2, 1, 2)
+    >>> soft_dice(sure, torch.tensor([[[0, 1]]])).item() < 1e-3
+    True
     """
     probabilities, inside = _probabilities(logits, labels)
     common, total = (probabilities * inside).sum(1), (probabilities + inside).sum(1)
@@ -73,6 +77,10 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (B, K, H, W); labels: (B, H, W), 0..K-1 or -1.
+
+    >>> sure = torch.tensor([[[[99.0, 99.0]], [[-99.0, -99.0]]]])  # class 0 twice
+    >>> lovasz_softmax(sure, torch.tensor([[[0, 1]]])).item()  # the mean of 1 - 1/2 and 1 - 0
+    0.75
     """
     probabilities, inside = _probabilities(logits, labels)
     losses = []
@@ -94,6 +102,10 @@ def border_weights(objects: Tensor, strength: float = 10.0, sigma: float = 5.0) 
 
     Returns:
         (H, W) float32; 0 everywhere with fewer than two objects.
+
+    >>> weights = border_weights(torch.tensor([[1, 0, 0, 2]]), strength=10.0, sigma=3.0)
+    >>> [round(weight, 2) for weight in weights[0].tolist()]
+    [0.0, 6.07, 6.07, 0.0]
     """
     from scipy.ndimage import distance_transform_edt, find_objects
 

@@ -18,6 +18,9 @@ def level_points(
 
     Args:
         shapes: (rows, columns) of each level.
+
+    >>> level_points([(1, 2)], [8])[0].tolist()
+    [[4.0, 4.0], [12.0, 4.0]]
     """
     result = []
     for (rows, columns), stride in zip(shapes, strides, strict=True):
@@ -29,7 +32,11 @@ def level_points(
 
 
 def distances_to(points: Tensor, boxes: Tensor) -> Tensor:
-    """From points (..., 2) to the sides of boxes (..., 4) xyxy: (..., 4) (eq. 1)."""
+    """From points (..., 2) to the sides of boxes (..., 4) xyxy: (..., 4) (eq. 1).
+
+    >>> distances_to(torch.tensor([[10.0, 20]]), torch.tensor([[9.0, 18, 13, 24]])).tolist()
+    [[1.0, 2.0, 3.0, 4.0]]
+    """
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
@@ -47,6 +54,9 @@ def centerness(distances: Tensor) -> Tensor:
 
     Args:
         distances: (N, 4) positive.
+
+    >>> centerness(torch.tensor([[2.0, 2, 2, 2], [1, 2, 4, 2]])).tolist()
+    [1.0, 0.5]
     """
     x, y = distances[:, 0::2], distances[:, 1::2]
     return (x.amin(1) / x.amax(1) * (y.amin(1) / y.amax(1))).clamp(min=0).sqrt()
@@ -57,6 +67,9 @@ def iou_of_distances(predicted: Tensor, gt: Tensor, margin: float = 0.0) -> Tens
 
     Args:
         margin: added to all widths and heights, px.
+
+    >>> iou_of_distances(torch.tensor([[1.0, 1, 1, 1]]), torch.tensor([[1.0, 1, 3, 1]])).tolist()
+    [0.5]
     """
     common = torch.minimum(predicted, gt)
     areas = [(d[:, 0] + d[:, 2] + margin) * (d[:, 1] + d[:, 3] + margin) for d in (common, predicted, gt)]
@@ -67,6 +80,9 @@ def smoothed_giou_loss(predicted: Tensor, gt: Tensor) -> Tensor:
     """1 - GIoU of boxes around the same points, 1 added to both areas of the IoU: (M, 4), (M, 4) -> (M,).
 
     AdelaiDet's; distances in strides.
+
+    >>> smoothed_giou_loss(torch.tensor([[1.0, 1, 1, 1]]), torch.tensor([[1.0, 1, 1, 1]])).tolist()
+    [0.0]
     """
     common, hull = torch.minimum(predicted, gt), torch.maximum(predicted, gt)
     inner, outer, a, b = ((d[:, 0] + d[:, 2]) * (d[:, 1] + d[:, 3]) for d in (common, hull, predicted, gt))

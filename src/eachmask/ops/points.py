@@ -19,13 +19,21 @@ def point_sample(maps: Tensor, points: Tensor) -> Tensor:
 
     Returns:
         (R, C, P).
+
+    >>> maps = torch.tensor([[[[0.0, 4.0]]]])
+    >>> point_sample(maps, torch.tensor([[[0.25, 0.5], [0.5, 0.5], [0.75, 0.5]]])).tolist()
+    [[[0.0, 2.0, 4.0]]]
     """
     grid = 2 * points[:, :, None] - 1
     return F.grid_sample(maps, grid, mode="bilinear", align_corners=False).squeeze(-1)
 
 
 def uncertainty(logits: Tensor) -> Tensor:
-    """How undecided a mask is, most at the boundary: minus the distance of the logit from 0 (section 3.1)."""
+    """How undecided a mask is, most at the boundary: minus the distance of the logit from 0 (section 3.1).
+
+    >>> uncertainty(torch.tensor([-3.0, 0.5])).tolist()
+    [-3.0, -0.5]
+    """
     return -logits.abs()
 
 
@@ -37,6 +45,9 @@ def margin(logits: Tensor) -> Tensor:
 
     Returns:
         (R, 1, ...), at most 0.
+
+    >>> margin(torch.tensor([[3.0, 1.0, 2.5]])).tolist()
+    [[-0.5]]
     """
     if logits.shape[1] == 1:
         return uncertainty(logits)
@@ -65,6 +76,9 @@ def sample_uncertain_points(
 
     Returns:
         (R, N, 2) as (x, y) in 0..1.
+
+    >>> sample_uncertain_points(torch.zeros(2, 1, 4, 4), num_points=5).shape
+    torch.Size([2, 5, 2])
     """
     num_regions, device = len(logits), logits.device
     num_candidates = int(num_points * oversample)
@@ -85,6 +99,10 @@ def most_uncertain_cells(uncertainties: Tensor, num_points: int) -> tuple[Tensor
 
     Returns:
         flat indices (R, P) and their centers (R, P, 2) in 0..1, P = min(num_points, H W).
+
+    >>> index, centers = most_uncertain_cells(torch.tensor([[[[-3.0, -0.1]]]]), 1)
+    >>> index.tolist(), centers.tolist()
+    ([[1]], [[[0.75, 0.5]]])
     """
     _, _, height, width = uncertainties.shape
     index = uncertainties.flatten(1).topk(min(num_points, height * width), dim=1).indices

@@ -20,7 +20,11 @@ _CELL_CHUNK_SIZE = 1 << 24
 
 
 def on_grid(boxes: Tensor, spanned: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Boxes in pixels of a canvas (height, width) -> in cells of the (rows, columns) grid that spans it."""
+    """Boxes in pixels of a canvas (height, width) -> in cells of the (rows, columns) grid that spans it.
+
+    >>> on_grid(torch.tensor([[8.0, 8.0, 24.0, 16.0]]), (32, 32), (8, 8)).tolist()
+    [[2.0, 2.0, 6.0, 4.0]]
+    """
     return boxes * boxes.new_tensor([grid[1] / spanned[1], grid[0] / spanned[0]]).repeat(2)
 
 
@@ -29,6 +33,9 @@ def windows_of(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
 
     Args:
         boxes: (N, 4) in cells.
+
+    >>> windows_of(torch.tensor([[2.0, 2.0, 6.0, 4.0]]), (8, 8)).tolist()
+    [[1, 1, 7, 5]]
     """
     rows, columns = grid
     limit = boxes.new_tensor([columns, rows])
@@ -51,6 +58,10 @@ def assemble(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, spanned: t
     Args:
         prototypes: (P, h, w); coefficients: (N, P); boxes: (N, 4) px.
         spanned: (height, width) in px that the grid spans.
+
+    >>> crops = assemble(torch.zeros(3, 8, 8), torch.zeros(1, 3), torch.tensor([[8.0, 8.0, 24.0, 16.0]]), (32, 32))
+    >>> crops.values[0].shape, crops.origins.tolist(), crops.values[0].unique().item()
+    (torch.Size([4, 6]), [[1, 1]], 0.5)
     """
     prototypes = prototypes.float()
     grid = (int(prototypes.shape[1]), int(prototypes.shape[2]))
@@ -96,6 +107,13 @@ def assemble_objects(
 
     Raises:
         ValueError: the target has no masks.
+
+    >>> from eachmask.structures import RLE
+    >>> masks = RLE.from_label_map(torch.ones(32, 32, dtype=torch.int32).numpy())
+    >>> target = Instances((32, 32), torch.tensor([[0.0, 0.0, 32.0, 32.0]]), masks)
+    >>> (one,) = assemble_objects(torch.zeros(3, 8, 8), torch.zeros(2, 3), torch.tensor([0, 0]), target, (32, 32))
+    >>> one.probabilities.shape, one.gt.shape, one.gt_area
+    (torch.Size([2, 8, 8]), torch.Size([8, 8]), 64)
     """
     prototypes = prototypes.float()
     objects = index.unique()

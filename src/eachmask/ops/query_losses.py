@@ -35,6 +35,10 @@ def match_queries(costs: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         costs: (Q, N); what is not finite counts as very dear.
+
+    >>> queries, targets = match_queries(torch.tensor([[5.0, 1.0], [0.0, 2.0], [9.0, 9.0]]))
+    >>> queries.tolist(), targets.tolist()
+    ([0, 1], [1, 0])
     """
     return best_matching(-torch.nan_to_num(costs, nan=1e6, posinf=1e6, neginf=-1e6))
 
@@ -44,19 +48,31 @@ def class_cost(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (Q, K + 1), the last is "no object"; labels: (N,).
+
+    >>> class_cost(torch.tensor([[9.0, -9.0, -9.0]]), torch.tensor([0, 1])).round().tolist()
+    [[-1.0, -0.0]]
     """
     return -logits.float().softmax(-1)[:, labels]
 
 
 def cross_entropy_cost(logits: Tensor, targets: Tensor) -> Tensor:
-    """(Q, N): mean binary cross-entropy of every mask (Q, P) against every target (N, P) in 0..1."""
+    """(Q, N): mean binary cross-entropy of every mask (Q, P) against every target (N, P) in 0..1.
+
+    >>> targets = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> cross_entropy_cost(torch.tensor([[9.0, -9.0]]), targets).round().tolist()
+    [[0.0, 9.0]]
+    """
     logits, targets = logits.float(), targets.float()
     yes, no = F.softplus(-logits), F.softplus(logits)
     return (yes @ targets.T + no @ (1 - targets).T) / logits.shape[1]
 
 
 def focal_cost(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """(Q, N): the same with the focal loss."""
+    """(Q, N): the same with the focal loss.
+
+    >>> focal_cost(torch.tensor([[9.0, -9.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])).round().tolist()
+    [[0.0, 4.0]]
+    """
     logits, targets = logits.float(), targets.float()
     p = logits.sigmoid()
     yes = alpha * (1 - p) ** gamma * F.softplus(-logits)
@@ -65,24 +81,41 @@ def focal_cost(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: floa
 
 
 def dice_cost(logits: Tensor, targets: Tensor) -> Tensor:
-    """(Q, N): 1 - (2 <p, y> + 1) / (|p| + |y| + 1)."""
+    """(Q, N): 1 - (2 <p, y> + 1) / (|p| + |y| + 1).
+
+    >>> costs = dice_cost(torch.tensor([[99.0, -99.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> [round(cost, 3) for cost in costs[0].tolist()]  # 1 - 3/3, 1 - 1/3
+    [0.0, 0.667]
+    """
     p, targets = logits.float().sigmoid(), targets.float()
     return 1 - (2 * (p @ targets.T) + 1) / (p.sum(-1)[:, None] + targets.sum(-1) + 1)
 
 
 def dice_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """The Dice losses of M matched pairs (M, P), added."""
+    """The Dice losses of M matched pairs (M, P), added.
+
+    >>> dice_sum(torch.tensor([[99.0, -99.0]]), torch.tensor([[1.0, 0.0]])).item()
+    0.0
+    """
     p = logits.float().sigmoid()
     return (1 - (2 * (p * targets).sum(-1) + 1) / (p.sum(-1) + targets.sum(-1) + 1)).sum()
 
 
 def focal_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """The focal losses (alpha 0.25, gamma 2) of M matched pairs (M, P), each the mean over P, added."""
+    """The focal losses (alpha 0.25, gamma 2) of M matched pairs (M, P), each the mean over P, added.
+
+    >>> focal_sum(torch.tensor([[99.0, -99.0]]), torch.tensor([[1.0, 0.0]])).item()
+    0.0
+    """
     return sigmoid_focal(logits.float(), targets, alpha=0.25, gamma=2.0, reduction="none").mean(-1).sum()
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """The binary cross-entropies of M matched pairs (M, P), each the mean over P, added."""
+    """The binary cross-entropies of M matched pairs (M, P), each the mean over P, added.
+
+    >>> round(cross_entropy_sum(torch.zeros(2, 4), torch.ones(2, 4)).item(), 4)  # 2 log 2
+    1.3863
+    """
     return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(-1).sum()
 
 
@@ -94,6 +127,11 @@ def class_loss(logits: Tensor, matched: list[tuple[Tensor, Tensor]], labels: lis
         matched: queries and targets of each image.
         labels: classes of each image's targets.
         no_object: weight of the last class.
+
+    >>> logits = torch.tensor([[[9.0, -9.0], [-9.0, 9.0]]])  # one class, "no object"; the first query means the object
+    >>> matched = [(torch.tensor([0]), torch.tensor([0]))]
+    >>> class_loss(logits, matched, [torch.tensor([0])], no_object=0.1).item() < 1e-3
+    True
     """
     num_classes = logits.shape[-1] - 1
     gt_labels = torch.full(logits.shape[:2], num_classes, dtype=torch.int64, device=logits.device)

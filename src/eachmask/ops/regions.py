@@ -34,6 +34,12 @@ def superpixels(
         mask: (H, W) bool, what is to be divided; None: all.
         sigma: px of the Gaussian before minima are looked for; doubled a few times while there are more than
             ``max_regions``.
+
+    >>> strength = np.zeros((5, 9))
+    >>> strength[:, 4] = 1.0
+    >>> regions = superpixels(strength, sigma=0.5)
+    >>> int(regions.max()), bool((regions[:, 0] != regions[:, -1]).all())
+    (2, True)
     """
     from skimage.morphology import local_minima
     from skimage.segmentation import watershed
@@ -57,6 +63,9 @@ def largest_regions(regions: np.ndarray, strength: np.ndarray, most: int) -> np.
 
     Args:
         regions: (H, W) 1..N; strength: (H, W) edge strength, 0..1.
+
+    >>> largest_regions(np.array([[1, 1, 2, 3, 3]]), np.zeros((1, 5)), most=2).tolist()
+    [[1, 1, 2, 2, 2]]
     """
     from skimage.segmentation import watershed
 
@@ -76,6 +85,10 @@ def region_borders(regions: np.ndarray, strength: np.ndarray) -> Borders:
 
     Args:
         regions: (H, W) 1..N, 0 belongs to none; strength: (H, W).
+
+    >>> borders = region_borders(np.array([[1, 1, 2], [1, 1, 2]]), np.array([[0.0, 0.2, 0.9], [0.0, 0.1, 0.7]]))
+    >>> borders.edges.tolist(), borders.strengths.round(2).tolist(), borders.lengths.tolist()
+    ([[0, 1]], [0.8], [2.0])
     """
     pairs, values = [], []
     for a, b, s, t in (
@@ -96,6 +109,9 @@ def boundary_of(ids: np.ndarray) -> np.ndarray:
 
     Args:
         ids: (H, W) integers, 0 is background.
+
+    >>> boundary_of(np.array([[1, 1, 2, 0]])).tolist()
+    [[False, True, True, False]]
     """
     padded = np.pad(ids, 1, mode="edge")
     neighbors = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])

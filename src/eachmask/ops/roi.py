@@ -24,6 +24,10 @@ def in_groups(boxes: list[Tensor], at_once: int) -> Iterator[list[Tensor]]:
 
     Yields:
         as many lists as images, most of them empty; one group of nothing where there is no box at all.
+
+    >>> boxes = [torch.zeros(3, 4), torch.zeros(1, 4)]
+    >>> [[len(some) for some in group] for group in in_groups(boxes, at_once=2)]
+    [[2, 0], [1, 1]]
     """
     total = sum(len(b) for b in boxes)
     for first in range(0, max(total, 1), at_once):
@@ -69,6 +73,10 @@ def roi_align(
 
     Returns:
         (N, C, size, size), images in order.
+
+    >>> column = torch.arange(8.0).expand(1, 1, 8, 8)
+    >>> roi_align([column], [torch.tensor([[16.0, 16.0, 48.0, 48.0]])], 2, [8], aligned=True)[0, 0].tolist()
+    [[2.5, 4.5], [2.5, 4.5]]
     """
     rois = _rois(features[0], boxes)
     level = _level_of_each(features, boxes, strides)
@@ -92,6 +100,10 @@ def roi_pool(features: Sequence[Tensor], boxes: Sequence[Tensor], size: int, str
     division into size x size bins is rounded again; each bin gives its largest value (0 where it is empty).
 
     Args and result as for :func:`roi_align`.
+
+    >>> column = torch.arange(8.0).expand(1, 1, 8, 8)
+    >>> roi_pool([column], [torch.tensor([[16.0, 16.0, 48.0, 48.0]])], 2, [8])[0, 0].tolist()  # the largest of each bin
+    [[4.0, 6.0], [4.0, 6.0]]
     """
 
     def pool(feature: Tensor, chosen: Tensor, scale: float) -> Tensor:
@@ -112,6 +124,15 @@ def roi_warp(features: Sequence[Tensor], boxes: Sequence[Tensor], size: int, str
         boxes: for each image (N_b, 4) px, with or without a gradient.
 
     Other arguments and result as for :func:`roi_align`; beyond the map its border is repeated.
+
+    >>> column = torch.arange(8.0).expand(1, 1, 8, 8)
+    >>> box = torch.tensor([[16.0, 16.0, 48.0, 48.0]], requires_grad=True)
+    >>> pooled = roi_warp([column], [box], 2, [8])
+    >>> [[round(value, 3) for value in row] for row in pooled[0, 0].tolist()]
+    [[2.5, 4.5], [2.5, 4.5]]
+    >>> pooled.sum().backward()
+    >>> box.grad.shape
+    torch.Size([1, 4])
     """
     level = _level_of_each(features, [b.detach() for b in boxes], strides)
     counts = [len(b) for b in boxes]

@@ -19,7 +19,12 @@ TIE_BREAK = 1e-9
 
 
 class Tree(NamedTuple):
-    """Of connected leaves; several trees where they are not connected."""
+    """Of connected leaves; several trees where they are not connected.
+
+    >>> tree = region_tree(np.array([[0, 1], [1, 2]]), np.array([0.1, 0.9]), np.array([1.0, 1.0]), 3)
+    >>> tree.num_nodes, tree.leaves_of()[3].tolist()
+    (5, [True, True, False])
+    """
 
     children: np.ndarray  # (merges, 2) nodes; the i-th merge makes the node N + i
     num_leaves: int
@@ -44,6 +49,10 @@ def region_tree(edges: np.ndarray, strengths: np.ndarray, lengths: np.ndarray, n
 
     Args:
         edges: (M, 2) leaves that touch, each pair once; strengths: (M,) mean of the border; lengths: (M,) px of it.
+
+    >>> tree = region_tree(np.array([[0, 1], [1, 2]]), np.array([0.1, 0.9]), np.array([1.0, 1.0]), 3)
+    >>> tree.children.tolist(), tree.strengths.tolist()  # 3 is of 0 and 1, 4 of 3 and 2
+    ([[0, 1], [2, 3]], [0.1, 0.9])
     """
     borders: dict[int, dict[int, tuple[float, float]]] = {i: {} for i in range(num_leaves)}
     for (a, b), strength, length in zip(edges.tolist(), strengths.tolist(), lengths.tolist(), strict=True):
@@ -80,6 +89,10 @@ def best_cut(tree: Tree, scores: np.ndarray) -> np.ndarray:
 
     Args:
         scores: (nodes,).
+
+    >>> tree = region_tree(np.array([[0, 1], [1, 2]]), np.array([0.1, 0.9]), np.array([1.0, 1.0]), 3)
+    >>> best_cut(tree, np.array([0.1, 0.1, 0.5, 0.9, 0.2])).tolist()
+    [2, 3]
     """
     best = np.asarray(scores, np.float64).copy()
     whole = np.ones(tree.num_nodes, bool)
@@ -108,6 +121,11 @@ def best_coverage(
 
     Args:
         scores: (nodes,) decide between these: the cut with the largest sum; None: the one of fewest nodes.
+
+    >>> tree = region_tree(np.array([[0, 1], [1, 2]]), np.array([0.1, 0.9]), np.array([1.0, 1.0]), 3)
+    >>> iou = np.array([[0.5], [0.5], [0.0], [1.0], [0.7]])  # of every node with the one true region
+    >>> best_coverage(tree, iou, np.array([20.0])).tolist()
+    [2, 3]
     """
     gains = coverage_of_nodes(iou, areas, weighted)
     if scores is not None:
@@ -122,6 +140,10 @@ def coverage_of_nodes(iou: np.ndarray, areas: np.ndarray, weighted: bool = True)
 
     Args:
         iou: (nodes, G); areas: (G,) px.
+
+    >>> iou = np.array([[0.5, 0.0], [0.9, 0.3]])
+    >>> coverage_of_nodes(iou, np.array([30.0, 10.0])).round(2).tolist()
+    [0.0, 0.75]
     """
     shares = areas / areas.sum() if weighted else np.full(len(areas), 1 / max(len(areas), 1))
     owner = iou.argmax(0)

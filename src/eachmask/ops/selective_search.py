@@ -105,6 +105,11 @@ def search_batch(images: ImageBatch, search: Search) -> list[Proposals]:
     """Proposals for every image of a normalized batch; there is at least one, the whole image.
 
     The valid part of each image is taken back to 0..1, shrunk to the search's side and searched on the CPU.
+
+    >>> batch = ImageBatch.from_tensors([torch.zeros(3, 16, 16)])
+    >>> (found,) = search_batch(batch, Search(strategies=SINGLE))
+    >>> found.boxes.tolist()  # nothing but the whole image
+    [[0.0, 0.0, 16.0, 16.0]]
     """
     mean, std = (images.tensor.new_tensor(v).float().view(3, 1, 1) for v in (search.mean, search.std))
     found = []
@@ -136,6 +141,12 @@ def selective_search(
 
     Returns:
         boxes and regions in pixels of the image; the whole image is always among them.
+
+    >>> image = np.zeros((32, 32, 3))
+    >>> image[8:24, 8:24] = 1.0
+    >>> found = selective_search(image, SINGLE, min_size=20)
+    >>> [0, 0, 32, 32] in found.boxes.tolist(), len(found.boxes) == len(found.regions)
+    (True, True)
     """
     size = (image.shape[0], image.shape[1])
     rng = np.random.default_rng(seed)
@@ -177,6 +188,13 @@ def hierarchy(
     Returns:
         (H, W) superpixel of each pixel, the 2 S - 1 regions in the order of their making (superpixels first), and
         (2 S - 1,) the number of the region that each became part of, the last one's being its own.
+
+    >>> image = np.zeros((32, 32, 3))
+    >>> image[8:24, 8:24] = 1.0
+    >>> labels, regions, parents = hierarchy(image, SINGLE[0], 20)
+    >>> num = int(labels.max()) + 1
+    >>> len(parents) == len(regions.size) == 2 * num - 1
+    True
     """
     make = superpixels or functools.partial(_superpixels, image, min_size=min_size)
     labels, leaves, pairs = make(strategy.colors, strategy.scale)
@@ -197,7 +215,11 @@ def _superpixels(image: Floats, colors: str, scale: float, min_size: int) -> tup
 
 
 def convert_colors(image: Floats, colors: str) -> Floats:
-    """(H, W, 3) RGB in 0..1 -> (H, W, C) of the color space, 0..1 each."""
+    """(H, W, 3) RGB in 0..1 -> (H, W, C) of the color space, 0..1 each.
+
+    >>> convert_colors(np.ones((1, 1, 3)), "gray").shape
+    (1, 1, 1)
+    """
     from skimage.color import rgb2gray, rgb2hsv, rgb2lab
 
     if colors == "hsv":
@@ -218,6 +240,10 @@ def describe(channels: Floats, labels: Ints) -> Regions:
     Args:
         channels: (H, W, C) in 0..1.
         labels: (H, W) 0..S-1.
+
+    >>> regions = describe(np.zeros((2, 4, 1)), np.array([[0, 0, 1, 1], [0, 0, 1, 1]]))
+    >>> regions.size.tolist(), regions.boxes.tolist()
+    ([4.0, 4.0], [[0.0, 0.0, 2.0, 2.0], [2.0, 0.0, 4.0, 2.0]])
     """
     from scipy.ndimage import find_objects, gaussian_filter
 
@@ -241,6 +267,11 @@ def similarity(a: Regions, b: Regions, measures: str, num_pixels: int) -> Floats
     Args:
         measures: letters of C, T, S and F.
         num_pixels: of the image.
+
+    >>> regions = describe(np.zeros((2, 4, 1)), np.array([[0, 0, 1, 1], [0, 0, 1, 1]]))
+    >>> a, b = (Regions(*(values[i : i + 1] for values in regions)) for i in (0, 1))
+    >>> similarity(a, b, "C", 8).tolist(), similarity(a, b, "S", 8).tolist()
+    ([1.0], [0.0])
     """
     total = np.zeros(np.broadcast_shapes(a.size.shape, b.size.shape))
     if "C" in measures:
@@ -256,7 +287,13 @@ def similarity(a: Regions, b: Regions, measures: str, num_pixels: int) -> Floats
 
 
 def union(a: Regions, b: Regions) -> Regions:
-    """Pair by pair, two regions as one: no pixel is looked at again (equation 2)."""
+    """Pair by pair, two regions as one: no pixel is looked at again (equation 2).
+
+    >>> regions = describe(np.zeros((2, 4, 1)), np.array([[0, 0, 1, 1], [0, 0, 1, 1]]))
+    >>> a, b = (Regions(*(values[i : i + 1] for values in regions)) for i in (0, 1))
+    >>> union(a, b).boxes.tolist()
+    [[0.0, 0.0, 4.0, 2.0]]
+    """
     size = a.size + b.size
     weight_a, weight_b = (a.size / size)[:, None], (b.size / size)[:, None]
     color = weight_a * a.color + weight_b * b.color
@@ -268,7 +305,11 @@ def union(a: Regions, b: Regions) -> Regions:
 
 
 def neighbors(labels: Ints) -> Ints:
-    """(H, W) -> (E, 2) pairs of regions that share an edge or a corner, each once, smaller number first."""
+    """(H, W) -> (E, 2) pairs of regions that share an edge or a corner, each once, smaller number first.
+
+    >>> neighbors(np.array([[0, 0, 1], [2, 2, 2]])).tolist()
+    [[0, 1], [0, 2], [1, 2]]
+    """
     pairs = []
     for a, b in (
         (labels[:, :-1], labels[:, 1:]),
@@ -289,6 +330,12 @@ def merge(leaves: Regions, pairs: Ints, measures: str, num_pixels: int) -> tuple
 
     Returns:
         all 2 S - 1 regions and the parent of each, see :func:`hierarchy`; fewer where parts of the map never meet.
+
+    >>> labels = np.array([[0, 0, 1, 1, 2, 2]])
+    >>> leaves = describe(np.zeros((1, 6, 1)), labels)
+    >>> regions, parents = merge(leaves, neighbors(labels), "S", labels.size)
+    >>> parents.tolist(), regions.size.tolist()
+    ([3, 3, 4, 4, 4], [2.0, 2.0, 2.0, 4.0, 6.0])
     """
     num = len(leaves.size)
     all_of_them = Regions(*(np.concatenate([v, np.zeros((num - 1, *v.shape[1:]))]) for v in leaves))

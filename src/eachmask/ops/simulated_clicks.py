@@ -21,7 +21,14 @@ NEAR = 0.15
 
 
 def first_clicks(targets: Tensor, most: int = 3) -> Clicks:
-    """1 to ``most`` random clicks on each object (B, H, W), and 0 to ``most`` beside it, near."""
+    """1 to ``most`` random clicks on each object (B, H, W), and 0 to ``most`` beside it, near.
+
+    >>> target = torch.zeros(1, 16, 16)
+    >>> target[0, 4:12, 4:12] = 1
+    >>> clicks = first_clicks(target)
+    >>> clicks.places.shape[-1], int(clicks.signs[0, 0])  # the first one is on the object
+    (2, 1)
+    """
     rows = [_random_clicks(target, most) for target in targets.cpu().numpy()]
     return _padded(rows, targets)
 
@@ -31,6 +38,12 @@ def next_click(found: Tensor, targets: Tensor, clicks: Clicks) -> Clicks:
 
     Args:
         found: (B, H, W) bool, the network's answer.
+
+    >>> target = torch.zeros(1, 16, 16)
+    >>> target[0, 4:12, 4:12] = 1
+    >>> nothing = Clicks(torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.int64))
+    >>> next_click(target < 0, target, nothing).signs.tolist()  # the object is missing
+    [[1]]
     """
     rows = []
     for answer, target in zip(found.cpu().numpy(), targets.cpu().numpy(), strict=True):

@@ -23,6 +23,10 @@ def soft_polygons(vertices: Tensor, size: tuple[int, int], smoothness: float) ->
 
     Returns:
         (N, height, width) in 0..1, differentiable by the vertices.
+
+    >>> square = torch.tensor([[[1.0, 1.0], [5.0, 1.0], [5.0, 5.0], [1.0, 5.0]]])
+    >>> soft_polygons(square, (6, 6), smoothness=0.1)[0, 3].round().tolist()
+    [0.0, 1.0, 1.0, 1.0, 1.0, 0.0]
     """
     if not len(vertices):
         return vertices.sum() + vertices.new_zeros((0, *size))
@@ -36,7 +40,11 @@ def soft_polygons(vertices: Tensor, size: tuple[int, int], smoothness: float) ->
 
 
 def squared_distance(points: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-    """Of points to line segments, px^2: (..., 2) each, broadcast -> (...)."""
+    """Of points to line segments, px^2: (..., 2) each, broadcast -> (...).
+
+    >>> squared_distance(*(torch.tensor(place) for place in ([1.0, 2.0], [0.0, 0.0], [4.0, 0.0]))).item()
+    4.0
+    """
     along = end - begin
     length = (along * along).sum(-1) + 1e-5  # an edge may be a point
     share = (((points - begin) * along).sum(-1) / length).clamp(0, 1)
@@ -48,6 +56,10 @@ def inside(vertices: Tensor, size: tuple[int, int]) -> Tensor:
 
     An edge crosses a row of pixel centers at most once, so it is enough to know how many crossings lie to the right
     of each pixel: a histogram of the crossings, summed up from the right.
+
+    >>> square = torch.tensor([[[1.0, 0.0], [3.0, 0.0], [3.0, 2.0], [1.0, 2.0]]])
+    >>> inside(square, (2, 4)).int().tolist()
+    [[[0, 1, 1, 0], [0, 1, 1, 0]]]
     """
     height, width = size
     x, y = vertices[:, :, 0, None], vertices[:, :, 1, None]  # (N, P, 1)
@@ -68,6 +80,11 @@ def nearest_edges(vertices: Tensor, size: tuple[int, int]) -> Tensor:
 
     Dot products with a grid fall apart into a part of the row and a part of the column, so that the distance of every
     pixel to every edge takes a handful of operations on (N, P, height, width), a few polygons at a time.
+
+    >>> square = torch.tensor([[[0.0, 0.0], [9.0, 0.0], [9.0, 9.0], [0.0, 9.0]]])
+    >>> edges = nearest_edges(square, (9, 9))[0]
+    >>> [int(edges[row, column]) for row, column in ((0, 4), (4, 8), (8, 4), (4, 0))]  # top, right, bottom, left
+    [0, 1, 2, 3]
     """
     height, width = size
     rows, columns = (torch.arange(s, device=vertices.device, dtype=vertices.dtype) + 0.5 for s in size)

@@ -28,7 +28,11 @@ class Terms(NamedTuple):
 
 
 def coordinates(height: int, width: int, grid: tuple[int, int]) -> Tensor:
-    """(2, height, width) x and y: a grid of that height and width in px spans 0..1 and 0..width / height."""
+    """(2, height, width) x and y: a grid of that height and width in px spans 0..1 and 0..width / height.
+
+    >>> coordinates(1, 3, (5, 5)).tolist()
+    [[[0.0, 0.25, 0.5]], [[0.0, 0.0, 0.0]]]
+    """
     x = torch.linspace(0, grid[1] / grid[0], grid[1]) if width <= grid[1] else _steps(width, grid[1], grid[1] / grid[0])
     y = torch.linspace(0, 1, grid[0]) if height <= grid[0] else _steps(height, grid[0], 1.0)
     return torch.stack([x[None, :width].expand(height, width), y[:height, None].expand(height, width)])
@@ -40,7 +44,11 @@ def _steps(num: int, of: int, length: float) -> Tensor:
 
 
 def lovasz_hinge(logits: Tensor, targets: Tensor) -> Tensor:
-    """The convex extension of 1 - IoU of one mask: (P,) values above 0 inside, (P,) 0 or 1 -> scalar."""
+    """The convex extension of 1 - IoU of one mask: (P,) values above 0 inside, (P,) 0 or 1 -> scalar.
+
+    >>> lovasz_hinge(torch.tensor([2.0, -2.0]), torch.tensor([1.0, 0.0])).item()
+    0.0
+    """
     signs = 2 * targets - 1
     errors, order = torch.sort(1 - logits * signs, descending=True)
     return errors.clamp(min=0) @ _jaccard_steps(targets[order])
@@ -77,6 +85,12 @@ def spatial_terms(
         valid: (H, W) bool; pixels that are learnt from.
         to_center: objects gather around the mean of their pixels, else around the mean of their embeddings.
         foreground_weight: of the seed map within objects.
+
+    >>> places = coordinates(1, 4, (4, 4))
+    >>> ids, seen = torch.tensor([[1, 1, 0, 0]]), torch.ones(1, 4, dtype=torch.bool)
+    >>> terms = spatial_terms(places, torch.zeros(1, 1, 4), torch.zeros(1, 1, 4), places, ids, seen)
+    >>> terms.variance.item(), terms.instance.item() > 0
+    (0.0, True)
     """
     embedding, places, sigma = (x[:, valid] for x in (embedding, places, bandwidth))
     chosen, own = seeds[:, valid], ids[valid]
@@ -120,6 +134,11 @@ def spatial_clusters(
 
     Returns:
         (H, W) int32 numbers 1..K, 0 is none; (K,) scores, best first.
+
+    >>> embedding = np.stack([np.repeat([0.2, 0.8], 200), np.zeros(400)]).reshape(2, 20, 20)  # two places
+    >>> ids, scores = spatial_clusters(embedding, np.full((1, 20, 20), 0.5), np.ones((20, 20)))
+    >>> np.bincount(ids.ravel()).tolist(), scores.tolist()
+    ([0, 200, 200], [1.0, 1.0])
     """
     inside = seeds > seed_threshold
     places, chosen = embedding[:, inside], seeds[inside]

@@ -19,6 +19,10 @@ def kmeans(points: np.ndarray, num: int, seed: int = 0, starts: int = 4) -> np.n
 
     Args:
         points: (P, D), P >= 1; num: 1 or more, at most P is made of it.
+
+    >>> groups = kmeans(np.array([[0.0], [0.1], [5.0], [5.1]]), 2)
+    >>> bool(groups[0] == groups[1] != groups[2] == groups[3])
+    True
     """
     from scipy.cluster.vq import kmeans2
 
@@ -40,6 +44,10 @@ def spectral_clusters(points: np.ndarray, num: int, scale: float, seed: int = 0)
     Args:
         points: (P, D), P >= 1; num: 1 or more, at most P is made of it.
         scale: of the Gaussian that makes distances affinities, in the points' unit.
+
+    >>> groups = spectral_clusters(np.array([[0.0], [0.1], [5.0], [5.1]]), 2, scale=1.0)
+    >>> bool(groups[0] == groups[1] != groups[2] == groups[3])
+    True
     """
     from scipy.linalg import eigh
 

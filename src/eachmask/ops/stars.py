@@ -29,6 +29,11 @@ def star_distances(ids: np.ndarray, rays: int = 32, grid: int = 1) -> np.ndarray
 
     Returns:
         (ceil(H / grid), ceil(W / grid), R) float32 px, 0 on background.
+
+    >>> ids = np.zeros((9, 9), int)
+    >>> ids[2:7, 2:7] = 1
+    >>> star_distances(ids, rays=4)[4, 4].tolist()
+    [2.5, 2.5, 2.5, 2.5]
     """
     height, width = ids.shape
     seen = ids[::grid, ::grid]
@@ -61,6 +66,9 @@ def object_probability(ids: np.ndarray) -> np.ndarray:
     """(H, W) float32: the distance to what is not the object, divided by the largest within it; 0 on background.
 
     Other objects count as background, the image's border does not (but where one object fills all of the image).
+
+    >>> object_probability(np.array([[0, 1, 1, 1, 0]])).round(1).tolist()
+    [[0.0, 0.5, 1.0, 0.5, 0.0]]
     """
     if ids.size and ids.flat[0] > 0 and (ids == ids.flat[0]).all():
         padded: np.ndarray = object_probability(np.pad(ids, 1))[1:-1, 1:-1]
@@ -77,7 +85,11 @@ def object_probability(ids: np.ndarray) -> np.ndarray:
 
 
 def candidates(probability: np.ndarray, threshold: float, border: int = 2) -> np.ndarray:
-    """(N, 2) rows and columns of cells above the threshold and away from the border, best first."""
+    """(N, 2) rows and columns of cells above the threshold and away from the border, best first.
+
+    >>> candidates(np.array([[0.9, 0.2, 0.7]]), threshold=0.5, border=0).tolist()
+    [[0, 0], [0, 2]]
+    """
     height, width = probability.shape[:2]
     inner = np.zeros((height, width), bool)
     inner[border : height - border, border : width - border] = True
@@ -91,6 +103,9 @@ def corners(points: np.ndarray, distances: np.ndarray) -> np.ndarray:
 
     Args:
         points: (N, 2) rows and columns, px; distances: (N, R) px.
+
+    >>> corners(np.array([[5.0, 5.0]]), np.full((1, 4), 2.0)).round().tolist()
+    [[[5.0, 7.0, 5.0, 3.0], [7.0, 5.0, 3.0, 5.0]]]
     """
     angles = np.linspace(0, 2 * np.pi, distances.shape[1], endpoint=False)
     ends = np.stack([distances * np.sin(angles), distances * np.cos(angles)], axis=1)
@@ -109,6 +124,10 @@ def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.
 
     Returns:
         (K,) positions of those that are left, best first.
+
+    >>> points = np.array([[10.0, 10.0], [10.0, 11.0], [40.0, 40.0]])  # best first
+    >>> suppress(points, np.full((3, 8), 5.0), threshold=0.5).tolist()
+    [0, 2]
     """
     polygons = np.trunc(corners(points, distances)).astype(np.float64)
     if not len(polygons):
@@ -135,7 +154,11 @@ def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.
 
 
 def polygon_areas(polygons: np.ndarray) -> np.ndarray:
-    """(N, 2, R) vertices -> (N,) areas (shoelace formula)."""
+    """(N, 2, R) vertices -> (N,) areas (shoelace formula).
+
+    >>> polygon_areas(np.array([[[0.0, 0.0, 2.0, 2.0], [0.0, 3.0, 3.0, 0.0]]])).tolist()
+    [6.0]
+    """
     y, x = polygons[:, 0], polygons[:, 1]
     result: np.ndarray = np.abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(1)) / 2
     return result
@@ -146,6 +169,10 @@ def common_areas(polygon: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     A polygon is a sum of trapezoids between its edges and the axis, each with the sign of its direction. Two trapezoids
     have the area under the lower of two straight lines in common, which is a closed formula: no vertex is searched for.
+
+    >>> square = np.array([[0.0, 0.0, 2.0, 2.0], [0.0, 2.0, 2.0, 0.0]])
+    >>> common_areas(square, np.stack([square, square + 1])).tolist()
+    [4.0, 1.0]
     """
     y1, x1 = (side[None, :, None] for side in polygon)
     y2, x2 = (np.roll(side, -1, 1) for side in (y1, x1))
@@ -189,6 +216,9 @@ def draw_stars(points: np.ndarray, distances: np.ndarray, scores: np.ndarray, si
 
     Args:
         points: (N, 2) px; distances: (N, R) px; scores: (N,).
+
+    >>> np.bincount(draw_stars(np.array([[4.0, 4.0]]), np.full((1, 4), 2.0), np.array([0.9]), (9, 9)).ravel()).tolist()
+    [68, 13]
     """
     from skimage.draw import polygon
 

@@ -59,6 +59,11 @@ def suppress_by(iou: Tensor, scores: Tensor, limits: Limits) -> tuple[Tensor, Te
 
     Returns:
         indices of the kept, best first, and their scores after it.
+
+    >>> iou = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+    >>> index, scores = suppress_by(iou, torch.tensor([0.5, 0.75]), Limits(0.05, 0.5, 100, "matrix"))
+    >>> index.tolist(), [round(score, 3) for score in scores.tolist()]
+    ([1, 0], [0.75, 0.099])
     """
     least = max(limits.score_threshold, MIN_SCORE)
     if limits.suppression == "soft":
@@ -86,6 +91,12 @@ def suppress_classes(
 
     Returns:
         rows, labels and scores of the kept, best first.
+
+    >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0]])
+    >>> scores = torch.tensor([[0.75, 0.25], [0.5, 0.5]])
+    >>> rows, labels, kept = suppress_classes(boxes, scores, Limits(0.05, 0.5, 100), per_class=10)
+    >>> rows.tolist(), labels.tolist(), kept.tolist()
+    ([0, 1], [0, 1], [0.75, 0.5])
     """
     best, rows = scores.topk(min(per_class, len(scores)), dim=0)  # (n, K)
     place, label = torch.nonzero(best > (-1.0 if score_threshold is None else score_threshold), as_tuple=True)

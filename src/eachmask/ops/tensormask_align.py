@@ -18,6 +18,9 @@ def bordered(aligned: Tensor, outside: float = -6.0) -> Tensor:
     Args:
         aligned: at the finest stride: window row, window column, row, column.
         outside: value of everything beyond the tensor; it blends in at the borders of windows and image.
+
+    >>> bordered(torch.zeros(3, 3, 4, 5)).shape
+    torch.Size([5, 5, 6, 7])
     """
     return F.pad(aligned, (1,) * 8, value=outside)
 
@@ -34,6 +37,10 @@ def aligned_to_natural(aligned: Tensor, cells: Tensor, factor: int) -> Tensor:
 
     Returns:
         (N, V', V').
+
+    >>> aligned = bordered(torch.ones(3, 3, 8, 8), outside=0.0)
+    >>> aligned_to_natural(aligned, torch.tensor([[4, 4]]), factor=1)[0].tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     window, _, height, width = (n - 2 for n in aligned.shape)
     size = factor * window

@@ -26,6 +26,10 @@ def join_labels(parts: Sequence[Tensor], tiles: Sequence[Box], size: tuple[int, 
         parts: (h, w) integers of each tile.
         tiles: their windows x1, y1, x2, y2, px of the image, from :func:`eachmask.ops.tiles.tile_boxes`.
         size: (height, width) of the image.
+
+    >>> parts = [torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.int64)]
+    >>> join_labels(parts, [(0, 0, 4, 1), (2, 0, 6, 1)], (1, 6)).tolist()
+    [[0, 0, 0, 1, 1, 1]]
     """
     whole = parts[0].new_zeros(size)
     deepest = torch.zeros(size, dtype=torch.float16)
@@ -40,7 +44,12 @@ def join_labels(parts: Sequence[Tensor], tiles: Sequence[Box], size: tuple[int, 
 
 
 def join_values(parts: Sequence[Tensor], tiles: Sequence[Box], size: tuple[int, int]) -> Tensor:
-    """Maps of floats (..., h, w) of all tiles -> that of the image (..., H, W), blended where tiles overlap."""
+    """Maps of floats (..., h, w) of all tiles -> that of the image (..., H, W), blended where tiles overlap.
+
+    >>> parts = [torch.zeros(1, 4), torch.ones(1, 4)]
+    >>> join_values(parts, [(0, 0, 4, 1), (2, 0, 6, 1)], (1, 6)).tolist()
+    [[0.0, 0.0, 0.25, 0.75, 1.0, 1.0]]
+    """
     total = parts[0].new_zeros((*parts[0].shape[:-2], *size))
     weight = torch.zeros(size)
     for part, tile in zip(parts, tiles, strict=True):
@@ -61,6 +70,10 @@ def join_scores(parts: Sequence[ClassScores], tiles: Sequence[Box], size: tuple[
         parts: of each tile, on a grid over it.
         tiles: see :func:`join_labels`.
         size: (height, width) of the image.
+
+    >>> parts = [ClassScores(torch.tensor(grid), (1, 1)) for grid in ([[[1.0]], [[0.0]]], [[[0.0]], [[1.0]]])]
+    >>> join_scores(parts, [(0, 0, 4, 1), (2, 0, 6, 1)], (1, 6)).tolist()
+    [[0, 0, 0, 1, 1, 1]]
     """
     labels = torch.zeros(size, dtype=torch.int64)
     for top in range(0, size[0], STRIP_HEIGHT):
@@ -77,7 +90,11 @@ def join_scores(parts: Sequence[ClassScores], tiles: Sequence[Box], size: tuple[
 
 
 def depths(tile: Box, size: tuple[int, int]) -> Tensor:
-    """(h, w) float in 0..1: how far each pixel of a tile is from its ends, the ends of the image aside."""
+    """(h, w) float in 0..1: how far each pixel of a tile is from its ends, the ends of the image aside.
+
+    >>> depths((2, 0, 6, 1), (1, 6)).tolist()
+    [[0.125, 0.375, 0.625, 0.875]]
+    """
     x1, y1, x2, y2 = tile
     rows = _depths(y2 - y1, y1 > 0, y2 < size[0])
     columns = _depths(x2 - x1, x1 > 0, x2 < size[1])

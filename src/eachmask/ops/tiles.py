@@ -76,6 +76,14 @@ def merge_tiles(parts: Sequence[Instances], tiles: Sequence[Box]) -> Instances:
     Returns:
         one instance per group of detections that are the same object: the one seen whole where there is one, else the
         union of the parts; with the group's best score.
+
+    >>> def seen(*box):
+    ...     mask = np.zeros((1, 4, 12), bool)
+    ...     mask[0, box[1] : box[3], box[0] : box[2]] = True
+    ...     return Instances((4, 12), torch.tensor([box]).float(), RLE.from_bitmaps(mask), scores=torch.tensor([0.9]))
+    >>> whole = merge_tiles([seen(4, 0, 8, 4), seen(4, 0, 10, 4)], [(0, 0, 8, 4), (4, 0, 12, 4)])
+    >>> whole.boxes.tolist()  # the left tile cuts it off
+    [[4.0, 0.0, 10.0, 4.0]]
     """
     everything = Instances.cat(list(parts))
     if not len(everything):

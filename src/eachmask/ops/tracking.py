@@ -62,7 +62,15 @@ class _Track:
 
 
 class Tracker:
-    """Follows objects through the frames of one video; it keeps a mask for each object that may come back."""
+    """Follows objects through the frames of one video; it keeps a mask for each object that may come back.
+
+    >>> mask = np.zeros((1, 8, 16), bool)
+    >>> mask[0, 2:6, 2:6] = True
+    >>> first, looks, tracker = RLE.from_bitmaps(mask), np.ones((1, 64)) / 8, Tracker()
+    >>> numbers = [tracker.update(first.shift(dx, 0, (8, 16)), np.array([0.9]), looks).tolist() for dx in (0, 1, 2)]
+    >>> numbers
+    [[1], [1], [1]]
+    """
 
     def __init__(self, config: TrackerConfig | None = None) -> None:
         self.config = config or TrackerConfig()
@@ -122,6 +130,11 @@ def looks_of(image: NDArray[Any], masks: Masks) -> NDArray[np.float64]:
 
     Args:
         image: (H, W, 3) uint8.
+
+    >>> mask = RLE.from_bitmaps(np.ones((1, 4, 4), bool))
+    >>> looks = looks_of(np.zeros((4, 4, 3), np.uint8), mask)
+    >>> looks.shape, float((looks[0] ** 2).sum())
+    ((1, 64), 1.0)
     """
     bins = image.astype(np.int64) * _BINS // 256
     codes = (bins[..., 0] * _BINS + bins[..., 1]) * _BINS + bins[..., 2]

@@ -27,13 +27,22 @@ def bed_of_nails(maps: Tensor, factor: int = 2) -> Tensor:
 
 
 def interpolated(maps: Tensor, mode: str, factor: int = 2) -> Tensor:
-    """Nearest, bilinear or bicubic (Keys' kernel with a = -0.75), pixels taken for squares: corners are not aligned."""
+    """Nearest, bilinear or bicubic (Keys' kernel with a = -0.75), pixels taken for squares: corners are not aligned.
+
+    >>> interpolated(torch.tensor([[[[1.0, 2.0]]]]), "bilinear")[0, 0, 0].tolist()
+    [1.0, 1.25, 1.75, 2.0]
+    """
     corners = None if mode == "nearest" else False
     return F.interpolate(maps, scale_factor=factor, mode=mode, align_corners=corners)
 
 
 def max_pool(maps: Tensor, factor: int = 2) -> tuple[Tensor, Tensor]:
-    """The largest value of each r x r pixels, and the switches: where it was (Zeiler & Fergus, arXiv 1311.2901)."""
+    """The largest value of each r x r pixels, and the switches: where it was (Zeiler & Fergus, arXiv 1311.2901).
+
+    >>> pooled, switches = max_pool(torch.tensor([[[[1.0, 5.0], [2.0, 3.0]]]]))
+    >>> pooled.item(), switches.item()
+    (5.0, 1)
+    """
     pooled, switches = F.max_pool2d(maps, factor, return_indices=True)
     return pooled, switches
 
@@ -44,6 +53,10 @@ def max_unpool(maps: Tensor, switches: Tensor, size: tuple[int, int], factor: in
     Args:
         switches: from :func:`max_pool`.
         size: (height, width) before it; what is left over of odd sides becomes 0.
+
+    >>> maps = torch.tensor([[[[1.0, 5.0], [2.0, 3.0]]]])
+    >>> max_unpool(*max_pool(maps), size=(2, 2))[0, 0].tolist()
+    [[0.0, 5.0], [0.0, 0.0]]
     """
     return F.max_unpool2d(maps, switches, (factor, factor), output_size=size)
 
@@ -52,6 +65,9 @@ def bilinear_kernel(channels: int, factor: int) -> Tensor:
     """(C, C, 2r - r % 2, the same) weights of a transposed convolution that interpolates each channel for itself.
 
     Shelhamer, Long, Darrell: arXiv 1605.06211, section 4.3. To be used with stride r and padding ceil((r - 1) / 2).
+
+    >>> bilinear_kernel(1, 2)[0, 0, 1].tolist()
+    [0.1875, 0.5625, 0.5625, 0.1875]
     """
     side = 2 * factor - factor % 2
     place = torch.arange(side, dtype=torch.float32)
@@ -67,6 +83,10 @@ def checkerboard(maps: Tensor, factor: int = 2) -> Tensor:
 
     The deviation of the mean values of the places, over the deviation of all values (Odena et al., Distill 2016, show
     the pattern; the measure is ours).
+
+    >>> maps = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).repeat(4, 4)[None, None]
+    >>> checkerboard(maps).item(), checkerboard(torch.ones(1, 1, 8, 8)).item()
+    (1.0, 0.0)
     """
     height, width = (side // factor * factor for side in maps.shape[-2:])
     cells = maps[..., :height, :width].unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))
@@ -77,7 +97,11 @@ def checkerboard(maps: Tensor, factor: int = 2) -> Tensor:
 
 
 def sub_pixel(maps: Tensor, factor: int = 2) -> Tensor:
-    """(B, C r^2, h, w) -> (B, C, r h, r w): channels become the pixels of their cell (Shi et al., arXiv 1609.05158)."""
+    """(B, C r^2, h, w) -> (B, C, r h, r w): channels become the pixels of their cell (Shi et al., arXiv 1609.05158).
+
+    >>> sub_pixel(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1))[0, 0].tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
     result: Tensor = F.pixel_shuffle(maps, factor)
     return result
 
@@ -89,6 +113,9 @@ def icnr_(weight: Tensor, factor: int = 2) -> Tensor:
 
     Args:
         weight: (C r^2, ...), already initialized; changed in place.
+
+    >>> icnr_(torch.tensor([[1.0], [2.0], [3.0], [4.0]])).flatten().tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
     with torch.no_grad():
         weight.copy_(weight[:: factor**2].repeat_interleave(factor**2, dim=0))

@@ -43,6 +43,12 @@ def watershed_targets(
         ids: (H, W) integers, 0 is background.
         boundaries: ascending lower bounds of the levels, px.
         min_area: smaller objects have neither distance nor weight, px.
+
+    >>> ids = np.zeros((16, 16), int)
+    >>> ids[2:14, 2:14] = 1
+    >>> targets = watershed_targets(ids)
+    >>> targets.distance.max().item(), int(targets.level.max()), targets.direction.shape
+    (6.0, 5, (2, 16, 16))
     """
     distance, weight = np.zeros(ids.shape, np.float32), np.zeros(ids.shape, np.float32)
     direction = np.zeros((2, *ids.shape))
@@ -79,6 +85,10 @@ def direction_loss(predicted: Tensor, direction: Tensor, mask: Tensor, weight: T
 
     Args:
         predicted, direction: (2, H, W) of any length; mask, weight: (H, W).
+
+    >>> up, mask = torch.tensor([[[0.0]], [[-1.0]]]), torch.ones(1, 1)
+    >>> direction_loss(up, up, mask, mask).item() < 1e-4
+    True
     """
     a, b = (SHRINK * v / torch.linalg.vector_norm(v, dim=0).clamp(min=1e-12) for v in (predicted, direction))
     angle = torch.acos((a * b).sum(0).clamp(-1, 1))
@@ -86,7 +96,11 @@ def direction_loss(predicted: Tensor, direction: Tensor, mask: Tensor, weight: T
 
 
 def level_scales(num_levels: int) -> list[float]:
-    """Low levels, where objects are cut apart, count more: 3, 3, 3, 2, 1, 1 ..."""
+    """Low levels, where objects are cut apart, count more: 3, 3, 3, 2, 1, 1 ...
+
+    >>> level_scales(6)
+    [3.0, 3.0, 3.0, 2.0, 1.0, 1.0]
+    """
     return ([3.0, 3.0, 3.0, 2.0] + [1.0] * num_levels)[:num_levels]
 
 
@@ -95,6 +109,10 @@ def energy_loss(logits: Tensor, level: Tensor, mask: Tensor, weight: Tensor) -> 
 
     Args:
         logits: (L, H, W); level: (H, W) integers; mask, weight: (H, W).
+
+    >>> logits, ones = torch.tensor([[[99.0]], [[-99.0]]]), torch.ones(1, 1)
+    >>> energy_loss(logits, torch.zeros(1, 1), ones, ones).item() < 1e-5
+    True
     """
     eps = torch.finfo(logits.dtype).eps
     probability = logits.softmax(0).clamp(eps, 1 - eps)
@@ -118,6 +136,12 @@ def cut(
 
     Returns:
         (H, W) int32 numbers 1..K.
+
+    >>> level = np.zeros((6, 12), int)
+    >>> level[1:5, 1:5] = level[1:5, 7:11] = 2
+    >>> found = cut(level, level >= 0, threshold=1, min_area=4, dilation=1, hole_area=0)
+    >>> np.bincount(found.ravel()).tolist()
+    [40, 16, 16]
     """
     from skimage.measure import label
 

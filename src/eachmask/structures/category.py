@@ -17,7 +17,11 @@ from eachmask.structures.errors import UserError
 
 @dataclass(frozen=True)
 class Category:
-    """A class of objects or regions; its label is its position in the ``categories`` of what is labeled."""
+    """A class of objects or regions; its label is its position in the ``categories`` of what is labeled.
+
+    >>> Category(17, "cat", parent="animal").parent
+    'animal'
+    """
 
     id: int
     """The data set's own number (COCO's go from 1 to 90 with gaps)."""
@@ -54,6 +58,10 @@ def labels_among(categories: Sequence[Category], classes: Sequence[int | str] | 
 
     Raises:
         UserError: a class is none of these; the sentence names those that sound alike.
+
+    >>> categories = (Category(1, "cat", "animal"), Category(2, "dog", "animal"), Category(3, "car", "vehicle"))
+    >>> sorted(labels_among(categories, ["animal"])), labels_among(categories, "car")
+    ([0, 1], {2})
     """
     above = lineages(categories)
     known = {name for names in above for name in names}
@@ -77,6 +85,10 @@ def nearest_labels(categories: Sequence[Category], places: Mapping[str, int]) ->
 
     Args:
         places: name in lower case -> label.
+
+    >>> categories = (Category(1, "cat", "animal"), Category(2, "car"), Category(3, "tree"))
+    >>> nearest_labels(categories, {"animal": 0, "car": 1})
+    {0: 0, 1: 1}
     """
     found = {}
     for label, names in enumerate(lineages(categories)):

@@ -10,12 +10,20 @@ from eachmask.structures.errors import UserError
 
 
 def told(value: Any) -> str:
-    """A value as a sentence says it: ``None`` is nothing."""
+    """A value as a sentence says it: ``None`` is nothing.
+
+    >>> told(None), told("x")
+    ('nothing', "'x'")
+    """
     return "nothing" if value is None else repr(value)
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, as a sentence says it: the name of its type, or nothing."""
+    """What a value is, as a sentence says it: the name of its type, or nothing.
+
+    >>> kind_of([1, 2]), kind_of(None)
+    ('list', 'nothing')
+    """
     return "nothing" if value is None else type(value).__name__
 
 
@@ -24,6 +32,12 @@ def check_path(name: str, value: Any) -> None:
 
     Raises:
         UserError: it is none.
+
+    >>> try:
+    ...     check_path("image", 3)
+    ... except UserError as error:
+    ...     print(error)
+    the image must be a path, not 3
     """
     if not isinstance(value, str | os.PathLike):
         raise UserError(f"the {name} must be a path, not {told(value)}")
@@ -34,6 +48,12 @@ def check_number(name: str, value: Any, low: float | None = None, high: float | 
 
     Raises:
         UserError: it is none, or lies outside.
+
+    >>> try:
+    ...     check_number("score threshold", 2, 0, 1)
+    ... except UserError as error:
+    ...     print(error)
+    the score threshold must lie in 0..1, not 2
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise UserError(f"the {name} must be a number, not {told(value)}")
@@ -47,6 +67,12 @@ def check_whole(name: str, value: Any, low: int) -> None:
 
     Raises:
         UserError: it is none, or less.
+
+    >>> try:
+    ...     check_whole("tile", 0, 1)
+    ... except UserError as error:
+    ...     print(error)
+    the tile must be at least 1, not 0
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise UserError(f"the {name} must be a whole number, not {told(value)}")

@@ -18,7 +18,11 @@ CHUNK_SIZE = 1 << 19
 
 
 class Axis(NamedTuple):
-    """Where N pixels of one side lie between the cells of a grid."""
+    """Where N pixels of one side lie between the cells of a grid.
+
+    >>> axis(2, 2.0, 4).share.tolist()
+    [0.0, 0.25, 0.75, 0.0]
+    """
 
     first: Tensor  # (N,) int64, the cell before
     second: Tensor  # (N,) int64, the cell behind
@@ -127,12 +131,21 @@ class ClassScores:
 
 
 def best_class(scores: Tensor) -> Tensor:
-    """(K, ...) -> (...) int64: what ``argmax(0)`` gives, in one pass over memory instead of many jumps."""
+    """(K, ...) -> (...) int64: what ``argmax(0)`` gives, in one pass over memory instead of many jumps.
+
+    >>> best_class(torch.tensor([[0.1, 0.9], [0.8, 0.2]])).tolist()
+    [1, 0]
+    """
     return scores.max(0).indices
 
 
 def axis(cells: int, extent: float, pixels: int, device: torch.device | str = "cpu", aligned: bool = False) -> Axis:
-    """Pixels that share ``extent`` of so many cells evenly; beyond the centers of the last cells nothing changes."""
+    """Pixels that share ``extent`` of so many cells evenly; beyond the centers of the last cells nothing changes.
+
+    >>> line = axis(2, 2.0, 4)
+    >>> line.first.tolist(), line.second.tolist(), line.share.tolist()
+    ([0, 0, 0, 1], [1, 1, 1, 1], [0.0, 0.25, 0.75, 0.0])
+    """
     place = torch.arange(pixels, dtype=torch.float32, device=device)
     place = place * (extent / max(pixels - 1, 1)) if aligned else (place + 0.5) * (extent / max(pixels, 1)) - 0.5
     place = place.clamp(0, cells - 1)

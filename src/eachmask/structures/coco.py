@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 
 def to_coco(instances: Instances, file_name: str, image_id: int) -> dict[str, Any]:
-    """A whole file about one image: ``images``, ``annotations``, ``categories``."""
+    """A whole file about one image: ``images``, ``annotations``, ``categories``.
+
+    >>> from eachmask.structures import Instances
+    >>> import torch
+    >>> found = Instances((8, 8), torch.tensor([[1.0, 2, 5, 4]]), categories=(Category(3, "cat"),))
+    >>> sorted(to_coco(found, "a.png", 1))
+    ['annotations', 'categories', 'images']
+    """
     height, width = instances.image_size
     image = {"id": image_id, "file_name": file_name, "width": width, "height": height}
     rows = [{"id": i, "image_id": image_id, **row} for i, row in enumerate(to_annotations(instances), start=1)]
@@ -27,6 +34,12 @@ def to_annotations(instances: Instances) -> list[dict[str, Any]]:
 
     ``id`` and ``image_id`` are the caller's business. Boxes are the instances' own, to 1/100 px; scores have
     six digits.
+
+    >>> from eachmask.structures import Instances
+    >>> import torch
+    >>> found = Instances((8, 8), torch.tensor([[1.0, 2, 5, 4]]), categories=(Category(3, "cat"),))
+    >>> to_annotations(found)
+    [{'category_id': 3, 'bbox': [1.0, 2.0, 4.0, 2.0], 'area': 8.0, 'iscrowd': 0}]
     """
     boxes = instances.boxes.detach().cpu().double().numpy()
     # a copy, with which goes what it works out about itself: a whole data set passes through here
@@ -51,13 +64,23 @@ def to_annotations(instances: Instances) -> list[dict[str, Any]]:
 
 
 def category_ids(instances: Instances) -> list[int]:
-    """The data set's own category id of each instance; label + 1 where there are no categories."""
+    """The data set's own category id of each instance; label + 1 where there are no categories.
+
+    >>> from eachmask.structures import Instances
+    >>> import torch
+    >>> category_ids(Instances((8, 8), torch.tensor([[1.0, 2, 5, 4]]), categories=(Category(3, "cat"),)))
+    [3]
+    """
     labels = instances.labels.tolist()
     return [instances.categories[i].id if i < len(instances.categories) else i + 1 for i in labels]
 
 
 def category_to_dict(category: Category) -> dict[str, Any]:
-    """One entry of the ``categories`` block."""
+    """One entry of the ``categories`` block.
+
+    >>> category_to_dict(Category(3, "cat", "animal"))
+    {'id': 3, 'name': 'cat', 'supercategory': 'animal'}
+    """
     entry: dict[str, Any] = {"id": category.id, "name": category.name}
     if category.parent:
         entry["supercategory"] = category.parent

@@ -13,7 +13,11 @@ Suppression = Literal["hard", "soft", "fast", "matrix"]
 
 
 class Limits(NamedTuple):
-    """What detections must stand, the user's choices or else the model's."""
+    """What detections must stand, the user's choices or else the model's.
+
+    >>> Limits(0.05, 0.5, 100)
+    Limits(score_threshold=0.05, nms_threshold=0.5, max_detections=100, suppression='hard')
+    """
 
     score_threshold: float
     nms_threshold: float
@@ -38,6 +42,10 @@ class DecodeOptions:
 
     Raises:
         UserError: a threshold outside 0..1, fewer than one detection, or an unknown way to paste or to suppress.
+
+    >>> options = DecodeOptions(score_threshold=0.7)
+    >>> options.limits(Limits(0.05, 0.5, 100))
+    Limits(score_threshold=0.7, nms_threshold=0.5, max_detections=100, suppression='hard')
     """
 
     score_threshold: float | None = None

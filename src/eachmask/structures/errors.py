@@ -14,6 +14,10 @@ class UserError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str], num: int = 3) -> str:
-    """What may have been meant: the most similar of the known names, in words ("a, b or c")."""
+    """What may have been meant: the most similar of the known names, in words ("a, b or c").
+
+    >>> nearest("mask_rcn", ["mask_rcnn", "fcos", "mask_scoring"], num=2)
+    'mask_rcnn or mask_scoring'
+    """
     near = difflib.get_close_matches(name, list(known), n=num, cutoff=0.0)
     return " or ".join(filter(None, (", ".join(near[:-1]), near[-1] if near else "")))

@@ -18,6 +18,10 @@ class ImageBatch:
 
     Raises:
         ValueError: the sizes are not B, or larger than the tensor.
+
+    >>> batch = ImageBatch.from_tensors([torch.zeros(3, 40, 60), torch.zeros(3, 64, 20)])
+    >>> batch.tensor.shape, batch.sizes
+    (torch.Size([2, 3, 64, 64]), ((40, 60), (64, 20)))
     """
 
     tensor: Tensor

@@ -15,7 +15,11 @@ from eachmask.structures.boxes import ratios
 
 
 def resize(keypoints: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Keypoints of an image stretched from one (height, width) to another."""
+    """Keypoints of an image stretched from one (height, width) to another.
+
+    >>> resize(torch.tensor([[[10.0, 20, 2]]]), (100, 100), (50, 200)).tolist()
+    [[[20.0, 10.0, 2.0]]]
+    """
     factors = ratios(old, new).to(keypoints)
     return torch.cat([keypoints[..., :2] * factors, keypoints[..., 2:]], dim=-1)
 
@@ -27,6 +31,9 @@ def flip(keypoints: Tensor, width: int, pairs: Sequence[tuple[int, int]] = ()) -
         keypoints: (N, P, 3).
         width: of the image, pixels.
         pairs: indices of keypoints that change their names in a mirror, as left and right eye do.
+
+    >>> flip(torch.tensor([[[10.0, 20, 2], [30, 20, 1]]]), width=100, pairs=[(0, 1)]).tolist()
+    [[[70.0, 20.0, 1.0], [90.0, 20.0, 2.0]]]
     """
     x, y, v = keypoints.unbind(-1)
     mirrored = torch.stack([width - x, y, v], dim=-1)
@@ -53,7 +60,11 @@ def _right(left: re.Match[str]) -> str:
 
 
 def crop(keypoints: Tensor, box: Sequence[int]) -> Tensor:
-    """Keypoints in the coordinates of the window (x1, y1, x2, y2); those outside it become (0, 0, 0)."""
+    """Keypoints in the coordinates of the window (x1, y1, x2, y2); those outside it become (0, 0, 0).
+
+    >>> crop(torch.tensor([[[10.0, 20, 2], [90, 20, 1]]]), (5, 5, 50, 50)).tolist()
+    [[[5.0, 15.0, 2.0], [0.0, 0.0, 0.0]]]
+    """
     x1, y1, x2, y2 = box
     x, y, v = keypoints.unbind(-1)
     kept = labeled(keypoints) & (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
@@ -62,5 +73,9 @@ def crop(keypoints: Tensor, box: Sequence[int]) -> Tensor:
 
 
 def labeled(keypoints: Tensor) -> Tensor:
-    """(N, P) bool: not (0, 0, 0)."""
+    """(N, P) bool: not (0, 0, 0).
+
+    >>> labeled(torch.tensor([[[10.0, 20, 2], [0, 0, 0]]])).tolist()
+    [[True, False]]
+    """
     return (keypoints != 0).any(-1)

@@ -20,6 +20,11 @@ def lazy_room(
         room: the package's name.
         folders: its ``__path__``.
         names: public names of its own -> the module below it that defines them.
+
+    >>> import eachmask.ops
+    >>> find, names = lazy_room("eachmask.ops", eachmask.ops.__path__)
+    >>> find("nms").__name__, "nms" in names()
+    ('eachmask.ops.nms', True)
     """
     homes = dict(names or {})
 

@@ -38,6 +38,11 @@ class LogitMasks(Masks):
 
     Raises:
         ValueError: the maps are not of the canvas's grid.
+
+    >>> canvas = Canvas((2, 2), (8, 8), (8, 8), (16, 16))
+    >>> masks = LogitMasks(torch.full((1, 2, 2), 4.0), canvas)
+    >>> masks.area().tolist(), masks.resize((4, 4)).area().tolist()
+    ([256], [16])
     """
 
     def __init__(self, logits: Tensor, canvas: Canvas, threshold: float = 0.5) -> None:
@@ -70,7 +75,11 @@ class LogitMasks(Masks):
 
 
 def logit(probability: float) -> float:
-    """Undo of the sigmoid, finite for 0 and 1 too."""
+    """Undo of the sigmoid, finite for 0 and 1 too.
+
+    >>> logit(0.5), round(logit(1.0), 2)
+    (0.0, 13.82)
+    """
     kept = min(max(probability, 1e-6), 1 - 1e-6)
     return math.log(kept / (1 - kept))
 
@@ -84,6 +93,10 @@ def logits_of(masks: Masks, grid: tuple[int, int], padded: tuple[int, int], vali
     Args:
         masks: on any canvas that shows the valid part of the padded image.
         grid, padded, valid: (height, width) in cells, in pixels, and of the part that is image.
+
+    >>> masks = RLE.from_bitmaps(np.ones((1, 8, 8), bool))
+    >>> logits_of(masks, (2, 2), (8, 8), (8, 8)).round().tolist()
+    [[[8.0, 8.0], [8.0, 8.0]]]
     """
     if isinstance(masks, LogitMasks) and (masks.canvas.grid, masks.canvas.valid) == (grid, valid):
         return masks.logits.float()
@@ -112,6 +125,10 @@ def paint(logits: Tensor, canvas: Canvas, levels: Sequence[float] = ()) -> Paint
     Args:
         logits: (N, h, w) on the canvas's grid.
         levels: logits.
+
+    >>> painted = paint(torch.full((1, 2, 2), 4.0), Canvas((2, 2), (8, 8), (8, 8), (8, 8)), levels=[5.0])
+    >>> painted.rle.area().tolist(), painted.areas.tolist()
+    ([64], [[0]])
     """
     values = logits.detach().to("cpu", torch.float32).numpy()
     areas = np.zeros((len(values), len(levels)), np.int64)

@@ -31,7 +31,13 @@ Index = Any
 
 
 class Overlaps(NamedTuple):
-    """The pairs of masks that share pixels, (P,) each, sorted by row."""
+    """The pairs of masks that share pixels, (P,) each, sorted by row.
+
+    >>> from eachmask.structures.rle import RLE
+    >>> masks = RLE.from_bitmaps(np.array([[[1, 1, 0]], [[0, 1, 1]]], bool))
+    >>> masks.overlaps(masks).pixels.tolist()
+    [2, 1, 1, 2]
+    """
 
     rows: NDArray[np.int64]
     """Index into the first collection."""
@@ -42,7 +48,17 @@ class Overlaps(NamedTuple):
 
 
 class Masks(ABC):
-    """N masks on a canvas of ``size`` = (height, width)."""
+    """N masks on a canvas of ``size`` = (height, width).
+
+    >>> from eachmask.structures.rle import RLE
+    >>> masks: Masks = RLE.from_bitmaps(np.array([[[1, 1, 0]], [[0, 1, 1]]], bool))
+    >>> masks
+    RLE(2 masks on 1 x 3)
+    >>> masks.area().tolist(), masks.boxes().tolist(), masks.to_label_map().tolist()
+    ([2, 2], [[0.0, 0.0, 2.0, 1.0], [1.0, 0.0, 3.0, 1.0]], [[1, 1, 2]])
+    >>> masks.iou(masks).round(2).tolist()
+    [[1.0, 0.33], [0.33, 1.0]]
+    """
 
     size: tuple[int, int]
 
@@ -162,6 +178,9 @@ def as_index(index: Index, num: int) -> NDArray[np.int64]:
 
     Raises:
         IndexError: out of range, or a bool mask of another length.
+
+    >>> as_index(slice(None, None, -1), 3).tolist(), as_index(np.array([True, False, True]), 3).tolist()
+    ([2, 1, 0], [0, 2])
     """
     if hasattr(index, "detach"):
         index = index.detach().cpu().numpy()
@@ -177,6 +196,10 @@ def as_index(index: Index, num: int) -> NDArray[np.int64]:
 
 
 def check_same_canvas(masks: Masks, other: Masks) -> None:
-    """Raises ValueError where two collections are not of one image."""
+    """Raises ValueError where two collections are not of one image.
+
+    >>> from eachmask.structures.rle import RLE
+    >>> check_same_canvas(RLE.empty((4, 4)), RLE.empty((4, 4)))
+    """
     if masks.size != other.size:
         raise ValueError(f"masks on {masks.size} and on {other.size} (height, width) are not of the same image")

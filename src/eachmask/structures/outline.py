@@ -28,6 +28,12 @@ def trace(column_runs: ColumnRuns, num_masks: int) -> tuple[list[list[Ring]], li
         for each mask its outer rings, and for each mask its holes. Rings are float32 on the integer lattice,
         begin at their topmost leftmost corner and run clockwise (as seen on a console, y downwards).
         Diagonal neighbors count as apart, diagonal gaps as one hole.
+
+    >>> from eachmask.structures.rle import RLE
+    >>> mask = RLE.from_bitmaps(np.array([[[0, 1, 1, 0]]], bool))
+    >>> outers, holes = trace(mask.column_runs(), 1)
+    >>> [ring.tolist() for ring in outers[0]], holes
+    ([[[1.0, 0.0], [3.0, 0.0], [3.0, 1.0], [1.0, 1.0]]], [[]])
     """
     owner, y, faces_up, left, right = _chains(column_runs)
     x = np.stack([left, right], axis=1).reshape(-1)  # corner 2c is the left end of chain c, 2c + 1 its right end

@@ -19,7 +19,11 @@ from eachmask.structures.view import Viewable
 
 @dataclass(frozen=True)
 class Segment:
-    """A thing, or all of one kind of stuff."""
+    """A thing, or all of one kind of stuff.
+
+    >>> Segment(id=7, label=0, score=0.9)
+    Segment(id=7, label=0, score=0.9, crowd=False)
+    """
 
     id: int
     """Its number in the map, at least 1."""

@@ -61,6 +61,10 @@ def paste_to_rle(
     Raises:
         ValueError: wrong shapes, a threshold outside (0, 1], an unknown mode, or an image of 2**32
             pixels or more, which uint32 runs cannot hold.
+
+    >>> counts, offsets = paste_to_rle(torch.ones(1, 4, 4), torch.tensor([[1.0, 0.0, 3.0, 4.0]]), (4, 4))
+    >>> counts.tolist(), offsets.tolist()  # column by column: 4 of background, 8 of the object, 4 of background
+    ([4, 8, 4], [0, 3])
     """
     _check(probabilities, boxes, size, threshold, mode)
     grid = _ringed_columns(probabilities)

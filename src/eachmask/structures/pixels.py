@@ -19,7 +19,13 @@ Change = Callable[[Tensor, int], Tensor]
 
 
 class PixelMap(ABC):
-    """Moves every layer of pixels in step; how they are resized is each noun's own."""
+    """Moves every layer of pixels in step; how they are resized is each noun's own.
+
+    >>> from eachmask.structures import SemanticMap
+    >>> seen = SemanticMap(torch.tensor([[0, 1, 2]]))
+    >>> seen.flip().labels.tolist(), seen.crop((1, 0, 3, 1)).labels.tolist()
+    ([[2, 1, 0]], [[1, 2]])
+    """
 
     @property
     @abstractmethod
@@ -65,13 +71,24 @@ class PixelMap(ABC):
 
 
 def check_map(values: Tensor, what: str) -> None:
-    """Raises ValueError where a layer of pixels is not (H, W)."""
+    """Raises ValueError where a layer of pixels is not (H, W).
+
+    >>> try:
+    ...     check_map(torch.zeros(3), "labels")
+    ... except ValueError as error:
+    ...     print(error)
+    labels must be (H, W), not (3,)
+    """
     if values.ndim != 2:
         raise ValueError(f"{what} must be (H, W), not {tuple(values.shape)}")
 
 
 def moved(values: Tensor, dx: int, dy: int, size: tuple[int, int], outside: int) -> Tensor:
-    """(..., H, W) values moved onto a canvas of (height, width) that is ``outside`` elsewhere."""
+    """(..., H, W) values moved onto a canvas of (height, width) that is ``outside`` elsewhere.
+
+    >>> moved(torch.tensor([[1, 2, 3]]), 1, 0, (1, 3), outside=0).tolist()
+    [[0, 1, 2]]
+    """
     result = values.new_full((*values.shape[:-2], *size), outside)
     x1, y1 = max(dx, 0), max(dy, 0)
     x2, y2 = min(dx + values.shape[-1], size[1]), min(dy + values.shape[-2], size[0])
@@ -81,7 +98,12 @@ def moved(values: Tensor, dx: int, dy: int, size: tuple[int, int], outside: int)
 
 
 def warped(values: Tensor, matrix: NDArray[np.float64], size: tuple[int, int]) -> Tensor:
-    """(..., H, W) values moved by an affine map, see :meth:`PixelMap.warp`: floats are interpolated, labels never."""
+    """(..., H, W) values moved by an affine map, see :meth:`PixelMap.warp`: floats are interpolated, labels never.
+
+    >>> by_one = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    >>> warped(torch.tensor([[1, 2, 3]]), by_one, (1, 3)).tolist()  # mirrored at the border
+    [[2, 1, 2]]
+    """
     import cv2
 
     flags = cv2.INTER_LINEAR if values.is_floating_point() else cv2.INTER_NEAREST
@@ -109,7 +131,11 @@ def _at_centers(old: int, new: int) -> Tensor:
 
 
 def smooth(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """(H, W) or (C, H, W) values at another size: bilinear, over all that a pixel covers where it becomes smaller."""
+    """(H, W) or (C, H, W) values at another size: bilinear, over all that a pixel covers where it becomes smaller.
+
+    >>> smooth(torch.tensor([[0.0, 1.0]]), (1, 4)).tolist()
+    [[0.0, 0.25, 0.75, 1.0]]
+    """
     batch = values.reshape(1, -1, *values.shape[-2:])
     resized = F.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
     return resized.reshape(*values.shape[:-2], *size)

@@ -34,6 +34,10 @@ class Preprocess:
 
     Raises:
         ValueError: there is no such contrast.
+
+    >>> batch = Preprocess(short_side=64, long_side=128)([np.zeros((100, 150, 3), np.uint8)])
+    >>> batch.tensor.shape, batch.sizes  # sides are multiples of 32
+    (torch.Size([1, 3, 64, 96]), ((64, 96),))
     """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

@@ -22,7 +22,12 @@ THUMBNAIL_SIDE = 240
 
 
 def preview(instances: Instances) -> str:
-    """HTML: the rendered photograph, or else a thumbnail of the masks, and a table."""
+    """HTML: the rendered photograph, or else a thumbnail of the masks, and a table.
+
+    >>> import torch
+    >>> preview(Instances((4, 4), torch.tensor([[0.0, 0, 2, 2]])))[:60]
+    '<div><p><b>1 object</b> in an image of 4 x 4 pixels</p><tabl'
+    """
     height, width = instances.image_size
     rows = []
     for i, name in enumerate(instances.label_names[:MAX_ROWS]):

@@ -25,7 +25,11 @@ _RUNS_CHUNK_SIZE = 1 << 18
 
 
 def offsets_of(lengths: Sequence[int] | NDArray[np.integer[Any] | np.bool_]) -> Offsets:
-    """Lengths (N,) of stretches behind one another -> where each begins, and the end (N + 1,)."""
+    """Lengths (N,) of stretches behind one another -> where each begins, and the end (N + 1,).
+
+    >>> offsets_of([2, 3]).tolist()
+    [0, 2, 5]
+    """
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
@@ -35,6 +39,9 @@ def encode_strings(counts: Counts, offsets: Offsets) -> list[str]:
     Args:
         counts: (R,) runs of all masks behind one another.
         offsets: (N + 1,) where each mask's runs begin.
+
+    >>> encode_strings(np.array([4, 8, 4], np.uint32), np.array([0, 3]))
+    ['484']
     """
     strings: list[str] = []
     for first, last in _groups(offsets):
@@ -70,6 +77,10 @@ def decode_strings(strings: Sequence[str | bytes]) -> tuple[Counts, Offsets]:
 
     Raises:
         ValueError: a string ends in the middle of a number, has a foreign character or a negative run.
+
+    >>> counts, offsets = decode_strings(["484"])
+    >>> counts.tolist(), offsets.tolist()
+    ([4, 8, 4], [0, 3])
     """
     characters = offsets_of([len(s) for s in strings])
     parts = [_decode(strings[first:last]) for first, last in _groups(characters)]

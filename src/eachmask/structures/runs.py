@@ -39,7 +39,12 @@ class ColumnRuns(NamedTuple):
 
 
 def counts_to_runs(counts: Counts, offsets: Offsets) -> Runs:
-    """Packed COCO runs (background first) -> foreground runs; empty ones vanish."""
+    """Packed COCO runs (background first) -> foreground runs; empty ones vanish.
+
+    >>> runs = counts_to_runs(np.array([4, 8, 4], np.uint32), np.array([0, 3]))
+    >>> runs.start.tolist(), runs.stop.tolist()
+    ([4], [12])
+    """
     lengths = np.diff(offsets)
     owner = np.repeat(np.arange(len(lengths)), lengths)
     wide = counts.astype(np.int64)
@@ -58,6 +63,10 @@ def runs_to_counts(runs: Runs, num_masks: int, num_pixels: int) -> tuple[Counts,
         runs: sorted by (owner, start), not overlapping.
         num_masks: N; masks without runs become one background run.
         num_pixels: of the canvas.
+
+    >>> runs = Runs(np.array([0]), np.array([4]), np.array([12]))
+    >>> runs_to_counts(runs, num_masks=1, num_pixels=16)[0].tolist()
+    [4, 8, 4]
     """
     runs = unite_touching(runs)
     per_mask = np.bincount(runs.owner, minlength=num_masks)
@@ -83,6 +92,10 @@ def unite_touching(runs: Runs) -> Runs:
 
     Args:
         runs: sorted by (owner, start); overlaps within a mask are allowed.
+
+    >>> runs = unite_touching(Runs(np.array([0, 0]), np.array([0, 4]), np.array([4, 6])))
+    >>> runs.start.tolist(), runs.stop.tolist()
+    ([0], [6])
     """
     if not len(runs.owner):
         return runs
@@ -97,7 +110,12 @@ def unite_touching(runs: Runs) -> Runs:
 
 
 def runs_to_column_runs(runs: Runs, height: int) -> ColumnRuns:
-    """Cut runs at the ends of columns of the given height."""
+    """Cut runs at the ends of columns of the given height.
+
+    >>> cut = runs_to_column_runs(Runs(np.array([0]), np.array([2]), np.array([6])), height=4)
+    >>> cut.x.tolist(), cut.top.tolist(), cut.bottom.tolist()
+    ([0, 1], [2, 0], [4, 2])
+    """
     first, last = runs.start // height, (runs.stop - 1) // height
     columns = last - first + 1
     index = np.repeat(np.arange(len(columns)), columns)
@@ -108,7 +126,13 @@ def runs_to_column_runs(runs: Runs, height: int) -> ColumnRuns:
 
 
 def column_runs_to_runs(column_runs: ColumnRuns, size: tuple[int, int]) -> Runs:
-    """Column runs in any order -> sorted runs on a canvas of size (height, width); what lies outside is cut off."""
+    """Column runs in any order -> sorted runs on a canvas of size (height, width); what lies outside is cut off.
+
+    >>> cut = ColumnRuns(*(np.array(row) for row in ([0, 0], [0, 1], [2, 0], [4, 2])))
+    >>> runs = column_runs_to_runs(cut, (4, 4))
+    >>> runs.start.tolist(), runs.stop.tolist()
+    ([2], [6])
+    """
     height, width = size
     top, bottom = np.clip(column_runs.top, 0, height), np.clip(column_runs.bottom, 0, height)
     inside = (column_runs.x >= 0) & (column_runs.x < width) & (top < bottom)
@@ -119,7 +143,11 @@ def column_runs_to_runs(column_runs: ColumnRuns, size: tuple[int, int]) -> Runs:
 
 
 def run_boxes(runs: Runs, num_masks: int, height: int) -> NDArray[np.int64]:
-    """Tight boxes (N, 4) xyxy, half-open; zeros for empty masks."""
+    """Tight boxes (N, 4) xyxy, half-open; zeros for empty masks.
+
+    >>> run_boxes(Runs(np.array([0]), np.array([5]), np.array([7])), 1, height=4).tolist()
+    [[1, 1, 2, 3]]
+    """
     boxes = np.zeros((num_masks, 4), np.int64)
     if not len(runs.owner):
         return boxes
@@ -139,7 +167,11 @@ def run_boxes(runs: Runs, num_masks: int, height: int) -> NDArray[np.int64]:
 
 
 def paint(runs: Runs, values: NDArray[np.generic], num_pixels: int) -> NDArray[Any]:
-    """A flat canvas (num_pixels,) with each run's value (R,) on it; where runs overlap the earlier one shows."""
+    """A flat canvas (num_pixels,) with each run's value (R,) on it; where runs overlap the earlier one shows.
+
+    >>> paint(Runs(np.array([0]), np.array([1]), np.array([3])), np.array([7]), 5).tolist()
+    [0, 7, 7, 0, 0]
+    """
     order = np.argsort(runs.start, kind="stable")
     start, stop = runs.start[order], runs.stop[order]
     if (start[1:] < stop[:-1]).any():
@@ -158,6 +190,10 @@ def neighbors(a: Ints, b: Ints) -> tuple[Ints, Ints]:
     """Pairs (i, j), sorted by i, of boxes (N, 4) and (M, 4) that have pixels in common.
 
     A sweep: boxes of b that begin between ``x1 - widest`` and ``x2`` of a box of a are its candidates.
+
+    >>> i, j = neighbors(np.array([[0, 0, 4, 4]]), np.array([[3, 3, 9, 9], [4, 0, 9, 9]]))
+    >>> i.tolist(), j.tolist()
+    ([0], [0])
     """
     order = np.argsort(b[:, 0], kind="stable")
     x1 = b[order, 0]
@@ -175,7 +211,11 @@ def neighbors(a: Ints, b: Ints) -> tuple[Ints, Ints]:
 
 
 def ranges(first: Ints, num: Ints) -> Ints:
-    """``first[k], first[k] + 1, ...`` (num[k] of them) for each k, behind one another."""
+    """``first[k], first[k] + 1, ...`` (num[k] of them) for each k, behind one another.
+
+    >>> ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
     begins = np.cumsum(num) - num
     result: Ints = np.arange(int(num.sum())) + np.repeat(first - begins, num)
     return result
@@ -186,6 +226,10 @@ def common_pixels(a: Runs, b: Runs, rows: Ints, columns: Ints) -> Ints:
 
     A mask's coverage function (how many of its pixels lie before a position) is read at both ends of the
     other's runs; the differences add up to the intersection.
+
+    >>> a, b = (Runs(np.array([0]), np.array([start]), np.array([start + 4])) for start in (0, 2))
+    >>> common_pixels(a, b, np.array([0]), np.array([0])).tolist()
+    [2]
     """
     if not len(rows) or not len(a.owner) or not len(b.owner):
         return np.zeros(len(rows), np.int64)

@@ -35,7 +35,11 @@ _PIXELS_CHUNK_SIZE = 1 << 22
 
 @dataclass(frozen=True)
 class Canvas:
-    """How the cells of a map become the pixels of an image; all sizes are (height, width)."""
+    """How the cells of a map become the pixels of an image; all sizes are (height, width).
+
+    >>> Canvas(grid=(16, 16), padded=(64, 64), valid=(48, 64), size=(480, 640)).samples
+    'centers'
+    """
 
     grid: tuple[int, int]
     """Cells of the map."""
@@ -69,6 +73,12 @@ class SoftMasks(Masks):
 
     Raises:
         ValueError: crops and origins do not pair off, or all that is outside would belong to every object.
+
+    >>> maps = torch.zeros(1, 4, 4)
+    >>> maps[0, :, :2] = 1.0
+    >>> masks = SoftMasks.from_maps(maps, padded=(16, 16), valid=(16, 16)).resize((32, 32))
+    >>> masks.area().tolist(), masks.boxes().tolist()
+    ([512], [[0.0, 0.0, 16.0, 32.0]])
     """
 
     def __init__(

@@ -15,7 +15,12 @@ from eachmask.structures.category import Category
 
 @runtime_checkable
 class Spatial(Protocol):
-    """Lies on an image of ``image_size`` = (height, width) px. Each method returns a new value on a new canvas."""
+    """Lies on an image of ``image_size`` = (height, width) px. Each method returns a new value on a new canvas.
+
+    >>> from eachmask.structures import Matte
+    >>> isinstance(Matte(torch.ones(2, 4)), Spatial)
+    True
+    """
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -59,6 +64,9 @@ def window_of(box: Sequence[int]) -> tuple[int, int, int, int]:
 
     Raises:
         ValueError: it is empty.
+
+    >>> window_of([1.0, 2.0, 5.0, 4.0])
+    (1, 2, 5, 4)
     """
     x1, y1, x2, y2 = (int(v) for v in box)
     if x2 <= x1 or y2 <= y1:

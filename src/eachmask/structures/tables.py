@@ -41,7 +41,14 @@ def to_supervision(instances: Instances) -> Any:
 
 
 def columns_of(instances: Instances) -> dict[str, list[Any]]:
-    """Column -> a value per object: class, parent, score, box, area, and what else there is."""
+    """Column -> a value per object: class, parent, score, box, area, and what else there is.
+
+    >>> import torch
+    >>> from eachmask.structures import Instances
+    >>> columns = columns_of(Instances((8, 8), torch.tensor([[1.0, 2, 5, 4]])))
+    >>> columns["x1"], columns["area"]
+    ([1.0], [8.0])
+    """
     boxes = instances.boxes.detach().cpu().double()
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1).numpy() if instances.masks is None else instances.masks.area()
     columns: dict[str, list[Any]] = {"class": instances.label_names, "parent": instances.parent_names}

@@ -26,7 +26,14 @@ class View(Protocol):
 
 @dataclass(eq=False, repr=False)
 class Viewable:
-    """Mixin of results that can be shown."""
+    """Mixin of results that can be shown.
+
+    >>> try:
+    ...     Viewable().render()
+    ... except UserError as error:
+    ...     print(str(error)[:34])
+    this Viewable does not know its im
+    """
 
     view: View | None = field(default=None, kw_only=True)
     """How it is drawn; None: it has been moved, or does not come from a predictor."""
@@ -75,7 +82,11 @@ class Viewable:
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
-    """An image (H, W, 3) as the content of a PNG file."""
+    """An image (H, W, 3) as the content of a PNG file.
+
+    >>> png(np.zeros((2, 2, 3), np.uint8))[:4]
+    b'\x89PNG'
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -88,6 +99,12 @@ def write_image(image: NDArray[np.uint8], path: str | Path) -> None:
 
     Raises:
         UserError: the path has a suffix that no image has.
+
+    >>> try:
+    ...     write_image(np.zeros((2, 2, 3), np.uint8), "image.xyz")
+    ... except UserError as error:
+    ...     print(error)
+    image.xyz cannot be written (unknown file extension: .xyz): give it the suffix .png or .jpg
     """
     from PIL import Image
 

@@ -89,7 +89,7 @@ def with_units(text: str, pixel_size: float | None, header: Sequence[str]) -> st
         header: names of the table's columns.
 
     >>> names = ("image", "id", "area", "perimeter")
-    >>> with_units("image,id,area,perimeter\na.tif,1,100,40\n", 0.5, names).splitlines()[1]
+    >>> with_units("image,id,area,perimeter\\na.tif,1,100,40\\n", 0.5, names).splitlines()[1]
     'a.tif,1,100,40,25,5.6419,20'
     """
     result = []
