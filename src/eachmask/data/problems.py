@@ -35,3 +35,10 @@ def only_boxes(file: Path, number: int) -> Iterator[Problem]:
     if number:
         what, remedy = f"objects with a box and no outline: {number}", "their boxes are taken for masks; outline them"
         yield Problem(str(file), "", what, remedy, "box only", "warning", number)
+
+
+def lossy_masks(file: Path, number: int) -> Iterator[Problem]:
+    """What to say of a folder with so many masks in JPEG; nothing where there are none."""
+    if number:
+        what, remedy = f"{number} masks are JPEG, which blurs their edges", "they are cut at half; save masks as PNG"
+        yield Problem(str(file), "", what, remedy, "JPEG mask", "warning")

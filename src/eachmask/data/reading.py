@@ -22,8 +22,10 @@ from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 from eachmask.structures.checks import check_path
 
-_SPELLINGS = {"valid": "val", "validation": "val"}
-"""What some tools call the split ``val``."""
+_SPELLINGS = {"valid": "val", "validation": "val", "training": "train", "testing": "test"} | {
+    name: name for name in ("train", "val", "test")
+}
+"""What tools call the usual splits, in letters of either case."""
 
 
 def read(
@@ -187,7 +189,7 @@ def contained(data: Dataset[Any]) -> Dataset[Any]:
     for name, split in data.splits.items():
         plain = re.sub(r"[^\w.-]+", "_", name).strip(".") or "all"
         usual = _SPELLINGS.get(plain.casefold(), plain)
-        plain = plain if usual in data.splits else usual
+        plain = plain if usual in data.splits or usual in splits else usual
         kept = [i for i in range(len(split)) if _is_safe(split, i, data.problems)]
         splits[plain] = split if len(kept) == len(split) else split.take(np.array(kept, np.int64))
     return data.with_splits(splits)

@@ -28,6 +28,8 @@ from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
 _ENDS = ("_cp_masks", "_masks")
+_IMAGE = "_img"
+"""May stand behind the image's name: ``000_img.png`` and ``000_masks.png``, as in Cellpose's own data."""
 _PICKLED = "_seg.npy"
 
 
@@ -42,7 +44,7 @@ def read_cellpose(source: Path, progress: Progress = no_progress, *, images: Pat
     result, table = DatasetBuilder(read_table(source).categories), read_table(source)
     images_of: dict[Path, Path] = {}
     for stem, files in maps.items():
-        image = find_image(stem.parent, stem.name) or (known.of_stem(stem.name) if known else None)
+        image = _image_of(stem) or (known.of_stem(stem.name) if known else None)
         if image is None:
             result.report(Problem(str(files[0]), "", "it has no image", "put the image there", "missing"))
             continue
@@ -133,8 +135,12 @@ def _maps(source: Path) -> dict[Path, list[Path]]:
     return found
 
 
+def _image_of(stem: Path) -> Path | None:
+    return find_image(stem.parent, stem.name) or find_image(stem.parent, stem.name + _IMAGE)
+
+
 def _looks_like(source: Path) -> bool:
-    return source.is_dir() and any(find_image(stem.parent, stem.name) for stem in _maps(source))
+    return source.is_dir() and any(map(_image_of, _maps(source)))
 
 
 _MARKS = "x_masks.tif or x_seg.npy beside x.tif"

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eachmask.data.images.read import is_tiff
+from eachmask.data.images.tiff import stored_values
 from eachmask.structures import Masks, UserError
 
 _MAX_IN_PNG = 65535
@@ -40,21 +42,59 @@ def write_label_map(path: str | Path, masks: Masks) -> None:
 
 
 def numbers_in(path: Path) -> NDArray[Any]:
-    """(H, W) whole numbers of a label map; a UserError where it is none."""
+    """(H, W) whole numbers of a label map; of a JPEG 0 and 255; a UserError where it is none."""
+    labels = _decoded(path)
+    if labels.ndim == 3 and path.suffix.lower() == ".png":
+        labels = _indices(path, labels)
+    if _is_opaque(labels):
+        labels = labels[..., :3]
+    if labels.ndim == 3 and (labels == labels[..., :1]).all():
+        labels = labels[..., 0]
+    if labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)) and (labels >= 0).all():
+        labels = labels.astype(np.int64)  # Fiji's plugins save numbers so
+    if is_jpeg(path):
+        labels = _cut(labels, path)
+    if labels.ndim != 2 or labels.dtype.kind not in "ui":
+        raise UserError(f"{path} is no label map: it must have one channel of whole numbers")
+    return np.asarray(labels)
+
+
+def _decoded(path: Path) -> NDArray[Any]:
+    """(H, W) or (H, W, channels), of any type; a UserError where it is no image."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+    if data.size and is_tiff(path):
+        return stored_values(path)
     labels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if labels is None:
         raise UserError(f"{path} is not an image that can be decoded")
-    if labels.ndim == 3 and path.suffix.lower() == ".png":
-        labels = _indices(path, labels)
-    if labels.ndim == 3 and (labels == labels[..., :1]).all():
-        labels = labels[..., 0]
-    if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise UserError(f"{path} is no label map: it must have one channel of whole numbers")
     return np.asarray(labels)
+
+
+def _is_opaque(pixels: NDArray[Any]) -> bool:
+    """Whether there is a channel of transparency that says nothing."""
+    has_alpha = pixels.ndim == 3 and pixels.shape[2] == 4 and pixels.dtype.kind == "u"
+    return has_alpha and bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
+
+
+def is_jpeg(path: Path) -> bool:
+    """Whether a file's suffix is that of JPEG, which blurs edges and changes values."""
+    return path.suffix.lower() in (".jpg", ".jpeg")
+
+
+def _cut(gray: NDArray[Any], path: Path) -> NDArray[Any]:
+    """A mask of 0 and 255, cut at half.
+
+    Raises:
+        UserError: its values are none of a mask.
+    """
+    if gray.ndim == 3:
+        gray = gray.max(2)  # chroma is rounded too
+    if gray.any() and (gray.max() < 192 or ((gray > 64) & (gray < 192)).mean() > 0.1):
+        raise UserError(f"{path} is JPEG, which does not keep the numbers of a label map")
+    return np.where(gray > 127, 255, 0).astype(np.uint8)
 
 
 def _indices(path: Path, colors: NDArray[Any]) -> NDArray[Any]:

@@ -39,6 +39,8 @@ from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, UserError
 
 _KINDS = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels")
+_PLAIN = tuple(kind.removesuffix("labels") for kind in _KINDS)
+"""What regions are called where one tag draws them and another, ``Labels``, says their class."""
 
 
 def read_label_studio(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
@@ -54,7 +56,7 @@ def read_label_studio(source: Path, progress: Progress = no_progress, *, images:
     by_name = images_by_name(folder, images)
 
     def entries(file: Path) -> Iterator[Entry]:
-        for number, task in enumerate(parsed(file), start=1):
+        for number, task in enumerate(_tasks(parsed(file)), start=1):
             name = _image_name(task)
             found = image_named(name, by_name) if name else None
             draw = partial(_add_regions, task=task, number=number, problems=problems)
@@ -100,6 +102,22 @@ def _annotated(result: list[dict[str, Any]], image: AnnotatedImage) -> dict[str,
     return {"predictions": [{"model_version": "eachmask", "score": mean, "result": result}]}
 
 
+def _tasks(content: Any) -> Iterator[Any]:
+    """What a file says of each image, as the export in JSON says it: also that in JSON-MIN, whose fields are one level
+    higher, and the annotation that is written to a storage for each task."""
+    for entry in content if isinstance(content, list) else [content]:
+        if isinstance(entry, dict) and "result" in entry and isinstance(entry.get("task"), dict):
+            yield entry["task"] | {"annotations": [entry]}
+        elif isinstance(entry, dict) and "data" not in entry:
+            lists = [rows for rows in entry.values() if isinstance(rows, list)]
+            shapes = [row for rows in lists for row in rows if isinstance(row, dict)]
+            kinds = [next((kind for kind in _KINDS if kind in row), "") for row in shapes]
+            result = [{"type": kind, "value": row, **row} for kind, row in zip(kinds, shapes, strict=True) if kind]
+            yield {"data": entry, "annotations": [{"result": result}]}
+        else:
+            yield entry
+
+
 def _image_name(task: Any) -> str:
     data = task.get("data") if isinstance(task, dict) else None
     values = [data["image"]] if isinstance(data, dict) and "image" in data else list((data or {}).values())
@@ -109,13 +127,15 @@ def _image_name(task: Any) -> str:
 def _add_regions(page: Drawing, task: dict[str, Any], number: int, problems: list[Problem]) -> None:
     done = [a for a in task.get("annotations") or task.get("completions") or [] if not a.get("was_cancelled")]
     chosen = (done or task.get("predictions") or [{}])[-1]
-    for place, region in enumerate(chosen.get("result") or [], start=1):
+    regions = chosen.get("result") or []
+    classes = {r.get("id"): r["value"]["labels"] for r in regions if r.get("type") == "labels" and r.get("value")}
+    for place, region in enumerate(regions, start=1):
         where = f"task {number}, region {place}"
         try:
-            if region.get("type") not in _KINDS:
+            kind = str(region.get("type"))
+            if kind not in _KINDS + _PLAIN:
                 continue  # choices, texts and relations say nothing of outlines
-            value = region["value"]
-            names = value.get(region["type"]) or ["object"]
+            names = region["value"].get(kind) or classes.get(region.get("id")) or ["object"]
             crowd = "crowd" in ((region.get("meta") or {}).get("text") or [])
             page.add(_segmentation(region, page.size), str(names[0]), where, crowd, score_in(region))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -124,19 +144,19 @@ def _add_regions(page: Drawing, task: dict[str, Any], number: int, problems: lis
 
 
 def _segmentation(region: dict[str, Any], size: tuple[int, int]) -> Any:
-    kind, value = region["type"], region["value"]
+    kind, value = region["type"].removesuffix("labels"), region["value"]
     scale = np.array([size[1], size[0]]) / 100
-    if kind == "brushlabels":
+    if kind == "brush":
         own = (int(region["original_height"]), int(region["original_width"]))
         if own != size:
             raise ValueError(f"it is drawn on {own[1]} x {own[0]} px, and the image is {size[1]} x {size[0]}")
         alpha = decode_brush(value["rle"], own[0] * own[1] * 4).reshape(*own, 4)[..., 3]
         return RLE.from_bitmaps((alpha > 127)[None]).to_coco()[0]
-    if kind == "polygonlabels":
+    if kind == "polygon":
         return [(np.asarray(value["points"], np.float64) * scale).ravel().tolist()]
     x, y = np.array([value["x"], value["y"]], float) * scale
     degrees = float(value.get("rotation") or 0)
-    if kind == "ellipselabels":
+    if kind == "ellipse":
         rx, ry = np.array([value["radiusX"], value["radiusY"]], float) * scale
         return ellipse(x, y, rx, ry, degrees)
     w, h = np.array([value["width"], value["height"]], float) * scale
@@ -187,8 +207,9 @@ def _files(source: Path) -> list[Path]:
 
 def _is_export(path: Path) -> bool:
     text = beginning(path)
-    return text.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t").startswith(b"[") and (
-        b'"result"' in text and b'"data"' in text and any(f'"{kind}"'.encode() in text for kind in _KINDS)
+    return text.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t").startswith((b"[", b"{")) and (
+        any(f'"{kind}"'.encode() in text for kind in (*_KINDS, *_PLAIN))
+        and ((b'"result"' in text and b'"data"' in text) or b'"original_width"' in text)
     )
 
 

@@ -36,6 +36,8 @@ IGNORE, BACKGROUND = "__ignore__", "_background_"
 """Labels of LabelMe's own examples that are no classes: a region to be ignored, and what is no object."""
 
 
+_NO_SPLITS = ("labels", "annotations", "images")
+"""Folders that say what is in them."""
 _ANY = -1
 """The label of what is ignored, whatever it is: becomes the first."""
 
@@ -196,9 +198,10 @@ def _pages(
             what = "imageHeight and imageWidth must be whole numbers above 0"
             problems.append(Problem(str(path), "", what, "save it anew in LabelMe", "image"))
             continue
-        split = inner.parts[0] if len(inner.parts) > 1 else "all"
+        top = source / inner.parts[0] if len(inner.parts) > 1 else source
+        split = "all" if top == source or top.name.casefold() in _NO_SPLITS else top.name
         suffix = suffix_of(content[FIELD]) if image == path else image.suffix
-        name = path.with_suffix(suffix).relative_to(source / split if len(inner.parts) > 1 else source)
+        name = path.with_suffix(suffix).relative_to(top)
         page = _Page(path, split, name.as_posix(), image, [], [], [], [], [], {})
         yield page, list(_rows(content["shapes"], page, size, label_of)), size
 

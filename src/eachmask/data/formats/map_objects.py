@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.builder import DatasetBuilder
-from eachmask.data.formats.label_maps import numbers_in
-from eachmask.data.problems import Problem
+from eachmask.data.formats.label_maps import is_jpeg, numbers_in
+from eachmask.data.problems import Problem, lossy_masks
 from eachmask.structures import RLE, UserError
 
-WHITE = 255
-"""What masks of the foreground have in it."""
+WHITE = (255, 65535)
+"""What masks of the foreground have in it, of 8 and of 16 bits."""
 
 
 def read_maps(
@@ -33,12 +33,29 @@ def read_maps(
             maps.append((file, masks_by_number(numbers(file))))
         except UserError as error:
             result.report(Problem(str(file), "", str(error), "save it anew as 16-bit PNG", "label map"))
-    if {number for _, masks in maps for number in masks} - {0} == {WHITE}:
-        maps = [(file, {n: part for own in masks.values() for n, part in _parts(own)}) for file, masks in maps]
-        what = "every map has only 0 and 255, which are no numbers of objects: each connected part is taken for one"
-        remedy = "number objects that touch each other, which connected components cannot tell apart"
-        result.report(Problem(str(source), "", what, remedy, "binary map", "warning"))
+    result.problems += lossy_masks(source, sum(is_jpeg(file) for file, _ in maps))
+    found = {number for _, masks in maps for number in masks} - {0}
+    if len(found) == 1 and found <= {1, *WHITE}:
+        maps = _of_foreground(maps, found.pop(), source, result)
     yield from maps
+
+
+def _of_foreground(
+    maps: list[tuple[Path, dict[int, RLE]]], value: int, source: Path, result: DatasetBuilder
+) -> list[tuple[Path, dict[int, RLE]]]:
+    """Maps of one value by their connected parts; where it is 1, which may be an object's number, as they are."""
+    parted = [(file, {n: part for own in masks.values() for n, part in _parts(own)}) for file, masks in maps]
+    what = f"every map has only 0 and {value}, "
+    if value in WHITE:
+        what += "which are no numbers of objects: each connected part is taken for one"
+        remedy = "number objects that touch each other, which connected components cannot tell apart"
+    elif sum(len(parts) > 1 for _, parts in parted) * 2 > len(maps):
+        what += "so that all of an image is one object"
+        remedy = "if these are masks of the foreground write 255 for 1, then connected components are the objects"
+    else:
+        return maps
+    result.report(Problem(str(source), "", what, remedy, "binary map", "warning"))
+    return parted if value in WHITE else maps
 
 
 def masks_by_number(labels: NDArray[Any]) -> dict[int, RLE]:

@@ -19,13 +19,12 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.format import Format
+from eachmask.data.formats.label_maps import is_jpeg
 from eachmask.data.images.files import below, copy_image, image_files, image_size, matching
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, lossy_masks
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, UserError
-
-_LOSSY = (".jpg", ".jpeg")
 
 
 def read_mask_files(source: Path, progress: Progress = no_progress) -> Dataset:
@@ -92,17 +91,13 @@ def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[
             problems.append(Problem(str(file), "", what, "export the mask at the size of the image", "size"))
             continue
         inside = _inside(pixels, file)
-        num_jpeg += file.suffix.lower() in _LOSSY
+        num_jpeg += is_jpeg(file)
         if not inside.any():
             problems.append(Problem(str(file), "", "the mask is empty", "delete the file", "empty"))
             continue
         some = True
         yield number, RLE.from_bitmaps(inside)
-    if num_jpeg:
-        what = f"{num_jpeg} masks are JPEG, which blurs their edges"
-        problems.append(
-            Problem(str(folder), "", what, "they are cut at half; save masks as PNG", "JPEG mask", "warning")
-        )
+    problems += lossy_masks(folder, num_jpeg)
     if size is not None and not some:
         yield 0, RLE.empty((int(size[0]), int(size[1])))
 
@@ -110,7 +105,7 @@ def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[
 def _inside(pixels: NDArray[Any], file: Path) -> NDArray[np.bool_]:
     """(1, H, W): what is not black; of JPEG, where nothing is quite black, what is brighter than half."""
     value = pixels[..., :3].max(2) if pixels.ndim == 3 else pixels
-    return np.asarray(value > (127 if file.suffix.lower() in _LOSSY else 0))[None]
+    return np.asarray(value > (127 if is_jpeg(file) else 0))[None]
 
 
 def _numbers(files: Sequence[Path]) -> Iterator[int]:

@@ -13,15 +13,17 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.file_split import FileSplit, ReadTarget
 from eachmask.data.image_files import ImageView
-from eachmask.data.images.files import copy_image, image_files, image_size
+from eachmask.data.images.files import copy_image, files_below, image_files, image_size
 from eachmask.data.packed import Texts
 from eachmask.data.problems import Problem
 from eachmask.files.progress import Progress
 from eachmask.structures import Category, UserError
 from eachmask.structures.spatial import Spatial
 
-SUFFIXES = (".png", ".tif", ".tiff")
-"""Of files with a value for each pixel."""
+SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
+"""Of files with a value for each pixel, the best first."""
+ENDS = ("", "_mask", "_masks", "_label", "_labels")
+"""What may stand behind an image's name in that of its file."""
 T = TypeVar("T", bound=Spatial)
 
 
@@ -42,8 +44,9 @@ def folder_in(source: Path, names: Sequence[str]) -> Path | None:
 
 
 def has_pair(source: Path, names: Sequence[str]) -> bool:
-    """Whether images/ and one of the folders are there."""
-    return (source / "images").is_dir() and folder_in(source, names) is not None
+    """Whether images/ and one of the folders are there, and that has images or nothing at all in it, and no texts."""
+    files = folder_in(source, names)
+    return (source / "images").is_dir() and files is not None and (bool(image_files(files)) or not files_below(files))
 
 
 def folders_of(source: Path, names: Sequence[str], images: Path | None) -> tuple[Path, Path]:
@@ -73,7 +76,7 @@ def pairs_in(images: Path, files: Path, what: str) -> tuple[list[Pair], list[Pro
         if file is None:
             problems.append(Problem(str(path), "", f"there is no {what} {files / stem}.png", "add one", "image"))
             continue
-        split, name = _split_of(file.relative_to(files).with_suffix(path.suffix))
+        split, name = _split_of(file.relative_to(files).with_name(path.name))
         found[file] = Pair(split, name, path, file)
     alone = [file for file in image_files(files) if file.suffix.lower() in SUFFIXES and file not in found]
     remedy = "put the image there or delete the file"
@@ -129,7 +132,8 @@ def copy_pairs(
 
 def _file_of(stem: Path, files: Path, images: Path) -> Path | None:
     """An image's file: of the same relative name, or, where the user names another folder of images, of the last."""
-    exact = next((file for suffix in SUFFIXES if (file := files / f"{stem}{suffix}").is_file()), None)
+    tries = (files / f"{stem}{end}{suffix}" for end in ENDS for suffix in SUFFIXES)
+    exact = next((file for file in tries if file.is_file()), None)
     if exact is not None or images == files.parent / "images":
         return exact
     return ImageFolder(files).of_stem(stem.as_posix())

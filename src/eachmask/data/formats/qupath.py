@@ -16,7 +16,7 @@ import numpy as np
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.coco_fields import parsed
-from eachmask.data.formats.drawn import Drawing, Entry, data_of, drawings_in
+from eachmask.data.formats.drawn import Drawing, Entry, beginning, data_of, drawings_in
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.geojson import to_geojson
 from eachmask.data.formats.labelme import write_categories
@@ -120,8 +120,14 @@ def _image_of(file: Path) -> Path | None:
 
 
 def _files(source: Path) -> list[Path]:
-    found = [source] if source.is_file() else files_below(source, "*.geojson")
-    return [path for path in found if path.suffix.lower() == ".geojson"]
+    found = [source] if source.is_file() else files_below(source, "*.geojson") or files_below(source, "*.json")[:200]
+    return [path for path in found if path.suffix.lower() == ".geojson" or _is_geojson(path)]
+
+
+def _is_geojson(path: Path) -> bool:
+    """Older versions of QuPath save the same as ``.json``."""
+    text = beginning(path) if path.suffix.lower() == ".json" else b""
+    return b'"Feature"' in text and b'"geometry"' in text
 
 
 FORMAT = Format(

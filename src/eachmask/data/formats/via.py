@@ -1,4 +1,4 @@
-"""VIA (VGG Image Annotator 1 to 3): one JSON file of regions, ``via_region_data.json`` or a project file.
+"""VIA (VGG Image Annotator 1 to 3): one file of regions, ``via_region_data.json``, its CSV, or a project file.
 
 Read are polygons, rectangles, circles and ellipses; what has no area is told and left out.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from eachmask.data.dataset import Dataset
-from eachmask.data.formats.coco_fields import parsed
 from eachmask.data.formats.drawn import (
     BRIDGED,
     BROKEN,
@@ -29,6 +28,7 @@ from eachmask.data.formats.drawn import (
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.labelme import write_categories
 from eachmask.data.formats.segmentations import corners
+from eachmask.data.formats.via_entries import MARKS, entries_of
 from eachmask.data.images.files import copy_image, files_below
 from eachmask.data.problems import Problem
 from eachmask.data.targets import score_in
@@ -49,7 +49,7 @@ def read_via(source: Path, progress: Progress = no_progress, *, images: Path | N
     by_name = images_by_name(folder, images)
 
     def entries(file: Path) -> Iterator[Entry]:
-        for entry in _entries(file):
+        for entry in entries_of(file):
             name, regions = str(entry.get("filename")), entry.get("regions") or []
             draw = partial(_add_regions, regions=regions, name=name, problems=problems)
             yield image_named(name, by_name, file.parent), name, draw
@@ -126,21 +126,21 @@ def _segmentation(shape: dict[str, Any]) -> list[list[float]]:
     raise ValueError(f"a {kind} has no area")
 
 
-def _entries(file: Path) -> list[dict[str, Any]]:
-    content = parsed(file)
-    content = content.get("_via_img_metadata", content)
-    return [entry for entry in content.values() if isinstance(entry, dict) and "filename" in entry]
-
-
 def _files(source: Path) -> list[Path]:
-    found = [source] if source.is_file() else files_below(source, "*.json")[:200]
-    return [path for path in found if path.suffix.lower() == ".json" and _has_regions(path)]
+    found = [source] if source.is_file() else files_below(source, "*.json")[:200] + files_below(source, "*.csv")[:200]
+    return [path for path in found if path.suffix.lower() in (".json", ".csv") and _has_regions(path)]
 
 
 def _has_regions(path: Path) -> bool:
-    return b'"shape_attributes"' in beginning(path)
+    text = beginning(path)
+    return any(mark in text for mark in MARKS)
 
 
 FORMAT = Format(
-    "via", lambda source: bool(_files(source)), "a JSON file of VIA's regions", read_via, write_via, takes_images=True
+    "via",
+    lambda source: bool(_files(source)),
+    "a JSON or CSV file of VIA's regions",
+    read_via,
+    write_via,
+    takes_images=True,
 )

@@ -1,12 +1,14 @@
 """YOLO segmentation text, read: data.yaml, and one line per object, ``class x1 y1 x2 y2 ...`` in 0..1 of the image.
 
-Instead of data.yaml also darknet's ``obj.data`` (CVAT's YOLO 1.1) or ``classes.txt`` (Label Studio's YOLO).
+Instead of data.yaml also darknet's ``obj.data`` (CVAT's YOLO 1.1) or ``classes.txt`` (Label Studio's YOLO; beside the
+images themselves LabelImg's).
 
 Crowd regions do not exist in the format: they are in files of the same make in ``crowd/``, which others do not read.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,16 +22,19 @@ from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_re
 from eachmask.data.formats.yolo_places import SPLITS, Places, end_inside, is_darknets, is_foreign
 from eachmask.data.formats.yolo_write import label_place, write_yolo
 from eachmask.data.images.files import files_below, image_files, image_size, matching
+from eachmask.data.images.read import SUFFIXES
 from eachmask.data.problems import Problem, only_boxes
 from eachmask.data.targets import instances_of
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.text import read_text
 from eachmask.structures import Category, UserError
 
-Labelled = tuple[Path, list[tuple[Path, int]], list[int], list[bool]]
-"""An image's file, and of each object the file and line it is from, its label and whether it is a crowd."""
+Labelled = tuple[Path, list[tuple[Path, int]], list[int], list[bool], list[float | None]]
+"""An image's file, and of each object the file and line it is from, its label, whether it is a crowd, its score."""
 
 
+_WINDOWS_PATH = re.compile(r'"[A-Za-z]:\\[^"\n]*"')
+"""In quotes, where YAML takes backslashes for more than that."""
 SPLIT_COMMENT = "# split"
 """``# split all = train`` in obj.data, which others skip: what they call train is called all."""
 
@@ -84,14 +89,20 @@ def _without_yaml(source: Path) -> list[Path]:
     """What says the same: darknet's file, or a list of classes above labels."""
     texts = [path for path in (source / "classes.txt", source / "obj.names") if path.is_file()]
     labels = bool(image_files(source / "images")) and bool(files_below(source / "labels", "*.txt"))
-    return matching(source, "*.data") or (texts[:1] if labels else [])
+    return matching(source, "*.data") or (texts[:1] if labels or _is_flat(source) else [])
+
+
+def _is_flat(source: Path) -> bool:
+    """Whether texts lie beside the images of a folder, as LabelImg saves them."""
+    return any(path.suffix.lower() in SUFFIXES and path.with_suffix(".txt").is_file() for path in source.iterdir())
 
 
 def _load_plain(path: Path) -> dict[str, Any]:
     """What ``obj.data`` (``key = value``) or a list of classes says, as data.yaml would."""
     if path.suffix != ".data":
-        folders = sorted(p.name for p in (path.parent / "images").iterdir() if p.is_dir() and p.name in SPLITS)
-        splits = {name: f"images/{name}" for name in folders} or {"all": "images"}
+        images = "images" if (path.parent / "images").is_dir() else "."
+        folders = sorted(p.name for p in (path.parent / images).iterdir() if p.is_dir() and p.name in SPLITS)
+        splits = {name: f"{images}/{name}" for name in folders} or {"all": images}
         return {**splits, "names": _lines(path)}
     lines = _lines(path)
     content: dict[str, Any] = _pairs(line for line in lines if not line.startswith(("#", ";")))
@@ -124,7 +135,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     if path.suffix in (".data", ".txt", ".names"):
         return _load_plain(path)
     try:
-        content = yaml.safe_load(read_text(path))
+        content = yaml.safe_load(_WINDOWS_PATH.sub(lambda found: found[0].replace("\\", "/"), read_text(path)))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not readable as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
@@ -134,6 +145,8 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 def _categories(content: dict[str, Any], path: Path) -> tuple[Category, ...]:
     names = content.get("names")
+    if names is None and isinstance(content.get("nc"), int):
+        names = [f"class_{number}" for number in range(content["nc"])]  # as Ultralytics calls them
     if isinstance(names, list):
         names = dict(enumerate(names))
     try:
@@ -237,43 +250,50 @@ def _pages(
         where: list[tuple[Path, int]] = []
         labels: list[int] = []
         crowd: list[bool] = []
+        scores: list[float | None] = []
         for kind in ("labels", "crowd"):
             file = places.labels(path, kind)
             if file is None:
                 continue
-            for number, line in enumerate(read_text(file).splitlines(), start=1):
+            lines = read_text(file).splitlines()
+            scored = pose is None and all(len(line.split()) % 2 == 0 for line in lines)
+            for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
                 try:
-                    label, ring = _parse(line, size, num_classes, pose)
+                    label, ring, score = _parse(line, size, num_classes, pose, scored)
                 except ValueError as error:
                     problems.append(Problem(str(file), f"line {number}", str(error), "mend or delete the line"))
                     continue
-                num_boxes += pose is None and len(line.split()) == 5
+                num_boxes += pose is None and len(line.split()) == 5 + scored
                 folder = file.parent
                 where.append((file, number))
                 labels.append(label)
                 rows.append({"segmentation": [ring]})
                 crowd.append(kind == "crowd")
-        yield (path, where, labels, crowd), rows, size
+                scores.append(score)
+        yield (path, where, labels, crowd, scores), rows, size
     problems += only_boxes(folder, num_boxes)
 
 
 def _add(result: DatasetBuilder, split: str, pages: Iterable[tuple[Labelled, Rows, Size]], base: Path) -> None:
-    for (path, where, labels, crowd), masks, mistakes in rasterize_readable(pages):
+    for (path, where, labels, crowd, scores), masks, mistakes in rasterize_readable(pages):
         empty = "it covers no pixel", "delete the line", "empty"
         for i, what in [(i, empty) for i in np.flatnonzero(masks.area == 0)] + [(i, LEAVES) for i in mistakes.outside]:
             file, number = where[i]
             result.report(Problem(str(file), f"line {number}", *what))
         name = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
-        result.add(split, name, path, instances_of(masks, labels, crowd, result.categories))
+        result.add(split, name, path, instances_of(masks, labels, crowd, result.categories, scores))
 
 
-def _parse(line: str, size: Size, num_classes: int, pose: int | None) -> tuple[int, list[float]]:
-    """A line -> label and ring x1, y1, x2, y2 ... in pixels; four numbers are a box: center x, y, width, height.
+def _parse(
+    line: str, size: Size, num_classes: int, pose: int | None, scored: bool
+) -> tuple[int, list[float], float | None]:
+    """A line -> label, ring x1, y1, x2, y2 ... in pixels, score; four numbers are a box: center x, y, width, height.
 
     Args:
         pose: of so many numbers the first four are a box and the others keypoints.
+        scored: all lines of the file have one number more, as results have (``save_conf`` of Ultralytics).
     """
     words = line.split()
     try:
@@ -286,6 +306,9 @@ def _parse(line: str, size: Size, num_classes: int, pose: int | None) -> tuple[i
         raise ValueError("it holds a number that is not finite")
     if len(values) == pose:
         values = values[:4]
+    score = None
+    if scored and 0 <= values[-1] <= 1:
+        score, values = float(values[-1]), values[:-1]
     if len(values) == 4:
         x, y, w, h = values
         values = np.array([x - w / 2, y - h / 2, x + w / 2, y - h / 2, x + w / 2, y + h / 2, x - w / 2, y + h / 2])
@@ -294,7 +317,7 @@ def _parse(line: str, size: Size, num_classes: int, pose: int | None) -> tuple[i
     if np.abs(values).max() > 2:
         raise ValueError("its coordinates are pixels, but must be shares of width and height, 0..1")
     pixels: list[float] = (values.reshape(-1, 2) * np.array([size[1], size[0]])).ravel().tolist()
-    return label, pixels
+    return label, pixels, score
 
 
 def _looks_like(source: Path) -> bool:

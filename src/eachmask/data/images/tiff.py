@@ -43,6 +43,31 @@ def read_tiff_page(
     return read.as_array(np.stack([_read(path, found, p, max_pixels, upright)[..., 0] for p in pages], -1))
 
 
+def stored_values(path: Path) -> NDArray[Any]:
+    """The values of the first page as they are in the file, of a palette the numbers: (H, W) or (H, W, channels).
+
+    Raises:
+        UserError: it is damaged, or compressed in a way that cannot be decoded.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
+            header: Any = tiff.pages[0]
+            try:
+                pixels = header.asarray()
+                return np.moveaxis(pixels, 0, -1) if header.axes.startswith("S") else pixels
+            except _NEEDS_A_PACKAGE:
+                if _is_unknown(header) or header.bitspersample > 32:
+                    raise _needs_a_package(path, header) from None
+        with read.open_with_pillow(path) as image:
+            return np.asarray(image)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} is damaged and cannot be decoded ({error})") from None
+
+
 def _read(
     path: Path, found: Layout, page: int, max_pixels: int, upright: bool, channels: tuple[int, ...] = ()
 ) -> NDArray[Any]:
@@ -60,10 +85,13 @@ def _read(
         _check_channels(path, header)
         if found.planes > 1:
             return read.orient(_arrange(header, _plane(path, tiff, header, plane)), orientation)
-        if header.bitspersample > 8 or header.planarconfig == 2:
+        unknown = _is_unknown(header)
+        if header.bitspersample > 8 or header.planarconfig == 2 or unknown or _is_signed(header):
             try:
                 return read.orient(_arrange(header, header.asarray()), orientation)
             except _NEEDS_A_PACKAGE as error:
+                if unknown:
+                    raise _needs_a_package(path, header) from None
                 if isinstance(error, ValueError) and "requires" not in str(error):
                     raise
     if header.bitspersample <= 8:
@@ -71,8 +99,27 @@ def _read(
     return _deep(path, found, index, header, upright)
 
 
+_UNKNOWN = (33003, 33004, 33005, 34712, 34887, 50001, 50002, 52546)
+"""Compressions that neither Pillow nor OpenCV decodes: JPEG 2000, LERC, WebP and JPEG XL."""
 _NEEDS_A_PACKAGE = (ValueError, NotImplementedError, ImportError)
 """What tifffile raises where a compression or a depth needs an extra package."""
+
+
+def _is_unknown(header: Any) -> bool:
+    """Whether only tifffile may read it; the others would write to the standard error what they lack."""
+    return int(header.compression) in _UNKNOWN or header.bitspersample in (3, 5, 6, 7)
+
+
+def _is_signed(header: Any) -> bool:
+    return header.dtype is not None and header.dtype.kind == "i"
+
+
+def _needs_a_package(path: Path, header: Any) -> UserError:
+    name = getattr(header.compression, "name", header.compression)
+    return UserError(
+        f"{path} is compressed in a way that cannot be decoded here ({name}, {header.bitspersample} bits): install "
+        "imagecodecs, or save it without compression"
+    )
 
 
 def _is_plain(header: Any) -> bool:
@@ -176,11 +223,7 @@ def _deep(path: Path, found: Layout, index: int, header: Any, upright: bool) -> 
     try:
         return _with_opencv(path, index, stored if upright else 1, stored)
     except UserError:
-        name = getattr(header.compression, "name", header.compression)
-        raise UserError(
-            f"{path} is compressed in a way that cannot be decoded here ({name}, {header.bitspersample} bits): install "
-            "imagecodecs, or save it without compression"
-        ) from None
+        raise _needs_a_package(path, header) from None
 
 
 def _with_opencv(path: Path, index: int, requested: int, stored: int) -> NDArray[Any]:
