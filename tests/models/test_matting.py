@@ -10,16 +10,18 @@ import torch
 from torch import nn
 
 from eachmask import models
+from eachmask.data.transforms.trimaps import around
 from eachmask.models.matting.background_matting_v2 import replaced, windows
 from eachmask.models.matting.network import laplacian_loss
 from eachmask.models.protocol import Model, Recurrent
-from eachmask.structures import DecodeOptions, ImageBatch, Matte, UserError
+from eachmask.structures import DecodeOptions, ImageBatch, Matte, Trimap, UserError
 from eachmask.structures.backdrop import Backdrop
 
 CASES = {
     "background_matting_v2_mobilenetv2": {"scale": 0.5, "sample_pixels": 1600},
     "robust_video_matting_mobilenetv3": {"side": 64},
     "modnet": {},
+    "deep_matting_lite0": {},
 }
 
 
@@ -57,10 +59,16 @@ def scene(size: tuple[int, int], seed: int) -> tuple[torch.Tensor, Backdrop, Mat
     return torch.lerp(behind, color, alpha), Backdrop(behind), Matte(alpha, color)
 
 
-def scenes(model: Any, *sizes: tuple[int, int]) -> tuple[ImageBatch, list[Backdrop] | None, list[Matte]]:
+def handed(model: Any, size: tuple[int, int], seed: int) -> Backdrop | Trimap | None:
+    """What the model wants besides the image."""
+    _, behind, matte = scene(size, seed)
+    return {Backdrop: behind, Trimap: around(matte.alpha.numpy(), 2), None: None}[model.takes]
+
+
+def scenes(model: Any, *sizes: tuple[int, int]) -> tuple[ImageBatch, list[Any] | None, list[Matte]]:
     made = [scene(size, seed) for seed, size in enumerate(sizes)]
     batch = ImageBatch.from_tensors([image for image, _, _ in made], divisor=1)
-    given = [behind for _, behind, _ in made] if model.takes is Backdrop else None
+    given = None if model.takes is None else [handed(model, size, seed) for seed, size in enumerate(sizes)]
     return batch, given, [matte for _, _, matte in made]
 
 
@@ -93,7 +101,7 @@ def test_mattes_lie_on_their_images(network):
 def test_a_batch_changes_nothing(network):
     made = [scenes(network, (64, 96)), scenes(network, (64, 96))]
     batch = ImageBatch.from_tensors([scene((64, 96), seed)[0] for seed in (0, 5)], divisor=1)
-    given = None if made[0][1] is None else [scene((64, 96), seed)[1] for seed in (0, 5)]
+    given = None if made[0][1] is None else [handed(network, (64, 96), seed) for seed in (0, 5)]
     together = predict(network, batch, given)
     for i in range(2):
         one = ImageBatch(batch.tensor[i : i + 1], batch.sizes[:1])
@@ -159,6 +167,25 @@ def test_without_a_background_one_sentence():
     model = built("background_matting_v2_mobilenetv2")
     with pytest.raises(UserError, match="give --background"):
         model(scenes(model, (64, 64))[0])
+
+
+def test_what_a_trimap_knows_stays():
+    model = built("deep_matting_lite0")
+    batch, given, _ = scenes(model, (50, 70), (64, 41))
+    for matte, known in zip(predict(model, batch, given), given or [], strict=True):
+        assert known.unknown.any() and (matte.alpha[known.foreground] == 1).all()
+        assert (matte.alpha[known.background] == 0).all() and not (matte.alpha[known.unknown] == 0).all()
+    with pytest.raises(UserError, match="give --trimap"):
+        model(batch)
+
+
+def test_a_trimap_without_a_gap_needs_no_network(monkeypatch: pytest.MonkeyPatch):
+    model = built("deep_matting_lite0")
+    monkeypatch.setattr(model.backbone, "forward", None)
+    batch, given, _ = scenes(model, (64, 64))
+    closed = [Trimap(torch.where(one.unknown, 255, one.values)) for one in given or []]
+    (matte,) = predict(model, batch, closed)
+    assert torch.equal(matte.alpha, closed[0].foreground.float())
 
 
 def test_a_video_is_remembered():

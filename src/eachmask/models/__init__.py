@@ -237,6 +237,7 @@ VARIANTS = {
     "robust_video_matting_mobilenetv3": "matting.robust_video_matting",
     "robust_video_matting_resnet50": "matting.robust_video_matting",
     "modnet": "matting.modnet",
+    "deep_matting_lite0": "matting.deep_matting",
     "segnet_vgg16": "semantic.segnet",
     "segnet_tiny": "semantic.segnet",
     "deconvnet_vgg16": "semantic.segnet",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RECIPES = {
     "clicks": "eachmask.recipes.clicks",
+    "mattes": "eachmask.recipes.mattes",
     "nuclei": "eachmask.recipes.nuclei",
     "objects": "eachmask.recipes.objects",
 }
