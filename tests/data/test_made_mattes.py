@@ -86,8 +86,10 @@ def test_cut_out_objects_keep_within_their_masks():
     for seed in range(8):
         made = cutout(np.random.default_rng(seed), image, RLE.from_bitmaps(inside[None]))
         deep = cv2.erode(inside.astype(np.uint8), np.ones((25, 25))) > 0
-        assert made.alpha[deep].min() > 0.99 and np.abs(made.colors - image)[deep].mean() < 0.1
-        stands_off.append((made.alpha[~inside] > 0).any())
+        assert made.alpha[deep].min() > 0.99
+        hairs = (made.alpha[~inside] > 0).any()
+        assert hairs or np.array_equal(made.colors, image), "its colors are the photograph's"
+        stands_off.append(hairs)
     assert any(stands_off) and not all(stands_off), "now and then hairs do"
 
 
