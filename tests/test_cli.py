@@ -10,8 +10,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from eachmask import __version__, cli
+from eachmask.inference.load import load
 from eachmask.structures import Category, UserError
 from eachmask.weights.catalogue import bundled, entries
 from eachmask.weights.file import ModelInfo
@@ -150,6 +152,28 @@ def test_reader_that_goes_away() -> None:
 
 
 # models and show ------------------------------------------------------------------------------------
+
+
+def test_models_are_compared_by_time_and_ap(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EACHMASK_CACHE", str(tmp_path))
+    monkeypatch.setattr("eachmask.inference.speed.seconds_of", lambda entry: entry.size_mb / 1000)
+    assert cli.main(["models", "--compare", "--out", str(tmp_path / "page.html")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (fastest,) = [line for line in lines if line.startswith("rtmdet_ins_tiny")]
+    assert fastest.split() == ["rtmdet_ins_tiny", "35.4", "23", "23", "*"]
+    assert not any(line.startswith("yolact_r50 ") and line.endswith("*") for line in lines)
+    assert "rtmdet_ins_tiny" in (tmp_path / "page.html").read_text()
+    assert cli.main(["models", "--out", str(tmp_path / "page.html")]) == 2
+
+
+def test_a_wish_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: asked.append(name) or load("objects"))
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 48)).save("a.png")
+    assert cli.main(["predict", "a.png", "--model", "tiny"]) == 0 and asked == ["rtmdet_ins_tiny"]
 
 
 def test_models_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,9 @@ class MatteOptions(PredictOptions):
       eachmask matte shot.png --model runs/bgm/model.safetensors --background clean.png --out shot
     """
 
+    model: str = "auto"
+    """Name or file of a model of mattes or of objects, or a run's folder. auto: objects, whose masks become trimaps, or
+    the solver where there is a --trimap."""
     trimap: Path | None = None
     """Image of the same size: white is surely foreground, black surely not, gray is to be found out."""
     background: Path | None = None

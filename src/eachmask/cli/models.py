@@ -6,9 +6,11 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eachmask.files.text import say
+from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
     from eachmask.weights.catalogue import Entry
@@ -27,6 +29,7 @@ class ModelsOptions:
     Examples:
       eachmask models
       eachmask models --variants
+      eachmask models --compare --out models.html
       eachmask models --json
     """
 
@@ -34,6 +37,11 @@ class ModelsOptions:
     """Print a JSON list for programs instead of a table."""
     variants: bool = False
     """List the network variants that `eachmask train` takes, instead of the trained models."""
+    compare: bool = False
+    """Time the downloadable models of objects on this machine, without downloading them, and list AP against time.
+    Each is timed once and remembered."""
+    out: Path | None = None
+    """With --compare: a page (.html) with the picture of AP against time."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,10 @@ def list_models(options: ModelsOptions) -> int:
     """Run the command; returns the exit status."""
     from eachmask.weights.fetch import cache_dir
 
+    if options.out is not None and not options.compare:
+        raise UserError("--out is where --compare writes its page: add --compare")
+    if options.compare:
+        return _compare(options)
     if options.variants:
         variants = all_variants()
         say(json.dumps(variants, indent=2) if options.json else _variants_text(variants))
@@ -69,6 +81,32 @@ def list_models(options: ModelsOptions) -> int:
         return 0
     say(_table(rows))
     say(NOTES.format(cache=cache_dir()))
+    return 0
+
+
+def _compare(options: ModelsOptions) -> int:
+    from eachmask.files.atomic import write_text
+    from eachmask.files.progress import bar_after_a_while
+    from eachmask.inference.speed import front, measured, rated
+    from eachmask.inference.speed_page import speed_page
+
+    with bar_after_a_while() as progress:
+        rivals = measured(rated(), progress)
+    ahead = front(rivals)
+    if options.json:
+        say(json.dumps([{"name": r.entry.name, "mask_ap": r.ap, "seconds": r.seconds} for r in rivals], indent=2))
+    else:
+        names = max(len(rival.entry.name) for rival in rivals)
+        say(f"{'name':<{names}}  mask AP      ms    MB")
+        for rival in sorted(rivals, key=lambda rival: rival.seconds):
+            numbers = f"{rival.ap:7.1f} {1000 * rival.seconds:7.0f} {rival.entry.size_mb:5.0f}"
+            say(f"{rival.entry.name:<{names}}  {numbers}{'  *' if rival in ahead else ''}")
+        say(
+            "\n* no other is better in less time. AP as published (COCO val2017); ms of one image of 640 x 480 px here."
+        )
+    if options.out is not None:
+        write_text(options.out, speed_page(rivals))
+        say(options.out, error=True)
     return 0
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import tyro
 
@@ -58,7 +58,9 @@ class PredictOptions:
     color, palette, CMYK."""
     model: str = "auto"
     """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder. auto looks at the first
-    images: nuclei for microscope images, else the best model for photographs that is at hand."""
+    images: nuclei for microscope images, else the best model for photographs that is at hand; at a terminal it offers
+    once to download a better one. best, fast and tiny are downloads: of the highest published AP, of the highest that
+    takes at most half a second here (timed once), and of the smallest file."""
     out: Path | None = None
     """Results folder; made if missing. By default results, or, where that holds those of another command, results-2,
     results-3 ..."""
@@ -118,7 +120,6 @@ def predict(options: PredictOptions) -> int:
     from rich.console import Console
 
     from eachmask.data.images.inputs import find_inputs
-    from eachmask.inference.auto_model import auto_model
     from eachmask.inference.load import load
     from eachmask.weights.fetch import cache_dir
 
@@ -130,15 +131,36 @@ def predict(options: PredictOptions) -> int:
         channels=options.channel,
     )
     batch_options(options)  # a mistake in them is said before a model is loaded
-    model = options.model
-    if model == "auto":
-        model = auto_model([source.path for source in inputs.sources])
-        console.print(f"Chosen for these images: {model} (--model takes another).")
+    model = _chosen(options.model, [source.path for source in inputs.sources], console)
     predictor = load(model, device=options.device, precision=options.precision, side=options.side)
     predictor = at_scale(predictor, options)
     if options.scales or options.flip:
         predictor = predictor.averaging(options.scales or (1.0,), options.flip)
     return predict_all(predictor, inputs, options, console)
+
+
+def _chosen(model: str, paths: Sequence[Path], console: Console) -> str:
+    """The model's name where it is left to the images, the machine or the user."""
+    from rich.prompt import Confirm
+
+    from eachmask.files.progress import bar_after_a_while
+    from eachmask.inference.auto_model import MICROSCOPY, auto_model
+    from eachmask.inference.model_choice import WISHES, Offer, Wish, choose
+
+    with bar_after_a_while() as progress:
+        if model in WISHES and not Path(model).exists():
+            entry = choose(cast(Wish, model), progress)
+            about = f"published mask AP {entry.by_metric()['mask AP']:g}, {entry.size_mb:.0f} MB"
+            console.print(f"{model} is {entry.name}: {about}; license: {entry.license}", soft_wrap=True)
+            return entry.name
+        if model != "auto":
+            return model
+        model = auto_model(paths)
+        offer = Offer(lambda question: Confirm.ask(question, console=console), progress)
+        if model != MICROSCOPY and (offer.answer() or (console.is_terminal and sys.stdin.isatty())):
+            model = offer.model(model)
+    console.print(f"Chosen for these images: {model} (--model takes another).")
+    return model
 
 
 def at_scale(predictor: P, options: PredictOptions) -> P:

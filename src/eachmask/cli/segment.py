@@ -45,6 +45,8 @@ class SegmentOptions(PredictOptions):
       eachmask segment park.jpg --model runs/fastsam --text "red cup" --encoder openai/clip-vit-base-patch32
     """
 
+    model: str = "auto"
+    """Name or file of a model that takes prompts (`eachmask models` lists them), or a run's folder. auto: clicks."""
     point: _Places = ()
     """Points on the object."""
     not_point: _Places = ()

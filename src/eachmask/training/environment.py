@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ def environment() -> dict[str, Any]:
     """Versions and machine."""
     import eachmask
     from eachmask.accel.lazy_dynamo import timm, torchvision
+    from eachmask.inference.devices import cpu_name
 
     return {
         "eachmask": eachmask.__version__,
@@ -21,15 +21,7 @@ def environment() -> dict[str, Any]:
         "torchvision": torchvision().__version__,
         "timm": timm().__version__,
         "system": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
