@@ -27,6 +27,7 @@ from eachmask.batch.options import BatchOptions, checked, settings_of
 from eachmask.data.images.inputs import Source
 from eachmask.data.images.read import unit_range
 from eachmask.data.images.video import VideoFrame, frames_of, pyav
+from eachmask.files.atomic import put_in_place
 from eachmask.files.journal import Journal, compact_json
 from eachmask.inference.predictor import Predictor
 from eachmask.ops.tracking import Tracker, TrackerConfig, looks_of
@@ -350,4 +351,4 @@ class _Movie:
         """Finish the file and give it its name."""
         self.container.mux(self.stream.encode())
         self.container.close()
-        self.part.replace(self.path)
+        put_in_place(self.part, self.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from torch import nn
 
 from eachmask.exporting.compare import check_equal
 from eachmask.exporting.graph import Traced, first_line, prepare
-from eachmask.files.atomic import replacing_from_folder
+from eachmask.files.atomic import put_in_place, replacing_from_folder
 from eachmask.runtimes.header import KEY, Header
 from eachmask.structures import UserError
 from eachmask.weights.fetch import locate
@@ -104,7 +103,7 @@ def write_exported(
             raise UserError(f"{info.name} cannot be exported to {to}: {first_line(error)}") from error
         check_equal(part, model, info, header)
         if part.with_suffix(".bin").is_file():  # OpenVINO's weights
-            os.replace(part.with_suffix(".bin"), target.with_suffix(".bin"))
+            put_in_place(part.with_suffix(".bin"), target.with_suffix(".bin"))
 
 
 def _onnx_bytes(traced: Traced, header: Header) -> bytes:

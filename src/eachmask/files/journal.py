@@ -1,9 +1,9 @@
 """The journal of a run: what is done, so that a run killed at any moment resumes where it was.
 
 One line per image is appended to ``.journal/records.jsonl`` after the image's own files are complete:
-``checksum TAB header TAB body``. A torn last line does not match its checksum and is cut off. Headers are
-small and kept in memory by name; bodies (annotations, table, thumbnail) stay on disk and are streamed when the
-final files are put together, so memory does not grow with what is found.
+``checksum TAB header TAB body`` (:mod:`eachmask.files.record_lines`). Headers are small and kept in memory by name;
+bodies (annotations, table, thumbnail) stay on disk and are streamed when the final files are put together, so memory
+does not grow with what is found.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-import os
 import shutil
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -22,6 +20,7 @@ from typing import Any, BinaryIO, Protocol
 
 from eachmask.files.atomic import atomic_bytes
 from eachmask.files.lock import lock
+from eachmask.files.record_lines import RecordLines
 from eachmask.structures import UserError
 
 FOLDER = ".journal"
@@ -104,7 +103,7 @@ class Journal:
         try:
             shutil.rmtree(self.folder / "parts", ignore_errors=True)
             (self.folder / "parts").mkdir()
-            self._file = open(self.folder / "records.jsonl", "a+b")  # noqa: SIM115 - closed in __exit__
+            self._lines = RecordLines(self.folder / "records.jsonl")
             self._read()
             if self.overwrite:
                 self._clear()
@@ -115,7 +114,7 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._lines.close()
         shutil.rmtree(self.folder / "parts", ignore_errors=True)
         self._lock.close()
 
@@ -134,9 +133,9 @@ class Journal:
 
     def drop(self, name: str) -> None:
         """Remove an image's files and forget its record, for good."""
-        head = _parsed_head(self._line_at(self.entries.pop(name).offset).partition(b"\t")[2])
+        head = _parsed_head(self._lines.at(self.entries.pop(name).offset))
         self._remove(head.get("files") if head else None)
-        self._write_line(compact_json({"name": name, "dropped": True}))
+        self._lines.append(compact_json({"name": name, "dropped": True}))
 
     def append(self, source: Source, header: Mapping[str, Any], body: Mapping[str, Any]) -> None:
         """Record an image whose files are complete; from now on it is done."""
@@ -144,7 +143,7 @@ class Journal:
             "name": source.name, "path": str(source.path), "output": source.output, "size": source.size,
             "modified": source.modified, **header,
         }  # fmt: skip
-        offset = self._write_line(f"{compact_json(head)}\t{compact_json(body)}")
+        offset = self._lines.append(f"{compact_json(head)}\t{compact_json(body)}")
         self.entries[source.name] = _entry(offset, source)
         self.forget_tiles(source)
 
@@ -157,21 +156,13 @@ class Journal:
         """Remove what tiles gave: an image's, or all that is left."""
         shutil.rmtree(self.folder / _TILES if source is None else self.tiles(source), ignore_errors=True)
 
-    def _write_line(self, text: str) -> int:
-        """Append a record with its checksum; where it begins."""
-        data = text.encode()
-        offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(b"%08x\t%s\n" % (zlib.crc32(data), data))
-        self._file.flush()
-        return offset
-
     def header(self, source: Source) -> dict[str, Any]:
         """The header of an image that is done.
 
         Raises:
             UserError: it is damaged.
         """
-        return self._half(source, 1)
+        return self._half(source, 0)
 
     def body(self, source: Source) -> dict[str, Any]:
         """The body of an image that is done.
@@ -179,11 +170,11 @@ class Journal:
         Raises:
             UserError: it is damaged.
         """
-        return self._half(source, 2)
+        return self._half(source, 1)
 
     def _half(self, source: Source, number: int) -> dict[str, Any]:
         try:
-            return dict(json.loads(self._line_at(self.entries[source.name].offset).split(b"\t", 2)[number]))
+            return dict(json.loads(self._lines.at(self.entries[source.name].offset).split(b"\t", 1)[number]))
         except (ValueError, TypeError, IndexError, RecursionError):
             raise self.damaged() from None
 
@@ -203,22 +194,9 @@ class Journal:
         with atomic_bytes(path, self.folder / "parts" / str(next(self._numbers))) as handle:
             yield handle
 
-    def _line_at(self, offset: int) -> bytes:
-        self._file.seek(offset)
-        return self._file.readline()
-
     def _read(self) -> None:
-        """Index the records; what follows the last whole one is cut off, damaged ones are passed over."""
-        self._file.seek(0)
-        end = 0
-        for line in iter(self._file.readline, b""):
-            offset, end_of_line = end, end + len(line)
-            if not line.endswith(b"\n"):
-                break
-            end = end_of_line
-            checksum, _, text = line[:-1].partition(b"\t")
-            if checksum != b"%08x" % zlib.crc32(text):
-                continue
+        """Index the records."""
+        for offset, text in self._lines:
             head = _parsed_head(text)
             if head is None:
                 self.entries.pop(_dropped(text), None)
@@ -227,7 +205,6 @@ class Journal:
                 files = [self._place(name) for name in head.get("files", ())]
                 whole = all(file is not None and file.exists() for file in files)
                 self.entries[head["name"]] = Entry(offset, path, head["output"], head["size"], head["modified"], whole)
-        self._file.truncate(end)
 
     def _check_settings(self) -> None:
         path = self.folder / "run.json"
@@ -256,13 +233,13 @@ class Journal:
     def _clear(self) -> None:
         """Remove what the recorded run made; its settings last, so that no record ever outlives them."""
         for entry in self.entries.values():
-            head = _parsed_head(self._line_at(entry.offset).partition(b"\t")[2])
+            head = _parsed_head(self._lines.at(entry.offset))
             self._remove(head.get("files") if head else None)
         if (self.folder / "run.json").exists():
             for name in self.made:
                 if (self.out / name).is_file():
                     (self.out / name).unlink()
-        self._file.truncate(0)
+        self._lines.clear()
         self.entries = {}
         self.forget_tiles()
         (self.folder / "run.json").unlink(missing_ok=True)
