@@ -16,13 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from eachmask.inference.predictor import Predictor
-from eachmask.models.panoptic.queries import QueryConfig, QueryNetwork, Raw
+from eachmask.models.panoptic.queries import (
+    InstanceAnswers,
+    PanopticAnswers,
+    QueryConfig,
+    QueryNetwork,
+    Raw,
+    SemanticAnswers,
+)
 from eachmask.models.semantic import labeling
 from eachmask.structures import Category, ImageBatch, Preprocess, UserError
 from eachmask.structures.spatial import Spatial
-from eachmask.tasks.instances import INSTANCES
-from eachmask.tasks.panoptic import PANOPTIC
-from eachmask.tasks.semantic import SEMANTIC
 from eachmask.weights.header import ModelInfo
 
 PREFIX = "hf:"
@@ -73,28 +77,16 @@ class QueryModel(QueryNetwork):
         return Raw(classes, masks, (), (height, width), images.sizes)
 
 
-class PanopticModel(QueryModel):
+class PanopticModel(QueryModel, PanopticAnswers):
     """Panoptic maps."""
 
-    task = PANOPTIC
-    select = QueryNetwork.select_panoptic
-    pack = QueryNetwork.pack_panoptic
 
-
-class InstanceModel(QueryModel):
+class InstanceModel(QueryModel, InstanceAnswers):
     """Instances."""
 
-    task = INSTANCES
-    select = QueryNetwork.select_instances
-    pack = QueryNetwork.pack_instances
 
-
-class SemanticQueryModel(QueryModel):
+class SemanticQueryModel(QueryModel, SemanticAnswers):
     """Semantic maps."""
-
-    task = SEMANTIC
-    select = QueryNetwork.select_semantic
-    pack = QueryNetwork.pack_semantic
 
 
 ANSWERS = {"panoptic": PanopticModel, "instance": InstanceModel, "semantic": SemanticQueryModel}

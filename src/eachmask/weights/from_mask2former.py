@@ -11,6 +11,20 @@ from eachmask.weights.from_detectron2.backbone import COMPUTED, resnet
 from eachmask.weights.renaming import Rule, rename, unwrapped
 from eachmask.weights.swin import from_original, from_transformers
 
+
+def query_layers(theirs: str, ours: str, cross: str) -> tuple[Rule, ...]:
+    """transformers' decoder layers, whose cross-attention is called ``cross``, as ours.
+
+    Args:
+        theirs: pattern of what stands before ``layers`` in their names; ours: the same in ours.
+    """
+    parts = {
+        "self_attn": "talk", "self_attn_layer_norm": "talk_norm", cross: "look", f"{cross}_layer_norm": "look_norm",
+        "fc1": "think.0", "fc2": "think.2", "final_layer_norm": "think_norm",
+    }  # fmt: skip
+    return tuple((rf"{theirs}layers\.(\d+)\.{a}\.", rf"{ours}layers.\1.{b}.") for a, b in parts.items())
+
+
 _DEFORMABLE = (
     ("sampling_offsets", "offsets"),
     ("attention_weights", "weights"),
@@ -51,7 +65,6 @@ AUTHORS: tuple[Rule, ...] = (
 )
 _DECODER, _MODULE = r"^model\.pixel_level_module\.decoder\.", r"^model\.transformer_module\."
 _LAYER = rf"{_DECODER}encoder\.layers\.(\d+)\."
-_QUERY = rf"{_MODULE}decoder\.layers\.(\d+)\."
 TRANSFORMERS: tuple[Rule, ...] = (
     (rf"{_DECODER}input_projections\.", "pixel_decoder.inputs."),
     (rf"{_DECODER}level_embed$", "pixel_decoder.level_embed"),
@@ -63,13 +76,7 @@ TRANSFORMERS: tuple[Rule, ...] = (
     (rf"{_DECODER}mask_projection\.", "pixel_decoder.masks."),
     (rf"{_DECODER}adapter_1\.", "pixel_decoder.lateral."),
     (rf"{_DECODER}layer_1\.", "pixel_decoder.smooth."),
-    (rf"{_QUERY}self_attn\.", r"decoder.layers.\1.talk."),
-    (rf"{_QUERY}self_attn_layer_norm\.", r"decoder.layers.\1.talk_norm."),
-    (rf"{_QUERY}cross_attn\.", r"decoder.layers.\1.look."),
-    (rf"{_QUERY}cross_attn_layer_norm\.", r"decoder.layers.\1.look_norm."),
-    (rf"{_QUERY}fc1\.", r"decoder.layers.\1.think.0."),
-    (rf"{_QUERY}fc2\.", r"decoder.layers.\1.think.2."),
-    (rf"{_QUERY}final_layer_norm\.", r"decoder.layers.\1.think_norm."),
+    *query_layers(rf"{_MODULE}decoder\.", "decoder.", "cross_attn"),
     (rf"{_MODULE}decoder\.layernorm\.", "decoder.norm."),
     (rf"{_MODULE}queries_features\.weight$", "decoder.content"),
     (rf"{_MODULE}queries_embedder\.weight$", "decoder.position"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from eachmask.weights.from_detectron2.backbone import COMPUTED, resnet
-from eachmask.weights.from_mask2former import with_original_swin, with_transformers_swin
+from eachmask.weights.from_mask2former import query_layers, with_original_swin, with_transformers_swin
 from eachmask.weights.renaming import Rule, unwrapped
 
 _PIXELS, _QUERIES = r"^sem_seg_head\.pixel_decoder\.", r"^sem_seg_head\.predictor\."
@@ -48,7 +48,6 @@ AUTHORS: tuple[Rule, ...] = (
     *COMPUTED,
 )  # fmt: skip
 _PIXELS, _MODULE = r"^model\.pixel_level_module\.decoder\.", r"^model\.transformer_module\."
-_DECODER = rf"{_MODULE}decoder\.layers\.(\d+)\."
 TRANSFORMERS: tuple[Rule, ...] = (
     (rf"{_PIXELS}fpn\.stem\.", "pixel_decoder.stem."),
     (rf"{_PIXELS}fpn\.layers\.(\d)\.proj\.", r"pixel_decoder.lateral.\1."),
@@ -57,13 +56,7 @@ TRANSFORMERS: tuple[Rule, ...] = (
     (rf"{_MODULE}input_projection\.", "pixel_decoder.input."),
     (rf"{_MODULE}queries_embedder\.weight$", "position"),
     (rf"{_MODULE}decoder\.layernorm\.", "norm."),
-    (rf"{_DECODER}self_attn\.", r"layers.\1.talk."),
-    (rf"{_DECODER}self_attn_layer_norm\.", r"layers.\1.talk_norm."),
-    (rf"{_DECODER}encoder_attn\.", r"layers.\1.look."),
-    (rf"{_DECODER}encoder_attn_layer_norm\.", r"layers.\1.look_norm."),
-    (rf"{_DECODER}fc1\.", r"layers.\1.think.0."),
-    (rf"{_DECODER}fc2\.", r"layers.\1.think.2."),
-    (rf"{_DECODER}final_layer_norm\.", r"layers.\1.think_norm."),
+    *query_layers(rf"{_MODULE}decoder\.", "", "encoder_attn"),
     (r"^mask_embedder\.(\d)\.0\.", r"mask_embed.\1."),
     (r"^class_predictor\.", "classes."),
     (r"^criterion\.", ""),

@@ -28,7 +28,15 @@ from eachmask.backbones.networks import ResNet, Timm
 from eachmask.backbones.swin import Swin
 from eachmask.models.config import changed
 from eachmask.models.instance.boundaryformer import DeformableAttention, PolygonHeadConfig, map_encoding
-from eachmask.models.panoptic.queries import QueryConfig, QueryNetwork, Raw, Said
+from eachmask.models.panoptic.queries import (
+    InstanceAnswers,
+    PanopticAnswers,
+    QueryConfig,
+    QueryNetwork,
+    Raw,
+    Said,
+    SemanticAnswers,
+)
 from eachmask.ops.points import point_sample, sample_uncertain_points
 from eachmask.ops.query_losses import (
     class_cost,
@@ -40,9 +48,6 @@ from eachmask.ops.query_losses import (
 )
 from eachmask.structures import ImageBatch
 from eachmask.structures.spatial import Spatial
-from eachmask.tasks.instances import INSTANCES
-from eachmask.tasks.panoptic import PANOPTIC
-from eachmask.tasks.semantic import SEMANTIC
 
 N = TypeVar("N", bound="Mask2FormerNetwork")
 
@@ -300,29 +305,16 @@ class Mask2FormerNetwork(QueryNetwork):
         return cross_entropy_sum(found, gt_values) / count, dice_sum(found, gt_values) / count
 
 
-class Mask2Former(Mask2FormerNetwork):
+class Mask2Former(Mask2FormerNetwork, PanopticAnswers):
     """Panoptic maps; :meth:`select_instances` and :meth:`select_semantic` give the other answers of one network."""
 
-    task = PANOPTIC
-    select = QueryNetwork.select_panoptic
-    pack = QueryNetwork.pack_panoptic
 
-
-class InstanceMask2Former(Mask2FormerNetwork):
+class InstanceMask2Former(Mask2FormerNetwork, InstanceAnswers):
     """The same, for instances alone."""
 
-    task = INSTANCES
-    needs = frozenset({"masks"})
-    select = QueryNetwork.select_instances
-    pack = QueryNetwork.pack_instances
 
-
-class SemanticMask2Former(Mask2FormerNetwork):
+class SemanticMask2Former(Mask2FormerNetwork, SemanticAnswers):
     """The same, for semantic maps alone."""
-
-    task = SEMANTIC
-    select = QueryNetwork.select_semantic
-    pack = QueryNetwork.pack_semantic
 
 
 # Variants -------------------------------------------------------------------------------------------------------------

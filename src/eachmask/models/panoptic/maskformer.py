@@ -28,12 +28,10 @@ from eachmask.backbones.swin import Swin
 from eachmask.models.config import changed
 from eachmask.models.instance.boundaryformer import map_encoding
 from eachmask.models.panoptic.mask2former import norm, perceptron
-from eachmask.models.panoptic.queries import QueryConfig, QueryNetwork, Raw, Said
+from eachmask.models.panoptic.queries import PanopticAnswers, QueryConfig, QueryNetwork, Raw, Said, SemanticAnswers
 from eachmask.ops.query_losses import LossWeights, class_cost, dice_cost, dice_sum, focal_cost, focal_sum, match_queries
 from eachmask.structures import ImageBatch
 from eachmask.structures.spatial import Spatial
-from eachmask.tasks.panoptic import PANOPTIC
-from eachmask.tasks.semantic import SEMANTIC
 
 N = TypeVar("N", bound="MaskFormerNetwork")
 
@@ -192,20 +190,12 @@ class MaskFormerNetwork(QueryNetwork):
         return focal_sum(found, gt_masks) / count, dice_sum(found, gt_masks) / count
 
 
-class MaskFormer(MaskFormerNetwork):
+class MaskFormer(MaskFormerNetwork, PanopticAnswers):
     """Panoptic maps."""
 
-    task = PANOPTIC
-    select = QueryNetwork.select_panoptic
-    pack = QueryNetwork.pack_panoptic
 
-
-class SemanticMaskFormer(MaskFormerNetwork):
+class SemanticMaskFormer(MaskFormerNetwork, SemanticAnswers):
     """The same, for semantic maps."""
-
-    task = SEMANTIC
-    select = QueryNetwork.select_semantic
-    pack = QueryNetwork.pack_semantic
 
 
 # Variants -------------------------------------------------------------------------------------------------------------

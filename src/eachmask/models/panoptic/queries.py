@@ -22,6 +22,9 @@ from eachmask.models.protocol import Network
 from eachmask.ops.query_losses import LossWeights, class_loss
 from eachmask.structures import DecodeOptions, Instances, PanopticMap, Segment, SemanticMap
 from eachmask.structures.soft_masks import SoftMasks
+from eachmask.tasks.instances import INSTANCES
+from eachmask.tasks.panoptic import PANOPTIC
+from eachmask.tasks.semantic import SEMANTIC
 
 ROWS_CHUNK_SIZE = 64
 """Rows of the image for which the scores of all classes exist at once."""
@@ -168,6 +171,31 @@ class QueryNetwork(Network[Raw, Selected, Any]):
             )
             for p, masks in zip(selected.scores, pixels(selected), strict=True)
         ]
+
+
+class PanopticAnswers(QueryNetwork):
+    """Panoptic maps."""
+
+    task = PANOPTIC
+    select = QueryNetwork.select_panoptic
+    pack = QueryNetwork.pack_panoptic
+
+
+class InstanceAnswers(QueryNetwork):
+    """Instances alone."""
+
+    task = INSTANCES
+    needs = frozenset({"masks"})
+    select = QueryNetwork.select_instances
+    pack = QueryNetwork.pack_instances
+
+
+class SemanticAnswers(QueryNetwork):
+    """Semantic maps alone."""
+
+    task = SEMANTIC
+    select = QueryNetwork.select_semantic
+    pack = QueryNetwork.pack_semantic
 
 
 def semantic_scores(probabilities: Tensor, masks: Tensor) -> Tensor:
