@@ -115,7 +115,7 @@ class Finder:
     def decode_options(self, options=None):
         return options
 
-    def tile_size(self, tile=None, overlap=0.2):
+    def tile_size(self, tile=None, overlap=0.2, stride=None):
         return 0
 
     def predict_arrays(self, images, **wishes):

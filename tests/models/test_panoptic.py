@@ -50,6 +50,11 @@ CASES = [
     Case("maskformer_panoptic_lite0", SMALL | {"encoder_layers": 1}),
     Case("maskformer_semantic_lite0", SMALL, learning_rate=0),
     Case("panoptic_fpn_lite0", {"stuff": [0], "detector": FEW, "merge": {"stuff_area": 16}}),
+    Case(
+        "panoptic_deeplab_mobilenet_v3_large",
+        {"stuff": [0], "group": {"stuff_area": 16}, "sigma": 4.0, "backbone": "tf_efficientnet_lite0"},
+        learning_rate=2e-3,
+    ),
 ]
 SIBLINGS = {
     "mask2former_r50": "mask2former_lite0",
@@ -61,6 +66,8 @@ SIBLINGS = {
     "mask2former_swin_t_instance": "mask2former_lite0_instance",
     "mask2former_r50_semantic": "mask2former_lite0_semantic",
     "mask2former_swin_t_semantic": "mask2former_lite0_semantic",
+    "panoptic_deeplab_r52": "panoptic_deeplab_mobilenet_v3_large",
+    "panoptic_deeplab_r52_dsconv": "panoptic_deeplab_mobilenet_v3_large",
     "panoptic_fpn_r50": "panoptic_fpn_lite0",
     "panoptic_fpn_r101": "panoptic_fpn_lite0",
     "maskformer_panoptic_r50": "maskformer_panoptic_lite0",

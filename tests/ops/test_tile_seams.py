@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eachmask.ops.tile_seams import depths, join_labels, join_scores, join_values
+from eachmask.ops.tile_seams import depths, join_labels, join_scores, join_values, mean_scores
 from eachmask.ops.tiles import tile_boxes
 from eachmask.structures.class_scores import ClassScores
 
@@ -40,6 +40,14 @@ def test_ends_of_the_image_are_no_ends_of_a_tile() -> None:
     assert depths((0, 0, 10, 10), (10, 10)).unique().tolist() == [1.0]
     corner = depths((0, 0, 10, 10), (20, 20))
     assert corner[0, 0] == pytest.approx(0.95) and corner[9, 9] == pytest.approx(0.05)
+
+
+def test_scores_that_count_alike_are_averaged_plainly() -> None:
+    tiles = [(0, 0, 40, 10), (20, 0, 60, 10)]
+    ones = torch.ones(1, 10, 40)
+    parts = [ClassScores(ones, (10, 40)), ClassScores(4 * ones, (10, 40))]
+    (strip,) = mean_scores(parts, tiles, (10, 60), even=True)
+    assert strip[0, 0].tolist() == [1.0] * 20 + [2.5] * 20 + [4.0] * 20
 
 
 def test_scores_are_blended_without_a_seam() -> None:

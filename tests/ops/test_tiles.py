@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from eachmask.ops.tiles import _groups, merge_tiles, tile_boxes
+from eachmask.ops.tiles import _groups, merge_tiles, sliding_boxes, tile_boxes
 from eachmask.structures import RLE, Instances
 
 
@@ -52,6 +52,19 @@ def test_tiles_cover_overlap_and_stay_inside(size, tile):
     assert count.min() >= 1
     columns = sorted({b[0] for b in boxes})
     assert all(b - a <= tile * 0.75 for a, b in zip(columns[:-1], columns[1:], strict=True))
+
+
+def test_tiles_of_two_sides():
+    assert tile_boxes((100, 180), (50, 180), 0.0) == [(0, 0, 180, 50), (0, 50, 180, 100)]
+
+
+def test_sliding_windows_keep_their_stride_but_for_the_last():
+    boxes = sliding_boxes((50, 100), (40, 30), (25, 20))
+    assert sorted({x1 for x1, *_ in boxes}) == [0, 20, 40, 60, 70] and sorted({y1 for _, y1, *_ in boxes}) == [0, 10]
+    assert all((x2 - x1, y2 - y1) == (30, 40) for x1, y1, x2, y2 in boxes)
+    assert sliding_boxes((20, 20), (40, 40), (10, 10)) == [(0, 0, 20, 20)]
+    with pytest.raises(ValueError, match="leave gaps"):
+        sliding_boxes((50, 50), (20, 20), (30, 10))
 
 
 def test_impossible_tiles_are_refused():

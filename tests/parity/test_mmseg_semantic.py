@@ -9,6 +9,7 @@ import pytest
 import torch
 from parity.dense import dense, open_dense
 from parity.recorded import recorded
+from parity.sliding import check_sliding
 from parity.swin import swin_settings
 
 from eachmask import models
@@ -119,3 +120,11 @@ def test_losses_and_gradients(case):
         error, same = fixture.compare_grad(theirs, own[name].grad.numpy())
         assert same and error < (5e-2 if theirs.startswith("backbone") else 1e-3), (theirs, error)
     model.zero_grad()
+
+
+def test_sliding_windows(case):
+    """The 769 x 769 family was recorded window by window too."""
+    fixture, model, _ = case
+    if "slide.logits" not in fixture.manifest["raw"]:
+        pytest.skip("recorded of whole images alone")
+    check_sliding(fixture, model)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from parity.dense import dense, open_dense
 from parity.recorded import recorded
+from parity.sliding import check_sliding
 
 from eachmask import models
 from eachmask.structures import DecodeOptions, ImageBatch, SemanticMap
@@ -71,3 +72,8 @@ def test_losses_and_gradients(case):
         error, same = fixture.compare_grad(theirs, own[name].grad.numpy())
         assert same and error < (5e-2 if theirs.startswith("backbone") else 1e-3), theirs
     model.zero_grad()
+
+
+def test_sliding_windows(case):
+    fixture, model = case
+    check_sliding(fixture, model)

@@ -25,6 +25,7 @@ class BatchOptions:
     """Keep only objects of these classes; all if empty."""
     tile: int | None = None
     overlap: float = 0.2
+    stride: int | None = None
     batch: int | None = None
     """Images per pass of the network; None: 1 on a CPU, 4 on a GPU."""
     save: tuple[str, ...] = ()
@@ -41,7 +42,7 @@ class BatchOptions:
 
 def checked(options: BatchOptions, predictor: Predictor[Any], outputs: Outputs[Any]) -> BatchOptions:
     """Options with defaults filled in; nonsense is refused before the first image."""
-    predictor.tile_size(options.tile, options.overlap)
+    predictor.tile_size(options.tile, options.overlap, options.stride)
     predictor.decode_options(options.decode)
     if options.batch is not None and options.batch < 1:
         raise UserError(f"a batch needs at least one image, not {options.batch}")
@@ -93,4 +94,5 @@ def _of_some_runs(predictor: Predictor[Any], options: BatchOptions) -> dict[str,
     shared_out = predictor.device.type == "cpu" and predictor.dtype == torch.bfloat16
     threads = {"CPU threads (OMP_NUM_THREADS)": torch.get_num_threads()} if shared_out else {}
     sized = {"--pixel-size": options.pixel_size} if options.pixel_size else {}
-    return threads | sized | ({"--channel": list(options.channels)} if options.channels else {})
+    strides = {"--stride": options.stride} if options.stride else {}
+    return threads | sized | strides | ({"--channel": list(options.channels)} if options.channels else {})

@@ -199,7 +199,8 @@ class _Worker(Generic[T]):
         if self.options.classes and decode.max_detections is not None:  # the best of these, not these among the best
             decode = replace(decode, max_detections=max(decode.max_detections, MIN_CANDIDATES))
         wishes: dict[str, Any] = {
-            "options": decode, "tile": self.options.tile, "overlap": self.options.overlap, "on_tile": self.on_tile
+            "options": decode, "tile": self.options.tile, "overlap": self.options.overlap,
+            "stride": self.options.stride, "on_tile": self.on_tile,
         }  # fmt: skip
         if self.options.classes:
             wishes["classes"] = self.options.classes

@@ -85,6 +85,9 @@ class PredictOptions:
     choice by default."""
     overlap: float = 0.2
     """Share of a tile that its neighbor sees too; objects should be smaller than that."""
+    stride: int | None = None
+    """Of label maps, instead of --overlap: pixels from one tile to the next, the last one pulled back to the border.
+    All tiles that see a pixel count alike, as in MMSegmentation's slide mode: --tile 769 --stride 513."""
     side: int | None = None
     """Longer side of every image (or tile) as the network sees it, px: smaller is faster, larger finds smaller
     things. The model's own choice by default."""
@@ -223,6 +226,7 @@ def batch_options(options: PredictOptions) -> BatchOptions:
         classes=tuple(name.strip() for word in options.classes for name in word.split(",") if name.strip()),
         tile=options.tile,
         overlap=options.overlap,
+        stride=options.stride,
         batch=options.batch,
         overlays=options.overlays,
         channels=options.channel,

@@ -19,11 +19,13 @@ from torch import nn
 
 from eachmask.inference.devices import find_device, find_precision
 from eachmask.inference.preprocessing import preprocessed, reduced, size_of
-from eachmask.ops.tiles import tile_boxes
-from eachmask.structures import DecodeOptions, ImageBatch, Preprocess
+from eachmask.ops.tiles import sliding_boxes, tile_boxes
+from eachmask.structures import DecodeOptions, ImageBatch, Preprocess, UserError
 from eachmask.tasks.task import Task
 
 T = TypeVar("T", bound=Any)
+Pair = tuple[int, int]
+"""(height, width)."""
 Limits = tuple[float, float]
 """The pixel values that become 0 and 1."""
 TILE_CHUNK_SIZE = 8
@@ -51,8 +53,9 @@ class _Job:
     """What holds for all images of a call."""
 
     options: DecodeOptions
-    tile: int
+    tile: Pair | None
     overlap: float
+    stride: Pair | None
     on_tile: TileListener
     on_pass: Callable[[Sequence[Any]], None]
 
@@ -103,8 +106,9 @@ class Engine(Generic[T]):
         images: Sequence[NDArray[Any]],
         options: DecodeOptions,
         *,
-        tile: int = 0,
+        tile: int | Pair = 0,
         overlap: float = 0.2,
+        stride: int | Pair | None = None,
         given: Sequence[Any] | None = None,
         on_tile: TileListener = unheard,
         on_pass: Callable[[Sequence[T]], None] = unheard,
@@ -113,17 +117,24 @@ class Engine(Generic[T]):
         """Results for images (H, W, 3), each in its image's own pixels; images of one size go in one batch.
 
         Args:
-            tile: side of the squares that larger images are cut into, px; 0 never.
+            tile: side of the squares, or (height, width), that larger images are cut into, px; 0 never.
             overlap: share of a tile that its neighbor sees too.
+            stride: instead of ``overlap`` the px, or (rows, columns), from one tile to the next; all tiles then count
+                alike, see :func:`~eachmask.ops.tiles.sliding_boxes`.
+
+        Raises:
+            UserError: a stride, and results that are not averaged.
             given: what the user hands over with each image, in its pixels.
             on_pass: told what each pass of the network found, in its image's or tile's own pixels.
             stores: for each image where its tiles are kept, if it has any.
         """
-        job = _Job(options, tile, overlap, on_tile, on_pass)
+        job = _Job(options, _pair(tile), overlap, _pair(stride), on_tile, on_pass)
+        if job.stride is not None and self.task.merge_evenly is None:
+            raise UserError(f"a stride is for models that label pixels, and this one's task is {self.task.name}")
         found: dict[int, T] = {}
         whole = []
         for i, image in enumerate(images):
-            if tile and max(image.shape[:2]) > tile:
+            if job.tile is not None and any(a > b for a, b in zip(image.shape[:2], job.tile, strict=True)):
                 own = None if given is None else given[i]
                 found[i] = self._predict_tiled(image, own, job, None if stores is None else stores[i])
             else:
@@ -185,7 +196,12 @@ class Engine(Generic[T]):
         give_back_freed_memory()  # what reading a large image left free would lie beside what the network needs
         size = size_of(image)
         limits = self.preprocess.limits(image)
-        boxes = tile_boxes(size, job.tile, job.overlap)
+        assert job.tile is not None
+        if job.stride is None:
+            boxes, merge = tile_boxes(size, job.tile, job.overlap), self.task.merge
+        else:
+            assert self.task.merge_evenly is not None
+            boxes, merge = sliding_boxes(size, job.tile, job.stride), self.task.merge_evenly
         parts: list[T] = []
         step = 1 if self.device.type == "cpu" else TILE_CHUNK_SIZE
         for first in range(0, len(boxes), step):
@@ -201,7 +217,7 @@ class Engine(Generic[T]):
             parts += found
             job.on_tile(len(parts), len(boxes))
         give_back_freed_memory()
-        return self.task.choose(self.task.merge(parts, boxes, size), (), job.options.max_detections)
+        return self.task.choose(merge(parts, boxes, size), (), job.options.max_detections)
 
     def __getstate__(self) -> dict[str, Any]:
         """Weights travel in main memory, so that a process without this GPU can take them."""
@@ -216,6 +232,11 @@ class Engine(Generic[T]):
         if self.dtype != torch.float32 and self.device.type == "cpu":
             self.dtype = find_precision("auto", self.device)
         self.model.to(self.device)
+
+
+def _pair(sides: int | Pair | None) -> Pair | None:
+    """Both sides; None where there are none."""
+    return ((sides, sides) if isinstance(sides, int) else sides) if sides else None
 
 
 def _loaded(store: TileStore[T] | None, first: int, boxes: Sequence[tuple[int, int, int, int]]) -> list[T] | None:

@@ -100,8 +100,8 @@ class CutPredictor(MattePredictor):
     def decode_options(self, options: DecodeOptions | None = None) -> DecodeOptions:
         return self.finder.decode_options(options)
 
-    def tile_size(self, tile: int | None = None, overlap: float = 0.2) -> int:
-        return self.finder.tile_size(tile, overlap)
+    def tile_size(self, tile: int | None = None, overlap: float = 0.2, stride: int | None = None) -> int:
+        return self.finder.tile_size(tile, overlap, stride)
 
     def _matte(self, image: NDArray[Any], options: DecodeOptions, tiling: dict[str, Any]) -> Matte:
         tile = {name: tiling[name] for name in ("tile", "overlap", "on_tile") if name in tiling}

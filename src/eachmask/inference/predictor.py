@@ -112,6 +112,7 @@ class Predictor(Generic[T]):
         classes: Sequence[str] = ...,
         tile: int | None = ...,
         overlap: float = ...,
+        stride: int | None = ...,
     ) -> T: ...
     @overload
     def predict(
@@ -123,6 +124,7 @@ class Predictor(Generic[T]):
         classes: Sequence[str] = ...,
         tile: int | None = ...,
         overlap: float = ...,
+        stride: int | None = ...,
         progress: bool = ...,
     ) -> list[T]: ...
 
@@ -135,6 +137,7 @@ class Predictor(Generic[T]):
         classes: Sequence[str] = (),
         tile: int | None = None,
         overlap: float = 0.2,
+        stride: int | None = None,
         progress: bool = False,
     ) -> T | list[T]:
         """Find what is in one image, or in each of a list.
@@ -149,6 +152,8 @@ class Predictor(Generic[T]):
             tile: side in pixels of the overlapping squares that a larger image is predicted in; None is the
                 model's own choice, 0 is never.
             overlap: share of a tile that its neighbor sees too, 0..0.5 (exclusive).
+            stride: of label maps, instead of ``overlap``: pixels from one tile to the next, the last one pulled back to
+                the border; where tiles overlap their scores are averaged plainly, as MMSegmentation's slide mode does.
             progress: of a list, show a bar with the time left once two seconds have passed.
 
         Returns:
@@ -161,7 +166,7 @@ class Predictor(Generic[T]):
         """
         if score is not None:
             options = replace(options or DecodeOptions(), score_threshold=score)
-        wishes: dict[str, Any] = {"options": options, "tile": tile, "overlap": overlap}
+        wishes: dict[str, Any] = {"options": options, "tile": tile, "overlap": overlap, "stride": stride}
         if classes:
             classes = names_of(classes)
             wishes["classes"] = classes
@@ -212,6 +217,7 @@ class Predictor(Generic[T]):
         options: DecodeOptions | None = None,
         tile: int | None = None,
         overlap: float = 0.2,
+        stride: int | None = None,
         classes: Sequence[str] = (),
         on_tile: TileListener = unheard,
         stores: Sequence[TileStore[T] | None] | None = None,
@@ -222,9 +228,15 @@ class Predictor(Generic[T]):
         are names that are asked for: unsure objects may get them. All objects are returned. ``on_tile`` hears of the
         tiles of large images, and ``stores`` keep them, one store for each image.
         """
-        tile = self.tile_size(tile, overlap)
+        tile = self.tile_size(tile, overlap, stride)
         options = self.decode_options(options)
-        tiling: dict[str, Any] = {"tile": tile, "overlap": overlap, "on_tile": on_tile, "stores": stores}
+        tiling: dict[str, Any] = {
+            "tile": tile,
+            "overlap": overlap,
+            "stride": stride,
+            "on_tile": on_tile,
+            "stores": stores,
+        }
         found = self._found(images, options, **tiling, **({} if given is None else {"given": given}))
         return [self._named(image, result, classes) for image, result in zip(images, found, strict=True)]
 
@@ -335,7 +347,7 @@ class Predictor(Generic[T]):
         other.fingerprint = hashlib.sha256(looks.encode()).hexdigest()
         return other
 
-    def tile_size(self, tile: int | None = None, overlap: float = 0.2) -> int:
+    def tile_size(self, tile: int | None = None, overlap: float = 0.2, stride: int | None = None) -> int:
         """The tile side that a request means: 0 is no tiles."""
         if tile is not None:
             check_whole("side of tiles", tile, 0)
@@ -344,7 +356,14 @@ class Predictor(Generic[T]):
             raise UserError(f"a tile of {tile} pixels is too small: take 32 or more, or 0 for no tiles")
         if not 0 <= overlap < 0.5:
             raise UserError(f"the overlap of tiles is a share of their side from 0 to below 0.5, not {overlap:g}")
-        return (self.info.tile or 0) if tile is None else tile
+        side = (self.info.tile or 0) if tile is None else tile
+        if stride is not None:
+            check_whole("stride of tiles", stride, 1)
+            if self.task.merge_evenly is None:
+                raise UserError(f"a stride is for models that label pixels; {self.info.variant} does not: leave it out")
+            if stride > side:
+                raise UserError(f"a stride of {stride} pixels leaves gaps between tiles of {side}: take a larger tile")
+        return side
 
     # How
 

@@ -7,7 +7,7 @@ of the whole map and of one tile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -60,33 +60,52 @@ def join_values(parts: Sequence[Tensor], tiles: Sequence[Box], size: tuple[int, 
     return total / weight
 
 
-def join_scores(parts: Sequence[ClassScores], tiles: Sequence[Box], size: tuple[int, int]) -> Tensor:
+def join_scores(
+    parts: Sequence[ClassScores], tiles: Sequence[Box], size: tuple[int, int], *, even: bool = False
+) -> Tensor:
     """Scores of all classes of all tiles -> the best class of each pixel of the image, (H, W) int64.
 
-    Scores are averaged where tiles overlap, with the depths as weights, so that no seam shows. They are worked out for
-    some rows at a time: memory is that of the parts and of one strip.
+    Memory is that of the parts and of one strip of rows.
 
     Args:
         parts: of each tile, on a grid over it.
         tiles: see :func:`join_labels`.
         size: (height, width) of the image.
+        even: see :func:`mean_scores`.
 
     >>> parts = [ClassScores(torch.tensor(grid), (1, 1)) for grid in ([[[1.0]], [[0.0]]], [[[0.0]], [[1.0]]])]
     >>> join_scores(parts, [(0, 0, 4, 1), (2, 0, 6, 1)], (1, 6)).tolist()
     [[0, 0, 0, 1, 1, 1]]
     """
-    labels = torch.zeros(size, dtype=torch.int64)
+    return torch.cat([best_class(strip) for strip in mean_scores(parts, tiles, size, even=even)])
+
+
+def mean_scores(
+    parts: Sequence[ClassScores], tiles: Sequence[Box], size: tuple[int, int], *, even: bool
+) -> Iterator[Tensor]:
+    """(K, rows, W) scores of some rows at a time, from the top, averaged where tiles overlap.
+
+    Args:
+        even: all tiles that see a pixel count alike; else as deep as it lies in them, so that no seam shows.
+
+    >>> parts = [ClassScores(torch.tensor([[[value]]]), (1, 1)) for value in (1.0, 4.0)]
+    >>> (strip,) = mean_scores(parts, [(0, 0, 4, 1), (2, 0, 6, 1)], (1, 6), even=True)
+    >>> strip.tolist()
+    [[[1.0, 1.0, 2.5, 2.5, 4.0, 4.0]]]
+    """
     for top in range(0, size[0], STRIP_HEIGHT):
         bottom = min(top + STRIP_HEIGHT, size[0])
         total = torch.zeros(parts[0].grid.shape[0], bottom - top, size[1])
+        weight = torch.zeros(bottom - top, size[1])
         for part, tile in zip(parts, tiles, strict=True):
             x1, y1, x2, y2 = tile
             first, last = max(top, y1), min(bottom, y2)
             if first < last:
                 scores = part.rows(first - y1, last - y1, (y2 - y1, x2 - x1))
-                total[:, first - top : last - top, x1:x2] += scores * depths(tile, size)[first - y1 : last - y1]
-        labels[top:bottom] = best_class(total)
-    return labels
+                own = torch.ones(last - first, x2 - x1) if even else depths(tile, size)[first - y1 : last - y1]
+                total[:, first - top : last - top, x1:x2] += scores * own
+                weight[first - top : last - top, x1:x2] += own
+        yield total / weight
 
 
 def depths(tile: Box, size: tuple[int, int]) -> Tensor:

@@ -32,14 +32,14 @@ DUPLICATE = 0.3
 """Objects whose masks overlap more (IoU) are two opinions about one place, unless one and the same tile sees both."""
 
 
-def tile_boxes(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[Box]:
+def tile_boxes(size: tuple[int, int], tile: int | tuple[int, int], overlap: float = 0.2) -> list[Box]:
     """Windows of at most tile x tile pixels that cover an image, row by row.
 
     Neighbors share at least ``overlap * tile`` pixels; the windows of a row are evenly spaced and of equal size.
 
     Args:
         size: (height, width).
-        tile: side, px, above 0.
+        tile: side, or (height, width), px, above 0.
         overlap: share of a side, 0 <= overlap < 1.
 
     Returns:
@@ -51,10 +51,38 @@ def tile_boxes(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[B
     >>> tile_boxes((100, 180), tile=100)
     [(0, 0, 100, 100), (80, 0, 180, 100)]
     """
-    if tile < 1 or not 0 <= overlap < 1:
+    sides = (tile, tile) if isinstance(tile, int) else tile
+    if min(sides) < 1 or not 0 <= overlap < 1:
         raise ValueError(f"tiles of {tile} px with an overlap of {overlap} cannot cover anything")
-    rows, columns = (_starts(side, tile, overlap) for side in size)
-    height, width = min(tile, size[0]), min(tile, size[1])
+    rows, columns = (_starts(whole, side, overlap) for whole, side in zip(size, sides, strict=True))
+    height, width = (min(pair) for pair in zip(sides, size, strict=True))
+    return [(x, y, x + width, y + height) for y in rows for x in columns]
+
+
+def sliding_boxes(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> list[Box]:
+    """Windows at a fixed stride that cover an image, row by row; the last ones are pulled back to its border.
+
+    So MMSegmentation lays them (``mode="slide"``), and other papers on semantic segmentation.
+
+    Args:
+        size, window, stride: (height, width), px; a stride is not longer than the window.
+
+    Returns:
+        (x1, y1, x2, y2) each.
+
+    Raises:
+        ValueError: a window or a stride outside these bounds.
+
+    >>> sliding_boxes((100, 180), (100, 100), (60, 60))
+    [(0, 0, 100, 100), (60, 0, 160, 100), (80, 0, 180, 100)]
+    """
+    if not all(0 < step <= side for step, side in zip(stride, window, strict=True)):
+        raise ValueError(f"windows of {window} px at a stride of {stride} px leave gaps")
+    height, width = (min(pair) for pair in zip(window, size, strict=True))
+    rows, columns = (
+        [*range(0, whole - side, step), whole - side]
+        for whole, side, step in zip(size, (height, width), stride, strict=True)
+    )
     return [(x, y, x + width, y + height) for y in rows for x in columns]
 
 

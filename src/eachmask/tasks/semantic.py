@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -43,11 +44,17 @@ def quality(shown: SemanticMap, target: SemanticMap) -> float:
 # Prediction -----------------------------------------------------------------------------------------------------------
 
 
-def merge(parts: Sequence[SemanticMap], tiles: Sequence[Box], size: tuple[int, int]) -> SemanticMap:
-    """The best of the scores, averaged where tiles overlap; where a tile has none, the label of the deepest tile."""
+def merge(
+    parts: Sequence[SemanticMap], tiles: Sequence[Box], size: tuple[int, int], *, even: bool = False
+) -> SemanticMap:
+    """The best of the scores, averaged where tiles overlap; where a tile has none, the label of the deepest tile.
+
+    Args:
+        even: see :func:`~eachmask.ops.tile_seams.mean_scores`.
+    """
     scores = [part.scores for part in parts if part.scores is not None]
     if len(scores) == len(parts):
-        labels = join_scores(scores, tiles, size)
+        labels = join_scores(scores, tiles, size, even=even)
     else:
         labels = join_labels([part.labels for part in parts], tiles, size)
     return replace(parts[0], labels=labels, scores=None, view=None)
@@ -193,6 +200,7 @@ SEMANTIC: Task[SemanticMap] = Task(
     shown=lambda seen, score: seen,
     choose=choose,
     merge=merge,
+    merge_evenly=partial(merge, even=True),
     render=overlay,
     outputs=Outputs(
         record,

@@ -180,6 +180,8 @@ class Task(Generic[T]):
     files: Format | None = None
     """The format of predictions that are a file for each image: what ``outputs`` writes, and any tool; None: there are
     none, or ``storage`` reads them."""
+    merge_evenly: Callable[[Sequence[T], Sequence[Box], tuple[int, int]], T] | None = None
+    """The same as ``merge``, but all tiles that see a pixel count alike; None: nothing is averaged."""
     mixes: bool = False
     """Objects of one training image can be pasted into another."""
 
