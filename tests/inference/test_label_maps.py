@@ -10,22 +10,29 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eachmask import models
+from eachmask import cli, models
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import Category, Preprocess, SemanticMap, UserError
 from eachmask.tasks.semantic import SEMANTIC
+from eachmask.weights.file import save_model
 from eachmask.weights.header import ModelInfo
 
 CLASSES = (Category(1, "dark"), Category(2, "bright"), Category(3, "red"))
 
 
-@pytest.fixture(scope="module")
-def predictor():
+PLAIN = Preprocess(short_side=None, long_side=None, divisor=8)
+INFO = ModelInfo("sliding_window", {"widths": [4], "kernel": 3, "hidden": 4}, PLAIN, CLASSES)
+
+
+def network():
     """An FCN whose scores are the means of 8 x 8 px: it needs no training."""
     torch.manual_seed(0)
-    model = models.sliding_window(3, widths=[4], kernel=3, hidden=4).eval()
-    plain = Preprocess(short_side=None, long_side=None, divisor=8)
-    return Predictor(model, ModelInfo("sliding_window", {}, plain, CLASSES), device="cpu", precision="fp32")
+    return models.sliding_window(3, **INFO.config).eval()
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor(network(), INFO, device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +46,25 @@ def test_tiles_give_what_the_whole_image_gives(predictor, image):
     tiled = predictor.predict(image, tile=48, overlap=0.4)
     assert whole.categories == CLASSES and whole.scores is None and tiled.scores is None
     assert float((whole.labels != tiled.labels).float().mean()) < 0.02
+
+
+def test_tiles_at_a_fixed_stride(predictor, image, tmp_path):
+    whole = predictor.predict(image)
+    slid = predictor.predict(image, tile=48, stride=40)
+    assert float((whole.labels != slid.labels).float().mean()) < 0.05
+    with pytest.raises(UserError, match="leaves gaps"):
+        predictor.predict(image, tile=48, stride=49)
+    with pytest.raises(UserError, match="label pixels"):
+        Predictor(
+            models.fcos_lite0_fpn(1).eval(), ModelInfo("fcos_lite0_fpn", {}, Preprocess(), CLASSES[:1]), device="cpu"
+        ).predict(image, tile=48, stride=40)
+    model, photo = tmp_path / "model.safetensors", tmp_path / "photo.png"
+    save_model(model, network(), INFO)
+    Image.fromarray(image).save(photo)
+    call = ["predict", str(photo), "--model", str(model), "--tile", "48", "--stride", "40", "--save", "labels"]
+    assert cli.main([*call, "--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "out")]) == 0
+    (written,) = (tmp_path / "out" / "labels").glob("*.png")
+    assert np.array_equal(np.asarray(Image.open(written)), slid.labels.numpy())
 
 
 def test_several_looks_are_averaged(predictor, image):
