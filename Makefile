@@ -15,7 +15,7 @@ KEY := $(shell { cat pyproject.toml; echo "$(VERSION) $(CURDIR)"; } | cksum | cu
 USER_READY := $(VENV)/.user-$(KEY)
 DEVELOPER_READY := $(VENV)/.developer-$(KEY)
 
-.PHONY: help demo studio test test-slow chaos test-processors test-lowest lint bench docs web clean
+.PHONY: help demo studio test test-slow chaos test-processors test-lowest lint bench docs screenshots web clean
 
 help:
 	@echo "make demo       install, find the objects in real images, say where the results are"
@@ -28,6 +28,7 @@ help:
 	@echo "make lint       ruff, and mypy in strict mode"
 	@echo "make bench      the benchmarks that the documents quote"
 	@echo "make docs       write the generated pages, then check every link"
+	@echo "make screenshots  the studio's pictures in the docs, taken by its browser tests"
 	@echo "make web        build the studio's page from web/ (needs Node 20 or newer; users need none)"
 	@echo "make clean      remove the environment and what the commands above wrote"
 
@@ -93,6 +94,10 @@ bench: $(DEVELOPER_READY)
 docs: $(DEVELOPER_READY)
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m pytest -q tests/test_docs.py
+
+# Made by the test that follows the studio's guide in a browser.
+screenshots: $(DEVELOPER_READY)
+	@EACHMASK_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -m slow tests/studio/test_guide.py
 
 # What is built is committed: it travels in the wheel.
 web:

@@ -62,7 +62,10 @@ class Studio:
         return {"revision": self.revisions[index], "can_undo": bool(self.past[index]), "can_redo": False}
 
     def detail(self, index: int) -> dict[str, Any]:
-        objects = {"objects": list(self.objects[index].values()), "proposals": [], "comment": "", "levels": 1}
+        objects = {"objects": list(self.objects[index].values()), "proposals": [], "comment": "", "levels": 1} | {
+            "span": [0, 255],
+            "window": [0, 255],
+        }
         return self.row(index) | self.state(index) | objects
 
     def act(self, index: int, action: dict[str, Any]) -> dict[str, Any]:

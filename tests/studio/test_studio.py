@@ -22,8 +22,8 @@ pytest.importorskip("httpx", reason="the extra `serve` is not installed")
 from fastapi.testclient import TestClient  # noqa: E402
 
 import eachmask  # noqa: E402
+from eachmask.data.images.read import read_image  # noqa: E402
 from eachmask.studio.app import Studio, create_app  # noqa: E402
-from eachmask.studio.jobs import Lines  # noqa: E402
 from eachmask.studio.project import HIDDEN, Project  # noqa: E402
 
 KEY = "a key that nobody can guess"
@@ -286,14 +286,50 @@ def test_a_killed_server_loses_nothing(folder: Path) -> None:
 def test_a_mistake_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from eachmask.cli import main
 
+    assert main(["studio", str(tmp_path), "--pixel-size", "0"]) == 2 and "above 0" in capsys.readouterr().err
     assert main(["studio"]) == 2 and "--sample" in capsys.readouterr().err
     assert main(["studio", str(tmp_path / "none")]) == 2 and "is no folder" in capsys.readouterr().err
     assert main(["studio", str(tmp_path)]) == 2 and "holds no images" in capsys.readouterr().err
 
 
-def test_lines_of_a_growing_file_are_counted(tmp_path: Path) -> None:
-    lines = Lines(tmp_path / "records.jsonl")
-    assert lines.count() == 0
-    for content, expected in ((b"a\nb", 1), (b"a\nb\nc\n", 3), (b"z\n", 1)):
-        lines.path.write_bytes(content)
-        assert lines.count() == expected
+def test_an_image_is_measured_again_only_once_it_was_changed(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def noted(path: Path) -> Any:
+        read.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr("eachmask.studio.measure.read_image", noted)
+    add(client)
+    add(client, index=2)
+    first = client.get("/api/measure").json()
+    assert len(read) == 2 and len(first["objects"]) == 2
+    assert client.get("/api/measure").json() == first and client.get("/api/export?format=csv").status_code == 200
+    assert len(read) == 2
+    add(client, revision=1, rings=[HOLE])
+    assert [row["area"] for row in client.get("/api/measure").json()["objects"]] == [400, 25, 400]
+    assert [path.name for path in read] == ["a.png", "b.png", "a.png"]
+
+
+def test_measures_are_in_micrometers_where_the_size_of_a_pixel_is_known(folder: Path) -> None:
+    project = Project(folder)
+    client = client_of(Studio(project, key=KEY, pixel_size=0.5))
+    add(client)
+    measures = client.get("/api/measure").json()
+    assert measures["unit"] == "µm" and measures["objects"][0]["area_um2"] == 100
+    head, row = client.get("/api/export?format=csv").text.splitlines()
+    assert dict(zip(head.split(","), row.split(","), strict=True))["area_um2"] == "100"
+    project.journal.close()
+
+
+def test_saving_leaves_images_where_they_are(folder: Path, client: TestClient) -> None:
+    add(client)
+    written = Path(client.post("/api/save", json={"format": "via"}).json()["path"])
+    (file,) = written.rglob("via_region_data.json")
+    assert not [*written.rglob("*.png")]
+    (entry,) = json.loads(file.read_text()).values()
+    assert entry["filename"] == "a.png" and entry["size"] == (folder / "a.png").stat().st_size
+    (folder / "a.png").unlink()
+    assert client.post("/api/save", json={"format": "via", "overwrite": True}).status_code == 200

@@ -60,6 +60,7 @@ export const api = {
     return Array.isArray(answer) ? answer : answer.jobs;
   },
   start: (order: JobOrder) => post<Job>("jobs", order),
+  sample: (id: string, name: string) => `/api/jobs/${id}/samples/${name.split("/").map(encodeURIComponent).join("/")}`,
   stop: (id: string) => post<Job>(`jobs/${id}/stop`, {}),
   resume: (id: string) => post<Job>(`jobs/${id}/resume`, {}),
   measure: () => ask<Measures>("measure"),

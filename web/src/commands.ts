@@ -89,7 +89,7 @@ export const commands: Command[] = [
   grab("select", "v"), grab("click", "c"), grab("box", "b"), grab("extreme", "x"), grab("scribble", "s"),
   grab("polygon", "p"), grab("brush", "d"), grab("eraser", "e"), grab("split", "l"),
   { name: "keep", keys: ["Enter"], group: "tools", run: () => tool.value.finish?.() },
-  { name: "alternative", keys: ["t"], group: "tools", run: () => { if (tool.value instanceof Prompter) tool.value.alternative(); } },
+  { name: "alternative", keys: ["t"], group: "tools", run: () => { if (tool.value instanceof Prompter) void tool.value.alternative(); } },
   { name: "discard", keys: ["Escape"], group: "tools", run: escape },
   { name: "smaller", keys: ["["], group: "tools", run: brush(0.8) },
   { name: "larger", keys: ["]"], group: "tools", run: brush(1.25) },

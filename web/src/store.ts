@@ -107,8 +107,9 @@ export const current = computed(() => image.value?.index ?? failed.value);
 async function lookAhead(index: number, total: number): Promise<void> {
   for (const i of [index, index + 1]) {
     if (i >= total || encoded.value.has(i)) continue;
-    const answer = await api.look(i).catch(() => null);
-    if (answer?.ready) encoded.value = new Set([...encoded.value, i]);
+    const looked = api.look(i);
+    await (i === index ? attempt(() => looked) : looked.catch(() => undefined));
+    encoded.value = new Set([...encoded.value, i]);
   }
 }
 

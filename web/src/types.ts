@@ -56,6 +56,8 @@ export interface ImageDetail {
   pages: number;
   bits: number;
   levels: number;
+  span: [number, number];
+  window: [number, number];
   revision: number;
   can_undo: boolean;
   can_redo: boolean;
@@ -90,6 +92,8 @@ export interface Prompt {
   box: Box | null;
   scribbles: number[][];
   id: number | null;
+  alternatives?: boolean;
+  hover?: boolean;
 }
 
 export interface Answer {
@@ -107,6 +111,7 @@ export interface Job {
   message: string;
   eta_s: number | null;
   curve: [number, number][];
+  samples: string[];
   result: Record<string, unknown> | null;
 }
 

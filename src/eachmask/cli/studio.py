@@ -27,6 +27,7 @@ class StudioOptions:
     Examples:
       eachmask studio photos/
       eachmask studio cells/ --labels cells/annotations --model nuclei
+      eachmask studio slides/ --pixel-size 0.25
       eachmask studio --sample
     """
 
@@ -39,6 +40,8 @@ class StudioOptions:
     """Model that proposes objects: a name, a file or a run folder."""
     clicks: str = "clicks"
     """Model that answers clicks."""
+    pixel_size: float | None = None
+    """Micrometers per pixel, where the files do not say it: the table of measures is then in micrometers too."""
     port: int = 8765
     """Port to listen on; 0 takes a free one."""
     browser: bool = True
@@ -69,7 +72,7 @@ def studio(options: StudioOptions) -> int:
         address = f"http://{HOST}:{listening.getsockname()[1]}/"
         key = os.environ.get("EACHMASK_KEY", "")
         made = Studio(
-            project, model=options.model, clicks=Clicks(options.clicks), key=key,
+            project, model=options.model, clicks=Clicks(options.clicks), key=key, pixel_size=options.pixel_size,
             on_link=lambda token: say(f"For another browser: {address}?token={token}"),
         )  # fmt: skip
         say(f"{counted(len(project.paths), 'image')} in {folder}. The link opens once: {address}?token={made.token}")
@@ -94,6 +97,8 @@ def _checked(options: StudioOptions) -> Path:
         raise UserError(f"the studio needs {' and '.join(missing)}: pip install 'eachmask[studio]'")
     if not 0 <= options.port < 65536:
         raise UserError(f"--port is a number from 0 to 65535, not {options.port}")
+    if options.pixel_size is not None and not 0 < options.pixel_size < float("inf"):
+        raise UserError(f"--pixel-size must be above 0, not {options.pixel_size:g}")
     if options.folder is None and not options.sample:
         raise UserError("name a folder of images, or try --sample")
     return options.folder or Path("studio-sample")

@@ -20,6 +20,8 @@ from eachmask.studio.events import Events
 from eachmask.studio.guard import COOKIE, StudioGuard
 from eachmask.studio.images import Images
 from eachmask.studio.jobs import Job, Jobs
+from eachmask.studio.measure import Measures
+from eachmask.studio.orders import Orders
 from eachmask.studio.project import Project, StaleError
 from eachmask.studio.routes import add_images, add_project, add_work
 from eachmask.studio.save import ChangedOnDiskError
@@ -35,18 +37,20 @@ class Studio:
     Args:
         key: whoever shows it may do everything; the browser gets it as a cookie.
         on_link: told the next link's token whenever one was used.
+        pixel_size: micrometers, where an image's file does not say it.
     """
 
     def __init__(
         self, project: Project, *, model: str | None = None, clicks: Clicks | None = None, key: str = "",
-        token: str = "", on_link: Callable[[str], None] = lambda token: None,
+        token: str = "", on_link: Callable[[str], None] = lambda token: None, pixel_size: float | None = None,
     ) -> None:  # fmt: skip
         self.project, self.model = project, model
         self.key, self.token = key or secrets.token_urlsafe(24), token or secrets.token_urlsafe(24)
         self.on_link = on_link
         self.clicks, self.images, self.events = clicks or Clicks(), Images(), Events()
-        self.jobs = Jobs(self._job_changed)
-        self.jobs_folder = project.hidden / "jobs"
+        jobs = project.hidden / "jobs"
+        self.jobs = Jobs(Orders(project, jobs), jobs, self._job_changed)
+        self.measures = Measures(project, pixel_size)
         self.problems: dict[int, str] = {}
         """Images that could not be read, and why."""
         self._entering = threading.Lock()

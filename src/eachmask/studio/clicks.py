@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from eachmask.data.images.read import read_image, unit_range
 from eachmask.inference.embedding_cache import EmbeddingCache
 from eachmask.inference.load import load
 from eachmask.inference.prompt_predictor import Embedded, PromptPredictor
+from eachmask.ops.clicks import depths
 from eachmask.structures import RLE, DecodeOptions, Prompts, UserError
 from eachmask.studio.objects import rings_of
+from eachmask.studio.project import StaleError
 from eachmask.studio.schemas import AnswerOut, Click, ClickOut
 
 KEPT = 4
@@ -31,7 +39,8 @@ class Clicks:
         self.model, self.cache = model, cache
         self._predictor: PromptPredictor | None = None
         self._known: OrderedDict[tuple[Path, int], Embedded] = OrderedDict()
-        self._lock = threading.Lock()
+        self._looking, self._answering, self._knowing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._numbers, self._newest = itertools.count(), 0
 
     def look(self, path: Path) -> Embedded:
         """What the model sees of an image; slow once, at once afterwards.
@@ -40,13 +49,22 @@ class Clicks:
             UserError: the image cannot be read, or the model takes no prompts.
         """
         key = (path, path.stat().st_mtime_ns if path.exists() else 0)
-        with self._lock:
-            if key not in self._known:
-                self._known[key] = self._loaded().embed(unit_range(read_image(path)))
-                while len(self._known) > KEPT:
-                    self._known.popitem(last=False)
-            self._known.move_to_end(key)
-            return self._known[key]
+        known = self._recall(key)
+        if known is not None:
+            return known
+        with self._looking:  # one image at a time; clicks on those that are known are answered meanwhile
+            known = self._recall(key) or self._loaded().embed(unit_range(read_image(path)))
+        with self._knowing:
+            self._known[key] = known
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return known
+
+    def _recall(self, key: tuple[Path, int]) -> Embedded | None:
+        with self._knowing:
+            if key in self._known:
+                self._known.move_to_end(key)
+            return self._known.get(key)
 
     def answer(self, path: Path, click: Click, rough: RLE | None = None) -> ClickOut:
         """The object that is meant, the best answer first.
@@ -56,21 +74,17 @@ class Clicks:
 
         Raises:
             UserError: nothing is meant, or it does not lie in the image.
+            StaleError: the pointer only rested there, and something else was asked meanwhile.
         """
         begin = time.perf_counter()
+        number = self._newest = next(self._numbers)
         embedded = self.look(path)
-        lines = [[line[i : i + 2] for i in range(0, len(line) - 1, 2)] for line in click.scribbles]
-        prompts = Prompts(
-            embedded.image_size,
-            points=click.points,  # type: ignore[arg-type]
-            signs=click.signs or [True] * len(click.points),  # type: ignore[arg-type]
-            boxes=[] if click.box is None else [click.box],  # type: ignore[arg-type]
-            box_objects=[] if click.box is None else [0],  # type: ignore[arg-type]
-            scribbles=lines,  # type: ignore[arg-type]
-            masks=rough,
-        )
-        with self._lock:
-            found = self._loaded().predict(embedded, prompts, options=DecodeOptions(alternatives=True))
+        prompts = _prompts(click, rough, embedded.image_size)
+        with self._answering, _one_thread():
+            if click.hover and number != self._newest:
+                raise StaleError("something else was asked meanwhile")
+            options = DecodeOptions(alternatives=click.alternatives)
+            found = self._loaded().predict(embedded, prompts, options=options)
         if not len(found) or found.masks is None:
             raise UserError("the model finds nothing there: click elsewhere, or draw a box")
         scores = [1.0] * len(found) if found.scores is None else found.scores.tolist()
@@ -87,3 +101,42 @@ class Clicks:
             predictor.cache = EmbeddingCache(self.cache)
             self._predictor = predictor
         return self._predictor
+
+
+def _prompts(click: Click, rough: RLE | None, size: tuple[int, int]) -> Prompts:
+    points, signs = list(click.points), click.signs or [True] * len(click.points)
+    if rough is not None and not any(signs) and not click.scribbles and click.box is None:
+        # Models have learned from corrections that follow a click on the object.
+        points, signs = [*points, _middle(rough, points)], [*signs, True]
+    lines = [[line[i : i + 2] for i in range(0, len(line) - 1, 2)] for line in click.scribbles]
+    return Prompts(
+        size,
+        points=points,  # type: ignore[arg-type]
+        signs=signs,  # type: ignore[arg-type]
+        boxes=[] if click.box is None else [click.box],  # type: ignore[arg-type]
+        box_objects=[] if click.box is None else [0],  # type: ignore[arg-type]
+        scribbles=lines,  # type: ignore[arg-type]
+        masks=rough,
+    )
+
+
+def _middle(mask: RLE, beside: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The place (x, y) that is deepest inside of a mask and far from points that are not on the object."""
+    x1, y1, x2, y2 = (int(v) for v in mask.boxes()[0])
+    inside = mask.crop((x1, y1, x2, y2)).decode()[0].astype(bool)
+    for x, y in beside:
+        if x1 <= x < x2 and y1 <= y < y2:
+            inside[int(y) - y1, int(x) - x1] = False
+    row, column = divmod(int(np.argmax(depths(inside, exact=False))), inside.shape[1])
+    return x1 + column + 0.5, y1 + row + 0.5
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A decoder's maps are small: further threads would wait for each other, and for whatever else computes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

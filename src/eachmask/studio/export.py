@@ -7,22 +7,22 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from eachmask.data.formats import table
 from eachmask.data.formats.geojson import to_geojson
 from eachmask.data.formats.label_maps import write_label_map
-from eachmask.data.images.read import read_image
+from eachmask.data.images.files import images_left_in_place
 from eachmask.data.reading import format_named
 from eachmask.data.targets import masks_of
 from eachmask.files.journal import compact_json
 from eachmask.files.progress import no_progress
 from eachmask.structures import UserError
+from eachmask.studio.measure import Measures
 from eachmask.studio.project import Project
 from eachmask.studio.save import dataset_of
 
 FORMATS = ("csv", "coco", "yolo", "geojson", "label-tiff")
 
 
-def exported(project: Project, form: str) -> tuple[str, bytes]:
+def exported(measures: Measures, form: str) -> tuple[str, bytes]:
     """A file's name and content.
 
     Raises:
@@ -31,26 +31,17 @@ def exported(project: Project, form: str) -> tuple[str, bytes]:
     if form not in FORMATS:
         raise UserError(f"there is no export {form!r}: choose one of {', '.join(FORMATS)}")
     if form == "csv":
-        return "objects.csv", _table(project).encode()
+        return "objects.csv", measures.csv().encode()
+    project = measures.project
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "export"
         folder.mkdir()
         if form in ("coco", "yolo"):
-            format_named(form).write(folder, dataset_of(project), no_progress)
+            with images_left_in_place():
+                format_named(form).write(folder, dataset_of(project), no_progress)
         else:
             _one_by_one(project, form, folder)
         return f"{form}.zip", _zipped(folder)
-
-
-def _table(project: Project) -> str:
-    rows = []
-    for index in project.annotated():
-        try:
-            targets = project.targets(index)
-            rows += table.rows(project.names[index], targets, read_image(project.paths[index]))
-        except UserError:
-            continue
-    return table.to_csv(rows, columns=table.columns(project.categories, True))
 
 
 def _one_by_one(project: Project, form: str, folder: Path) -> None:

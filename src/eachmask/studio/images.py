@@ -33,7 +33,8 @@ class Pyramid:
             self.levels.append(np.asarray(cv2.resize(self.levels[-1], size, interpolation=cv2.INTER_AREA)))
         flat = self.levels[-1].reshape(-1)[:: max(1, self.levels[-1].size // _SAMPLES)]
         finite = flat[np.isfinite(flat)]
-        self.limits = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+        self.span = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+        self.limits = (0.0, 255.0) if image.dtype == np.uint8 else self.span
         if image.dtype != np.uint8 and len(finite):
             low, high = np.percentile(finite, [0.1, 99.9])
             self.limits = (float(low), float(high)) if low < high else self.limits
@@ -73,8 +74,7 @@ class Pyramid:
         """8 bits between two values."""
         if part.dtype == np.uint8 and low is None and high is None:
             return np.ascontiguousarray(part)
-        own_low, own_high = (0.0, 255.0) if part.dtype == np.uint8 else self.limits
-        least, most = own_low if low is None else low, own_high if high is None else high
+        least, most = self.limits[0] if low is None else low, self.limits[1] if high is None else high
         scaled = (np.nan_to_num(part.astype(np.float32)) - least) * (255 / ((most - least) or 1))
         return np.asarray(np.clip(scaled, 0, 255), np.uint8)
 

@@ -1,4 +1,4 @@
-"""Jobs: the package's own commands in child processes, watched, stopped and resumed."""
+"""Jobs: the package's own commands in child processes, watched, stopped, resumed, and remembered over restarts."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from pydantic import ValidationError
+
+from eachmask.files.atomic import write_text
 from eachmask.structures import UserError
-from eachmask.studio.schemas import JobOut
+from eachmask.studio.schemas import JobIn, JobKept, JobOut, JobState
 
 EVERY = 0.5
 """Seconds between looks at a child."""
 _SAID = 300
 MEASURES = ("ap", "score")
 """The first column of a run's table that is no loss."""
+ENDED = "the studio was ended meanwhile; what is done is kept"
 
 
 @dataclass
@@ -31,64 +35,117 @@ class Job:
     """One command.
 
     Args:
-        arguments: of ``eachmask``; the same ones again resume it.
-        progress: share that is done, 0..1, from what the command has written so far.
-        finish: what to do with its results; returns what the page is told.
+        order: what the page asked for.
+        folder: its own; its name is the job's.
+        total: images or steps that there are to do.
+        ordered: when, seconds since 1970.
     """
 
-    id: str
-    kind: str
+    order: JobIn
     folder: Path
-    arguments: Sequence[str]
-    progress: Callable[[], float]
-    finish: Callable[[], dict[str, Any]]
-    state: str = "running"
+    total: int
+    ordered: float = field(default_factory=time.time)
+    state: JobState = "running"
     message: str = ""
     share: float = 0.0
+    """That is done, 0..1."""
     result: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.folder.name
+
+    @property
+    def run(self) -> Path:
+        """What training leaves."""
+        return self.folder / "run"
 
     @property
     def log(self) -> Path:
         """What the command said."""
         return self.folder / "log.txt"
 
+    def samples(self) -> list[Path]:
+        """Drawings of what the model in training finds by now."""
+        return sorted(max((self.run / "samples").glob("step-*"), default=self.run / "none").glob("*.jpg"))
+
     def out(self) -> JobOut:
         """As the page gets it."""
         spent = time.monotonic() - self.began
         eta = spent * (1 - self.share) / self.share if self.state == "running" and self.share > 0.01 else None
+        samples = [f"{path.parent.name}/{path.name}" for path in self.samples()]
         return JobOut(
-            id=self.id, kind=self.kind, state=self.state, progress=self.share, message=self.message, eta_s=eta,  # type: ignore[arg-type]
-            curve=curve_of(self.folder / "run" / "log.csv"), result=self.result,
+            id=self.id, kind=self.order.kind, state=self.state, progress=self.share, message=self.message, eta_s=eta,
+            curve=curve_of(self.run / "log.csv"), samples=samples, result=self.result,
         )  # fmt: skip
+
+    def keep(self) -> None:
+        """Write down how it is doing."""
+        kept = JobKept(
+            order=self.order, total=self.total, ordered=self.ordered, state=self.state, message=self.message,
+            progress=self.share, result=self.result,
+        )  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "job.json", kept.model_dump_json())
+
+
+def kept_jobs(root: Path) -> list[Job]:
+    """The jobs of earlier runs of the studio; those that were running are stopped, a damaged file is passed over."""
+    jobs = []
+    for path in root.glob("*/job.json"):
+        try:
+            kept = JobKept.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            continue
+        state, message = ("stopped", ENDED) if kept.state == "running" else (kept.state, kept.message)
+        jobs.append(
+            Job(kept.order, path.parent, kept.total, kept.ordered, state, message, kept.progress, kept.result)  # type: ignore[arg-type]
+        )
+    return sorted(jobs, key=lambda job: job.ordered)
+
+
+class Plan(Protocol):
+    """What the kinds of jobs are."""
+
+    def job(self, order: JobIn) -> Job:
+        """A new one, with all that its command reads."""
+
+    def arguments(self, job: Job) -> list[str]:
+        """Of ``eachmask``; the same ones again resume it."""
+
+    def progress(self, job: Job) -> Callable[[], float]:
+        """Says the share that is done, 0..1, from what the command has written so far."""
+
+    def finish(self, job: Job) -> dict[str, Any]:
+        """What to do with the results; returns what the page is told."""
 
 
 class Jobs:
     """All jobs of a studio.
 
     Args:
+        plan: what they are.
+        root: folder of their folders; those of earlier runs of the studio are taken up.
         on_change: told of each change of a job.
     """
 
-    def __init__(self, on_change: Callable[[Job], None] = lambda job: None) -> None:
-        self.jobs: dict[str, Job] = {}
-        self.on_change = on_change
+    def __init__(self, plan: Plan, root: Path, on_change: Callable[[Job], None] = lambda job: None) -> None:
+        self.plan, self.on_change = plan, on_change
+        self.jobs = {job.id: job for job in kept_jobs(root)}
 
-    def start(self, job: Job) -> Job:
-        """Begin, or resume."""
-        if any(other.state == "running" and other is not job for other in self.jobs.values()):
-            raise UserError("another job is running: wait for it, or stop it")
+    def start(self, order: JobIn) -> Job:
+        """Begin one.
+
+        Raises:
+            UserError: another one runs, or the order cannot be carried out.
+        """
+        self._refuse_another()
+        job = self.plan.job(order)
         self.jobs[job.id] = job
-        job.state, job.message, job.began = "running", "", time.monotonic()
-        job.folder.mkdir(parents=True, exist_ok=True)
-        with open(job.log, "wb") as log:
-            job.process = subprocess.Popen(
-                [sys.executable, "-m", "eachmask", *job.arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=_environment(),
-            )  # fmt: skip
-        threading.Thread(target=self._watch, args=(job, job.process), daemon=True).start()
-        return job
+        return self._begin(job)
 
     def get(self, key: str) -> Job:
         """The job of that name.
@@ -112,26 +169,44 @@ class Jobs:
         """Begin again where a job was stopped.
 
         Raises:
-            UserError: it runs, or is done.
+            UserError: it runs, or is done, or another one runs.
         """
         job = self.get(key)
         if job.state not in ("stopped", "failed"):
             raise UserError(f"the job is {job.state}: there is nothing to resume")
+        self._refuse_another()
         if job.process is not None:
             job.process.wait()
-        return self.start(job)
+        return self._begin(job)
 
     def close(self) -> None:
         """End all children."""
         for job in self.jobs.values():
             if job.process is not None and job.process.poll() is None:
-                job.state = "stopped"
+                job.state, job.message = "stopped", ENDED
                 job.process.terminate()
                 job.process.wait()
+                job.keep()
+
+    def _refuse_another(self) -> None:
+        if any(job.state == "running" for job in self.jobs.values()):
+            raise UserError("another job is running: wait for it, or stop it")
+
+    def _begin(self, job: Job) -> Job:
+        job.state, job.message, job.began = "running", "", time.monotonic()
+        job.keep()
+        with open(job.log, "wb") as log:
+            job.process = subprocess.Popen(
+                [sys.executable, "-m", "eachmask.studio.child", *self.plan.arguments(job)],
+                stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=_environment(),
+            )  # fmt: skip
+        threading.Thread(target=self._watch, args=(job, job.process), daemon=True).start()
+        return job
 
     def _watch(self, job: Job, process: subprocess.Popen[bytes]) -> None:
+        progress = self.plan.progress(job)
         while process.poll() is None:
-            share = min(1.0, job.progress())
+            share = min(1.0, progress())
             if share != job.share:
                 job.share = share
                 self.on_change(job)
@@ -140,13 +215,14 @@ class Jobs:
             self._ended(job, process.returncode)
         except Exception as error:  # results that cannot be read are a failed job, and not a silent one
             job.state, job.message = "failed", str(error)
+        job.keep()
         self.on_change(job)
 
     def _ended(self, job: Job, status: int) -> None:
         if job.state == "stopped":
-            job.message = "stopped; what is done is kept"
+            job.message = job.message or "stopped; what is done is kept"
         elif status in (0, 1):
-            job.result = job.finish()
+            job.result = self.plan.finish(job)
             job.state, job.share = "done", 1.0
         else:
             job.state, job.message = "failed", _last_line(job.log)

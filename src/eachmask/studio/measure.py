@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from eachmask.data.formats import table
+from eachmask.data.images.pixel_size import pixel_size
 from eachmask.data.images.read import read_image
 from eachmask.metrics.matching import count_in_image
 from eachmask.structures import Instances, UserError
@@ -13,30 +15,103 @@ from eachmask.studio.schemas import MeasureOut, MeasureRow
 
 FOUND, WELL = 0.5, 0.75
 """IoU from which on an object counts as found, and as well outlined."""
+KINDS = ("matched", "missed", "invented", "poor")
+Row = tuple[str | int | float, ...]
 
 
-def measured(project: Project) -> MeasureOut:
-    """Annotated images, compared where a model has looked; what lies between the two bounds is poorly outlined."""
-    rows, objects = [], []
-    by_category = {category.name: dict.fromkeys(("matched", "missed", "invented", "poor"), 0)
-                   for category in project.categories}  # fmt: skip
-    for index in project.annotated():
-        try:
-            targets, found = project.targets(index), project.proposed(index)
-            objects += _objects(project, index, targets)
-        except UserError:
-            continue
+@dataclass(frozen=True)
+class Measured:
+    """One image."""
+
+    revision: int
+    rows: list[Row]
+    """Of the table, one for each object."""
+    pixel_size: float | None
+    """Micrometers."""
+    counts: dict[str, int] | None
+    """None: no model has looked."""
+    by_label: dict[int, dict[str, int]]
+
+
+class Measures:
+    """Measures of all annotated images; an image is read and measured again only once it was changed.
+
+    Args:
+        pixel_size: micrometers, where an image's file does not say it.
+    """
+
+    def __init__(self, project: Project, pixel_size: float | None = None) -> None:
+        self.project, self.pixel_size = project, pixel_size
+        self._known: dict[int, Measured] = {}
+
+    def all(self) -> dict[int, Measured]:
+        """By the image's place; broken images are left out."""
+        found = {}
+        for index in self.project.annotated():
+            try:
+                found[index] = self._of(index)
+            except UserError:
+                continue
+        return found
+
+    def _of(self, index: int) -> Measured:
+        revision = self.project.history(index).revision
+        known = self._known.get(index)
+        if known is None or known.revision != revision:
+            known = self._known[index] = self._measure(index, revision)
+        return known
+
+    def _measure(self, index: int, revision: int) -> Measured:
+        project = self.project
+        path, targets, found = project.path(index), project.targets(index), project.proposed(index)
+        rows = table.rows(project.names[index], targets, read_image(path)) if len(targets) else []
+        size = pixel_size(path) or self.pixel_size
         if found is None:
-            continue
-        rows.append(MeasureRow(image=index, name=project.names[index], **_counts(found, targets)))
-        for label, name in enumerate(by_category):
-            own = _counts(found[found.labels == label], targets[targets.labels == label])
-            by_category[name] = {key: value + by_category[name][key] for key, value in own.items()}
-    kinds = [{"category": name} | counts for name, counts in by_category.items() if any(counts.values())]
-    return MeasureOut(rows=rows, by_category=kinds, objects=objects, unit="px")
+            return Measured(revision, rows, size, None, {})
+        labels = {*targets.labels.tolist(), *found.labels.tolist()}
+        by_label = {k: _counts(found[found.labels == k], targets[targets.labels == k]) for k in sorted(labels)}
+        return Measured(revision, rows, size, _counts(found, targets), by_label)
+
+    def out(self) -> MeasureOut:
+        """As the page gets it: annotated images, compared where a model has looked."""
+        names, every = self.project.names, self.all()
+        rows = [MeasureRow(image=i, name=names[i], **one.counts) for i, one in every.items() if one.counts is not None]
+        sized = bool(every) and all(one.pixel_size is not None for one in every.values())
+        objects = [row for index, one in every.items() for row in self._objects(index, one)]
+        unit = "µm" if sized else "px"
+        return MeasureOut(rows=rows, by_category=self._by_category(every), objects=objects, unit=unit)
+
+    def _by_category(self, every: dict[int, Measured]) -> list[dict[str, Any]]:
+        sums = [dict.fromkeys(KINDS, 0) for _ in self.project.categories]
+        for one in every.values():
+            for label, counts in one.by_label.items():
+                sums[label] = {kind: sums[label][kind] + counts[kind] for kind in KINDS}
+        named = zip(self.project.categories, sums, strict=True)
+        return [{"category": category.name} | counts for category, counts in named if any(counts.values())]
+
+    def _objects(self, index: int, one: Measured) -> list[dict[str, Any]]:
+        keys, columns = list(self.project.history(index).objects), table.COLUMNS
+        found = []
+        for key, row in zip(keys, one.rows, strict=True):
+            said: dict[str, Any] = dict(zip(columns, row, strict=False))
+            if one.pixel_size is not None:
+                units = table.in_micrometers(str(said["area"]), str(said["perimeter"]), one.pixel_size)
+                said |= dict(zip(table.UNIT_COLUMNS, map(float, units), strict=True))
+            found.append(said | {"image": index, "name": said["image"], "id": key, "category": said["class"]})
+        return found
+
+    def csv(self) -> str:
+        """The table of all objects."""
+        columns = table.columns(self.project.categories, True)
+        every = self.all().values()
+        sized = any(one.pixel_size is not None for one in every)
+        parts: list[tuple[str, float | None]] = [(table.to_csv([], True, columns), None)]
+        parts += [(table.to_csv(one.rows, False, columns), one.pixel_size) for one in every]
+        return "".join(table.with_units(text, size, columns) if sized else text for text, size in parts)
 
 
 def _counts(found: Instances, targets: Instances) -> dict[str, int]:
+    """What lies between the two bounds is poorly outlined."""
     targets = targets[~targets.crowd]
     loose, strict = (count_in_image(found, targets, bound) for bound in (FOUND, WELL))
     return {
@@ -45,16 +120,3 @@ def _counts(found: Instances, targets: Instances) -> dict[str, int]:
         "invented": loose.false_positives,
         "poor": max(0, loose.true_positives - strict.true_positives),
     }
-
-
-def _objects(project: Project, index: int, targets: Instances) -> list[dict[str, Any]]:
-    if not len(targets):
-        return []
-    image = read_image(project.paths[index])
-    keys, names = list(project.history(index).objects), table.COLUMNS
-    rows = table.rows(project.names[index], targets, image)
-    return [
-        dict(zip(names, row, strict=False))
-        | {"image": index, "name": project.names[index], "id": key, "category": row[names.index("class")]}
-        for key, row in zip(keys, rows, strict=True)
-    ]

@@ -98,13 +98,34 @@ def stroked(stroke: Sequence[float], radius: float, size: Size) -> RLE:
     high = np.minimum(np.ceil(points.max(0)).astype(int) + reach, (size[1], size[0]))
     if (high <= low).any():
         return RLE.from_runs(RLE.empty(size).runs, 1, size)
-    canvas: NDArray[np.uint8] = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
-    places = np.round((points - low - 0.5) * 16).astype(np.int32)
-    for place in places:
-        cv2.circle(canvas, tuple(place.tolist()), max(1, round((radius - 0.5) * 16)), 1, -1, shift=4)
-    if len(places) > 1:
-        cv2.polylines(canvas, [places[:, None]], False, 1, max(1, round(2 * radius)), shift=4)
+    canvas = np.zeros((high[1] - low[1], high[0] - low[0]), bool)
+    places = _apart(points - low - 0.5, radius / 8)  # of pixels' centers
+    for start, end in zip(places, [*places[1:], places[-1]], strict=True):
+        x1, y1 = np.maximum(np.floor(np.minimum(start, end)).astype(int) - reach, 0)
+        x2, y2 = np.maximum(np.ceil(np.maximum(start, end)).astype(int) + reach, 0)
+        window = canvas[y1:y2, x1:x2]
+        window |= _near(start - [x1, y1], end - [x1, y1], radius, window.shape)
     return Bitmaps([canvas], low[None], size).to_rle()
+
+
+def _apart(points: NDArray[np.float64], least: float) -> list[NDArray[np.float64]]:
+    """Without points that are closer than that to the one before; the last one stays."""
+    kept = [points[0]]
+    for point in points[1:]:
+        if np.hypot(*(point - kept[-1])) >= least:
+            kept.append(point)
+    return [*kept, points[-1]]
+
+
+def _near(
+    start: NDArray[np.float64], end: NDArray[np.float64], radius: float, shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """The places (row, column) of a grid that are no farther than a radius from a straight line."""
+    x, y = np.arange(shape[1])[None] - start[0], np.arange(shape[0])[:, None] - start[1]
+    dx, dy = end - start
+    along = np.clip((x * dx + y * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
+    near: NDArray[np.bool_] = (x - along * dx) ** 2 + (y - along * dy) ** 2 <= radius**2
+    return near
 
 
 def united(masks: Sequence[RLE]) -> RLE:

@@ -20,36 +20,83 @@ BATCH = 2
 VARIANT = "mask_rcnn_lite0_fpn"
 
 
-def ordered(order: JobIn, project: Project, root: Path) -> Job:
-    """The job that is meant.
+class Orders:
+    """The kinds of jobs, for :class:`~eachmask.studio.jobs.Jobs`.
 
     Args:
         root: folder of all jobs.
-
-    Raises:
-        UserError: no model is named, or nothing is annotated yet.
     """
-    key = f"{order.kind}-{secrets.token_hex(4)}"
-    make: dict[str, Callable[..., Job]] = {"predict": _predict, "train": _train, "measure": _measure}
-    return make[order.kind](order, project, key, root / key)
+
+    def __init__(self, project: Project, root: Path) -> None:
+        self.project, self.root = project, root
+
+    def job(self, order: JobIn) -> Job:
+        """A new job, with all that its command reads.
+
+        Raises:
+            UserError: no model is named, or nothing is annotated yet.
+        """
+        folder = self.root / f"{order.kind}-{secrets.token_hex(4)}"
+        if order.kind == "train":
+            self._write_data(folder, order.categories)
+            return Job(order, folder, max(1, order.epochs * len(self.project.annotated()) // BATCH))
+        if not order.model:
+            raise UserError("choose a model")
+        if order.kind == "measure":
+            self._write_data(folder)
+            return Job(order, folder, 1)
+        chosen = range(len(self.project.paths)) if order.indices is None else order.indices
+        paths = [self.project.path(index) for index in chosen]
+        folder.mkdir(parents=True)
+        _images(folder).write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+        return Job(order, folder, len(paths))
+
+    def _write_data(self, folder: Path, categories: list[int] | None = None) -> None:
+        data = dataset_of(self.project)
+        if not len(data):
+            raise UserError("nothing is annotated yet: mark objects on a few images first")
+        write_coco_folder(folder / "data", some_classes(data, categories) if categories else data)
+
+    def arguments(self, job: Job) -> list[str]:
+        """Of ``eachmask``."""
+        order, folder = job.order, job.folder
+        if order.kind == "train":
+            every = str(max(1, job.total // 10))
+            found = ["train", order.variant or VARIANT, "--data", str(folder / "data"), "--out", str(job.run)]
+            found += ["--batch", str(BATCH), "--steps", str(job.total)]
+            return [*found, "--evaluate-every", every, "--checkpoint-every", every]
+        assert order.model is not None
+        if order.kind == "measure":
+            return ["evaluate", order.model, "--data", str(folder / "data"), "--out", str(folder / "evaluation")]
+        found = ["predict", f"@{_images(folder)}", "--model", order.model, "--out", str(_results(folder))]
+        score = [] if order.threshold is None else ["--score", str(order.threshold)]
+        return [*found, "--no-overlays", *score]
+
+    def progress(self, job: Job) -> Callable[[], float]:
+        """Says the share that is done."""
+        if job.order.kind == "predict":
+            done = Lines(_results(job.folder) / ".journal" / "records.jsonl")  # one for each image
+            return lambda: done.count() / max(1, job.total)
+        if job.order.kind == "train":
+            return lambda: max((step for step, _ in curve_of(job.run / "log.csv")), default=0) / job.total
+        return lambda: 0.0
+
+    def finish(self, job: Job) -> dict[str, Any]:
+        """Take the results; what the page is told of them."""
+        if job.order.kind == "predict":
+            return {"proposals": proposed(self.project, _results(job.folder) / "predictions.json")}
+        if job.order.kind == "train":
+            return {"model": str(job.run)}
+        out = job.folder / "evaluation"
+        return content_of(out / "evaluation.json") | {"report": str(out / "report.html")}
 
 
-def _predict(order: JobIn, project: Project, key: str, folder: Path) -> Job:
-    if not order.model:
-        raise UserError("choose a model")
-    chosen = range(len(project.paths)) if order.indices is None else order.indices
-    paths = [project.path(index) for index in chosen]
-    folder.mkdir(parents=True)
-    (folder / "images.txt").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
-    results = folder / "results"
-    arguments = ["predict", f"@{folder / 'images.txt'}", "--model", order.model, "--out", str(results), "--no-overlays"]
-    arguments += [] if order.threshold is None else ["--score", str(order.threshold)]
+def _images(folder: Path) -> Path:
+    return folder / "images.txt"
 
-    def finish() -> dict[str, Any]:
-        return {"proposals": proposed(project, results / "predictions.json")}
 
-    done = Lines(results / ".journal" / "records.jsonl")  # one for each image
-    return Job(key, "predict", folder, arguments, lambda: done.count() / max(1, len(paths)), finish)
+def _results(folder: Path) -> Path:
+    return folder / "results"
 
 
 def proposed(project: Project, predictions: Path) -> int:
@@ -65,37 +112,3 @@ def proposed(project: Project, predictions: Path) -> int:
                 project.propose(place, found)
                 number += len(found)
     return number
-
-
-def _data(project: Project, folder: Path, categories: list[int] | None = None) -> Path:
-    data = dataset_of(project, images=True)
-    if not len(data):
-        raise UserError("nothing is annotated yet: mark objects on a few images first")
-    write_coco_folder(folder / "data", some_classes(data, categories) if categories else data)
-    return folder / "data"
-
-
-def _train(order: JobIn, project: Project, key: str, folder: Path) -> Job:
-    data, run = _data(project, folder, order.categories), folder / "run"
-    steps = max(1, order.epochs * len(project.annotated()) // BATCH)
-    every = max(1, steps // 10)
-    arguments = ["train", order.variant or VARIANT, "--data", str(data), "--out", str(run), "--batch", str(BATCH)]
-    arguments += ["--steps", str(steps), "--evaluate-every", str(every), "--checkpoint-every", str(every)]
-
-    def progress() -> float:
-        curve = curve_of(run / "log.csv")
-        return curve[-1][0] / steps if curve else 0.0
-
-    return Job(key, "train", folder, arguments, progress, lambda: {"model": str(run)})
-
-
-def _measure(order: JobIn, project: Project, key: str, folder: Path) -> Job:
-    if not order.model:
-        raise UserError("choose a model to measure; GET /api/measure compares with the proposals")
-    out = folder / "evaluation"
-    arguments = ["evaluate", order.model, "--data", str(_data(project, folder)), "--out", str(out)]
-
-    def finish() -> dict[str, Any]:
-        return content_of(out / "evaluation.json") | {"report": str(out / "report.html")}
-
-    return Job(key, "measure", folder, arguments, lambda: 0.0, finish)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import FastAPI, Query, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
+from eachmask.structures import UserError
 from eachmask.studio.export import exported
 from eachmask.studio.history import Delta
-from eachmask.studio.measure import measured
 from eachmask.studio.objects import shown
-from eachmask.studio.orders import ordered
 from eachmask.studio.rows import image_out, image_rows, project_out
 from eachmask.studio.save import save
 from eachmask.studio.schemas import (
@@ -111,11 +110,11 @@ def add_work(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/jobs")
     def jobs() -> list[JobOut]:
-        return [job.out() for job in studio.jobs.jobs.values()]
+        return [job.out() for job in reversed(studio.jobs.jobs.values())]
 
     @app.post("/api/jobs")
     def start(order: JobIn) -> JobOut:
-        return studio.jobs.start(ordered(order, studio.project, studio.jobs_folder)).out()
+        return studio.jobs.start(order).out()
 
     @app.post("/api/jobs/{key}/stop")
     def stop(key: str) -> JobOut:
@@ -125,13 +124,20 @@ def add_work(app: FastAPI, studio: Studio) -> None:
     def resume(key: str) -> JobOut:
         return studio.jobs.resume(key).out()
 
+    @app.get("/api/jobs/{key}/samples/{step}/{name}")
+    def sample(key: str, step: str, name: str) -> FileResponse:
+        for path in studio.jobs.get(key).samples():
+            if (path.parent.name, path.name) == (step, name):
+                return FileResponse(path)
+        raise UserError("there are newer drawings: load the jobs again")
+
     @app.get("/api/measure")
     def measure() -> MeasureOut:
-        return measured(studio.project)
+        return studio.measures.out()
 
     @app.get("/api/export")
     def export(format: str = "coco") -> Response:
-        name, content = exported(studio.project, format)
+        name, content = exported(studio.measures, format)
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return Response(content, media_type="application/octet-stream", headers=headers)
 

@@ -26,7 +26,7 @@ def project_out(studio: Studio) -> ProjectOut:
         CategoryOut(id=one.id, name=one.name, parent=one.parent, color=shade)
         for one, shade in zip(project.categories, colors, strict=True)
     ]
-    trained = [job.result["model"] for job in studio.jobs.jobs.values() if job.kind == "train" and job.result]
+    trained = [str(job.run) for job in studio.jobs.jobs.values() if job.order.kind == "train" and job.state == "done"]
     carried = sorted(bundled(), key=lambda name: name != PROPOSER)
     names = dict.fromkeys([*filter(None, [studio.model]), *reversed(trained), *carried])
     return ProjectOut(
@@ -104,6 +104,8 @@ def image_out(studio: Studio, index: int) -> ImageOut:
         pages=studio.images.pages(path),
         bits=pyramid.bits,
         levels=len(pyramid.levels),
+        span=pyramid.span,
+        window=pyramid.limits,
         revision=history.revision,
         can_undo=bool(history.done),
         can_redo=bool(history.undone),

@@ -8,6 +8,7 @@ from pathlib import Path
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.coco_write import write_coco
+from eachmask.data.images.files import images_left_in_place
 from eachmask.data.reading import format_named
 from eachmask.files.atomic import write_bytes
 from eachmask.files.progress import no_progress
@@ -23,12 +24,8 @@ class ChangedOnDiskError(Exception):
         self.paths = paths
 
 
-def dataset_of(project: Project, images: bool = False) -> Dataset:
-    """What is annotated.
-
-    Args:
-        images: with the places of the images, so that writers copy them; else annotations alone are written.
-    """
+def dataset_of(project: Project) -> Dataset:
+    """What is annotated."""
     builder = DatasetBuilder(project.categories)
     builder.add_split("all")
     for index in project.annotated():
@@ -36,8 +33,7 @@ def dataset_of(project: Project, images: bool = False) -> Dataset:
             targets = project.targets(index)
         except UserError:  # a broken image: what is drawn on it stays in the journal
             continue
-        path = project.paths[index] if images else Path("/nonexistent") / project.names[index]
-        builder.add("all", project.names[index], path, targets)
+        builder.add("all", project.names[index], project.paths[index], targets)
     return builder.build()
 
 
@@ -53,7 +49,7 @@ def save(project: Project, form: str | None = None, overwrite: bool = False) -> 
             raise UserError(f"{project.folder} is read-only: start the studio with --labels in a folder of yours")
         chosen = format_named(form or project.format)
         data = dataset_of(project)
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, images_left_in_place():
             if project.labels.suffix.lower() == ".json" and chosen.name == "coco":
                 path = Path(scratch) / project.labels.name
                 write_coco(path, [(image.name, image.targets) for _, image in data.images()])

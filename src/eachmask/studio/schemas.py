@@ -103,6 +103,8 @@ class ImageOut(BaseModel):
     pages: int
     bits: int
     levels: int
+    span: tuple[float, float] = Field(description="the smallest and the largest value")
+    window: tuple[float, float] = Field(description="the values that are black and white unless a tile is told others")
     revision: int
     can_undo: bool
     can_redo: bool
@@ -167,6 +169,8 @@ class Click(Strict):
     box: tuple[float, float, float, float] | None = None
     scribbles: list[Ring] = Field(default=[], max_length=1000)
     id: int | None = Field(default=None, description="the object that is corrected")
+    alternatives: bool = Field(default=False, description="all answers to a lone click, and not the best alone")
+    hover: bool = Field(default=False, description="the pointer only rests there: 409 once something else is asked")
 
 
 class AnswerOut(BaseModel):
@@ -209,16 +213,32 @@ class JobIn(Strict):
     categories: list[int] | None = None
 
 
+JobState = Literal["running", "done", "failed", "stopped"]
+
+
 class JobOut(BaseModel):
     """How it is doing."""
 
     id: str
     kind: str
-    state: Literal["running", "done", "failed", "stopped"]
+    state: JobState
     progress: float
     message: str
     eta_s: float | None
     curve: list[tuple[float, float]]
+    samples: list[str] = Field(description="drawings of what a model in training finds: GET jobs/ID/samples/NAME")
+    result: dict[str, Any] | None
+
+
+class JobKept(Strict):
+    """What the disk remembers of a job."""
+
+    order: JobIn
+    total: int = Field(ge=0)
+    ordered: float
+    state: JobState
+    message: str
+    progress: float
     result: dict[str, Any] | None
 
 

@@ -121,6 +121,8 @@ function JobRow({ job }: { job: Job }) {
       </header>
       <progress max="1" value={job.progress} aria-label={texts.kinds[job.kind]} />
       {job.curve.length > 1 && <Curve points={job.curve} />}
+      {job.samples.length > 0 && <figure class="samples"><figcaption class="quiet">{texts.samples}</figcaption>
+        {job.samples.map((name) => <img key={name} src={api.sample(job.id, name)} alt={name} />)}</figure>}
     </article>
   );
 }

@@ -1,9 +1,9 @@
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import { acceptAll, choose, command, remove, show, tip } from "../commands";
 import { act, attempt, category, channel, colorBy, editable, high, image, isProposal, low, objects, opacity, order, outlines, page, project, proposals, selected, single, threshold } from "../store";
 import { texts } from "../texts";
-import type { MaskObject } from "../types";
+import type { ImageDetail, MaskObject } from "../types";
 import { classColor, colorOf } from "../view/paths";
 
 const MAX_ROWS = 200;
@@ -114,10 +114,6 @@ function Proposals() {
 
 function Look() {
   const now = image.value;
-  const limit = (value: typeof low, label: string) => (
-    <label>{label}<input type="number" value={value.value ?? ""} placeholder={texts.reset}
-      onChange={(e) => { value.value = e.currentTarget.value === "" ? null : Number(e.currentTarget.value); }} /></label>
-  );
   return (
     <section>
       <h2>{texts.look}</h2>
@@ -125,11 +121,41 @@ function Look() {
       <label class="check"><input type="checkbox" checked={outlines.value} onChange={(e) => { outlines.value = e.currentTarget.checked; }} />{texts.outlines}</label>
       <label>{texts.colorBy}<select value={colorBy.value} onChange={(e) => { colorBy.value = e.currentTarget.value as "class" | "object"; }}>
         <option value="class">{texts.byClass}</option><option value="object">{texts.byObject}</option></select></label>
-      <div class="row">{limit(low, texts.low)}{limit(high, texts.high)}</div>
+      {now && <Contrast key={now.index} detail={now} />}
       <label>{texts.channel}<select value={channel.value ?? ""} onChange={(e) => { channel.value = e.currentTarget.value === "" ? null : Number(e.currentTarget.value); }}>
         <option value="">{texts.allChannels}</option>{[0, 1, 2].map((c) => <option value={c}>{c + 1}</option>)}</select></label>
       {now && now.pages > 1 && <label>{texts.page} <output>{page.value + 1} / {now.pages}</output>
         <input type="range" min="0" max={now.pages - 1} value={page.value} onInput={(e) => { page.value = Number(e.currentTarget.value); }} /></label>}
     </section>
   );
+}
+
+const STEPS = 500;
+const WAIT_MS = 120;
+
+/** Which values are black and white; tiles are asked for once the hand rests. */
+function Contrast({ detail: { span, window: [black, white] } }: { detail: ImageDetail }) {
+  const [now, set] = useState<[number, number]>([low.value ?? black, high.value ?? white]);
+  const timer = useRef(0);
+  const [least, most] = [Math.min(span[0], black), Math.max(span[1], white)];
+  const step = most - least > STEPS ? 1 : (most - least) / STEPS || 1;
+  const take = (values: [number, number]) => {
+    set(values);
+    clearTimeout(timer.current);
+    timer.current = window.setTimeout(() => { [low.value, high.value] = values; }, WAIT_MS);
+  };
+  const automatic = () => {
+    clearTimeout(timer.current);
+    set([black, white]);
+    low.value = high.value = null;
+  };
+  const slider = (side: 0 | 1, label: string) => (
+    <label>{label} <output>{step < 1 ? now[side].toFixed(3) : Math.round(now[side]).toLocaleString("en")}</output>
+      <input type="range" min={least} max={most} step={step} value={now[side]} onInput={(e) => {
+        const value = Number(e.currentTarget.value);
+        take(side ? [Math.min(now[0], value - step), value] : [value, Math.max(now[1], value + step)]);
+      }} /></label>
+  );
+  return <>{slider(0, texts.low)}{slider(1, texts.high)}
+    {(low.value !== null || high.value !== null) && <button onClick={automatic}>{texts.automatic}</button>}</>;
 }

@@ -1,5 +1,5 @@
 import { command, tip } from "../commands";
-import { radius, selected, single } from "../store";
+import { encoded, image, radius, selected, single } from "../store";
 import { texts } from "../texts";
 import { pick, tool, toolName } from "../tools/current";
 import { pendingMask, Prompter } from "../tools/prompter";
@@ -30,11 +30,14 @@ export function Toolbar() {
 export function ActionBar() {
   const name = toolName.value;
   const pending = pendingMask.value;
+  if (tool.value instanceof Prompter && image.value && !encoded.value.has(image.value.index)) {
+    return <div class="actionbar quiet" role="status">{texts.preparing}</div>;
+  }
   if (pending) {
     return (
       <div class="actionbar" role="status">
         <span class="quiet">{texts.score} {pending.score.toFixed(2)} · {pending.corrects ? texts.correcting : texts.clickHint}</span>
-        {pending.alternatives > 1 && <button title={tip("alternative")} onClick={() => (tool.value as Prompter).alternative()}>{texts.alternative}</button>}
+        {pending.others && <button title={tip("alternative")} onClick={() => void (tool.value as Prompter).alternative()}>{texts.alternative}</button>}
         <button title={tip("discard")} onClick={() => tool.value.cancel?.()}>{texts.discard}</button>
         <button class="primary" title={tip("keep")} onClick={() => tool.value.finish?.()}>{texts.keep}</button>
       </div>

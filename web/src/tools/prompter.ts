@@ -1,7 +1,7 @@
 /** Click, box, four extreme points, scribble: what a person shows, a promptable model turns into a mask. */
 import { signal } from "@preact/signals";
-import { api } from "../api";
-import { boundsOf } from "../geometry";
+import { api, ApiError } from "../api";
+import { boundsOf, distance } from "../geometry";
 import { act, actAndSelect, attempt, category, complain, editable, image, isProposal, selected, single } from "../store";
 import type { Answer, MaskObject, Point, Prompt, Ring } from "../types";
 import { currentColor, pathOf } from "../view/paths";
@@ -11,10 +11,13 @@ import { dots, polyline, type Press, type Tool } from "./tool";
 const GREEN = "#18a957";
 const RED = "#e5484d";
 const HOVER_MS = 35;
+/** In the browser's own list of measurements: from the press of the button to the frame that shows the mask. */
+const MEASURED = "click to mask";
 const empty = (): Prompt => ({ points: [], signs: [], box: null, scribbles: [], id: null });
+const isLone = (p: Prompt) => p.points.length === 1 && !p.box && !p.scribbles.length && p.id === null;
 
 /** The pending mask of whichever of these tools is in hand, for the bar below the image. */
-export const pendingMask = signal<{ score: number; alternatives: number; corrects: boolean } | null>(null);
+export const pendingMask = signal<{ score: number; others: boolean; corrects: boolean } | null>(null);
 
 export class Prompter implements Tool {
   readonly cursor = "crosshair";
@@ -26,17 +29,20 @@ export class Prompter implements Tool {
   private extremes: Point[] = [];
   private timer = 0;
   private flight: AbortController | null = null;
+  /** What was asked where the pointer rests: a click there has its answer already. */
+  private foreseen: { point: Point; answer: Promise<Answer> } | null = null;
   private target = -1;
+  private turn = 0;
 
   constructor(readonly name: "click" | "box" | "extreme" | "scribble") {}
 
-  down({ point, right, shift }: Press): void {
+  down({ point, right, shift, reach }: Press): void {
     if (!editable.value) return;
     if (shift && !this.pending() && single.value && !isProposal(single.value.id)) this.prompt.id = single.value.id;
-    this.settle();
-    this.hover = null;
+    clearTimeout(this.timer);
     this.target = image.value!.index;
-    if (this.name === "click" || right) return void this.add(point, !right);
+    if (this.name === "click" || right) return void this.add(point, !right, reach / 4);
+    this.hover = null;
     if (this.name !== "extreme") return void (this.track = [point]);
     this.extremes.push(point);
     if (this.extremes.length < 4) return redraw();
@@ -63,13 +69,15 @@ export class Prompter implements Tool {
   }
 
   leave(): void {
+    if (this.pending()) return;
     this.settle();
     this.hover = null;
     redraw();
   }
 
   pending(): boolean {
-    return this.answers.length > 0 || this.prompt.points.length > 0;
+    const { points, scribbles, box } = this.prompt;
+    return this.answers.length > 0 || points.length > 0 || scribbles.length > 0 || box !== null;
   }
 
   finish(): void {
@@ -82,6 +90,7 @@ export class Prompter implements Tool {
 
   cancel(): boolean {
     const had = this.pending() || this.extremes.length > 0;
+    this.turn++;
     this.settle();
     [this.prompt, this.answers, this.chosen, this.hover, this.extremes] = [empty(), [], 0, null, []];
     pendingMask.value = null;
@@ -89,21 +98,39 @@ export class Prompter implements Tool {
     return had;
   }
 
-  alternative(): void {
+  /** The next best answer; the others are only worked out when somebody wants to see them. */
+  async alternative(): Promise<void> {
+    if (this.answers.length === 1 && isLone(this.prompt)) {
+      const { score } = this.answers[0];
+      const turn = ++this.turn;
+      const all = await attempt(() => this.send({ ...this.prompt, alternatives: true }));
+      if (!all || turn !== this.turn) return;
+      this.answers = [all, ...all.alternatives];
+      const far = this.answers.map((a) => Math.abs(a.score - score));
+      this.chosen = far.indexOf(Math.min(...far));
+    }
     if (this.answers.length) this.chosen = (this.chosen + 1) % this.answers.length;
     this.announce();
   }
 
-  private add(point: Point, sign: boolean): void {
+  private add(point: Point, sign: boolean, same: number): void {
     this.prompt.points = [...this.prompt.points, point];
     this.prompt.signs = [...this.prompt.signs, sign];
     if (this.prompt.id === null) selected.value = new Set();
-    void this.ask();
+    const known = this.foreseen && distance(this.foreseen.point, point) <= same ? this.foreseen.answer : null;
+    void this.ask(sign && isLone(this.prompt) ? known : null);
   }
 
-  private async ask(): Promise<void> {
-    const answer = await attempt(() => this.send(this.prompt));
-    if (answer) this.take(answer);
+  private async ask(known: Promise<Answer> | null = null): Promise<void> {
+    const start = performance.now();
+    const turn = ++this.turn;
+    const { prompt } = this;
+    const answer = await attempt(() => (known ? known.catch(() => this.send(prompt)) : this.send(prompt)));
+    if (turn !== this.turn) return; // dropped, or more was said
+    this.hover = null;
+    if (!answer) return this.answers.length ? redraw() : void this.cancel();
+    this.take(answer);
+    requestAnimationFrame(() => requestAnimationFrame(() => performance.measure(MEASURED, { start })));
   }
 
   private take(answer: Answer): void {
@@ -114,7 +141,8 @@ export class Prompter implements Tool {
 
   private announce(): void {
     const now = this.answers[this.chosen];
-    pendingMask.value = now ? { score: now.score, alternatives: this.answers.length, corrects: this.prompt.id !== null } : null;
+    const others = isLone(this.prompt);
+    pendingMask.value = now ? { score: now.score, others, corrects: this.prompt.id !== null } : null;
     redraw();
   }
 
@@ -129,21 +157,28 @@ export class Prompter implements Tool {
     clearTimeout(this.timer);
     const now = image.value!;
     if (point[0] < 0 || point[1] < 0 || point[0] >= now.width || point[1] >= now.height) return this.leave();
-    this.timer = window.setTimeout(async () => {
-      try {
-        const answer = await this.send({ ...empty(), points: [point], signs: [true] });
-        if (!this.pending()) this.hover = answer.rings;
-        redraw();
-      } catch (error) {
-        this.hover = null;
-        if (!(error instanceof DOMException)) complain(error);
-      }
-    }, HOVER_MS);
+    this.timer = window.setTimeout(() => void this.rest(point), HOVER_MS);
+  }
+
+  private async rest(point: Point): Promise<void> {
+    const mine = { point, answer: this.send({ ...empty(), points: [point], signs: [true], hover: true }) };
+    this.foreseen = mine;
+    let rings: Ring[] | null = null;
+    try {
+      ({ rings } = await mine.answer);
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 0) complain(error); // that nothing is there is no news
+    }
+    if (this.foreseen !== mine || this.pending()) return;
+    this.hover = rings;
+    if (!rings) this.foreseen = null;
+    redraw();
   }
 
   private settle(): void {
     clearTimeout(this.timer);
     this.flight?.abort();
+    this.foreseen = null;
   }
 
   /** What is corrected gives way to the answer. */

@@ -1,7 +1,7 @@
 /** Selects objects; moves, adds and takes away the vertices of the one that is selected. */
-import { edgeAt, objectAt, simplify, vertexAt, pointsOf, type Grip } from "../geometry";
+import { distance, edgeAt, objectAt, simplify, vertexAt, pointsOf, type Grip } from "../geometry";
 import { act, isProposal, objects, proposals, selected, single } from "../store";
-import type { MaskObject, Ring } from "../types";
+import type { MaskObject, Point, Ring } from "../types";
 import { colorOf } from "../view/paths";
 import { redraw } from "../view/scene";
 import { dots, type Press, type Tool } from "./tool";
@@ -12,6 +12,9 @@ export class Select implements Tool {
   readonly name = "select";
   readonly cursor = "default";
   private grip: Grip | null = null;
+  /** Where a vertex goes once the press becomes a drag. */
+  private edge: Grip | null = null;
+  private from: Point = [0, 0];
   private edited: { object: MaskObject; rings: Ring[]; changed: boolean } | null = null;
 
   /** The selected object's outline with few enough vertices to take hold of. */
@@ -28,12 +31,12 @@ export class Select implements Tool {
     const handles = press.shift ? null : this.handles();
     this.grip = handles && vertexAt(press.point, handles.rings, press.reach);
     if (handles && this.grip && (press.right || press.alt)) return this.takeAway(this.grip);
-    if (handles && !this.grip && press.double) {
-      const edge = edgeAt(press.point, handles.rings, press.reach);
-      if (edge) return this.insert(edge, press);
-    }
     if (this.grip) return;
+    this.edge = handles && edgeAt(press.point, handles.rings, press.reach);
+    this.from = press.point;
     const hit = objectAt(press.point, [...objects.value, ...proposals.value]);
+    if (this.edge && (!hit || hit.id === single.value?.id)) return; // dragging adds a vertex
+    this.edge = null;
     if (!press.shift) return void (selected.value = new Set(hit ? [hit.id] : []));
     if (!hit) return;
     const now = new Set(selected.value);
@@ -41,7 +44,8 @@ export class Select implements Tool {
     selected.value = now;
   }
 
-  move({ point }: Press, pressed: boolean): void {
+  move({ point, reach }: Press, pressed: boolean): void {
+    if (pressed && this.edge && distance(point, this.from) > reach / 2) this.insert(this.edge, point);
     if (!pressed || !this.grip || !this.edited) return;
     const { ring, vertex } = this.grip;
     const rings = this.edited.rings.map((r) => [...r]);
@@ -51,15 +55,15 @@ export class Select implements Tool {
   }
 
   up(): void {
-    this.grip = null;
+    [this.grip, this.edge] = [null, null];
     if (this.edited?.changed) this.send();
   }
 
-  private insert({ ring, vertex }: Grip, { point }: Press): void {
+  private insert({ ring, vertex }: Grip, point: Point): void {
     const rings = this.edited!.rings.map((r) => [...r]);
     rings[ring].splice(2 * vertex, 0, ...point);
     this.edited = { ...this.edited!, rings, changed: true };
-    this.grip = { ring, vertex };
+    [this.grip, this.edge] = [{ ring, vertex }, null];
   }
 
   private takeAway({ ring, vertex }: Grip): void {

@@ -11,6 +11,8 @@ import { drawScene } from "./scene";
 
 const REACH_PX = { mouse: 8, pen: 10, touch: 18 } as Record<string, number>;
 const DOUBLE_MS = 350;
+/** A finger that has not moved so far may still turn out to be the first of two. */
+const SLOP_PX = 6;
 
 export function Stage() {
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -31,6 +33,7 @@ function attach(canvas: HTMLCanvasElement): () => void {
   let panning = false;
   let space = false;
   let lastDown = { at: 0, x: 0, y: 0 };
+  let held: { at: Point; press: Press } | null = null;
   let fitted = "";
 
   const place = (event: PointerEvent | WheelEvent): Point => {
@@ -46,13 +49,20 @@ function attach(canvas: HTMLCanvasElement): () => void {
     canvas.focus({ preventScroll: true });
     canvas.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, place(event));
-    if (pointers.size > 1) tool.value.cancel?.();
+    if (pointers.size > 1 && !held && !panning) tool.value.cancel?.();
+    held = null;
     panning = pointers.size > 1 || event.button === 1 || space;
     if (panning || !image.value) return;
     const near = Math.hypot(event.clientX - lastDown.x, event.clientY - lastDown.y) < 6;
     const double = near && event.timeStamp - lastDown.at < DOUBLE_MS;
     lastDown = { at: event.timeStamp, x: event.clientX, y: event.clientY };
-    tool.value.down(press(event, double));
+    if (event.pointerType === "touch") held = { at: place(event), press: press(event, double) };
+    else tool.value.down(press(event, double));
+  };
+
+  const release = () => {
+    if (held) tool.value.down(held.press);
+    held = null;
   };
 
   const move = (event: PointerEvent) => {
@@ -60,6 +70,8 @@ function attach(canvas: HTMLCanvasElement): () => void {
     const before = pointers.get(event.pointerId);
     const now = place(event);
     if (before) pointers.set(event.pointerId, now);
+    if (held && Math.hypot(now[0] - held.at[0], now[1] - held.at[1]) < SLOP_PX) return;
+    release();
     if (!panning || !before) {
       for (const each of event.getCoalescedEvents?.() ?? [event]) tool.value.move(press(each), pointers.size > 0);
       return;
@@ -71,7 +83,10 @@ function attach(canvas: HTMLCanvasElement): () => void {
 
   const up = (event: PointerEvent) => {
     if (!pointers.delete(event.pointerId)) return;
-    if (!panning && image.value) tool.value.up(press(event));
+    if (!panning && image.value) {
+      release();
+      tool.value.up(press(event));
+    }
     if (!pointers.size) panning = false;
   };
 

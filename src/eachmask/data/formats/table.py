@@ -98,11 +98,11 @@ def with_units(text: str, pixel_size: float | None, header: Sequence[str]) -> st
             result.append([*row, *UNIT_COLUMNS])
             continue
         said = dict(zip(header, row, strict=True))
-        result.append([*row, *_in_micrometers(said["area"], said.get("perimeter", ""), pixel_size)])
+        result.append([*row, *in_micrometers(said["area"], said.get("perimeter", ""), pixel_size)])
     return csv_text(result)
 
 
-def _in_micrometers(area: str, perimeter: str, size: float | None) -> tuple[str, ...]:
+def in_micrometers(area: str, perimeter: str, size: float | None) -> tuple[str, ...]:
     """Area, diameter of the circle of that area, and perimeter; six digits are kept."""
     if size is None:
         return ("",) * len(UNIT_COLUMNS)

@@ -62,8 +62,8 @@ def write_via(target: Path, data: Dataset, progress: Progress = no_progress) -> 
     contents: dict[Path, dict[str, Any]] = {}
     for split, image in progress("writing", list(data.images())):
         place = target / split / image.name
-        copied = copy_image(image, place)
-        size = place.stat().st_size if copied else -1
+        file = place if copy_image(image, place) else image.path
+        size = file.stat().st_size if file.is_file() else -1
         regions = [
             {
                 "shape_attributes": {

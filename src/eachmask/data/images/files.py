@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -110,14 +113,27 @@ def _has_drive(name: str) -> bool:
     return bool(_DRIVE.match(name)) or (os.name == "nt" and ":" in name)
 
 
+_COPYING: ContextVar[bool] = ContextVar("copying", default=True)
+
+
+@contextmanager
+def images_left_in_place() -> Iterator[None]:
+    """Writers of data sets that are called within write annotations alone."""
+    token = _COPYING.set(False)
+    try:
+        yield
+    finally:
+        _COPYING.reset(token)
+
+
 def copy_image(image: ImageView[Any], target: Path) -> bool:
-    """Copy an image's file; False where it is missing.
+    """Copy an image's file; False where it is missing, or within :func:`images_left_in_place`.
 
     Annotations made on the pixels as stored, in a file that EXIF turns, would no longer fit for a reader
     that turns it: then the copy loses its orientation tag.
     """
     path, annotated_size = image.path, image.image_size
-    if not path.is_file():
+    if not _COPYING.get() or not path.is_file():
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     if is_embedded(path):
