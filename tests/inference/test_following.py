@@ -9,7 +9,7 @@ from PIL import Image
 
 from eachmask.cli import main
 from eachmask.data.images.video import VideoFrame
-from eachmask.inference.following import follow, load_follower, sam2_frame
+from eachmask.inference.following import follow, follower_of, load_follower, sam2_preprocess
 from eachmask.models.video.memory import Memory, MemoryConfig
 from eachmask.models.video.sam2_session import Session
 from eachmask.models.video.sam2_video import SAM2Video, sam2_video
@@ -58,11 +58,12 @@ def test_numbers_and_sizes(network):
     frames = [VideoFrame(t, t / 25, np.full((40, 50, 3), 60 * t, np.uint8)) for t in range(2)]
     first = np.zeros((40, 50), np.uint8)
     first[5:20, 5:20], first[25:35, 25:35], first[0, 0] = 9, 4, 255
-    maps = list(follow(network, frames, first))
+    predictor = follower_of(network, short_side=32, device="cpu")
+    maps = list(follow(predictor, frames, first))
     assert set(np.unique(maps[0])) == {0, 4, 9} and set(np.unique(maps[1])) <= {0, 4, 9}
-    assert [m.shape for m in follow(network, frames, first, short_side=32)] == [(40, 50)] * 2
+    assert [m.shape for m in maps] == [(40, 50)] * 2
     with pytest.raises(UserError, match="50 x 30"):
-        list(follow(network, frames, first[:30]))
+        list(follow(predictor, frames, first[:30]))
     with pytest.raises(UserError, match="no file"):
         load_follower("nowhere.pth")
 
@@ -77,15 +78,10 @@ def tiny_sam2() -> SAM2Video:
 
 
 def test_sam_2_follows_from_the_command_line(clip, tiny_sam2, monkeypatch, capsys):
-    monkeypatch.setattr("eachmask.inference.following.load_follower", lambda path, device: tiny_sam2)
-    words = [
-        "track",
-        str(clip / "clip"),
-        "--first",
-        str(clip / "targets/00000.png"),
-        "--targets",
-        str(clip / "targets"),
-    ]
+    ready = follower_of(tiny_sam2, device="cpu")
+    monkeypatch.setattr("eachmask.inference.following.load_follower", lambda *_: ready)
+    targets = str(clip / "targets")
+    words = ["track", str(clip / "clip"), "--first", f"{targets}/00000.png", "--targets", targets]
     assert main([*words, "--model", "tiny.pt", "--out", str(clip / "out"), "--device", "cpu"]) == 0
     assert "J&F-Mean" in capsys.readouterr().out and len(list((clip / "out/davis").glob("*.png"))) == 4
     given, done = (np.array(Image.open(clip / name / "00000.png")) for name in ("targets", "out/davis"))
@@ -94,7 +90,7 @@ def test_sam_2_follows_from_the_command_line(clip, tiny_sam2, monkeypatch, capsy
 
 def session_of(network: SAM2Video, frames: int) -> Session:
     rng = np.random.default_rng(1)
-    images = [sam2_frame(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8), 64) for _ in range(frames)]
+    images = [sam2_preprocess(64)([rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)]).tensor[0] for _ in range(frames)]
     return Session(network, images.__getitem__, (40, 50), frames)
 
 

@@ -256,7 +256,7 @@ def model(case: Case) -> nn.Module:
 def test_every_variant_is_here():
     names = {case.variant for case in CASES}
     asked = {case.variant for case in test_prompted.CASES} | set(test_prompted.SIBLINGS)
-    rooms = ("matting.", "semantic.", "panoptic.")  # see test_matting, test_semantic and test_panoptic
+    rooms = ("matting.", "semantic.", "panoptic.", "video.")  # see test_matting, test_semantic, test_panoptic, test_stm
     others = {name for name, module in models.VARIANTS.items() if module.startswith(rooms)}
     assert names | set(SIBLINGS) | asked | others == set(models.VARIANTS)
     assert not names & set(SIBLINGS) and not asked & (names | set(SIBLINGS))

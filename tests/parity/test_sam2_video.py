@@ -12,7 +12,7 @@ from parity.recorded import on, weights
 from parity.test_sam_kin import SECOND, second_config
 from torch import Tensor
 
-from eachmask.inference.following import load_follower, sam2_frame
+from eachmask.inference.following import load_follower, sam2_preprocess
 from eachmask.models.video.sam2_memory import time_code
 from eachmask.models.video.sam2_session import Session
 from eachmask.models.video.sam2_video import Remembered, SAM2Video, sam2_video
@@ -57,7 +57,7 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     fill(network, convert_video(weights(fixture)))
     clip = fixture.manifest["input"]["clip"]
     images = extra().make_clip(clip["frames"], clip["height"], clip["width"], clip["seed"])
-    frames = [sam2_frame(image, said["image_size"]) for image in images]
+    frames = [sam2_preprocess(said["image_size"])([image]).tensor[0] for image in images]
     return Ran(fixture, network, frames, (clip["height"], clip["width"]))
 
 
@@ -169,7 +169,7 @@ def test_clicks_and_a_correction_at_the_published_size(ran):
 @on("sam2_hiera")
 def test_a_published_checkpoint_is_recognized(ran, tmp_path):
     torch.save({"model": {k: torch.as_tensor(v) for k, v in weights(ran.fixture).items()}}, tmp_path / "sam2.1.pt")
-    network = load_follower(tmp_path / "sam2.1.pt")
+    network = load_follower(tmp_path / "sam2.1.pt", "cpu").predictor.model.network
     assert isinstance(network, SAM2Video) and network.config == ran.network.config
     assert all(torch.equal(own, ran.network.state_dict()[name]) for name, own in network.state_dict().items())
 

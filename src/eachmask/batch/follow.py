@@ -9,18 +9,17 @@ from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.images.video import frames_of
 from eachmask.files.atomic import write_bytes
 from eachmask.inference.following import follow
-from eachmask.models.video.sam2_video import SAM2Video
-from eachmask.models.video.xmem import XMem
-from eachmask.structures import UserError
+from eachmask.inference.video_predictor import VideoPredictor
+from eachmask.structures import Instances, UserError
 
 
 def follow_video(
-    network: XMem | SAM2Video, video: str | Path, first: Path, out: Path, *, overwrite: bool = False
+    predictor: VideoPredictor[Instances], video: str | Path, first: Path, out: Path, *, overwrite: bool = False
 ) -> tuple[Path, int]:
     """Write DAVIS's PNG of each frame, as it comes; returns their folder in ``out``, and how many there are.
 
     Args:
-        network: from :func:`~eachmask.inference.following.load_follower`.
+        predictor: from :func:`~eachmask.inference.following.load_follower`.
         video: see :func:`~eachmask.data.images.video.frames_of`.
         first: label map of the first frame.
         overwrite: remove earlier ones.
@@ -34,6 +33,6 @@ def follow_video(
         raise UserError(f"{folder} holds files: --overwrite them, or choose another --out")
     for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
         old.unlink()
-    for number, labels in enumerate(follow(network, frames_of(video, out), numbers_in(first)), start=1):
+    for number, labels in enumerate(follow(predictor, frames_of(video, out), numbers_in(first)), start=1):
         write_bytes(folder / f"{number - 1:05d}.png", label_png(labels))
     return folder, number

@@ -20,14 +20,16 @@ class TrackOptions:
     --save names. Started again after an interruption, the same command predicts only the frames that are missing.
     With --targets it is measured: HOTA, IDF1, MOTSA, J and F, AP.
 
-    With --first, a label map of the first frame, it is these objects that are followed, by a memory network,
-    XMem or SAM 2.1, with the weights of its authors; the folder gets davis/, and --targets measures J and F.
+    With --first, a label map of the first frame, it is these objects that are followed, by a memory network: one
+    trained by `eachmask train memory`, or XMem or SAM 2.1 with the weights of its authors; the folder gets davis/, and
+    --targets measures J and F.
 
     Examples:
       eachmask track street.mp4 --model mask_rcnn_r50_fpn --out street
       eachmask track street.mp4 --classes person car --save overlay davis --out street
       eachmask track frames/ --model nuclei --score 0.6 --gap 5 --out cells
       eachmask track clips/bear --targets masks/bear --out bear
+      eachmask track clips/bear --first masks/bear/00000.png --model runs/memory --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model XMem.pth --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model sam2.1_hiera_tiny.pt --out bear
     """
@@ -57,8 +59,8 @@ class TrackOptions:
     save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
     """Also: davis (a PNG of numbers per frame), mots (MOTS text), overlay (mp4 with the objects drawn in)."""
     first: Path | None = None
-    """Label map of the first frame, a PNG with the numbers of the objects to follow; --model is a checkpoint
-    of XMem or SAM 2.1."""
+    """Label map of the first frame, a PNG with the numbers of the objects to follow; --model remembers: a run of
+    `eachmask train memory`, or a checkpoint of XMem or SAM 2.1."""
     targets: Annotated[Path | None, tyro.conf.arg(aliases=["--truth"])] = None
     """Folder of label maps, one PNG per frame with the numbers of the objects, to measure by."""
     tile: int | None = None
@@ -122,11 +124,10 @@ def _follow(options: TrackOptions, first: Path) -> int:
     """What is marked in the first frame."""
     from eachmask.batch.follow import follow_video
     from eachmask.evaluation.tracks import measure_followed
-    from eachmask.inference.devices import find_device
     from eachmask.inference.following import load_follower
 
-    network = load_follower(options.model, str(find_device(options.device)))
-    folder, number = follow_video(network, options.video, first, options.out, overwrite=options.overwrite)
+    predictor = load_follower(options.model, options.device, options.precision)
+    folder, number = follow_video(predictor, options.video, first, options.out, overwrite=options.overwrite)
     say(f"{counted(number, 'frame')} done.", error=True)
     if options.targets is not None:
         for name, value in measure_followed(folder, options.targets).items():

@@ -1,43 +1,55 @@
-"""Objects whose masks are given in the first frame of a video, followed by XMem or SAM 2."""
+"""Objects whose masks are given in the first frame of a video, followed by any model that remembers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from eachmask.data.images.video import VideoFrame
-from eachmask.models.video.memory import Follower, MemoryConfig
-from eachmask.models.video.sam2_session import Session
+from eachmask.inference.load import load
+from eachmask.inference.predictor import Predictor
+from eachmask.inference.video_predictor import VideoPredictor
+from eachmask.models.video.marked import MarkedObjects, SAM2Follower, XMemFollower
+from eachmask.models.video.memory import MemoryConfig
 from eachmask.models.video.sam2_video import PUBLISHED, SAM2Video
 from eachmask.models.video.xmem import XMem
-from eachmask.structures import Preprocess, UserError
+from eachmask.structures import RLE, Category, Instances, Preprocess, Prompts, UserError
 from eachmask.weights.from_sam2 import convert_video
+from eachmask.weights.header import ModelInfo
 from eachmask.weights.renaming import fill, unwrapped
 
+CHECKPOINTS = (".pth", ".pt")
+"""Of files as authors publish them."""
 SHORT_SIDE = 480
-"""Px as the network sees frames, as the authors measured it; smaller frames are not enlarged."""
+"""Px as XMem sees frames, as its authors measured it."""
 VOID = 255
 """In a label map: nobody knows."""
 
 
-def load_follower(path: str | Path, device: str = "cpu") -> XMem | SAM2Video:
-    """The network with the weights of a checkpoint, as its authors publish it.
+def load_follower(name_or_path: str | Path, device: str = "auto", precision: str = "auto") -> VideoPredictor[Instances]:
+    """What follows marked objects.
 
     Args:
-        path: XMem.pth (MIT license), or one of SAM 2.1's, such as sam2.1_hiera_tiny.pt (Apache-2.0).
+        name_or_path: a model's name or file, see :func:`~eachmask.inference.load.load`; or a checkpoint as its authors
+            publish it: XMem.pth (MIT license), or one of SAM 2.1's, such as sam2.1_hiera_tiny.pt (Apache-2.0).
 
     Raises:
-        UserError: the file is not there, or holds other weights.
+        UserError: the file is not there or holds other weights, or the model does not follow what is marked.
     """
-    if not Path(path).is_file():
+    path = Path(name_or_path)
+    if path.suffix not in CHECKPOINTS:
+        predictor = load(name_or_path, device=device, precision=precision)
+        if not isinstance(predictor.model, MarkedObjects):
+            name = predictor.info.name or predictor.info.variant
+            raise UserError(f"{name} does not follow what is marked in a first frame: XMem, SAM 2 and stm_lite0 do")
+        return VideoPredictor(predictor)
+    if not path.is_file():
         raise UserError(
             f"{path} is no file: name a checkpoint of XMem, such as XMem.pth of its authors, or of SAM 2.1, such as "
             "sam2.1_hiera_tiny.pt"
@@ -45,10 +57,37 @@ def load_follower(path: str | Path, device: str = "cpu") -> XMem | SAM2Video:
     try:
         weights = unwrapped(torch.load(path, map_location="cpu", weights_only=True))
         network = _sam2(weights) if "maskmem_tpos_enc" in weights else XMem.of(weights)
-        return network.to(device)
     except Exception as error:  # pickles, archives and tensors of any other kind
         reason = str(error).split("\n")[0][:80]
         raise UserError(f"{path} holds no weights of XMem or SAM 2.1 ({type(error).__name__}: {reason})") from None
+    return follower_of(network, device=device)
+
+
+def follower_of(
+    network: XMem | SAM2Video, *, config: MemoryConfig | None = None, short_side: int = SHORT_SIDE, device: str = "auto"
+) -> VideoPredictor[Instances]:
+    """A network with its weights, ready to follow.
+
+    Args:
+        config: of XMem's memory.
+        short_side: of frames as XMem sees them, px; SAM 2 has its own square.
+    """
+    if isinstance(network, SAM2Video):
+        preprocess = sam2_preprocess(network.config.side)
+        model: MarkedObjects = SAM2Follower(network)
+    else:
+        preprocess = Preprocess(
+            short_side=short_side, long_side=None, divisor=1, resampling="antialias", rounding="nearest"
+        )
+        model = XMemFollower(network, config)
+    name = "SAM 2.1" if isinstance(network, SAM2Video) else "XMem"
+    info = ModelInfo(name, preprocess=preprocess, categories=(Category(1, "object"),), name=name)
+    return VideoPredictor(Predictor(model, info, device=device, precision="fp32", optimize=False))
+
+
+def sam2_preprocess(side: int) -> Preprocess:
+    """Frames as SAM 2 sees them in videos: squares of ``side`` px, resized in 8 bit as PIL does."""
+    return Preprocess(short_side=None, fixed_size=(side, side), divisor=1, resampling="pil-bicubic")
 
 
 def _sam2(weights: Mapping[str, Tensor]) -> SAM2Video:
@@ -64,27 +103,13 @@ def _sam2(weights: Mapping[str, Tensor]) -> SAM2Video:
     raise UserError(f"an encoder of {blocks} blocks and {width} channels is not published")
 
 
-def sam2_frame(image: NDArray[Any], side: int) -> Tensor:
-    """A frame as SAM 2 sees it in videos: (H, W, 3) -> (3, side, side), stretched in 8 bit as PIL does."""
-    values = (Preprocess().to_float(image) * 255).round().byte().permute(1, 2, 0).numpy()
-    small = np.asarray(Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC))
-    return _normalized(small)
-
-
 def follow(
-    network: XMem | SAM2Video,
-    frames: Iterable[VideoFrame],
-    first: NDArray[Any],
-    *,
-    config: MemoryConfig | None = None,
-    short_side: int = SHORT_SIDE,
+    predictor: VideoPredictor[Instances], frames: Iterable[VideoFrame], first: NDArray[Any]
 ) -> Iterator[NDArray[np.int64]]:
     """Label maps (H, W) of the frames, as they come; memory does not grow with their number.
 
     Args:
         first: label map of the first frame: the numbers of the objects, 0 for background, 255 for what nobody knows.
-        config: of XMem's memory.
-        short_side: larger frames are reduced to it by XMem, px; SAM 2 has its own square.
 
     Raises:
         UserError: the map is of another size than the frames, or there is no object in it.
@@ -92,41 +117,21 @@ def follow(
     numbers = [int(k) for k in np.unique(first) if k not in (0, VOID)]
     if not numbers:
         raise UserError("the first mask has no object: give a label map with a number above 0 at each object's pixels")
-    if isinstance(network, SAM2Video):
-        yield from _carried(network, _alike(frames, first), first, numbers)
-        return
-    follower, names = Follower(network, config), np.array([0, *numbers])
-    device = next(network.parameters()).device
-    for frame in _alike(frames, first):
-        size = frame.image.shape[:2]
-        image = _reduced(_normalized(frame.image).to(device), short_side)
-        masks = None
-        if frame.number == 0:
-            maps = np.stack([first == number for number in numbers])
-            masks = _reduced(torch.from_numpy(maps).float().to(device), short_side) > 0.5
-        found = follower.step(image, masks)
-        large = F.interpolate(found[None], size, mode="bilinear", align_corners=False)[0]
-        yield names[large.argmax(0).cpu().numpy()]
-
-
-def _carried(
-    network: SAM2Video, frames: Iterable[VideoFrame], first: NDArray[Any], numbers: Sequence[int]
-) -> Iterator[NDArray[np.int64]]:
-    """Label maps by SAM 2; each object is carried on by itself, and has the pixels where it says so most."""
-    device, names, memory = next(network.parameters()).device, np.array([0, *numbers]), network.config.memory
-    current: list[Tensor] = []
-    session = Session(network, lambda _: current[0], (first.shape[0], first.shape[1]))
-    for number, frame in enumerate(frames):
-        current[:] = [sam2_frame(frame.image, network.config.side).to(device)]
+    marked = Prompts(first.shape, masks=RLE.from_bitmaps(np.stack([first == number for number in numbers])))
+    images = (frame.image for frame in _alike(frames, first))
+    for number, found in enumerate(predictor.track(images, marked)):
         if number == 0:
-            for one in numbers:
-                session.mask(0, one, torch.from_numpy(first == one))
-            session.settle()
             yield np.where(first == VOID, 0, first).astype(np.int64)
-            continue
-        logits = session.carry(number)
-        session.forget(number - max(memory.frames, memory.pointers))
-        yield names[torch.cat([torch.zeros_like(logits[:1]), logits]).argmax(0).numpy()]
+        else:
+            yield numbered(found, numbers)
+
+
+def numbered(found: Instances, numbers: list[int]) -> NDArray[np.int64]:
+    """(H, W) label map of what was followed: object k gets ``numbers[k]``."""
+    assert found.masks is not None and found.track_ids is not None
+    names = np.array([0, *(numbers[k] for k in found.track_ids.tolist())], np.int64)
+    labels: NDArray[np.int64] = names[found.masks.to_label_map()]
+    return labels
 
 
 def _alike(frames: Iterable[VideoFrame], first: NDArray[Any]) -> Iterator[VideoFrame]:
@@ -139,18 +144,3 @@ def _alike(frames: Iterable[VideoFrame], first: NDArray[Any]) -> Iterator[VideoF
                 "must be alike"
             )
         yield frame
-
-
-def _normalized(image: NDArray[Any]) -> Tensor:
-    """(H, W, 3) of any depth -> (3, H, W)."""
-    preprocess = Preprocess()
-    return preprocess.normalize(preprocess.to_float(image))
-
-
-def _reduced(values: Tensor, short_side: int) -> Tensor:
-    """(C, H, W), the shorter side of at most so many px."""
-    share = short_side / min(values.shape[1:])
-    if share >= 1:
-        return values
-    size = [round(side * share) for side in values.shape[1:]]
-    return F.interpolate(values[None], size, mode="bilinear", antialias=True, align_corners=False)[0]

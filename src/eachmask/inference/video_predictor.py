@@ -66,9 +66,15 @@ class VideoPredictor(Generic[T]):
         result = found.to("cpu").resize(size_of(array))
         return predictor.task.with_categories(result, tuple(predictor.info.categories)), state
 
-    def track(self, frames: Iterable[ImageLike], *, options: DecodeOptions | None = None) -> Iterator[T]:
-        """The results of a video's frames, as they come; memory does not grow with their number."""
+    def track(
+        self, frames: Iterable[ImageLike], prompts: Prompts | None = None, *, options: DecodeOptions | None = None
+    ) -> Iterator[T]:
+        """The results of a video's frames, as they come; memory does not grow with their number.
+
+        Args:
+            prompts: what the user says of the first frame, see :meth:`step`.
+        """
         state = None
         for frame in frames:
-            result, state = self.step(frame, state, options=options)
+            result, state = self.step(frame, state, prompts if state is None else None, options=options)
             yield result

@@ -241,6 +241,7 @@ VARIANTS = {
     "robust_video_matting_resnet50": "matting.robust_video_matting",
     "modnet": "matting.modnet",
     "deep_matting_lite0": "matting.deep_matting",
+    "stm_lite0": "video.stm",
     "segnet_vgg16": "semantic.segnet",
     "segnet_tiny": "semantic.segnet",
     "deconvnet_vgg16": "semantic.segnet",

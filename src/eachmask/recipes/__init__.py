@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RECIPES = {
     "clicks": "eachmask.recipes.clicks",
     "mattes": "eachmask.recipes.mattes",
+    "memory": "eachmask.recipes.memory",
     "nuclei": "eachmask.recipes.nuclei",
     "objects": "eachmask.recipes.objects",
 }

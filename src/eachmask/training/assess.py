@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from eachmask.data.images.read import unit_range
 from eachmask.data.samples import Samples
 from eachmask.inference.predictor import Predictor
+from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.structures import UserError
 from eachmask.tasks.task import Task
 
@@ -47,7 +48,7 @@ def assess(
     Args:
         score: (predictions, targets) -> measures.
         decode: settings that the recipe fixes; a score threshold that it leaves open is chosen here.
-        ask: an image's targets -> prompts, for a predictor that takes some.
+        ask: an image's targets -> what a user would hand over with it.
 
     Raises:
         UserError: not one image can be read.
@@ -62,11 +63,12 @@ def assess(
             with contextlib.suppress(UserError):  # an image that cannot be read is named at the end of the run
                 sample = data[i]
                 image = unit_range(sample.image)
-                if ask is None:
-                    own = None if sample.given is None else [sample.given]
-                    (result,) = predictor.predict_arrays([image], given=own, options=options)
+                own: Any = sample.given if ask is None else ask(sample.targets)
+                if isinstance(predictor, PromptPredictor):
+                    result: Any = predictor.predict(image, own, options=options)
                 else:
-                    result = predictor.predict(image, ask(sample.targets), options=options)  # type: ignore[call-overload]
+                    given = None if own is None else [own]
+                    (result,) = predictor.predict_arrays([image], given=given, options=options)
                 found[i] = predictor.task.packed(result)
                 targets.append(sample.targets)
     if not targets:

@@ -31,6 +31,7 @@ class FromModel:
     """Start from a whole model file of the same variant; layers it lacks or has otherwise stay new."""
 
     path: str
+    """Name or file."""
 
     def __call__(self, model: nn.Module) -> str:
         """Fill what fits; says what was made anew.
@@ -38,7 +39,7 @@ class FromModel:
         Raises:
             UserError: hardly anything fits.
         """
-        trained, info = load_model(self.path)
+        trained, info = load_model(locate(self.path))
         theirs, own = trained.state_dict(), model.state_dict()
         fits = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
         if sum(own[k].numel() for k in fits) < 0.5 * sum(v.numel() for v in own.values()):

@@ -22,6 +22,7 @@ from eachmask.draw import shrink
 from eachmask.files.atomic import write_text
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.prompt_predictor import PromptPredictor
+from eachmask.models.protocol import Promptable
 from eachmask.structures import UserError
 from eachmask.training.assess import Assessment, assess
 from eachmask.training.curves import write_curves
@@ -116,7 +117,8 @@ class RunFolder:
 
     def assess(self, model: nn.Module, data: Samples[Any]) -> Assessment[Any]:
         """Predict the val images with the model as a user would, and measure."""
-        kind: type[Predictor[Any]] = Predictor if self.recipe.ask is None else PromptPredictor
+        asks = self.recipe.ask is not None and isinstance(model, Promptable)
+        kind: type[Predictor[Any]] = PromptPredictor if asks else Predictor
         predictor = kind(model, self._info({}), device=self.run.device)
         return assess(predictor, data, self.recipe.score, self.recipe.decode, self.recipe.ask)
 

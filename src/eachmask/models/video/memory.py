@@ -9,13 +9,15 @@ Shapes: as in :mod:`eachmask.models.video.xmem`; Q places of one frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eachmask.models.video.xmem import Keys, XMem, affinity, aggregate, similarity
+from eachmask.models.video.xmem import Keys, affinity, aggregate, similarity
 from eachmask.structures import UserError
 
 
@@ -87,6 +89,12 @@ class Memory:
         self.work: Store | None = None
         self.long: Store | None = None
 
+    def copy(self) -> Memory:
+        """What is remembered so far; reading and adding leave it as it is."""
+        other = Memory(self.config)
+        other.work, other.long = (None if store is None else replace(store) for store in (self.work, self.long))
+        return other
+
     def read(self, query: Tensor, selection: Tensor) -> Tensor:
         """(C, Q), (C, Q) -> values (N, V, Q)."""
         assert self.work is not None
@@ -141,6 +149,30 @@ class Memory:
         self.work, self.long = work.kept(~middle), new if self.long is None else self.long.joined(new)
 
 
+class MemoryNetwork(Protocol):
+    """What a :class:`Follower` asks of a network: :class:`~eachmask.models.video.xmem.XMem` answers it, and
+    :class:`~eachmask.models.video.stm.STM`."""
+
+    hidden: int
+    """Channels of an object's state."""
+
+    def look(self, frames: Tensor) -> Keys:
+        """(T, 3, H, W), normalized, sides multiples of 16."""
+        ...
+
+    def remembered(self, frame: Tensor, seen: Keys, masks: Tensor) -> Tensor:
+        """What memory keeps of objects: (1, 3, H, W), what was seen of it, (N, H, W) -> (N, values, h, w)."""
+        ...
+
+    def reinforce(self, value: Tensor, hidden: Tensor) -> Tensor:
+        """The states of objects after their values have been seen."""
+        ...
+
+    def segment(self, maps: tuple[Tensor, ...], read: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (1 + N, H, W), background first, and the next states."""
+        ...
+
+
 class Follower:
     """Objects of one video, whose masks are given in its first frame, or later.
 
@@ -148,13 +180,24 @@ class Follower:
         network: with its weights, in eval mode.
     """
 
-    def __init__(self, network: XMem, config: MemoryConfig | None = None) -> None:
+    def __init__(self, network: MemoryNetwork, config: MemoryConfig | None = None) -> None:
         self.network, self.config = network, config or MemoryConfig()
         self.memory, self.hidden = Memory(self.config), None
         self._frame, self._remembered, self._deep = -1, 0, -self.config.deep_every
 
     hidden: Tensor | None
     """(N, hidden, h, w): the states of the objects."""
+
+    @property
+    def num_objects(self) -> int:
+        """That are followed."""
+        return 0 if self.hidden is None else len(self.hidden)
+
+    def copy(self) -> Follower:
+        """A follower that goes on from here by itself."""
+        other = copy.copy(self)
+        other.memory = self.memory.copy()
+        return other
 
     @torch.inference_mode()
     def step(self, image: Tensor, masks: Tensor | None = None, *, new: bool = False, last: bool = False) -> Tensor:
@@ -205,14 +248,14 @@ class Follower:
             before = found[1:] * (masks.sum(0) <= 0.5)
             going = ~masks[: len(before)].flatten(1).any(1)
             masks[: len(before)][going] = before[going]
-        fresh = len(masks) - (0 if self.hidden is None else len(self.hidden))
+        fresh = len(masks) - self.num_objects
         zeros = key.new_zeros(fresh, self.network.hidden, *key.shape[-2:])
         self.hidden = zeros if self.hidden is None else torch.cat([self.hidden, zeros])
         return aggregate(masks)
 
     def _remember(self, frame: Tensor, seen: Keys, masks: Tensor, deep: bool) -> None:
         assert self.hidden is not None
-        value = self.network.value(frame, seen.maps[0], masks)
+        value = self.network.remembered(frame, seen, masks)
         key, selection = seen.key[0].flatten(1), seen.selection[0].flatten(1)
         self.memory.add(key, seen.shrinkage.flatten(), selection, value.flatten(2))
         self._remembered = self._frame

@@ -37,6 +37,10 @@ class Track:
     clicks: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Points (T, 2) px as the network sees frames, and kinds (T,)."""
 
+    def copy(self) -> Track:
+        """What is known so far; the answers themselves never change."""
+        return Track(**{name: dict(values) for name, values in vars(self).items()})
+
     def found(self, frame: int) -> Found | None:
         """The newest answer."""
         return self.new.get(frame) or self.prompted.get(frame) or self.tracked.get(frame)
@@ -57,7 +61,7 @@ class Session:
     Args:
         network: with its weights, in eval mode.
         frame_of: number -> (3, S, S), normalized, a square whose sides are multiples of 32 (see
-            :func:`eachmask.inference.following.sam2_frame`).
+            :func:`eachmask.inference.following.sam2_preprocess`).
         size: (height, width) of the video: what points, boxes and masks are in.
         frames: of the video, where that is known.
         exclusive: of objects that overlap the one with most says so at each pixel.

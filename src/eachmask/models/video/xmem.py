@@ -37,7 +37,7 @@ class Keys(NamedTuple):
     key: Tensor  # (T, C, h, w)
     shrinkage: Tensor  # (T, 1, h, w) from 1
     selection: Tensor  # (T, C, h, w) 0..1
-    maps: tuple[Tensor, Tensor, Tensor]  # at strides 16, 8 and 4
+    maps: tuple[Tensor, ...]  # at strides 16, 8 and 4
 
 
 class ResBlock(nn.Module):
@@ -177,7 +177,7 @@ class Decoder(nn.Module):
         self.up_16_8, self.up_8_4 = UpBlock(512, 512, 256), UpBlock(256, 256, 256)
         self.pred = nn.Conv2d(256, 1, 3, padding=1)
 
-    def forward(self, maps: tuple[Tensor, Tensor, Tensor], read: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: tuple[Tensor, ...], read: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Maps of a frame, (N, values, h, w), (N, hidden, h, w) -> logits (N, 4 h, 4 w), states."""
         f16, f8, f4 = maps
         g16 = self.fuser(f16, torch.cat([read, hidden], 1))
@@ -232,12 +232,16 @@ class XMem(nn.Module):
         """What memory keeps of objects: (1, 3, H, W), (1, 1024, h, w), (N, H, W) -> (N, values, h, w)."""
         return self.value_encoder(frame, f16, masks)  # type: ignore[no-any-return]
 
+    def remembered(self, frame: Tensor, seen: Keys, masks: Tensor) -> Tensor:
+        """:meth:`value`, of what was seen."""
+        return self.value(frame, seen.maps[0], masks)
+
     def reinforce(self, value: Tensor, hidden: Tensor) -> Tensor:
         """The states of objects after their values have been seen."""
         transform = self.value_encoder.hidden_reinforce["transform"]
         return gated(transform(torch.cat([value, hidden], 1)), hidden)
 
-    def segment(self, maps: tuple[Tensor, Tensor, Tensor], read: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def segment(self, maps: tuple[Tensor, ...], read: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (1 + N, H, W), background first, and the next states."""
         logits, hidden = self.decoder(maps, read, hidden)
         large = F.interpolate(logits[None], scale_factor=4.0, mode="bilinear", align_corners=False)[0]
