@@ -17,10 +17,12 @@ Names come in when first used, so that masks can be had without torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from eachmask.structures.lazy import lazy_room
 
 if TYPE_CHECKING:
+    from eachmask.structures.backdrop import Backdrop
     from eachmask.structures.bitmaps import Bitmaps
     from eachmask.structures.category import Category
     from eachmask.structures.decode import DecodeOptions
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from eachmask.structures.view import View, Viewable
 
 __all__ = [
+    "Backdrop",
     "Bitmaps",
     "Category",
     "DecodeOptions",
@@ -67,6 +70,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Backdrop": "backdrop",
     "Bitmaps": "bitmaps",
     "Category": "category",
     "DecodeOptions": "decode",
@@ -92,12 +96,4 @@ _HOMES = {
 }
 """Name -> the module that defines it."""
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_room(__name__, __path__, _HOMES)
