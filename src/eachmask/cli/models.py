@@ -41,7 +41,7 @@ class ModelsOptions:
     """Time the downloadable models of objects on this machine, without downloading them, and list AP against time.
     Each is timed once and remembered."""
     out: Path | None = None
-    """With --compare: a page (.html) with the picture of AP against time."""
+    """With --compare: a page (.html) with the chart of AP against time."""
 
 
 @dataclass(frozen=True)

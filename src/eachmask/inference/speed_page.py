@@ -10,7 +10,7 @@ from eachmask.inference.speed import Rival, front
 
 
 def speed_page(rivals: Sequence[Rival]) -> str:
-    """HTML: the picture, and the same numbers as a table.
+    """HTML: the chart, and the same numbers as a table.
 
     Args:
         rivals: at least one.

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.bodies import body
+from eachmask.backbones.by_name import backbone_named
 from eachmask.models.config import changed
 from eachmask.models.matting.network import Mattes, MattingNetwork, Target, laplacian_loss, sobel
 from eachmask.structures import DecodeOptions, ImageBatch, Matte, Trimap, UserError
@@ -46,7 +46,7 @@ class Config:
     """What a variant may change."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """Any network whose finest map has stride 2, see :func:`eachmask.backbones.bodies.body`."""
+    """Any network whose finest map has stride 2, see :func:`eachmask.backbones.by_name.backbone_named`."""
     widths: tuple[int, ...] = (96, 48, 32, 24)
     """Channels on the way up, at strides 16, 8, 4 and 2."""
     full_width: int = 12
@@ -102,7 +102,7 @@ class DeepMatting(MattingNetwork[Raw]):
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
         self.num_classes, self.config = num_classes, config
-        self.backbone: Any = body(config.backbone, finest=2)
+        self.backbone: Any = backbone_named(config.backbone, finest=2)
         self.decoder = Decoder(self.backbone.channels, config.widths, config.full_width)
 
     def forward(self, images: ImageBatch, given: Sequence[Any] | None = None) -> Raw:
@@ -125,7 +125,7 @@ class DeepMatting(MattingNetwork[Raw]):
         """Absolute differences of alpha and of its gradient where the trimap leaves it open, and of Laplacian
         pyramids."""
         target = Target.of(targets, raw.alpha).alpha
-        target = torch.where(raw.unknown > 0, target, raw.alpha.detach())  # what was given wrong is not to be mended
+        target = torch.where(raw.unknown > 0, target, raw.alpha.detach())  # what was given wrong is not to be refined
         count = raw.unknown.sum().clamp(min=1)
         edges = (sobel(raw.alpha) - sobel(target)).abs() * raw.unknown
         share = raw.unknown.mean().clamp(min=1e-3)

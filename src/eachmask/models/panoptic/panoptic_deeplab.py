@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from eachmask.backbones.bodies import body
+from eachmask.backbones.by_name import backbone_named
 from eachmask.models.config import changed
 from eachmask.models.panoptic.queries import at_size
 from eachmask.models.protocol import Network
@@ -108,7 +108,7 @@ class PanopticDeepLab(Network[Raw, Raw, PanopticMap]):
         if not self.things:
             raise UserError("Panoptic-DeepLab has to know some things; for stuff alone take deeplabv3plus_r52")
         separable = c.decoder.convs != "full"
-        self.backbone: Any = body(c.backbone, 16)
+        self.backbone: Any = backbone_named(c.backbone, 16)
         channels = self.backbone.channels
         self.decoder = Decoder(channels, c.decoder)
         self.center_decoder = Decoder(channels, replace(c.decoder, width=c.center_width))
