@@ -42,6 +42,7 @@ class EvaluateOptions:
       eachmask evaluate --predictions results.json --data instances.json --fail-under ap=0.3 bbox.ap50=0.5
       eachmask evaluate --predictions new.json --compare old.json --data instances.json
       eachmask evaluate --predictions results --task semantic --data camvid --split test
+      eachmask evaluate --predictions mattes --task matting --data clip --video
       eachmask evaluate objects --data coco-folder --merge supercategories
       eachmask evaluate runs/leaves --data leaves --known-foreground
       eachmask evaluate clicks --data coco-folder --prompts clicks
@@ -92,6 +93,9 @@ class EvaluateOptions:
     """Of the resampling."""
     gallery: Annotated[int, tyro.conf.arg(aliases=["--pictures"])] = 5
     """So many of the best images and of the worst ones are shown in the report."""
+    video: bool = False
+    """The images are the frames of one video, in the order of their names: mattes are also measured by how much they
+    flicker (dtSSD)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps or auto."""
     precision: str = "auto"
@@ -157,7 +161,7 @@ def _prompts(options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> i
 
     if options.model is None:
         raise UserError("--prompts asks a model: give one in place of --predictions")
-    wishes = {"merge", "compare", "score", "nms", "known_foreground"}
+    wishes = {"merge", "compare", "score", "nms", "known_foreground", "video"}
     unused = {name.replace("_", "-") for name in wishes if getattr(options, name) not in (None, False)}
     if unused:
         raise UserError(f"--{min(unused)} means nothing to answers that are asked for: leave it out, or --prompts")

@@ -46,6 +46,7 @@ def evaluate(
     boundary: bool = True,
     seed: int = 0,
     gallery: int = 5,
+    video: bool = False,
     device: str = "auto",
     precision: str = "auto",
     side: int | None = None,
@@ -81,7 +82,7 @@ def evaluate(
         known_foreground: hand the annotated foreground to a model that takes one: how well it tells objects apart.
         compare: results of a second model on the same images.
         task: of predictions that are given as values or files; objects by default. A model says its own.
-        score, resamples, boundary, seed, gallery: see :class:`~eachmask.tasks.settings.Settings`.
+        score, resamples, boundary, seed, gallery, video: see :class:`~eachmask.tasks.settings.Settings`.
         device, precision, side: how a model predicts, see :func:`eachmask.load`.
         nms, paste: how it decodes, ``suppression`` and ``paste`` of :class:`~eachmask.structures.DecodeOptions`.
         say: told what is odd about the data, a sentence at a time.
@@ -91,7 +92,7 @@ def evaluate(
     """
     if model is None:
         raise UserError("a model or its predictions are needed: a name, a file, or a result for each image")
-    settings = Settings(score, resamples, boundary, seed, gallery)
+    settings = Settings(score, resamples, boundary, seed, gallery, video)
     is_model = isinstance(model, Predictor) or (isinstance(model, str | Path) and not _is_results(model, task))
     decoding = ({} if nms is None else {"suppression": nms}) | ({} if paste == "accurate" else {"paste": paste})
     if not is_model and (side is not None or precision != "auto" or decoding or known_foreground):

@@ -7,8 +7,9 @@ hard, the connectivity error pieces that hang in the air. The flicker of a video
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -89,6 +90,19 @@ def flicker(found: Sequence[Alpha], targets: Sequence[Alpha]) -> float:
     """
     change = (found[1] - found[0]) - (targets[1] - targets[0])
     return float(np.sqrt(np.square(change).mean()))
+
+
+def mean_flicker(predictions: Iterable[Matte], targets: Iterable[Matte]) -> float:
+    """The mean :func:`flicker` of a video's successive frames; 0 where there are fewer than two.
+
+    >>> import torch
+    >>> frames = [Matte(torch.full((4, 4), value)) for value in (0.0, 1.0, 0.0)]
+    >>> mean_flicker(frames, frames), mean_flicker(frames, frames[:1] * 3)
+    (0.0, 1.0)
+    """
+    pairs = pairwise((_alpha(found), _alpha(target)) for found, target in zip(predictions, targets, strict=True))
+    values = [flicker((before[0], after[0]), (before[1], after[1])) for before, after in pairs]
+    return sum(values) / max(len(values), 1)
 
 
 @cache

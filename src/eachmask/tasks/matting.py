@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from eachmask.data.formats import mattes
 from eachmask.data.formats.spreadsheet import csv_text
 from eachmask.files.sections import Section, values_table
-from eachmask.metrics.mattes import matte_errors
+from eachmask.metrics.mattes import matte_errors, mean_flicker
 from eachmask.ops.tile_seams import join_values
 from eachmask.structures import Matte
 from eachmask.tasks.kept import Arrays, Kept
@@ -121,8 +121,10 @@ def shares_table(records: Callable[[], Iterable[Recorded]], about: About) -> Ite
 
 
 def sections(predictions: Sequence[Matte], targets: Sequence[Matte], settings: Settings) -> tuple[Section, ...]:
-    """Errors over all images."""
+    """Errors over all images; of a video's frames also their flicker."""
     values = matte_errors(predictions, targets)
+    if settings.video:
+        values["dtssd"] = mean_flicker(predictions, targets)
     note = "sad, grad and conn are sums in thousands; mad and mse are shares of the full range."
     return (Section("matting", "Errors of alpha", values, [values_table(values)], note=note),)
 

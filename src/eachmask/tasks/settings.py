@@ -24,6 +24,8 @@ class Settings:
     seed: int = 0
     gallery: int = 5
     """So many of the best images and of the worst ones are drawn, where the files are there."""
+    video: bool = False
+    """The images are the frames of one video, in their order: mattes are also measured by how much they flicker."""
 
     def __post_init__(self) -> None:
         if self.score is not None and not 0 <= self.score <= 1:
