@@ -59,3 +59,10 @@ def test_a_set_further_down_and_archives(tmp_path: Path) -> None:
         archive.write(tmp_path / "set" / "a.png", "a.png")
     with pytest.raises(UserError, match="unpack it"):
         read(tmp_path / "set.zip")
+
+
+def test_a_results_folder_in_which_all_images_failed(tmp_path: Path) -> None:
+    content = {"info": {"model": "m"}, "images": [], "categories": [{"id": 1, "name": "nut"}], "annotations": []}
+    (tmp_path / "predictions.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="it lists no images; .* summary.json says why images failed"):
+        read(tmp_path)

@@ -398,7 +398,7 @@ def test_outlines_have_a_size_and_a_box(tmp_path):
         ({"score": "high"}, "result 1 has the score high: it must be a finite number"),
         ({"score": None}, "result 1 has the score None"),
         ({"score": float("nan")}, "result 1 has the score nan"),
-        ({"image_id": None}, "result 1 has image_id None, which the annotations do not know"),
+        ({"image_id": None}, "result 1 has no image_id"),
         ({"image_id": 9}, "result 1 has image_id 9"),
         ({"category_id": [1]}, r"result 1 has category_id \[1\]"),
     ],

@@ -128,8 +128,9 @@ class ObjectMeasures(Measures):
         return lines
 
     def notes(self) -> list[str]:
-        """COCO's limit, where it is felt; odd scores."""
-        return list(self.remarks)
+        """COCO's limit, where it is felt; odd scores; annotations without objects."""
+        without = "the annotations hold no objects: there is nothing to be found, and AP is not defined"
+        return [*([] if self.num_objects else [without]), *self.remarks]
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the curves of the classes, of which only the best points are kept."""

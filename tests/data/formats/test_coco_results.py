@@ -36,7 +36,7 @@ def _read(data: Split, content: Any) -> Results:
     ("change", "sentence"),
     [
         ({"image_id": 6}, "image_id 6, which the annotations do not know"),
-        ({"image_id": None}, "image_id None"),
+        ({"image_id": None}, "no image_id"),
         ({"image_id": [5]}, r"image_id \[5\]"),
         ({"image_id": 10**30}, "image_id 1000"),
         ({"category_id": 4}, "category_id 4, which the annotations do not know"),

@@ -97,3 +97,55 @@ def test_what_cannot_be_matched_is_named(tmp_path: Path) -> None:
         results(tmp_path, NAMES, [1, 2, 3], ["f_01", "y", "f_03"])
     with pytest.raises(UserError, match="has category_id bolt"):
         results(tmp_path, NAMES, [1, 2, 3], [1, 2, 3], category_id="bolt")
+
+
+@pytest.mark.parametrize(
+    "change", [{"image_id": None}, {"category_id": None, "category_name": "nut"}, {"score": "0.9"}]
+)
+def test_names_instead_of_ids_and_numbers_as_text(tmp_path: Path, change: dict[str, Any]) -> None:
+    results(tmp_path, NAMES, [1, 2, 3], [1, 2, 3])
+    rows = [
+        row | change | {"file_name": f"f_0{row['image_id']}.jpg"}
+        for row in json.loads((tmp_path / "r.json").read_text())
+    ]
+    rows = [{key: value for key, value in row.items() if value is not None} for row in rows]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    found = read_results(tmp_path / "r.json", read_coco(tmp_path / "i.json").splits["all"])
+    assert [len(own) for own in found.instances] == [1, 1, 1]
+
+
+def test_zeros_before_an_id(tmp_path: Path) -> None:
+    found = results(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], [1, 2, 13], ["0001", "0002", "0013"])
+    assert [len(own) for own in found.instances] == [1, 1, 1] and not found.notes
+
+
+@pytest.mark.parametrize(
+    ("rows", "word"),
+    [
+        ([], "the file holds no results"),
+        (
+            [{"image_id": i, "category_id": 1, "bbox": [30, 20, 50, 40], "score": 0.9} for i in (1, 2)],
+            "2 of 2 boxes leave",
+        ),
+    ],
+)
+def test_what_makes_ap_low_is_noted(tmp_path: Path, rows: list[Any], word: str) -> None:
+    results(tmp_path, NAMES, [1, 2, 3], [1, 2, 3])
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    notes = read_results(tmp_path / "r.json", read_coco(tmp_path / "i.json").splits["all"]).notes
+    assert any(word in note for note in notes)
+
+
+def test_classes_in_another_order_are_no_shift(tmp_path: Path) -> None:
+    """Of two classes, one for the other: a shift by one would not match."""
+    results(tmp_path, NAMES, [1, 2, 3], [1, 2, 3])
+    content = json.loads((tmp_path / "i.json").read_text())
+    content["categories"].append({"id": 2, "name": "Bolt"})
+    content["annotations"][1]["category_id"] = 2
+    rows = [row | {"category_id": 3 - row["category_id"], "score": 0.9} for row in content["annotations"]]
+    (tmp_path / "i.json").write_text(json.dumps(content))
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    notes = read_results(tmp_path / "r.json", read_coco(tmp_path / "i.json").splits["all"]).notes
+    assert notes == [
+        "most results lie on objects of another class, as those called 'Bolt' on 'Nut': check the order of the classes"
+    ]

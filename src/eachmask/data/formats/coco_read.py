@@ -59,8 +59,9 @@ def is_coco(path: Path) -> bool:
     """Whether a file looks like one of images and annotations, and not of panoptic segments."""
     with open(path, "rb") as handle:
         text = (handle.read() if path.stat().st_size < 10**8 else handle.read(10**6)).replace(b"\0", b"")
-    parts = (b'"images"', b'"annotations"', b'"file_name"')
-    return all(part in text for part in parts) and b'"segments_info"' not in text
+    parts = (b'"images"', b'"annotations"')
+    named = b'"file_name"' in text or b'"categories"' in text  # no images at all have no names
+    return named and all(part in text for part in parts) and b'"segments_info"' not in text
 
 
 def read_coco(
@@ -95,6 +96,9 @@ def read_coco(
         for key, more in fields.read_category_fields(content["categories"]).items():
             builder.category_fields.setdefault(key, more)
     for path, content in contents.items():
+        if not len(content["images"]):
+            remedy = "export it again; of predictions summary.json says why images failed"
+            builder.report(Problem(str(path), "", "it lists no images", remedy, "file", "warning"))
         split = _split_name(path)
         folders = _image_folders(path, split) if images is None else (images, path.parent)
         _Reader(path, split, folders, builder).read(content, progress)
@@ -268,11 +272,13 @@ class _Reader:
             yield {**row, "file_name": name, "height": height, "width": width}
 
     def _size(self, row: Mapping[str, Any], name: str) -> Size:
-        """(height, width) as the entry says, or, where it says neither, those of the file."""
-        if row.get("height") is not None or row.get("width") is not None:
-            return int(row["height"]), int(row["width"])
+        """(height, width) as the entry says, or, where it says nothing of use, those of the file."""
+        height, width = (fields.whole_number(row.get(key)) or 0 for key in ("height", "width"))
+        if _is_size(height, width):
+            return height, width
         size = image_size(fields.image_file(name, self.folders))
-        what, remedy = "it has neither width nor height", f"those of the file are taken, {size[1]} x {size[0]}"
+        what = "it has neither width nor height, or not as numbers"
+        remedy = f"those of the file are taken, {size[1]} x {size[0]}"
         self.builder.report(Problem(str(self.file), f"image {row['id']}", what, remedy, "image", "warning"))
         return size
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from eachmask.data.classes import Classes
 from eachmask.data.formats.coco_fields import parsed, plain_id, read_categories, whole_number
-from eachmask.data.formats.result_ids import images_by_id, last_name, misplaced, shift_of, unique_names
+from eachmask.data.formats.result_ids import image_key, images_by_id, last_name, misplaced, shift_of, unique_names
 from eachmask.data.formats.segmentations import (
     BROKEN,
     Rasterized,
@@ -72,7 +72,8 @@ def results_of(content: Any, data: Split, path: str | Path, classes: Classes | N
             places.append(place)
         elif place is not None:
             foreign += 1
-    notes += left_out(foreign) + _with_masks(plain)
+    notes += left_out(foreign) + _with_masks(plain) + _leaving(plain, places, data)
+    notes += [] if rows or notes else ["the file holds no results: all objects count as missed"]
     boxed = [_with_box(row) for row in plain]
     bare = sum("bbox" in row for row in boxed) - sum("bbox" in row for row in plain)
     found = _instances(boxed, places, data, path)
@@ -115,7 +116,7 @@ def _names(
 
 def category_key(row: Mapping[str, Any]) -> int | str | None:
     """What a result calls its category: a number, or, as some tools have it, a name."""
-    named = row.get("category_id")
+    named = row.get("category_id", row.get("category_name"))
     number = whole_number(named)
     return named.casefold() if number is None and isinstance(named, str) else number
 
@@ -152,8 +153,10 @@ def _plain(
     """
     if not isinstance(row, dict):
         raise ValueError("is no object with image_id, category_id, score and segmentation")
-    ids = {"image_id": plain_id(row.get("image_id")), "category_id": category_key(row)}
+    ids = {"image_id": image_key(row), "category_id": category_key(row)}
     for key, known in (("image_id", images), ("category_id", categories)):
+        if ids[key] is None and row.get(key) is None:
+            raise ValueError(f"has no {key}")
         if ids[key] is None or ids[key] not in known:
             raise ValueError(f"has {key} {row.get(key)}, which the annotations do not know")
     image, category = images[ids["image_id"]], categories[ids["category_id"]]
@@ -161,7 +164,8 @@ def _plain(
         return image, None
     if "score" not in row:
         raise ValueError("has no score, but results need a score each: annotations are not predictions")
-    if type(row["score"]) not in _NUMBER or not math.isfinite(row["score"]):
+    score = _number(row["score"])
+    if not math.isfinite(score):
         raise ValueError(f"has the score {row['score']}: it must be a finite number")
     box = row.get("bbox")
     if box is not None and not _is_box(box):
@@ -174,7 +178,28 @@ def _plain(
         parts.pop("segmentation", None)
     if not parts:
         raise ValueError("has neither a segmentation nor a bbox nor keypoints")
-    return image, {"id": number, "image_id": image, "category_id": category, "score": row["score"], **parts}
+    return image, {"id": number, "image_id": image, "category_id": category, "score": score, **parts}
+
+
+def _number(value: Any) -> float:
+    """A number, which some tools write as text; NaN where it is none."""
+    if type(value) in _NUMBER:
+        return cast(float, value)
+    try:
+        return float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return math.nan
+
+
+def _leaving(rows: Sequence[dict[str, Any]], places: Sequence[int], data: Split) -> list[str]:
+    """What to note where boxes lead out of their images, as corners do that are taken for width and height."""
+    boxes = [(row["bbox"], data.image_size(place)) for row, place in zip(rows, places, strict=True) if "bbox" in row]
+    number = sum(x + w > width + 1 or y + h > height + 1 for (x, y, w, h), (height, width) in boxes)
+    if 10 * number <= len(boxes):
+        return []
+    return [
+        f"{number} of {len(boxes)} boxes leave their image: check that they are x, y, width, height and not corners"
+    ]
 
 
 def _encloses_nothing(rings: Any) -> bool:

@@ -12,10 +12,10 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.formats.coco_fields import plain_id
+from eachmask.data.formats.coco_fields import plain_id, whole_number
 from eachmask.data.split import Split
 from eachmask.data.targets import masks_of
-from eachmask.structures import Instances
+from eachmask.structures import Category, Instances
 
 MAX_COMPARED = 50
 """Images in which results are compared with the objects they lie on."""
@@ -34,7 +34,7 @@ def images_by_id(rows: Sequence[Any], data: Split) -> tuple[dict[Any, int | None
     not there are left out.
     """
     known: dict[Any, int | None] = {plain_id(data.image_id(i)): i for i in range(len(data))}
-    used = {plain_id(row.get("image_id")) for row in rows if isinstance(row, dict)} - {None}
+    used = {image_key(row) for row in rows if isinstance(row, dict)} - {None}
     if not used or used <= set(known):
         return known, []
     if not used & set(known):
@@ -46,15 +46,25 @@ def images_by_id(rows: Sequence[Any], data: Split) -> tuple[dict[Any, int | None
         if all(isinstance(own, int) and str(own) in numbers for own in used):
             places = {own: numbers[str(own)] for own in used}
             return places, ["the results call images by the numbers in their files' names: matched by these"]
+        padded = {own: whole_number(own) for own in used}  # 000000000139
+        if set(padded.values()) <= set(known):
+            return {own: known[number] for own, number in padded.items()}, []
     step = shift_of(used, set(known))
     if not step:
         return known, []
-    number = sum(isinstance(row, dict) and plain_id(row.get("image_id")) not in known for row in rows)
+    number = sum(isinstance(row, dict) and image_key(row) not in known for row in rows)
     note = (
         f"the results' image ids are {'smaller' if step > 0 else 'larger'} by one than the annotations': measured as "
         f"given, without {number} results of images that are not annotated, but a shift by one would match"
     )
     return dict.fromkeys(used) | known, [note]
+
+
+def image_key(row: Mapping[str, Any]) -> float | str | None:
+    """What a result calls its image: an id, or, where it has none, the file's name."""
+    key = plain_id(row.get("image_id"))
+    name = row.get("file_name")
+    return name if key is None and isinstance(name, str) else key
 
 
 def _named(used: Iterable[Any], names: Mapping[int, str], spelling: Callable[[str], str]) -> dict[Any, int | None]:
@@ -109,22 +119,40 @@ def misplaced(found: Sequence[Instances], data: Split) -> list[str]:
     """What to note where results lie on objects of the class, or of the image, next to theirs, or on none at all:
     measured as given, they would be wrong without a word."""
     some = [i for i, own in enumerate(found) if len(own) and data.num_objects_of(i)][:MAX_COMPARED]
-    ids, steps, hits, number = np.array([category.id for category in data.categories]), Counter[int](), 0, 0
+    pairs, hits, number = Counter[tuple[int, int]](), 0, 0
     for i in some:
         iou, targets = _iou(found[i], data, i), data.targets(i)
         on_one = iou.max(1) > _HIT
         theirs, own = targets.labels.numpy()[iou.argmax(1)], found[i].labels.numpy()
-        steps.update((ids[theirs] - ids[own])[on_one].tolist())
+        pairs.update(zip(own[on_one].tolist(), theirs[on_one].tolist(), strict=True))
         hits, number = hits + int(on_one.any()), number + 1
-    likely, times = max(steps.items(), key=lambda entry: entry[1], default=(0, 0))
-    if abs(likely) == 1 and 2 * times > steps.total():
-        return [
-            f"the results' category ids are {'smaller' if likely > 0 else 'larger'} by one than those of the objects "
-            "they lie on: they are measured as given, but a shift by one would match"
-        ]
+    other = _other_classes(pairs, data.categories)
+    if other:
+        return [other]
     if number == 0 or hits > 0.1 * number:
         return []
     return [_elsewhere(found, data, some) or _nowhere(found, some)]
+
+
+def _other_classes(pairs: Counter[tuple[int, int]], categories: Sequence[Category]) -> str:
+    """The sentence for results most of which lie on objects of another class; pairs of labels, a result's first."""
+    others = Counter({pair: times for pair, times in pairs.items() if pair[0] != pair[1]})
+    if 2 * others.total() <= pairs.total():
+        return ""
+    steps = Counter[int]()
+    for (own, theirs), times in others.items():
+        steps[categories[theirs].id - categories[own].id] += times
+    likely, times = steps.most_common(1)[0]
+    if abs(likely) == 1 and times > 0.9 * others.total():
+        return (
+            f"the results' category ids are {'smaller' if likely > 0 else 'larger'} by one than those of the objects "
+            "they lie on: they are measured as given, but a shift by one would match"
+        )
+    own, theirs = others.most_common(1)[0][0]
+    return (
+        "most results lie on objects of another class, as those called "
+        f"{categories[own].name!r} on {categories[theirs].name!r}: check the order of the classes"
+    )
 
 
 def _iou(own: Instances, data: Split, index: int) -> NDArray[np.float64]:

@@ -101,8 +101,10 @@ def safe_name(name: str, file: Path) -> str:
     """A file name out of a data set, as a relative POSIX path that cannot leave its folder.
 
     Raises:
-        UserError: it is absolute, climbs out with ``..``, or is empty.
+        UserError: it is absolute, climbs out with ``..``, is empty, or has a NUL in it.
     """
+    if not name or "\0" in name:
+        raise UserError(f"{file}: {name!r} is no name of an image: write that of its file")
     plain = PurePosixPath(name.replace("\\", "/"))
     if plain.is_absolute() or ".." in plain.parts or not plain.name or _has_drive(name):
         raise UserError(f"{file}: the image name {name!r} leads out of the data set: make it relative")
