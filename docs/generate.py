@@ -37,7 +37,7 @@ def models_page() -> str:
     lines = [
         "# All models\n",
         "Scores *measured* are this project's own, as fractions of 1, and stand in the model's file; scores "
-        "*published* are those of the weights' makers on COCO val2017, in per cent. A card says more: "
+        "*published* are those of the weights' makers, on COCO val2017 where a card names no other data, in per cent: "
         "`eachmask show NAME`.\n",
         "| name | what for | MB | from | measured | published | license |",
         "|---|---|---|---|---|---|---|",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from eachmask.data.class_lists import ADE20K_CATEGORIES
 from eachmask.structures import Category, Preprocess, UserError
 from eachmask.structures.errors import nearest
 from eachmask.weights.coco_categories import ANYTHING, SETS
@@ -109,8 +110,12 @@ class Entry:
 
     def _said_of_categories(self) -> str:
         named = [category.name for category in self.categories]
-        if self.task == "semantic":
+        if named[0] == "background":
             return f"{self.num_classes} of PASCAL VOC's, background among them"
+        if self.task == "semantic":
+            return (
+                f"the {self.num_classes} of {'ADE20K' if self.num_classes == len(ADE20K_CATEGORIES) else 'Cityscapes'}"
+            )
         return "objects without names" if named == [ANYTHING[0].name] else f"{self.num_classes} of COCO's"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from eachmask.data.class_lists import ADE20K_CATEGORIES, CITYSCAPES_CATEGORIES
 from eachmask.structures import Category
 
 _NAMES: dict[str, dict[int, str]] = {
@@ -80,6 +81,8 @@ SETS = {
     "coco-person": PERSON,
     "anything": ANYTHING,
     "voc-21": VOC,
+    "cityscapes-19": CITYSCAPES_CATEGORIES,
+    "ade20k-150": ADE20K_CATEGORIES,
 }
 """Name in the catalogue -> categories: COCO's 91 ids with their gaps; the 80 that are used, without; people; objects
-of whatever kind; PASCAL VOC's label maps."""
+of whatever kind; the label maps of PASCAL VOC, Cityscapes and ADE20K."""

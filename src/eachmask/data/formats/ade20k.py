@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eachmask.data.class_lists import ADE20K
 from eachmask.data.formats.paired import Pair
 from eachmask.data.formats.scene_maps import Coding, Layout, beside, named_in
 from eachmask.data.problems import Problem
 
 SPLITS = {"training": "train", "validation": "val"}
-NUM_CLASSES = 150
 
 
 def find(source: Path) -> tuple[list[Pair], list[Problem]]:
@@ -26,10 +26,10 @@ def find(source: Path) -> tuple[list[Pair], list[Problem]]:
 
 
 def coding(source: Path) -> Coding:
-    """Names by the list that comes with the data, their first word each; else numbers."""
+    """Names by the list that comes with the data, their first word each; else the benchmark's own."""
     rows = [line.split("\t") for line in named_in(source / "objectInfo150.txt")]
     names = [row[-1].split(",")[0].strip() for row in rows if row[0].strip().isdigit()]
-    return Coding.counted(names or [str(number) for number in range(1, NUM_CLASSES + 1)], first=1)
+    return Coding.counted(names or ADE20K, first=1)
 
 
 def _place(split: str, stem: str) -> tuple[str, str]:

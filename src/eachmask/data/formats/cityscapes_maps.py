@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eachmask.data.class_lists import CITYSCAPES
 from eachmask.data.formats.paired import Pair
 from eachmask.data.formats.scene_maps import Coding, Layout
 from eachmask.data.images.files import files_below, find_image
 from eachmask.data.problems import Problem
 
-TRAINED = {
-    "road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17, "traffic light": 19,
-    "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26, "truck": 27,
-    "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33,
-}  # fmt: skip
-"""Class, in the order of trainIds -> id."""
 ENDINGS = ("labelTrainIds", "labelIds")
 
 
@@ -41,8 +36,8 @@ def coding(source: Path) -> Coding:
     """Of trainIds as they are; of ids those that are trained."""
     ending, _ = _maps(source)
     if ending == "labelTrainIds":
-        return Coding.counted(tuple(TRAINED))
-    return Coding(tuple(TRAINED), {number: label for label, number in enumerate(TRAINED.values())})
+        return Coding.counted(tuple(CITYSCAPES))
+    return Coding(tuple(CITYSCAPES), {number: label for label, number in enumerate(CITYSCAPES.values())})
 
 
 def _maps(source: Path) -> tuple[str, list[Path]]:
