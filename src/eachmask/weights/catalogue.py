@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from eachmask.data.class_lists import ADE20K_CATEGORIES
 from eachmask.structures import Category, Preprocess, UserError
+from eachmask.structures.class_lists import ADE20K_CATEGORIES
 from eachmask.structures.errors import nearest
 from eachmask.weights.coco_categories import ANYTHING, SETS
 from eachmask.weights.header import ModelInfo

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from eachmask.data.class_lists import ADE20K_CATEGORIES, CITYSCAPES_CATEGORIES
 from eachmask.structures import Category
+from eachmask.structures.class_lists import ADE20K_CATEGORIES, CITYSCAPES_CATEGORIES
 
 _NAMES: dict[str, dict[int, str]] = {
     "person": {1: "person"},

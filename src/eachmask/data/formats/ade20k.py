@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eachmask.data.class_lists import ADE20K
 from eachmask.data.formats.paired import Pair
 from eachmask.data.formats.scene_maps import Coding, Layout, beside, named_in
 from eachmask.data.problems import Problem
+from eachmask.structures.class_lists import ADE20K
 
 SPLITS = {"training": "train", "validation": "val"}
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eachmask.data.class_lists import CITYSCAPES
 from eachmask.data.formats.paired import Pair
 from eachmask.data.formats.scene_maps import Coding, Layout
 from eachmask.data.images.files import files_below, find_image
 from eachmask.data.problems import Problem
+from eachmask.structures.class_lists import CITYSCAPES
 
 ENDINGS = ("labelTrainIds", "labelIds")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eachmask.structures import Category
+from eachmask.structures.category import Category
 
 CITYSCAPES = {
     "road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17, "traffic light": 19,
