@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eachmask.ops.clicks import Click, depths, next_click, random_place
-from eachmask.ops.drawn_prompts import DrawPrompts, box_of, rough_box, rough_mask
+from eachmask.ops.prompt_sampling import PromptSampler, box_of, rough_box, rough_mask
 from eachmask.structures import RLE, Instances
 
 
@@ -67,7 +67,7 @@ def test_rough_boxes_and_masks_resemble_the_object():
 def test_prompts_are_about_the_targets_in_their_order(seed):
     masks = np.stack([square((60, 80), 5, 5, 25, 25), square((60, 80), 40, 20, 70, 50), square((60, 80), 0, 50, 3, 53)])
     targets = Instances((60, 80), torch.from_numpy(RLE.from_bitmaps(masks).boxes()), RLE.from_bitmaps(masks))
-    own, prompts = DrawPrompts(most=2)(targets, np.random.default_rng(seed))
+    own, prompts = PromptSampler(most=2)(targets, np.random.default_rng(seed))
     assert len(own) == len(prompts) == 2  # the third has too few pixels
     bitmaps = own.gt_masks.to_rle().decode()
     for (x, y), sign, number in zip(prompts.points.tolist(), prompts.signs, prompts.point_objects, strict=True):
@@ -75,5 +75,5 @@ def test_prompts_are_about_the_targets_in_their_order(seed):
 
 
 def test_without_an_object_there_is_a_click_about_nothing():
-    own, prompts = DrawPrompts()(Instances.empty((20, 30)), np.random.default_rng(0))
+    own, prompts = PromptSampler()(Instances.empty((20, 30)), np.random.default_rng(0))
     assert len(prompts) == len(own) == 1 and own.gt_masks.area().tolist() == [0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eachmask.ops import stars
-from eachmask.ops.stars import common_areas, draw_stars, object_probability, polygon_areas, star_distances, suppress
+from eachmask.ops.stars import common_areas, object_probability, paint_stars, polygon_areas, star_distances, suppress
 
 
 def star(rng: np.random.Generator, rays: int = 24) -> np.ndarray:
@@ -64,5 +64,5 @@ def test_a_small_polygon_within_a_large_one_goes():
 
 
 def test_better_ones_are_drawn_on_top():
-    drawn = draw_stars(np.array([[10, 10], [10, 16]]), np.full((2, 32), 6.0), np.array([0.6, 0.9]), (20, 30))
+    drawn = paint_stars(np.array([[10, 10], [10, 16]]), np.full((2, 32), 6.0), np.array([0.6, 0.9]), (20, 30))
     assert drawn[10, 14] == 2 and drawn[10, 6] == 1 and drawn[0, 0] == 0

@@ -11,7 +11,7 @@ from parity.dense import made, open_dense
 from parity.recorded import recorded
 
 from eachmask.models.proposal_free.stardist import distance_loss
-from eachmask.ops.stars import candidates, corners, draw_stars, object_probability, star_distances, suppress
+from eachmask.ops.stars import candidates, corners, object_probability, paint_stars, star_distances, suppress
 
 
 def predictions(fixture: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +63,7 @@ def test_suppression_is_equal(stem):
         scores = probability[tuple(points.T)]
         assert np.array_equal(points, fixture.full(f"{name}.points")), name
         assert np.array_equal(scores, fixture.full(f"{name}.scores"))
-        labels = draw_stars(points, seen[tuple(points.T)], scores, probability.shape)
+        labels = paint_stars(points, seen[tuple(points.T)], scores, probability.shape)
         assert np.array_equal(labels, fixture.full(f"{name}.labels"))
         if f"{name}.dist" in fixture.manifest["full"]:
             assert np.allclose(seen[tuple(points.T)], fixture.full(f"{name}.dist"), atol=1e-4)

@@ -20,6 +20,7 @@ from eachmask.data.images.read import read_image
 from eachmask.data.sample import Sample
 from eachmask.data.samples import Samples
 from eachmask.data.transforms.trimaps import trimapped
+from eachmask.files.png import png
 from eachmask.structures import RLE, Instances, Matte, Preprocess, Trimap, UserError
 
 CUT_OUT = 0.6
@@ -84,14 +85,14 @@ def write_made_mattes(
             sample, seed = made_matte(seed, photographs, objects, size), seed + 1
             alpha = np.rint(sample.targets.alpha.double().numpy() * 65535).astype(np.uint16)
             layers = {
-                "images": sample.image[..., ::-1],
+                "images": sample.image,
                 FOLDERS[0]: alpha,
                 TRIMAPS[0]: cast(Trimap, sample.given).values.numpy(),
             }
             for kind, pixels in layers.items():
                 path = folder / kind / split / f"{number:05d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(bytes(cv2.imencode(".png", pixels)[1]))
+                path.write_bytes(png(pixels))
 
 
 def _photograph(rng: Rng, photographs: Sequence[Path], size: tuple[int, int]) -> Values:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from scipy import ndimage
 
 from eachmask.data.formats.cvppp import LEAF, write_counts, write_maps
 from eachmask.data.sample import Sample
+from eachmask.files.png import png
 from eachmask.structures import RLE, Instances
 
 CATEGORIES = (LEAF,)
@@ -45,7 +45,7 @@ def write_rosettes(
             assert plant.targets.masks is not None
             write_maps(stem, plant.targets.masks)
             image = stem.with_name(f"{stem.name}_rgb.png")
-            image.write_bytes(bytes(cv2.imencode(".png", plant.image[..., ::-1])[1]))
+            image.write_bytes(png(plant.image))
             rows.append((image.name, len(plant.targets)))
         write_counts(folder / split / f"{split}.csv", rows)
 

@@ -211,13 +211,13 @@ def _signed_area(polygons: np.ndarray) -> np.ndarray:
     return result
 
 
-def draw_stars(points: np.ndarray, distances: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def paint_stars(points: np.ndarray, distances: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) int32: i + 1 where the i-th polygon is, better ones on top.
 
     Args:
         points: (N, 2) px; distances: (N, R) px; scores: (N,).
 
-    >>> np.bincount(draw_stars(np.array([[4.0, 4.0]]), np.full((1, 4), 2.0), np.array([0.9]), (9, 9)).ravel()).tolist()
+    >>> np.bincount(paint_stars(np.array([[4.0, 4.0]]), np.full((1, 4), 2.0), np.array([0.9]), (9, 9)).ravel()).tolist()
     [68, 13]
     """
     from skimage.draw import polygon

@@ -14,7 +14,7 @@ from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste
 from eachmask.data.transforms.prompts import Few, Prompted
 from eachmask.ops.clicks import depths
-from eachmask.ops.drawn_prompts import DrawPrompts
+from eachmask.ops.prompt_sampling import PromptSampler
 from eachmask.recipes.auto_recipe import PhotoAugment
 from eachmask.recipes.prompted import asked
 from eachmask.structures import Instances, Preprocess, Prompts
@@ -84,7 +84,7 @@ def clicks() -> Recipe:
             )
         ),
         sample_weight=mostly_photographs,
-        mix=Prompted(CopyPaste(chance=0.25), DrawPrompts(most=3)),
+        mix=Prompted(CopyPaste(chance=0.25), PromptSampler(most=3)),
         ask=ask,
         score=score,
         best="iou",

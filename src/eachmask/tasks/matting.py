@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eachmask.data.formats import mattes
 from eachmask.data.formats.spreadsheet import csv_text
+from eachmask.files.png import png
 from eachmask.files.sections import Section, values_table
 from eachmask.metrics.mattes import matte_errors, mean_flicker
 from eachmask.ops.tile_seams import join_values
@@ -71,7 +72,7 @@ def record(name: str, matte: Matte, image: NDArray[Any]) -> Record:
 
 def _alpha(name: str, matte: Matte, image: NDArray[Any]) -> Written:
     """A gray PNG of 16 bits."""
-    return Written({".png": _png(np.rint(matte.alpha.double().numpy() * DEEP).astype(np.uint16))})
+    return Written({".png": png(np.rint(matte.alpha.double().numpy() * DEEP).astype(np.uint16))})
 
 
 def _rgba(name: str, matte: Matte, image: NDArray[Any]) -> Written:
@@ -79,7 +80,7 @@ def _rgba(name: str, matte: Matte, image: NDArray[Any]) -> Written:
     from eachmask.draw import to_display
 
     rgba = matte.to_rgba(to_display(image, stretch=False))
-    return Written({".png": _png(cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))})
+    return Written({".png": png(rgba)})
 
 
 def composite(matte: Matte, image: NDArray[Any], onto: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -106,11 +107,6 @@ def covering(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
         stretched = np.asarray(cv2.resize(image, wide, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
     top, left = (wide[1] - size[0]) // 2, (wide[0] - size[1]) // 2
     return stretched[top : top + size[0], left : left + size[1]]
-
-
-def _png(image: NDArray[Any]) -> bytes:
-    _, data = cv2.imencode(".png", image)
-    return bytes(data)
 
 
 def shares_table(records: Callable[[], Iterable[Recorded]], about: About) -> Iterator[str]:
@@ -154,7 +150,7 @@ def matting_onto(onto: NDArray[np.uint8] | None) -> Task[Matte]:
 
     def written(name: str, matte: Matte, image: NDArray[Any]) -> Written:
         mixed = composite(matte, image, onto)
-        return Written({".png": _png(cv2.cvtColor(mixed, cv2.COLOR_RGB2BGR))})
+        return Written({".png": png(mixed)})
 
     outputs = replace(MATTING.outputs, writers={**MATTING.outputs.writers, "composite": written})
     return replace(MATTING, outputs=outputs)

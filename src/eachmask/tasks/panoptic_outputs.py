@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.formats.panoptic_png import encode_ids, segments_info
 from eachmask.files.journal import compact_json
+from eachmask.files.png import png
 from eachmask.structures import PanopticMap, UserError
 from eachmask.structures.coco import category_to_dict
 from eachmask.tasks.records import Records, class_counts, coco_images, mean_score
@@ -40,7 +40,7 @@ def _panoptic(name: str, seen: PanopticMap, image: NDArray[Any]) -> Written:
 def _labels(name: str, seen: PanopticMap, image: NDArray[Any]) -> Written:
     """The class of each pixel, 8 bits (16 where there are more classes)."""
     labels = seen.to_semantic(max(255, len(seen.categories))).labels.cpu().numpy()
-    return Written({".png": _png(labels if labels.dtype == np.uint8 else labels.astype(np.uint16))})
+    return Written({".png": png(labels if labels.dtype == np.uint8 else labels.astype(np.uint16))})
 
 
 def _instance_ids(name: str, seen: PanopticMap, image: NDArray[Any]) -> Written:
@@ -56,11 +56,7 @@ def _instance_ids(name: str, seen: PanopticMap, image: NDArray[Any]) -> Written:
         result[ids == segment.id] = value
     if result.max(initial=0) > 65535 or max(counts.values(), default=0) > CITYSCAPES_THINGS:
         raise UserError("Cityscapes' 16 bits hold category ids to 64 and 1000 objects of each; take --save panoptic")
-    return Written({".png": _png(result.astype(np.uint16))})
-
-
-def _png(values: NDArray[Any]) -> bytes:
-    return bytes(cv2.imencode(".png", values)[1])
+    return Written({".png": png(result.astype(np.uint16))})
 
 
 def panoptic_json(records: Records, about: About) -> Iterator[str]:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from PIL import Image
 from eachmask.data.formats import class_maps
 from eachmask.data.formats.spreadsheet import csv_text
 from eachmask.draw.colors import color
+from eachmask.files.png import png
 from eachmask.files.sections import Chart, Section, Table, number_text, values_table
 from eachmask.files.svg import heat_map
 from eachmask.metrics.boundary_f import boundary_f
@@ -117,8 +117,7 @@ def record(name: str, seen: SemanticMap, image: NDArray[Any]) -> Record:
 def _labels(name: str, seen: SemanticMap, image: NDArray[Any]) -> Written:
     """A PNG of indices, 8 bits (16 where there are more classes), as every reader of class maps takes it."""
     labels = seen.labels.cpu().numpy()
-    _, data = cv2.imencode(".png", labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
-    return Written({".png": bytes(data)})
+    return Written({".png": png(labels if labels.dtype == np.uint8 else labels.astype(np.uint16))})
 
 
 def _palette(name: str, seen: SemanticMap, image: NDArray[Any]) -> Written:

@@ -26,6 +26,7 @@ from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of
 from eachmask.files.json_text import read_json_file
+from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.text import read_text
 from eachmask.structures import RLE, Category, UserError
@@ -95,7 +96,7 @@ def write_cityscapes(target: Path, data: Dataset, progress: Progress = no_progre
         data_bytes = bytes(cv2.imencode(ending, pixels.astype(kind))[1])
         Path(f"{base}_instanceIds{ending}").write_bytes(data_bytes)
         plain = np.where(pixels >= 1000, pixels // 1000, pixels).astype(np.uint8 if max(ids, default=0) < 256 else kind)
-        Path(f"{base}_labelIds.png").write_bytes(bytes(cv2.imencode(".png", plain.astype(np.uint16))[1]))
+        Path(f"{base}_labelIds.png").write_bytes(png(plain.astype(np.uint16)))
         Path(f"{base}_polygons.json").write_text(json.dumps(_outlines(image, data.categories)), encoding="utf-8")
     path = target / "gtFine" / "classes.txt"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -24,6 +23,7 @@ from eachmask.data.formats.paired import Pair, copy_pairs, folders_of, has_pair,
 from eachmask.data.problems import Problem
 from eachmask.data.targets import named_categories
 from eachmask.files.json_text import read_json_file
+from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Category, SemanticMap, UserError
 
@@ -71,7 +71,7 @@ def write_class_maps(
     ignore = ignore_of(len(data.categories))
     for path, seen in copy_pairs(target, FOLDERS[0], data, progress):
         labels = torch.where(seen.labels == seen.ignore, ignore, seen.labels.long()).numpy()
-        path.write_bytes(bytes(cv2.imencode(".png", labels.astype(np.uint8 if ignore == 255 else np.uint16))[1]))
+        path.write_bytes(png(labels.astype(np.uint8 if ignore == 255 else np.uint16)))
     (target / NAMES).write_text("".join(f"{category.name}\n" for category in data.categories), encoding="utf-8")
     return []
 

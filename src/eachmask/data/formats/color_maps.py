@@ -12,13 +12,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.paired import Pair, copy_pairs
 from eachmask.data.formats.scene_maps import Coding, Color, Layout, beside
 from eachmask.data.problems import Problem
+from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.text import read_text
 from eachmask.structures import UserError
@@ -73,7 +73,7 @@ def write_color_maps(target: Path, data: Any, progress: Progress = no_progress) 
     for path, seen in copy_pairs(target, PLAIN[1], data, progress):
         labels = seen.labels.long().numpy()
         painted = colors[np.where(labels == seen.ignore, 0, labels + 1)]
-        path.write_bytes(bytes(cv2.imencode(".png", np.ascontiguousarray(painted[..., ::-1]))[1]))
+        path.write_bytes(png(painted))
     rows = [(*colors[k + 1].tolist(), category.name) for k, category in enumerate(data.categories)]
     text = "".join(f"{r} {g} {b}\t{name}\n" for r, g, b, name in [*rows, (0, 0, 0, "Void")])
     (target / TABLES[0]).write_text(text, encoding="utf-8")

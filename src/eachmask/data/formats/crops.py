@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from eachmask.files.png import png
 from eachmask.structures import Instances, UserError
 
 
@@ -42,4 +42,4 @@ def _encode(window: NDArray[Any], crop: NDArray[np.bool_]) -> bytes:
         low, high = float(window[crop].min()), float(window[crop].max())
         window = np.clip((window - low) / ((high - low) or 1) * 65535, 0, 65535).astype(np.uint16)
     alpha = crop.astype(window.dtype) * np.iinfo(window.dtype).max
-    return bytes(cv2.imencode(".png", np.dstack([window[..., ::-1], alpha]))[1])
+    return png(np.dstack([window, alpha]))

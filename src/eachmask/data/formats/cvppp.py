@@ -12,7 +12,6 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from eachmask.data.builder import DatasetBuilder
@@ -26,6 +25,7 @@ from eachmask.data.formats.map_objects import read_maps
 from eachmask.data.images.files import copy_image, files_below, find_image
 from eachmask.data.problems import Problem
 from eachmask.data.targets import masks_of
+from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.text import read_text
 from eachmask.structures import Category, Masks, UserError
@@ -90,7 +90,7 @@ def write_maps(stem: Path, masks: Masks) -> int:
     encoded, covered = encode_label_map(masks)
     stem.with_name(f"{stem.name}_label{label_map_suffix(len(masks))}").write_bytes(encoded)
     foreground = np.where(masks.to_label_map() > 0, 255, 0).astype(np.uint8)
-    stem.with_name(f"{stem.name}_fg.png").write_bytes(bytes(cv2.imencode(".png", foreground)[1]))
+    stem.with_name(f"{stem.name}_fg.png").write_bytes(png(foreground))
     return covered
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from eachmask.data.builder import DatasetBuilder
@@ -21,6 +20,7 @@ from eachmask.data.formats.painted import painted
 from eachmask.data.formats.paired import folder_in, has_pair, pairs_in
 from eachmask.data.images.files import copy_image
 from eachmask.data.targets import masks_of
+from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
@@ -57,7 +57,7 @@ def write_label_map_folder(target: Path, data: Dataset, progress: Progress = no_
         path = target / "labels" / split / f"{image.stem}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if suffix == ".png":
-            path.write_bytes(bytes(cv2.imencode(".png", painted(masks).astype(np.uint16))[1]))
+            path.write_bytes(png(painted(masks).astype(np.uint16)))
         else:
             write_label_map(path, masks)
     write_table(target, data)

@@ -28,6 +28,7 @@ from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, score_in, united
 from eachmask.files.json_text import read_json_file
+from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, Category, UserError
 
@@ -141,7 +142,7 @@ def _shapes(image: AnnotatedImage, categories: tuple[Category, ...]) -> list[dic
 
 def _mask_shape(crop: NDArray[np.bool_], x: int, y: int) -> dict[str, Any]:
     """The window's corners, both inside it, and its pixels as PNG."""
-    data = bytes(cv2.imencode(".png", crop.astype(np.uint8) * np.uint8(255))[1])
+    data = png(crop.astype(np.uint8) * np.uint8(255))
     points = [[float(x), float(y)], [float(x + crop.shape[1] - 1), float(y + crop.shape[0] - 1)]]
     return {"shape_type": "mask", "points": points, "mask": base64.b64encode(data).decode("ascii")}
 

@@ -23,6 +23,7 @@ from eachmask.data.formats.label_maps import is_jpeg
 from eachmask.data.images.files import below, copy_image, image_files, image_size, matching
 from eachmask.data.problems import Problem, lossy_masks
 from eachmask.data.targets import masks_of
+from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, UserError
 
@@ -67,7 +68,7 @@ def write_mask_files(target: Path, data: Dataset, progress: Progress = no_progre
         for i, (crop, (x, y)) in enumerate(zip(bitmaps.crops, bitmaps.origins.tolist(), strict=True), start=1):
             canvas = np.zeros((height, width), np.uint8)
             canvas[y : y + crop.shape[0], x : x + crop.shape[1]] = crop * np.uint8(255)
-            (folder / "masks" / f"{i:05d}.png").write_bytes(bytes(cv2.imencode(".png", canvas)[1]))
+            (folder / "masks" / f"{i:05d}.png").write_bytes(png(canvas))
     write_table(target, data)
     return []
 

@@ -22,6 +22,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.formats.paired import copy_pairs, folder_in, folders_of, has_pair, pairs_in, read_pairs
 from eachmask.data.packed import Texts
+from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Category, Matte, Trimap, UserError
 
@@ -75,7 +76,7 @@ def write_mattes(target: Path, data: Dataset[FileSplit[Matte]], progress: Progre
     """Write images/SPLIT and alpha/SPLIT (gray PNG of 16 bits)."""
     for path, seen in copy_pairs(target, FOLDERS[0], data, progress):
         alpha = (seen.alpha.float() * 65535).round().numpy().astype(np.uint16)
-        path.write_bytes(bytes(cv2.imencode(".png", alpha)[1]))
+        path.write_bytes(png(alpha))
     return ["trimaps: only mattes are written"] if any(s.given_in for s in data.splits.values()) else []
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from eachmask.files.png import png
 from eachmask.structures import PanopticMap
 
 MAX_ID = 256**3 - 1
@@ -22,8 +22,7 @@ def encode_ids(ids: NDArray[np.integer]) -> bytes:
     if ids.min(initial=0) < 0 or ids.max(initial=0) > MAX_ID:
         raise ValueError(f"ids of a panoptic PNG lie in 0..{MAX_ID}")
     values = ids.astype(np.uint32)
-    blue_green_red = np.stack([values >> 16, values >> 8 & 255, values & 255], axis=-1).astype(np.uint8)
-    return bytes(cv2.imencode(".png", blue_green_red)[1])
+    return png(np.stack([values & 255, values >> 8 & 255, values >> 16], axis=-1).astype(np.uint8))
 
 
 def decode_ids(colors: NDArray[np.integer]) -> NDArray[np.int32]:

@@ -26,6 +26,7 @@ from eachmask.data.image_files import ImageView
 from eachmask.data.images.files import copy_image
 from eachmask.data.problems import Problem
 from eachmask.data.targets import named_categories
+from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.text import read_text
 from eachmask.structures import Category, SemanticMap, UserError
@@ -137,7 +138,7 @@ def _write(
             if layout.first:
                 values[values == IGNORE] = 0
             (target / file).parent.mkdir(parents=True, exist_ok=True)
-            (target / file).write_bytes(bytes(cv2.imencode(".png", values.astype(np.uint8))[1]))
+            (target / file).write_bytes(png(values.astype(np.uint8)))
     (target / layout.names).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     layout.finish(target, data)
     return []

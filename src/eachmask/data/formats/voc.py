@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -37,6 +36,7 @@ from eachmask.data.images.files import copy_image, find_image, matching
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of
+from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.text import read_text
 from eachmask.files.untrusted_xml import write_xml
@@ -93,7 +93,7 @@ def _write_maps(target: Path, name: str, record: AnnotatedImage, categories: tup
         path = target / folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         if wide:
-            path.write_bytes(bytes(cv2.imencode(".png", pixels.astype(np.uint16))[1]))
+            path.write_bytes(png(pixels.astype(np.uint16)))
             continue
         image = Image.fromarray(pixels.astype(np.uint8))
         image.putpalette(palette())

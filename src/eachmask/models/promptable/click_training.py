@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from eachmask.models.promptable.click_questions import Questions, grid_boxes
 from eachmask.ops.clicks import depths
-from eachmask.ops.drawn_prompts import DrawPrompts
 from eachmask.ops.losses import dice
+from eachmask.ops.prompt_sampling import PromptSampler
 from eachmask.structures import Instances
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class Config:
 def losses(model: Clicks, raw: Raw, targets: Sequence[Instances], config: Config) -> dict[str, Tensor]:
     """Focal, Dice and IoU losses, each a mean over rounds and questions."""
     if raw.questions is None:
-        targets, prompts = zip(*(DrawPrompts(config.objects)(target, _generator()) for target in targets), strict=True)
+        targets, prompts = zip(
+            *(PromptSampler(config.objects)(target, _generator()) for target in targets), strict=True
+        )
         raw = model.prompted(raw.embedding, prompts)
     answers, questions = raw.answers, raw.questions
     assert answers is not None and questions is not None

@@ -34,7 +34,7 @@ from eachmask.models.proposal_free.dense import (
     pixel_targets,
 )
 from eachmask.models.protocol import Network
-from eachmask.ops.stars import candidates, draw_stars, object_probability, star_distances, suppress
+from eachmask.ops.stars import candidates, object_probability, paint_stars, star_distances, suppress
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.structures.spatial import Spatial
 from eachmask.tasks.instances import INSTANCES
@@ -147,7 +147,7 @@ class StarDist(Network[Raw, Raw, Instances]):
         rows, columns = rows[kept], columns[kept]
         scores = probability[rows, columns]
         labels = classes[1:, rows, columns].argmax(0)
-        ids = draw_stars(cells[kept] * GRID, distances[:, rows, columns].T, scores, size)
+        ids = paint_stars(cells[kept] * GRID, distances[:, rows, columns].T, scores, size)
         return objects_of_map(ids, scores, labels, self.config, options)
 
 

@@ -35,14 +35,14 @@ class _Said:
 
 
 @dataclass(frozen=True)
-class DrawPrompts:
-    """Chooses some objects and draws what a user might say of each: a click, a box, a rough mask, or two of these. It
+class PromptSampler:
+    """Chooses some objects and samples what a user might say of each: a click, a box, a rough mask, or two of these. It
     gives those objects, in the order in which the prompts number them, and the prompts.
 
     >>> mask = np.zeros((1, 20, 20), bool)
     >>> mask[0, 5:15, 5:15] = True
     >>> target = Instances((20, 20), torch.tensor([[5.0, 5, 15, 15]]), RLE.from_bitmaps(mask))
-    >>> only_clicks = DrawPrompts(chances=(1, 0, 0, 0, 0))
+    >>> only_clicks = PromptSampler(chances=(1, 0, 0, 0, 0))
     >>> objects, prompts = only_clicks(target, np.random.default_rng(0))
     >>> len(objects), prompts.points.shape, prompts.boxes.shape
     (1, torch.Size([1, 2]), torch.Size([0, 4]))
