@@ -50,7 +50,7 @@ $(DEVELOPER_READY): $(USER_READY)
 	@touch $@
 
 demo: $(USER_READY)
-	@$(BIN)/python examples/demo.py $(if $(FETCH),--fetch)
+	@$(BIN)/eachmask demo $(if $(FETCH),--fetch)
 
 studio: $(USER_READY)
 	@$(PIP) install --editable ".[studio]"

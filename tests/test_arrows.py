@@ -27,7 +27,7 @@ BELOW = {
     "weights": NETWORKS | {"files"},
     "runtimes": NETWORKS | {"weights"},
     "inference": NETWORKS | {"data", "files", "runtimes", "tasks", "weights"},
-    "exporting": NETWORKS | {"files", "runtimes", "weights"},
+    "exporting": NETWORKS | {"evaluation", "files", "inference", "runtimes", "weights"},
     "batch": NETWORKS | {"data", "draw", "files", "inference", "tasks", "weights"},
     "evaluation": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
     "training": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},

@@ -1,4 +1,4 @@
-"""``examples/demo.py``: what ``make demo`` runs."""
+"""``eachmask demo``, which ``make demo`` runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
-
 
 def test_demo_without_network_or_cache(tmp_path: Path) -> None:
     environment = os.environ | {"EACHMASK_CACHE": str(tmp_path / "empty")}
+    command = [sys.executable, "-m", "eachmask", "demo"]
     done = subprocess.run(
-        [sys.executable, str(DEMO), "--out", str(tmp_path / "out"), "--images", str(tmp_path / "images")],
+        [*command, "--out", str(tmp_path / "out"), "--images", str(tmp_path / "images")],
         env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -36,4 +35,4 @@ def test_demo_without_network_or_cache(tmp_path: Path) -> None:
     images = {image["id"]: Path(image["file_name"]).name for image in photographs["images"]}
     seen = {(images[a["image_id"]], kinds[a["category_id"]]) for a in photographs["annotations"]}
     assert {("astronaut.png", "person"), ("chelsea.png", "animal"), ("coffee.png", "kitchen")} <= seen
-    assert "mask_rcnn_r50_fpn_v2" in done.stdout and "make demo FETCH=1" in done.stdout
+    assert "mask_rcnn_r50_fpn_v2" in done.stdout and "eachmask demo --fetch" in done.stdout

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from models.test_contract import CASES, Case
 from PIL import Image
 
 import eachmask
 from eachmask.cli import main
 from eachmask.exporting.export import write_exported
-from eachmask.structures import Category, DecodeOptions, Preprocess, UserError
+from eachmask.structures import Category, Preprocess, UserError
 from eachmask.weights.file import save_model
 from eachmask.weights.header import ModelInfo
 
 pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-
-QUICK = {"mask_rcnn_lite0_p3", "condinst_lite0_fpn"}
-SLOW = {"stardist_lite0", "fcos_lite0_fpn", "yolact_lite0"}
-OTHERS = [case for case in CASES if case.variant in QUICK | SLOW]
-CHOSEN = [pytest.param(c, id=c.variant, marks=() if c.variant not in SLOW else pytest.mark.slow) for c in OTHERS]
 
 
 def info_of(case: Case) -> ModelInfo:
@@ -38,29 +32,6 @@ def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     found = rng.integers(0, 60, (*size, 3), dtype=np.uint8)
     found[20:50, 15:45] = (200, 90, 40)
     return found
-
-
-@pytest.mark.parametrize("case", CHOSEN)
-def test_detections_are_the_models(case: Case, tmp_path: Path) -> None:
-    model, info, file = case.build(), info_of(case), tmp_path / "model.onnx"
-    write_exported(file, model, info, "onnx", "fp32", {})
-    exported = eachmask.load(file)
-    own = eachmask.Predictor(model, info, device="cpu", precision="fp32", optimize=False)
-    options = DecodeOptions(score_threshold=case.score)
-    sizes = ((64, 96), (75, 131), (110, 70))
-    images = [image(size, seed) for seed, size in enumerate(sizes)]
-    for a, b in zip(
-        own.predict([*images, images[0]], options=options),
-        exported.predict([*images, images[0]], options=options),
-        strict=True,
-    ):
-        assert len(a) == len(b)
-        torch.testing.assert_close(a.boxes, b.boxes, atol=0.1, rtol=0)
-        torch.testing.assert_close(a.scores, b.scores, atol=1e-3, rtol=0)
-        if a.masks is not None and len(a):
-            iou = np.asarray(a.masks.iou(b.masks)).diagonal()
-            assert (iou[a.masks.area() > 0] > 0.99).all()
-    assert not len(exported.predict(images[0], options=replace(options, score_threshold=1.0)))
 
 
 CELLS = next(case for case in CASES if case.variant == "flows_cpnet")
@@ -133,3 +104,30 @@ def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
     with pytest.raises(UserError, match="cannot be opened"):
         eachmask.load(tmp_path / "broken.onnx")
+
+
+def test_int8_is_calibrated_and_measured(
+    cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = str(cells.with_suffix(".safetensors")), str(cells.parent / "data.json")
+    images, out = str(cells.parent / "images"), tmp_path / "small.onnx"
+    wishes = ["export", model, "--precision", "int8", "--out", str(out)]
+    assert main(wishes) == 2
+    assert "give --data" in capsys.readouterr().err
+    assert main([*wishes, "--data", data, "--images", images]) == 0
+    assert "ap 0.0 -> 0.0" in capsys.readouterr().out
+    predictor = eachmask.load(out)
+    assert predictor.info.scores["int8_ap"] == 0 and out.stat().st_size < cells.stat().st_size
+    assert predictor.predict(image((64, 96))).image_size == (64, 96)
+    monkeypatch.setattr("eachmask.exporting.int8.MAX_LOSS", -1.0)
+    out.unlink()
+    assert main([*wishes, "--data", data, "--images", images]) == 2
+    assert "loses 0.0 points of ap" in capsys.readouterr().err and not out.exists()
+
+
+def test_pickles_in_a_program_are_not_read(tmp_path: Path) -> None:
+    file, weights = tmp_path / "model.pt2", {"config": {"w": {"path_name": "weight_0", "use_pickle": True}}}
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("model/data/weights/model_weights_config.json", json.dumps(weights))
+    with pytest.raises(UserError, match="holds pickled objects"):
+        eachmask.load(file)

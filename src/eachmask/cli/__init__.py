@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "demo": ("eachmask.cli.demo", "DemoOptions", "demo", "find the objects in images that are here already"),
     "predict": ("eachmask.cli.predict", "PredictOptions", "predict", "find the objects in images"),
     "segment": ("eachmask.cli.segment", "SegmentOptions", "segment", "the objects that clicks, boxes or words mean"),
     "matte": ("eachmask.cli.matte", "MatteOptions", "matte", "cut out with soft edges: hair, fur, glass"),

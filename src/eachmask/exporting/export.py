@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,22 +12,26 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
+from torch.export import Dim
 
 from eachmask.exporting.compare import check_equal
-from eachmask.exporting.graph import Traced, first_line, prepare
+from eachmask.exporting.graph import Traced, first_line, for_any_size, is_dynamic, prepare, tracing
+from eachmask.exporting.int8 import write_int8
 from eachmask.files.atomic import put_in_place, replacing_from_folder
 from eachmask.runtimes.header import KEY, Header
+from eachmask.runtimes.sessions import HEADER_FILE, session_of
 from eachmask.structures import UserError
 from eachmask.weights.fetch import locate
 from eachmask.weights.file import CLASSIFIER, load_classifier, load_model
 from eachmask.weights.header import ModelInfo
 
-Target = Literal["onnx", "openvino"]
-Precision = Literal["fp32", "bf16", "fp16"]
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+Target = Literal["onnx", "openvino", "torch-export"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 ALLOWED: dict[str, tuple[str, ...]] = {
-    "onnx": ("fp32",),
+    "onnx": ("fp32", "int8"),
     "openvino": ("fp32", "bf16", "fp16"),
+    "torch-export": ("fp32",),
 }
 """Target -> the precisions that its runtime has on CPUs."""
 OPSET = 17
@@ -39,31 +44,37 @@ def export(
     to: Target = "onnx",
     precision: Precision = "fp32",
     size: tuple[int, int] | None = None,
+    data: str | Path | None = None,
+    images: Path | None = None,
 ) -> Path:
-    """Write a model as a file that ONNX Runtime or OpenVINO runs; ``eachmask.load`` takes it.
+    """Write a model as a file that ONNX Runtime, OpenVINO or torch alone runs; ``eachmask.load`` takes it.
 
     Args:
         model: a name, a model file or the folder of a run.
-        out: the file; by default NAME.onnx, or NAME.xml with a NAME.bin, in the current folder.
-        precision: openvino alone has others than fp32: bf16 computes in it, fp16 stores weights in it.
+        out: the file; by default NAME.onnx, NAME.xml with a NAME.bin, or NAME.pt2, in the current folder.
+        precision: openvino has bf16, which computes in it, and fp16, which stores weights in it; onnx has int8.
         size: (height, width) px that every image is stretched to; by default the file takes images of any size.
+        data, images: for int8, annotated images as :func:`eachmask.evaluate` takes them: the ranges of values are
+            found on them, and what is lost is measured, see :mod:`eachmask.exporting.int8`.
 
     Returns:
         the file.
 
     Raises:
         UserError: no such model, one that cannot be exported, a runtime that is not installed, or a file that does
-            not give what the model gives.
+            not give what the model gives, or in int8 much less.
 
     >>> export("nuclei", to="tensorrt")
     Traceback (most recent call last):
         ...
-    eachmask.structures.errors.UserError: a model can be exported to onnx, openvino, not to 'tensorrt'
+    eachmask.structures.errors.UserError: a model can be exported to onnx, openvino, torch-export, not to 'tensorrt'
     """
     if to not in get_args(Target):
         raise UserError(f"a model can be exported to {', '.join(get_args(Target))}, not to {to!r}")
     if precision not in ALLOWED[to]:
         raise UserError(f"the runtime of {to} computes in {' or '.join(ALLOWED[to])} on CPUs, not in {precision}")
+    if (precision == "int8") != (data is not None):
+        raise UserError("int8 alone is calibrated and measured on annotated images: give --data and --precision int8")
     path = locate(model)
     network, info = load_model(path)
     info = replace(info, name=info.name or info.variant)
@@ -74,7 +85,16 @@ def export(
         raise UserError(f"a file for {to} ends in {SUFFIXES[to]}: call it {target.with_suffix(SUFFIXES[to]).name}")
     classifier = load_classifier(path)
     extra = {} if classifier is None else {CLASSIFIER + n: t for n, t in classifier.state_dict().items()}
-    write_exported(target, network, info, to, precision, extra)
+    if data is None:
+        write_exported(target, network, info, to, precision, extra)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder, replacing_from_folder(target) as part:
+            plain = Path(folder) / target.name
+            write_exported(plain, network, info, to, "fp32", extra)
+            session = session_of(plain)
+            assert session is not None
+            write_int8(plain, part, session.header(), data, images)
     return target
 
 
@@ -87,23 +107,34 @@ def write_exported(
         extra: weights that travel with it.
     """
     traced = prepare(model, info)
-    dynamic = info.preprocess.fixed_size is None and info.preprocess.divisor <= 256
+    dynamic = is_dynamic(info.preprocess)
     weights = {name: t.contiguous() for name, t in (traced.weights | extra).items()}
-    header = Header(info, traced.graph.verb, traced.description, precision, dynamic, weights)
+    batched = dynamic and to != "torch-export"  # which takes a batch of one for the only one there is
+    header = Header(info, traced.graph.verb, traced.description, precision, dynamic, batched, weights)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing_from_folder(target) as part:
+        _write(part, traced, header, to)
         try:
-            WRITERS[to](part, traced, header)
-        except ImportError as error:
-            extra_name = "openvino" if error.name == "openvino" else "onnx"
-            raise UserError(f"{error.name} is not installed: pip install eachmask[{extra_name}]") from error
+            check_equal(part, model, header)
         except UserError:
-            raise
-        except Exception as error:  # whatever a converter stumbles over
-            raise UserError(f"{info.name} cannot be exported to {to}: {first_line(error)}") from error
-        check_equal(part, model, info, header)
+            if not batched:
+                raise
+            header = replace(header, batched=False)  # a trace may freeze the batch alone
+            _write(part, traced, header, to)
+            check_equal(part, model, header)
         if part.with_suffix(".bin").is_file():  # OpenVINO's weights
             put_in_place(part.with_suffix(".bin"), target.with_suffix(".bin"))
+
+
+def _write(path: Path, traced: Traced, header: Header, to: Target) -> None:
+    try:
+        WRITERS[to](path, traced, header)
+    except ImportError as error:
+        extra_name = "openvino" if error.name == "openvino" else "onnx"
+        raise UserError(f"{error.name} is not installed: pip install eachmask[{extra_name}]") from error
+    except Exception as error:  # whatever a converter stumbles over
+        about = f"{header.info.name} cannot be exported to {to}{for_any_size(header.info.preprocess)}"
+        raise UserError(f"{about}: {first_line(error)}") from error
 
 
 def _onnx_bytes(traced: Traced, header: Header) -> bytes:
@@ -112,8 +143,8 @@ def _onnx_bytes(traced: Traced, header: Header) -> bytes:
 
     buffer: Any = io.BytesIO()
     axes = {"images": {0: "batch", 2: "height", 3: "width"}} if header.dynamic else {}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with tracing(header.info.preprocess):
+        torch._C._jit_set_onnx_log_enabled(False)  # on failure it would print all of the graph
         torch.onnx.export(
             traced.graph, (traced.example,), buffer, dynamo=False, opset_version=OPSET,
             input_names=["images"], dynamic_axes=axes,
@@ -136,7 +167,18 @@ def _to_openvino(path: Path, traced: Traced, header: Header) -> None:
     openvino.save_model(model, str(path), compress_to_fp16=header.precision == "fp16")
 
 
+def _to_torch(path: Path, traced: Traced, header: Header) -> None:
+    any_size = {2: Dim.AUTO, 3: Dim.AUTO} if header.dynamic else {}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(
+            traced.graph, (traced.example,), dynamic_shapes={"images": any_size}, strict=False
+        )
+    torch.export.save(program, path, extra_files={HEADER_FILE: header.to_json()})
+
+
 WRITERS: dict[str, Callable[[Path, Traced, Header], None]] = {
     "onnx": _to_onnx,
     "openvino": _to_openvino,
+    "torch-export": _to_torch,
 }

@@ -10,6 +10,8 @@ inside. What a trace has frozen at the traced size shows when the file is compar
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.models.protocol import Promptable
+from eachmask.exporting.substitutes import substituted
+from eachmask.models.protocol import PointPromptable, Promptable
 from eachmask.runtimes.structure import Description, flat, leaves, merged, pruned
 from eachmask.runtimes.watching import watched
 from eachmask.structures import DecodeOptions, ImageBatch, Preprocess, UserError
@@ -74,8 +77,8 @@ def prepare(model: nn.Module, info: ModelInfo) -> Traced:
     Raises:
         UserError: the model cannot be run on an image alone, or gives something else than tensors.
     """
-    encodes = isinstance(model, Promptable)
-    graph = Graph(model, "encode" if encodes else "forward", info.preprocess.divisor).eval()
+    graph = Graph(model, verb_of(model), info.preprocess.divisor).eval()
+    encodes = graph.verb == "encode"
     example = example_image(info.preprocess)
     try:
         one, two = graph.said(example), graph.said(example.repeat(2, 1, 1, 1))
@@ -84,15 +87,25 @@ def prepare(model: nn.Module, info: ModelInfo) -> Traced:
         raise UserError(f"{name} cannot be exported, for an image alone does not do: {first_line(error)}") from error
     inside = watched(lambda: graph.said(example))
     outside = set() if encodes else watched(lambda: decoded(model, one))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numbers that may freeze: the file is compared with the model
-        torch.jit.trace(graph, (example,), check_trace=False)
+    try:
+        with tracing(info.preprocess):
+            torch.jit.trace(graph, (example,), check_trace=False)
+    except Exception as error:  # whatever a network does with sizes that are no numbers
+        raise UserError(
+            f"{info.name} cannot be exported{for_any_size(info.preprocess)}: {first_line(error)}"
+        ) from error
     description = merged(graph.description, flat(one, model)[1], flat(two, model)[1])
     numbers = {leaf["number"] for leaf in leaves(description) if "number" in leaf}
     graph.outputs = numbers | _read(model, one, description, outside, everything=encodes)
     state = dict(model.named_parameters()) | dict(model.named_buffers())
     kept = {name: t.detach() for name, t in state.items() if id(t) not in inside or id(t) in outside}
     return Traced(graph, pruned(description, graph.outputs), kept, example)
+
+
+def verb_of(model: nn.Module) -> str:
+    """``encode`` of a model that must be asked; one that finds everything by itself is asked to choose among that."""
+    asked = isinstance(model, PointPromptable) or getattr(model, "answers_only", False)
+    return "encode" if isinstance(model, Promptable) and asked else "forward"
 
 
 def _read(model: nn.Module, raw: Any, description: Description, seen: set[int], everything: bool) -> set[int]:
@@ -105,6 +118,24 @@ def _read(model: nn.Module, raw: Any, description: Description, seen: set[int], 
 def decoded(model: nn.Module, raw: Any) -> Any:
     """What the rest of the model makes of it, with as many objects as there may be."""
     return model.decode(raw, DecodeOptions(score_threshold=0.0))  # type: ignore[operator]
+
+
+def is_dynamic(preprocess: Preprocess) -> bool:
+    """Whether the graph is to take any number of images of any size."""
+    return preprocess.fixed_size is None and preprocess.divisor <= 256
+
+
+def for_any_size(preprocess: Preprocess) -> str:
+    """The remedy, where a network can be written down for one size alone."""
+    return " for images of any size (give --size HEIGHT WIDTH)" if is_dynamic(preprocess) else ""
+
+
+@contextmanager
+def tracing(preprocess: Preprocess) -> Iterator[None]:
+    """While a network is run to write down what it does."""
+    with warnings.catch_warnings(), torch.no_grad(), substituted(fixed=not is_dynamic(preprocess)):
+        warnings.simplefilter("ignore")  # of numbers that may freeze: the file is compared with the model
+        yield
 
 
 def example_image(preprocess: Preprocess, size: tuple[int, int] = (96, 160)) -> Tensor:

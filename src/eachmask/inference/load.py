@@ -6,7 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from eachmask.inference.devices import find_device, find_precision
+from eachmask.inference.fastest import fastest
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.models.protocol import Promptable
@@ -33,12 +36,13 @@ def load(
 
     A name is looked up in the catalogue (``eachmask models`` lists it); weights that are neither bundled nor in
     the cache are downloaded once. ``hf:OWNER/NAME`` is a segmentation model of transformers, see
-    :mod:`eachmask.inference.hf_models`. What ``eachmask export`` has written (``.onnx``, ``.xml``) is run by
+    :mod:`eachmask.inference.hf_models`. What ``eachmask export`` has written (``.onnx``, ``.xml``, ``.pt2``) is run by
     the runtime that it was written for.
 
     Args:
         device: cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.
-        precision: fp32, bf16, fp16, or auto: bf16 on CPUs that compute in it, fp16 on CUDA, else fp32.
+        precision: fp32, bf16, fp16, or auto: fp16 on CUDA; on CPUs that compute in bf16 what a short measurement finds
+            faster, which is remembered (:mod:`eachmask.inference.fastest`); else fp32.
         side: longer side of every image as the network sees it, px: smaller is faster, larger finds smaller things.
             By default what the model was made for.
 
@@ -70,7 +74,12 @@ def load(
     if side is not None:
         info = replace(info, preprocess=info.preprocess.at_long_side(side))
     kind = PromptPredictor if isinstance(model, Promptable) else Predictor
-    return kind(model, info, device=device, precision=precision, classifier=load_classifier(path), in_place=True)
+    predictor: Predictor[Any] = kind(
+        model, info, device=device, precision=precision, classifier=load_classifier(path), in_place=True
+    )
+    if precision == "auto" and predictor.device.type == "cpu" and predictor.dtype == torch.bfloat16:
+        predictor.engine.dtype = fastest(predictor.model, info)
+    return predictor
 
 
 def _exported(session: Session, device: str, precision: str, side: int | None) -> Predictor[Any]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eachmask.models.crop_classifier import Config, CropClassifier
+from eachmask.models.protocol import Recurrent
 from eachmask.runtimes.header import Header
 from eachmask.runtimes.sessions import Session
 from eachmask.runtimes.structure import batches, joined, rebuilt
@@ -34,7 +35,7 @@ class Verb:
 
     def __init__(self, session: Session, header: Header, model: nn.Module) -> None:
         self.session, self.description, self.model = session, header.description, model
-        self.at_once = header.dynamic and batches(header.description)
+        self.at_once = header.batched and batches(header.description)
 
     def __call__(self, images: ImageBatch, given: Any = None) -> Any:
         """What the network says of a batch.
@@ -66,7 +67,13 @@ def load_exported(session: Session) -> tuple[nn.Module, ModelInfo, CropClassifie
     _fill(model, header.weights)
     model.register_buffer(DIGEST, torch.frombuffer(bytearray(session.digest()), dtype=torch.uint8))
     setattr(model, header.verb, Verb(session, header, model))
+    if isinstance(model, Recurrent):
+        model.__dict__["step"] = _forgetful
     return model.eval().requires_grad_(False), header.info, _classifier(header)
+
+
+def _forgetful(*_: Any) -> Any:
+    raise UserError("an exported model remembers nothing of earlier frames: use the model itself for videos")
 
 
 def _classifier(header: Header) -> CropClassifier | None:

@@ -32,6 +32,8 @@ class Header:
     precision: str = "fp32"
     dynamic: bool = True
     """Any number of images of any size; else one of the size in ``info.preprocess``."""
+    batched: bool = True
+    """Several images of one size can be run at once."""
     weights: dict[str, Tensor] = field(default_factory=dict)
     """Of the layers that run after the graph (heads that look at single objects, decoders of prompts)."""
 
@@ -45,6 +47,7 @@ class Header:
                 "description": self.description,
                 "precision": self.precision,
                 "dynamic": self.dynamic,
+                "batched": self.batched,
                 "weights": base64.b64encode(save(self.weights)).decode() if self.weights else "",
             }
         )
@@ -64,7 +67,8 @@ class Header:
                 raise UserError(f"{path} was exported by a later version of eachmask: update eachmask, or export again")
             weights = load(base64.b64decode(values["weights"])) if values["weights"] else {}
             info = ModelInfo.from_json(json.dumps(values["model"]))
-            return Header(info, values["verb"], values["description"], values["precision"], values["dynamic"], weights)
+            said = {key: values[key] for key in ("verb", "description", "precision", "dynamic")}
+            return Header(info, **said, batched=values.get("batched", values["dynamic"]), weights=weights)
         except (KeyError, TypeError, ValueError, SchemaError) as error:
             if isinstance(error, UserError):
                 raise

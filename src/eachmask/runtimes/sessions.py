@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +16,9 @@ from torch import Tensor
 
 from eachmask.runtimes.header import KEY, Header
 from eachmask.structures import UserError
+
+HEADER_FILE = "eachmask.json"
+"""Within a ``.pt2`` archive."""
 
 
 class Session:
@@ -131,7 +139,65 @@ class OpenVinoSession(Session):
         return [torch.from_numpy(outputs[i].copy()) for i in range(len(self.opened.outputs))]
 
 
-SESSIONS: tuple[type[Session], ...] = (OnnxSession, OpenVinoSession)
+class TorchSession(Session):
+    """torch alone, without the model's code: a program of :func:`torch.export.save`."""
+
+    suffix = ".pt2"
+
+    def open(self) -> Any:
+        _refuse_pickles(self.path)
+        texts = {HEADER_FILE: ""}
+        with _weights_only():
+            program = torch.export.load(self.path, extra_files=texts)
+        self._text = texts[HEADER_FILE]
+        return program.module()
+
+    def text(self) -> str | None:
+        _ = self.opened
+        return self._text
+
+    @torch.inference_mode()
+    def run(self, images: Tensor) -> list[Any]:
+        return list(self.opened(images.contiguous()))
+
+
+def _refuse_pickles(path: Path) -> None:
+    """No pickle is ever executed: weights and constants of ours are plain numbers.
+
+    Raises:
+        ValueError: there is something else among them, or the file is no archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(("_weights_config.json", "_constants_config.json")):
+                    entries = json.loads(archive.read(name))["config"].values()
+                    plain = all(
+                        e["path_name"].startswith(("weight_", "tensor_")) and not e["use_pickle"] for e in entries
+                    )
+                    if not plain:
+                        raise ValueError("it holds pickled objects")
+                elif name.endswith(".pt") and ("/weights/" in name or "/constants/" in name):
+                    raise ValueError("it holds pickled objects")
+    except (zipfile.BadZipFile, KeyError, TypeError, AttributeError) as error:
+        raise ValueError("it is damaged, or no program of torch.export") from error
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """While this is entered, torch reads tensors from its files and nothing else."""
+    before = os.environ.get(_WEIGHTS_ONLY)
+    os.environ[_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_WEIGHTS_ONLY]
+        if before is not None:
+            os.environ[_WEIGHTS_ONLY] = before
+
+
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+SESSIONS: tuple[type[Session], ...] = (OnnxSession, OpenVinoSession, TorchSession)
 
 
 def session_of(path: str | Path) -> Session | None:

@@ -21,7 +21,7 @@ from eachmask.weights.download import Broken, download, sha256_of
 
 RUN_MODEL = "model.safetensors"
 """The model file in the folder of a training run."""
-EXPORTED = (".onnx", ".xml")
+EXPORTED = (".onnx", ".xml", ".pt2")
 """Suffixes of what `eachmask export` writes: no weights to train or to export."""
 
 

@@ -120,9 +120,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, encoding: Tensor, places: Tensor, shapes: Sequence[torch.Size]) -> Tensor:
         """(B, L, D) -> the same."""
-        parts = x.split([shape.numel() for shape in shapes], dim=1)
-        memory = [part.mT.unflatten(2, shape) for part, shape in zip(parts, shapes, strict=True)]
-        x = self.look_norm(x + self.look(x + encoding, places, memory))
+        x = self.look_norm(x + self.look(x + encoding, places, _levels(x, shapes)))
         thought: Tensor = self.think_norm(x + self.think(x))
         return thought
 
@@ -159,17 +157,26 @@ class PixelDecoder(nn.Module):
         places = torch.cat([_centers(shape, x) for shape in shapes])
         for layer in self.layers:
             x = layer(x, encoding, places, shapes)
-        parts = x.split([shape.numel() for shape in shapes], dim=1)
-        levels = [part.mT.unflatten(2, shape) for part, shape in zip(parts, shapes, strict=True)]
+        levels = _levels(x, shapes)
         fine = self.lateral(maps[0])
         fine = fine + F.interpolate(levels[-1], fine.shape[2:], mode="bilinear", align_corners=False)
         return levels, self.masks(self.smooth(fine))
 
 
+def _levels(x: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """(B, L, D), level after level -> maps (B, D, h, w)."""
+    found, start = [], 0
+    for height, width in shapes:
+        end = start + height * width
+        found.append(x[:, start:end].mT.unflatten(2, (height, width)))
+        start = end
+    return found
+
+
 def _centers(shape: torch.Size, like: Tensor) -> Tensor:
     """(h w, 2) centers of a map's cells as (x, y) in 0..1."""
     y, x = ((torch.arange(n, device=like.device) + 0.5) / n for n in shape)
-    return torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1).flatten(0, 1).to(like)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1).to(like)
 
 
 def norm(width: int) -> nn.GroupNorm:

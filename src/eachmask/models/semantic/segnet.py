@@ -72,7 +72,7 @@ class SegNet(Labeling):
         x, switches = images.tensor, []
         for stage in self._stages():
             x = stage(x)
-            size = (int(x.shape[-2]), int(x.shape[-1]))
+            size = (x.shape[-2], x.shape[-1])
             x, places = max_pool(x)
             switches.append((places, size))
         if self.bottleneck is not None:

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -207,14 +206,14 @@ def mirrored(images: ImageBatch, depth: int) -> Tensor:
     """(B, 3, H, W) -> what an unpadded network needs for it: each image is continued by its own mirror image."""
     height, width = images.tensor.shape[-2:]
     sides = [input_side(side, depth) for side in (height, width)]
-    out = images.tensor.new_empty(len(images), images.tensor.shape[1], sides[0][0], sides[1][0])
-    for slot, image, size in zip(out, images.tensor, images.sizes, strict=True):
+    made = []
+    for image, size in zip(images.tensor, images.sizes, strict=True):
         rows, columns = (
             reflected(need, (need - given) // 2, valid).to(image.device)
             for (need, given), valid in zip(sides, size, strict=True)
         )
-        slot.copy_(image[:, rows][:, :, columns])
-    return out
+        made.append(image[:, rows][:, :, columns])
+    return torch.stack(made)
 
 
 def reflected(length: int, margin: int, valid: int) -> Tensor:
@@ -224,8 +223,8 @@ def reflected(length: int, margin: int, valid: int) -> Tensor:
     [2, 1, 0, 1, 2, 3, 2]
     """
     period = max(2 * valid - 2, 1)
-    place = np.abs(np.arange(length) - margin) % period
-    return torch.from_numpy(np.where(place < valid, place, period - place))
+    place = (torch.arange(length) - margin).abs() % period
+    return torch.where(place < valid, place, period - place)
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
