@@ -27,7 +27,7 @@ help:
 	@echo "make test-lowest      the same with the lowest allowed versions of what eachmask depends on"
 	@echo "make lint       ruff, and mypy in strict mode"
 	@echo "make bench      the benchmarks that the documents quote"
-	@echo "make docs       write the generated pages, then check every link"
+	@echo "make docs       write the generated pages, check every link, build the site into site/"
 	@echo "make screenshots  the studio's pictures in the docs, taken by its browser tests"
 	@echo "make web        build the studio's page from web/ (needs Node 20 or newer; users need none)"
 	@echo "make clean      remove the environment and what the commands above wrote"
@@ -94,6 +94,8 @@ bench: $(DEVELOPER_READY)
 docs: $(DEVELOPER_READY)
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m pytest -q tests/test_docs.py
+	@$(PIP) install --editable ".[docs]"
+	@$(BIN)/mkdocs build --strict --quiet
 
 # Made by the test that follows the studio's guide in a browser.
 screenshots: $(DEVELOPER_READY)
@@ -104,4 +106,4 @@ web:
 	@cd web && npm ci --no-audit --no-fund && npm run build
 
 clean:
-	rm -rf $(VENV) $(LOWEST) results/demo images/coins.png images/hubble_deep_field.jpg .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) site results/demo images/coins.png images/hubble_deep_field.jpg .pytest_cache .mypy_cache .ruff_cache
