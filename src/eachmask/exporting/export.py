@@ -19,7 +19,7 @@ from eachmask.exporting.graph import Traced, first_line, for_any_size, is_dynami
 from eachmask.exporting.int8 import write_int8
 from eachmask.files.atomic import put_in_place, replacing_from_folder
 from eachmask.runtimes.header import KEY, Header
-from eachmask.runtimes.sessions import HEADER_FILE, session_of
+from eachmask.runtimes.sessions import HEADER_FILE
 from eachmask.structures import UserError
 from eachmask.weights.fetch import locate
 from eachmask.weights.file import CLASSIFIER, load_classifier, load_model
@@ -92,9 +92,7 @@ def export(
         with tempfile.TemporaryDirectory() as folder, replacing_from_folder(target) as part:
             plain = Path(folder) / target.name
             write_exported(plain, network, info, to, "fp32", extra)
-            session = session_of(plain)
-            assert session is not None
-            write_int8(plain, part, session.header(), data, images)
+            write_int8(plain, part, data, images)
     return target
 
 

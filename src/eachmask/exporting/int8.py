@@ -6,7 +6,7 @@ smallest and largest values that the network has on the images (ONNX Runtime's s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from eachmask.runtimes.header import KEY, Header
+from eachmask.runtimes.sessions import OnnxSession
 from eachmask.structures import UserError
 
 if TYPE_CHECKING:
-    from eachmask.inference.predictor import Predictor
+    from eachmask.inference.predictor import ImageLike, Predictor
 
 MAX_LOSS = 0.01
 """Of AP, PQ or mean IoU, as a fraction: what loses more is not written."""
@@ -27,7 +28,7 @@ MEASURES = ("ap", "pq", "miou")
 LAYERS = ["Conv", "MatMul", "Gemm"]
 
 
-def write_int8(plain: Path, target: Path, header: Header, data: str | Path, images: Path | None) -> None:
+def write_int8(plain: Path, target: Path, data: str | Path, images: Path | None) -> None:
     """Quantize an exported file.
 
     Args:
@@ -39,7 +40,10 @@ def write_int8(plain: Path, target: Path, header: Header, data: str | Path, imag
         UserError: more than :data:`MAX_LOSS` is lost, or the data have no measure for this.
     """
     from eachmask.evaluation.measure import evaluate
+    from eachmask.evaluation.source import open_source
     from eachmask.inference.load import load
+
+    header = OnnxSession(plain).header()
 
     def measured(file: Path) -> tuple[str, float]:
         values = evaluate(load(file), data, images=images, resamples=0, boundary=False, gallery=0).values()
@@ -48,8 +52,10 @@ def write_int8(plain: Path, target: Path, header: Header, data: str | Path, imag
             raise UserError(f"int8 is measured by {', '.join(MEASURES)}, and {header.info.name} has none of them")
         return name, values[name]
 
-    _quantize(plain, target, _shown(load(plain), data, images))
-    _set_header(target, replace(header, precision="int8"))
+    predictor = load(plain)
+    samples = open_source(data, "val", images, None, lambda _: None, target=predictor.task.target).samples
+    shown = (samples.path(number) for number in range(min(len(samples), MAX_IMAGES)))
+    quantize(plain, target, network_inputs(predictor, shown))
     (name, before), (_, after) = measured(plain), measured(target)
     if not before - after <= MAX_LOSS:
         raise UserError(
@@ -61,21 +67,20 @@ def write_int8(plain: Path, target: Path, header: Header, data: str | Path, imag
     _set_header(target, replace(header, info=info, precision="int8"))
 
 
-def _shown(predictor: Predictor[Any], data: str | Path, images: Path | None) -> Iterator[NDArray[Any]]:
-    """(1, 3, h, w) of some of the images, as the network sees them."""
-    from eachmask.evaluation.source import open_source
+def network_inputs(predictor: Predictor[Any], images: Iterable[ImageLike]) -> Iterator[NDArray[Any]]:
+    """(1, 3, h, w) of each image, as the network sees it."""
     from eachmask.inference.preprocessing import reduced
 
-    samples = open_source(data, "val", images, None, lambda _: None, target=predictor.task.target).samples
     preprocess = predictor.info.preprocess
-    for number in range(min(len(samples), MAX_IMAGES)):
-        image = predictor.prepare(samples.path(number))
-        batch = predictor.engine.batch([reduced(image, preprocess)], [preprocess.limits(image)])
+    for image in images:
+        array = predictor.prepare(image)
+        batch = predictor.engine.batch([reduced(array, preprocess)], [preprocess.limits(array)])
         height, width = batch.sizes[0]
         yield batch.tensor[:, :, :height, :width].contiguous().numpy()
 
 
-def _quantize(plain: Path, target: Path, batches: Iterator[NDArray[Any]]) -> None:
+def quantize(plain: Path, target: Path, batches: Iterator[NDArray[Any]]) -> None:
+    """Write the eight-bit graph of an exported one, with ranges as the batches (1, 3, h, w) have them."""
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -84,6 +89,7 @@ def _quantize(plain: Path, target: Path, batches: Iterator[NDArray[Any]]) -> Non
             return None if batch is None else {"images": batch}
 
     quantization.quantize_static(plain, target, Reader(), op_types_to_quantize=LAYERS, per_channel=True)
+    _set_header(target, replace(OnnxSession(plain).header(), precision="int8"))
 
 
 def _set_header(path: Path, header: Header) -> None:
