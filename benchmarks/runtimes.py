@@ -10,7 +10,8 @@ slows all alike. Models that are not bundled have random weights: their networks
 anything. int8 is calibrated on the photographs, and its AP is not looked at here.
 
 ``--ultralytics`` is the Python of another environment, in which the package ultralytics is installed (eachmask neither
-imports nor needs it): YOLO11n-seg and YOLO11s-seg with random weights, ``YOLO.predict`` at 640 px on the same images.
+imports nor needs it): YOLO11n-seg and YOLO11s-seg with random weights, ``YOLO.predict`` at 640 px on the same
+images.
 
 The last line is JSON: ``ms`` (pair -> median over rounds of medians over images), ``speedup_vs_yolo11n`` and
 ``speedup_vs_yolo11s`` (pair -> their time / its own; null without ``--ultralytics``), ``load`` of the machine, ``failed``
