@@ -9,13 +9,13 @@ masks as RLE; ``clicks`` looks at each and answers one click. Pairs take turns, 
 slows all alike. Models that are not bundled have random weights: their networks cost the same, what follows them hardly
 anything. int8 is calibrated on the photographs, and its AP is not looked at here.
 
-``--ultralytics`` is the Python of another environment, in which the package ultralytics is installed (eachmask neither
-imports nor needs it): YOLO11n-seg and YOLO11s-seg with random weights, ``YOLO.predict`` at 640 px on the same
-images.
+``--ultralytics`` is the Python of another environment, in which the package ultralytics is installed (eachmask
+neither imports nor needs it): YOLO11n-seg and YOLO11s-seg with random weights, ``YOLO.predict`` at 640 px on the
+same images.
 
 The last line is JSON: ``ms`` (pair -> median over rounds of medians over images), ``speedup_vs_yolo11n`` and
-``speedup_vs_yolo11s`` (pair -> their time / its own; null without ``--ultralytics``), ``load`` of the machine, ``failed``
-(pair -> why).
+``speedup_vs_yolo11s`` (pair -> their time / its own; null without ``--ultralytics``), ``load`` of the machine,
+``failed`` (pair -> why).
 """
 
 from __future__ import annotations
