@@ -81,15 +81,13 @@ def test_blur_moves_nothing_out_of_the_sum(blur):
 def test_cut_out_objects_keep_within_their_masks():
     inside = np.zeros(SIZE, bool)
     inside[30:90, 40:90] = True
-    image = texture()
-    stands_off = []
+    image, stands_off = np.full((*SIZE, 3), 0.5, np.float32), []
     for seed in range(8):
         made = cutout(np.random.default_rng(seed), image, RLE.from_bitmaps(inside[None]))
         deep = cv2.erode(inside.astype(np.uint8), np.ones((25, 25))) > 0
         assert made.alpha[deep].min() > 0.99
-        hairs = (made.alpha[~inside] > 0).any()
-        assert hairs or np.array_equal(made.colors, image), "its colors are the photograph's"
-        stands_off.append(hairs)
+        assert np.abs(made.colors - image)[made.alpha > 0.01].max() < 0.21, "hairs are up to two fifths lighter"
+        stands_off.append((made.alpha[~inside] > 0).any())
     assert any(stands_off) and not all(stands_off), "now and then hairs do"
 
 
