@@ -14,7 +14,6 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ import torch
 from PIL import Image
 
 from eachmask import draw
+from eachmask.batch.movie import Movie
 from eachmask.batch.options import BatchOptions, checked, settings_of
 from eachmask.data.images.inputs import Source
 from eachmask.data.images.read import unit_range
-from eachmask.data.images.video import VideoFrame, frames_of, pyav
-from eachmask.files.atomic import put_in_place
+from eachmask.data.images.video import VideoFrame, frames_of
 from eachmask.files.journal import Journal, compact_json
 from eachmask.inference.predictor import Predictor
 from eachmask.ops.tracking import Tracker, TrackerConfig, looks_of
@@ -210,7 +209,7 @@ class _Run:
             table = stack.enter_context(self.journal.replacing(out / TABLE))
             mots = stack.enter_context(self.journal.replacing(out / MOTS)) if "mots" in save else None
             segments = stack.enter_context(contextlib.closing(_Segments()))
-            movie = _Movie(out / OVERLAY) if "overlay" in save else None
+            movie = Movie(out / OVERLAY) if "overlay" in save else None
             table.write(COLUMNS.encode())
             for frame, image in enumerate(images):
                 found, masks, seconds = self.tracked(frame, kept)
@@ -326,29 +325,3 @@ def label_png(labels: np.ndarray) -> bytes:
         image = Image.fromarray(labels.astype(np.uint16))
     image.save(data, "PNG")
     return data.getvalue()
-
-
-class _Movie:
-    """An mp4 in which every frame keeps its time; even sides, as H.264 wants them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.part = path, path.with_name("overlay.part.mp4")
-        self.container: Any = pyav().open(str(self.part), "w")
-        self.stream: Any = None
-
-    def add(self, seconds: float, image: Any) -> None:
-        """One frame (H, W, 3)."""
-        height, width = (side // 2 * 2 for side in image.shape[:2])
-        if self.stream is None:
-            self.stream = self.container.add_stream("libx264", rate=25)
-            self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
-            self.stream.codec_context.time_base = Fraction(1, 10000)
-        frame = pyav().VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
-        frame.pts, frame.time_base = round(seconds * 10000), Fraction(1, 10000)
-        self.container.mux(self.stream.encode(frame))
-
-    def close(self) -> None:
-        """Finish the file and give it its name."""
-        self.container.mux(self.stream.encode())
-        self.container.close()
-        put_in_place(self.part, self.path)

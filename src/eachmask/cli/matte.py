@@ -10,8 +10,11 @@ from eachmask.cli.predict import RESULTS, PredictOptions, batch_options, predict
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import numpy as np
     from numpy.typing import NDArray
+    from rich.console import Console
 
     from eachmask.inference.matting import MattePredictor
     from eachmask.structures import Trimap
@@ -25,10 +28,12 @@ class MatteOptions(PredictOptions):
     By default the model objects finds things, a band along their outlines is left open, and closed form matting says
     how much of each pixel in it belongs to them (pip install 'eachmask[matting]'). With --trimap that band is yours,
     with --background a clean image of the background helps a model that compares, and a model such as modnet needs
-    neither.
+    neither. Robust Video Matting remembers what it saw of a video.
 
     The results folder gets, per image: rgba/ (PNG with transparency and the foreground's own colors), alpha/ (gray PNG
-    of 16 bits), with --onto composite/; and mattes.csv, overlays/, report.html and summary.json.
+    of 16 bits), with --onto composite/; and mattes.csv, overlays/, report.html and summary.json. Of a video (mp4, mov,
+    webm, mkv, avi; pip install 'eachmask[video]') it gets cutout.mov (ProRes 4444, with transparency) and with --onto
+    composite.mp4; --save takes webm (VP9 with transparency) and alpha (a PNG per frame) too.
 
     Exit status: as that of `eachmask predict`.
 
@@ -37,6 +42,7 @@ class MatteOptions(PredictOptions):
       eachmask matte people/ --classes person --onto beach.jpg --out beach
       eachmask matte lemur.png --trimap trimap.png --onto '#00ff00' --out lemur
       eachmask matte portraits/ --model runs/modnet/model.safetensors --out portraits
+      eachmask matte dance.mp4 --model rvm_mobilenetv3.pth --onto beach.mp4 --out dance
       eachmask matte shot.png --model runs/bgm/model.safetensors --background clean.png --out shot
     """
 
@@ -48,13 +54,16 @@ class MatteOptions(PredictOptions):
     background: Path | None = None
     """Photograph of the background alone, of the same size, for models that compare with it."""
     onto: str | None = None
-    """Also put the cut-out before this: an image, which is made to cover, or a color (white, '#00ff88')."""
+    """Also put the cut-out before this: an image, which is made to cover, a color (white, '#00ff88'), or of a video
+    another video."""
     solver: str = "closed_form"
     """What makes mattes of masks and trimaps: closed_form, knn_matting, learning_based_matting or
     random_walk_matting."""
     band: float = 0.05
     """Of masks: how far what is left open reaches to either side of an outline, as a share of the root of the object's
     area."""
+    targets: Path | None = None
+    """Of a video: folder of true mattes, one PNG per frame in the order of their names, to measure by."""
 
 
 def matte(options: MatteOptions) -> int:
@@ -62,6 +71,7 @@ def matte(options: MatteOptions) -> int:
     from rich.console import Console
 
     from eachmask.data.images.inputs import find_inputs
+    from eachmask.data.images.video import SUFFIXES as VIDEOS
     from eachmask.weights.fetch import cache_dir
 
     console = Console(stderr=True, highlight=False)
@@ -69,6 +79,10 @@ def matte(options: MatteOptions) -> int:
         raise UserError("give --trimap or --background, not both: a model takes one of them")
     if options.band < 0:
         raise UserError(f"--band is a share from 0, not {options.band:g}")
+    if any(Path(name).suffix.lower() in VIDEOS for name in options.inputs):
+        return _video(options, console)
+    if options.targets is not None:
+        raise UserError("--targets measures a video; images are measured by `eachmask evaluate`")
     inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
     if options.trimap is not None and len(inputs.sources) != 1:
         raise UserError(f"one trimap is of one image, and there are {len(inputs.sources)}: take them one by one")
@@ -78,6 +92,33 @@ def matte(options: MatteOptions) -> int:
     own = replace(options, save=save, classes=())
     batch_options(own)
     return predict_all(predictor, inputs, own, console)
+
+
+def _video(options: MatteOptions, console: Console) -> int:
+    """One video, frame by frame."""
+    from eachmask.batch.matte_video import KINDS, matte_video
+    from eachmask.files.progress import bars
+    from eachmask.files.text import counted, say
+
+    if len(options.inputs) != 1:
+        raise UserError("a video is matted by itself: name one at a time, and no images beside it")
+    if options.trimap is not None:
+        raise UserError("--trimap is of one image, not of a video: leave it out, so that it is made of masks")
+    save = options.save or ("rgba", *(() if options.onto is None else ("composite",)))
+    out = options.out or Path(RESULTS)
+    predictor, onto = chosen(options, None), None if options.onto is None else backdrops_of(options.onto)
+    with bars(console) as progress:
+        bar = progress.add_task("frames", total=None)
+        done = matte_video(
+            predictor, options.inputs[0], out, save, onto=onto, targets=options.targets, overwrite=options.overwrite,
+            on_frame=lambda: progress.advance(bar),
+        )  # fmt: skip
+    say(f"{counted(done.frames, 'frame')} done.", error=True)
+    for name, value in done.errors.items():
+        say(f"{name:<14}{value:.4g}")
+    for kind in save:
+        say(out / KINDS[kind])
+    return 0
 
 
 def chosen(options: MatteOptions, onto: NDArray[np.uint8] | None) -> MattePredictor:
@@ -123,6 +164,22 @@ def _given(options: MatteOptions) -> Trimap | Backdrop | None:
         pixels = to_display(read_image(options.background), stretch=False)
         return Backdrop(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
     return None
+
+
+def backdrops_of(text: str) -> Callable[[], Iterator[NDArray[np.uint8]]]:
+    """(H, W, 3) for each frame of a video: those of another video, or one image or color again and again.
+
+    Raises:
+        UserError: it is neither.
+    """
+    import itertools
+
+    from eachmask.data.images.video import SUFFIXES, frames_of
+
+    if Path(text).suffix.lower() in SUFFIXES:
+        return lambda: (frame.image for frame in frames_of(text))
+    one = backdrop_of(text)
+    return lambda: itertools.repeat(one)
 
 
 def backdrop_of(text: str) -> NDArray[np.uint8]:
