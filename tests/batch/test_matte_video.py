@@ -99,18 +99,6 @@ def test_the_network_remembers(folder: Path, tmp_path: Path):
     assert (written - remembered[-1].alpha).abs().max() < 1e-4 < (written - alone.alpha).abs().max()
 
 
-def test_errors_and_flicker_are_measured(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(words(folder, tmp_path / "out", "--save", "alpha")) == 0
-    capsys.readouterr()
-    assert main(words(folder, tmp_path / "again", "--save", "alpha", "--targets", str(tmp_path / "out/alpha"))) == 0
-    said = dict(line.split() for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
-    assert set(said) == {"sad", "mad", "mse", "grad", "conn", "flicker"}
-    assert all(float(value) < 1e-3 for value in said.values())
-    (tmp_path / "out/alpha/00004.png").unlink()
-    assert main(words(folder, tmp_path / "more", "--save", "alpha", "--targets", str(tmp_path / "out/alpha"))) == 2
-    assert "has 4 mattes, and the video more frames" in " ".join(capsys.readouterr().err.split())
-
-
 @pytest.mark.parametrize(
     ("more", "message"),
     [

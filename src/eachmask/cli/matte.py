@@ -62,8 +62,6 @@ class MatteOptions(PredictOptions):
     band: float = 0.05
     """Of masks: how far what is left open reaches to either side of an outline, as a share of the root of the object's
     area."""
-    targets: Path | None = None
-    """Of a video: folder of true mattes, one PNG per frame in the order of their names, to measure by."""
 
 
 def matte(options: MatteOptions) -> int:
@@ -81,8 +79,6 @@ def matte(options: MatteOptions) -> int:
         raise UserError(f"--band is a share from 0, not {options.band:g}")
     if any(Path(name).suffix.lower() in VIDEOS for name in options.inputs):
         return _video(options, console)
-    if options.targets is not None:
-        raise UserError("--targets measures a video; images are measured by `eachmask evaluate`")
     inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
     if options.trimap is not None and len(inputs.sources) != 1:
         raise UserError(f"one trimap is of one image, and there are {len(inputs.sources)}: take them one by one")
@@ -110,12 +106,10 @@ def _video(options: MatteOptions, console: Console) -> int:
     with bars(console) as progress:
         bar = progress.add_task("frames", total=None)
         done = matte_video(
-            predictor, options.inputs[0], out, save, onto=onto, targets=options.targets, overwrite=options.overwrite,
+            predictor, options.inputs[0], out, save, onto=onto, overwrite=options.overwrite,
             on_frame=lambda: progress.advance(bar),
         )  # fmt: skip
-    say(f"{counted(done.frames, 'frame')} done.", error=True)
-    for name, value in done.errors.items():
-        say(f"{name:<14}{value:.4g}")
+    say(f"{counted(done, 'frame')} done.", error=True)
     for kind in save:
         say(out / KINDS[kind])
     return 0
