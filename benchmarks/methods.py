@@ -168,7 +168,7 @@ def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, floa
 
 
 def _samples(pack: Path) -> tuple[Any, Any]:
-    """The pack's training and val images, all objects of one class: localisation is what is compared."""
+    """The pack's training and val images, all objects of one class: localization is what is compared."""
     from eachmask.data.classes import one_class
     from eachmask.data.reading import read_any
 

@@ -51,7 +51,7 @@ def test_level_of_a_box_is_that_of_the_paper():
     assert roi_levels(boxes, 4).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]  # P2 P2 P3 P3 P4 P4 P5 P5
 
 
-def test_the_two_quantisations_of_roi_pool_on_a_worked_example():
+def test_the_two_quantizations_of_roi_pool_on_a_worked_example():
     # Stride 1, a ramp that says its own column, and a box of 5.6 px from 1.4 on.
     ramp = torch.arange(10.0).expand(1, 1, 4, 10).contiguous()
     box = [torch.tensor([[1.4, 0.0, 7.0, 3.0]])]

@@ -3,7 +3,7 @@
 RoIAlign (He et al., arXiv 1703.06870) averages a few bilinear samples per bin, so each bin is a sum of
 `(2 s)²` pixels with known weights (`s` sampling points per side). With the channels of a pixel next to each
 other in memory the map is a table of `H W` rows, the pixels are indices, and `torch.embedding_bag` is a
-vectorised, multi-threaded kernel for exactly this sum: 6 to 10 times as fast as the scalar, single-threaded
+vectorized, multi-threaded kernel for exactly this sum: 6 to 10 times as fast as the scalar, single-threaded
 kernel that walks one channel at a time. The sampling positions are computed in the order of torchvision's
 kernel, so that both round alike.
 

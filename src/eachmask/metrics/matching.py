@@ -83,7 +83,7 @@ def count_matches(iou: np.ndarray, threshold: float) -> Counts:
     else:
         from scipy.optimize import linear_sum_assignment  # 10 MB that predicting can do without
 
-        # Maximise first the number of pairs, then their IoU.
+        # Maximize first the number of pairs, then their IoU.
         rows, columns = linear_sum_assignment(hit + iou / (2 * min(iou.shape)), maximize=True)
         matched = int(hit[rows, columns].sum())
     return Counts(matched, num_predictions - matched, num_objects - matched)

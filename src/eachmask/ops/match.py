@@ -51,10 +51,10 @@ def match(
     matched[(best >= low) & (best < high)] = IGNORED
     if allow_low_quality:
         highest = iou.max(dim=1, keepdim=True).values
-        favourite = (iou == highest) & (highest >= lowest)
+        favorite = (iou == highest) & (highest >= lowest)
         if moves:
-            index = num_objects - 1 - favourite.flip(0).to(torch.uint8).argmax(dim=0)
-        chosen = favourite.any(dim=0)
+            index = num_objects - 1 - favorite.flip(0).to(torch.uint8).argmax(dim=0)
+        chosen = favorite.any(dim=0)
         matched[chosen] = index[chosen]
     return matched
 

@@ -1,8 +1,9 @@
 """Masks: one noun for N masks on one canvas, whatever they are kept as.
 
-Four representations behind one set of methods: :class:`~eachmask.structures.rle.RLE` (exact), ``Polygons``,
-``Bitmaps`` (cropped) and ``RoIMasks`` (what a box head predicts, not pasted yet). A representation says how
-to become RLE; every verb has a definition through RLE here and may have a cheaper one of its own.
+Six representations behind one set of methods: :class:`~eachmask.structures.rle.RLE` (exact), ``Polygons``,
+``Bitmaps`` (cropped), ``RoIMasks`` (what a box head predicts, not pasted yet), ``SoftMasks`` (crops of coarse maps) and
+``LogitMasks`` (a promptable network's answers); models add their own. A representation says how to become RLE; every
+verb has a definition through RLE here and may have a cheaper one of its own.
 No verb builds N x H x W.
 """
 

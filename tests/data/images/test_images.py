@@ -57,7 +57,7 @@ def test_planar_and_float_tiff(tmp_path: Path) -> None:
     assert scaled.min() == 0 and scaled.max() == 1
 
 
-def test_grey_palette_bilevel_cmyk(tmp_path: Path) -> None:
+def test_gray_palette_bilevel_cmyk(tmp_path: Path) -> None:
     Image.fromarray(RGB[..., 0]).save(tmp_path / "l.png")
     np.testing.assert_array_equal(read_image(tmp_path / "l.png"), RGB[..., :1].repeat(3, 2))
     palette = Image.fromarray(RGB).quantize(17)

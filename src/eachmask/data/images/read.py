@@ -199,7 +199,7 @@ def as_array(image: Array | Tensor | Image.Image) -> Array:
 def unit_range(image: Array) -> Array:
     """Floats beyond 0..1 stretched so that their smallest value is 0 and their largest 1; the rest as it is.
 
-    Files of floats come in any unit (counts, metres, reflectance); networks know only 0..1.
+    Files of floats come in any unit (counts, meters, reflectance); networks know only 0..1.
     """
     if image.dtype.kind != "f" or not image.size:
         return image
