@@ -108,6 +108,8 @@ def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
         (UserError("photo.png is empty: save it again"), 2, "eachmask: photo.png is empty: save it again\n"),
         (PermissionError(13, "Permission denied", "out"), 2, "eachmask: out: Permission denied\n"),
         (OSError(28, "No space left on device"), 2, "eachmask: the disk: No space left on device\n"),
+        (OSError(28, "No space left on device", "from", None, "to"), 2, "eachmask: to: No space left on device\n"),
+        (OSError(36, "File name too long", "xxx"), 2, "eachmask: xxx: File name too long\n"),
         (KeyboardInterrupt(), 130, "eachmask: interrupted; what is done is kept\n"),
     ],
     ids=lambda value: type(value).__name__,

@@ -172,6 +172,30 @@ def test_a_run_goes_on_only_as_what_it_was(run, coco, tmp_path, capsys, variant,
     assert (run / "environment.json").read_text() == before
 
 
+@pytest.mark.parametrize(("changed", "words"), [
+    ("image", "(training data was 2 images ("), ("train", "(training data was 2 images ("),
+    ("val", "(val data was 1 images ("), ("size", "short_side=64, long_side=64) and is short_side=96"),
+])  # fmt: skip
+def test_a_run_goes_on_only_with_its_data(run, coco, tmp_path, capsys, changed, words):
+    data = shutil.copytree(coco, tmp_path / "set")
+    if changed == "image":
+        (image,) = data.rglob("a.png")
+        image.write_bytes(image.read_bytes() + b"a comment")
+    for file in data.rglob(f"instances_{changed}.json"):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps(content | {"annotations": content["annotations"][:-1]}))
+    size = ["--size", "96"] if changed == "size" else []
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["train", "mask_rcnn_lite0_fpn", "--data", str(data), "--out", str(run), *QUICK, *size]) == 2
+    assert words in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_data_in_another_place_is_the_same(run, coco, tmp_path):
+    data = shutil.copytree(coco, tmp_path / "elsewhere")
+    assert main(["train", "mask_rcnn_lite0_fpn", "--data", str(data), "--out", str(run), *QUICK]) == 0
+
+
 def test_a_file_in_the_place_of_the_run_is_no_folder(coco, tmp_path, capsys):
     (tmp_path / "run").write_text("")
     arguments = ["--data", str(coco), "--out", str(tmp_path / "run"), *QUICK]

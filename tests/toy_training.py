@@ -83,22 +83,23 @@ def main(arguments: list[str]) -> None:
     import signal
 
     from eachmask import models
-    from eachmask.training import checkpoint, loop
+    from eachmask.files import tensors as files
+    from eachmask.training import loop
     from eachmask.training.recipe import Run
 
     models.variant = lambda name: Toy  # type: ignore[assignment]
     if "--die-writing" in arguments:
-        left, real = int(arguments[2]), checkpoint.save_file
+        left, real = int(arguments[2]), files.save_file
         count = [0]
 
         def dies(tensors, path, metadata):
-            count[0] += 1
+            count[0] += path.name.startswith("step-")
             real(tensors, path, metadata=metadata)
             if count[0] == left:
                 path.write_bytes(path.read_bytes()[:100])
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        checkpoint.save_file = dies
+        files.save_file = dies
     loop.train(recipe(), Made(), Made(), Run(out=Path(arguments[0]), checkpoint_every=3, device="cpu"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from toy_training import Made, Toy, recipe
 
 from eachmask import models
@@ -85,6 +86,31 @@ def test_a_run_is_resumed_only_as_what_it_was(
     with pytest.raises(UserError, match=message):
         train(tmp_path, recipe(steps=16, **changes), **run)
     assert ((tmp_path / "environment.json").read_text(), (tmp_path / "recipe.py").read_text()) == record
+
+
+def test_a_run_of_more_steps_keeps_both_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for steps, word in ((8, "first"), (16, "second"), (16, "third"), (8, "fourth")):
+        monkeypatch.setattr("sys.argv", [word])
+        train(tmp_path, recipe(steps=steps))
+    record = json.loads((tmp_path / "environment.json").read_text())
+    assert record["command"] == "second", "where there was nothing left to do, nothing is recorded"
+    assert record["earlier"] == [{"until step": 8, "command": "first", "settings": {"steps": "8"}}]
+    assert "steps=16" in (tmp_path / "recipe.py").read_text()
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "[" * 100_000, '{"settings": 1}', '{"earlier": 1}'])
+def test_a_damaged_record_is_written_anew(tmp_path: Path, text: str) -> None:
+    train(tmp_path, recipe(steps=8))
+    (tmp_path / "environment.json").write_text(text)
+    train(tmp_path, recipe(steps=8))
+    assert json.loads((tmp_path / "environment.json").read_text())["settings"]["steps"] == "8"
+
+
+@pytest.mark.parametrize("metadata", [None, {"step": "8"}, {"step": "8", "state": "[" * 100_000}, {"state": "7"}])
+def test_a_checkpoint_that_is_none_is_damaged(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "step-0000008.safetensors", metadata=metadata)
+    with pytest.raises(UserError, match="step-0000008.safetensors in .* is damaged, so that the run cannot"):
+        latest_checkpoint(tmp_path)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:

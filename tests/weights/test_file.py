@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -71,11 +72,12 @@ def test_writing_is_all_or_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def full_disk(tensors: object, part: Path, metadata: object) -> None:
         part.write_bytes(b"half a fi")
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("eachmask.weights.file.save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("eachmask.files.tensors.save_file", full_disk)
+    with pytest.raises(OSError, match="No space") as caught:
         replace_info(path, card="new")
+    assert caught.value.errno == 28 and caught.value.filename == str(path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 

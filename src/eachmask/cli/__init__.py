@@ -47,9 +47,9 @@ exit status:
   a file, explained in a sentence; 130 interrupted
 """
 
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-_OF_A_PATH = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
-"""A file stands where a folder is wanted, or the other way round."""
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+_OF_A_PATH = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""A file stands where a folder is wanted or the other way round, a name is too long, links lead round."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +90,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in _OF_THE_DISK + _OF_A_PATH:
             raise
-        return _fail(f"{error.filename or 'the disk'}: {error.strerror}")
+        return _fail(f"{error.filename2 or error.filename or 'the disk'}: {error.strerror}")
     except ValueError as error:
         from eachmask.structures.errors import UserError  # late, because it brings torch in
 

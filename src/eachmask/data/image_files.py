@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,9 @@ from eachmask.structures import Category, Instances, UserError
 from eachmask.structures.spatial import Spatial
 
 T = TypeVar("T", default=Instances)
+
+_PATHS = ("files", "targets_in", "given_in")
+"""Fields that name files."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,6 +64,19 @@ class ImageFiles(ABC, Generic[T]):
         """Memory, bytes, whatever the number of worker processes."""
         values = (getattr(self, field.name) for field in dataclasses.fields(self))
         return sum(int(value.nbytes) for value in values if isinstance(value, Texts | np.ndarray))
+
+    @property
+    def digest(self) -> str:
+        """Twelve letters that are others where names, annotations or the sizes of files are; it does not matter in
+        which folders they lie."""
+        found = hashlib.sha256()
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Texts) and field.name in _PATHS:
+                value = np.array([_bytes_of(file) for file in value], np.int64)
+            if isinstance(value, Texts | np.ndarray):
+                found.update(field.name.encode() + value.tobytes())
+        return found.hexdigest()[:12]
 
     def given(self, index: int) -> Spatial | None:
         """What a user hands over beside image ``index``."""
@@ -163,3 +180,11 @@ class ImageView(Generic[T]):
     def image_size(self) -> tuple[int, int]:
         """(height, width) that it was annotated at."""
         return self.split.image_size(self.index)
+
+
+def _bytes_of(file: str) -> int:
+    """How large a file is; 0 where it is missing."""
+    try:
+        return Path(file).stat().st_size
+    except (OSError, ValueError):
+        return 0

@@ -61,6 +61,10 @@ class Texts(Sequence[str]):
         lengths = [np.diff(part._offsets) for part in parts]
         return Texts(np.concatenate([part._data for part in parts]), offsets_of(np.concatenate(lengths)))
 
+    def tobytes(self) -> bytes:
+        """All of it, equal for equal texts."""
+        return self._offsets.tobytes() + self._data.tobytes()
+
     @property
     def nbytes(self) -> int:
         """Memory, bytes."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from eachmask.files.atomic import replacing_from_folder
+from eachmask.files.tensors import write_tensors
 
 if TYPE_CHECKING:
     from eachmask.inference.prompt_predictor import Embedded
@@ -57,8 +57,6 @@ class EmbeddingCache:
         Raises:
             TypeError: the embedding is not made of tensors, numbers and texts alone.
         """
-        from safetensors.torch import save_file
-
         tensors: dict[str, Tensor] = {}
         about = {
             "embedding": _described(embedded.embedding, tensors),
@@ -68,8 +66,8 @@ class EmbeddingCache:
         path = self._path(embedded.key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing_from_folder(path, path.with_name(f"{path.name}.{os.getpid()}.part")) as part:
-                save_file(tensors, part, metadata={"embedded": json.dumps(about)})
+            part = path.with_name(f"{path.name}.{os.getpid()}.part")
+            write_tensors(path, tensors, {"embedded": json.dumps(about)}, part)
         except OSError:
             return
         self._prune()

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from eachmask import models
 from eachmask.data.classes import one_class
 from eachmask.data.dataset import Dataset
-from eachmask.files.atomic import write_text
 from eachmask.files.text import counted, say
 from eachmask.models import VARIANTS
 from eachmask.recipes import RECIPES
@@ -23,11 +22,11 @@ from eachmask.structures.checks import check_number, check_path, check_whole, to
 from eachmask.structures.errors import nearest
 from eachmask.training.loop import train as run_recipe
 from eachmask.training.recipe import Recipe, Run
+from eachmask.training.record import PROBLEMS
 from eachmask.training.splits import Data, Splits, read_splits
 
 DROPS: dict[str, tuple[float, ...]] = {"cosine": (), "step": (0.75, 0.92)}
 """Schedule -> shares of the run at which the learning rate falls tenfold; without any it follows a cosine."""
-PROBLEMS = "data-problems.txt"
 
 
 def train(
@@ -132,7 +131,8 @@ def train(
                       drop_at=None if schedule is None else DROPS[schedule])  # fmt: skip
     if speaks():
         say("\n".join([*notes, f"{recipe.steps} steps of {counted(recipe.batch_size, 'image')}."]))
-    run = Run(out, seed, resume, device, precision, accumulate, workers, checkpoint_every, notes=splits.record)
+    run = Run(out, seed, resume, device, precision, accumulate, workers, checkpoint_every, notes=splits.record,
+              problems=splits.problems)  # fmt: skip
     path = run_recipe(recipe, splits.train, splits.val, run)
     if speaks() and isinstance(model, str) and ":" in model:
         _keep_source(Path(model.rsplit(":", 1)[0]), out / "recipe.py")
@@ -193,15 +193,11 @@ def _preparation(known: Any, recipe: Recipe | None) -> Callable[[Dataset[Any]], 
 
 
 def _problem_notes(splits: Splits, out: Path) -> list[str]:
-    """What is wrong with the data, all of it in a file of the run."""
+    """What is wrong with the data; the run keeps all of it in a file."""
     if not splits.problems:
         return []
-    listed = out / PROBLEMS
-    if speaks():
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(listed, "".join(f"{problem}\n" for problem in splits.problems))
     count = "One problem" if len(splits.problems) == 1 else f"{len(splits.problems)} problems"
-    return [f"{count} in the data, all in {listed}; the first: {splits.problems[0]}."]
+    return [f"{count} in the data, all in {out / PROBLEMS}; the first: {splits.problems[0]}."]
 
 
 def _changed(recipe: Recipe, **changes: Any) -> Recipe:

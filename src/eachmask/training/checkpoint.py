@@ -5,7 +5,6 @@ A checkpoint file is complete or absent, also after a crash in the middle of wri
 
 from __future__ import annotations
 
-import errno
 import json
 import zlib
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from eachmask.files.atomic import replacing_from_folder
+from eachmask.files.tensors import write_tensors
+from eachmask.files.text import plural
 from eachmask.structures import UserError
 
 KEPT = 2
@@ -33,11 +32,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     outline = _flatten(state, "", tensors)
     path = folder / f"step-{step:07d}.safetensors"
     metadata = {"state": json.dumps(outline), "step": str(step), "checksum": _checksum(tensors)}
-    with replacing_from_folder(path) as part:
-        try:
-            save_file(tensors, part, metadata=metadata)
-        except SafetensorError as error:  # it knows no errno
-            raise OSError(errno.ENOSPC, f"the checkpoint cannot be written ({error})", str(path)) from error
+    write_tensors(path, tensors, metadata)
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
     return path
@@ -55,9 +50,10 @@ def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
         if found is not None:
             return found
     if paths:
+        are = plural(len(paths), "is", "are")
         raise UserError(
-            f"{' and '.join(path.name for path in paths)} in {folder} are damaged, so that the run cannot be resumed: "
-            f"restore them, or remove {folder} to begin anew"
+            f"{' and '.join(path.name for path in paths)} in {folder} {are} damaged, so that the run cannot be "
+            f"resumed: restore them, or remove {folder} to begin anew"
         )
     return None
 
@@ -66,13 +62,16 @@ def _read(path: Path) -> tuple[int, dict[str, Any]] | None:
     """(step, state), or None where the disk has damaged the file."""
     try:
         with safe_open(path, framework="pt") as handle:
-            metadata = handle.metadata()
+            metadata = handle.metadata() or {}
             tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
         return None
     if metadata.get("checksum") not in (None, _checksum(tensors)):
         return None
-    return int(metadata["step"]), _restore(json.loads(metadata["state"]), tensors)
+    try:
+        return int(metadata["step"]), _restore(json.loads(metadata["state"]), tensors)
+    except (KeyError, TypeError, ValueError, RecursionError):  # the checksum is of the tensors alone
+        return None
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -114,18 +114,18 @@ def _train(recipe: Recipe, train_data: Samples[Any], val_data: Samples[Any], run
     if found and not run.resume:
         raise UserError(f"{run.out} already holds a run: choose another --out, or leave --resume on to continue it")
     torch.manual_seed(run.seed)
-    folder = RunFolder(run, recipe, train_data) if accelerator.is_main_process else None
+    folder = RunFolder(run, recipe, train_data, val_data) if accelerator.is_main_process else None
     if found and folder is not None:
         folder.check()
     state, start = new_state(recipe, train_data.categories, accelerator, load=not found)
     if found:
         state.load(*found)
     if folder is not None:
-        folder.begin(str(accelerator.device), accelerator.mixed_precision, accelerator.num_processes)
+        folder.begin(str(accelerator.device), accelerator.mixed_precision, accelerator.num_processes, state.step)
     sequence = TrainingSequence(train_data, recipe, run.seed)
     with Console(recipe.steps, state.step, silent=folder is None) as console, Interrupt() as interrupt:
         console.say(_resumed(state, recipe) if found else start)
-        _Training(recipe, val_data, run, state, folder, console, interrupt).run(sequence)
+        _Training(recipe, run, state, folder, console, interrupt).run(sequence)
     accelerator.wait_for_everyone()
     return run.out / "model.safetensors"
 
@@ -141,7 +141,6 @@ class _Training:
     """A run between its first step and its last."""
 
     recipe: Recipe
-    val_data: Samples[Any]
     settings: Run
     state: State
     folder: RunFolder | None
@@ -171,7 +170,7 @@ class _Training:
                 self.console.say(f"Stopped at step {state.step}: {said}.")
                 break
         if self.folder is not None:
-            for sentence in self.folder.finish(self.state.history, self.val_data, self.skipped):
+            for sentence in self.folder.finish(self.state.history, self.skipped):
                 self.console.say(sentence)
 
     def _step(self, parts: Sequence[Batch], rank: int) -> None:
@@ -191,13 +190,13 @@ class _Training:
         state, recipe = self.state, self.recipe
         means = _mean_losses(state)
         if self.folder is not None:
-            assessment = self.folder.assess(state.average.model, self.val_data)
+            assessment = self.folder.assess(state.average.model)
             row = {"step": float(state.step)} | means | assessment.scores
             state.history.append(row)
             better = row[recipe.best] > state.best
             state.best = max(state.best, row[recipe.best])
             state.since_best = 0 if better else state.since_best + 1
-            self.folder.evaluated(state.average.model, state.history, better, assessment, self.val_data)
+            self.folder.evaluated(state.average.model, state.history, better, assessment)
             self.console.evaluated(row, better)
         return _agreed(state.accelerator, recipe.patience is not None and state.since_best >= recipe.patience)
 

@@ -96,3 +96,5 @@ class Run:
     """Steps between checkpoints; two are kept."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What else belongs into the run's record: where the data came from, what was left out of it."""
+    problems: Sequence[object] = ()
+    """What could not be used of the data, for data-problems.txt."""

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eachmask import models
-from eachmask.files.atomic import replacing_from_folder
+from eachmask.files.tensors import write_tensors
 from eachmask.models.crop_classifier import Config as ClassifierConfig
 from eachmask.models.crop_classifier import CropClassifier
 from eachmask.structures import UserError
@@ -70,8 +69,7 @@ def replace_info(path: str | Path, **changes: Any) -> ModelInfo:
 
 def _write(path: Path, tensors: dict[str, Tensor], info: ModelInfo) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_from_folder(path) as part:
-        save_file(tensors, part, metadata={HEADER: info.to_json()})
+    write_tensors(path, tensors, {HEADER: info.to_json()})
     return path
 
 
