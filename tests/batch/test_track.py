@@ -129,3 +129,21 @@ def test_a_frame_without_background_has_all_its_objects_in_mots() -> None:
     )  # fmt: skip
     rows = [row.split()[:5] for row in _mots_rows(4, found, labels)]
     assert rows == [["4", "1005", "1", "2", "3"], ["4", "2007", "2", "2", "3"]]
+
+
+def test_only_what_moves_is_followed(tmp_path):
+    """Of a square that moves before a scene and one that stands in it, --moving leaves the first."""
+    (tmp_path / "clip").mkdir()
+    rng = np.random.default_rng(0)
+    scene = rng.integers(0, 60, (30, 45, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    for t in range(4):
+        image = scene.copy()
+        image[20:44, 20 + 8 * t : 44 + 8 * t] = image[80:104, 120:144] = 230
+        Image.fromarray(image).save(tmp_path / "clip" / f"{t:05d}.png")
+    every, moving = (
+        track(predictor(), tmp_path / "clip", tmp_path / f"out{moving}", TrackOptions(moving=moving))
+        for moving in (False, True)
+    )
+    assert len(every.tracks) == 2 and len(moving.tracks) == 1
+    rows = (tmp_path / "outTrue/tracks.csv").read_text().splitlines()[1:]
+    assert len(rows) == 4 and all(float(row.split(",")[6]) < 70 for row in rows), "also in the first frame"

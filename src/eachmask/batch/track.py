@@ -12,7 +12,7 @@ import io
 import itertools
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,15 @@ from eachmask.data.images.read import unit_range
 from eachmask.data.images.video import VideoFrame, frames_of
 from eachmask.files.journal import Journal, compact_json
 from eachmask.inference.predictor import Predictor
+from eachmask.ops.optical_flow import motion_of, own_motion
 from eachmask.ops.tracking import Tracker, TrackerConfig, looks_of
 from eachmask.structures import RLE, Instances, UserError
 from eachmask.structures.coco import category_to_dict, to_annotations
 
 TABLE, VIDEO_JSON, MOTS, OVERLAY, DAVIS = "tracks.csv", "tracks.json", "mots.txt", "overlay.mp4", "davis"
 KINDS = {"davis": DAVIS, "mots": MOTS, "overlay": OVERLAY}
+SURELY_MOVES = 0.004
+"""Motion of its own in a frame, a share of the longer side, from which on an object's score stays what it is."""
 COLUMNS = "frame,seconds,track,class,score,x1,y1,x2,y2,area\n"
 
 
@@ -48,6 +51,8 @@ class TrackOptions:
     tracker: TrackerConfig = TrackerConfig()
     min_frames: int = 2
     """Tracks of fewer frames are left out."""
+    moving: bool = False
+    """Only what moves by itself: scores fall with the motion that the camera's does not explain."""
     save: tuple[str, ...] = ()
     """Of davis, mots, overlay."""
 
@@ -111,6 +116,7 @@ def track(
     decode = replace(options.batch.decode, score_threshold=options.low)
     batch = checked(replace(options.batch, decode=decode), predictor, predictor.task.outputs)
     settings = settings_of(predictor, batch) | {"video": str(Path(video).absolute())}
+    settings |= {"--moving": True} if options.moving else {}
     with Journal(out, settings, (TABLE, VIDEO_JSON, *KINDS.values()), overwrite) as journal:
         run = _Run(predictor, video, journal, replace(options, batch=batch))
         num, resumed = run.detect(on_frame)
@@ -136,7 +142,7 @@ class _Run:
         """Predict what the journal lacks; the number of frames, and of those that were done before."""
         path, resumed, size = Path(self.video).absolute(), 0, None
         state = path.stat() if path.is_file() else None
-        for frame in self.frames():
+        for frame, neighbor in with_neighbors(self.frames()):
             size = size or frame.image.shape[:2]
             if frame.image.shape[:2] != size:
                 raise UserError(f"frame {frame.number} of {self.video} has another size than the first one")
@@ -147,11 +153,11 @@ class _Run:
             if self.journal.is_done(source):
                 resumed += 1
             else:
-                self._detect(source, frame)
+                self._detect(source, frame, neighbor)
             on_frame()
         return len(self.sources), resumed
 
-    def _detect(self, source: Source, frame: VideoFrame) -> None:
+    def _detect(self, source: Source, frame: VideoFrame, neighbor: VideoFrame) -> None:
         batch = self.options.batch
         found: Instances = self.predictor.predict_arrays(
             [unit_range(frame.image)], options=batch.decode, tile=batch.tile, overlap=batch.overlap,
@@ -165,7 +171,13 @@ class _Run:
         assert found.masks is not None
         found = found[found.masks.area() > 0]
         assert found.masks is not None
-        looks = looks_of(draw.to_display(frame.image, stretch=False), found.masks)
+        shown = draw.to_display(frame.image, stretch=False)
+        if self.options.moving and len(found):
+            motion = own_motion(draw.to_display(neighbor.image, stretch=False), shown)
+            share = np.clip(motion_of(found.masks, motion) / SURELY_MOVES, 0, 1)
+            assert found.scores is not None
+            found.scores = found.scores * torch.from_numpy(share).to(found.scores)
+        looks = looks_of(shown, found.masks)
         body = {"objects": to_annotations(found), "labels": found.labels.tolist(), "looks": np.round(looks, 4).tolist()}
         height, width = found.image_size
         self.journal.append(source, {"seconds": frame.seconds, "height": height, "width": width}, body)
@@ -259,6 +271,19 @@ class _Run:
                 yield segments.text(number, frame)
             yield "]}"
         yield "]}\n"
+
+
+def with_neighbors(frames: Iterable[VideoFrame]) -> Iterator[tuple[VideoFrame, VideoFrame]]:
+    """Each frame with the one before; the first with the one after, or itself where it is alone."""
+    frames = iter(frames)
+    for first in frames:
+        before = next(frames, first)
+        yield first, before
+        if before is not first:
+            yield before, first
+        for frame in frames:
+            yield frame, before
+            before = frame
 
 
 class _Segments:

@@ -28,7 +28,7 @@ class TrackOptions:
       eachmask track street.mp4 --model mask_rcnn_r50_fpn --out street
       eachmask track street.mp4 --classes person car --save overlay davis --out street
       eachmask track frames/ --model nuclei --score 0.6 --gap 5 --out cells
-      eachmask track clips/bear --targets masks/bear --out bear
+      eachmask track clips/bear --moving --targets masks/bear --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model runs/memory --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model XMem.pth --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model sam2.1_hiera_tiny.pt --out bear
@@ -54,6 +54,9 @@ class TrackOptions:
     """Least agreement of colors, 0 to 1, of what comes back in another place; above 1: nothing does."""
     min_frames: int = 2
     """Tracks of fewer frames are left out."""
+    moving: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Follow only what moves by itself: an object's score falls with how little optical flow it shows beyond that of
+    the camera (DAVIS's unsupervised task)."""
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Follow only these classes, by name."""
     save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
@@ -103,6 +106,7 @@ def track(options: TrackOptions) -> int:
         min(0.1, sure) if options.low is None else options.low,
         TrackerConfig(sure, options.iou, options.gap, options.looks),
         options.min_frames,
+        options.moving,
         save,
     )
     with bars(Console(stderr=True, highlight=False)) as progress:
