@@ -3,10 +3,11 @@
     python benchmarks/video.py DATA --model memory [--clips dog blackswan] [--frames 40]
     python benchmarks/video.py --long 10000 --model memory
 
-DATA has ``images/CLIP/*.jpg`` and ``masks/CLIP/*.png`` (label maps); without ``--clips`` the clips of split ``val`` of
-its video_instances.json are taken, which no recipe learns from. The last line is JSON: ``j_and_f`` of the model,
-``j_and_f_repeat`` (the first mask again and again), ``j_and_f_flow`` (carried by optical flow), ``j_and_f_linked`` (what
-the bundled ``objects`` finds in each frame, linked by IoU), ``fps`` at 854 x 480 on two threads, ``peak_mb``.
+DATA has ``images/CLIP/*.jpg`` and ``masks/CLIP/*.png`` (label maps); without ``--clips`` the clips of split ``val``
+in its video_instances.json are taken, which no recipe learns from. The last line is JSON: ``j_and_f`` of the
+model, ``j_and_f_repeat`` (the first mask again and again), ``j_and_f_flow`` (carried by optical flow),
+``j_and_f_linked`` (what the bundled ``objects`` finds in each frame, linked by IoU), ``fps`` at 854 x 480 on two
+threads, ``peak_mb``.
 
 ``--long`` follows two squares through so many small frames and prints the memory that the process takes on the way.
 """

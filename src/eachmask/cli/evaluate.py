@@ -15,7 +15,7 @@ from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
     from eachmask.evaluation.evaluation import Evaluation
-    from eachmask.evaluation.interactive import Interactive
+    from eachmask.evaluation.interactive import SectionEvaluation
     from eachmask.tasks.task import Task
 
 _SHOWN_NOTES = 5
@@ -43,6 +43,7 @@ class EvaluateOptions:
       eachmask evaluate --predictions new.json --compare old.json --data instances.json
       eachmask evaluate --predictions results --task semantic --data camvid --split test
       eachmask evaluate --predictions mattes --task matting --data clip --video
+      eachmask evaluate --predictions followed --task marked --data DAVIS/Annotations/480p
       eachmask evaluate objects --data coco-folder --merge supercategories
       eachmask evaluate runs/leaves --data leaves --known-foreground
       eachmask evaluate clicks --data coco-folder --prompts clicks
@@ -61,8 +62,10 @@ class EvaluateOptions:
     """Results of any tool in COCO's format: a list of image_id, category_id, score and segmentation. If the file names
     its images, as that of `eachmask predict` does, names and not ids say which is which. Of maps and mattes (--task)
     the folder of their files, or of a finished `eachmask predict --save labels`, panoptic or alpha."""
-    task: Literal["semantic", "panoptic", "matting"] | None = None
-    """What --predictions are, where they are no objects; a model says it itself."""
+    task: Literal["semantic", "panoptic", "matting", "tracks", "marked"] | None = None
+    """What --predictions are, where they are no objects; a model says it itself. Of videos, folders of label maps, one
+    PNG per frame, or such a folder per clip, in --predictions and --data: tracks, or what was marked in the first
+    frame."""
     merge: Literal["supercategories", "all"] | None = None
     """Measure fewer classes than are annotated: the categories' supercategories, which `objects` knows, or all as one
     class, whether objects are found at all."""
@@ -127,6 +130,8 @@ def evaluate(options: EvaluateOptions) -> int:
         return _prompts(options, limits)
     if options.min_area != 1 or options.most is not None:
         raise UserError("--min-area and --most say which objects are asked about: add --prompts")
+    if options.task in ("tracks", "marked"):
+        return _videos(options, options.task, limits)
     task = _task(options)
     model = options.model or options.predictions
     assert model is not None
@@ -154,6 +159,15 @@ def _task(options: EvaluateOptions) -> Task[Any] | None:
     return next((task for task in (SEMANTIC, PANOPTIC, MATTING) if task.name == options.task), None)
 
 
+def _videos(options: EvaluateOptions, kind: Literal["tracks", "marked"], limits: Sequence[tuple[str, float]]) -> int:
+    """Measure label maps of videos."""
+    from eachmask.evaluation.videos import evaluate_videos
+
+    if options.predictions is None:
+        raise UserError(f"--task {kind} measures --predictions, folders of label maps as `eachmask track` leaves them")
+    return _said(evaluate_videos(options.predictions, options.data, kind, options.out), options, limits)
+
+
 def _prompts(options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> int:
     """Measure answers to prompts."""
     from eachmask.evaluation.interactive import evaluate_prompts
@@ -169,6 +183,11 @@ def _prompts(options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> i
     asked = {name: getattr(options, name) for name in names}
     with bar_after_a_while() as progress:
         found = evaluate_prompts(options.model, options.data, **asked, say=print, progress=progress)
+    return _said(found, options, limits)
+
+
+def _said(found: SectionEvaluation, options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> int:
+    """Print the numbers; the exit status."""
     numbers = {name: value for name, value in found.section.values.items() if isinstance(value, int | float)}
     say(f"{found.name} on {found.data}: {'  '.join(f'{name} {value:.4g}' for name, value in numbers.items())}")
     say(f"Report: {options.out / 'report.html'}; numbers: {options.out / 'evaluation.json'}")
@@ -186,7 +205,7 @@ def _limit(text: str) -> tuple[str, float]:
     return name.strip(), least
 
 
-def _status(found: Evaluation | Interactive, limits: Sequence[tuple[str, float]]) -> int:
+def _status(found: Evaluation | SectionEvaluation, limits: Sequence[tuple[str, float]]) -> int:
     """1 where a measure is too small, or not there to be measured."""
     short = []
     for name, least in limits:

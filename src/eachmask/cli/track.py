@@ -84,7 +84,7 @@ def track(options: TrackOptions) -> int:
     from eachmask.batch.track import DAVIS, TABLE
     from eachmask.batch.track import TrackOptions as Wishes
     from eachmask.batch.track import track as run
-    from eachmask.evaluation.tracks import measure_tracks
+    from eachmask.evaluation.tracks import clips_in, measure_tracks
     from eachmask.files.progress import bars
     from eachmask.inference.load import load
     from eachmask.ops.tracking import TrackerConfig
@@ -118,7 +118,7 @@ def track(options: TrackOptions) -> int:
     say(f"{counted(len(done.tracks), 'track')} in {counted(done.frames, 'frame')}.", error=True)
     if options.targets is not None:
         scores = {number: one.score for number, one in done.tracks.items()}
-        for name, value in measure_tracks(options.out / DAVIS, options.targets, scores).items():
+        for name, value in measure_tracks(clips_in(options.out / DAVIS, options.targets), scores).items():
             say(f"{name:<14}{value:.4g}")
     say(options.out / TABLE)
     return 0
@@ -127,14 +127,14 @@ def track(options: TrackOptions) -> int:
 def _follow(options: TrackOptions, first: Path) -> int:
     """What is marked in the first frame."""
     from eachmask.batch.follow import follow_video
-    from eachmask.evaluation.tracks import measure_followed
+    from eachmask.evaluation.tracks import clips_in, measure_followed
     from eachmask.inference.following import load_follower
 
     predictor = load_follower(options.model, options.device, options.precision)
     folder, number = follow_video(predictor, options.video, first, options.out, overwrite=options.overwrite)
     say(f"{counted(number, 'frame')} done.", error=True)
     if options.targets is not None:
-        for name, value in measure_followed(folder, options.targets).items():
+        for name, value in measure_followed(clips_in(folder, options.targets)).items():
             say(f"{name:<14}{value:.4g}")
     say(folder)
     return 0

@@ -228,8 +228,8 @@ def curve_chart(curves: dict[str, Sequence[float]]) -> str:
 
 
 @dataclass(frozen=True)
-class Interactive:
-    """How well a model answers on one data set."""
+class SectionEvaluation:
+    """What was measured on one data set, where that is one section."""
 
     name: str
     data: str
@@ -274,7 +274,7 @@ def evaluate_prompts(
     side: int | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     progress: Progress = no_progress,
-) -> Interactive:
+) -> SectionEvaluation:
     """Measure a model that takes prompts, on objects with masks.
 
     Args:
@@ -303,7 +303,7 @@ def evaluate_prompts(
     if not tried:
         raise UserError(f"{source.name} has no object of at least {min_area} pixels to ask about")
     name = Path(model).name if isinstance(model, str | Path) else repr(predictor)
-    found = Interactive(name, source.name, section_of(tried, times, prompts, samples, max_clicks))
+    found = SectionEvaluation(name, source.name, section_of(tried, times, prompts, samples, max_clicks))
     if out is not None:
         found.save(Path(out))
     return found

@@ -1,11 +1,15 @@
-"""Tracks against their targets: two folders of label maps, one per frame, whose numbers tell the objects apart."""
+"""Tracks against their targets: folders of label maps, one per frame, whose numbers tell the objects apart.
+
+Several clips are measured together: a clip is a folder of label maps in both folders, by its name.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,73 +20,131 @@ from eachmask.metrics.tracks import TrackedFrame, track_scores
 from eachmask.metrics.video_ap import VideoTracks, video_ap
 from eachmask.structures import UserError
 
+PLACES = ("", "davis")
+"""Where in a clip's folder its label maps may be: ``eachmask track --save davis`` puts them into the second."""
 
-def measure_tracks(found: Path, targets: Path, scores: Mapping[int, float]) -> dict[str, float]:
-    """All measures of one video: those of :func:`~eachmask.metrics.tracks.track_scores`, of
+
+class Clip(NamedTuple):
+    """The label maps of one clip, in the order of their names."""
+
+    name: str
+    found: list[Path]
+    targets: list[Path]
+
+
+def clips_in(found: Path, targets: Path) -> list[Clip]:
+    """The clips of two folders: their own label maps, or else those of each folder in ``targets``.
+
+    Raises:
+        UserError: there are no label maps, or not as many of a clip in both.
+    """
+    if any(targets.glob("*.png")):
+        pairs = [("", found, targets)]
+    else:
+        folders = sorted(path for path in targets.iterdir() if path.is_dir()) if targets.is_dir() else []
+        pairs = [(path.name, found / path.name, path) for path in folders]
+    clips = [Clip(name, _files(ours), _files(theirs)) for name, ours, theirs in pairs]
+    if not clips:
+        raise UserError(f"{targets} holds no label maps: one PNG for each frame is wanted, or such a folder per clip")
+    for clip in clips:
+        if len(clip.found) != len(clip.targets):
+            where, number = clip.targets[0].parent, len(clip.targets)
+            raise UserError(f"{where} has {number} label maps, but the video {len(clip.found)} frames")
+    return clips
+
+
+def measure_tracks(clips: Sequence[Clip], scores: Mapping[int, float] | None = None) -> dict[str, float]:
+    """All measures of tracks: those of :func:`~eachmask.metrics.tracks.track_scores`, of
     :func:`~eachmask.metrics.video_ap.video_ap` (as one class) and of DAVIS's unsupervised task, for which the 20 tracks
     with the most pixels are taken.
 
     Args:
-        found, targets: folders of label maps, in the order of their names; 255 in maps of 8 bits does not count.
-        scores: of each track of the result.
+        clips: from :func:`clips_in`; 255 in maps of 8 bits does not count.
+        scores: of each track of the result; where nobody says, all are alike.
 
     Raises:
-        UserError: there are no label maps, or they are not as many or not of one size.
+        UserError: label maps of a frame are not of one size.
     """
-    ours, theirs = _files(found), _files(targets)
-    if len(ours) != len(theirs):
-        raise UserError(f"{targets} has {len(theirs)} label maps, but the video {len(ours)} frames")
-    frames, areas, gt_areas = [], Counter[int](), Counter[int]()
-    common: Counter[tuple[int, int]] = Counter()
-    for a, b in _maps(ours, theirs):
-        frame, own = _frame(a, b)
-        frames.append(frame)
-        common.update(own)
-        for counts, labels in ((areas, a), (gt_areas, b)):
-            numbers, pixels = np.unique(labels[labels > 0], return_counts=True)
-            counts.update(dict(zip(numbers.tolist(), pixels.tolist(), strict=True)))
-    table = np.array([[common[t, f] for f in areas] for t in gt_areas], float).reshape(len(gt_areas), len(areas))
-    gt_sizes, sizes = (np.array(list(counts.values()), float) for counts in (gt_areas, areas))
-    ap = video_ap([[VideoTracks(table, gt_sizes, sizes, np.array([scores.get(f, 0.0) for f in areas]))]])
-    return track_scores(frames) | ap | _j_and_f(ours, theirs, areas, bool(gt_areas))
+    read = [_Read.of(clip) for clip in clips]
+    frames = [_numbered(frame, place) for place, one in enumerate(read) for frame in one.frames]
+    ap = video_ap([[one.as_video(scores)] for one in read])
+    measured = [_unsupervised(clip, one.areas) for clip, one in zip(clips, read, strict=True) if one.gt_areas]
+    j_and_f = davis.summary(measured) if any(len(one.j) for one in measured) else {}
+    return track_scores(frames) | ap | j_and_f
 
 
-def measure_followed(found: Path, targets: Path) -> dict[str, float]:
+def measure_followed(clips: Sequence[Clip]) -> dict[str, float]:
     """J and F of DAVIS's semi-supervised task: label k of the result is object k of the first frame.
 
     Args:
-        found, targets: folders of label maps, in the order of their names.
+        clips: from :func:`clips_in`.
 
     Raises:
-        UserError: as of :func:`~eachmask.metrics.davis.semi_supervised`, or there are no label maps.
+        UserError: as of :func:`~eachmask.metrics.davis.semi_supervised`.
     """
-    ours, theirs = _files(found), _files(targets)
-    return davis.summary([davis.semi_supervised(map(numbers_in, ours), map(numbers_in, theirs))])
+    return davis.summary(
+        [davis.semi_supervised(map(numbers_in, clip.found), map(numbers_in, clip.targets)) for clip in clips]
+    )
 
 
-def _j_and_f(ours: list[Path], theirs: list[Path], areas: Counter[int], any_object: bool) -> dict[str, float]:
+@dataclass
+class _Read:
+    """One clip, frame by frame."""
+
+    frames: list[TrackedFrame] = field(default_factory=list)
+    areas: Counter[int] = field(default_factory=Counter)
+    gt_areas: Counter[int] = field(default_factory=Counter)
+    common: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, clip: Clip) -> _Read:
+        """Read it."""
+        read = cls()
+        for a, b in _maps(clip):
+            frame, own = _frame(a, b)
+            read.frames.append(frame)
+            read.common.update(own)
+            for counts, labels in ((read.areas, a), (read.gt_areas, b)):
+                numbers, pixels = np.unique(labels[labels > 0], return_counts=True)
+                counts.update(dict(zip(numbers.tolist(), pixels.tolist(), strict=True)))
+        return read
+
+    def as_video(self, scores: Mapping[int, float] | None) -> VideoTracks:
+        """What its tracks have in common."""
+        table = np.array([[self.common[t, f] for f in self.areas] for t in self.gt_areas], float)
+        gt_sizes, sizes = (np.array(list(counts.values()), float) for counts in (self.gt_areas, self.areas))
+        sure = np.array([1.0 if scores is None else scores.get(f, 0.0) for f in self.areas])
+        return VideoTracks(table.reshape(len(gt_sizes), len(sizes)), gt_sizes, sizes, sure)
+
+
+def _numbered(frame: TrackedFrame, clip: int) -> TrackedFrame:
+    """Tracks of different clips are different ones."""
+    return TrackedFrame(frame.targets + (clip << 32), frame.found + (clip << 32), frame.iou)
+
+
+def _unsupervised(clip: Clip, areas: Counter[int]) -> davis.Scores:
     rank = {number: place for place, (number, _) in enumerate(areas.most_common(davis.MAX_PROPOSALS), start=1)}
 
     def ranked() -> Iterator[NDArray[Any]]:
-        for path in ours:
+        for path in clip.found:
             labels = numbers_in(path)
             values, inverse = np.unique(labels, return_inverse=True)
             yield np.array([rank.get(int(v), 0) for v in values])[inverse].reshape(labels.shape)
 
-    measured = davis.unsupervised(ranked(), (numbers_in(path) for path in theirs))
-    return davis.summary([measured]) if any_object and len(measured.j) else {}
+    return davis.unsupervised(ranked(), (numbers_in(path) for path in clip.targets))
 
 
 def _files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    if not files:
-        raise UserError(f"{folder} holds no label maps: there must be one PNG for each frame")
-    return files
+    for place in PLACES:
+        files = sorted((folder / place).glob("*.png")) if folder.is_dir() else []
+        if files:
+            return files
+    raise UserError(f"{folder} holds no label maps: one PNG for each frame is wanted")
 
 
-def _maps(ours: list[Path], theirs: list[Path]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def _maps(clip: Clip) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Pairs without what does not count."""
-    for found, target in zip(ours, theirs, strict=True):
+    for found, target in zip(clip.found, clip.targets, strict=True):
         a, b = numbers_in(found).astype(np.int64), numbers_in(target)
         if a.shape != b.shape:
             raise UserError(f"{target} is {b.shape[1]} x {b.shape[0]} px, but its frame {a.shape[1]} x {a.shape[0]}")
