@@ -207,7 +207,7 @@ def test_models_as_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_show(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", name]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"# {name}") and "license:" in said and "preprocess:" in said
+    assert said.startswith(f"# {name}") and "license:" in said and "preprocess:" in said and "None" not in said
     assert cli.main(["show", name, "--json"]) == 0
     assert ModelInfo.from_json(capsys.readouterr().out).name == name
 
@@ -230,3 +230,18 @@ def test_names_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["doctor", str(tmp_path / "a\x1b[2Jb\u202ec")]) == 2
     shown = capsys.readouterr().err
     assert "\x1b" not in shown and "\u202e" not in shown and "a\\x1b[2Jb\\u202ec" in shown
+
+
+@pytest.mark.parametrize("wrong", ["--tile 8", "--overlap 0.7", "--batch 0", "--score 2", "--channel 1 2", "--nms x"])
+def test_wrong_options_are_refused_before_a_model_is_loaded(
+    tmp_path: Path, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("eachmask.inference.load.load", loaded)
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    try:
+        assert cli.main(["predict", str(tmp_path / "a.png"), "--model", "nuclei", *wrong.split()]) == 2
+    except SystemExit as refused:
+        assert refused.code == 2

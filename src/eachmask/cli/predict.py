@@ -206,8 +206,12 @@ def batch_options(options: PredictOptions) -> BatchOptions:
         UserError: an option that makes no sense.
     """
     from eachmask.batch.options import BatchOptions
+    from eachmask.inference.arguments import check_tiles
     from eachmask.structures import DecodeOptions
 
+    check_tiles(options.tile, options.overlap)
+    if options.batch is not None and options.batch < 1:
+        raise UserError(f"a batch needs at least one image, not {options.batch}")
     if not options.max_pixels >= 1:
         raise UserError(f"--max-pixels must be at least 1, not {options.max_pixels:g}")
     if len(options.channel) not in (0, 1, 3) or any(number < 1 for number in options.channel):

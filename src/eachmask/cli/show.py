@@ -77,10 +77,12 @@ def settings(info: ModelInfo) -> dict[str, str]:
 def _line(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
-    return ", ".join(f"{name} {_number(one)}" for name, one in value.items())
+    return ", ".join(f"{name} {_number(one)}" for name, one in value.items() if one is not None)
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({_line(value)})"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What people hand to a predictor: images of any kind, and names of classes."""
+"""What people hand to a predictor: images of any kind, names of classes, and how large tiles are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eachmask.structures import UserError
-from eachmask.structures.checks import told
+from eachmask.structures.checks import check_number, check_whole, told
 
 
 def image_type(image: Any) -> str:
@@ -54,3 +54,14 @@ def url_read(image: Any) -> Any:
     from eachmask.data.images.url import is_url, read_url
 
     return read_url(image) if is_url(image) else image
+
+
+def check_tiles(tile: int | None, overlap: float) -> None:
+    """Raises UserError where no tiles can be of that side, px (0: none, None: the model's own), or overlap so far."""
+    if tile is not None:
+        check_whole("side of tiles", tile, 0)
+    check_number("overlap of tiles", overlap)
+    if tile is not None and tile != 0 and tile < 32:
+        raise UserError(f"a tile of {tile} pixels is too small: take 32 or more, or 0 for no tiles")
+    if not 0 <= overlap < 0.5:
+        raise UserError(f"the overlap of tiles is a share of their side from 0 to below 0.5, not {overlap:g}")

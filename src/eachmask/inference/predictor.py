@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from eachmask.data.images.read import as_array, read_image, unit_range
-from eachmask.inference.arguments import image_type, names_of, several, url_read
+from eachmask.inference.arguments import check_tiles, image_type, names_of, several, url_read
 from eachmask.inference.devices import PRECISIONS
 from eachmask.inference.engine import Engine, TileListener, TileStore, unheard
 from eachmask.inference.view import ImageView
@@ -349,13 +349,7 @@ class Predictor(Generic[T]):
 
     def tile_size(self, tile: int | None = None, overlap: float = 0.2, stride: int | None = None) -> int:
         """The tile side that a request means: 0 is no tiles."""
-        if tile is not None:
-            check_whole("side of tiles", tile, 0)
-        check_number("overlap of tiles", overlap)
-        if tile is not None and tile != 0 and tile < 32:
-            raise UserError(f"a tile of {tile} pixels is too small: take 32 or more, or 0 for no tiles")
-        if not 0 <= overlap < 0.5:
-            raise UserError(f"the overlap of tiles is a share of their side from 0 to below 0.5, not {overlap:g}")
+        check_tiles(tile, overlap)
         side = (self.info.tile or 0) if tile is None else tile
         if stride is not None:
             check_whole("stride of tiles", stride, 1)
