@@ -77,7 +77,7 @@ def marked(cases: list[Case]) -> list[Any]:
 
 @pytest.fixture(params=sorted(SUFFIXES))
 def runtime(request: pytest.FixtureRequest) -> str:
-    for package in {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}[request.param]:
+    for package in {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}.get(request.param, ()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     return request.param
