@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.formats.panoptic_png import encode_ids, segments_info
+from eachmask.data.formats.panoptic_png import encode_ids, encode_instance_ids, segments_info
 from eachmask.files.journal import compact_json
 from eachmask.files.png import png
-from eachmask.structures import PanopticMap, UserError
+from eachmask.structures import PanopticMap
 from eachmask.structures.coco import category_to_dict
 from eachmask.tasks.records import Records, class_counts, coco_images, mean_score
 from eachmask.tasks.task import About, Outputs, Record, Recorded, Written
-
-CITYSCAPES_THINGS = 1000
-"""An object of a class is written as this times the class plus its number, at most so many of a class."""
 
 
 def record(name: str, seen: PanopticMap, image: NDArray[Any]) -> Record:
@@ -44,19 +41,7 @@ def _labels(name: str, seen: PanopticMap, image: NDArray[Any]) -> Written:
 
 
 def _instance_ids(name: str, seen: PanopticMap, image: NDArray[Any]) -> Written:
-    """Cityscapes' 16 bits: the category's id of stuff and crowds, id x 1000 + number of things, 0 where is nothing."""
-    ids = seen.ids.cpu().numpy()
-    result, counts = np.zeros(ids.shape, np.int64), dict[int, int]()
-    for segment in sorted(seen.segments, key=lambda s: s.id):
-        value = seen.categories[segment.label].id if seen.categories else segment.label + 1
-        if seen.is_thing(segment) and not segment.crowd:
-            number = counts.get(value, 0)
-            counts[value] = number + 1
-            value = value * CITYSCAPES_THINGS + number
-        result[ids == segment.id] = value
-    if result.max(initial=0) > 65535 or max(counts.values(), default=0) > CITYSCAPES_THINGS:
-        raise UserError("Cityscapes' 16 bits hold category ids to 64 and 1000 objects of each; take --save panoptic")
-    return Written({".png": png(result.astype(np.uint16))})
+    return Written({".png": encode_instance_ids(seen)})
 
 
 def panoptic_json(records: Records, about: About) -> Iterator[str]:

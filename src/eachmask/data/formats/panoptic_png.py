@@ -1,4 +1,5 @@
-"""COCO's panoptic PNG: the id of each pixel's segment as R + 256 G + 256² B (Kirillov et al., CVPR 2019); its list."""
+"""Panoptic PNGs: COCO's, the id of each pixel's segment as R + 256 G + 256² B (Kirillov et al., CVPR 2019),
+with its list; and Cityscapes' instanceIds of 16 bits (Cordts et al., arXiv 1604.01685)."""
 
 from __future__ import annotations
 
@@ -8,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.files.png import png
-from eachmask.structures import PanopticMap
+from eachmask.structures import PanopticMap, UserError
 
 MAX_ID = 256**3 - 1
+THINGS_PER_CLASS = 1000
+"""Cityscapes writes a thing as this times the class plus its number, at most so many of a class."""
 
 
 def encode_ids(ids: NDArray[np.integer]) -> bytes:
@@ -34,6 +37,26 @@ def decode_ids(colors: NDArray[np.integer]) -> NDArray[np.int32]:
     red, green, blue = (colors[..., i].astype(np.int32) for i in range(3))
     result: NDArray[np.int32] = red + (green << 8) + (blue << 16)
     return result
+
+
+def encode_instance_ids(seen: PanopticMap) -> bytes:
+    """Cityscapes' PNG of 16 bits: the category's id of stuff and crowds, id x 1000 + number of things, 0 of nothing.
+
+    Raises:
+        UserError: an id is above 64, or there are more than 1000 things of a class.
+    """
+    ids = seen.ids.cpu().numpy()
+    result, counts = np.zeros(ids.shape, np.int64), dict[int, int]()
+    for segment in sorted(seen.segments, key=lambda s: s.id):
+        value = seen.categories[segment.label].id if seen.categories else segment.label + 1
+        if seen.is_thing(segment) and not segment.crowd:
+            number = counts.get(value, 0)
+            counts[value] = number + 1
+            value = value * THINGS_PER_CLASS + number
+        result[ids == segment.id] = value
+    if result.max(initial=0) > 65535 or max(counts.values(), default=0) > THINGS_PER_CLASS:
+        raise UserError("Cityscapes' 16 bits hold category ids to 64 and 1000 objects of each: take COCO's PNG")
+    return png(result.astype(np.uint16))
 
 
 def segments_info(seen: PanopticMap) -> list[dict[str, Any]]:
