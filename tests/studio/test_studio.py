@@ -177,6 +177,17 @@ def test_proposals_are_accepted_above_a_score(studio: Studio, client: TestClient
     assert act(client, 0, 2, kind="reject", ids=[left]).json()["proposals"] == []
 
 
+def test_doubled_objects_and_missed_ones_are_found(studio: Studio, client: TestClient) -> None:
+    assert client.get("/api/images/0/check").json() == {"doubled": [], "missed": []}
+    add(client, index=2, rings=[SQUARE])
+    add(client, index=2, revision=1, rings=[[50.0, 40, 60, 40, 60, 50, 50, 50]])
+    studio.project.propose(0, studio.project.targets(2))
+    larger = [9.0, 9, 31, 9, 31, 31, 9, 31]
+    own = [add(client, revision=1 + i, rings=[ring])["objects"][0]["id"] for i, ring in enumerate((SQUARE, larger))]
+    square, other = studio.project.history(0).proposals
+    assert client.get("/api/images/0/check").json() == {"doubled": [own[0]], "missed": [other]} and square != other
+
+
 @pytest.mark.parametrize("form", ["csv", "coco", "yolo", "geojson", "label-tiff"])
 def test_exports(client: TestClient, form: str) -> None:
     add(client)

@@ -52,6 +52,7 @@ export const api = {
     post<Changed>(`images/${index}/actions`, { revision, action }),
   undo: (index: number, revision: number) => post<Changed>(`images/${index}/undo`, { revision }),
   redo: (index: number, revision: number) => post<Changed>(`images/${index}/redo`, { revision }),
+  check: (index: number) => ask<{ doubled: number[]; missed: number[] }>(`images/${index}/check`),
   look: (index: number) => post<{ ready: boolean }>(`images/${index}/look`, {}),
   click: (index: number, prompt: Prompt, signal?: AbortSignal) => post<Answer>(`images/${index}/click`, prompt, signal),
   save: (options: { format?: string; overwrite?: boolean } = {}) => post<{ path: string; written: number }>("save", options),

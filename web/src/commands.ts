@@ -1,5 +1,6 @@
 /** Everything that a key or a button does, in one list: the keys, the `?` page and the tool tips read it. */
-import { act, current, helpOpen, image, isProposal, objects, outlines, page, project, proposals, radius, redo, save, selected, selection, shown, single, threshold, undo, open, category } from "./store";
+import { act, attempt, current, helpOpen, image, isProposal, objects, order, outlines, page, project, proposals, radius, redo, save, say, selected, selection, shown, single, threshold, undo, open, category } from "./store";
+import { api } from "./api";
 import { texts } from "./texts";
 import { pick, tool } from "./tools/current";
 import { Prompter } from "./tools/prompter";
@@ -38,6 +39,26 @@ export function acceptAll(): void {
 export function remove(): void {
   withOwn("remove");
   judge("reject");
+}
+
+/** Selects the objects that lie on others, or the proposals that lie on none. */
+export async function check(what: "doubled" | "missed"): Promise<void> {
+  const now = image.value;
+  const found = now && (await attempt(() => api.check(now.index)));
+  if (!found || image.value?.index !== now.index) return;
+  const seen = what === "doubled" ? objects.value : proposals.value;
+  const ids = seen.map((o) => o.id).filter((id) => found[what].includes(id));
+  selected.value = new Set(ids);
+  say(texts[what](ids.length));
+}
+
+/** The image, besides this one, whose least sure proposal is nearest to one half. */
+export async function nextDoubtful(): Promise<void> {
+  order.value = "doubt";
+  const rows = await attempt(() => api.images(0, 2, "doubt"));
+  const next = rows?.images.find((row) => row.index !== current.value && row.doubt !== null);
+  if (next) await open(next.index);
+  else if (rows) say(texts.nothingDoubtful);
 }
 
 export function go(step: number): void {
@@ -154,7 +175,7 @@ export function handleKey(event: KeyboardEvent): void {
 /** A key as people write it. */
 export function keyLabel(key: string): string {
   const names: Record<string, string> = { ArrowLeft: "←", ArrowRight: "→", "Shift+!": "Shift 1", "Ctrl+Shift+Z": "Ctrl Shift Z", Escape: "Esc" };
-  return names[key] ?? key.split("+").map((part) => (part.length === 1 ? part.toUpperCase() : part)).join(" ") ;
+  return key === "+" ? key : (names[key] ?? key.split("+").map((part) => (part.length === 1 ? part.toUpperCase() : part)).join(" "));
 }
 
 export function tip(name: Name): string {

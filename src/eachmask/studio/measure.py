@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from eachmask.data.formats import table
 from eachmask.data.images.pixel_size import pixel_size
 from eachmask.data.images.read import read_image
 from eachmask.metrics.matching import count_in_image
 from eachmask.structures import Instances, UserError
+from eachmask.studio.objects import instances_of
 from eachmask.studio.project import Project
-from eachmask.studio.schemas import MeasureOut, MeasureRow
+from eachmask.studio.schemas import CheckOut, MeasureOut, MeasureRow
 
 FOUND, WELL = 0.5, 0.75
 """IoU from which on an object counts as found, and as well outlined."""
@@ -94,10 +97,11 @@ class Measures:
         found = []
         for key, row in zip(keys, one.rows, strict=True):
             said: dict[str, Any] = dict(zip(columns, row, strict=False))
+            head = {"image": index, "name": said.pop("image"), "id": key, "category": said.pop("class")}
             if one.pixel_size is not None:
                 units = table.in_micrometers(str(said["area"]), str(said["perimeter"]), one.pixel_size)
                 said |= dict(zip(table.UNIT_COLUMNS, map(float, units), strict=True))
-            found.append(said | {"image": index, "name": said["image"], "id": key, "category": said["class"]})
+            found.append(head | {name: value for name, value in said.items() if name != "id"})
         return found
 
     def csv(self) -> str:
@@ -108,6 +112,24 @@ class Measures:
         parts: list[tuple[str, float | None]] = [(table.to_csv([], True, columns), None)]
         parts += [(table.to_csv(one.rows, False, columns), one.pixel_size) for one in every]
         return "".join(table.with_units(text, size, columns) if sized else text for text, size in parts)
+
+
+def checked(project: Project, index: int) -> CheckOut:
+    """Objects that lie on a larger one, and proposals that lie where nothing is annotated; from an IoU of 0.5 on.
+
+    Raises:
+        UserError: the image is broken.
+    """
+    history, size = project.history(index), project.size(index)
+    kinds = (sorted(here.values(), key=lambda one: one.id) for here in (history.objects, history.proposals))
+    objects, proposals = ([one for one in kind if not one.crowd] for kind in kinds)
+    own, offered = (instances_of(kind, size, project.categories).masks for kind in (objects, proposals))
+    assert own is not None and offered is not None
+    overlap, area = np.triu(own.iou(own), 1), own.area()
+    first, second = np.nonzero(overlap >= FOUND)
+    smaller = {objects[i if area[i] < area[j] else j].id for i, j in zip(first, second, strict=True)}
+    covered = offered.iou(own).max(1, initial=0) >= FOUND
+    return CheckOut(doubled=sorted(smaller), missed=[p.id for p, c in zip(proposals, covered, strict=True) if not c])
 
 
 def _counts(found: Instances, targets: Instances) -> dict[str, int]:

@@ -10,12 +10,14 @@ from fastapi.responses import FileResponse, StreamingResponse
 from eachmask.structures import UserError
 from eachmask.studio.export import exported
 from eachmask.studio.history import Delta
+from eachmask.studio.measure import checked
 from eachmask.studio.objects import shown
 from eachmask.studio.rows import image_out, image_rows, project_out
 from eachmask.studio.save import save
 from eachmask.studio.schemas import (
     ActionIn,
     Changed,
+    CheckOut,
     Click,
     ClickOut,
     ImageOut,
@@ -81,6 +83,10 @@ def add_images(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/images/{index}")
     def image(index: int) -> ImageOut:
         return image_out(studio, index)
+
+    @app.get("/api/images/{index}/check")
+    def check(index: int) -> CheckOut:
+        return checked(project, index)
 
     @app.post("/api/images/{index}/actions")
     def act(index: int, said: ActionIn) -> Changed:

@@ -242,6 +242,13 @@ class JobKept(Strict):
     result: dict[str, Any] | None
 
 
+class CheckOut(BaseModel):
+    """What may be wrong on an image: ids of objects and of proposals."""
+
+    doubled: list[int]
+    missed: list[int]
+
+
 class MeasureRow(BaseModel):
     """Annotations against what a model proposed, of one image."""
 

@@ -13,7 +13,7 @@ export function Measure() {
   useEffect(() => { void attempt(api.measure).then((now) => set(now ?? { rows: [], by_category: [], objects: [], unit: "px" })); }, [generation.value]);
   if (!measures) return <main class="page"><p class="quiet">{texts.measuring}</p></main>;
   const rows = measures.rows.map((row) => ({ ...row })) as Row[];
-  const areas = measures.objects.map((o) => Number(o.area)).filter((n) => n > 0);
+  const areas = measures.objects.map((o) => Number(o.area_um2 ?? o.area)).filter((n) => n > 0);
   return (
     <main class="page">
       <div class="row exports"><span class="quiet">{texts.export}</span>
@@ -46,7 +46,7 @@ function Table({ title, rows }: { title: string; rows: Row[] }) {
         <thead><tr>{columns.map((c) => (
           <th aria-sort={sort?.column === c ? (sort.down ? "descending" : "ascending") : "none"}>
             <button onClick={() => setSort({ column: c, down: sort?.column === c ? !sort.down : true })}>
-              {(texts.columns as Record<string, string>)[c] ?? c.replaceAll("_", " ")}{sort?.column === c && (sort.down ? " ↓" : " ↑")}
+              {(texts.columns as Record<string, string>)[c] ?? heading(c)}{sort?.column === c && (sort.down ? " ↓" : " ↑")}
             </button></th>))}</tr></thead>
         <tbody>{sorted.slice(0, MAX_ROWS).map((row) => (
           <tr onClick={() => show(row)}>{columns.map((c) => <td class={typeof row[c] === "number" ? "number" : ""}>{shownCell(c, row[c])}</td>)}</tr>
@@ -54,6 +54,12 @@ function Table({ title, rows }: { title: string; rows: Row[] }) {
       </table></div>
     </section>
   );
+}
+
+/** box_x1 -> Box x1, area_um2 -> Area µm². */
+function heading(column: string): string {
+  const words = column.replace("_um2", " µm²").replace("_um", " µm").replaceAll("_", " ");
+  return words[0].toUpperCase() + words.slice(1);
 }
 
 function compare(a: Cell, b: Cell): number {

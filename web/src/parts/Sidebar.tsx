@@ -1,7 +1,7 @@
 import { useRef, useState } from "preact/hooks";
 import { api } from "../api";
-import { acceptAll, choose, command, remove, show, tip } from "../commands";
-import { act, attempt, category, channel, colorBy, editable, high, image, isProposal, low, objects, opacity, order, outlines, page, project, proposals, selected, single, threshold } from "../store";
+import { acceptAll, check, choose, command, nextDoubtful, remove, show, tip } from "../commands";
+import { act, attempt, category, channel, colorBy, editable, high, image, isProposal, low, objects, opacity, outlines, page, project, proposals, selected, single, threshold } from "../store";
 import { texts } from "../texts";
 import type { ImageDetail, MaskObject } from "../types";
 import { classColor, colorOf } from "../view/paths";
@@ -17,6 +17,7 @@ export function Sidebar() {
       <section>
         <h2>{texts.objects} <span class="badge">{objects.value.length}</span></h2>
         {objects.value.length ? <List objects={objects.value} /> : <p class="quiet">{texts.noObjects}</p>}
+        {objects.value.length > 1 && <div class="row"><button title={texts.doubledHint} onClick={() => void check("doubled")}>{texts.findDoubled}</button></div>}
       </section>
       <Proposals />
       <Look />
@@ -103,7 +104,8 @@ function Proposals() {
         <label>{texts.threshold} <output>{threshold.value.toFixed(2)}</output>
           <input type="range" min="0" max="1" step="0.01" value={threshold.value} onInput={(e) => { threshold.value = Number(e.currentTarget.value); }} /></label>
         <div class="row">
-          <button onClick={() => { order.value = "doubt"; }}>{texts.nextDoubtful}</button>
+          <button onClick={() => void nextDoubtful()}>{texts.nextDoubtful}</button>
+          <button title={texts.missedHint} onClick={() => void check("missed")}>{texts.findMissed}</button>
           <button class="primary" title={tip("acceptAll")} disabled={!proposals.value.length} onClick={acceptAll}>{texts.acceptAll(proposals.value.length)}</button>
         </div>
         <List objects={proposals.value} />
@@ -134,11 +136,11 @@ const STEPS = 500;
 const WAIT_MS = 120;
 
 /** Which values are black and white; tiles are asked for once the hand rests. */
-function Contrast({ detail: { span, window: [black, white] } }: { detail: ImageDetail }) {
+function Contrast({ detail: { span, bits, window: [black, white] } }: { detail: ImageDetail }) {
   const [now, set] = useState<[number, number]>([low.value ?? black, high.value ?? white]);
   const timer = useRef(0);
   const [least, most] = [Math.min(span[0], black), Math.max(span[1], white)];
-  const step = most - least > STEPS ? 1 : (most - least) / STEPS || 1;
+  const step = bits <= 16 ? 1 : (most - least) / STEPS || 1;
   const take = (values: [number, number]) => {
     set(values);
     clearTimeout(timer.current);
@@ -150,7 +152,7 @@ function Contrast({ detail: { span, window: [black, white] } }: { detail: ImageD
     low.value = high.value = null;
   };
   const slider = (side: 0 | 1, label: string) => (
-    <label>{label} <output>{step < 1 ? now[side].toFixed(3) : Math.round(now[side]).toLocaleString("en")}</output>
+    <label>{label} <output>{bits <= 16 ? Math.round(now[side]).toLocaleString("en") : now[side].toPrecision(4)}</output>
       <input type="range" min={least} max={most} step={step} value={now[side]} onInput={(e) => {
         const value = Number(e.currentTarget.value);
         take(side ? [Math.min(now[0], value - step), value] : [value, Math.max(now[1], value + step)]);

@@ -58,6 +58,7 @@ export function Thumbnails() {
       <select aria-label={texts.orderLabel} value={order.value} onChange={(e) => {
         rows.value = new Map();
         order.value = e.currentTarget.value as Order;
+        list.current!.scrollTop = 0;
       }}>
         {Object.entries(texts.orders).map(([key, text]) => <option value={key}>{text}</option>)}
       </select>
