@@ -173,6 +173,10 @@ def test_two_fingers_zoom_and_one_draws(browser: Any, project: Project) -> None:
         page.get_by_role("button", name="Click", exact=True).tap()
         with page.expect_response("**/click"):
             page.touchscreen.tap(*hand.at(64, 62))
+        page.get_by_role("button", name="Take away").tap()
+        with page.expect_response("**/click") as answered:
+            page.touchscreen.tap(*hand.at(74, 62))
+        assert answered.value.request.post_data_json["signs"] == [True, False]
         hand.done(3, lambda: page.get_by_role("button", name="Keep").tap())
         session = tablet.new_cdp_session(page)
         (left, right), pinch = (hand.at(40, 70), hand.at(90, 70)), "Input.dispatchTouchEvent"

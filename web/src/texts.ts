@@ -81,6 +81,7 @@ export const texts = {
   keep: "Keep",
   discard: "Discard",
   clickHint: "Click adds, right click removes",
+  takeAway: "Take away",
   correctHint: "With Shift, the selected object is corrected",
   correcting: "Correcting the selected object",
   polygonHint: "Click sets vertices, Enter closes",

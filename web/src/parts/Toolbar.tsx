@@ -2,7 +2,7 @@ import { command, tip } from "../commands";
 import { encoded, image, radius, selected, single } from "../store";
 import { texts } from "../texts";
 import { pick, tool, toolName } from "../tools/current";
-import { pendingMask, Prompter } from "../tools/prompter";
+import { pendingMask, Prompter, removing } from "../tools/prompter";
 import { TOOL_NAMES, type ToolName } from "../tools/tool";
 
 /** Shapes on a grid of 24. */
@@ -37,6 +37,7 @@ export function ActionBar() {
     return (
       <div class="actionbar" role="status">
         <span class="quiet">{texts.score} {pending.score.toFixed(2)} · {pending.corrects ? texts.correcting : texts.clickHint}</span>
+        <button aria-pressed={removing.value} onClick={() => { removing.value = !removing.value; }}>{texts.takeAway}</button>
         {pending.others && <button title={tip("alternative")} onClick={() => void (tool.value as Prompter).alternative()}>{texts.alternative}</button>}
         <button title={tip("discard")} onClick={() => tool.value.cancel?.()}>{texts.discard}</button>
         <button class="primary" title={tip("keep")} onClick={() => tool.value.finish?.()}>{texts.keep}</button>

@@ -19,6 +19,9 @@ const isLone = (p: Prompt) => p.points.length === 1 && !p.box && !p.scribbles.le
 /** The pending mask of whichever of these tools is in hand, for the bar below the image. */
 export const pendingMask = signal<{ score: number; others: boolean; corrects: boolean } | null>(null);
 
+/** Whether the next press takes away: a finger has no right button. */
+export const removing = signal(false);
+
 export class Prompter implements Tool {
   readonly cursor = "crosshair";
   private prompt = empty();
@@ -36,7 +39,8 @@ export class Prompter implements Tool {
 
   constructor(readonly name: "click" | "box" | "extreme" | "scribble") {}
 
-  down({ point, right, shift, reach }: Press): void {
+  down({ point, right: button, shift, reach }: Press): void {
+    const right = button || removing.value;
     if (!editable.value) return;
     if (shift && !this.pending() && single.value && !isProposal(single.value.id)) this.prompt.id = single.value.id;
     clearTimeout(this.timer);
@@ -93,7 +97,7 @@ export class Prompter implements Tool {
     this.turn++;
     this.settle();
     [this.prompt, this.answers, this.chosen, this.hover, this.extremes] = [empty(), [], 0, null, []];
-    pendingMask.value = null;
+    [pendingMask.value, removing.value] = [null, false];
     redraw();
     return had;
   }
