@@ -17,7 +17,7 @@ from PIL import Image
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install eachmask[studio]")
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
-from studio.live import opened, run, served, shows  # noqa: E402
+from studio.live import opened, press, run, served, shows  # noqa: E402
 
 from eachmask.studio.project import Project  # noqa: E402
 from eachmask.studio.sample import sample_folder  # noqa: E402
@@ -63,6 +63,16 @@ def test_the_six_steps(context: Any, tmp_path: Path) -> None:
         page.keyboard.press("Enter")
         shows(page, "coins.png", 1)
 
+        page.get_by_title("coffee.png").click()
+        shows(page, "coffee.png", 0)
+        page.keyboard.press("p")
+        for right, down in [(0.4, 0.4), (0.6, 0.4), (0.6, 0.6), (0.4, 0.6)]:
+            press(page, right, down)
+        page.keyboard.press("Enter")
+        shows(page, "coffee.png", 1)
+        page.get_by_title("coins.png").click()
+        shows(page, "coins.png", 1)
+
         # 4: let a model propose
         page.get_by_role("tab", name="Models").click()
         page.get_by_label("Model").first.select_option("nuclei")
@@ -102,4 +112,4 @@ def test_the_six_steps(context: Any, tmp_path: Path) -> None:
         with page.expect_download() as download:
             page.get_by_role("link", name="Table (CSV)").click()
         rows = Path(download.value.path()).read_text().splitlines()
-        assert len(rows) == 1 + marked and rows[0].startswith("image,id,class")
+        assert len(rows) == 2 + marked and rows[0].startswith("image,id,class")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("browser")
 
 def await_port(port: int) -> None:
     """The link is printed before the server listens."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def objects(page: Any, number: int) -> None:
-    page.get_by_label(f"coins.png, {number} object").wait_for(timeout=20_000)
+    page.get_by_label(f"coins.png, {number} object").wait_for(timeout=60_000)
 
 
 def test_what_was_marked_outlives_a_kill(browser: Any, folder: Path) -> None:
@@ -70,7 +70,7 @@ def test_what_was_marked_outlives_a_kill(browser: Any, folder: Path) -> None:
         page.keyboard.press("c")
         box = page.get_by_test_id("stage").bounding_box()
         page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
-        page.get_by_role("button", name="Keep").click(timeout=20_000)
+        page.get_by_role("button", name="Keep").click(timeout=60_000)
         objects(page, 1)
         os.kill(server.pid, signal.SIGKILL)
         server.wait()

@@ -188,6 +188,13 @@ def test_doubled_objects_and_missed_ones_are_found(studio: Studio, client: TestC
     assert client.get("/api/images/0/check").json() == {"doubled": [own[0]], "missed": [other]} and square != other
 
 
+def test_one_image_is_too_few_to_learn_from(client: TestClient) -> None:
+    add(client)
+    refused = client.post("/api/jobs", json={"kind": "train"})
+    assert refused.status_code == 422 and "two images at least" in refused.json()["detail"]
+    assert client.get("/api/jobs").json() == []
+
+
 @pytest.mark.parametrize("form", ["csv", "coco", "yolo", "geojson", "label-tiff"])
 def test_exports(client: TestClient, form: str) -> None:
     add(client)

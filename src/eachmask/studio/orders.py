@@ -38,6 +38,8 @@ class Orders:
         """
         folder = self.root / f"{order.kind}-{secrets.token_hex(4)}"
         if order.kind == "train":
+            if len(self.project.annotated()) < 2:
+                raise UserError("mark objects on two images at least: one to learn from and one to choose by")
             self._write_data(folder, order.categories)
             return Job(order, folder, max(1, order.epochs * len(self.project.annotated()) // BATCH))
         if not order.model:
