@@ -37,6 +37,8 @@ ONE_SIZE = {"unet_tiny", "robust_video_matting_mobilenetv3"}
 SQUARE = {"sam_vit_b", "mobile_sam", "efficient_sam_ti", "sam2_hiera_t"}
 """Networks that see images of one size alone."""
 QUICK = {"mask_rcnn_lite0_p3", "sliding_window", "unet_tiny", "efficient_sam_ti", "background_matting_v2_mobilenetv2"}
+PROGRAMS = {"sliding_window", "unet_tiny"}
+"""Tried with torch alone."""
 SIZES = ((64, 96), (75, 131), (110, 70))
 
 
@@ -91,7 +93,7 @@ def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("case", marked([c for c in CASES if c.variant not in REFUSED]))
 def test_the_file_says_what_the_model_says(case: Case, runtime: str, tmp_path: Path) -> None:
-    if runtime == "torch-export" and case.variant not in QUICK:
+    if runtime == "torch-export" and case.variant not in PROGRAMS:
         pytest.skip("torch alone is tried on a sample")
     model, info = case.build(), case.info((96, 128) if case.variant in ONE_SIZE else None)
     file = tmp_path / f"model{SUFFIXES[runtime]}"
