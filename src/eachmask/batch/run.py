@@ -9,9 +9,11 @@ files about all images are put together from the journal at the end (``eachmask.
 from __future__ import annotations
 
 import errno
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from numpy.typing import NDArray
 
 from eachmask import draw
+from eachmask.batch.cluster import Cluster, gather, one_thread, predict_shards, shards_folder, shards_of
 from eachmask.batch.folder import leave_out, remember_inputs
 from eachmask.batch.options import BatchOptions, checked, settings_of
 from eachmask.batch.results import OVERLAYS, THUMBNAIL, Failure, Finished, Summary, names_made
@@ -71,6 +74,7 @@ def run(
     overwrite: bool = False,
     listener: Listener = _unheard,
     on_tile: TileListener = unheard,
+    cluster: Cluster | None = None,
 ) -> Summary:
     """Predict all images and write the results folder.
 
@@ -81,6 +85,7 @@ def run(
         overwrite: remove the results of an earlier run first.
         listener: called with the outcome of each image, for a progress bar.
         on_tile: called with the number of tiles that are done of a large image, and of all its tiles.
+        cluster: predict on many machines instead of in this process, see :mod:`eachmask.batch.cluster`.
 
     Returns:
         Counts and reasons, also written to ``summary.json``.
@@ -92,10 +97,16 @@ def run(
     outputs = predictor.task.outputs
     options = checked(options or BatchOptions(), predictor, outputs)
     out = Path(out)
-    with Journal(out, settings_of(predictor, options), names_made(outputs), overwrite) as journal:
+    with (
+        nullcontext() if cluster is None else one_thread(),
+        Journal(out, settings_of(predictor, options), names_made(outputs), overwrite) as journal,
+    ):
         remember_inputs(journal, inputs)
         worker = _Worker(predictor, outputs, journal, options, listener, on_tile)
-        worker.work(inputs.sources)
+        if cluster is None:
+            worker.work(inputs.sources)
+        else:
+            worker.delegate(inputs.sources, cluster)
         if not worker.failures:
             journal.forget_tiles()
         leave_out(journal, inputs.sources)
@@ -132,6 +143,24 @@ class _Worker(Generic[T]):
             finally:  # after an error or Ctrl-C nothing more is begun; what is being written gets finished
                 readers.shutdown(wait=False, cancel_futures=True)
                 writers.shutdown(wait=True, cancel_futures=True)
+
+    def delegate(self, sources: Sequence[Source], cluster: Cluster) -> None:
+        """Everything that is not done yet, by a cluster's workers."""
+        for source in sources:
+            if self.journal.is_done(source):
+                self.listener(Outcome(source, resumed=True))
+        if self.journal.overwrite:
+            shutil.rmtree(shards_folder(self.journal), ignore_errors=True)
+        shards = list(shards_of(self._chunks(sources), self.journal, cluster.shard_size))
+        for finished in predict_shards(self.predictor, shards, self.options, cluster):
+            todo = [source for source in finished.shard.sources if not self.journal.is_done(source)]
+            gather(self.journal, finished.shard)
+            for source in todo:
+                if self.journal.is_done(source):
+                    self.listener(Outcome(source))
+                else:
+                    self._fail(source, finished.failures.get(source.name, f"{source.name} was not predicted"))
+        shutil.rmtree(shards_folder(self.journal), ignore_errors=True)
 
     def _read_ahead(
         self, sources: Sequence[Source], readers: ThreadPoolExecutor

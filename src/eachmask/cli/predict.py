@@ -49,6 +49,7 @@ class PredictOptions:
       eachmask predict huge.tif --model nuclei --tile 1024 --overlap 0.25 --out results
       eachmask predict street.jpg --model mask_rcnn_r50_fpn --classes person car --score 0.7 --out results
       eachmask predict slide.tif --model nuclei --diameter 12 --pixel-size 0.65 --out results
+      eachmask predict plates/ --model nuclei --on ray://head:10001 --out /mnt/shared/results
       find . -name '*.png' | eachmask predict - --model nuclei --out results
     """
 
@@ -114,6 +115,11 @@ class PredictOptions:
     diameter: float | None = None
     """Typical diameter of the objects, px, or with --pixel-size micrometers: images are resized so that the model sees
     objects as large as those that it learnt from."""
+    on: str | None = None
+    """Predict on a Ray cluster: its address (HOST:PORT, ray://HOST:PORT, auto), or local for several processes of this
+    machine. All machines must see the images and --out under the same paths."""
+    workers: int | None = None
+    """With --on: processes, each with a model of its own; by default one for each CPU core or GPU."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove earlier results in --out and begin anew."""
 
@@ -175,6 +181,7 @@ def at_scale(predictor: P, options: PredictOptions) -> P:
 
 def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptions, console: Console) -> int:
     """Predict with a progress bar and say what it came to; returns the exit status."""
+    from eachmask.batch.cluster import Cluster
     from eachmask.batch.run import run
     from eachmask.cli.warning_notes import warnings_as_notes
 
@@ -182,9 +189,13 @@ def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptio
     if not getattr(predictor, "finds_everything", True) and not hasattr(predictor, "prompts"):
         name = predictor.info.name or predictor.info.variant
         raise UserError(f"{name} answers prompts alone: eachmask segment with --point, --scribble or --box asks it")
+    if options.workers is not None and (options.on is None or options.workers < 1):
+        raise UserError("--workers is the number of processes, at least 1, of --on local or a cluster: give both")
+    cluster = None if options.on is None else Cluster(options.on, options.workers)
     out = options.out or _free_results(predictor, inputs, options, console)
     with warnings_as_notes(console), _progress(console, len(inputs.sources)) as (listener, on_tile):
-        summary = run(predictor, inputs, out, wishes, overwrite=options.overwrite, listener=listener, on_tile=on_tile)
+        heard: dict[str, Any] = {"listener": listener, "on_tile": on_tile}
+        summary = run(predictor, inputs, out, wishes, overwrite=options.overwrite, cluster=cluster, **heard)
     _say(summary, out)
     return 1 if summary.failed else 0
 

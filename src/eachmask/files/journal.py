@@ -147,6 +147,14 @@ class Journal:
         self.entries[source.name] = _entry(offset, source)
         self.forget_tiles(source)
 
+    def take_over(self, other: Journal, source: Source) -> None:
+        """Move the files of an image that is done in another journal, on the same disk, and record it here."""
+        header, body = other.header(source), other.body(source)
+        for name in header.get("files", ()):
+            (self.out / name).parent.mkdir(parents=True, exist_ok=True)
+            (other.out / name).replace(self.out / name)
+        self.append(source, header, body)
+
     def tiles(self, source: Source) -> Path:
         """Folder for what the tiles of a large image gave, as long as it is not done; of this state of its file."""
         state = [source.name, str(source.path), source.size, source.modified]
