@@ -131,9 +131,7 @@ def test_without_ray_it_says_what_to_install(
 
 
 @pytest.mark.slow
-def test_nodes_may_be_lost(
-    predictor: Predictor, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nodes_may_be_lost(predictor: Predictor, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two nodes, of which one is removed while it works: the results are those of one process."""
     ray = pytest.importorskip("ray", reason="needs the extra eachmask[ray]")
     from ray.cluster_utils import Cluster as Nodes
