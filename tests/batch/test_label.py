@@ -20,7 +20,7 @@ from skimage.measure import label as connected
 
 from eachmask.batch.corrected import OwnFiles
 from eachmask.batch.label import DATA, LabelSummary, label_images, said
-from eachmask.batch.label_queue import CSV, PAGE
+from eachmask.batch.label_queue import CSV, PAGE, Answers
 from eachmask.cli import main
 from eachmask.data.images.inputs import find_inputs
 from eachmask.data.reading import read
@@ -76,6 +76,19 @@ def annotated(out: Path) -> dict[str, int]:
 
 def queue(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((out / CSV).read_text().splitlines()))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"a": 1}', "[" * 100_000, "1" * 5_000])
+def test_damaged_answers_are_one_sentence(text: str, tmp_path: Path):
+    (tmp_path / "answers.json").write_text(text)
+    with pytest.raises(UserError, match=r"answers\.json"):
+        Answers(tmp_path / "answers.json", {})
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "[[1], 2, 3]", '["a", {}, true]', "3"])
+def test_damaged_notes_of_what_was_written_are_passed_over(line: str, tmp_path: Path):
+    (tmp_path / "notes").write_text(f'["a.json", "0", true]\n{line}\n')
+    assert OwnFiles(tmp_path, tmp_path / "notes").placed == {"a.json"}
 
 
 @pytest.mark.parametrize("to", ["coco", "labelme", "yolo", "voc", "cvat", "label-maps"])

@@ -14,6 +14,7 @@ from PIL import Image
 import eachmask
 from eachmask.cli import main
 from eachmask.exporting.export import write_exported
+from eachmask.runtimes.header import Header
 from eachmask.structures import Category, Preprocess, UserError
 from eachmask.weights.file import save_model
 from eachmask.weights.header import ModelInfo
@@ -131,3 +132,15 @@ def test_pickles_in_a_program_are_not_read(tmp_path: Path) -> None:
         archive.writestr("model/data/weights/model_weights_config.json", json.dumps(weights))
     with pytest.raises(UserError, match="holds pickled objects"):
         eachmask.load(file)
+
+
+@pytest.mark.parametrize("changes", [
+    {"model": "1" * 5_000}, {"model": {"tile": 1}},
+    {"model": []}, {"weights": "!"}, {"weights": "AAAA"}, {"format": []},
+])  # fmt: skip
+def test_a_damaged_header_is_one_sentence(changes: dict[str, object]) -> None:
+    whole = json.loads(Header(ModelInfo("spots"), "forward", {}).to_json())
+    with pytest.raises(UserError, match="the header of a.onnx cannot be used"):
+        Header.from_json(json.dumps(whole | changes).replace('"' + "1" * 5_000 + '"', "1" * 5_000), "a.onnx")
+    with pytest.raises(UserError, match="the header of a.onnx cannot be used"):
+        Header.from_json("[" * 100_000, "a.onnx")

@@ -116,6 +116,13 @@ def test_what_is_no_header(header: object, tmp_path: Path) -> None:
         read_info(written(tmp_path, header))
 
 
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"tile": ' + "1" * 5_000 + "}"])
+def test_what_is_no_json(text: str, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "strange.safetensors", metadata={HEADER: text})
+    with pytest.raises(UserError, match=r"strange\.safetensors cannot be used, for it is no JSON"):
+        read_info(tmp_path / "strange.safetensors")
+
+
 def test_a_model_without_categories_is_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no categories"):
         load(written(tmp_path, changed("categories", [])))

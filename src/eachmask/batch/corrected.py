@@ -50,9 +50,9 @@ class OwnFiles:
         for line in lines:
             try:
                 name, digest, done = json.loads(line)
-            except (ValueError, TypeError):  # torn by a kill
+                self.known.setdefault(name, set()).add(digest)
+            except (ValueError, TypeError, RecursionError):  # torn by a kill
                 continue
-            self.known.setdefault(name, set()).add(digest)
             if done:
                 self.placed.add(name)
 

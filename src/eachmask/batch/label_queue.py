@@ -24,6 +24,7 @@ from eachmask.data.images.read import read_image
 from eachmask.files import html
 from eachmask.files.atomic import write_text
 from eachmask.files.jpeg import reduced
+from eachmask.files.json_text import read_json_file
 from eachmask.files.text import read_text
 from eachmask.structures import Instances, UserError
 
@@ -75,7 +76,7 @@ class Answers:
     """
 
     def __init__(self, file: Path, new: Mapping[str, bool]) -> None:
-        self.known: dict[str, bool] = json.loads(read_text(file)) if file.is_file() else {}
+        self.known = _kept_answers(file) if file.is_file() else {}
         if new:
             self.known |= dict(new)
             write_text(file, json.dumps(self.known, indent=0))
@@ -83,6 +84,13 @@ class Answers:
     def of(self, one: Doubtful) -> bool | None:
         """Yes, no, or nothing yet."""
         return self.known.get(one.key)
+
+
+def _kept_answers(file: Path) -> dict[str, bool]:
+    known = read_json_file(file)
+    if not isinstance(known, dict) or not all(isinstance(answer, bool) for answer in known.values()):
+        raise UserError(f"{file} is damaged: remove it, and what was answered is asked again")
+    return known
 
 
 def read_answers(out: Path) -> dict[str, bool]:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -69,7 +70,7 @@ class Header:
             info = ModelInfo.from_json(json.dumps(values["model"]))
             said = {key: values[key] for key in ("verb", "description", "precision", "dynamic")}
             return Header(info, **said, batched=values.get("batched", values["dynamic"]), weights=weights)
-        except (KeyError, TypeError, ValueError, SchemaError) as error:
+        except (KeyError, TypeError, ValueError, SchemaError, RecursionError, SafetensorError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"the header of {path} cannot be used ({error}): export the model again") from error

@@ -80,9 +80,11 @@ class ModelInfo:
             SchemaError: no JSON, or a field of another type or out of its range; the message names it.
         """
         try:
-            values = migrated_header(_table(json.loads(text)))
-        except (json.JSONDecodeError, RecursionError) as error:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise SchemaError(f"it is no JSON ({error})") from error
+        try:
+            values = migrated_header(_table(values))
         except (AttributeError, KeyError, TypeError) as error:
             raise SchemaError("it is of an earlier version, and not as that version wrote it") from error
         values["scores"] = _measured(values.get("scores", {}))
