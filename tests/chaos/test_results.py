@@ -1,5 +1,5 @@
-"""Results folders, headers, trimaps, videos and panoptic maps that are damaged, and commands of video and matting that
-are killed: a sentence, or what an undisturbed run gives."""
+"""Results folders, headers, videos and panoptic maps that are damaged, and `track` killed: a sentence, or what an
+undisturbed run gives."""
 
 from __future__ import annotations
 
@@ -112,20 +112,22 @@ def test_results_folders(made: Path, tmp_path: Path, seeds: range) -> None:
         check("results", command_of(made, command, out, "--save", {"predict": "labels", "track": "davis"}[command]))
 
 
-@seeds(6, 200)
-def test_trimaps_and_videos(made: Path, tmp_path: Path, seeds: range) -> None:
-    trimap = np.zeros((48, 64), np.uint8)
-    trimap[10:30, 10:40], trimap[15:25, 15:30] = 128, 255
-    cv2.imwrite(str(tmp_path / "trimap.png"), trimap)
+@seeds(4, 200)
+def test_videos_and_their_truth(made: Path, tmp_path: Path, seeds: range) -> None:
+    labels = np.zeros((48, 64), np.uint8)
+    labels[10:30, 10:40] = 1
     frames = [Image.fromarray(spots_image(1, 48, 64, 3)) for _ in range(3)]
     frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
-    model = ("--model", made / "m.safetensors", *ON_CPU)
     for seed in seeds:
-        name = ("trimap.png", "clip.gif")[seed % 2]
-        file, out = tmp_path / f"{seed}-{name}", tmp_path / f"out{seed}"
-        file.write_bytes(damaged_bytes((tmp_path / name).read_bytes(), random.Random(seed)))
-        matte = ("matte", made / "frames/0.png", "--trimap", file, "--out", out, *model)
-        check(name, Command(("track", file, "--out", out, *model) if seed % 2 else matte, main_with_spots))
+        truth, clip, out = tmp_path / f"truth{seed}", tmp_path / f"{seed}.gif", tmp_path / f"out{seed}"
+        truth.mkdir()
+        for i in range(3):
+            cv2.imwrite(str(truth / f"{i}.png"), labels)
+        shutil.copy(tmp_path / "clip.gif", clip)
+        file = clip if seed % 2 else truth / "1.png"
+        file.write_bytes(damaged_bytes(file.read_bytes(), random.Random(seed)))
+        words = ("track", clip, "--truth", truth, "--out", out, "--model", made / "m.safetensors", *ON_CPU)
+        check("video", Command(words, main_with_spots))
 
 
 @seeds(6, 200)
