@@ -233,3 +233,15 @@ def test_what_is_said_of_labelmes_xml(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text("<annotation><object><polygon><pt><x>1</x></pt></polygon></object></annotation>")
     with pytest.raises(UserError, match="LabelMe's web version"):
         read(tmp_path)
+
+
+def test_camvid_as_cvat_writes_it(tmp_path: Path) -> None:
+    image(tmp_path / "default" / "a.png")
+    (tmp_path / "defaultannot").mkdir()
+    colors = np.array([(0, 0, 0), (250, 50, 83), (184, 61, 245)], np.uint8)[numbers(1, 2)]
+    Image.fromarray(colors).save(tmp_path / "defaultannot" / "a.png")
+    (tmp_path / "label_colors.txt").write_text("0 0 0 background\n250 50 83 nut\n184 61 245 bolt\n")
+    data = read(tmp_path)
+    labels_of = data.splits["default"].targets(0).labels
+    assert [c.name for c in data.categories] == ["background", "nut", "bolt"]
+    assert [int((labels_of == label).sum()) for label in (1, 2)] == [225, 400]

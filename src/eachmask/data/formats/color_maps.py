@@ -2,7 +2,8 @@
 
 The table is ``label_colors.txt`` (``64 128 64<tab>Animal`` a line, CamVid's own) or ``class_dict.csv``
 (``name,r,g,b``). Images and maps lie in ``701_StillsRaw_full`` and ``LabeledApproved_full``, in ``SPLIT`` and
-``SPLIT_labels``, or in ``images`` and ``labels`` with splits below; a map may have ``_L`` behind its image's name.
+``SPLIT_labels`` (CVAT: ``SPLITannot``), or in ``images`` and ``labels`` with splits below; a map may have ``_L`` behind
+its image's name.
 Colors that the table does not name, and what it calls Void, do not count.
 """
 
@@ -26,6 +27,8 @@ from eachmask.structures import UserError
 TABLES = ("label_colors.txt", "class_dict.csv")
 STILLS = ("701_StillsRaw_full", "LabeledApproved_full")
 PLAIN = ("images", "labels")
+ENDS = ("_labels", "annot")
+"""What may stand behind a split's name in that of the folder of its maps; the second is CVAT's."""
 VOID = "void"
 
 
@@ -88,10 +91,13 @@ def _folders(source: Path) -> list[tuple[Path, Path, str]]:
         images, maps = (source / name for name in PLAIN)
         splits = sorted(path.name for path in images.iterdir() if path.is_dir())
         return [(images / split, maps / split, split) for split in splits] or [(images, maps, "all")]
-    folders = sorted(path for path in source.iterdir() if path.is_dir() and path.name.endswith("_labels"))
-    return [
-        (path.with_name(path.name.removesuffix("_labels")), path, path.name.removesuffix("_labels")) for path in folders
+    found = [
+        (path.with_name(path.name.removesuffix(end)), path, path.name.removesuffix(end))
+        for path in sorted(source.iterdir())
+        for end in ENDS
+        if path.is_dir() and path.name.endswith(end)
     ]
+    return [own for own in found if own[0].is_dir()]
 
 
 LAYOUT = Layout(
