@@ -135,6 +135,22 @@ def test_from_the_masks_of_objects():
     assert CutPredictor(Finder(empty=True), load("closed_form")).predict(image).alpha.sum() == 0
 
 
+def test_a_model_of_ones_own_takes_the_place_of_a_solver(files: Path):
+    from eachmask import models
+    from eachmask.structures import Category, Preprocess
+    from eachmask.weights.file import save_model
+    from eachmask.weights.header import ModelInfo
+
+    own = Preprocess(short_side=None, long_side=None)
+    info = ModelInfo("deep_matting_lite0", {}, own, (Category(1, "foreground"),))
+    file = save_model(files / "own.safetensors", models.variant("deep_matting_lite0")().eval(), info)
+    words = ["matte", str(files / "disk.png"), "--trimap", str(files / "trimap.png"), "--solver", str(file)]
+    assert main([*words, "--device", "cpu", "--out", str(files / "out")]) == 0
+    (alpha,) = (files / "out" / "alpha").rglob("*.png")
+    found, known = cv2.imread(str(alpha), cv2.IMREAD_UNCHANGED), trimap_of(soft_disk()[1])
+    assert (found[known == 255] == 65535).all() and (found[known == 0] == 0).all()
+
+
 @needs_solvers
 @pytest.mark.parametrize("name", ["closed_form", "knn_matting", "learning_based_matting", "random_walk_matting"])
 def test_every_solver(name: str):

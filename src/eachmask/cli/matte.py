@@ -57,8 +57,8 @@ class MatteOptions(PredictOptions):
     """Also put the cut-out before this: an image, which is made to cover, a color (white, '#00ff88'), or of a video
     another video."""
     solver: str = "closed_form"
-    """What makes mattes of masks and trimaps: closed_form, knn_matting, learning_based_matting or
-    random_walk_matting."""
+    """What makes mattes of masks and trimaps: closed_form, knn_matting, learning_based_matting,
+    random_walk_matting, or a model of your own that takes trimaps, a file or a run's folder."""
     band: float = 0.05
     """Of masks: how far what is left open reaches to either side of an outline, as a share of the root of the object's
     area."""
@@ -126,8 +126,8 @@ def chosen(options: MatteOptions, onto: NDArray[np.uint8] | None) -> MattePredic
     from eachmask.models.matting.solvers import SOLVERS
     from eachmask.structures import Instances
 
-    if options.solver not in SOLVERS:
-        raise UserError(f"--solver knows {', '.join(SOLVERS)}, not {options.solver!r}")
+    if options.solver not in SOLVERS and not Path(options.solver).exists():
+        raise UserError(f"--solver knows {', '.join(SOLVERS)} and model files, not {options.solver!r}")
     given = _given(options)
     how: dict[str, Any] = {"device": options.device, "precision": options.precision, "side": options.side}
     if options.model == "auto" and options.background is not None:

@@ -1,0 +1,94 @@
+"""Mattes from automatic trimaps, against solvers and the hard mask; and what refining patches alone saves.
+
+    python benchmarks/matting.py mattes FOLDER --methods runs/mattes closed_form --json out.json
+    python benchmarks/matting.py refinement --size 1080 1920
+
+FOLDER has images/ and alpha/, perhaps in splits. The trimap of each image is made of its hard mask (alpha above one
+half), as `eachmask matte` makes one of the mask that a model finds: no method sees more of the true matte than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from eachmask import models
+from eachmask.data.reading import read
+from eachmask.inference.load import load
+from eachmask.inference.matting import MattePredictor
+from eachmask.metrics.mattes import matte_errors
+from eachmask.structures import RLE, ImageBatch, Matte, Trimap, UserError
+from eachmask.structures.backdrop import Backdrop
+
+
+def against_each_other(folder: Path, methods: list[str], band: float, most: int) -> dict[str, dict[str, float]]:
+    """Mean errors of each method, and of the hard mask."""
+    predictors = {name: load(name) for name in methods}
+    found: dict[str, list[Matte]] = {name: [] for name in ("hard_mask", *methods)}
+    seconds = dict.fromkeys(found, 0.0)
+    targets = []
+    for split in read(folder, target=Matte).splits.values():
+        for i in range(min(len(split), most)):
+            sample = split[i]
+            hard = sample.targets.alpha > 0.5
+            trimap = Trimap.from_mask(RLE.from_bitmaps(hard.numpy()[None]), band)
+            targets.append(sample.targets)
+            found["hard_mask"].append(Matte(hard.float()))
+            for name, predictor in predictors.items():
+                begin = time.process_time()
+                try:
+                    found[name].append(Matte(MattePredictor(predictor, trimap).predict(sample.image).alpha))
+                except UserError:  # no foreground, or no background, is left to solve from
+                    found[name].append(Matte(hard.float()))
+                seconds[name] += time.process_time() - begin
+    num = len(targets)
+    return {name: matte_errors(own, targets) | {"seconds": seconds[name] / num} for name, own in found.items()}
+
+
+@torch.inference_mode()
+def refinement(size: tuple[int, int], repeats: int) -> dict[str, float]:
+    """Seconds of Background Matting V2 with MobileNetV2 that refines some cells, and all of them."""
+    image, behind = torch.rand(3, *size), Backdrop(torch.rand(3, *size))
+    batch, times = ImageBatch.from_tensors([image], divisor=1), {}
+    for mode in ("sampling", "full"):
+        model = models.variant("background_matting_v2_mobilenetv2")(mode=mode).eval()
+        own = []
+        for _ in range(repeats + 1):
+            begin = time.process_time()
+            model(batch, [behind])
+            own.append(time.process_time() - begin)
+        times[mode] = min(own[1:])
+    return times | {"ratio": times["full"] / times["sampling"]}
+
+
+def main() -> None:
+    """Run one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_subparsers(dest="what", required=True)
+    first = what.add_parser("mattes")
+    first.add_argument("folder", type=Path)
+    first.add_argument("--methods", nargs="+", default=["closed_form"], help="names or model files")
+    first.add_argument("--band", type=float, default=0.05, help="as of `eachmask matte`")
+    first.add_argument("--most", type=int, default=1000, help="images of each split")
+    second = what.add_parser("refinement")
+    second.add_argument("--size", type=int, nargs=2, default=(1080, 1920), help="height and width, px")
+    second.add_argument("--repeats", type=int, default=2)
+    for one in (first, second):
+        one.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.what == "mattes":
+        result = against_each_other(options.folder, options.methods, options.band, options.most)
+    else:
+        result = refinement(tuple(options.size), options.repeats)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
