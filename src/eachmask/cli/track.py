@@ -20,8 +20,8 @@ class TrackOptions:
     --save names. Started again after an interruption, the same command predicts only the frames that are missing.
     With --targets it is measured: HOTA, IDF1, MOTSA, J and F, AP.
 
-    With --first, a label map of the first frame, it is these objects that are followed, by a memory network: one
-    trained by `eachmask train memory`, or XMem or SAM 2.1 with the weights of its authors; the folder gets davis/, and
+    With --first, a label map of the first frame, it is these objects that are followed, by a memory network: the
+    bundled `memory`, or XMem or SAM 2.1 with the weights of their authors; the folder gets davis/, and
     --targets measures J and F.
 
     Examples:
@@ -29,7 +29,7 @@ class TrackOptions:
       eachmask track street.mp4 --classes person car --save overlay davis --out street
       eachmask track frames/ --model nuclei --score 0.6 --gap 5 --out cells
       eachmask track clips/bear --moving --targets masks/bear --out bear
-      eachmask track clips/bear --first masks/bear/00000.png --model runs/memory --out bear
+      eachmask track clips/bear --first masks/bear/00000.png --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model XMem.pth --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model sam2.1_hiera_tiny.pt --out bear
     """
@@ -37,8 +37,9 @@ class TrackOptions:
     video: Annotated[str, tyro.conf.Positional]
     """Video file (mp4, mov, webm, mkv, avi: pip install 'eachmask[video]'), animated GIF or WebP, TIFF with pages,
     folder or 'pattern*' of images in the order of their names."""
-    model: str = "objects"
-    """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder."""
+    model: str | None = None
+    """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder; by default `objects`, and
+    with --first `memory`."""
     out: Path = Path("tracks")
     """Results folder; made if missing."""
     score: float | None = None
@@ -62,8 +63,8 @@ class TrackOptions:
     save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
     """Also: davis (a PNG of numbers per frame), mots (MOTS text), overlay (mp4 with the objects drawn in)."""
     first: Path | None = None
-    """Label map of the first frame, a PNG with the numbers of the objects to follow; --model remembers: a run of
-    `eachmask train memory`, or a checkpoint of XMem or SAM 2.1."""
+    """Label map of the first frame, a PNG with the numbers of the objects to follow; --model remembers:
+    `memory`, a run of `eachmask train memory`, or a checkpoint of XMem or SAM 2.1."""
     targets: Annotated[Path | None, tyro.conf.arg(aliases=["--truth"])] = None
     """Folder of label maps, one PNG per frame with the numbers of the objects, to measure by."""
     tile: int | None = None
@@ -98,7 +99,7 @@ def track(options: TrackOptions) -> int:
     if options.first is not None:
         return _follow(options, options.first)
     save = tuple(dict.fromkeys((*options.save, *(("davis",) if options.targets else ()))))
-    predictor = load(options.model, device=options.device, precision=options.precision)
+    predictor = load(options.model or "objects", device=options.device, precision=options.precision)
     own = predictor.decode_options().score_threshold
     sure = options.score if options.score is not None else 0.5 if own is None else own
     wishes = Wishes(
@@ -130,7 +131,7 @@ def _follow(options: TrackOptions, first: Path) -> int:
     from eachmask.evaluation.tracks import clips_in, measure_followed
     from eachmask.inference.following import load_follower
 
-    predictor = load_follower(options.model, options.device, options.precision)
+    predictor = load_follower(options.model or "memory", options.device, options.precision)
     folder, number = follow_video(predictor, options.video, first, options.out, overwrite=options.overwrite)
     say(f"{counted(number, 'frame')} done.", error=True)
     if options.targets is not None:

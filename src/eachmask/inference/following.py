@@ -47,7 +47,7 @@ def load_follower(name_or_path: str | Path, device: str = "auto", precision: str
         predictor = load(name_or_path, device=device, precision=precision)
         if not isinstance(predictor.model, MarkedObjects):
             name = predictor.info.name or predictor.info.variant
-            raise UserError(f"{name} does not follow what is marked in a first frame: XMem, SAM 2 and stm_lite0 do")
+            raise UserError(f"{name} does not follow what is marked in a first frame: memory, XMem and SAM 2 do")
         return VideoPredictor(predictor)
     if not path.is_file():
         raise UserError(

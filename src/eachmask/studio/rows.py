@@ -27,7 +27,7 @@ def project_out(studio: Studio) -> ProjectOut:
         for one, shade in zip(project.categories, colors, strict=True)
     ]
     trained = [str(job.run) for job in studio.jobs.jobs.values() if job.order.kind == "train" and job.state == "done"]
-    carried = sorted(bundled(), key=lambda name: name != PROPOSER)
+    carried = sorted({*bundled()} - {"memory"}, key=lambda name: (name != PROPOSER, name))  # it follows, finds nothing
     names = dict.fromkeys([*filter(None, [studio.model]), *reversed(trained), *carried])
     return ProjectOut(
         name=project.folder.name,
