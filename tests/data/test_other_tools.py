@@ -245,3 +245,31 @@ def test_camvid_as_cvat_writes_it(tmp_path: Path) -> None:
     labels_of = data.splits["default"].targets(0).labels
     assert [c.name for c in data.categories] == ["background", "nut", "bolt"]
     assert [int((labels_of == label).sum()) for label in (1, 2)] == [225, 400]
+
+
+def cityscapes_map(folder: Path, values: np.ndarray) -> None:
+    (folder / "gtFine/default").mkdir(parents=True)
+    (folder / "leftImg8bit/default").mkdir(parents=True)
+    Image.fromarray(values.astype(np.uint16)).save(folder / "gtFine/default/a_gtFine_instanceIds.png")
+    Image.new("RGB", values.shape[::-1]).save(folder / "leftImg8bit/default/a_leftImg8bit.png")
+
+
+def test_cityscapes_with_cvats_own_classes(tmp_path: Path) -> None:
+    values = np.zeros((20, 30))
+    values[2:8, 2:8], values[2:8, 12:20], values[12:18, 2:9] = 1000, 1001, 2000
+    cityscapes_map(tmp_path, values)
+    (tmp_path / "label_colors.txt").write_text("0 0 0 background\n255 0 0 red blood cell\n0 255 0 platelet\n")
+    data = read(tmp_path)
+    targets = data.splits["default"].targets(0)
+    assert [data.categories[i].name for i in targets.labels] == ["red blood cell", "red blood cell", "platelet"]
+    assert targets.masks is not None and targets.masks.area().tolist() == [36, 48, 42] and not data.problems
+
+
+def test_cityscapes_objects_of_no_class_are_named(tmp_path: Path) -> None:
+    values = np.full((20, 30), 7)  # road: scenery
+    values[2:8, 2:8], values[2:8, 12:20] = 26000, 1001
+    cityscapes_map(tmp_path, values)
+    data = read(tmp_path)
+    assert [data.categories[i].name for i in data.splits["default"].targets(0).labels] == ["car"]
+    (problem,) = data.problems
+    assert "numbers 1 have no class" in str(problem) and "gtFine/classes.txt" in str(problem)

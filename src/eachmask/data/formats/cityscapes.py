@@ -3,7 +3,8 @@
 A pixel of ``gtFine/SPLIT/CITY/NAME_gtFine_instanceIds.png`` is ``id * 1000 + n`` in the n-th object of class id,
 and plain ``id`` where objects of that class cannot be told apart (a group: our crowd) or the class has no objects.
 ``_gtFine_polygons.json`` lists outlines from back to front; it is read where there are no instanceIds.
-``gtFine/classes.txt`` (ours) lists ids and names where they are not Cityscapes' own.
+``gtFine/classes.txt`` (ours) lists ids and names where they are not Cityscapes' own; CVAT and datumaro put
+``label_colors.txt`` beside gtFine instead, whose n-th line, from 0, names the class n.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
+from eachmask.data.formats.color_maps import TABLES, colors_in
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.formats.segmentations import LEAVES, rasterize_readable
@@ -38,6 +40,8 @@ CLASSES = (
     Category(33, "bicycle", "vehicle"),
 )  # fmt: skip
 """The classes that have objects."""
+FIRST_OBJECT = 24
+"""Cityscapes' lower ids are those of scenery, which has no objects."""
 _MAX_OBJECTS = 999
 _CITY = "city"
 _NOT_DRAWN = ("license plate",)
@@ -52,7 +56,7 @@ def read_cityscapes(source: Path, progress: Progress = no_progress) -> Dataset:
     """
     if not (source / "gtFine").is_dir():
         raise UserError(f"{source} has no folder gtFine")
-    result = DatasetBuilder(_read_categories(source / "gtFine" / "classes.txt"))
+    result = DatasetBuilder(_read_categories(source))
     files: dict[str, Path] = {}
     for ending in ("instanceIds.png", "instanceIds.tif", "polygons.json"):
         for path in files_below(source / "gtFine", f"*_gtFine_{ending}"):
@@ -148,7 +152,11 @@ def _outlines(image: AnnotatedImage, categories: tuple[Category, ...]) -> dict[s
 # Reading ------------------------------------------------------------------------------------------
 
 
-def _read_categories(path: Path) -> tuple[Category, ...]:
+def _read_categories(source: Path) -> tuple[Category, ...]:
+    path = source / "gtFine" / "classes.txt"
+    if not path.is_file() and any((source / name).is_file() for name in TABLES):
+        names = enumerate(colors_in(source))
+        return tuple(Category(number, name) for number, name in names if number)  # 0 is background
     if not path.is_file():
         return CLASSES
     try:
@@ -164,13 +172,20 @@ def _read_file(path: Path, result: DatasetBuilder) -> tuple[RLE, list[int], list
     pixels = numbers_in(path).astype(np.int64)
     masks = RLE.from_label_map(pixels)
     label_of = {category.id: i for i, category in enumerate(result.categories)}
-    keep, labels, crowd = [], [], []
+    scenery = range(FIRST_OBJECT) if result.categories == CLASSES else ()
+    keep, labels, crowd, unknown = [], [], [], set[int]()
     for i, value in enumerate(int(v) for v in np.unique(pixels) if v > 0):
         number = value // 1000 if value >= 1000 else value
-        if number in label_of:  # the rest is scenery
+        if number in label_of:
             keep.append(i)
             labels.append(label_of[number])
             crowd.append(value < 1000)
+        elif value not in scenery:
+            unknown.add(number)
+    if unknown:
+        what = f"its objects of the numbers {', '.join(map(str, sorted(unknown)))} have no class"
+        remedy = "they are left out; list ids and names in gtFine/classes.txt"
+        result.report(Problem(str(path), "", what, remedy, "class", count=len(unknown)))
     return masks[keep], labels, crowd
 
 
