@@ -295,6 +295,11 @@ class PointDetector(Network[RawT, SelectedT, Instances], Generic[RawT, SelectedT
         """What subclasses' heads make of the detections of each image, the best first."""
         raise NotImplementedError
 
+    @property
+    def max_objects(self) -> int:
+        """The pairs of place and class that go into suppression."""
+        return self.config.select.candidates * len(self.backbone.strides)
+
     def box_options(self, options: DecodeOptions) -> DecodeOptions:
         """What is asked of the detections that :meth:`select_heads` is given."""
         return options

@@ -215,6 +215,11 @@ class RetinaNet(Detector[Raw]):
             kept.append(suppress(joined.clipped(size), limits))
         return detections(raw.sizes, kept)
 
+    @property
+    def max_objects(self) -> int:
+        """The pairs of anchor and class that go into suppression."""
+        return self.config.candidates * len(self.backbone.strides)
+
     def _candidates(self, logits: Tensor, deltas: Tensor, anchors: Tensor, threshold: float) -> Kept:
         """The best pairs of anchor and class of one level of one image.
 

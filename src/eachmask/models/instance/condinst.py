@@ -174,6 +174,12 @@ class CondInst(PointDetector[Raw, Selected]):
                 count += len(places)
         return {"mask": c.loss_weight * total / max(count, 1)}
 
+    @property
+    def max_objects(self) -> int:
+        """FCOS's candidates, or those that masks rank."""
+        ranking, most = self.config.ranking, super().max_objects
+        return most if ranking.sigma is None else min(most, ranking.candidates)
+
     def box_options(self, options: DecodeOptions) -> DecodeOptions:
         """Where masks decide who stays, all candidates."""
         ranking = self.config.ranking

@@ -207,6 +207,11 @@ class PolarMask(PointDetector[Raw, Selected]):
             found.masks = RayMasks(corners.cpu().numpy(), found.image_size)
         return results
 
+    @property
+    def max_objects(self) -> int:
+        """One of each class for every place that goes into suppression."""
+        return super().max_objects * self.num_classes
+
     def candidates(
         self, logits: Tensor, distances: Tensor, center: Tensor, points: Tensor, options: DecodeOptions
     ) -> Kept:

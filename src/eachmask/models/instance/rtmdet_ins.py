@@ -266,6 +266,11 @@ class RTMDetIns(Network[Raw, Selected, Instances]):
         """Of the levels."""
         return self.backbone.strides
 
+    @property
+    def max_objects(self) -> int:
+        """The pairs of place and class that go into suppression."""
+        return self.config.candidates * len(self.strides)
+
     def places(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Points (P, 2) and strides (P,) of all levels, px: a place lies at the upper left corner of its cell."""
         points, strides = [], []

@@ -326,6 +326,11 @@ class TensorMask(Network[Raw, Selected, Instances]):
             result.append(matched)
         return torch.cat(result)
 
+    @property
+    def max_objects(self) -> int:
+        """The pairs of window and class that go into suppression."""
+        return self.config.candidates
+
     def _keep(self, raw: Raw, image: int, anchors: Tensor, options: DecodeOptions) -> Kept:
         c = self.config
         logits = torch.cat([flatten_anchors(x[image : image + 1], self.num_classes)[0] for x in raw.logits])

@@ -321,6 +321,11 @@ class YOLACT(Network[Raw, Selected, Instances]):
             found.masks = soft_masks(crops, *spanned, found.image_size, options.mask_threshold)
         return results
 
+    @property
+    def max_objects(self) -> int:
+        """The boxes of all classes that go into suppression."""
+        return self.config.select.per_class * self.num_classes
+
     def _candidates(self, probabilities: Tensor, counts: list[int], options: DecodeOptions) -> Tensor:
         """Indices of the anchors that go into suppression.
 

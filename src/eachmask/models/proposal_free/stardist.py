@@ -132,6 +132,11 @@ class StarDist(Network[Raw, Raw, Instances]):
             )
         return result
 
+    @property
+    def max_objects(self) -> int:
+        """The polygons that go into suppression."""
+        return self.config.max_candidates
+
     def _objects(
         self,
         probability: np.ndarray,
