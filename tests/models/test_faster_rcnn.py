@@ -215,6 +215,8 @@ def test_where_the_proposal_networks_smooth_l1_turns(model, monkeypatch):
 def test_conventions_are_those_of_the_frameworks():
     """Constants that the recorded losses and detections are too coarse to tell apart."""
     assert [c.rpn_smooth_l1_beta for c in (TORCHVISION, DETECTRON2, MMDET)] == [1 / 9, 0, 0]
+    assert [c.smooth_l1_beta for c in (TORCHVISION, DETECTRON2, MMDET)] == [1 / 9, 0, 0]
+    assert [c.low_quality_moves for c in (TORCHVISION, DETECTRON2, MMDET)] == [False, False, True]
     assert [c.low_quality_iou for c in (TORCHVISION, DETECTRON2, MMDET)] == [0, 0, 0.3]
     assert [c.min_side for c in (TORCHVISION, DETECTRON2, MMDET)] == [1e-2, 1e-6, 0]
     assert [c.symmetric_clip for c in (TORCHVISION, DETECTRON2, MMDET)] == [False, False, True]
