@@ -93,6 +93,14 @@ def test_the_receptive_field_is_what_a_pixel_depends_on():
     assert int(seen[-1]) - int(seen[0]) + 1 == field
 
 
+def test_receptive_fields_of_known_networks():
+    from eachmask.ops.receptive_field import Layer, reach
+
+    vgg16 = [layer for convs in (2, 2, 3, 3, 3) for layer in [*[Layer(3, padding=1)] * convs, Layer(2, stride=2)]]
+    assert reach([*vgg16, Layer(7)]) == (404, 32, -90)
+    assert reach(Layer(3, dilation=r) for r in (1, 1, 2, 4, 8, 16, 1)).field == 67
+
+
 def test_the_context_module_starts_as_the_identity():
     from eachmask.models.semantic.dilated_context import ContextModule
 

@@ -89,7 +89,8 @@ def checkerboard(maps: Tensor, factor: int = 2) -> Tensor:
     (1.0, 0.0)
     """
     height, width = (side // factor * factor for side in maps.shape[-2:])
-    cells = maps[..., :height, :width].unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))
+    maps = maps[..., :height, :width]
+    cells = maps.unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))
     places = cells.mean(dim=(0, 2, 4))  # (C, r, r)
     spread = maps.std(dim=(0, 2, 3), correction=0).clamp(min=1e-12)
     result: Tensor = (places.std(dim=(1, 2), correction=0) / spread).mean()
