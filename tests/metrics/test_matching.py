@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eachmask.metrics.matching import Counts, count_matches, matching_scores
+from eachmask.metrics.matching import Counts, count_matches, matched_pairs, matching_scores
 from eachmask.structures import RLE
 
 
@@ -30,6 +30,13 @@ def test_number_of_pairs_comes_before_their_iou():
     # Taking the best pair first (0.9) would leave the second object without a partner.
     iou = np.array([[0.9, 0.5], [0.6, 0.0]])
     assert count_matches(iou, 0.5) == Counts(2, 0, 0)
+
+
+def test_pairs_are_those_that_are_counted():
+    iou = np.array([[0.9, 0.5], [0.6, 0.0]])
+    assert [side.tolist() for side in matched_pairs(iou, 0.5)] == [[0, 1], [1, 0]]
+    assert [side.tolist() for side in matched_pairs(iou, 0.7)] == [[0], [0]]
+    assert [side.tolist() for side in matched_pairs(iou, 0.95)] == [[], []]
 
 
 def test_score_is_tp_over_all():

@@ -177,6 +177,33 @@ def test_proposals_are_accepted_above_a_score(studio: Studio, client: TestClient
     assert act(client, 0, 2, kind="reject", ids=[left]).json()["proposals"] == []
 
 
+def test_a_comparison_is_told_by_size(folder: Path) -> None:
+    for name in ("a.png", "sub/b.png"):
+        Image.new("L", (300, 300)).save(folder / name)
+
+    def rectangle(left: float, top: float, width: float, height: float) -> list[float]:
+        return [left, top, left + width, top, left + width, top + height, left, top + height]
+
+    project = Project(folder)
+    client = client_of(Studio(project, key=KEY))
+    small, medium, large = rectangle(10, 10, 20, 20), rectangle(50, 10, 32, 32), rectangle(10, 100, 100, 100)
+    for revision, ring in enumerate([small, rectangle(200, 10, 31, 33), rectangle(10, 100, 100, 60)]):
+        add(client, 2, revision, [ring])
+    project.propose(0, project.targets(2))
+    for revision, ring in enumerate([small, medium, large]):
+        add(client, 0, revision + 1, [ring])
+    measures = client.get("/api/measure").json()
+    assert measures["by_size"] == [
+        {"size": "small", "matched": 1, "missed": 0, "invented": 1, "poor": 0},
+        {"size": "medium", "matched": 0, "missed": 1, "invented": 0, "poor": 0},
+        {"size": "large", "matched": 1, "missed": 0, "invented": 0, "poor": 1},
+    ]
+    counts = {"matched": 2, "missed": 1, "invented": 1, "poor": 1}
+    assert measures["by_category"] == [{"category": "object"} | counts]
+    assert measures["rows"] == [{"image": 0, "name": "a.png"} | counts]
+    project.journal.close()
+
+
 def test_doubled_objects_and_missed_ones_are_found(studio: Studio, client: TestClient) -> None:
     assert client.get("/api/images/0/check").json() == {"doubled": [], "missed": []}
     add(client, index=2, rings=[SQUARE])

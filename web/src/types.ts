@@ -126,6 +126,7 @@ export type Cell = string | number | boolean | null;
 export interface Measures {
   rows: MeasureRow[];
   by_category: Record<string, Cell>[];
+  by_size: { size: "small" | "medium" | "large"; matched: number; missed: number; invented: number; poor: number }[];
   objects: Record<string, Cell>[];
   unit: string;
 }

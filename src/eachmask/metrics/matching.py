@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eachmask.structures import Instances, Masks
 from eachmask.structures import boxes as box_ops
@@ -75,18 +76,29 @@ def count_matches(iou: np.ndarray, threshold: float) -> Counts:
         Counts(true_positives=2, false_positives=1, false_negatives=0)
     """
     num_predictions, num_objects = iou.shape
-    hit = iou >= threshold
-    if not hit.any():
-        return Counts(0, num_predictions, num_objects)
-    if threshold > 0.5 and (hit.sum(0) <= 1).all() and (hit.sum(1) <= 1).all():
-        matched = int(hit.sum())  # masks that do not overlap one another pair off by themselves
-    else:
-        from scipy.optimize import linear_sum_assignment  # 10 MB that predicting can do without
-
-        # Maximize first the number of pairs, then their IoU.
-        rows, columns = linear_sum_assignment(hit + iou / (2 * min(iou.shape)), maximize=True)
-        matched = int(hit[rows, columns].sum())
+    matched = len(matched_pairs(iou, threshold)[0])
     return Counts(matched, num_predictions - matched, num_objects - matched)
+
+
+def matched_pairs(iou: NDArray[np.floating], threshold: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(P,) predictions and (P,) their objects: as many pairs as can be, of those the largest sum of IoU.
+
+    Args:
+        iou, threshold: as :func:`count_matches`.
+
+    >>> [side.tolist() for side in matched_pairs(np.array([[0.9, 0.0], [0.4, 0.6], [0.0, 0.5]]), 0.5)]
+    [[0, 1], [0, 1]]
+    """
+    hit = iou >= threshold
+    if not hit.any() or (threshold > 0.5 and (hit.sum(0) <= 1).all() and (hit.sum(1) <= 1).all()):
+        rows, columns = hit.nonzero()  # masks that do not overlap one another pair off by themselves
+        return rows, columns
+    from scipy.optimize import linear_sum_assignment  # 10 MB that predicting can do without
+
+    # Maximize first the number of pairs, then their IoU.
+    rows, columns = linear_sum_assignment(hit + iou / (2 * min(iou.shape)), maximize=True)
+    paired = hit[rows, columns]
+    return rows[paired], columns[paired]
 
 
 def matching_scores(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eachmask.data.formats import table
 from eachmask.data.images.pixel_size import pixel_size
 from eachmask.data.images.read import read_image
-from eachmask.metrics.matching import count_in_image
+from eachmask.metrics.coco_matches import AREAS
+from eachmask.metrics.matching import matched_pairs
 from eachmask.structures import Instances, UserError
 from eachmask.studio.objects import instances_of
 from eachmask.studio.project import Project
@@ -19,6 +22,10 @@ from eachmask.studio.schemas import CheckOut, MeasureOut, MeasureRow
 FOUND, WELL = 0.5, 0.75
 """IoU from which on an object counts as found, and as well outlined."""
 KINDS = ("matched", "missed", "invented", "poor")
+SIZES = ("small", "medium", "large")
+"""COCO's: below 32 x 32 px, below 96 x 96 px, and the others."""
+Areas = dict[str, NDArray[np.int64]]
+"""For each of ``KINDS`` the areas of its objects, px; of what is invented those of the proposals."""
 Row = tuple[str | int | float, ...]
 
 
@@ -31,9 +38,10 @@ class Measured:
     """Of the table, one for each object."""
     pixel_size: float | None
     """Micrometers."""
-    counts: dict[str, int] | None
-    """None: no model has looked."""
-    by_label: dict[int, dict[str, int]]
+    areas: Areas | None
+    """Compared without looking at classes. None: no model has looked."""
+    by_label: dict[int, Areas]
+    """Compared within each class."""
 
 
 class Measures:
@@ -72,25 +80,26 @@ class Measures:
         if found is None:
             return Measured(revision, rows, size, None, {})
         labels = {*targets.labels.tolist(), *found.labels.tolist()}
-        by_label = {k: _counts(found[found.labels == k], targets[targets.labels == k]) for k in sorted(labels)}
-        return Measured(revision, rows, size, _counts(found, targets), by_label)
+        by_label = {k: _compared(found[found.labels == k], targets[targets.labels == k]) for k in sorted(labels)}
+        return Measured(revision, rows, size, _compared(found, targets), by_label)
 
     def out(self) -> MeasureOut:
         """As the page gets it: annotated images, compared where a model has looked."""
         names, every = self.project.names, self.all()
-        rows = [MeasureRow(image=i, name=names[i], **one.counts) for i, one in every.items() if one.counts is not None]
+        compared = {index: one.areas for index, one in every.items() if one.areas is not None}
+        rows = [MeasureRow(image=i, name=names[i], **_counts([areas])) for i, areas in compared.items()]
         sized = bool(every) and all(one.pixel_size is not None for one in every.values())
         objects = [row for index, one in every.items() for row in self._objects(index, one)]
         unit = "µm" if sized else "px"
-        return MeasureOut(rows=rows, by_category=self._by_category(every), objects=objects, unit=unit)
+        by_category, by_size = self._by_category(every), _by_size(list(compared.values()))
+        return MeasureOut(rows=rows, by_category=by_category, by_size=by_size, objects=objects, unit=unit)
 
     def _by_category(self, every: dict[int, Measured]) -> list[dict[str, Any]]:
-        sums = [dict.fromkeys(KINDS, 0) for _ in self.project.categories]
-        for one in every.values():
-            for label, counts in one.by_label.items():
-                sums[label] = {kind: sums[label][kind] + counts[kind] for kind in KINDS}
-        named = zip(self.project.categories, sums, strict=True)
-        return [{"category": category.name} | counts for category, counts in named if any(counts.values())]
+        rows = []
+        for label, category in enumerate(self.project.categories):
+            counts = _counts([one.by_label[label] for one in every.values() if label in one.by_label])
+            rows += [{"category": category.name} | counts] if any(counts.values()) else []
+        return rows
 
     def _objects(self, index: int, one: Measured) -> list[dict[str, Any]]:
         keys, columns = list(self.project.history(index).objects), table.COLUMNS
@@ -132,13 +141,29 @@ def checked(project: Project, index: int) -> CheckOut:
     return CheckOut(doubled=sorted(smaller), missed=[p.id for p, c in zip(proposals, covered, strict=True) if not c])
 
 
-def _counts(found: Instances, targets: Instances) -> dict[str, int]:
-    """What lies between the two bounds is poorly outlined."""
+def _compared(found: Instances, targets: Instances) -> Areas:
+    """A match whose IoU lies between the two bounds is poorly outlined."""
     targets = targets[~targets.crowd]
-    loose, strict = (count_in_image(found, targets, bound) for bound in (FOUND, WELL))
+    assert found.masks is not None and targets.masks is not None
+    iou, areas = found.masks.iou(targets.masks), targets.masks.area()
+    proposals, objects = matched_pairs(iou, FOUND)
     return {
-        "matched": loose.true_positives,
-        "missed": loose.false_negatives,
-        "invented": loose.false_positives,
-        "poor": max(0, loose.true_positives - strict.true_positives),
+        "matched": areas[objects],
+        "missed": np.delete(areas, objects),
+        "invented": np.delete(found.masks.area(), proposals),
+        "poor": areas[objects][iou[proposals, objects] < WELL],
     }
+
+
+def _counts(images: Sequence[Areas]) -> dict[str, int]:
+    return {kind: sum(len(areas[kind]) for areas in images) for kind in KINDS}
+
+
+def _by_size(images: Sequence[Areas]) -> list[dict[str, Any]]:
+    """Those of ``SIZES`` that there are."""
+    bounds = [high for _, high in AREAS[1:-1]]
+    rows = []
+    for place, size in enumerate(SIZES):
+        counts = _counts([{k: areas[k][np.digitize(areas[k], bounds) == place] for k in KINDS} for areas in images])
+        rows += [{"size": size} | counts] if any(counts.values()) else []
+    return rows

@@ -265,5 +265,6 @@ class MeasureOut(BaseModel):
 
     rows: list[MeasureRow]
     by_category: list[dict[str, Any]]
+    by_size: list[dict[str, Any]]
     objects: list[dict[str, Any]]
     unit: str

@@ -10,7 +10,7 @@ type Row = Record<string, Cell>;
 
 export function Measure() {
   const [measures, set] = useState<Measures | null>(null);
-  useEffect(() => { void attempt(api.measure).then((now) => set(now ?? { rows: [], by_category: [], objects: [], unit: "px" })); }, [generation.value]);
+  useEffect(() => { void attempt(api.measure).then((now) => set(now ?? { rows: [], by_category: [], by_size: [], objects: [], unit: "px" })); }, [generation.value]);
   if (!measures) return <main class="page"><p class="quiet">{texts.measuring}</p></main>;
   const rows = measures.rows.map((row) => ({ ...row })) as Row[];
   const areas = measures.objects.map((o) => Number(o.area_um2 ?? o.area)).filter((n) => n > 0);
@@ -22,6 +22,7 @@ export function Measure() {
       {rows.length + measures.objects.length === 0 && <p class="quiet">{texts.nothingMeasured}</p>}
       {rows.length === 0 && measures.objects.length > 0 && <p class="quiet">{texts.nothingCompared}</p>}
       <Table title={texts.perClass} rows={measures.by_category} />
+      <Table title={texts.perSize} rows={measures.by_size.map((row) => ({ ...row, size: texts.sizes[row.size] }))} />
       <Table title={texts.perImage} rows={rows} />
       {areas.length > 1 && <Histogram areas={areas} unit={measures.unit} />}
       <Table title={`${texts.perObject} (${measures.unit})`} rows={measures.objects} />
