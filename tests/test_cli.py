@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from eachmask import __version__, cli
@@ -127,6 +128,15 @@ def test_errors_that_a_user_can_mend(
     monkeypatch.setattr("eachmask.cli.models.list_models", fail)
     assert cli.main(["models"]) == status
     assert capsys.readouterr().err == said
+
+
+def test_too_little_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(options: object) -> int:
+        return len(torch.empty(2**60, dtype=torch.uint8))  # more than any machine has
+
+    monkeypatch.setattr("eachmask.cli.models.list_models", fail)
+    assert cli.main(["models"]) == 2
+    assert "needs more memory than there is: smaller images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("bug", [ValueError("a bug"), OSError(5, "Input/output error")])

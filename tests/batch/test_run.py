@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+import torch
 from made_scenes import read_one
 from PIL import Image
 from tiny_model import Spots, spots_image, spots_info
@@ -144,6 +145,23 @@ def test_a_failing_model_loses_only_the_culprit(predictor: Predictor, images: Pa
     summary = _run(failing, images, tmp_path / "out", BatchOptions(batch=4))
     assert [f.file for f in summary.failures] == ["p2b.png"] and summary.done == 7
     assert summary.failures[0].reason == "p2b.png could not be predicted (RuntimeError: cannot do 52 rows)"
+
+
+@pytest.mark.parametrize("words", ["", "DefaultCPUAllocator: can't allocate memory", "CUDA out of memory"])
+def test_too_little_memory_is_named_with_its_remedy(images: Path, tmp_path: Path, words: str) -> None:
+    class Greedy(Spots):
+        def decode(self, raw, options):  # type: ignore[no-untyped-def]
+            if any(height == 52 for height, _ in raw.sizes):
+                if words:
+                    raise RuntimeError(words)
+                torch.empty(2**60, dtype=torch.uint8)  # more than any machine has
+            return super().decode(raw, options)
+
+    Image.fromarray(spots_image(0, 52, 90)).save(images / "p2b.png")
+    greedy = Predictor(Greedy(), spots_info(), device="cpu", precision="fp32", optimize=False)
+    summary = _run(greedy, images, tmp_path / "out", BatchOptions(batch=4))
+    remedy = "p2b.png needs more memory than there is: use --tile, a smaller --batch or another device"
+    assert [f.reason for f in summary.failures] == [remedy] and summary.done == 7
 
 
 def test_a_full_disk_stops_the_run(

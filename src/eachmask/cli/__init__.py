@@ -91,6 +91,13 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         if error.errno not in _OF_THE_DISK + _OF_A_PATH:
             raise
         return _fail(f"{error.filename2 or error.filename or 'the disk'}: {error.strerror}")
+    except (MemoryError, RuntimeError) as error:
+        from eachmask.inference.failures import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        needs_less = "smaller images, a smaller --batch or another --device need less"
+        return _fail(f"{name} needs more memory than there is: {needs_less}")
     except ValueError as error:
         from eachmask.structures.errors import UserError  # late, because it brings torch in
 
