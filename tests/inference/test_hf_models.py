@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import eachmask
+from eachmask.cli import main
 from eachmask.structures import Instances, PanopticMap, SemanticMap, UserError
 
 transformers = pytest.importorskip("transformers", reason="needs the package transformers, which is not here")
@@ -82,6 +84,18 @@ def test_the_logits_are_those_of_transformers(image, tmp_path):
         theirs = net.eval()(pixel_values=pixels)
     assert torch.allclose(raw.classes, theirs.class_queries_logits, atol=1e-5)
     assert torch.allclose(raw.masks, theirs.masks_queries_logits, atol=1e-4)
+
+
+def test_by_command(image, tmp_path):
+    net, processor = segformer()
+    net.save_pretrained(tmp_path / "net")
+    processor(size={"height": 64, "width": 96}).save_pretrained(tmp_path / "net")
+    Image.fromarray(image).save(tmp_path / "street.png")
+    call = ["predict", str(tmp_path / "street.png"), "--model", f"hf:{tmp_path / 'net'}", "--save", "labels"]
+    assert main([*call, "--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "results")]) == 0
+    (written,) = (tmp_path / "results" / "labels").glob("*.png")
+    expected = eachmask.load(f"hf:{tmp_path / 'net'}", device="cpu", precision="fp32").predict(image)
+    assert np.array_equal(np.asarray(Image.open(written)), expected.labels.numpy())
 
 
 def test_what_does_not_segment_is_refused(tmp_path):
