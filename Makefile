@@ -72,7 +72,7 @@ test-processors: $(DEVELOPER_READY)
 
 # An environment of its own: its torch is another one, with a CUDA of its own (6 GB).
 LOWEST := .venv-lowest
-COMPUTING := $(addprefix tests/,accel backbones data inference metrics ops structures)
+COMPUTING := $(addprefix tests/,accel backbones data evaluation inference metrics models ops structures tasks training)
 $(LOWEST)/.ready: pyproject.toml
 	@"$(PYTHON)" -m venv --clear $(LOWEST)
 	@"$(PYTHON)" -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
