@@ -16,6 +16,9 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
+WAIT = 180_000
+"""ms that what is awaited may take on a busy machine, encoding an image for clicks for example."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -43,6 +46,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def context(browser: Any) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1280, "height": 720})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(WAIT)
     yield context
     context.close()

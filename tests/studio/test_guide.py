@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.slow]
 def picture(page: Any, name: str) -> None:
     """Written only where a folder for them is named."""
     if place := os.environ.get("EACHMASK_SCREENSHOTS"):
+        page.wait_for_timeout(1000)  # until all is drawn
         image = Image.open(io.BytesIO(page.screenshot()))
         image.convert("RGB").save(Path(place) / f"studio-{name}.webp", quality=80, method=6)
 
@@ -56,7 +57,6 @@ def test_the_six_steps(context: Any, tmp_path: Path) -> None:
         )
         with page.expect_response("**/click"):
             page.mouse.move(*place)
-        page.wait_for_timeout(200)
         picture(page, "hover")
         page.mouse.click(*place)
         page.get_by_role("button", name="Keep").wait_for()
@@ -80,7 +80,6 @@ def test_the_six_steps(context: Any, tmp_path: Path) -> None:
         run(page, "Let a model propose", "Proposals")
         page.get_by_role("tab", name="Annotate").click()
         page.get_by_title("coins.png").click()
-        page.wait_for_timeout(500)
         picture(page, "proposals")
         with page.expect_response("**/actions"):
             page.get_by_role("button", name=re.compile(r"Accept \d+")).click()
@@ -99,7 +98,6 @@ def test_the_six_steps(context: Any, tmp_path: Path) -> None:
         page.get_by_label("Epochs").fill("6")
         trained = run(page, "Train on your annotations", "Training")
         assert trained.locator("img").count() and trained.get_by_role("img", name="Loss over steps").count()
-        page.wait_for_timeout(500)
         picture(page, "training")
         (name,) = [str(job.run) for job in studio.jobs.jobs.values() if job.order.kind == "train"]
         page.get_by_label("Model").first.select_option(name)
@@ -107,7 +105,6 @@ def test_the_six_steps(context: Any, tmp_path: Path) -> None:
         # 6: measure
         page.get_by_role("tab", name="Measure").click()
         page.get_by_role("heading", name="Areas").wait_for()
-        page.wait_for_timeout(300)
         picture(page, "measures")
         with page.expect_download() as download:
             page.get_by_role("link", name="Table (CSV)").click()

@@ -55,11 +55,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def objects(page: Any, number: int) -> None:
-    page.get_by_label(f"coins.png, {number} object").wait_for(timeout=60_000)
+    page.get_by_label(f"coins.png, {number} object").wait_for()
 
 
-def test_what_was_marked_outlives_a_kill(browser: Any, folder: Path) -> None:
-    context = browser.new_context(viewport={"width": 1280, "height": 720})
+def test_what_was_marked_outlives_a_kill(context: Any, folder: Path) -> None:
     page = context.new_page()
     hosts: set[str] = set()
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname or ""))
@@ -70,7 +69,7 @@ def test_what_was_marked_outlives_a_kill(browser: Any, folder: Path) -> None:
         page.keyboard.press("c")
         box = page.get_by_test_id("stage").bounding_box()
         page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
-        page.get_by_role("button", name="Keep").click(timeout=60_000)
+        page.get_by_role("button", name="Keep").click()
         objects(page, 1)
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
@@ -86,4 +85,3 @@ def test_what_was_marked_outlives_a_kill(browser: Any, folder: Path) -> None:
         assert hosts <= {"127.0.0.1", ""}
     finally:
         server.kill()
-        context.close()

@@ -28,10 +28,10 @@ class Open:
         page.get_by_text("coins.png").first.wait_for()
 
     def until(self, expression: str) -> None:
-        self.page.wait_for_function(expression, timeout=5000)
+        self.page.wait_for_function(expression)
 
     def objects(self, number: int) -> None:
-        self.page.get_by_role("application").and_(self.page.get_by_label(f", {number} object")).wait_for(timeout=5000)
+        self.page.get_by_role("application").and_(self.page.get_by_label(f", {number} object")).wait_for()
 
     def mark(self, right: float, down: float, button: str = "left") -> None:
         box = self.page.get_by_test_id("stage").bounding_box()
@@ -39,12 +39,9 @@ class Open:
 
 
 @pytest.fixture
-def tab(browser: Any) -> Iterator[Open]:
+def tab(context: Any) -> Iterator[Open]:
     with running() as (address, studio):
-        context = browser.new_context(viewport={"width": 1280, "height": 720})
-        opened = Open(context.new_page(), studio, address)
-        yield opened
-        context.close()
+        yield Open(context.new_page(), studio, address)
 
 
 def test_a_click_is_kept_classed_undone_and_saved(tab: Open) -> None:

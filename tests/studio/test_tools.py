@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install eachmask[studio]")
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
-from studio.live import mark, opened, press, served, shows  # noqa: E402
+from studio.live import LONG, mark, opened, press, served, shows  # noqa: E402
 
 from eachmask.studio.objects import Drawn, mask_of  # noqa: E402
 from eachmask.studio.project import Project  # noqa: E402
@@ -163,7 +163,7 @@ def test_a_click_where_the_pointer_rests_asks_nothing_again(hand: Hand) -> None:
 
 def test_two_fingers_zoom_and_one_draws(browser: Any, project: Project) -> None:
     tablet = browser.new_context(viewport={"width": 1024, "height": 768}, has_touch=True)
-    tablet.set_default_timeout(60_000)
+    tablet.set_default_timeout(LONG)
     with served(project) as (address, _):
         page = opened(tablet, address, NAME, 2)
         hand = Hand(page, project)
