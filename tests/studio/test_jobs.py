@@ -116,8 +116,17 @@ def test_kill_9_of_the_studio_ends_its_job_which_is_then_resumed(tmp_path: Path)
     job = jobs.get("train-1")
     assert job.state == "stopped" and "what is done is kept" in job.message and job.total == 10
     jobs.resume("train-1")
-    until(lambda: job.state == "done")
-    assert plan.finished == 1
+    assert job.watcher is not None
+    job.watcher.join(PATIENCE)
+    assert job.state == "done" and plan.finished == 1
+
+
+def test_closing_waits_until_it_is_written_down_how_a_job_ended(tmp_path: Path) -> None:
+    jobs = Jobs(MadePlan(tmp_path, "--version"), tmp_path)
+    job = jobs.start(JobIn(kind="train"))
+    jobs.close()
+    assert job.watcher is not None and not job.watcher.is_alive()
+    assert f'"state":"{job.state}"' in (job.folder / "job.json").read_text() and job.state != "running"
 
 
 def alive(process: int) -> bool:

@@ -52,6 +52,8 @@ class Job:
     result: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)
     process: subprocess.Popen[bytes] | None = None
+    watcher: threading.Thread | None = None
+    """Follows the process and writes down how it ended."""
 
     @property
     def id(self) -> str:
@@ -175,8 +177,8 @@ class Jobs:
         if job.state not in ("stopped", "failed"):
             raise UserError(f"the job is {job.state}: there is nothing to resume")
         self._refuse_another()
-        if job.process is not None:
-            job.process.wait()
+        if job.watcher is not None:
+            job.watcher.join()
         return self._begin(job)
 
     def close(self) -> None:
@@ -185,8 +187,8 @@ class Jobs:
             if job.process is not None and job.process.poll() is None:
                 job.state, job.message = "stopped", ENDED
                 job.process.terminate()
-                job.process.wait()
-                job.keep()
+            if job.watcher is not None:
+                job.watcher.join()
 
     def _refuse_another(self) -> None:
         if any(job.state == "running" for job in self.jobs.values()):
@@ -200,7 +202,8 @@ class Jobs:
                 [sys.executable, "-m", "eachmask.studio.child", *self.plan.arguments(job)],
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=_environment(),
             )  # fmt: skip
-        threading.Thread(target=self._watch, args=(job, job.process), daemon=True).start()
+        job.watcher = threading.Thread(target=self._watch, args=(job, job.process), daemon=True)
+        job.watcher.start()
         return job
 
     def _watch(self, job: Job, process: subprocess.Popen[bytes]) -> None:
