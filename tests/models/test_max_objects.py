@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_model import spots_image, spots_info
 
 from eachmask import models
+from eachmask.batch.options import BatchOptions
+from eachmask.batch.run import run
+from eachmask.data.images.inputs import find_inputs
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import Category, DecodeOptions
 
@@ -50,3 +55,13 @@ def test_no_model_finds_more(name: str, config: dict[str, Any], limit: int):
     with pytest.warns(UserWarning, match=f"{10**6} objects were asked for, but this model finds at most {limit} "):
         more = predictor.predict(image, options=DecodeOptions(**ALL, max_detections=10**6))
     assert np.array_equal(more.scores, found.scores)
+
+
+def test_choosing_classes_asks_for_no_more_than_there_can_be(tmp_path: Path):
+    Image.fromarray(spots_image(0, 128, 128)).save(tmp_path / "a.png")
+    options = BatchOptions(DecodeOptions(max_detections=2), classes=("a",))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        predictor = predictor_of("rtmdet_ins_nano", {"candidates": 3})
+        summary = run(predictor, find_inputs([tmp_path]), tmp_path / "out", options)
+    assert not summary.failures

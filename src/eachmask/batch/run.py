@@ -226,7 +226,8 @@ class _Worker(Generic[T]):
         """One pass for the batch; one by one if that fails, so that only the culprit is lost."""
         decode = self.options.decode
         if self.options.classes and decode.max_detections is not None:  # the best of these, not these among the best
-            decode = replace(decode, max_detections=max(decode.max_detections, MIN_CANDIDATES))
+            own = getattr(self.predictor.model, "max_objects", None) or MIN_CANDIDATES
+            decode = replace(decode, max_detections=max(decode.max_detections, min(own, MIN_CANDIDATES)))
         wishes: dict[str, Any] = {
             "options": decode, "tile": self.options.tile, "overlap": self.options.overlap,
             "stride": self.options.stride, "on_tile": self.on_tile,

@@ -35,6 +35,11 @@ def flow(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.floa
 def carried(labels: NDArray[np.uint8], backwards: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A label map (H, W) of one frame in the next one.
 
+    >>> labels = np.zeros((2, 4), np.uint8)
+    >>> labels[:, 0] = 7
+    >>> carried(labels, np.full((2, 4, 2), (-2, 0), np.float32)).tolist()  # all has moved 2 px to the right
+    [[0, 0, 7, 0], [0, 0, 7, 0]]
+
     Args:
         backwards: :func:`flow` from the next frame to the labeled one.
     """
@@ -45,6 +50,11 @@ def carried(labels: NDArray[np.uint8], backwards: NDArray[np.float32]) -> NDArra
 
 def own_motion(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
     """How far the pixels of ``after`` have moved by themselves since ``before``, beyond the camera's motion.
+
+    >>> rng = np.random.default_rng(0)
+    >>> image = cv2.GaussianBlur(rng.integers(0, 255, (96, 128, 3), dtype=np.uint8), (0, 0), 2)
+    >>> bool(np.median(own_motion(image, np.roll(image, 3, axis=1))) < 0.002)  # the camera alone has moved
+    True
 
     Args:
         before, after: (H, W, 3) RGB.
@@ -68,7 +78,14 @@ def own_motion(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[n
 
 
 def motion_of(masks: Masks, motion: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N,) mean of :func:`own_motion` within masks of an image of any size."""
+    """(N,) mean of :func:`own_motion` within masks of an image of any size.
+
+    >>> from eachmask.structures import RLE
+    >>> halves = np.zeros((2, 4, 8), bool)
+    >>> halves[0, :, :4], halves[1, :, 4:] = True, True
+    >>> motion_of(RLE.from_bitmaps(halves), np.array([[0, 0.5], [0, 0.1]], np.float32)).round(3).tolist()
+    [0.0, 0.3]
+    """
     size = (int(motion.shape[0]), int(motion.shape[1]))
     inside = masks.resize(size).to_rle().decode()
     return np.array([float(motion[one].mean()) if one.any() else 0.0 for one in inside], np.float64)
