@@ -16,16 +16,14 @@ import hashlib
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from eachmask.batch.options import BatchOptions
 from eachmask.data.images.inputs import Inputs, Source
 from eachmask.files.journal import Journal
+from eachmask.inference.devices import one_thread
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import UserError
 
@@ -95,17 +93,6 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host, int(port)), MAX_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise UserError(f"there is no Ray cluster at {address}: {error}") from None
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """As workers compute: sums in bf16 depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def shards_of(chunks: Iterator[list[Source]], journal: Journal, size: int) -> Iterator[Shard]:
@@ -184,7 +171,7 @@ class Worker:
         """Name of each image without a result, and why."""
         from eachmask.batch.run import run
 
-        with one_thread():
+        with one_thread():  # on their number sums in bf16 depend
             summary = run(self.predictor, Inputs(shard.sources), shard.out, self.options)
         return {failure.file: failure.reason for failure in summary.failures}
 

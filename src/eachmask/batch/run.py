@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from numpy.typing import NDArray
 
 from eachmask import draw
-from eachmask.batch.cluster import Cluster, gather, one_thread, predict_shards, shards_folder, shards_of
+from eachmask.batch.cluster import Cluster, gather, predict_shards, shards_folder, shards_of
 from eachmask.batch.folder import leave_out, remember_inputs
 from eachmask.batch.options import BatchOptions, checked, settings_of
 from eachmask.batch.results import OVERLAYS, THUMBNAIL, Failure, Finished, Summary, names_made
@@ -31,6 +31,7 @@ from eachmask.data.images.pixel_size import pixel_size
 from eachmask.data.images.read import read_image, unit_range
 from eachmask.files.journal import Journal
 from eachmask.files.jpeg import jpeg, jpeg_text, reduced
+from eachmask.inference.devices import one_thread
 from eachmask.inference.engine import TileListener, unheard
 from eachmask.inference.failures import why
 from eachmask.inference.predictor import Predictor

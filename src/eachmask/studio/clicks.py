@@ -6,14 +6,13 @@ import itertools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from eachmask.data.images.read import read_image, unit_range
+from eachmask.inference.devices import one_thread
 from eachmask.inference.embedding_cache import EmbeddingCache
 from eachmask.inference.load import load
 from eachmask.inference.prompt_predictor import Embedded, PromptPredictor
@@ -80,7 +79,7 @@ class Clicks:
         number = self._newest = next(self._numbers)
         embedded = self.look(path)
         prompts = _prompts(click, rough, embedded.image_size)
-        with self._answering, _one_thread():
+        with self._answering, one_thread():  # its maps are small: further threads would wait for each other
             if click.hover and number != self._newest:
                 raise StaleError("something else was asked meanwhile")
             options = DecodeOptions(alternatives=click.alternatives)
@@ -129,14 +128,3 @@ def _middle(mask: RLE, beside: Sequence[tuple[float, float]]) -> tuple[float, fl
             inside[int(y) - y1, int(x) - x1] = False
     row, column = divmod(int(np.argmax(depths(inside, exact=False))), inside.shape[1])
     return x1 + column + 0.5, y1 + row + 0.5
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """A decoder's maps are small: further threads would wait for each other, and for whatever else computes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

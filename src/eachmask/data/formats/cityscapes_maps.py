@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from eachmask.data.formats.paired import Pair
@@ -19,10 +20,19 @@ ENDINGS = ("labelTrainIds", "labelIds")
 def find(source: Path) -> tuple[list[Pair], list[Problem]]:
     """All maps of the ending that is there, with their images."""
     ending, files = _maps(source)
+    return pairs_of(source, files, f"_gtFine_{ending}.png")
+
+
+def pairs_of(source: Path, files: Iterable[Path], ending: str) -> tuple[list[Pair], list[Problem]]:
+    """Files below gtFine with their images.
+
+    Args:
+        ending: of the files' names, behind that of the image.
+    """
     pairs, problems = [], []
     for file in files:
         place = file.relative_to(source / "gtFine").parent
-        stem = file.name.removesuffix(f"_gtFine_{ending}.png")
+        stem = file.name.removesuffix(ending)
         image = find_image(source / "leftImg8bit" / place, f"{stem}_leftImg8bit")
         if image is None:
             problems.append(Problem(str(file), "", "it has no image", "put it into leftImg8bit", "missing"))

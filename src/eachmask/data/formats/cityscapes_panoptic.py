@@ -18,13 +18,13 @@ import torch
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
+from eachmask.data.formats.cityscapes_maps import pairs_of
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import numbers_in
-from eachmask.data.formats.paired import Pair, read_pairs
+from eachmask.data.formats.paired import read_pairs
 from eachmask.data.formats.panoptic_png import THINGS_PER_CLASS, encode_instance_ids
 from eachmask.data.image_files import ImageView
-from eachmask.data.images.files import copy_image, files_below, find_image
-from eachmask.data.problems import Problem
+from eachmask.data.images.files import copy_image, files_below
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.text import read_text
 from eachmask.structures import Category, PanopticMap, Segment, UserError
@@ -42,16 +42,8 @@ def read_cityscapes_panoptic(source: Path, progress: Progress = no_progress) -> 
     Raises:
         UserError: the list of classes has a line that is none.
     """
-    pairs, problems = [], list[Problem]()
-    for file in progress("reading", sorted(files_below(source / "gtFine", f"*{ENDING}"))):
-        place = file.relative_to(source / "gtFine").parent
-        stem = file.name.removesuffix(ENDING)
-        image = find_image(source / "leftImg8bit" / place, f"{stem}_leftImg8bit")
-        if image is None:
-            problems.append(Problem(str(file), "", "it has no image", "put it into leftImg8bit", "missing"))
-            continue
-        split, *city = place.parts or ("all",)
-        pairs.append(Pair(split, "/".join([*city, f"{stem}{image.suffix}"]), image, file))
+    files = progress("reading", sorted(files_below(source / "gtFine", f"*{ENDING}")))
+    pairs, problems = pairs_of(source, files, ENDING)
     return read_pairs(pairs, _categories(source / "gtFine" / NAMES), panoptic_map, problems)
 
 
