@@ -15,7 +15,7 @@ from eachmask import models
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.video_predictor import VideoPredictor
 from eachmask.models.protocol import Model, Recurrent
-from eachmask.models.video import moving
+from eachmask.models.video import moving, xmem
 from eachmask.structures import DecodeOptions, Preprocess, Prompts, UserError
 from eachmask.weights.header import ModelInfo
 
@@ -135,3 +135,17 @@ def test_memorizes_a_few_images():
             if least > 0.7:
                 return
     pytest.fail(f"the worst answer has an IoU of {least}")
+
+
+def test_the_best_places_read_what_their_affinity_says():
+    generator = torch.Generator().manual_seed(0)
+    key, query, values = (torch.randn(*size, generator=generator) for size in ((8, 50), (8, 6), (2, 5, 50)))
+    shrinkage, selection = (torch.rand(*size, generator=generator) for size in ((50,), (8, 6)))
+    alike = xmem.similarity(key, shrinkage, query, selection)
+    distance = (selection[:, None] * (key[:, :, None] - query[:, None]) ** 2).sum(0)  # XMem, equation 2
+    torch.testing.assert_close(alike, -distance * shrinkage[:, None] / 8**0.5)
+    for top in (7, 100):
+        weights = xmem.affinity(alike, top)
+        read, used = xmem.read_best(alike, values, top)
+        torch.testing.assert_close(read, values @ weights)
+        torch.testing.assert_close(used, weights.sum(1))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eachmask.models.video.xmem import Keys, affinity, aggregate, similarity
+from eachmask.models.video.xmem import Keys, affinity, aggregate, read_best, similarity
 from eachmask.structures import UserError
 
 
@@ -106,11 +106,11 @@ class Memory:
             own, values = alike[-value.shape[2] :], value
             if long is not None and before is not None and group < len(long.values):
                 old = long.values[group]
-                own, values = torch.cat([before[-old.shape[2] :], own]), torch.cat([old, value], 2)
-            weights = affinity(own, top)
+                own, values = torch.cat([before[-old.shape[2] :].T, own.T], 1).T, torch.cat([old, value], 2)
+            found, used = read_best(own, values, top)
             if group == 0:
-                self._count(weights.sum(1))
-            read.append(values @ weights)
+                self._count(used)
+            read.append(found)
         return torch.cat(read)
 
     def _count(self, usage: Tensor) -> None:
@@ -219,7 +219,7 @@ class Follower:
         if self._frame == 0 and masks is None:
             raise UserError("the first frame needs masks of the objects to follow")
         config, margins = self.config, padding(image.shape[-2:])
-        frame = F.pad(image, margins)[None]
+        frame = F.pad(image, margins)[None].contiguous(memory_format=torch.channels_last)
         remember = (masks is not None or self._frame - self._remembered >= config.every) and not last
         deep = (remember if config.deep_every < 0 else self._frame - self._deep >= config.deep_every) and not last
         seen = self.network.look(frame)

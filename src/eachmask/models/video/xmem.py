@@ -252,10 +252,12 @@ def similarity(key: Tensor, shrinkage: Tensor | None, query: Tensor, selection: 
     """How alike places are: keys (C, P) with shrinkage (P,), queries (C, Q) with selection (C, Q) -> (P, Q)."""
     if selection is None:
         alike = 2 * key.T @ query - (key**2).sum(0)[:, None]
-    else:
-        alike = 2 * key.T @ (query * selection) - (key**2).T @ selection - (selection * query**2).sum(0)
-    alike = alike / math.sqrt(len(key))
-    return alike if shrinkage is None else alike * shrinkage[:, None]
+        alike = alike / math.sqrt(len(key))
+        return alike if shrinkage is None else alike * shrinkage[:, None]
+    scale = (1.0 if shrinkage is None else shrinkage) / math.sqrt(len(key))
+    places = torch.cat([2 * key, -(key**2), key.new_full((1, key.shape[1]), -1)]) * scale
+    asked = torch.cat([query * selection, selection, (selection * query**2).sum(0, keepdim=True)])
+    return (asked.T @ places).T  # one product, with a query's places side by side in memory for those who want the best
 
 
 def affinity(alike: Tensor, top: int | None = None) -> Tensor:
@@ -264,6 +266,22 @@ def affinity(alike: Tensor, top: int | None = None) -> Tensor:
         return alike.softmax(0)
     values, places = alike.topk(top, 0)
     return torch.zeros_like(alike).scatter(0, places, values.softmax(0))
+
+
+def read_best(alike: Tensor, values: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """What queries read from their best places: :func:`affinity` without a full matrix.
+
+    Args:
+        alike: (P, Q); values: (N, V, P).
+
+    Returns:
+        (N, V, Q), and how much each place was read (P,).
+    """
+    best, places = alike.topk(min(top, len(alike)), 0)
+    weights, places = best.softmax(0).T.contiguous(), places.T.contiguous()
+    read = F.embedding_bag(places, values.flatten(0, 1).T.contiguous(), per_sample_weights=weights, mode="sum")
+    used = alike.new_zeros(len(alike)).index_add(0, places.flatten(), weights.flatten())
+    return read.T.unflatten(0, values.shape[:2]), used
 
 
 def aggregate(masks: Tensor) -> Tensor:
