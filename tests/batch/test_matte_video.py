@@ -105,6 +105,7 @@ def test_the_network_remembers(folder: Path, tmp_path: Path):
         (["--save", "labels"], "of a video --save knows rgba, webm, composite, alpha"),
         (["--save", "composite"], "a composite needs a background: give --onto"),
         (["--trimap", "clip.png"], "--trimap is of one image, not of a video"),
+        (["--on", "local"], "--on shares out images"),
     ],
 )
 def test_mistakes_in_one_sentence(more, message, folder: Path, tmp_path: Path, capsys):

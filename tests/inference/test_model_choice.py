@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from eachmask.files.progress import Progress, no_progress
 from eachmask.inference import model_choice, speed
 from eachmask.inference.model_choice import Offer, choose
 from eachmask.inference.speed import Rival, front, measured, rated
@@ -120,3 +122,35 @@ def test_without_a_network_nothing_is_asked_and_nothing_remembered(
     assert Offer(answering(True, asked)).model("objects") == fast
     (empty_cache / "answers.json").write_text(json.dumps({"photographs": "retired_model"}))
     assert Offer(answering(False, asked)).model("objects") == "objects" and len(asked) == 2
+
+
+def test_a_cache_is_no_must(fast: str, empty_cache: Path) -> None:
+    empty_cache.write_text("a file where a folder is wanted")
+    asked: list[str] = []
+    answers = [Offer(answering(True, asked)).model("objects") for _ in range(2)]
+    assert answers == [fast] * 2 and len(asked) == 2
+
+
+def test_what_is_no_time_is_timed_anew(empty_cache: Path) -> None:
+    entry = rated()[0]
+    measured([entry], clock=by_size)
+    file = empty_cache / "speed.json"
+    file.write_text(file.read_text().replace(str(by_size(entry)), '"fast"'))
+    assert measured([entry], clock=by_size)[0].seconds == by_size(entry)
+
+
+def test_the_question_is_asked_when_the_bar_is_gone(fast: str) -> None:
+    shown = []
+
+    @contextmanager
+    def watching() -> Iterator[Progress]:
+        shown.append("bar")
+        yield no_progress
+        shown.append("gone")
+
+    def ask(question: str) -> bool:
+        shown.append("question")
+        return True
+
+    Offer(ask, watching).model("objects")
+    assert shown == ["bar", "gone", "question"]

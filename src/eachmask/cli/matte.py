@@ -84,6 +84,8 @@ def matte(options: MatteOptions) -> int:
         raise UserError(f"one trimap is of one image, and there are {len(inputs.sources)}: take them one by one")
     onto = None if options.onto is None else backdrop_of(options.onto)
     predictor = chosen(options, onto)
+    if options.on is not None:
+        raise UserError("--on shares out images, and the frames of a video follow one another: leave it out")
     save = options.save or ("rgba", "alpha", *(() if onto is None else ("composite",)))
     own = replace(options, save=save, classes=())
     batch_options(own)
@@ -100,6 +102,8 @@ def _video(options: MatteOptions, console: Console) -> int:
         raise UserError("a video is matted by itself: name one at a time, and no images beside it")
     if options.trimap is not None:
         raise UserError("--trimap is of one image, not of a video: leave it out, so that it is made of masks")
+    if options.on is not None:
+        raise UserError("--on shares out images, and the frames of a video follow one another: leave it out")
     save = options.save or ("rgba", *(() if options.onto is None else ("composite",)))
     out = options.out or Path(RESULTS)
     predictor, onto = chosen(options, None), None if options.onto is None else backdrops_of(options.onto)

@@ -156,18 +156,18 @@ def _chosen(model: str, paths: Sequence[Path], console: Console) -> str:
     from eachmask.inference.auto_model import MICROSCOPY, auto_model
     from eachmask.inference.model_choice import WISHES, Offer, Wish, choose
 
-    with bar_after_a_while() as progress:
-        if model in WISHES and not Path(model).exists():
+    if model in WISHES and not Path(model).exists():
+        with bar_after_a_while() as progress:
             entry = choose(cast(Wish, model), progress)
-            about = f"published mask AP {entry.by_metric()['mask AP']:g}, {entry.size_mb:.0f} MB"
-            console.print(f"{model} is {entry.name}: {about}; license: {entry.license}", soft_wrap=True)
-            return entry.name
-        if model != "auto":
-            return model
-        model = auto_model(paths)
-        offer = Offer(lambda question: Confirm.ask(question, console=console), progress)
-        if model != MICROSCOPY and (offer.answer() or (console.is_terminal and sys.stdin.isatty())):
-            model = offer.model(model)
+        about = f"published mask AP {entry.by_metric()['mask AP']:g}, {entry.size_mb:.0f} MB"
+        console.print(f"{model} is {entry.name}: {about}; license: {entry.license}", soft_wrap=True)
+        return entry.name
+    if model != "auto":
+        return model
+    model = auto_model(paths)
+    offer = Offer(lambda question: Confirm.ask(question, console=console), bar_after_a_while)
+    if model != MICROSCOPY and (offer.answer() or (console.is_terminal and sys.stdin.isatty())):
+        model = offer.model(model)
     console.print(f"Chosen for these images: {model} (--model takes another).")
     return model
 

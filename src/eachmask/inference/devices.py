@@ -68,12 +68,12 @@ def cpu_computes_bf16() -> bool:
 
 
 def cpu_name() -> str:
-    """What the CPU calls itself."""
+    """What the CPU calls itself; without a name, its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor()
+        return f"{platform.machine()} {platform.processor()}".strip()
 
 
 @contextmanager

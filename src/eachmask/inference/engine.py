@@ -121,12 +121,12 @@ class Engine(Generic[T]):
             overlap: share of a tile that its neighbor sees too.
             stride: instead of ``overlap`` the px, or (rows, columns), from one tile to the next; all tiles then count
                 alike, see :func:`~eachmask.ops.tiles.sliding_boxes`.
-
-        Raises:
-            UserError: a stride, and results that are not averaged.
             given: what the user hands over with each image, in its pixels.
             on_pass: told what each pass of the network found, in its image's or tile's own pixels.
             stores: for each image where its tiles are kept, if it has any.
+
+        Raises:
+            UserError: a stride, and results that are not averaged.
         """
         job = _Job(options, _pair(tile), overlap, _pair(stride), on_tile, on_pass)
         if job.stride is not None and self.task.merge_evenly is None:

@@ -8,7 +8,6 @@ Both precisions run the same network on the same image in turn.
 from __future__ import annotations
 
 import hashlib
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from eachmask.inference.devices import cpu_name
 from eachmask.structures import ImageBatch, Preprocess, UserError
 from eachmask.weights.fetch import cache_dir
 from eachmask.weights.header import ModelInfo
@@ -75,18 +75,8 @@ def _run(model: nn.Module, preprocess: Preprocess, dtype: torch.dtype) -> None:
 
 
 def _key(info: ModelInfo) -> str:
-    about = (_cpu(), torch.__version__, torch.get_num_threads(), info.variant, info.config, info.preprocess)
+    about = (cpu_name(), torch.__version__, torch.get_num_threads(), info.variant, info.config, info.preprocess)
     return hashlib.sha256(repr(about).encode()).hexdigest()[:32]
-
-
-def _cpu() -> str:
-    """The CPU's name; without one, its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else f"{platform.machine()} {platform.processor()}"
 
 
 def _read(file: Path) -> torch.dtype | None:

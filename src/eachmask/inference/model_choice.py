@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -47,23 +48,29 @@ class Offer:
 
     Args:
         ask: a question -> yes or no.
-        progress: while models are timed.
+        watching: gives the progress that is shown while models are timed, and is left before the question.
     """
 
-    def __init__(self, ask: Callable[[str], bool], progress: Progress = no_progress) -> None:
-        self.ask, self.progress = ask, progress
+    def __init__(
+        self,
+        ask: Callable[[str], bool],
+        watching: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(no_progress),
+    ) -> None:
+        self.ask, self.watching = ask, watching
 
     def model(self, own: str) -> str:
         """The model to use in place of the bundled one: the downloaded one, if that was said yes to."""
         answer = self.answer()
         if answer is None:
-            entry = choose("fast", self.progress)
+            with self.watching() as progress:
+                entry = choose("fast", progress)
             if not cached(entry) and not reachable(entry.host):
                 return own  # asked when there is a network
             (rival,) = measured([entry])
             answer = entry.name if self.ask(self._question(rival, own)) else own
-            _file().parent.mkdir(parents=True, exist_ok=True)
-            write_text(_file(), json.dumps({"photographs": answer}))
+            with suppress(OSError):  # asked again, where there can be no cache
+                _file().parent.mkdir(parents=True, exist_ok=True)
+                write_text(_file(), json.dumps({"photographs": answer}))
         return answer
 
     def answer(self) -> str | None:

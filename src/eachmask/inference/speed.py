@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,10 @@ def _all_machines() -> dict[str, dict[str, float]]:
 
 def _remembered() -> dict[str, float]:
     own = _all_machines().get(_machine())
-    return {name: float(value) for name, value in own.items()} if isinstance(own, dict) else {}
+    return {name: value for name, value in own.items() if isinstance(value, float)} if isinstance(own, dict) else {}
 
 
 def _remember(known: dict[str, float]) -> None:
-    _file().parent.mkdir(parents=True, exist_ok=True)
-    write_text(_file(), json.dumps(_all_machines() | {_machine(): known}, indent=1))
+    with suppress(OSError):  # a cache is no must
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        write_text(_file(), json.dumps(_all_machines() | {_machine(): known}, indent=1))
