@@ -18,10 +18,11 @@ import torch
 
 from eachmask import models
 from eachmask.data.reading import read
+from eachmask.data.transforms.trimaps import automatic
 from eachmask.inference.load import load
 from eachmask.inference.matting import MattePredictor
 from eachmask.metrics.mattes import matte_errors
-from eachmask.structures import RLE, ImageBatch, Matte, Trimap, UserError
+from eachmask.structures import ImageBatch, Matte, UserError
 from eachmask.structures.backdrop import Backdrop
 
 
@@ -35,7 +36,7 @@ def against_each_other(folder: Path, methods: list[str], band: float, most: int)
         for i in range(min(len(split), most)):
             sample = split[i]
             hard = sample.targets.alpha > 0.5
-            trimap = Trimap.from_mask(RLE.from_bitmaps(hard.numpy()[None]), band)
+            trimap = automatic(sample.targets, band)
             targets.append(sample.targets)
             found["hard_mask"].append(Matte(hard.float()))
             for name, predictor in predictors.items():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stand_in_pymatting import stand_in  # noqa: F401
 
 from eachmask import models
 from eachmask.batch.matte_video import matte_video
@@ -16,6 +17,7 @@ from eachmask.batch.movie import Movie
 from eachmask.cli import main
 from eachmask.data.formats.mattes import matte as read_matte
 from eachmask.data.images.video import frames_of
+from eachmask.files.png import png
 from eachmask.inference.load import load
 from eachmask.inference.matting import MattePredictor
 from eachmask.inference.video_predictor import VideoPredictor
@@ -97,6 +99,49 @@ def test_the_network_remembers(folder: Path, tmp_path: Path):
     alone = predictor.predict(frames[-1])
     written = read_matte(tmp_path / "alpha" / f"{NUM - 1:05d}.png", (), {}).alpha
     assert (written - remembered[-1].alpha).abs().max() < 1e-4 < (written - alone.alpha).abs().max()
+
+
+@pytest.fixture()
+def masks(tmp_path: Path) -> Path:
+    """Label maps of the square; in the last frame nothing is marked."""
+    for number in range(NUM):
+        labels = np.zeros(SIZE, np.uint8)
+        labels[12:36, 8 + 4 * number : 30 + 4 * number] = 2 * (number < NUM - 1)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        (tmp_path / "masks" / f"{number:05d}.png").write_bytes(png(labels))
+    return tmp_path / "masks"
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_what_is_marked_is_cut_out(folder: Path, masks: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    words = ["matte", str(folder / "clip.mp4"), "--masks", str(masks), "--save", "alpha", "--device", "cpu"]
+    assert main([*words, "--out", str(out)]) == 0
+    alphas = [read_matte(path, (), {}).alpha.numpy() for path in sorted((out / "alpha").glob("*.png"))]
+    assert len(alphas) == NUM and not alphas[-1].any()
+    for number, alpha in enumerate(alphas[:-1]):
+        square = np.zeros(SIZE)
+        square[12:36, 8 + 4 * number : 30 + 4 * number] = 1
+        assert np.abs(alpha - square).mean() < 0.02
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_masks_that_do_not_fit(folder: Path, masks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["matte", str(folder / "clip.mp4"), "--save", "rgba", "--device", "cpu", "--out", str(tmp_path / "out")]
+    for more, message in (
+        (["--masks", str(tmp_path)], "has no label map"),
+        (["--masks", str(masks), "--model", "objects"], "leave out --model"),
+        (["--layers"], "give --masks"),
+    ):
+        assert main([*words, *more]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    (masks / "00004.png").unlink()
+    assert main([*words, "--masks", str(masks)]) == 2
+    assert "4 label maps in --masks, and more frames" in " ".join(capsys.readouterr().err.split())
+    (masks / "00003.png").write_bytes(png(np.ones((9, 9), np.uint8)))
+    assert main([*words, "--masks", str(masks)]) == 2
+    assert "has 9 x 9 px and the frame 64 x 48" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out" / "cutout.mov").exists()
 
 
 @pytest.mark.parametrize(

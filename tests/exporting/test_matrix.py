@@ -30,6 +30,8 @@ REFUSED = {
     "fast_rcnn_lite0": PROPOSALS,
     "yolact_plus_r18": "deform_conv2d",
     "background_matting_v2_mobilenetv2": "give --background",
+    "dcnn_matting": "give --trimap",
+    "deep_matting_lite0": "give --trimap",
     "recurrent_instance_lite0": "cannot be exported for images of any size",
 }
 """Variant -> of the sentence that says why it cannot be exported."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,8 @@ from PIL import Image
 
 import eachmask
 from eachmask.cli import main
-from eachmask.structures import Instances, PanopticMap, SemanticMap, UserError
+from eachmask.inference.matting import MattePredictor
+from eachmask.structures import Instances, PanopticMap, SemanticMap, Trimap, UserError
 
 transformers = pytest.importorskip("transformers", reason="needs the package transformers, which is not here")
 
@@ -104,3 +106,45 @@ def test_what_does_not_segment_is_refused(tmp_path):
         eachmask.load(f"hf:{tmp_path}", device="cpu")
     with pytest.raises(UserError, match="#panoptic"):
         eachmask.load(f"hf:{tmp_path}#boxes", device="cpu")
+
+
+def vitmatte(folder):
+    torch.manual_seed(0)
+    backbone = transformers.VitDetConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=64, pretrain_image_size=64, patch_size=16,
+        num_channels=4, window_size=2, window_block_indices=[0], residual_block_indices=[1],
+        use_relative_position_embeddings=True, out_features=["stage2"],
+    )  # fmt: skip
+    config = transformers.VitMatteConfig(
+        backbone_config=backbone, hidden_size=32, convstream_hidden_sizes=[8, 8, 16], fusion_hidden_sizes=[16, 8, 8, 8]
+    )
+    transformers.VitMatteForImageMatting(config).save_pretrained(folder)
+    transformers.VitMatteImageProcessor().save_pretrained(folder)
+
+
+def test_vitmatte_fills_in_trimaps(image, tmp_path):
+    vitmatte(tmp_path)
+    predictor = eachmask.load(f"hf:{tmp_path}", device="cpu", precision="fp32")
+    known = torch.full((60, 90), 128, dtype=torch.uint8)
+    known[:, :20], known[:, 70:] = 255, 0
+    found = MattePredictor(predictor, Trimap(known)).predict(image).alpha
+    assert (found[:, :20] == 1).all() and (found[:, 70:] == 0).all() and found[:, 20:70].std() > 0
+    net = transformers.VitMatteForImageMatting.from_pretrained(tmp_path).eval()
+    pixels = transformers.VitMatteImageProcessor()(images=image, trimaps=known.numpy(), return_tensors="pt")
+    with torch.inference_mode():
+        theirs = net(**pixels).alphas[0, 0, :60, :90]
+    apart = (found - theirs)[:, 20:70].abs().max()
+    assert apart < 0.02, "128 / 255 is all but the 0.5 that ViTMatte learned unknown by"
+
+
+def test_vitmatte_by_command(image, tmp_path):
+    vitmatte(tmp_path / "net")
+    Image.fromarray(image).save(tmp_path / "lemur.png")
+    known = np.full((60, 90), 128, np.uint8)
+    known[:, :20], known[:, 70:] = 255, 0
+    Image.fromarray(known).save(tmp_path / "trimap.png")
+    call = ["matte", str(tmp_path / "lemur.png"), "--trimap", str(tmp_path / "trimap.png"), "--device", "cpu"]
+    assert main([*call, "--solver", f"hf:{tmp_path / 'net'}", "--out", str(tmp_path / "out")]) == 0
+    (alpha,) = (tmp_path / "out" / "alpha").rglob("*.png")
+    found = cv2.imread(str(alpha), cv2.IMREAD_UNCHANGED)
+    assert (found[:, :20] == 65535).all() and (found[:, 70:] == 0).all()

@@ -5,44 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_in_pymatting import stand_in  # noqa: F401
 
 from eachmask.cli import main
 from eachmask.inference.load import load
 from eachmask.inference.matting import CutPredictor, MattePredictor
-from eachmask.ops.matting import FUNCTIONS, own_colors, solve_foreground
+from eachmask.ops.matting import own_colors, solve_foreground
 from eachmask.structures import RLE, Instances, Matte, Trimap, UserError
 from eachmask.structures.backdrop import Backdrop
 from eachmask.tasks.matting import composite, covering
 
 needs_solvers = pytest.mark.usefixtures("stand_in")
-
-
-def two_colors(image: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return image[known >= 0.95].mean(0), image[known <= 0.05].mean(0)
-
-
-def alpha_of_two_colors(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-    front, back = two_colors(image, trimap)
-    return ((image - back) @ (front - back) / ((front - back) @ (front - back))).clip(0, 1)
-
-
-def colors_of_two(image: np.ndarray, alpha: np.ndarray, return_background: bool) -> list[np.ndarray]:
-    return [np.broadcast_to(color, image.shape) for color in two_colors(image, alpha)]
-
-
-@pytest.fixture()
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pymatting for scenes of two colors: it is not always there, and takes a minute to be compiled."""
-    functions = {f"estimate_alpha_{name}": alpha_of_two_colors for name in FUNCTIONS.values()}
-    module = SimpleNamespace(**functions, estimate_foreground_ml=colors_of_two)
-    monkeypatch.setitem(sys.modules, "pymatting", module)
 
 
 def soft_disk(size: tuple[int, int] = (60, 80)) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from stand_in_pymatting import stand_in  # noqa: F401
 from torch import nn
 
 from eachmask import models
@@ -17,10 +18,13 @@ from eachmask.models.protocol import Model, Recurrent
 from eachmask.structures import DecodeOptions, ImageBatch, Matte, Trimap, UserError
 from eachmask.structures.backdrop import Backdrop
 
+pytestmark = pytest.mark.usefixtures("stand_in")
+
 CASES = {
     "background_matting_v2_mobilenetv2": {"scale": 0.5, "sample_pixels": 1600},
     "robust_video_matting_mobilenetv3": {"side": 64},
     "modnet": {},
+    "dcnn_matting": {"widths": (8, 8, 8)},
     "deep_matting_lite0": {},
 }
 
@@ -169,8 +173,9 @@ def test_without_a_background_one_sentence():
         model(scenes(model, (64, 64))[0])
 
 
-def test_what_a_trimap_knows_stays():
-    model = built("deep_matting_lite0")
+@pytest.mark.parametrize("name", ["deep_matting_lite0", "dcnn_matting"])
+def test_what_a_trimap_knows_stays(name):
+    model = built(name)
     batch, given, _ = scenes(model, (50, 70), (64, 41))
     for matte, known in zip(predict(model, batch, given), given or [], strict=True):
         assert known.unknown.any() and (matte.alpha[known.foreground] == 1).all()
@@ -186,6 +191,24 @@ def test_a_trimap_without_a_gap_needs_no_network(monkeypatch: pytest.MonkeyPatch
     closed = [Trimap(torch.where(one.unknown, 255, one.values)) for one in given or []]
     (matte,) = predict(model, batch, closed)
     assert torch.equal(matte.alpha, closed[0].foreground.float())
+
+
+def test_what_was_solved_is_changed():
+    """Before it learns it says what the solver found; a tile that knows only one side takes it for all."""
+    model = built("dcnn_matting")
+    batch, given, targets = scenes(model, (64, 96))
+    (matte,) = predict(model, batch, given)
+    assert (matte.alpha - targets[0].alpha).abs().mean() < 0.05
+    model.change.last.bias.data += 0.1
+    (changed,) = predict(model, batch, given)
+    open_ = (given or [])[0].unknown & (matte.alpha < 0.9)
+    assert torch.allclose(changed.alpha[open_], matte.alpha[open_] + 0.1)
+    model.change.last.bias.data -= 0.1
+    for value in (0, 255):
+        sliver = torch.full((64, 96), value, dtype=torch.uint8)
+        sliver[20:30] = 128
+        (alone,) = predict(model, batch, [Trimap(sliver)])
+        assert (alone.alpha == value / 255).all()
 
 
 def test_a_video_is_remembered():

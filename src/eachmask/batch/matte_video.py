@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eachmask.batch.movie import Movie
+from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.images.video import VideoFrame, frames_of
 from eachmask.draw import to_display
 from eachmask.files.atomic import write_bytes
-from eachmask.inference.matting import MattePredictor, colored
+from eachmask.inference.matting import BandPredictor, MattePredictor, colored
 from eachmask.inference.video_predictor import VideoPredictor
 from eachmask.models.protocol import Recurrent
-from eachmask.structures import Matte, UserError
+from eachmask.structures import RLE, Matte, UserError
 from eachmask.tasks.matting import MATTING, composite
 
 ALPHA = "alpha"
@@ -32,6 +34,7 @@ def matte_video(
     out: Path,
     save: Iterable[str],
     *,
+    masks: Path | None = None,
     onto: Callable[[], Iterator[NDArray[np.uint8]]] | None = None,
     overwrite: bool = False,
     on_frame: Callable[[], None] = lambda: None,
@@ -43,20 +46,24 @@ def matte_video(
         video: see :func:`~eachmask.data.images.video.frames_of`.
         out: folder of the results, made if missing.
         save: of :data:`KINDS`.
+        masks: folder of label maps, see :func:`label_maps_in`, that say what the foreground is; the predictor is a
+            :class:`~eachmask.inference.matting.BandPredictor` then.
         onto: what composites are put before, (H, W, 3) of any size for each frame; begins again where it is shorter.
         overwrite: remove earlier results.
 
     Raises:
-        UserError: earlier results are there, an unknown kind, or a video that cannot be read.
+        UserError: earlier results are there, an unknown kind, a video that cannot be read, or masks that do not fit it.
     """
     kinds = tuple(dict.fromkeys(save))
     _make_room(out, kinds, overwrite)
     if "composite" in kinds and onto is None:
         raise UserError("a composite needs a background: give --onto")
+    frames = frames_of(video, out)
+    mattes = _mattes(predictor, frames) if masks is None else _of_masks(predictor, frames, label_maps_in(masks))
     movies = {kind: Movie(out / KINDS[kind]) for kind in kinds if kind != ALPHA}
-    behind = itertools.repeat(None) if onto is None else _endless(onto)
+    behind = itertools.repeat(None) if onto is None else endless(onto)
     number = 0
-    for (frame, matte), backdrop in zip(_mattes(predictor, frames_of(video, out)), behind, strict=False):
+    for (frame, matte), backdrop in zip(mattes, behind, strict=False):
         for kind, movie in movies.items():
             movie.add(frame.seconds, _shown(kind, matte, frame.image, backdrop))
         if ALPHA in kinds:
@@ -81,6 +88,37 @@ def _mattes(predictor: MattePredictor, frames: Iterable[VideoFrame]) -> Iterator
             yield frame, colored(frame.image, matte)
 
 
+def label_maps_in(folder: Path) -> list[Path]:
+    """One PNG for each frame in the order of their names: 0 is background, every other number an object.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = sorted(folder.glob("*.png"))
+    if not files:
+        raise UserError(f"{folder} has no label map: --masks is a folder with a PNG for each frame")
+    return files
+
+
+def _of_masks(
+    predictor: MattePredictor, frames: Iterable[VideoFrame], files: Sequence[Path]
+) -> Iterator[tuple[VideoFrame, Matte]]:
+    """Of each frame, from the mask of all objects of its label map."""
+    assert isinstance(predictor, BandPredictor)
+    for frame, file in itertools.zip_longest(frames, files):
+        if frame is None or file is None:
+            more = "more" if file is None else "fewer"
+            raise UserError(f"there are {len(files)} label maps in --masks, and {more} frames: one is wanted for each")
+        inside = numbers_in(file) > 0
+        if inside.shape != frame.image.shape[:2]:
+            (height, width), (own_height, own_width) = inside.shape, frame.image.shape[:2]
+            raise UserError(f"{file} has {width} x {height} px and the frame {own_width} x {own_height}")
+        if not inside.any():
+            yield frame, Matte(torch.zeros(inside.shape))
+            continue
+        yield frame, predictor.of_masks(frame.image, RLE.from_bitmaps(inside[None]))
+
+
 def _shown(kind: str, matte: Matte, image: NDArray[Any], backdrop: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     if kind == "composite":
         assert backdrop is not None
@@ -88,7 +126,8 @@ def _shown(kind: str, matte: Matte, image: NDArray[Any], backdrop: NDArray[np.ui
     return matte.to_rgba(to_display(image, stretch=False))
 
 
-def _endless(begin: Callable[[], Iterator[NDArray[np.uint8]]]) -> Iterator[NDArray[np.uint8]]:
+def endless(begin: Callable[[], Iterator[NDArray[np.uint8]]]) -> Iterator[NDArray[np.uint8]]:
+    """Images, from the beginning again once they end."""
     while True:
         yield from begin()
 

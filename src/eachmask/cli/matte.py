@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from eachmask.cli.predict import RESULTS, PredictOptions, batch_options, predict_all
 from eachmask.structures.errors import UserError
@@ -33,7 +35,8 @@ class MatteOptions(PredictOptions):
     The results folder gets, per image: rgba/ (PNG with transparency and the foreground's own colors), alpha/ (gray PNG
     of 16 bits), with --onto composite/; and mattes.csv, overlays/, report.html and summary.json. Of a video (mp4, mov,
     webm, mkv, avi; pip install 'eachmask[video]') it gets cutout.mov (ProRes 4444, with transparency) and with --onto
-    composite.mp4; --save takes webm (VP9 with transparency) and alpha (a PNG per frame) too.
+    composite.mp4; --save takes webm (VP9 with transparency) and alpha (a PNG per frame) too. With --layers a short
+    video of a camera that stands still is taken apart: layer_1.mov, layer_2.mov ... and background.png.
 
     Exit status: as that of `eachmask predict`.
 
@@ -44,6 +47,8 @@ class MatteOptions(PredictOptions):
       eachmask matte portraits/ --model runs/modnet/model.safetensors --out portraits
       eachmask matte dance.mp4 --model rvm.safetensors --onto beach.mp4 --out dance
       eachmask matte shot.png --model runs/bgm/model.safetensors --background clean.png --out shot
+      eachmask matte walk.mp4 --masks followed/davis --out walk
+      eachmask matte walk.mp4 --masks followed/davis --layers --out layers
     """
 
     model: str = "auto"
@@ -53,12 +58,18 @@ class MatteOptions(PredictOptions):
     """Image of the same size: white is surely foreground, black surely not, gray is to be found out."""
     background: Path | None = None
     """Photograph of the background alone, of the same size, for models that compare with it."""
+    masks: Path | None = None
+    """Of a video: folder of label maps, one PNG for each frame, as `eachmask track` writes them: what is not 0 is cut
+    out, instead of what --model finds."""
+    layers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Of a short video: each object of --masks becomes a layer with its shadows and reflections."""
     onto: str | None = None
     """Also put the cut-out before this: an image, which is made to cover, a color (white, '#00ff88'), or of a video
     another video."""
     solver: str = "closed_form"
     """What makes mattes of masks and trimaps: closed_form, knn_matting, learning_based_matting,
-    random_walk_matting, or a model of your own that takes trimaps, a file or a run's folder."""
+    random_walk_matting, ViTMatte (hf:hustvl/vitmatte-small-composition-1k; pip install 'eachmask[transformers]'), or a
+    model of your own that takes trimaps, a file or a run's folder."""
     band: float = 0.05
     """Of masks: how far what is left open reaches to either side of an outline, as a share of the root of the object's
     area."""
@@ -77,7 +88,9 @@ def matte(options: MatteOptions) -> int:
         raise UserError("give --trimap or --background, not both: a model takes one of them")
     if options.band < 0:
         raise UserError(f"--band is a share from 0, not {options.band:g}")
-    if any(Path(name).suffix.lower() in VIDEOS for name in options.inputs):
+    if options.layers:
+        return _layers(options, console)
+    if options.masks is not None or any(Path(name).suffix.lower() in VIDEOS for name in options.inputs):
         return _video(options, console)
     inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
     if options.trimap is not None and len(inputs.sources) != 1:
@@ -110,12 +123,33 @@ def _video(options: MatteOptions, console: Console) -> int:
     with bars(console) as progress:
         bar = progress.add_task("frames", total=None)
         done = matte_video(
-            predictor, options.inputs[0], out, save, onto=onto, overwrite=options.overwrite,
+            predictor, options.inputs[0], out, save, masks=options.masks, onto=onto, overwrite=options.overwrite,
             on_frame=lambda: progress.advance(bar),
         )  # fmt: skip
     say(f"{counted(done, 'frame')} done.", error=True)
     for kind in save:
         say(out / KINDS[kind])
+    return 0
+
+
+def _layers(options: MatteOptions, console: Console) -> int:
+    """A short video, taken apart."""
+    from eachmask.batch.layers import take_apart
+    from eachmask.files.progress import bars
+    from eachmask.files.text import say
+    from eachmask.models.matting.omnimatte import Config
+
+    if len(options.inputs) != 1 or options.masks is None:
+        raise UserError("--layers takes one video apart by the label maps of its frames: give --masks")
+    onto = None if options.onto is None else backdrops_of(options.onto)
+    with bars(console) as progress:
+        bar = progress.add_task("steps", total=Config().steps)
+        written = take_apart(
+            options.inputs[0], options.masks, options.out or Path(RESULTS), side=options.side, onto=onto,
+            overwrite=options.overwrite, on_step=lambda step, loss: progress.advance(bar),
+        )  # fmt: skip
+    for path in written:
+        say(path)
     return 0
 
 
@@ -125,26 +159,31 @@ def chosen(options: MatteOptions, onto: NDArray[np.uint8] | None) -> MattePredic
     Raises:
         UserError: the model does not fit what is given.
     """
+    from eachmask.inference.hf_models import PREFIX
     from eachmask.inference.load import load
-    from eachmask.inference.matting import CutPredictor, MattePredictor
+    from eachmask.inference.matting import BandPredictor, CutPredictor, MattePredictor
     from eachmask.models.matting.solvers import SOLVERS
     from eachmask.structures import Instances
 
-    if options.solver not in SOLVERS and not Path(options.solver).exists():
+    if options.solver not in SOLVERS and not options.solver.startswith(PREFIX) and not Path(options.solver).exists():
         raise UserError(f"--solver knows {', '.join(SOLVERS)} and model files, not {options.solver!r}")
     given = _given(options)
-    how: dict[str, Any] = {"device": options.device, "precision": options.precision, "side": options.side}
+    where: dict[str, Any] = {"device": options.device, "precision": options.precision}
+    if options.masks is not None:
+        if options.model != "auto" or given is not None:
+            raise UserError("--masks say what is cut out: leave out --model, --trimap and --background")
+        return BandPredictor(load(options.solver, **where), options.band, onto)
     if options.model == "auto" and options.background is not None:
         raise UserError("--background needs a model that compares with it: name one of your own with --model")
     if options.model == "auto" and given is not None:
-        return MattePredictor(load(options.solver), given, onto)
-    predictor = load("objects" if options.model == "auto" else options.model, **how)
+        return MattePredictor(load(options.solver, **where), given, onto)
+    predictor = load("objects" if options.model == "auto" else options.model, side=options.side, **where)
     if predictor.task.target is not Instances:
         return MattePredictor(predictor, given, onto)
     if given is not None:
         raise UserError("a model of objects makes a trimap of its own: leave out --model, or --trimap and --background")
     classes = tuple(name.strip() for word in options.classes for name in word.split(",") if name.strip())
-    return CutPredictor(predictor, load(options.solver), options.band, classes, onto)
+    return CutPredictor(predictor, load(options.solver, **where), options.band, classes, onto)
 
 
 def _given(options: MatteOptions) -> Trimap | Backdrop | None:

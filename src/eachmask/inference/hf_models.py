@@ -2,8 +2,9 @@
 
 Any network that transformers' auto classes know for semantic segmentation (SegFormer, UPerNet, BEiT, DPT, ...), or for
 universal segmentation, that is by queries with a class and a mask each (MaskFormer, Mask2Former, OneFormer, EoMT,
-DETR). What they say is read here as of our own networks, so that tiles, files, drawing and measures are the same; their
-processors only tell sizes, mean and deviation. Their weights are learnt with transformers, not here.
+DETR), and ViTMatte, which fills in trimaps (Yao, Wang, Yang, Wang, Information Fusion 2024, arXiv 2305.15272). What they
+say is read here as of our own networks, so that tiles, files, drawing and measures are the same; their processors only
+tell sizes, mean and deviation. Their weights are learnt with transformers, not here.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from eachmask.inference.predictor import Predictor
+from eachmask.models.matting.trimap_network import TrimapNetwork
 from eachmask.models.panoptic.queries import (
     InstanceAnswers,
     PanopticAnswers,
@@ -30,8 +33,11 @@ from eachmask.structures.spatial import Spatial
 from eachmask.weights.header import ModelInfo
 
 PREFIX = "hf:"
+STRIDE = 32
+"""Sides of what these networks see are multiples of it, px."""
 MISSING = "models of transformers need the package: pip install 'eachmask[transformers]'"
 LICENSE = "that of the model's page on huggingface.co, which says who may use it for what"
+FOREGROUND = (Category(1, "foreground"),)
 THINGS = {133: tuple(range(80)), 19: tuple(range(11, 19))}
 """Labels of things by the number of classes, COCO's and Cityscapes'; transformers' models do not say it themselves."""
 
@@ -77,6 +83,25 @@ class QueryModel(QueryNetwork):
         return Raw(classes, masks, (), (height, width), images.sizes)
 
 
+class MatteModel(TrimapNetwork):
+    """ViTMatte: opacities from an image and its trimap.
+
+    Args:
+        net: takes (B, 4, H, W), the image and a trimap of 0, 0.5 and 1, and gives ``alphas`` (B, 1, H, W).
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.num_classes = net, 1
+
+    def opacities(self, images: ImageBatch, known: Tensor) -> Tensor:
+        """What the network says; it sees sides that are multiples of :data:`STRIDE`."""
+        height, width = images.tensor.shape[-2:]
+        seen = torch.cat([images.tensor, known[:, :1] + known[:, 1:2] / 2], 1)
+        said: Tensor = self.net(pixel_values=F.pad(seen, (0, -width % STRIDE, 0, -height % STRIDE))).alphas
+        return said[..., :height, :width].to(known)
+
+
 class PanopticModel(QueryModel, PanopticAnswers):
     """Panoptic maps."""
 
@@ -109,16 +134,23 @@ def load_hf(name: str, *, device: str = "auto", precision: str = "auto", side: i
         raise UserError(f"{name} must end in #{', #'.join(ANSWERS)} or in nothing")
     try:
         config = found.AutoConfig.from_pretrained(place)
-        net, by_queries = _network(found, config, place)
         preprocess = preprocess_of(found.AutoImageProcessor.from_pretrained(place))
+        model, categories = _model(found, config, place, asked)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{name} cannot be loaded with transformers: {str(error).splitlines()[0]}") from error
-    kind = asked or next((kind for kind in ANSWERS if kind in place.lower()), "panoptic")
-    tokens = _task_tokens(found, place, kind) if config.model_type == "oneformer" else None
-    model, categories = wrapped(net, config.id2label, kind if by_queries else "", tokens)
     preprocess = preprocess if side is None else preprocess.at_long_side(side)
     info = ModelInfo("hf", {}, preprocess, categories, LICENSE, name=f"{PREFIX}{place}")
     return Predictor(model, info, device=device, precision=precision, optimize=False)
+
+
+def _model(found: Any, config: Any, place: str, asked: str) -> tuple[nn.Module, tuple[Category, ...]]:
+    """The network of a configuration, as one of ours, and its categories."""
+    if config.model_type == "vitmatte":
+        return MatteModel(found.VitMatteForImageMatting.from_pretrained(place)), FOREGROUND
+    net, by_queries = _network(found, config, place)
+    kind = asked or next((kind for kind in ANSWERS if kind in place.lower()), "panoptic")
+    tokens = _task_tokens(found, place, kind) if config.model_type == "oneformer" else None
+    return wrapped(net, config.id2label, kind if by_queries else "", tokens)
 
 
 def wrapped(
@@ -150,7 +182,7 @@ def preprocess_of(processor: Any) -> Preprocess:
     normalizes = getattr(processor, "do_normalize", True)
     mean = tuple(processor.image_mean) if normalizes else (0.0, 0.0, 0.0)
     std = tuple(processor.image_std) if normalizes else (1.0, 1.0, 1.0)
-    return Preprocess(mean=mean, std=std, short_side=short, long_side=long, fixed_size=fixed, divisor=32)
+    return Preprocess(mean=mean, std=std, short_side=short, long_side=long, fixed_size=fixed, divisor=STRIDE)
 
 
 def _network(found: Any, config: Any, place: str) -> tuple[nn.Module, bool]:

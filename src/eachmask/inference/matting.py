@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.preprocessing import size_of
 from eachmask.ops.matting import own_colors
-from eachmask.structures import DecodeOptions, Instances, Matte, Preprocess, Trimap, UserError
+from eachmask.structures import DecodeOptions, Instances, Masks, Matte, Preprocess, Trimap, UserError
 from eachmask.structures.backdrop import Backdrop
 from eachmask.tasks.matting import matting_onto
 
@@ -67,13 +67,38 @@ class MattePredictor(Predictor[Matte]):
         return self.engine.predict([image], DecodeOptions(), given=own, **tile)[0]
 
 
-class CutPredictor(MattePredictor):
+class BandPredictor(MattePredictor):
+    """Masks become a trimap, and that becomes a matte.
+
+    Args:
+        predictor: of a model that takes trimaps.
+        band: reach of what is unknown to either side of an outline, a share of the root of the object's area.
+        onto: as of :class:`MattePredictor`.
+
+    Raises:
+        UserError: the model takes no trimaps.
+    """
+
+    def __init__(self, predictor: Predictor[Any], band: float = 0.05, onto: NDArray[np.uint8] | None = None) -> None:
+        super().__init__(predictor, onto=onto)
+        self.band = band
+        if getattr(predictor.model, "takes", None) is not Trimap:
+            raise UserError(f"{predictor.info.name or predictor.info.variant} makes nothing of masks: take closed_form")
+
+    def of_masks(self, image: NDArray[Any], masks: Masks) -> Matte:
+        """The matte of an image (H, W, 3) whose objects have these masks, with the foreground's own colors."""
+        return colored(image, self._of_masks(image, masks))
+
+    def _of_masks(self, image: NDArray[Any], masks: Masks) -> Matte:
+        return self._solved(image, Trimap.from_mask(masks, self.band), {})
+
+
+class CutPredictor(BandPredictor):
     """Objects are found, their masks become a trimap, and that becomes a matte.
 
     Args:
         finder: finds objects with masks.
-        predictor: of a model that takes trimaps.
-        band: reach of what is unknown to either side of an outline, a share of the root of the object's area.
+        predictor, band: as of :class:`BandPredictor`.
         classes: only objects of these.
         onto: as of :class:`MattePredictor`.
     """
@@ -86,10 +111,8 @@ class CutPredictor(MattePredictor):
         classes: Sequence[str] = (),
         onto: NDArray[np.uint8] | None = None,
     ) -> None:
-        super().__init__(predictor, onto=onto)
-        self.finder, self.band, self.classes = finder, band, tuple(classes)
-        if getattr(predictor.model, "takes", None) is not Trimap:
-            raise UserError(f"{predictor.info.name or predictor.info.variant} makes nothing of masks: take closed_form")
+        super().__init__(predictor, band, onto)
+        self.finder, self.classes = finder, tuple(classes)
         said = f"{self.fingerprint}{finder.fingerprint}{band}{self.classes}"
         self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
 
@@ -110,7 +133,7 @@ class CutPredictor(MattePredictor):
             found = self.finder.task.choose(found, self.classes, options.max_detections)
         if found.masks is None or not len(found):
             return Matte(torch.zeros(size_of(image)))
-        return self._solved(image, Trimap.from_mask(found.masks.to_rle(), self.band), {})
+        return self._of_masks(image, found.masks.to_rle())
 
 
 _OPTIONS: dict[Any, str] = {Trimap: "trimap", Backdrop: "background"}

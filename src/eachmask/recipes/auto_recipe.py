@@ -19,9 +19,10 @@ from eachmask.data.samples import Samples
 from eachmask.data.transforms.color import PhotoLight
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste, PhotoMix
+from eachmask.data.transforms.trimaps import automatic, trimapped
 from eachmask.models.config import merged
 from eachmask.recipes import prompted
-from eachmask.structures import Instances, UserError
+from eachmask.structures import Instances, Trimap, UserError
 from eachmask.structures.keypoints import mirror_pairs
 from eachmask.tasks.task import Task
 from eachmask.training.pretrained import backbone_of, backbone_preprocess, choose_start
@@ -75,7 +76,7 @@ def auto_recipe(
     config = merged(chosen.config, _config(variant, model, data))
     on_gpu, heavy = torch.cuda.is_available(), num_parameters(backbone_of(model)) >= LARGE_BACKBONE
     side = size or _side(data, 1024 if heavy and on_gpu else 800 if on_gpu else 384)
-    base = chosen.preprocess or backbone_preprocess(model)
+    base = chosen.preprocess or getattr(model, "preprocess", None) or backbone_preprocess(model)
     batch = min(_power_of_two(len(data)), 16 if on_gpu else 4)
     steps = _steps(len(data), batch)
     whole = chosen.whole
@@ -110,7 +111,10 @@ def auto_recipe(
 
 
 def _asking(recipe: Recipe, model: Any) -> Recipe:
-    """For a model that answers prompts alone: val objects are asked for, and the answers' IoU counts."""
+    """For a model that answers prompts alone: val objects are asked for, and the answers' IoU counts. For one that takes
+    trimaps: they are made of the mattes."""
+    if getattr(model, "takes", None) is Trimap:
+        return replace(recipe, mix=trimapped, ask=automatic)
     if not getattr(model, "answers_only", False):
         return recipe
     ask = prompted.ask_extremes if model.asked_by == "extremes" else prompted.ask_points

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from eachmask.data.sample import Sample
-from eachmask.structures import RLE, Trimap
+from eachmask.structures import RLE, Matte, Trimap
 
 EXACT = 0.5
 """Share of trimaps that a careful person drew: all that is half transparent is left open. The rest are bands along
@@ -35,6 +35,15 @@ def trimapped(
     thin = (alpha > 0.98).sum() < 0.5 * (alpha > 0.02).sum()  # smoke and glass: no mask means them
     made = careful(alpha, rng) if thin or rng.random() < EXACT else rough(alpha, rng)
     return replace(sample, given=made)
+
+
+def automatic(matte: Matte, width: float = 0.05) -> Trimap:
+    """A band around the hard mask, as `eachmask matte` makes one of the mask that a model finds.
+
+    Args:
+        width: see :meth:`Trimap.from_mask`.
+    """
+    return Trimap.from_mask(RLE.from_bitmaps((matte.alpha > 0.5).cpu().numpy()[None]), width)
 
 
 def careful(alpha: NDArray[np.float32], rng: np.random.Generator) -> Trimap:

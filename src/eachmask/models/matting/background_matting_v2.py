@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from eachmask.accel.lazy_dynamo import torchvision
 from eachmask.models.config import changed
-from eachmask.models.matting.network import Mattes, MattingNetwork, Target, sobel, start_half_open
+from eachmask.models.matting.network import UNIT, Mattes, MattingNetwork, Target, sobel, start_half_open
 from eachmask.structures import DecodeOptions, ImageBatch, Matte, UserError
 from eachmask.structures.backdrop import Backdrop
 
@@ -204,6 +204,7 @@ class BackgroundMattingV2(MattingNetwork[Raw]):
     """A coarse network, and a refiner of the cells that it expects to be wrong."""
 
     takes = Backdrop
+    preprocess = UNIT
 
     def __init__(self, num_classes: int, config: Config, backbone: MobileNetV2 | ResNet50) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,18 +27,11 @@ from torch.nn import functional as F
 
 from eachmask.backbones.by_name import backbone_named
 from eachmask.models.config import changed
-from eachmask.models.matting.network import Mattes, MattingNetwork, Target, laplacian_loss, sobel
-from eachmask.structures import DecodeOptions, ImageBatch, Matte, Trimap, UserError
+from eachmask.models.matting.small_unet import conv
+from eachmask.models.matting.trimap_network import TrimapNetwork
+from eachmask.structures import ImageBatch
 
 STRIDE = 32
-
-
-class Raw(NamedTuple):
-    """What the network says of a batch."""
-
-    alpha: Tensor  # (B, 1, H, W) 0..1, what the trimap knows as it says
-    unknown: Tensor  # (B, 1, H, W) 1 where the trimap leaves it open, else 0
-    sizes: tuple[tuple[int, int], ...]  # valid (height, width)
 
 
 @dataclass(frozen=True)
@@ -54,11 +47,6 @@ class Config:
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------
-
-
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    """3 x 3, normalized, ReLU."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class Decoder(nn.Module):
@@ -93,10 +81,9 @@ def _grown(x: Tensor, like: Tensor) -> Tensor:
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-class DeepMatting(MattingNetwork[Raw]):
+class DeepMatting(TrimapNetwork):
     """A backbone, and a decoder that sees the trimap on every level."""
 
-    takes = Trimap
     backbone_from = "objects"
 
     def __init__(self, num_classes: int, config: Config) -> None:
@@ -105,55 +92,12 @@ class DeepMatting(MattingNetwork[Raw]):
         self.backbone: Any = backbone_named(config.backbone, finest=2)
         self.decoder = Decoder(self.backbone.channels, config.widths, config.full_width)
 
-    def forward(self, images: ImageBatch, given: Sequence[Any] | None = None) -> Raw:
-        """(B, 3, H, W) and a trimap of each -> (B, 1, H, W).
-
-        Raises:
-            UserError: no trimap is given.
-        """
+    def opacities(self, images: ImageBatch, known: Tensor) -> Tensor:
+        """What the decoder says."""
         height, width = images.tensor.shape[2:]
         padding = (0, -width % STRIDE, 0, -height % STRIDE)
-        known = stacked(images, given)
-        surely, unknown = known[:, :1], known[:, 1:2]
-        if not unknown.any():  # as in most tiles of a large image
-            return Raw(surely, unknown, images.sizes)
         seen, trimaps = F.pad(images.tensor, padding), F.pad(known, padding)
-        alpha = self.decoder(seen, self.backbone(seen).maps, trimaps).sigmoid()[..., :height, :width]
-        return Raw(torch.where(unknown > 0, alpha, surely), unknown, images.sizes)
-
-    def losses(self, raw: Raw, targets: list[Matte]) -> dict[str, Tensor]:
-        """Absolute differences of alpha and of its gradient where the trimap leaves it open, and of Laplacian
-        pyramids."""
-        target = Target.of(targets, raw.alpha).alpha
-        target = torch.where(raw.unknown > 0, target, raw.alpha.detach())  # what was given wrong is not to be refined
-        count = raw.unknown.sum().clamp(min=1)
-        edges = (sobel(raw.alpha) - sobel(target)).abs() * raw.unknown
-        share = raw.unknown.mean().clamp(min=1e-3)
-        return {
-            "alpha": ((raw.alpha - target).abs() * raw.unknown).sum() / count,
-            "edges": edges.sum() / count,
-            "laplacian": laplacian_loss(raw.alpha, target) / share,
-        }
-
-    def select(self, raw: Raw, options: DecodeOptions) -> Mattes:
-        """All of it; the colors are found afterwards."""
-        return Mattes.cut(raw.alpha, None, raw.sizes)
-
-
-def stacked(images: ImageBatch, given: Sequence[Any] | None) -> Tensor:
-    """(B, 3, H, W) of 0 and 1: foreground, unknown, background; what is padded is background.
-
-    Raises:
-        UserError: no trimap is given.
-    """
-    if given is None or not all(isinstance(one, Trimap) for one in given):
-        raise UserError("this model fills in what a trimap leaves open: give --trimap")
-    planes = torch.zeros_like(images.tensor)
-    planes[:, 2] = 1
-    for slot, one in zip(planes, given, strict=True):
-        height, width = one.image_size
-        slot[:, :height, :width] = torch.stack([one.foreground, one.unknown, one.background]).to(slot)
-    return planes
+        return self.decoder(seen, self.backbone(seen).maps, trimaps).sigmoid()[..., :height, :width]
 
 
 # Variants -------------------------------------------------------------------------------------------------------------

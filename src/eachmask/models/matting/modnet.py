@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from eachmask.accel.lazy_dynamo import torchvision
 from eachmask.models.config import changed
 from eachmask.models.matting.network import Mattes, MattingNetwork, Target
-from eachmask.structures import DecodeOptions, ImageBatch, Matte
+from eachmask.structures import DecodeOptions, ImageBatch, Matte, Preprocess
 from eachmask.structures.spatial import Spatial
 
 STRIDE = 32
@@ -169,6 +169,7 @@ def _twice(x: Tensor) -> Tensor:
 class MODNet(MattingNetwork[Raw]):
     """MobileNetV2 and three branches."""
 
+    preprocess = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     channels = (16, 24, 32, 96, 1280)
 
     def __init__(self, num_classes: int, config: Config) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.models.protocol import Network
-from eachmask.structures import DecodeOptions, Matte
+from eachmask.structures import DecodeOptions, Matte, Preprocess
 from eachmask.structures.spatial import Spatial
 from eachmask.tasks.matting import MATTING
 
@@ -22,6 +22,10 @@ RawT = TypeVar("RawT")
 KERNEL = (1.0, 4.0, 6.0, 4.0, 1.0)
 LEVELS = 5
 """Of Laplacian pyramids: their binomial filter, and how many there are."""
+
+
+UNIT = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), divisor=1)
+"""Colors as they are, in 0..1."""
 
 
 class Mattes(NamedTuple):
@@ -45,6 +49,8 @@ class MattingNetwork(Network[RawT, Mattes, Matte], Generic[RawT]):
     task = MATTING
     takes: ClassVar[type[Spatial] | None] = None
     """What a user must hand over with each image: a Trimap, a Backdrop, or nothing."""
+    preprocess: ClassVar[Preprocess | None] = None
+    """How it wants colors, where that is not as its backbone wants them."""
 
     def pack(self, selected: Mattes, options: DecodeOptions) -> list[Matte]:
         """One :class:`~eachmask.structures.Matte` per image."""

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from eachmask.accel.lazy_dynamo import torchvision
 from eachmask.models.config import changed
-from eachmask.models.matting.network import Mattes, MattingNetwork, Target, laplacian_loss, start_half_open
+from eachmask.models.matting.network import UNIT, Mattes, MattingNetwork, Target, laplacian_loss, start_half_open
 from eachmask.structures import DecodeOptions, ImageBatch, Matte
 from eachmask.structures.spatial import Spatial
 
@@ -266,6 +266,8 @@ def _filtered(images: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
 
 class RobustVideoMatting(MattingNetwork[Raw]):
     """Three verbs, and :meth:`step` for videos."""
+
+    preprocess = UNIT
 
     def __init__(self, num_classes: int, config: Config, backbone: MobileNetV3 | ResNet50) -> None:
         super().__init__()

@@ -7,19 +7,16 @@ Shapes: B images of H x W px in 0..1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from eachmask.models.config import changed
-from eachmask.models.matting.network import Mattes, MattingNetwork
+from eachmask.models.matting.trimap_network import Raw, TrimapNetwork
 from eachmask.ops.matting import Solver, solve_near
-from eachmask.structures import DecodeOptions, ImageBatch, Matte, Trimap, UserError
-from eachmask.structures.spatial import Spatial
+from eachmask.structures import ImageBatch, Matte, UserError
 
 SOLVERS: dict[str, Solver] = {
     "closed_form": "closed_form",
@@ -30,13 +27,6 @@ SOLVERS: dict[str, Solver] = {
 """Name -> the solver."""
 
 
-class Raw(NamedTuple):
-    """What was solved."""
-
-    alpha: Tensor  # (B, 1, H, W) 0..1
-    sizes: tuple[tuple[int, int], ...]  # valid (height, width)
-
-
 @dataclass(frozen=True)
 class Config:
     """What may be changed."""
@@ -45,30 +35,24 @@ class Config:
     """What is unknown in larger images is solved at this longer side, px, and enlarged."""
 
 
-class TrimapSolver(MattingNetwork[Raw]):
+class TrimapSolver(TrimapNetwork):
     """A solver; it has no weights and nothing to learn."""
-
-    takes = Trimap
 
     def __init__(self, solver: Solver, config: Config) -> None:
         super().__init__()
         self.num_classes, self.solver, self.config = 1, solver, config
 
-    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
-        """(B, 3, H, W) and a trimap of each -> (B, 1, H, W).
+    def opacities(self, images: ImageBatch, known: Tensor) -> Tensor:
+        """The solver's.
 
         Raises:
-            UserError: no trimap is given, or one that leaves nothing known.
+            UserError: a trimap leaves nothing known, or pymatting is not installed.
         """
-        if given is None or not all(isinstance(one, Trimap) for one in given):
-            raise UserError("this matte is solved for between what is surely foreground and surely not: give --trimap")
-        alpha = torch.zeros_like(images.tensor[:, :1])
-        for slot, image, trimap, (height, width) in zip(alpha, images.tensor, given, images.sizes, strict=True):
-            pixels = image[:, :height, :width].permute(1, 2, 0).double().cpu().numpy().clip(0, 1)
-            known = np.round(cast(Trimap, trimap).values.cpu().numpy() / 127.5) / 2
-            found = solve_near(pixels, known, self.solver, self.config.max_side)
-            slot[0, :height, :width] = torch.from_numpy(found).to(slot)
-        return Raw(alpha, images.sizes)
+        alpha = torch.zeros_like(known[:, :1])
+        for slot, image, planes, (height, width) in zip(alpha, images.tensor, known, images.sizes, strict=True):
+            trimap = (planes[0] + planes[1] / 2)[:height, :width]
+            slot[0, :height, :width] = solved(image[:, :height, :width], trimap, self.solver, self.config.max_side)
+        return alpha
 
     def losses(self, raw: Raw, targets: list[Matte]) -> dict[str, Tensor]:
         """Nothing.
@@ -76,11 +60,19 @@ class TrimapSolver(MattingNetwork[Raw]):
         Raises:
             UserError: always.
         """
-        raise UserError("a solver has nothing to learn: train a model such as modnet")
+        raise UserError("a solver has nothing to learn: train a model such as dcnn_matting")
 
-    def select(self, raw: Raw, options: DecodeOptions) -> Mattes:
-        """All of it; the colors are found afterwards."""
-        return Mattes.cut(raw.alpha, None, raw.sizes)
+
+def solved(image: Tensor, trimap: Tensor, solver: Solver, max_side: int) -> Tensor:
+    """(3, H, W) in 0..1 and (H, W) of 0 (background), 0.5 (unknown) and 1 (foreground) -> (H, W) opacities, see
+    :func:`~eachmask.ops.matting.solve_near`.
+
+    Raises:
+        UserError: the trimap leaves nothing known, or pymatting is not installed.
+    """
+    pixels = image.permute(1, 2, 0).double().cpu().numpy().clip(0, 1)
+    found = solve_near(pixels, trimap.double().cpu().numpy(), solver, max_side)
+    return torch.from_numpy(found).to(trimap)
 
 
 def solver(name: str, **config: Any) -> TrimapSolver:
