@@ -40,7 +40,9 @@ def test_from_mattes_to_a_model_of_trimaps(variant: str, folder: Path):
     assert main([*words, *ON_CPU]) == 0
     written = (run / "recipe.py").read_text()
     assert "mix=trimapped" in written and "ask=automatic" in written
-    assert read_info(run / "model.safetensors").preprocess.mean == (0.0, 0.0, 0.0), "the solver wants colors as they are"
+    assert read_info(run / "model.safetensors").preprocess.mean == (0.0, 0.0, 0.0), (
+        "the solver wants colors as they are"
+    )
     image = folder / "disks/images/val/0.png"
     known = np.full((64, 64), 128, np.uint8)
     known[:8], known[26:34, 22:30] = 0, 255

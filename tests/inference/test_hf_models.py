@@ -111,8 +111,8 @@ def test_what_does_not_segment_is_refused(tmp_path):
 def vitmatte(folder):
     torch.manual_seed(0)
     backbone = transformers.VitDetConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=64, pretrain_image_size=64, patch_size=16,
-        num_channels=4, window_size=2, window_block_indices=[0], residual_block_indices=[1],
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=64, pretrain_image_size=64,
+        patch_size=16, num_channels=4, window_size=2, window_block_indices=[0], residual_block_indices=[1],
         use_relative_position_embeddings=True, out_features=["stage2"],
     )  # fmt: skip
     config = transformers.VitMatteConfig(

@@ -101,7 +101,11 @@ def test_mistakes_in_one_sentence(folder: Path, tmp_path: Path, capsys: pytest.C
     few = tmp_path / "few"
     few.mkdir()
     cv2.imwrite(str(few / "00000.png"), np.ones(SIZE, np.uint8))
-    for masks, message in ((empty, "have no object"), (few, "has 1 label map (PNG) for 8 frames"), (tmp_path / "none", "has no label map")):
+    for masks, message in (
+        (empty, "have no object"),
+        (few, "has 1 label map (PNG) for 8 frames"),
+        (tmp_path / "none", "has no label map"),
+    ):
         words = ["matte", str(folder / "frames"), "--masks", str(masks), "--layers", "--out", str(tmp_path / "out")]
         assert main(words) == 2
         assert message in " ".join(capsys.readouterr().err.split()), message

@@ -25,7 +25,8 @@ def saved(folder: Path, fixture: Any) -> Path:
 
     said = fixture.manifest["config"]
     own = {name: value for name, value in said.items() if name != "backbone"}
-    config = transformers.VitMatteConfig(backbone_config=transformers.VitDetConfig(**said["backbone"]), **own)
+    backbone = transformers.VitDetConfig(**said["backbone"])
+    config = transformers.VitMatteConfig(backbone_config=backbone, hidden_size=backbone.hidden_size, **own)
     config.architectures = ["VitMatteForImageMatting"]
     config.save_pretrained(folder)
     transformers.VitMatteImageProcessor().save_pretrained(folder)

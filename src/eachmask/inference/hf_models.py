@@ -2,9 +2,9 @@
 
 Any network that transformers' auto classes know for semantic segmentation (SegFormer, UPerNet, BEiT, DPT, ...), or for
 universal segmentation, that is by queries with a class and a mask each (MaskFormer, Mask2Former, OneFormer, EoMT,
-DETR), and ViTMatte, which fills in trimaps (Yao, Wang, Yang, Wang, Information Fusion 2024, arXiv 2305.15272). What they
-say is read here as of our own networks, so that tiles, files, drawing and measures are the same; their processors only
-tell sizes, mean and deviation. Their weights are learnt with transformers, not here.
+DETR), and ViTMatte, which fills in trimaps (Yao, Wang, Yang, Wang, Information Fusion 2024, arXiv 2305.15272). What
+they say is read here as of our own networks, so that tiles, files, drawing and measures are the same; their processors
+only tell sizes, mean and deviation. Their weights are learnt with transformers, not here.
 """
 
 from __future__ import annotations

@@ -33,6 +33,9 @@ LOOKED_AT = 500
 LARGE_BACKBONE = 22_000_000
 """Weights of a backbone from which on (ResNet-50, Swin-T) a model wants large images and a GPU."""
 
+MATTE_TILE = 1024
+"""Largest side that a network of mattes sees in one pass, px."""
+
 
 @dataclass(frozen=True)
 class PhotoAugment:
@@ -76,6 +79,7 @@ def auto_recipe(
     config = merged(chosen.config, _config(variant, model, data))
     on_gpu, heavy = torch.cuda.is_available(), num_parameters(backbone_of(model)) >= LARGE_BACKBONE
     side = size or _side(data, 1024 if heavy and on_gpu else 800 if on_gpu else 384)
+    has_backbone = backbone_of(model) is not model
     base = chosen.preprocess or getattr(model, "preprocess", None) or backbone_preprocess(model)
     batch = min(_power_of_two(len(data)), 16 if on_gpu else 4)
     steps = _steps(len(data), batch)
@@ -103,7 +107,7 @@ def auto_recipe(
         backbone_rate=0.3,
         weight_decay=0.05,
         warmup_steps=min(200, steps // 10 + 1),
-        frozen_stages=3 if chosen.load is not None and not on_gpu else None,
+        frozen_stages=3 if has_backbone and chosen.load is not None and not on_gpu else None,
         ema_decay=0.998 if steps > 1500 else 0.99,
         evaluate_every=max(50, steps // 10),
     )
@@ -111,10 +115,11 @@ def auto_recipe(
 
 
 def _asking(recipe: Recipe, model: Any) -> Recipe:
-    """For a model that answers prompts alone: val objects are asked for, and the answers' IoU counts. For one that takes
-    trimaps: they are made of the mattes."""
+    """For a model that answers prompts alone: val objects are asked for, and the answers' IoU counts. For one of
+    trimaps: they are made of mattes, and images are seen in their own size, large ones in tiles."""
     if getattr(model, "takes", None) is Trimap:
-        return replace(recipe, mix=trimapped, ask=automatic)
+        own_size = replace(recipe.preprocess, short_side=None, long_side=None)
+        return replace(recipe, preprocess=own_size, mix=trimapped, ask=automatic, tile=MATTE_TILE)
     if not getattr(model, "answers_only", False):
         return recipe
     ask = prompted.ask_extremes if model.asked_by == "extremes" else prompted.ask_points

@@ -8,14 +8,12 @@ from eachmask.data.transforms.color import PhotoLight
 from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.data.transforms.trimaps import automatic, trimapped
 from eachmask.models.matting.network import UNIT
-from eachmask.recipes.auto_recipe import PhotoAugment
+from eachmask.recipes.auto_recipe import MATTE_TILE, PhotoAugment
 from eachmask.tasks.matting import MATTING
 from eachmask.training.recipe import Recipe
 
 WINDOW = 160
 """Side of the windows that it learns from, px."""
-TILE = 1024
-"""Largest side that is predicted in one pass, px: images are seen in their own size."""
 
 
 def mattes() -> Recipe:
@@ -30,14 +28,14 @@ def mattes() -> Recipe:
         ask=automatic,
         score=MATTING.scoring.scores,
         best="similarity",
-        steps=1500,
+        steps=1000,
         batch_size=4,
         learning_rate=2e-3,
         weight_decay=0.01,
         warmup_steps=30,
         ema_decay=0.99,
-        evaluate_every=250,
-        tile=TILE,
+        evaluate_every=200,
+        tile=MATTE_TILE,
         license="Apache-2.0 (weights); trained on made foregrounds before photographs of COCO 2017 (annotations CC BY "
         "4.0, photographs under Flickr terms)",
     )

@@ -37,7 +37,7 @@ PLANES = 7
 class Config:
     """What a variant may change."""
 
-    widths: tuple[int, ...] = (24, 32, 48, 64)
+    widths: tuple[int, ...] = (16, 32, 48, 64)
     """Channels at the image's own resolution, at half of it, and so on."""
     max_side: int = 1024
     """What is unknown in larger images is solved at this longer side, px, and enlarged."""
@@ -65,7 +65,8 @@ class DcnnMatting(TrimapNetwork):
         begun = torch.zeros_like(known[:, :1])
         for slot, image, planes, (height, width) in zip(begun, images.tensor, known, images.sizes, strict=True):
             slot[0, :height, :width] = self._begun(image[:, :height, :width], planes[:, :height, :width])
-        return begun + self.change(torch.cat([images.tensor, known, begun], 1)).to(begun)
+        change: Tensor = self.change(torch.cat([images.tensor, known, begun], 1))
+        return begun + change.to(begun)
 
     def _begun(self, image: Tensor, planes: Tensor) -> Tensor:
         """(H, W) what the solver found. Where a tile knows no foreground, or no background, all is taken for what it
@@ -80,5 +81,5 @@ class DcnnMatting(TrimapNetwork):
 
 
 def dcnn_matting(num_classes: int = 1, **config: Any) -> DcnnMatting:
-    """130,000 weights: learns and answers on a CPU."""
+    """200,000 weights: learns and answers on a CPU."""
     return DcnnMatting(num_classes, changed(Config(), config))

@@ -97,7 +97,8 @@ class DeepMatting(TrimapNetwork):
         height, width = images.tensor.shape[2:]
         padding = (0, -width % STRIDE, 0, -height % STRIDE)
         seen, trimaps = F.pad(images.tensor, padding), F.pad(known, padding)
-        return self.decoder(seen, self.backbone(seen).maps, trimaps).sigmoid()[..., :height, :width]
+        found: Tensor = self.decoder(seen, self.backbone(seen).maps, trimaps).sigmoid()
+        return found[..., :height, :width]
 
 
 # Variants -------------------------------------------------------------------------------------------------------------

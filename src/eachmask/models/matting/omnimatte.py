@@ -5,12 +5,12 @@ arXiv 2105.06993. Written from the paper.
 
 The idea: a video is a background that stays, and one layer of colors and opacities for each object. A network that sees
 nothing of the video but an object's mask says that object's layer; it learns from this one video, so that the layers
-before the background give the frames again. What moves with the mask is easiest to say from the mask: thus a shadow comes
-into the layer of the object that casts it. That opacities cost something keeps the layers empty elsewhere.
+before the background give the frames again. What moves with the mask is easiest to say from the mask: thus a shadow
+comes into the layer of the object that casts it. That opacities cost something keeps the layers empty elsewhere.
 
-Where we differ from the paper: the camera stands still; flow is neither seen nor reconstructed; the network is small and
-starts at the mask, which it may not take back; the colors of a layer are solved for at the end, so that the layers give
-the frames again as far as colors can (the paper transfers what is left over).
+Where we differ from the paper: the camera stands still; flow is neither seen nor reconstructed; the network is small
+and starts at the mask, which it may not take back; the colors of a layer are solved for at the end, so that the layers
+give the frames again as far as colors can (the paper transfers what is left over).
 
 Shapes: T frames of H x W px, N objects.
 """
@@ -82,7 +82,9 @@ def omnimatte(
     """
     config = config or Config()
     if masks.ndim != 4 or masks.shape[1:] != frames.shape[:3]:
-        raise UserError(f"masks of {masks.shape[1:]} for frames of {frames.shape[:3]}: there must be one for each frame")
+        raise UserError(
+            f"masks of {masks.shape[1:]} for frames of {frames.shape[:3]}: there must be one for each frame"
+        )
     if not masks.any():
         raise UserError("no frame has an object: nothing can be taken out of it")
     torch.manual_seed(seed)
@@ -94,9 +96,9 @@ def omnimatte(
         chosen = torch.randint(len(seen), (min(config.batch_size, len(seen)),))
         loss = model.loss(seen[chosen], known[:, chosen], config)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
-        on_step(step + 1, float(loss))
+        on_step(step + 1, float(loss.detach()))
     return model.layers(seen, known)
 
 
@@ -125,7 +127,8 @@ class _Model(nn.Module):
         some = 2 * (5 * alpha).sigmoid() - 1  # nearly the number of pixels that are not empty
         sparse = ((alpha + some) / 2 * (1 - masks)).mean()
         missing = ((1 - alpha) * masks).mean()
-        return apart + config.sparsity * sparse + config.mask_weight * missing
+        total: Tensor = apart + config.sparsity * sparse + config.mask_weight * missing
+        return total
 
     @torch.inference_mode()
     def layers(self, frames: Tensor, masks: Tensor) -> Layers:
@@ -154,7 +157,7 @@ def _over(background: Tensor, colors: Tensor, alpha: Tensor) -> Tensor:
 
 def _behind(frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Tensor:
     """(3, H, W) the median of what is seen beside the masks; where a mask always lies, of all."""
-    seen = np.where(masks.any(0)[..., None], np.nan, frames.astype(np.float32))
+    seen = np.where(np.expand_dims(masks.any(0), -1), np.nan, frames.astype(np.float32))
     hidden = np.isnan(seen).all(0)
     seen[:, hidden] = frames.astype(np.float32)[:, hidden]
     return torch.from_numpy(np.nanmedian(seen, 0).astype(np.float32) / 255).permute(2, 0, 1).contiguous()
