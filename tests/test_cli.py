@@ -242,7 +242,15 @@ def test_names_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureF
     assert "\x1b" not in shown and "\u202e" not in shown and "a\\x1b[2Jb\\u202ec" in shown
 
 
-@pytest.mark.parametrize("wrong", ["--tile 8", "--overlap 0.7", "--batch 0", "--score 2", "--channel 1 2", "--nms x"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--tile 8", "--overlap 0.7", "--batch 0", "--score 2", "--channel 1 2", "--nms x", "--save palette",
+        "--classes dragon", "--scales 1 2", "--flip", "--stride 64", "--side 20", "--diameter 0", "--workers 2",
+        "--model deeplabv3_resnet50 --save geojson", "--model deeplabv3_resnet50 --nms soft",
+        "--model objects --diameter 9", "--model objects --classes nucleus", "--model nuclear",
+    ],
+)  # fmt: skip
 def test_wrong_options_are_refused_before_a_model_is_loaded(
     tmp_path: Path, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,3 +263,42 @@ def test_wrong_options_are_refused_before_a_model_is_loaded(
         assert cli.main(["predict", str(tmp_path / "a.png"), "--model", "nuclei", *wrong.split()]) == 2
     except SystemExit as refused:
         assert refused.code == 2
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_the_model_knows_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded(*_: object, **__: object) -> None:
+        raise LookupError("a model is loaded")
+
+    monkeypatch.setattr("eachmask.inference.load.load", loaded)
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    for right in (
+        "--model objects --classes cat animal", "--model nuclei --save labels,csv", "--diameter 12 --model nuclei",
+        "--model deeplabv3_resnet50 --save palette --scales 1 1.5 --tile 64 --stride 64",
+    ):  # fmt: skip
+        with pytest.raises(LookupError):
+            cli.main(["predict", str(tmp_path / "a.png"), *right.split()])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("--save geojson", "--save knows davis, mots, overlay"),
+        ("--low 0.6 --score 0.5", "scores must rise"),
+        ("--classes dragon", "the model knows no class 'dragon'"),
+        ("--tile 8", "a tile of 8 pixels is too small"),
+        ("--first a.png --gap 3 --classes cat", "--gap, --classes would change nothing"),
+        ("--first a.png --save overlay", "--save would change nothing"),
+        ("--first absent.png", "there is no label map absent.png"),
+    ],
+)
+def test_track_refuses_before_a_model_is_loaded(
+    wrong: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("eachmask.inference.load.load", loaded)
+    monkeypatch.setattr("eachmask.inference.following.load", loaded)
+    assert cli.main(["track", "frames/", *wrong.split()]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())

@@ -206,7 +206,7 @@ def test_objects_that_a_label_map_lacks_are_counted(
     monkeypatch.setattr(predictor, "predict_arrays", doubled)
     summary = _run(predictor, images, tmp_path / "out", BatchOptions(save=("labels",)))
     assert summary.objects == 2 * summary.hidden_in_label_maps > 0
-    _say(summary, tmp_path / "out")
+    _say(summary, tmp_path / "out", "object")
     assert f"{summary.hidden_in_label_maps} of them hidden" in " ".join(capfd.readouterr().err.split())
     assert _run(predictor, images, tmp_path / "out", BatchOptions(save=("labels",))) == summary, "resumed"
     without = _run(predictor, images, tmp_path / "other", BatchOptions(save=("csv",)))
@@ -413,6 +413,7 @@ def test_a_damaged_journal_is_one_sentence(predictor: Predictor, images: Path, t
 @pytest.fixture
 def command(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: predictor)
+    monkeypatch.setattr("eachmask.cli.predict.check_before_loading", lambda *_, **__: None)  # its model has no file
 
 
 def _call(*arguments: object) -> int:

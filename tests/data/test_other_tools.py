@@ -228,13 +228,6 @@ def test_a_compression_that_nobody_reads_is_named(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_said_of_labelmes_xml(tmp_path: Path) -> None:
-    image(tmp_path / "a.png")
-    (tmp_path / "a.xml").write_text("<annotation><object><polygon><pt><x>1</x></pt></polygon></object></annotation>")
-    with pytest.raises(UserError, match="LabelMe's web version"):
-        read(tmp_path)
-
-
 def test_camvid_as_cvat_writes_it(tmp_path: Path) -> None:
     image(tmp_path / "default" / "a.png")
     (tmp_path / "defaultannot").mkdir()

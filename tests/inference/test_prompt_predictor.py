@@ -70,6 +70,7 @@ def test_the_same_prompts_for_every_image(predictor: PromptPredictor) -> None:
 @pytest.fixture
 def command(predictor: PromptPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("eachmask.inference.load.load", lambda name, **_: predictor)
+    monkeypatch.setattr("eachmask.cli.segment.check_before_loading", lambda *_, **__: None)  # its model has no file
     image = tmp_path / "spots.png"
     cv2.imwrite(str(image), spots_image(1)[..., ::-1])
     return ["segment", str(image), "--model", "spots", "--out", str(tmp_path / "out")]

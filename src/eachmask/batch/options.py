@@ -46,12 +46,21 @@ def checked(options: BatchOptions, predictor: Predictor[Any], outputs: Outputs[A
     predictor.decode_options(options.decode)
     if options.batch is not None and options.batch < 1:
         raise UserError(f"a batch needs at least one image, not {options.batch}")
-    classes = tuple(sorted({_class_named(name, predictor.categories) for name in options.classes}))
     batch = options.batch or (1 if predictor.device.type == "cpu" else 4)
+    return replace(with_names(options, predictor.categories, outputs), batch=batch)
+
+
+def with_names(options: BatchOptions, categories: Sequence[Category], outputs: Outputs[Any]) -> BatchOptions:
+    """Options whose classes and kinds of files are called as the model and its task call them, in their order.
+
+    Raises:
+        UserError: there is no such class or kind.
+    """
+    classes = tuple(sorted({_class_named(name, categories) for name in options.classes}))
     unknown = [kind for kind in options.save if kind not in outputs.writers]
     if unknown:
         raise UserError(f"--save knows {', '.join(outputs.writers)}, not {unknown[0]!r}")
-    return replace(options, classes=classes, batch=batch, save=tuple(k for k in outputs.writers if k in options.save))
+    return replace(options, classes=classes, save=tuple(kind for kind in outputs.writers if kind in options.save))
 
 
 def _class_named(name: str, categories: Sequence[Category]) -> str:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
 from eachmask.files import html
-from eachmask.files.text import plural
+from eachmask.files.text import counted, plural
 
 if TYPE_CHECKING:
     from eachmask.batch.results import Failure, Summary
@@ -92,11 +92,11 @@ def _head(summary: Summary, noun: str, data: Sequence[str]) -> str:
     if summary.skipped:
         figures.append(("other files skipped", f"{summary.skipped:,}", ""))
     numbers = "".join(html.figure(value, label, kind if value != "0" else "") for label, value, kind in figures)
-    title = f"{summary.objects:,} {_many(noun)} in {summary.done:,} images"
+    found = f"{counted(summary.number_of(noun), noun)} in {counted(summary.done, 'image')}"
     links = ", ".join(f'<a href="{escape(quote(name))}">{escape(name)}</a>' for name in data)
-    opening = html.opening(title, images="'self' file: data:", scripted=True)
+    opening = html.opening(found, images="'self' file: data:", scripted=True)
     return f"""{opening}<header><div><p class="kicker">eachmask &middot; {escape(model["name"])}</p>
-<h1>{summary.objects:,} {plural(summary.objects, noun)} in {summary.done:,} {plural(summary.done, "image")}</h1>
+<h1>{found}</h1>
 <div class="figures">{numbers}</div>
 <p class="files">Data: {links}</p></div>
 {_classes(summary.objects_per_class, noun)}</header>
@@ -123,7 +123,7 @@ def _classes(per_class: dict[str, int], noun: str) -> str:
         for name, count in shown
     )
     rest = len(per_class) - len(shown)
-    more = f'<p class="note">and {rest} more {plural(rest, "class", "classes")}</p>' if rest else ""
+    more = f'<p class="note">and {rest} more {plural(rest, "class")}</p>' if rest else ""
     return (
         f'<div class="classes"><table><caption>{_many(noun).capitalize()} per class</caption>{rows}</table>{more}</div>'
     )

@@ -51,6 +51,10 @@ class Summary:
     skipped_files: list[Failure] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def number_of(self, noun: str) -> int:
+        """How many of what is counted there are in all images together; a class that several images show is one."""
+        return len(self.objects_per_class) if noun == "class" else self.objects
+
 
 def names_made(outputs: Outputs[Any]) -> tuple[str, ...]:
     """All that a run may make in its results folder."""

@@ -12,7 +12,7 @@ import io
 import itertools
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,9 @@ def track(
         UserError: the model finds no masks, options that make no sense, or a video that cannot be read.
     """
     options = options or TrackOptions()
-    unknown = [kind for kind in options.save if kind not in KINDS]
-    if unknown:
-        raise UserError(f"--save knows {', '.join(KINDS)}, not {unknown[0]!r}")
+    check_wishes(options.save, options.low, options.tracker.sure)
     if predictor.task.target is not Instances:
         raise UserError(f"{predictor.info.name or predictor.info.variant} finds no objects that could be followed")
-    if not 0 <= options.low <= options.tracker.sure <= 1:
-        raise UserError("scores must rise from --low to --score, within 0 to 1")
     decode = replace(options.batch.decode, score_threshold=options.low)
     batch = checked(replace(options.batch, decode=decode), predictor, predictor.task.outputs)
     settings = settings_of(predictor, batch) | {"video": str(Path(video).absolute())}
@@ -123,6 +119,15 @@ def track(
         kept = run.associate(num)
         run.write(kept)
     return Tracked(num, kept, resumed)
+
+
+def check_wishes(save: Sequence[str], low: float, sure: float) -> None:
+    """Raises UserError for kinds of files that nobody writes, and for scores that do not rise."""
+    unknown = [kind for kind in save if kind not in KINDS]
+    if unknown:
+        raise UserError(f"--save knows {', '.join(KINDS)}, not {unknown[0]!r}")
+    if not 0 <= low <= sure <= 1:
+        raise UserError("scores must rise from --low to --score, within 0 to 1")
 
 
 @dataclass

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class ConvertOptions:
     """Convert a data set, or what a model has predicted, to another annotation format.
 
-    Formats: coco, yolo, darknet (boxes; CVAT's YOLO 1.1), voc, cityscapes, labelme, cvat, datumaro, label-studio,
-    via, qupath, imagej, cellpose, cvppp (leaves), label-maps (one number per pixel), mask-files (one file per mask);
-    of maps class-maps, coco-panoptic, cityscapes-panoptic and mattes, each to its own kind. The source's is found out.
-    The images are copied along. The target is read again and compared with the source, object by object; the table and
-    convert-report.json say what the format could not hold.
+    Formats: coco, yolo, darknet (boxes; CVAT's YOLO 1.1), voc, voc-boxes (no outlines), cityscapes, labelme, cvat,
+    datumaro, label-studio, via, qupath, imagej, cellpose, cvppp (leaves), label-maps (one number per pixel),
+    mask-files (one file per mask); of maps class-maps, coco-panoptic, cityscapes-panoptic and mattes, each to its
+    own kind. The source's is found out. The images are copied along. The target is read again and compared with the
+    source, object by object; the table and convert-report.json say what the format could not hold.
 
     Examples:
       eachmask convert balloon balloon-yolo --to yolo

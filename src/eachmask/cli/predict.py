@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import tyro
 
+from eachmask.cli.before_loading import check_before_loading
 from eachmask.files.text import counted, printable, say
 from eachmask.structures.errors import UserError
 
@@ -139,8 +140,11 @@ def predict(options: PredictOptions) -> int:
         downloads=cache_dir() / "images",
         channels=options.channel,
     )
-    batch_options(options)  # a mistake in them is said before a model is loaded
+    wishes = batch_options(options)
     model = _chosen(options.model, [source.path for source in inputs.sources], console)
+    check_before_loading(
+        model, wishes, side=options.side, diameter=diameter_of(options), scales=options.scales, flip=options.flip
+    )
     predictor = load(model, device=options.device, precision=options.precision, side=options.side)
     predictor = at_scale(predictor, options)
     if options.scales or options.flip:
@@ -174,9 +178,13 @@ def _chosen(model: str, paths: Sequence[Path], console: Console) -> str:
 
 def at_scale(predictor: P, options: PredictOptions) -> P:
     """The predictor, for objects of the size that the options tell, if they do."""
-    if options.diameter is None:
-        return predictor
-    return predictor.at_diameter(options.diameter / (options.pixel_size or 1.0))
+    diameter = diameter_of(options)
+    return predictor if diameter is None else predictor.at_diameter(diameter)
+
+
+def diameter_of(options: PredictOptions) -> float | None:
+    """The typical diameter of the objects in px, if the options tell it."""
+    return None if options.diameter is None else options.diameter / (options.pixel_size or 1.0)
 
 
 def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptions, console: Console) -> int:
@@ -189,14 +197,12 @@ def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptio
     if not getattr(predictor, "finds_everything", True) and not hasattr(predictor, "prompts"):
         name = predictor.info.name or predictor.info.variant
         raise UserError(f"{name} answers prompts alone: eachmask segment with --point, --scribble or --box asks it")
-    if options.workers is not None and (options.on is None or options.workers < 1):
-        raise UserError("--workers is the number of processes, at least 1, of --on local or a cluster: give both")
     cluster = None if options.on is None else Cluster(options.on, options.workers)
     out = options.out or _free_results(predictor, inputs, options, console)
     with warnings_as_notes(console), _progress(console, len(inputs.sources)) as (listener, on_tile):
         heard: dict[str, Any] = {"listener": listener, "on_tile": on_tile}
         summary = run(predictor, inputs, out, wishes, overwrite=options.overwrite, cluster=cluster, **heard)
-    _say(summary, out)
+    _say(summary, out, predictor.task.outputs.noun)
     return 1 if summary.failed else 0
 
 
@@ -231,6 +237,8 @@ def batch_options(options: PredictOptions) -> BatchOptions:
         raise UserError(f"--pixel-size must be above 0, not {options.pixel_size:g}")
     if options.diameter is not None and options.side is not None:
         raise UserError("--diameter and --side both say how large the model sees things: give one of them")
+    if options.workers is not None and (options.on is None or options.workers < 1):
+        raise UserError("--workers is the number of processes, at least 1, of --on local or a cluster: give both")
     return BatchOptions(
         decode=DecodeOptions(
             score_threshold=options.score,
@@ -278,8 +286,8 @@ def _progress(console: Console, total: int) -> Iterator[tuple[Listener, TileList
         yield listener, on_tile
 
 
-def _say(summary: Summary, out: Path) -> None:
-    parts = [f"{summary.done:,} of {counted(summary.images, 'image')} done", counted(summary.objects, "object")]
+def _say(summary: Summary, out: Path, noun: str) -> None:
+    parts = [f"{summary.done:,} of {counted(summary.images, 'image')} done", counted(summary.number_of(noun), noun)]
     if summary.failed:
         parts.append(f"{summary.failed:,} failed (reasons in {out / 'summary.json'})")
     if summary.hidden_in_label_maps:

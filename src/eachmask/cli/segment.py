@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from eachmask.cli.predict import RESULTS, PredictOptions, at_scale, batch_options, predict_all
+from eachmask.cli.before_loading import check_before_loading
+from eachmask.cli.predict import RESULTS, PredictOptions, at_scale, batch_options, diameter_of, predict_all
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def segment(options: SegmentOptions) -> int:
 
     console = Console(stderr=True, highlight=False)
     inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
-    batch_options(options)
+    wishes = batch_options(options)
     lines = options.scribble or options.not_scribble
     asked = bool(options.point or options.not_point or lines or options.box)
     if asked + options.everything + bool(options.text) != 1:
@@ -110,6 +111,7 @@ def segment(options: SegmentOptions) -> int:
         as_text(options.text)
         detector = WordDetector.load(options.detector or DETECTOR)  # what is missing is said before anything is loaded
     name = "clicks" if options.model == "auto" else options.model
+    check_before_loading(name, replace(wishes, classes=()), side=options.side, diameter=diameter_of(options))
     prompts = prompts_of(options, size_of_images(inputs)) if asked else None
     predictor = at_scale(load(name, device=options.device, precision=options.precision, side=options.side), options)
     if not isinstance(predictor, PromptPredictor):

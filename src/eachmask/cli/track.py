@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from eachmask.cli.before_loading import check_before_loading
 from eachmask.files.text import counted, say
 from eachmask.structures.errors import UserError
+
+_OF_FIRST = ("video", "model", "out", "first", "targets", "device", "precision", "overwrite")
+"""Options that have a meaning beside --first."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class TrackOptions:
 
     With --first, a label map of the first frame, it is these objects that are followed, by a memory network: the
     bundled `memory`, or XMem or SAM 2.1 with the weights of their authors; the folder gets davis/, and
-    --targets measures J and F.
+    --targets measures J and F. Options about finding and tracking (--score to --save, --tile) are refused beside it.
 
     Examples:
       eachmask track street.mp4 --model mask_rcnn_r50_fpn --out street
@@ -82,7 +86,7 @@ def track(options: TrackOptions) -> int:
     from rich.console import Console
 
     from eachmask.batch.options import BatchOptions
-    from eachmask.batch.track import DAVIS, TABLE
+    from eachmask.batch.track import DAVIS, TABLE, check_wishes
     from eachmask.batch.track import TrackOptions as Wishes
     from eachmask.batch.track import track as run
     from eachmask.evaluation.tracks import clips_in, measure_tracks
@@ -99,6 +103,8 @@ def track(options: TrackOptions) -> int:
     if options.first is not None:
         return _follow(options, options.first)
     save = tuple(dict.fromkeys((*options.save, *(("davis",) if options.targets else ()))))
+    check_wishes(save, options.low or 0.0, 1.0 if options.score is None else options.score)
+    check_before_loading(options.model or "objects", BatchOptions(classes=options.classes, tile=options.tile))
     predictor = load(options.model or "objects", device=options.device, precision=options.precision)
     own = predictor.decode_options().score_threshold
     sure = options.score if options.score is not None else 0.5 if own is None else own
@@ -126,11 +132,28 @@ def track(options: TrackOptions) -> int:
 
 
 def _follow(options: TrackOptions, first: Path) -> int:
-    """What is marked in the first frame."""
+    """What is marked in the first frame.
+
+    Raises:
+        UserError: among others, options that only say how objects are found and tracks are made.
+    """
     from eachmask.batch.follow import follow_video
+    from eachmask.batch.track import DAVIS
     from eachmask.evaluation.tracks import clips_in, measure_followed
     from eachmask.inference.following import load_follower
 
+    without_use = [
+        f"--{field.name.replace('_', '-')}"
+        for field in fields(options)
+        if field.name not in _OF_FIRST and getattr(options, field.name) != field.default
+    ]
+    if without_use:
+        raise UserError(
+            f"with --first all objects of that map are followed and written to {DAVIS}/, so that "
+            f"{', '.join(without_use)} would change nothing: leave it out"
+        )
+    if not first.is_file():
+        raise UserError(f"there is no label map {first}: --first is a PNG with the numbers of the objects to follow")
     predictor = load_follower(options.model or "memory", options.device, options.precision)
     folder, number = follow_video(predictor, options.video, first, options.out, overwrite=options.overwrite)
     say(f"{counted(number, 'frame')} done.", error=True)

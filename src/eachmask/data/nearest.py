@@ -65,13 +65,6 @@ def _xml(source: Path, files: list[Path]) -> str:
     for path, text in _of(files, ".xml"):
         if b"<annotations" in text:
             return f"{path} resembles cvat: name it annotations.xml, or pass that file"
-        if b"<polygon" in text:
-            return f"{path} has outlines as of LabelMe's web version, which are not read: export them as coco or cvat"
-        if b"<bndbox" in text:
-            return (
-                f"{path} has boxes as of voc, and masks are missing: add the folder SegmentationObject, or let a model "
-                "find the masks in these boxes"
-            )
     return ""
 
 

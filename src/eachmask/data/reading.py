@@ -49,7 +49,7 @@ def read(
 
     Args:
         path: folder of the data set, or its annotation file.
-        format: coco, yolo, darknet, voc, cityscapes, labelme, cvat, label-maps, mask-files, datumaro, via,
+        format: coco, yolo, darknet, voc, voc-boxes, cityscapes, labelme, cvat, label-maps, mask-files, datumaro, via,
             label-studio, qupath, imagej, cvppp, cellpose, class-maps, coco-panoptic or mattes; found out if None.
         split: keep this one only, for example ``val``.
         images: where the images are, if not in the data set's folder.

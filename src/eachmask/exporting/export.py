@@ -121,6 +121,7 @@ def write_exported(
             _write(part, traced, header, to)
             check_equal(part, model, header)
         if part.with_suffix(".bin").is_file():  # OpenVINO's weights
+            target.unlink(missing_ok=True)  # an earlier graph must never be seen with these
             put_in_place(part.with_suffix(".bin"), target.with_suffix(".bin"))
 
 

@@ -54,18 +54,18 @@ def say(text: object, *, error: bool = False) -> None:
     print(printable(str(text)), file=sys.stderr if error else sys.stdout)
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
+def counted(number: int, one: str) -> str:
     """A number with its noun: 1 object, 1,200 objects.
 
-    >>> counted(1, "object"), counted(1200, "object"), counted(2, "class", "classes")
+    >>> counted(1, "object"), counted(1200, "object"), counted(2, "class")
     ('1 object', '1,200 objects', '2 classes')
     """
-    return f"{number:,} {plural(number, one, many)}"
+    return f"{number:,} {plural(number, one)}"
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:
     """The noun of so many."""
-    return one if number == 1 else many or f"{one}s"
+    return one if number == 1 else many or (f"{one}es" if one.endswith("s") else f"{one}s")
 
 
 def is_utf8(path: Path) -> bool:

@@ -18,12 +18,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from eachmask.data.images.read import as_array, read_image, unit_range
-from eachmask.inference.arguments import check_tiles, image_type, names_of, several, url_read
+from eachmask.inference.arguments import (
+    check_diameter,
+    check_suppression,
+    image_type,
+    names_of,
+    several,
+    tile_side,
+    url_read,
+)
 from eachmask.inference.devices import PRECISIONS
 from eachmask.inference.engine import Engine, TileListener, TileStore, unheard
 from eachmask.inference.view import ImageView
 from eachmask.structures import Category, DecodeOptions, UserError
-from eachmask.structures.checks import check_number, check_whole
 from eachmask.structures.spatial import Spatial
 from eachmask.tasks.task import Task
 
@@ -36,10 +43,8 @@ if TYPE_CHECKING:
     ImageLike = str | Path | NDArray[Any] | torch.Tensor | Image.Image
 
 T = TypeVar("T", bound=Any)
-MIN_DIAMETER, MAX_DIAMETER = 1, 10_000
-"""Of objects whose size a user tells, px."""
 MIN_TILE_SIDE = 64
-"""Of tiles that follow such a size, px."""
+"""Of tiles that follow the size of objects, px."""
 
 
 class Predictor(Generic[T]):
@@ -272,9 +277,7 @@ class Predictor(Generic[T]):
             return saved
         if not isinstance(options, DecodeOptions):
             raise UserError(f"options must be DecodeOptions(...), not {type(options).__name__}")
-        if options.suppression is not None and not getattr(self.model, "suppresses", True):
-            name = self.info.name or self.info.variant
-            raise UserError(f"{name} knows no suppression but its own: leave out suppression (--nms)")
+        check_suppression(self.model, self.info, options)
         missing = {k: getattr(saved, k) for k, v in asdict(options).items() if v is None}
         return replace(options, **missing)
 
@@ -308,16 +311,7 @@ class Predictor(Generic[T]):
         Raises:
             UserError: the diameter is out of range, or the model does not say how large its objects were.
         """
-        check_number("diameter of objects", diameter)
-        if not MIN_DIAMETER <= diameter <= MAX_DIAMETER:
-            raise UserError(
-                f"the diameter of objects is in pixels from {MIN_DIAMETER} to {MAX_DIAMETER}, not {diameter:g}"
-            )
-        own = self.info.object_diameter
-        if own is None:
-            name = self.info.name or self.info.variant
-            raise UserError(f"{name} does not say how large the objects were that it learnt from: use side (--side)")
-        preprocess = self.info.preprocess.magnified(own / diameter)
+        preprocess = self.info.preprocess.magnified(check_diameter(self.info, diameter) / diameter)
         tile = self.info.tile
         if tile is not None:  # as many of the network's pixels as before
             tile = max(MIN_TILE_SIDE, round(tile * self.info.preprocess.magnification / preprocess.magnification))
@@ -349,15 +343,7 @@ class Predictor(Generic[T]):
 
     def tile_size(self, tile: int | None = None, overlap: float = 0.2, stride: int | None = None) -> int:
         """The tile side that a request means: 0 is no tiles."""
-        check_tiles(tile, overlap)
-        side = (self.info.tile or 0) if tile is None else tile
-        if stride is not None:
-            check_whole("stride of tiles", stride, 1)
-            if self.task.merge_evenly is None:
-                raise UserError(f"a stride is for models that label pixels; {self.info.variant} does not: leave it out")
-            if stride > side:
-                raise UserError(f"a stride of {stride} pixels leaves gaps between tiles of {side}: take a larger tile")
-        return side
+        return tile_side(self.info, self.task, tile, overlap, stride)
 
     # How
 

@@ -18,6 +18,14 @@ from eachmask.models.semantic.labeling import Labeling, resized
 from eachmask.structures import DecodeOptions, ImageBatch, UserError
 
 
+def check_looks(network: type[Any], scales: Sequence[float]) -> None:
+    """Raises UserError where networks of a class do not label pixels, or a scale is out of range."""
+    if not issubclass(network, Labeling):
+        raise UserError("several looks are averaged for models that label pixels alone: leave out --scales, --flip")
+    if not scales or not all(0.25 <= scale <= 4 for scale in scales):
+        raise UserError(f"--scales must lie in 0.25 to 4, not {', '.join(f'{scale:g}' for scale in scales)}")
+
+
 class SeveralLooks(nn.Module):
     """A network that labels pixels, asked once for each scale, and once more for its mirror image.
 
@@ -32,10 +40,8 @@ class SeveralLooks(nn.Module):
 
     def __init__(self, model: nn.Module, scales: Sequence[float], flip: bool, divisor: int = 32) -> None:
         super().__init__()
-        if not isinstance(model, Labeling):
-            raise UserError("several looks are averaged for models that label pixels alone: leave out --scales, --flip")
-        if not scales or not all(0.25 <= scale <= 4 for scale in scales):
-            raise UserError(f"--scales must lie in 0.25 to 4, not {', '.join(f'{scale:g}' for scale in scales)}")
+        check_looks(type(model), scales)
+        assert isinstance(model, Labeling)
         self.model, self.scales, self.divisor = model, tuple(scales), divisor
         self.mirrored = (False, True) if flip else (False,)
         self.task, self.num_classes, self.suppresses = model.task, model.num_classes, model.suppresses

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from eachmask import models
 from eachmask.files.tensors import write_tensors
 from eachmask.models.crop_classifier import Config as ClassifierConfig
-from eachmask.models.crop_classifier import CropClassifier
-from eachmask.structures import UserError
+from eachmask.models.crop_classifier import CropClassifier, with_narrower
+from eachmask.structures import Category, UserError
 from eachmask.weights.header import SCHEMA, ModelInfo
 from eachmask.weights.migrate import migrated_weight
 from eachmask.weights.schema import Schema, SchemaError
@@ -154,6 +154,21 @@ def load_classifier(path: str | Path) -> CropClassifier | None:
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the crop_classifier of {path} does not fit ({_line(error)}): save the model again") from error
     return classifier.eval()
+
+
+def categories_of(info: ModelInfo) -> tuple[Category, ...]:
+    """All that the model may call an object, the narrower names of its classifier among them.
+
+    Raises:
+        UserError: the classifier's settings make no sense.
+    """
+    if info.crop_classifier is None:
+        return tuple(info.categories)
+    try:
+        return with_narrower(info.categories, SCHEMA.read(ClassifierConfig, info.crop_classifier, "crop_classifier"))[0]
+    except (ValueError, IndexError) as error:
+        name = info.name or info.variant
+        raise UserError(f"the crop_classifier of {name} does not fit ({_line(error)}): save the model again") from error
 
 
 def _fill(module: nn.Module, path: str | Path, rename: Callable[[str], str | None]) -> None:

@@ -89,3 +89,24 @@ def test_entries_of_other_programs_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "out/obj.data"
     path.write_text("\ufeff; by darknet\n" + path.read_text() + "labels = obj.names.txt\neval = coco\ntop=5\n", "utf-8")
     assert set(read(tmp_path / "out").splits) == {"train"}
+
+
+@pytest.mark.parametrize("place", ["data", "cfg"])
+def test_darknets_own_folders_start_from_the_one_above(tmp_path: Path, place: str) -> None:
+    for name in ("a", "b"):
+        image = tmp_path / f"data/obj/{name}.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(image), np.full((*SIZE, 3), 9, np.uint8))
+        image.with_suffix(".txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    (tmp_path / "data/train.txt").write_text("data/obj/a.jpg\n")
+    (tmp_path / "data/test.txt").write_text("/home/me/darknet/data/obj/b.jpg\n")
+    (tmp_path / "data/obj.names").write_text("nut\nbolt\n")
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "obj.data").write_text(
+        "classes = 2\ntrain = data/train.txt\nvalid = data/test.txt\nnames = data/obj.names\nbackup = backup/\n"
+    )
+    data = read(tmp_path)
+    assert set(data.splits) == {"train", "val"}
+    for split in ("train", "val"):
+        targets = data.splits[split].targets(0)
+        assert targets.label_names == ["bolt"] and targets.boxes.tolist() == [[30, 10, 50, 30]]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
+from eachmask.data.formats.drawn import is_of_one_image
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.images.files import copy_image, image_files, image_size, safe_name
@@ -289,7 +290,9 @@ def _find(base: Path, split: str, name: str) -> Path:
 
 
 def _looks_like(source: Path) -> bool:
-    return source.suffix.lower() == ".xml" if source.is_file() else (source / "annotations.xml").is_file()
+    if source.is_file():
+        return source.suffix.lower() == ".xml" and not is_of_one_image(source)
+    return (source / "annotations.xml").is_file()
 
 
 FORMAT = Format("cvat", _looks_like, "annotations.xml", read_cvat, write_cvat)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.yolo import SPLIT_COMMENT, read_yolo
+from eachmask.data.formats.yolo import SPLIT_COMMENT, data_files, read_yolo
 from eachmask.data.images.files import copy_image, matching
 from eachmask.files.atomic import atomic
 from eachmask.files.progress import Progress, no_progress
@@ -73,7 +73,7 @@ def _write_data(path: Path, num_classes: int, splits: dict[str, str]) -> None:
 def _looks_like(source: Path) -> bool:
     if source.is_file():
         return source.suffix.lower() == ".data"
-    return bool(matching(source, "*.data")) and not matching(source, "*.y*ml")
+    return bool(data_files(source)) and not matching(source, "*.y*ml")
 
 
 FORMAT = Format("darknet", _looks_like, "obj.data", read_yolo, write_darknet, takes_images=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,26 @@ import numpy as np
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
-from eachmask.data.formats.labelme import CLASSES_FILE, known_categories, with_categories
+from eachmask.data.formats.classes_file import CLASSES_FILE, known_categories, with_categories
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.formats.yolo_write import one_rings
-from eachmask.data.images.files import image_size
+from eachmask.data.images.files import files_below, image_size
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
-from eachmask.data.targets import instances_of, masks_of
+from eachmask.data.targets import instances_of, masks_of, united
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
 _UPLOAD = re.compile(r"[0-9a-f]{2,}-")
 """What Label Studio puts before the name of an uploaded file."""
-
+_ONE_IMAGE = re.compile(rb"<annotation[\s>]")
 
 BROKEN = (LookupError, TypeError, ValueError, AttributeError)
 """What reading a file of another shape than expected raises; a ``UserError`` is one of them."""
 MAX_LOOKED_AT = 1 << 22
 """Bytes that are looked at to know a format."""
+MAX_XML_FILES = 20
+"""... and files."""
 
 
 @dataclass
@@ -49,9 +51,17 @@ class Drawing:
     where: list[str] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)
+    objects: list[Hashable] = field(default_factory=list)
+    """Which object each shape is a part of."""
+    place: tuple[str, str] | None = None
+    """(split, name) of the image, where its folder does not say it."""
 
-    def add(self, segmentation: Any, name: str, where: str, crowd: bool = False, score: float | None = None) -> None:
-        """One more shape; of predictions with its score."""
+    def add(
+        self, segmentation: Any, name: str, where: str, crowd: bool = False, score: float | None = None,
+        part_of: Hashable = None,
+    ) -> None:  # fmt: skip
+        """One more shape; of predictions with its score. Shapes of equal ``part_of`` are one object."""
+        self.objects.append((len(self.rows),) if part_of is None else part_of)
         self.rows.append({"segmentation": segmentation})
         self.names.append(name)
         self.where.append(where)
@@ -115,6 +125,19 @@ def beginning(path: Path) -> bytes:
         return handle.read(MAX_LOOKED_AT).replace(b"\0", b"")
 
 
+def is_of_one_image(path: Path) -> bool:
+    """Whether an XML file is about one image, as VOC and LabelMe write them."""
+    return bool(_ONE_IMAGE.search(beginning(path)))
+
+
+def xml_files_with(source: Path, *marks: bytes) -> list[Path]:
+    """The XML files about one image each below a folder, or the file itself, if one of the first has one of the
+    marks."""
+    files = [path for path in ([source] if source.is_file() else files_below(source)) if path.suffix.lower() == ".xml"]
+    some = (path for path in files[:MAX_XML_FILES] if is_of_one_image(path))
+    return files if any(mark in beginning(path) for path in some for mark in marks) else []
+
+
 def data_of(source: Path, drawings: Iterable[Drawing], problems: list[Problem], images: Path | None = None) -> Dataset:
     """The data set of some drawings; folders of the first level, of the set or of the images, are its splits. Classes
     are those of classes.json, then others in alphabetical order.
@@ -130,9 +153,10 @@ def data_of(source: Path, drawings: Iterable[Drawing], problems: list[Problem], 
             what = f"it cannot be read ({why})" if why else "it covers no pixel"
             result.report(Problem(str(page.file), page.where[i], what, "draw it anew or delete it"))
         base = source if images is None or page.image.is_relative_to(source) else images
-        split, name = split_of(page.image, base)
-        labels = [label_of[own] for own in page.names]
-        result.add(split, name, page.image, instances_of(drawn, labels, page.crowd, (), page.scores))
+        split, name = page.place or split_of(page.image, base)
+        columns = [label_of[own] for own in page.names], page.crowd, page.scores
+        masks, (labels, crowd, scores) = united(drawn, page.objects, columns)
+        result.add(split, name, page.image, instances_of(masks, labels, crowd, (), scores))
     data = result.build()
     data.problems[:0] = problems
     return with_categories(data, known, label_of)
@@ -146,9 +170,9 @@ def _numbered(drawings: Iterable[Drawing], label_of: dict[str, int]) -> Iterator
 
 
 def split_of(image: Path, source: Path) -> tuple[str, str]:
-    """(split, name): the first folder below the set, but for one named ``images``; ``all`` where there is none."""
+    """(split, name): the first folder below the set, but for one of images; ``all`` where there is none."""
     parts = image.relative_to(source).parts
-    parts = parts[1:] if parts[0] == "images" else parts
+    parts = parts[1:] if parts[0].casefold() in ("images", "jpegimages") else parts
     return ("all", parts[0]) if len(parts) == 1 else (parts[0], "/".join(parts[1:]))
 
 

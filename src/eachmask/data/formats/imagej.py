@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
+from eachmask.data.formats.classes_file import write_categories
 from eachmask.data.formats.drawn import Drawing, Entry, data_of, drawings_in, ellipse, rings_to_write
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.labelme import write_categories
 from eachmask.data.formats.segmentations import corners
 from eachmask.data.formats.yolo_write import one_ring
 from eachmask.data.images.files import copy_image, files_below, find_image, image_files

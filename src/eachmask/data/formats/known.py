@@ -29,6 +29,7 @@ from eachmask.data.formats import (
     qupath,
     via,
     voc,
+    voc_boxes,
     voc_maps,
     yolo,
 )
@@ -60,4 +61,5 @@ FORMATS = (
     imagej.FORMAT,
     cvppp.FORMAT,
     cellpose.FORMAT,
+    voc_boxes.FORMAT,
 )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.dataset import Dataset
+from eachmask.data.formats.classes_file import write_categories
 from eachmask.data.formats.coco_fields import parsed
 from eachmask.data.formats.drawn import (
     BRIDGED,
@@ -30,7 +31,6 @@ from eachmask.data.formats.drawn import (
     rings_to_write,
 )
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.labelme import write_categories
 from eachmask.data.images.files import copy_image, matching
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage

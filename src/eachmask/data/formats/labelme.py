@@ -2,7 +2,8 @@
 
 Objects of one part without holes are written as ``polygon``. All others are ``mask`` shapes, a PNG of the object's
 window in base64 (known to LabelMe since 5.2), so nothing is lost. Crowd regions carry the flag ``crowd``.
-Read are also ``rectangle``, ``circle``, and shapes that one ``group_id`` makes parts of one object.
+Read are also ``rectangle``, ``circle``, and shapes that one ``group_id`` makes parts of one object; and the XML files
+of LabelMe's web version, by :mod:`~eachmask.data.formats.labelme_xml`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
+from eachmask.data.formats.classes_file import CLASSES_FILE, known_categories, with_categories, write_categories
 from eachmask.data.formats.format import Format
+from eachmask.data.formats.labelme_xml import read_labelme_xml, xml_files
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.images.embedded import FIELD, suffix_of
 from eachmask.data.images.files import copy_image, files_below, find_image, image_size
@@ -32,7 +35,6 @@ from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, Category, UserError
 
-CLASSES_FILE = "classes.json"
 IGNORE, BACKGROUND = "__ignore__", "_background_"
 """Labels of LabelMe's own examples that are no classes: a region to be ignored, and what is no object."""
 
@@ -61,12 +63,14 @@ class _Page(NamedTuple):
     """What is wrong with each shape that cannot be used, by its place in the file."""
 
 
-def read_labelme(source: Path, progress: Progress = no_progress) -> Dataset:
+def read_labelme(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
     """Read all LabelMe files below a folder, whose own folders are the splits, or one file.
 
     Raises:
         UserError: there is none.
     """
+    if not _has_json(source) and xml_files(source):
+        return read_labelme_xml(source, progress, images=images)
     result = DatasetBuilder()
     alone, source = ([source], source.parent) if source.is_file() else ([], source)
     known = known_categories(source / CLASSES_FILE)
@@ -148,31 +152,6 @@ def _mask_shape(crop: NDArray[np.bool_], x: int, y: int) -> dict[str, Any]:
 
 
 # Reading ------------------------------------------------------------------------------------------
-
-
-def write_categories(target: Path, data: Dataset) -> None:
-    """classes.json with the data set's ids and names."""
-    ids = [{"id": c.id, "name": c.name} for c in data.categories]
-    target.mkdir(parents=True, exist_ok=True)
-    (target / CLASSES_FILE).write_text(json.dumps(ids), encoding="utf-8")
-
-
-def known_categories(path: Path) -> dict[str, Category]:
-    """Those of classes.json, by name; none where there is no such file."""
-    try:
-        rows = read_json_file(path) if path.is_file() else []
-        return {str(row["name"]): Category(int(row["id"]), str(row["name"])) for row in rows}
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path} must be a list of objects with id and name") from None
-
-
-def with_categories(data: Dataset, known: dict[str, Category], label_of: dict[str, int]) -> Dataset:
-    """Labels were numbered as they came; now further ones follow the known in alphabetical order, numbered on."""
-    first = max((category.id for category in known.values()), default=0) + 1
-    further = sorted(set(label_of) - set(known))
-    categories = (*known.values(), *(Category(i, name) for i, name in enumerate(further, start=first)))
-    place = {category.name: i for i, category in enumerate(categories)}
-    return data.relabeled([*(place[name] for name in label_of), *([0] if categories else [])], categories)
 
 
 def _pages(
@@ -285,7 +264,7 @@ def _read_mask(shape: dict[str, Any], points: NDArray[np.float64], size: tuple[i
     return RLE.from_bitmaps((pixels > 0)[None]).shift(x, y, size)
 
 
-def _looks_like(source: Path) -> bool:
+def _has_json(source: Path) -> bool:
     if source.is_file():
         return source.suffix.lower() == ".json" and '"shapes"' in _ends(source)
     return any('"shapes"' in _ends(path) for path in files_below(source, "*.json")[:20])
@@ -300,4 +279,9 @@ def _ends(path: Path) -> str:
     return text.replace(b"\0", b"").decode("utf-8", "replace")  # of UTF-16 the letters
 
 
-FORMAT = Format("labelme", _looks_like, "JSON files with shapes", read_labelme, write_labelme)
+def _looks_like(source: Path) -> bool:
+    return _has_json(source) or bool(xml_files(source))
+
+
+_MARKS = "JSON files with shapes, or XML with polygons"
+FORMAT = Format("labelme", _looks_like, _MARKS, read_labelme, write_labelme, takes_images=True)

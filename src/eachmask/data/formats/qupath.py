@@ -15,11 +15,11 @@ import numpy as np
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
+from eachmask.data.formats.classes_file import write_categories
 from eachmask.data.formats.coco_fields import parsed
 from eachmask.data.formats.drawn import Drawing, Entry, beginning, data_of, drawings_in
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.geojson import to_geojson
-from eachmask.data.formats.labelme import write_categories
 from eachmask.data.formats.yolo_write import one_ring
 from eachmask.data.images.files import copy_image, files_below, find_image
 from eachmask.data.problems import Problem

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eachmask.data.dataset import Dataset
+from eachmask.data.formats.classes_file import write_categories
 from eachmask.data.formats.drawn import (
     BRIDGED,
     BROKEN,
@@ -26,7 +27,6 @@ from eachmask.data.formats.drawn import (
     rings_to_write,
 )
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.labelme import write_categories
 from eachmask.data.formats.segmentations import corners
 from eachmask.data.formats.via_entries import MARKS, entries_of
 from eachmask.data.images.files import copy_image, files_below

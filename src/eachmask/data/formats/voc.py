@@ -10,7 +10,7 @@ they are, is :mod:`~eachmask.data.formats.voc_classes`'s.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
 
@@ -50,7 +50,7 @@ def read_voc(source: Path, progress: Progress = no_progress) -> Dataset:
         UserError: there is no SegmentationObject folder.
     """
     if not (source / "SegmentationObject").is_dir():
-        raise UserError(f"{source} has no folder SegmentationObject: boxes alone are no masks")
+        raise UserError(f"{source} has no folder SegmentationObject: boxes alone are read as voc-boxes")
     classes = read_classes(source)
     result = DatasetBuilder(classes.categories)
     for split, name in progress("reading", _names(source)):
@@ -61,26 +61,36 @@ def read_voc(source: Path, progress: Progress = no_progress) -> Dataset:
 def write_voc(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
     """Write the five folders, and the classes for this package, CVAT and Datumaro; where objects overlap the smaller
     keeps the pixel."""
-    wide = 0
-    names: dict[str, list[str]] = {split: [] for split in data.splits}
-    stems = Counter(record.stem for _, record in data.images())  # VOC keeps all splits in one folder
-    for split, record in progress("writing", list(data.images())):
-        stem = record.stem.replace("/", "__")
-        name = f"{split}__{stem}" if stems[record.stem] > 1 else stem
-        names[split].append(name)
-        copy_image(record, target / "JPEGImages" / f"{name}{Path(record.name).suffix}")
-        wide += _write_maps(target, name, record, data.categories)
-        _write_xml(target, name, record, data.categories)
-    for split, lines in names.items():
-        for folder in ("Segmentation", "Main"):
-            path = target / "ImageSets" / folder / f"{split}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    images = write_images(target, data, progress, lists=("Segmentation", "Main"))
+    wide = sum(_write_maps(target, name, record, data.categories) for name, record in images)
     rows = "".join(f"{c.id} {c.name}\n" for c in data.categories)
     (target / "classes.txt").write_text(rows, encoding="utf-8")
     if len(data.categories) < len(PALETTE):
         (target / "labelmap.txt").write_text(labelmap(data.categories), encoding="utf-8")
     return [f"{wide} images have more than 254 objects or classes and got 16-bit PNGs"] if wide else []
+
+
+def write_images(
+    target: Path, data: Dataset, progress: Progress, lists: Sequence[str]
+) -> list[tuple[str, AnnotatedImage]]:
+    """Write JPEGImages, Annotations, and the named kinds of lists in ImageSets; returns the images with their names
+    there, where all splits are in one folder."""
+    written: list[tuple[str, AnnotatedImage]] = []
+    names: dict[str, list[str]] = {split: [] for split in data.splits}
+    stems = Counter(record.stem for _, record in data.images())
+    for split, record in progress("writing", list(data.images())):
+        stem = record.stem.replace("/", "__")
+        name = f"{split}__{stem}" if stems[record.stem] > 1 else stem
+        names[split].append(name)
+        written.append((name, record))
+        copy_image(record, target / "JPEGImages" / f"{name}{Path(record.name).suffix}")
+        _write_xml(target, name, record, data.categories)
+    for split, lines in names.items():
+        for kind in lists:
+            path = target / "ImageSets" / kind / f"{split}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return written
 
 
 def _write_maps(target: Path, name: str, record: AnnotatedImage, categories: tuple[Category, ...]) -> bool:
@@ -128,16 +138,20 @@ def _write_xml(target: Path, name: str, record: AnnotatedImage, categories: tupl
 
 
 def _names(source: Path) -> list[tuple[str, str]]:
-    """(split, name): by the lists in ImageSets/Segmentation, else all maps. A name is taken once."""
-    found: dict[str, str] = {}
-    lists = matching(source / "ImageSets" / "Segmentation", "*.txt")
-    for path in sorted(lists, key=lambda p: p.stem in ("trainval", "all")):
-        for name in read_text(path).splitlines():
-            if name.strip():
-                found.setdefault(name.strip(), path.stem)
-    if not found:
-        found = {p.stem: "all" for p in matching(source / "SegmentationObject", "*.png")}
+    """(split, name): by the lists in ImageSets/Segmentation, else all maps."""
+    found = listed(source, "Segmentation") or {p.stem: "all" for p in matching(source / "SegmentationObject", "*.png")}
     return [(split, name) for name, split in found.items()]
+
+
+def listed(source: Path, kind: str) -> dict[str, str]:
+    """Name -> split, by the lists of a kind in ImageSets, where lists for single classes have a second word. A name is
+    taken once."""
+    found: dict[str, str] = {}
+    for path in sorted(matching(source / "ImageSets" / kind, "*.txt"), key=lambda p: p.stem in ("trainval", "all")):
+        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        if kind == "Segmentation" or not all(line.endswith((" 1", " 0", "-1")) for line in lines):
+            found |= {line: path.stem for line in lines if line not in found}
+    return found
 
 
 def _read_map(path: Path, colors: Mapping[Color, int]) -> tuple[NDArray[np.int32], int]:

@@ -57,11 +57,12 @@ def read_yolo(source: Path, progress: Progress = no_progress, *, images: Path | 
         UserError: there is no data.yaml, or it names no classes or no images.
     """
     yaml_path = _yaml_path(source)
-    content = _load_yaml(yaml_path)
+    base = source if source.is_dir() else yaml_path.parent
+    content = _load_yaml(yaml_path, base)
     categories = _categories(content, yaml_path)
     result = DatasetBuilder(categories)
     pose = _numbers_of_pose(content, yaml_path, result.problems)
-    places = Places(yaml_path.parent, images)
+    places = Places(base, images)
     named = list(_split_images(content, yaml_path, places, result.problems))
     for split, listed in named:
         result.add_split(split)
@@ -89,7 +90,12 @@ def _without_yaml(source: Path) -> list[Path]:
     """What says the same: darknet's file, or a list of classes above labels."""
     texts = [path for path in (source / "classes.txt", source / "obj.names") if path.is_file()]
     labels = bool(image_files(source / "images")) and bool(files_below(source / "labels", "*.txt"))
-    return matching(source, "*.data") or (texts[:1] if labels or _is_flat(source) else [])
+    return data_files(source) or (texts[:1] if labels or _is_flat(source) else [])
+
+
+def data_files(source: Path) -> list[Path]:
+    """Darknet's ``obj.data``: in a folder, or below it where darknet is run and all names in it start from there."""
+    return next((found for name in (".", "data", "cfg") if (found := matching(source / name, "*.data"))), [])
 
 
 def _is_flat(source: Path) -> bool:
@@ -97,7 +103,7 @@ def _is_flat(source: Path) -> bool:
     return any(path.suffix.lower() in SUFFIXES and path.with_suffix(".txt").is_file() for path in source.iterdir())
 
 
-def _load_plain(path: Path) -> dict[str, Any]:
+def _load_plain(path: Path, base: Path) -> dict[str, Any]:
     """What ``obj.data`` (``key = value``) or a list of classes says, as data.yaml would."""
     if path.suffix != ".data":
         images = "images" if (path.parent / "images").is_dir() else "."
@@ -109,7 +115,7 @@ def _load_plain(path: Path) -> dict[str, Any]:
     ours = _pairs(line.removeprefix(SPLIT_COMMENT) for line in lines if line.startswith(SPLIT_COMMENT))
     own = {theirs: name for name, theirs in ours.items()}
     content = {own.get(key, key): value for key, value in content.items() if _is_of_data(key, value)}
-    listed = end_inside(path.parent, str(content.get("names", "")))
+    listed = end_inside(base, str(content.get("names", "")))
     if listed is None:
         raise UserError(f"{path}: there is no list of classes {content.get('names', '')}: put it there")
     return content | {"names": _lines(listed)}
@@ -129,11 +135,11 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
-def _load_yaml(path: Path) -> dict[str, Any]:
+def _load_yaml(path: Path, base: Path) -> dict[str, Any]:
     import yaml
 
     if path.suffix in (".data", ".txt", ".names"):
-        return _load_plain(path)
+        return _load_plain(path, base)
     try:
         content = yaml.safe_load(_WINDOWS_PATH.sub(lambda found: found[0].replace("\\", "/"), read_text(path)))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
