@@ -11,18 +11,22 @@ of them for a few minutes on a CPU: which learn fast, which are fast, what the m
     python benchmarks/methods.py --packs FOLDER [--steps 120] [--size 256] [--jobs 2] [--only NAME ...] [--write]
 
 FOLDER holds the packs ``dsb2018`` and ``coco-mini`` in COCO's layout. Each system is trained in a process of its own
-with one thread; a system that is done is not trained again (``results/methods/*.json``), so the benchmark can be
-stopped and continued. ``--write`` makes docs/methods.md and its images of what is done so far, and puts the rows into
-the methods' own pages. The last line is JSON: rows by pack, and which of the relations that the papers lead one to
-expect held.
+with one thread; a system that is done is not trained again (``results/methods/*.json``), and one that was stopped
+resumes at its last checkpoint, so the benchmark can be stopped and continued. ``--write`` makes docs/methods.md and its
+images of what is done so far, and puts the rows into the methods' own pages. The last line is JSON: rows by pack, and
+which of the relations that the papers lead one to expect held.
+
+    python benchmarks/methods.py --packs FOLDER --on dsb2018 --steps 1200 [--write]
+
+Any other number of steps is a table of its own (``results/methods-1200``), with all learning curves as one image.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -34,14 +38,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from methods_page import CURVE_IMAGES, PACKS, STEPS, relations, results, rows, write
 from peak_memory import peak_mb
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "results" / "methods"
-PACKS = ("dsb2018", "coco-mini")
 BATCH = 4
 SEED = 0
 VAL_IMAGES = 60
+CURVE_POINTS = 8
+"""So often a system is scored while it learns, for its curve; the last weights count, not the best."""
 TIMED = 5
 """Training steps that are timed, and half as many as images."""
 LARGEST = 400
@@ -55,8 +59,6 @@ FEW: dict[str, Any] = {
 """For all systems with a proposal network: fewer than the papers' 512 and 2000, as for a small window."""
 PROPOSED: dict[str, Any] = {"sampling": {"batch_size": 32}}
 """For those on selective search."""
-COLUMNS = ("mask AP", "AP50", "AP75", "boundary AP", "box AP", "calibration error", "parameters (M)", "train images/s",
-           "predict ms/image", "memory (MB)")  # fmt: skip
 SHOWN = {"dsb2018": "coins.png", "coco-mini": "astronaut.png"}
 """scikit-image's images that the trained systems are shown."""
 EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
@@ -65,19 +67,6 @@ EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
 """Rows of a variant with a switch of its own: name -> (variant, config)."""
 OTHER_BODY = ("rtmdet_ins_nano", "yolact_plus_r18")
 """Systems that are not made for the light backbone: theirs starts from random numbers."""
-RELATIONS = (
-    ("RoIAlign beats RoIPool", "AP75", "mask_rcnn_lite0_fpn", "mask_rcnn_lite0_fpn-roipool"),
-    ("Cascade is ahead at strict overlaps", "AP75", "cascade_mask_rcnn_lite0_fpn", "mask_rcnn_lite0_fpn"),
-    ("PointRend has the better outlines", "boundary AP", "pointrend_lite0_fpn", "mask_rcnn_lite0_fpn"),
-    ("Mask Scoring is better calibrated", "calibration error", "mask_scoring_rcnn_lite0_fpn", "mask_rcnn_lite0_fpn"),
-)
-"""What the papers lead one to expect: (in words, measure, the better one, the other one)."""
-
-
-START, END = "<!-- written by benchmarks/methods.py -->", "<!-- end of what it wrote -->"
-PAGES = {"cascade_mask_rcnn": "cascade_rcnn", "implicit_pointrend": "pointrend", "decoupled_solo": "solo",
-         "yolo_v1": "yolo"}  # fmt: skip
-"""Pages whose names are not how their variants' names begin."""
 
 
 def systems() -> list[str]:
@@ -105,10 +94,10 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     from eachmask.training.recipe import Run
 
     train_data, val_data = _samples(pack)
-    out = RESULTS / pack.name / name
+    out = results(options.steps) / pack.name / name
     chosen, run = recipe(name, pack.name, options), Run(out, seed=SEED, device=options.device)
-    path = train(chosen, train_data, _First(val_data, 0), run)
-    predictor = load(path, device=options.device, precision="fp32")
+    train(chosen, train_data, _First(val_data, CURVE_IMAGES), run)
+    predictor = load(out / "last.safetensors", device=options.device, precision="fp32")
     samples = [val_data[i] for i in range(min(VAL_IMAGES, len(val_data)))]
     found = [predictor.predict(sample.image, options=predictor.ranked_options()) for sample in samples]
     with_masks = found[0].masks is not None
@@ -129,12 +118,18 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     row |= {
         "parameters (M)": sum(p.numel() for p in predictor.model.parameters()) / 1e6,
         "memory (MB)": peak_mb(),
-        "steps": options.steps, "size": options.size, "batch": BATCH, "images": len(samples),
+        "steps": options.steps, "size": options.size, "batch": BATCH, "images": len(samples), "curve": curve(out),
     }  # fmt: skip
     Image.fromarray(_drawn(predictor, SHOWN[pack.name], row["threshold"])).save(
-        RESULTS / f"{name}-{pack.name}.jpg", quality=80
+        results(options.steps) / f"{name}-{pack.name}.jpg", quality=80
     )
     return row
+
+
+def curve(run: Path) -> list[tuple[float, float]]:
+    """(step, AP on a few val images) of a run, from (0, 0) on."""
+    with (run / "log.csv").open(encoding="utf-8") as log:
+        return [(0.0, 0.0)] + [(float(row["step"]), float(row["ap"])) for row in csv.DictReader(log)]
 
 
 def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -146,7 +141,7 @@ def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, floa
     from eachmask.training.sampling import Share, TrainingSequence, batches
 
     train_data, val_data = _samples(pack)
-    out = RESULTS / pack.name / name
+    out = results(options.steps) / pack.name / name
     chosen = recipe(name, pack.name, options)
     state, _ = new_state(chosen, train_data.categories, make_accelerator(Run(out, device=options.device)), load=False)
     steps, images = [], []
@@ -155,7 +150,7 @@ def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, floa
         train_step(state, chosen, pieces)
         steps.append(time.perf_counter() - begin)
         begin = time.perf_counter()
-    predictor = load(out / "model.safetensors", device=options.device, precision="fp32")
+    predictor = load(out / "last.safetensors", device=options.device, precision="fp32")
     for i in range(2 * TIMED + 1):
         pixels = val_data[i].image
         begin = time.perf_counter()
@@ -207,13 +202,13 @@ def _drawn(predictor: Any, name: str, threshold: float) -> Any:
 
 
 class _First:
-    """The first so many samples: training needs one to choose by, the real scores come afterwards."""
+    """The first so many samples, for the learning curve; the real scores come afterwards."""
 
-    def __init__(self, samples: Any, last: int) -> None:
-        self.samples, self.categories, self.last = samples, samples.categories, last
+    def __init__(self, samples: Any, count: int) -> None:
+        self.samples, self.categories, self.count = samples, samples.categories, count
 
     def __len__(self) -> int:
-        return self.last + 1
+        return self.count
 
     def __getitem__(self, index: int) -> Any:
         return self.samples[index]
@@ -252,7 +247,7 @@ def recipe(name: str, pack: str, options: argparse.Namespace) -> Any:
         warmup_steps=20,
         frozen_stages=0 if variant in OTHER_BODY else 3,
         ema_decay=0.97,
-        evaluate_every=options.steps,
+        evaluate_every=max(1, options.steps // CURVE_POINTS),
     )
 
 
@@ -264,19 +259,19 @@ def run_all(options: argparse.Namespace) -> None:
 
     A failure is noted and does not stop the rest.
     """
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    results(options.steps).mkdir(parents=True, exist_ok=True)
     for task, jobs in (("train", options.jobs), ("time", 1)):
         with ThreadPoolExecutor(jobs) as pool:
             for pack in options.on:
                 for name in options.only or systems():
-                    row = _row(name, pack)
+                    row = _row(name, pack, options.steps)
                     if not row if task == "train" else row and "predict ms/image" not in row:
                         pool.submit(_run_one, task, name, pack, options)
 
 
-def _row(name: str, pack: str) -> dict[str, Any]:
+def _row(name: str, pack: str, steps: int) -> dict[str, Any]:
     """What is known of a system; nothing if it is not trained."""
-    path = RESULTS / f"{name}-{pack}.json"
+    path = results(steps) / f"{name}-{pack}.json"
     row: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return row
 
@@ -294,131 +289,16 @@ def _run_one(task: str, name: str, pack: str, options: argparse.Namespace) -> No
 def one(task: str, name: str, pack: str, options: argparse.Namespace) -> None:
     """Do a task in this process and write the row."""
     work = measure if task == "train" else speeds
-    row = _row(name, pack) | work(name, options.packs / pack, options)
-    part = RESULTS / f"{name}-{pack}.part"
+    row = _row(name, pack, options.steps) | work(name, options.packs / pack, options)
+    part = results(options.steps) / f"{name}-{pack}.part"
     part.write_text(json.dumps(row, indent=1))
-    os.replace(part, RESULTS / f"{name}-{pack}.json")
-
-
-def rows() -> dict[str, dict[str, Any]]:
-    """What is done, by pack and variant."""
-    found: dict[str, dict[str, Any]] = {pack: {} for pack in PACKS}
-    for pack in PACKS:
-        for path in sorted(RESULTS.glob(f"*-{pack}.json")):
-            found[pack][path.name.removesuffix(f"-{pack}.json")] = json.loads(path.read_text())
-    return found
-
-
-def relations(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Pack -> relation -> both values, and whether it held; only where both systems are done."""
-    checked: dict[str, dict[str, Any]] = {}
-    for pack, table in found.items():
-        for words, measure, better, other in RELATIONS:
-            values = [table.get(name, {}).get(measure) for name in (better, other)]
-            if None not in values:
-                held = values[0] < values[1] if measure == "calibration error" else values[0] > values[1]
-                checked.setdefault(pack, {})[words] = {"better": values[0], "other": values[1], "held": held}
-    return checked
-
-
-def page(found: dict[str, dict[str, Any]]) -> str:
-    """The measured part of docs/methods.md; what is said about it below is written by hand."""
-    lines = [
-        "# Every method under one small budget",
-        "",
-        "Written by `python benchmarks/methods.py --packs FOLDER --write` from its measurements. The same light",
-        "backbone (EfficientNet-Lite0, its first three stages fixed), images, steps, batch, learning rate and seed",
-        "for all; one class; at most 32 proposals per image where a system has proposals. The papers' budgets are a",
-        "thousand times larger: this says how fast a method learns, not how far it goes. One run each, so",
-        "differences of a few hundredths of AP are the seed's. `rtmdet_ins_nano` and `yolact_plus_r18` have backbones",
-        "of their own, which start from random numbers: their rows say less. Speeds are those of one thread, memory",
-        "is the peak of the process that trained and predicted.",
-        "",
-        "On `dsb2018` the backbone starts from ImageNet. So small a budget teaches next to nothing of photographs,",
-        "so on `coco-mini` it starts from that of the first bundled `objects`, a Mask R-CNN (commit 2450e5b;",
-        "`--start FILE`), which has seen these training photographs and none of those that are scored; objects",
-        "smaller than an eighth of the image's longer side are ignored there, when learning and when scoring.",
-        "",
-    ]
-    for pack, table in found.items():
-        if table:
-            lines += _table(pack, table)
-    lines += ["## What one expects", "", "| the papers say | measure | pack | expected better | other | held |",
-              "|---|---|---|---|---|---|"]  # fmt: skip
-    measures = {words: measure for words, measure, _, _ in RELATIONS}
-    for pack, checked in relations(found).items():
-        for words, result in checked.items():
-            lines.append(f"| {words} | {measures[words]} | {pack} | {result['better']:.3f} | {result['other']:.3f} | "
-                         f"{'yes' if result['held'] else 'no'} |")  # fmt: skip
-    return "\n".join([START, *lines, END])
-
-
-def _table(pack: str, table: dict[str, Any]) -> list[str]:
-    first = next(iter(table.values()))
-    budget = (
-        f"{first['steps']} steps of {first['batch']} windows of {first['size'] * 3 // 4} px from images of "
-        f"{first['size']} px; {first['images']} val images."
-    )
-    lines = [f"## {pack}", "", budget, ""]
-    lines += ["| system | " + " | ".join(COLUMNS) + " | |", "|---|" + "---|" * (len(COLUMNS) + 1)]
-    for name, row in sorted(table.items(), key=lambda item: -item[1].get("mask AP", item[1]["box AP"] - 1)):
-        cells = [_cell(column, row.get(column)) for column in COLUMNS]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | [image](images/{name}-{pack}.jpg) |")
-    return [*lines, ""]
-
-
-def _cell(name: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    digits = 3 if "AP" in name or "error" in name else 0 if name.startswith(("memory", "predict")) else 1
-    return f"{value:.{digits}f}"
-
-
-def block(stem: str, found: dict[str, dict[str, Any]]) -> str:
-    """The rows of one method's page, docs/methods/STEM.md; empty where there is none."""
-    columns = ("mask AP", "AP50", "boundary AP", "box AP", "train images/s", "predict ms/image")
-    rows, shots = [], []
-    for pack, table in found.items():
-        for name, row in table.items():
-            if _page_of(name) == stem:
-                rows.append(f"| `{name}` | {pack} | " + " | ".join(_cell(c, row.get(c)) for c in columns) + " |")
-                shots.append(f"![{name}, {pack}](../images/{name}-{pack}.jpg)")
-    if not rows:
-        return ""
-    head = "Under [one small budget](../methods.md) with all other systems, on one thread, and what it then sees:"
-    lines = [head, "", "| variant | pack | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
-    return "\n".join([START, *lines, *rows, "", *shots, END])
-
-
-def _page_of(name: str) -> str:
-    """The page of docs/methods/ that a row belongs to: the one with the longest name that fits."""
-    stems = {path.stem: path.stem for path in (ROOT / "docs" / "methods").glob("*.md")} | PAGES
-    return stems[max((start for start in stems if name.startswith(start)), key=len, default="README")]
-
-
-def write(found: dict[str, dict[str, Any]]) -> None:
-    """The page, its images, and the rows in the methods' own pages."""
-    docs = ROOT / "docs"
-    (docs / "images").mkdir(exist_ok=True)
-    for image in RESULTS.glob("*.jpg"):
-        shutil.copyfile(image, docs / "images" / image.name)
-    _replace(docs / "methods.md", page(found))
-    for path in (docs / "methods").glob("*.md"):
-        if path.stem != "README" and (rows_of_it := block(path.stem, found)):
-            _replace(path, rows_of_it)
-
-
-def _replace(path: Path, written: str) -> None:
-    """Exchange what is between the marks, or add it at the end."""
-    before, _, rest = (path.read_text(encoding="utf-8") if path.is_file() else "").partition(START)
-    after = rest.partition(END)[2] or "\n"
-    path.write_text(f"{before.rstrip()}\n\n{written}{after}".lstrip("\n"), encoding="utf-8")
+    os.replace(part, part.with_suffix(".json"))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packs", type=Path, required=True, help="folder with the packs")
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--size", type=int, default=256, help="longer side of the images, px; windows of 3/4 of it")
     parser.add_argument(
         "--jobs", type=int, default=2, help="systems trained at a time, with one thread each; timed alone"
@@ -434,9 +314,9 @@ def main() -> int:
         one(*options.one, options)
         return 0
     run_all(options)
-    found = rows()
+    found = rows(options.steps)
     if options.write:
-        write(found)
+        write(found, options.steps)
     print(json.dumps(found | {"relations": relations(found)}))
     return 0
 

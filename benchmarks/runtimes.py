@@ -4,14 +4,15 @@
                                   [--runtimes torch-fp32 ...] [--ultralytics PYTHON]
 
 Each pair of a model and a runtime (torch in fp32 and bf16, ONNX Runtime in fp32 and int8, OpenVINO in fp32 and bf16) is
-a process of its own that loads the model as a user does and predicts photographs that come with scikit-image, all
-masks as RLE; ``clicks`` looks at each and answers one click. Pairs take turns, round by round, so that a busy machine
-slows all alike. Models that are not bundled have random weights: their networks cost the same, what follows them hardly
-anything. int8 is calibrated on the photographs, and its AP is not looked at here.
+a process of its own that loads the model as a user does and predicts photographs that come with scikit-image, resized
+to 640 x 480 px, all masks as RLE; ``clicks`` looks at each and answers one click. Pairs take turns, round by round, so
+that a busy machine slows all alike. Models that are not bundled have random weights: their networks cost the same, what
+follows them hardly anything (``benchmarks/peers.py`` makes them find objects). int8 is calibrated on the photographs,
+and its AP is not looked at here.
 
-``--ultralytics`` is the Python of another environment, in which the package ultralytics is installed (eachmask
-neither imports nor needs it): YOLO11n-seg and YOLO11s-seg with random weights, ``YOLO.predict`` at 640 px on the
-same images.
+``--ultralytics`` is the Python of another environment, in which the packages ultralytics and scikit-image are installed
+(eachmask neither imports nor needs the first): YOLO11n-seg and YOLO11s-seg with random weights, ``YOLO.predict`` at
+640 px on the same images.
 
 The last line is JSON: ``ms`` (pair -> median over rounds of medians over images), ``speedup_vs_yolo11n`` and
 ``speedup_vs_yolo11s`` (pair -> their time / its own; null without ``--ultralytics``), ``load`` of the machine,
@@ -32,19 +33,23 @@ from statistics import median
 MODELS = ("objects", "nuclei", "mask_rcnn_r50_fpn", "rtmdet_ins_tiny", "clicks")
 RUNTIMES = ("torch-fp32", "torch-bf16", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-bf16")
 YOLO = ("yolo11n", "yolo11s")
-PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")
 HEAD = f"""
 import statistics, sys, time
-import skimage.data
-images = [getattr(skimage.data, name)() for name in {PHOTOGRAPHS}]
-def measure(run):
-    run(images[0])
+import torch
+sys.path.append({str(Path(__file__).parent)!r})
+from random_weights import enliven, photographs
+name, number, objects = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+images = photographs()
+def measure(run, scores):
+    # With `objects` every image gets the threshold that leaves so many.
+    thresholds = [float(min(scores(image), default=0)) if objects else None for image in images]
     times = []
-    for number in range(int(sys.argv[2])):
+    for i in range(number + 1):
+        image, threshold = images[i % len(images)], thresholds[i % len(images)]
         start = time.perf_counter()
-        run(images[number % len(images)])
+        run(image, threshold)
         times.append(time.perf_counter() - start)
-    print(1000 * statistics.median(times))
+    print(1000 * statistics.median(times[1:]))
 """
 OURS = (
     HEAD
@@ -53,31 +58,39 @@ from eachmask.accel.spinning import sleep_soon
 sleep_soon()
 import eachmask
 from eachmask.inference.prompt_predictor import PromptPredictor
-from eachmask.structures import Prompts
-predictor = eachmask.load(sys.argv[1], device="cpu", precision=sys.argv[3])
-def run(image):
+from eachmask.structures import DecodeOptions, Prompts
+predictor = eachmask.load(name, device="cpu", precision=sys.argv[4])
+def run(image, score):
     click = Prompts(image.shape[:2], points=[[image.shape[1] / 2, image.shape[0] / 2]], signs=[True])
-    found = predictor.predict(image, click) if isinstance(predictor, PromptPredictor) else predictor.predict(image)
+    asked = isinstance(predictor, PromptPredictor)
+    found = predictor.predict(image, click) if asked else predictor.predict(image, score=score)
     found.masks.to_rle()
-measure(run)
+def scores(image):
+    return predictor.predict(image, options=DecodeOptions(score_threshold=0, max_detections=objects)).scores
+measure(run, scores)
 """
 )
 THEIRS = (
     HEAD
     + """
 from ultralytics import YOLO
-model = YOLO(sys.argv[1] + "-seg.yaml")
-def run(image):
-    found = model.predict(image[..., ::-1], imgsz=640, device="cpu", verbose=False)[0].masks
+model = YOLO(name + "-seg.yaml")
+enliven(model.model, lambda: model.model(torch.stack([torch.from_numpy(i).permute(2, 0, 1) / 255 for i in images])))
+def predict(image, **wishes):
+    return model.predict(image[..., ::-1], imgsz=640, device="cpu", verbose=False, **wishes)[0]
+def run(image, score):
+    found = predict(image, **({} if score is None else {"conf": score})).masks
     return None if found is None else found.data.numpy()
-measure(run)
+def scores(image):
+    return predict(image, conf=0, max_det=objects).boxes.conf
+measure(run, scores)
 """
 )
 
 
 def model_file(name: str, folder: Path) -> str:
     """A bundled model's name, or a file of the network with random weights."""
-    import torch
+    from random_weights import enliven, photographs
 
     from eachmask import models
     from eachmask.weights.catalogue import bundled, find
@@ -85,15 +98,15 @@ def model_file(name: str, folder: Path) -> str:
 
     if name in bundled():
         return name
-    torch.manual_seed(0)
     info = find(name).info()
     model = models.variant(name)(num_classes=len(info.categories), **info.config)
+    enliven(model, lambda: model(info.preprocess(photographs())))
     return str(save_model(folder / f"{name}.safetensors", model, info))
 
 
 def exported(model: str, runtime: str, folder: Path) -> str:
     """The file that the runtime runs."""
-    import skimage.data
+    from random_weights import photographs
 
     from eachmask import export
     from eachmask.exporting.int8 import network_inputs, quantize
@@ -106,7 +119,7 @@ def exported(model: str, runtime: str, folder: Path) -> str:
     plain = folder / f"{Path(model).stem}-fp32.onnx"
     plain = plain if plain.is_file() else export(model, plain)
     predictor = load(plain)
-    quantize(plain, out, network_inputs(predictor, [getattr(skimage.data, name)() for name in PHOTOGRAPHS]))
+    quantize(plain, out, network_inputs(predictor, photographs()))
     return str(out)
 
 
@@ -120,6 +133,19 @@ def milliseconds(python: str, program: str, arguments: list[str]) -> float:
     if done.returncode:
         raise RuntimeError((done.stderr.strip() or "nothing said").splitlines()[-1][:200])
     return float(done.stdout.split()[-1])
+
+
+def in_turns(calls: dict[str, tuple[str, str, list[str]]], rounds: int) -> tuple[dict[str, float], dict[str, str]]:
+    """Median milliseconds of each call of :func:`milliseconds`, and why others failed; they take turns."""
+    times: dict[str, list[float]] = {}
+    failed: dict[str, str] = {}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            try:
+                times.setdefault(name, []).append(milliseconds(*call))
+            except RuntimeError as error:
+                failed[name] = str(error)
+    return {name: round(median(found), 1) for name, found in times.items() if found}, failed
 
 
 def main() -> None:
@@ -143,17 +169,10 @@ def main() -> None:
                     failed[pair] = str(error)[:200]
                     continue
                 precision = runtime.split("-")[1] if own else "auto"
-                pairs[pair] = (sys.executable, OURS, [file, str(options.images), precision])
+                pairs[pair] = (sys.executable, OURS, [file, str(options.images), "0", precision])
         for name in YOLO if options.ultralytics else ():
-            pairs[name] = (options.ultralytics, THEIRS, [name, str(options.images)])
-        times: dict[str, list[float]] = {}
-        for _ in range(options.rounds):
-            for pair, call in pairs.items():
-                try:
-                    times.setdefault(pair, []).append(milliseconds(*call))
-                except RuntimeError as error:
-                    failed[pair] = str(error)
-    ms = {pair: round(median(found), 1) for pair, found in times.items() if found}
+            pairs[name] = (options.ultralytics, THEIRS, [name, str(options.images), "0"])
+        ms, stopped = in_turns(pairs, options.rounds)
     for pair, time in ms.items():
         print(f"{pair:40} {time:9.1f} ms")
     speedups = {
@@ -163,7 +182,7 @@ def main() -> None:
         for name in YOLO
     }
     load = [round(value, 1) for value in os.getloadavg()]
-    print(json.dumps({"ms": ms} | speedups | {"cores": os.cpu_count(), "load": load, "failed": failed}))
+    print(json.dumps({"ms": ms} | speedups | {"cores": os.cpu_count(), "load": load, "failed": failed | stopped}))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from eachmask.backbones.fpn import FPN
 from eachmask.backbones.fuse import FastConv2dSame, optimize_for_inference, same
 from eachmask.backbones.fuse import conv as fast_conv
+from eachmask.backbones.fuse.conv import SILU
 from eachmask.backbones.fuse.folding import fold
 from eachmask.backbones.networks import ResNet
 
@@ -75,20 +76,29 @@ def test_weights_are_laid_out_once_for_each_of_onednns_layouts(monkeypatch: pyte
     assert not pickle.loads(pickle.dumps(conv))._by_layout
 
 
-@pytest.mark.parametrize("limits", [(-math.inf, math.inf), (0.0, math.inf), (0.0, 6.0)])
+ACTIVATIONS = {
+    "none": ((-math.inf, math.inf), lambda x: x),
+    "relu": ((0.0, math.inf), torch.relu),
+    "relu6": ((0.0, 6.0), F.relu6),
+    "silu": (SILU, F.silu),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("size", [(5, 7), (60, 60)])
-def test_1x1_convolutions_on_small_and_large_maps(limits: tuple[float, float], size: tuple[int, int]) -> None:
+def test_1x1_convolutions_on_small_and_large_maps(name: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    conv = fold(nn.Conv2d(64, 96, 1), limits=limits).eval()
+    activation, plainly = ACTIVATIONS[name]
+    conv = fold(nn.Conv2d(64, 96, 1), activation=activation).eval()
     x = 4 * torch.randn(2, 64, *size).to(memory_format=torch.channels_last)
     residual = torch.randn(2, 96, *size).to(memory_format=torch.channels_last)
     plain = F.conv2d(x, conv.weight, conv.bias)
     with torch.inference_mode():
         result = conv(x)
-        torch.testing.assert_close(result, plain.clamp(*limits), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(result, plainly(plain), atol=1e-5, rtol=1e-5)
         assert result.is_contiguous(memory_format=torch.channels_last)
         added = conv.add_to(residual.clone(), x)
-        torch.testing.assert_close(added, (plain + residual).clamp(*limits), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(added, plainly(plain + residual), atol=1e-5, rtol=1e-5)
     assert bool(conv._by_layout) == (size == (60, 60))  # small maps need no second copy of the weights
 
 

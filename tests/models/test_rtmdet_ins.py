@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from eachmask import models
+from eachmask.backbones.fuse import optimize_for_inference
 from eachmask.models.instance.rtmdet_ins import dynamic_top, rtmdet_ins_nano
 from eachmask.ops.dynamic import Places, apply_networks
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances, UserError
@@ -222,3 +223,26 @@ def test_masks_are_resized_logits():
         logits = apply_networks(raw.mask_features[0], torch.stack(kernels), places)
         expected = F.interpolate(logits[None], scale_factor=8, mode="bilinear")[0] > 0
     assert (torch.from_numpy(found.masks.to_rle().decode()) != expected).float().mean() < 1e-3
+
+
+def test_networks_of_found_objects_are_those_of_all_places():
+    """An optimized network computes them around the places that were found alone, borders and corners included."""
+    torch.manual_seed(0)
+    batch, _ = scene()
+    model = rtmdet_ins_nano(num_classes=2)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.3, 1.2)
+            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
+        elif isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, std=(2 / module.weight[0].numel()) ** 0.5)
+    fast = optimize_for_inference(model.eval())
+    with torch.inference_mode():
+        plain, lazy = model(batch), fast(batch)
+        every = torch.arange(sum(level[0, 0].numel() for level in plain.classes)).flip(0)
+        expected = model.heads.kernels_at(plain.kernels, 0, every)
+        torch.testing.assert_close(fast.heads.kernels_at(lazy.kernels, 0, every), expected, rtol=1e-3, atol=1e-3)
+        assert len(fast.heads.kernels_at(lazy.kernels, 0, every[:0])) == 0
+        for ours, theirs in zip(lazy.classes, plain.classes, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)

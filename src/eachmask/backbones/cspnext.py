@@ -18,8 +18,9 @@ from eachmask.backbones.features import Features
 STAGES = ((64, 128, 3), (128, 256, 6), (256, 512, 6), (512, 1024, 3))
 """(channels in, channels out, blocks) at factor 1, strides 4, 8, 16, 32."""
 
-POOLS = (5, 9, 13)
-"""Windows of the last stage's spatial pyramid pooling (He et al., arXiv 1406.4729)."""
+POOLS = 3
+"""Maxima of the last stage's spatial pyramid pooling (He et al., arXiv 1406.4729), over windows of 5, 9 and 13: one of
+5 x 5 cells, and again, and again."""
 
 
 class ConvNorm(nn.Module):
@@ -96,12 +97,14 @@ class Pooling(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.reduce = ConvNorm(channels, channels // 2, 1)
-        self.expand = ConvNorm(channels // 2 * (len(POOLS) + 1), channels, 1)
+        self.expand = ConvNorm(channels // 2 * (POOLS + 1), channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        x = self.reduce(x)
-        result: Tensor = self.expand(torch.cat([x, *(F.max_pool2d(x, k, 1, k // 2) for k in POOLS)], dim=1))
+        maps = [self.reduce(x)]
+        for _ in range(POOLS):
+            maps.append(F.max_pool2d(maps[-1], 5, 1, 2))
+        result: Tensor = self.expand(torch.cat(maps, dim=1))
         return result
 
 

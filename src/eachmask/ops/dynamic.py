@@ -6,7 +6,7 @@ an image share its mask features; what differs is the kernels, and where the obj
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -58,20 +58,56 @@ class Kernels(NamedTuple):
             (N, P).
         """
         weight, bias = self.controller.weight, self.controller.bias
-        around = weight.new_zeros(len(places), 9, weight.shape[1])
-        first = 0
-        for level in self.levels:
-            height, width = level.shape[-2:]
-            here = torch.nonzero((places >= first) & (places < first + height * width)).squeeze(1)
-            if len(here):
-                cells = places[here] - first
-                corner = (cells // width) * (width + 2) + cells % width  # of the 3 x 3 cells, in the padded level
-                padded = F.pad(level[image].permute(1, 2, 0), (0, 0, 1, 1, 1, 1)).flatten(0, 1)
-                three = torch.arange(3, device=corner.device)
-                index = corner[:, None] + (three[:, None] * (width + 2) + three).flatten()
-                around = around.index_put((here,), padded[index].to(around))
-            first += height * width
+        around = weight.new_zeros(len(places), 3, 3, weight.shape[1])
+        for i, here, cells in on_levels(self.levels, places):
+            around = around.index_put((here,), patches_around(self.levels[i][image], cells, 1).to(around))
         return F.linear(around.flatten(1), weight.permute(0, 2, 3, 1).flatten(1), bias)
+
+
+def on_levels(levels: Sequence[Tensor], places: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Which of some places lie on each level of a pyramid, for levels where any do.
+
+    Args:
+        levels: (..., H, W) each.
+        places: (N,) in 0.., of all levels one after the other, each row by row.
+
+    Yields:
+        number of the level; the rows of ``places`` (M,) that lie on it; and their cells (M,) in 0..H W - 1.
+
+    >>> levels = [torch.ones(2, 2), torch.ones(1, 1)]
+    >>> [(i, rows.tolist(), cells.tolist()) for i, rows, cells in on_levels(levels, torch.tensor([3, 4, 1]))]
+    [(0, [0, 2], [3, 1]), (1, [1], [0])]
+    """
+    first = 0
+    for i, level in enumerate(levels):
+        count = level.shape[-2] * level.shape[-1]
+        here = torch.nonzero((places >= first) & (places < first + count)).squeeze(1)
+        if len(here):
+            yield i, here, places[here] - first
+        first += count
+
+
+def patches_around(level: Tensor, cells: Tensor, reach: int) -> Tensor:
+    """The squares around some cells of a map; 0 beyond its border.
+
+    Args:
+        level: (C, H, W).
+        cells: (N,) in 0..H W - 1, row by row.
+        reach: cells to each side.
+
+    Returns:
+        (N, 2 reach + 1, 2 reach + 1, C).
+
+    >>> patches_around(torch.ones(1, 2, 2), torch.tensor([0]), 1)[0, :, :, 0].tolist()
+    [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
+    """
+    width, side = level.shape[-1], 2 * reach + 1
+    step = width + 2 * reach  # from one row of the padded level to the next
+    padded = F.pad(level.permute(1, 2, 0), (0, 0, reach, reach, reach, reach)).flatten(0, 1)
+    along = torch.arange(side, device=cells.device)
+    index = (cells // width * step + cells % width)[:, None] + (along[:, None] * step + along).flatten()
+    around: Tensor = padded[index].unflatten(1, (side, side))
+    return around
 
 
 class MaskNetworks(NamedTuple):

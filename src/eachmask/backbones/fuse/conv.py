@@ -1,4 +1,4 @@
-"""The convolution of an optimized network: it clamps its own output and chooses its algorithm by shape.
+"""The convolution of an optimized network: it activates its own output and chooses its algorithm by shape.
 
 The choice is by a fixed rule, not by measuring on the first call, so that the same image gives the same bits in every
 run. Weights in an algorithm's own layout are made on first use, and never saved.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,12 @@ from torch.nn import functional as F
 Limits = tuple[float, float]
 """An activation that clamps to [low, high]: ReLU is (0, inf), ReLU6 (0, 6), none (-inf, inf)."""
 
+Activation = Limits | Literal["silu"]
+"""What a convolution does to its output before it writes it: clamp it, or x sigmoid(x)."""
+
 NO_LIMITS: Limits = (-math.inf, math.inf)
 RELU: Limits = (0.0, math.inf)
+SILU: Activation = "silu"
 
 MAX_LAYOUT_BYTES = 96 << 20
 """Of weights that are kept as oneDNN wants them, besides the plain ones."""
@@ -33,43 +37,43 @@ MAX_SHAPES = 256
 class FastConv2d(nn.Conv2d):
     """A convolution, perhaps with a batch normalization and an activation folded in; for inference alone."""
 
-    limits: Limits = NO_LIMITS
+    activation: Activation = NO_LIMITS
     layouts_allowed: bool = True
     """Whether there is memory for weights as oneDNN wants them, besides the plain ones."""
 
     @classmethod
-    def of(cls, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, limits: Limits = NO_LIMITS) -> FastConv2d:
+    def of(cls, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, activation: Activation = NO_LIMITS) -> FastConv2d:
         """One with the geometry of `conv` and these weights."""
         fast = cls.__new__(cls)
         nn.Module.__init__(fast)
         fast.__dict__.update({k: v for k, v in conv.__dict__.items() if k != "_parameters"})
         fast.weight = nn.Parameter(weight.detach(), requires_grad=False)
         fast.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
-        fast.limits = limits
+        fast.activation = activation
         fast._forget_layouts()
         return fast
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, C, H, W)` to `(N, K, H', W')`, clamped to `limits`."""
+        """`(N, C, H, W)` to `(N, K, H', W')`, activated."""
         if not self._takes_onednn(x):
-            return clamp(self._unclamped(x), self.limits)
-        attribute, scalars = _onednn_activation(self.limits)
+            return activated(self._linear(x), self.activation)
+        attribute, scalars = _onednn_activation(self.activation)
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self._onednn_weights(x), *self._geometry(), attribute, scalars, ""
         )
         return result
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        """`conv(x) + residual`, clamped; overwrites `residual`, whose shape is the output's, and returns it."""
-        if not self._takes_onednn(x) or self.limits not in (NO_LIMITS, RELU):
-            return clamp(residual.add_(self._unclamped(x)), self.limits)
-        relu = None if self.limits == NO_LIMITS else "relu"
+        """`conv(x) + residual`, activated; overwrites `residual`, whose shape is the output's, and returns it."""
+        if not self._takes_onednn(x) or self.activation not in (NO_LIMITS, RELU):
+            return activated(residual.add_(self._linear(x)), self.activation)
+        relu = None if self.activation == NO_LIMITS else "relu"
         result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
             residual, x, self._onednn_weights(x), *self._geometry(), "add", 1.0, relu, [], ""
         )
         return result
 
-    def _unclamped(self, x: Tensor) -> Tensor:
+    def _linear(self, x: Tensor) -> Tensor:
         if self._is_matrix(x):
             return self._as_matrix(x)
         return super().forward(x)
@@ -172,13 +176,16 @@ def ration_layouts(modules: Iterable[nn.Module]) -> None:
         conv.layouts_allowed = room >= 0
 
 
-def clamp(x: Tensor, limits: Limits) -> Tensor:
-    """`x` within the limits, in its own memory where no gradient needs the old values."""
-    if limits == NO_LIMITS:
+def activated(x: Tensor, activation: Activation) -> Tensor:
+    """`x` after the activation, in its own memory where no gradient needs the old values."""
+    if activation == NO_LIMITS:
         return x
-    if torch.is_grad_enabled() and x.requires_grad:
-        return x.clamp(*limits)
-    return F.relu_(x) if limits == RELU else x.clamp_(*limits)
+    in_place = not (torch.is_grad_enabled() and x.requires_grad)
+    if isinstance(activation, str):
+        return F.silu(x, inplace=in_place)
+    if not in_place:
+        return x.clamp(*activation)
+    return F.relu_(x) if activation == RELU else x.clamp_(*activation)
 
 
 def _is_watched(x: Tensor) -> bool:
@@ -203,7 +210,9 @@ def _has_onednn() -> bool:
     return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
-def _onednn_activation(limits: Limits) -> tuple[str, list[float]]:
-    if limits == NO_LIMITS:
+def _onednn_activation(activation: Activation) -> tuple[str, list[float]]:
+    if isinstance(activation, str):
+        return "swish", []
+    if activation == NO_LIMITS:
         return "none", []
-    return ("relu", []) if limits == RELU else ("hardtanh", list(limits))
+    return ("relu", []) if activation == RELU else ("hardtanh", list(activation))

@@ -6,30 +6,30 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eachmask.backbones.fuse.conv import NO_LIMITS, FastConv2d, Limits
+from eachmask.backbones.fuse.conv import NO_LIMITS, Activation, FastConv2d
 from eachmask.backbones.fuse.graph import Chain
-from eachmask.backbones.fuse.recognize import limits_of, own_limits, pads_like_tensorflow
+from eachmask.backbones.fuse.recognize import activation_of, own_activation, pads_like_tensorflow
 from eachmask.backbones.fuse.same import FastConv2dSame
 
 
-def fold(conv: nn.Conv2d, norm: nn.Module | None = None, limits: Limits = NO_LIMITS) -> FastConv2d:
-    """`conv`, then `norm` (a batch norm or None), then clamping to `limits`, as one convolution."""
+def fold(conv: nn.Conv2d, norm: nn.Module | None = None, activation: Activation = NO_LIMITS) -> FastConv2d:
+    """`conv`, then `norm` (a batch norm or None), then `activation`, as one convolution."""
     kind = FastConv2dSame if pads_like_tensorflow(conv) else FastConv2d
     weight, bias = (conv.weight, conv.bias) if norm is None else _folded(conv, norm)
-    return kind.of(conv, weight, bias, limits)
+    return kind.of(conv, weight, bias, activation)
 
 
 def fold_chain(model: nn.Module, chain: Chain) -> None:
     """Put one convolution in the place of a chain, and identities in the place of what it took in."""
     conv: Any = model.get_submodule(chain.conv)
     norm: Any = None if chain.norm is None else model.get_submodule(chain.norm)
-    limits = NO_LIMITS if norm is None else own_limits(norm)
+    activation = NO_LIMITS if norm is None else own_activation(norm)
     if chain.activation is not None:
-        limits = limits_of(model.get_submodule(chain.activation))
+        activation = activation_of(model.get_submodule(chain.activation))
         replace(model, chain.activation, nn.Identity())
-    # What does not clamp stays a module of its own, and only the normalization is folded.
-    rest = nn.Identity() if limits is not None else nn.Sequential(norm.drop, norm.act)
-    replace(model, chain.conv, fold(conv, norm, NO_LIMITS if limits is None else limits))
+    # What a convolution cannot do stays a module of its own, and only the normalization is folded.
+    rest = nn.Identity() if activation is not None else nn.Sequential(norm.drop, norm.act)
+    replace(model, chain.conv, fold(conv, norm, NO_LIMITS if activation is None else activation))
     if chain.norm is not None:
         replace(model, chain.norm, rest)
 

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from torch import fx, nn
 
 from eachmask.backbones.fuse.conv import NO_LIMITS
-from eachmask.backbones.fuse.recognize import is_conv, is_hooked, is_norm, limits_of, own_limits
+from eachmask.backbones.fuse.recognize import activation_of, is_conv, is_hooked, is_norm, own_activation
 from eachmask.backbones.fuse.residual import ResidualBlock, ResidualStage
 
 
 class Chain(NamedTuple):
-    """Names of a convolution, of the batch norm and of the clamping activation that always follow it."""
+    """Names of a convolution, of the batch norm and of the activation that always follow it."""
 
     conv: str
     norm: str | None
@@ -69,9 +69,9 @@ class _Calls:
         if not is_conv(conv) or not self._may_change(name):
             return None
         norm = self._next(name, lambda module: is_norm(module, conv))
-        if norm is not None and own_limits(self.module(norm)) != NO_LIMITS:
+        if norm is not None and own_activation(self.module(norm)) != NO_LIMITS:
             return Chain(name, norm, None)
-        activation = self._next(norm or name, lambda module: limits_of(module) is not None)
+        activation = self._next(norm or name, lambda module: activation_of(module) is not None)
         return Chain(name, norm, activation) if norm or activation else None
 
     def _next(self, name: str, fits: Callable[[nn.Module], bool]) -> str | None:

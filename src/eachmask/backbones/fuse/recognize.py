@@ -1,4 +1,4 @@
-"""Which modules are convolutions, normalizations and clamping activations whose arithmetic is known.
+"""Which modules are convolutions, normalizations and activations whose arithmetic is known.
 
 torchvision's and timm's classes are looked up only where these libraries are loaded: else no module of theirs exists.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from eachmask.backbones.fuse.conv import NO_LIMITS, RELU, Limits
+from eachmask.backbones.fuse.conv import NO_LIMITS, RELU, SILU, Activation
 
 
 def classes(library: str, *names: str) -> tuple[type[nn.Module], ...]:
@@ -39,21 +39,23 @@ def is_norm(module: nn.Module, conv: Any) -> bool:
     return statistics is not None and int(statistics.shape[0]) == conv.out_channels
 
 
-def limits_of(module: nn.Module) -> Limits | None:
-    """The limits of a clamping activation; None for any other module."""
+def activation_of(module: nn.Module) -> Activation | None:
+    """What an activation does that a convolution can do by itself; None for any other module."""
     if type(module) is nn.ReLU:
         return RELU
     if type(module) is nn.ReLU6:
         return (0.0, 6.0)
+    if type(module) is nn.SiLU:
+        return SILU
     return NO_LIMITS if type(module) is nn.Identity else None
 
 
-def own_limits(norm: nn.Module) -> Limits | None:
-    """What timm's BatchNormAct2d does after normalizing; None if that is more than clamping."""
+def own_activation(norm: nn.Module) -> Activation | None:
+    """What timm's BatchNormAct2d does after normalizing; None if a convolution cannot do that."""
     drop, act = getattr(norm, "drop", None), getattr(norm, "act", None)
     if not isinstance(drop, nn.Identity | None) or not isinstance(act, nn.Module | None):
         return None
-    return NO_LIMITS if act is None else limits_of(act)
+    return NO_LIMITS if act is None else activation_of(act)
 
 
 def is_hooked(module: nn.Module) -> bool:

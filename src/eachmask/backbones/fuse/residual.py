@@ -56,5 +56,5 @@ def _fast_block(block: Any) -> ResidualBlock | None:
     if not all(type(c) is FastConv2d for c in convs) or not all(type(n) is nn.Identity for n in norms):
         return None
     for conv in convs:
-        conv.limits = RELU
+        conv.activation = RELU
     return ResidualBlock(convs, block.downsample)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.fuse.conv import FastConv2d, clamp
+from eachmask.backbones.fuse.conv import FastConv2d, activated
 
 
 class FastConv2dSame(FastConv2d):
@@ -18,11 +18,12 @@ class FastConv2dSame(FastConv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, C, H, W)` to `(N, K, H', W')`, clamped to `limits`."""
+        """`(N, C, H, W)` to `(N, K, H', W')`, activated."""
         (top, bottom), (left, right) = self._zeros(x.shape[2], 0), self._zeros(x.shape[3], 1)
         if self._is_plain(x) or self.dilation != (1, 1):
             x = F.pad(x, (left, right, top, bottom))
-            return clamp(F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups), self.limits)
+            plain = F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+            return activated(plain, self.activation)
         return self._symmetric(top, bottom, left, right).forward(x)
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class FastConv2dSame(FastConv2d):
                 self.in_channels, self.out_channels, size, stride, (bottom, right),
                 groups=self.groups, bias=False, device="meta",
             )  # fmt: skip
-            conv = FastConv2d.of(geometry, weight, self.bias, self.limits).eval()
+            conv = FastConv2d.of(geometry, weight, self.bias, self.activation).eval()
             conv.layouts_allowed = self.layouts_allowed
             self._by_zeros[key] = conv
         return self._by_zeros[key]

@@ -17,18 +17,18 @@ Shapes: B images, K classes, P places of all levels, N objects, 8 mask features 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from eachmask.backbones.cspnext import ConvNorm, CSPNeXt, CSPNeXtPAFPN, Neck
+from eachmask.backbones.cspnext import CSPNeXt, CSPNeXtPAFPN, Neck
 from eachmask.models.config import changed
 from eachmask.models.detection.dense import Kept, detections, flat, join_levels
+from eachmask.models.instance.rtmdet_heads import Heads, HeadSizes
 from eachmask.models.protocol import Detections, Network, pack_image
 from eachmask.ops.dynamic import (
     DynamicMasks,
@@ -36,7 +36,6 @@ from eachmask.ops.dynamic import (
     Places,
     apply_networks,
     every_fourth,
-    num_kernel_weights,
 )
 from eachmask.ops.losses import dice, giou, quality_focal
 from eachmask.ops.match import learnable
@@ -55,7 +54,7 @@ class Raw(NamedTuple):
 
     classes: tuple[Tensor, ...]  # per level (B, K, H, W) logits
     distances: tuple[Tensor, ...]  # per level (B, 4, H, W) px to left, top, right and bottom, not negative
-    kernels: tuple[Tensor, ...]  # per level (B, 169, H, W)
+    kernels: tuple[Tensor, ...]  # per level (B, 169, H, W); of an optimized network see FastHeads
     mask_features: Tensor  # (B, 8, H, W) of the finest level
     sizes: tuple[tuple[int, int], ...]  # valid (height, width) of each image
     batch_size: tuple[int, int]  # padded (height, width)
@@ -108,74 +107,6 @@ class Config:
     max_detections: int = 100
 
 
-# Blocks, in the order of the data -------------------------------------------------------------------------------------
-
-
-class SepBNTower(nn.Module):
-    """3 x 3 convolutions shared by the levels, each level with batch normalization of its own (section 3.1)."""
-
-    def __init__(self, channels: int, depth: int, num_levels: int) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(depth))
-        self.norms = nn.ModuleList(
-            nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(depth)) for _ in range(num_levels)
-        )
-
-    def forward(self, x: Tensor, level: int) -> Tensor:
-        """(B, C, H, W) of one level -> the same shape."""
-        for conv, norm in zip(self.convs, self.norms[level], strict=True):  # type: ignore[call-overload]
-            x = F.silu(norm(conv(x)), inplace=True)
-        return x
-
-
-class MaskFeatures(nn.Module):
-    """All levels at the size of the finest, mixed, and reduced to a few prototypes (section 3.4)."""
-
-    def __init__(self, channels: int, num_levels: int, config: Config) -> None:
-        super().__init__()
-        self.fuse = nn.Conv2d(num_levels * channels, channels, 1)
-        self.convs = nn.Sequential(*(ConvNorm(channels, channels, 3) for _ in range(config.mask_convs)))
-        self.project = nn.Conv2d(channels, config.prototypes, 1)
-
-    def forward(self, levels: tuple[Tensor, ...]) -> Tensor:
-        """Fine to coarse -> (B, 8, H, W)."""
-        size = levels[0].shape[-2:]
-        others = (F.interpolate(level, size=size, mode="bilinear", align_corners=False) for level in levels[1:])
-        result: Tensor = self.project(self.convs(self.fuse(torch.cat([levels[0], *others], dim=1))))
-        return result
-
-
-class Heads(nn.Module):
-    """Classes, distances and kernels of every place. Classes and distances read the same tower."""
-
-    def __init__(self, channels: int, num_levels: int, num_classes: int, config: Config) -> None:
-        super().__init__()
-        levels = range(num_levels)
-        self.tower = SepBNTower(channels, config.convs, num_levels)
-        self.kernel_towers = nn.ModuleList(
-            nn.Sequential(*(ConvNorm(channels, channels, 3) for _ in range(config.convs))) for _ in levels
-        )
-        self.classes = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for _ in levels)
-        self.distances = nn.ModuleList(nn.Conv2d(channels, 4, 1) for _ in levels)
-        self.kernels = nn.ModuleList(nn.Conv2d(channels, num_kernel_weights(config.prototypes), 1) for _ in levels)
-        self.mask_features = MaskFeatures(channels, num_levels, config)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        for classes, distances in zip(self.classes, self.distances, strict=True):
-            # A score of 0.01 everywhere, as focal losses want.
-            nn.init.constant_(classes.bias, -math.log(99))  # type: ignore[arg-type]
-            nn.init.ones_(distances.bias)  # type: ignore[arg-type]
-
-    def forward(self, level: Tensor, index: int, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C, H, W) -> (B, K, H, W) logits, (B, 4, H, W) px, (B, 169, H, W)."""
-        x = self.tower(level, index)
-        distances = F.relu(self.distances[index](x)) * stride
-        return self.classes[index](x), distances, self.kernels[index](self.kernel_towers[index](level))
-
-
 # The model ------------------------------------------------------------------------------------------------------------
 
 
@@ -195,7 +126,8 @@ class RTMDetIns(Network[Raw, Selected, Instances]):
         self.config = config = config or Config()
         self.num_classes = num_classes
         self.backbone = backbone
-        self.heads = Heads(backbone.channels[0], len(backbone.channels), num_classes, config)
+        sizes = HeadSizes(num_classes, config.convs, config.mask_convs, config.prototypes)
+        self.heads = Heads(backbone.channels[0], len(backbone.channels), sizes)
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> what the heads say."""
@@ -240,16 +172,18 @@ class RTMDetIns(Network[Raw, Selected, Instances]):
     def select(self, raw: Raw, options: DecodeOptions) -> Selected:
         """Suppression per class of the best places, each with the network that gives its mask."""
         limits = options.limits(self.config)
-        (points, strides), kernels = self.places(raw), flat(raw.kernels)
+        points, strides = self.places(raw)
         every, networks = [], []
         for i, size in enumerate(raw.sizes):
             levels = [self._candidates(raw, i, level, limits.score_threshold) for level in range(len(self.strides))]
             kept = join_levels(levels, [x[0, 0].numel() for x in raw.classes]).clipped(size)
             index, scores = suppress_boxes(kept.boxes, kept.scores, kept.labels, limits)
             kept = kept.take(index)._replace(scores=scores)
-            places = Places(points[kept.places], 8 * strides[kept.places], self.strides[0], 0.0)
-            networks.append(MaskNetworks(raw.mask_features[i].detach(), kernels[i, kept.places].detach(), places))
             every.append(kept)
+            if options.with_masks:
+                kernels = self.heads.kernels_at(raw.kernels, i, kept.places)
+                places = Places(points[kept.places], 8 * strides[kept.places], self.strides[0], 0.0)
+                networks.append(MaskNetworks(raw.mask_features[i].detach(), kernels.detach(), places))
         found = detections(raw.sizes, every)
         return Selected(found, tuple(networks) if options.with_masks else None, raw.batch_size)
 

@@ -37,7 +37,9 @@ def color_maps(colors: Tensor, clicked: Tensor, signs: Tensor, previous: Tensor,
     near = [
         torch.exp(-far.masked_fill((signs != sign)[:, None], torch.inf).amin(2) / (2 * REACH**2)) for sign in (1, 0)
     ]
-    odds = color_odds(colors, previous.float()) * known[:, None, None]
+    odds = torch.zeros_like(previous, dtype=torch.float32)
+    if known.any():
+        odds[known] = color_odds(colors[known], previous[known].float())
     return torch.cat([torch.stack(near, 1).unflatten(2, colors.shape[2:]), odds[:, None]], 1)
 
 
