@@ -288,7 +288,7 @@ def test_what_the_model_knows_is_not_refused(tmp_path: Path, monkeypatch: pytest
         ("--classes dragon", "the model knows no class 'dragon'"),
         ("--tile 8", "a tile of 8 pixels is too small"),
         ("--first a.png --gap 3 --classes cat", "--gap, --classes would change nothing"),
-        ("--first a.png --save overlay", "--save would change nothing"),
+        ("--first a.png --save geojson", "--save knows davis, mots, overlay"),
         ("--first absent.png", "there is no label map absent.png"),
     ],
 )

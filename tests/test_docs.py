@@ -13,6 +13,7 @@ import pytest
 import tyro
 
 from eachmask.cli import COMMANDS
+from eachmask.inference.following import ONE_SHOT
 from eachmask.models import VARIANTS
 from eachmask.models.promptable.without_learning import CLASSICS
 from eachmask.recipes import RECIPES
@@ -99,5 +100,5 @@ def test_commands_on_a_page_are_understood(page: Path) -> None:
         name = str(getattr(options, "model", None) or "auto")
         if re.fullmatch(r"[a-z][a-z0-9_]*", name):
             added = re.findall(r'^    "(\w+)": "[\w.]+",$', page.read_text(), re.MULTILINE)  # docs/extending.md
-            known = {*VARIANTS, *CLASSICS, *RECIPES, *bundled(), *entries(), *added, "auto"}
+            known = {*VARIANTS, *CLASSICS, *RECIPES, *bundled(), *entries(), *added, ONE_SHOT, "auto"}
             assert name in known, f"{page.name}: eachmask {line}"

@@ -13,7 +13,8 @@ from PIL import Image
 from tiny_model import Spots, spots_info
 
 from eachmask.batch.options import BatchOptions
-from eachmask.batch.track import Tracked, TrackOptions, _mots_rows, track
+from eachmask.batch.track import Tracked, TrackOptions, track
+from eachmask.batch.track_files import _mots_rows
 from eachmask.cli import main
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import RLE, Instances, UserError
@@ -147,3 +148,62 @@ def test_only_what_moves_is_followed(tmp_path):
     assert len(every.tracks) == 2 and len(moving.tracks) == 1
     rows = (tmp_path / "outTrue/tracks.csv").read_text().splitlines()[1:]
     assert len(rows) == 4 and all(float(row.split(",")[6]) < 70 for row in rows), "also in the first frame"
+
+
+def test_frames_without_objects(clip, tmp_path):
+    """Also in the middle of a track, and as the first ones."""
+    for t in (0, 3):
+        Image.new("L", (90, 60)).save(clip / f"{t:05d}.png")
+    done = run(clip, tmp_path / "out")
+    assert done.frames == NUM and {k: t.frames for k, t in done.tracks.items()} == {1: NUM - 2, 2: NUM - 2}
+    assert not np.array(Image.open(tmp_path / "out/davis/00003.png")).any()
+    smooth = track(predictor(), clip, tmp_path / "smooth", TrackOptions(save=("davis",), smooth=True))
+    assert smooth.frames == NUM and np.array(Image.open(tmp_path / "smooth/davis/00003.png")).any(), "the gap is filled"
+
+
+def test_no_frame_of_a_longer_run_is_left(clip, tmp_path):
+    run(clip, tmp_path / "out")
+    (clip / f"{NUM - 1:05d}.png").unlink()
+    run(clip, tmp_path / "out", overwrite=True)
+    assert len(list((tmp_path / "out/davis").glob("*.png"))) == NUM - 1
+
+
+class Camera:
+    """A device that shows the clip, and Ctrl + C after some frames."""
+
+    def __init__(self, files, most):
+        self.frames = [np.array(Image.open(path).convert("RGB")) for path in files][:most]
+
+    def isOpened(self):
+        return True
+
+    def set(self, *_):
+        return True
+
+    def read(self):
+        if not self.frames:
+            raise KeyboardInterrupt
+        return True, self.frames.pop(0)
+
+    def release(self):
+        pass
+
+
+def test_a_camera_is_followed_until_it_is_stopped(clip, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("av")
+    files = sorted(clip.glob("*.png"))
+    monkeypatch.setattr("eachmask.inference.load.load", lambda *a, **k: predictor())
+    monkeypatch.setattr("cv2.VideoCapture", lambda _: Camera(files, 5))
+    words = ["track", "webcam:0", "--out", str(tmp_path / "out"), "--save", "overlay", "davis"]
+    assert main(words) == 0
+    num = len(list((tmp_path / "out/davis").glob("*.png")))
+    assert num in (4, 5), "the last frame may be cut off"
+    with open(tmp_path / "out/tracks.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2 * num
+    assert (tmp_path / "out/overlay.mp4").stat().st_size > 0
+    assert main(words) == 2 and "does not come again" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--frames", "3"]) == 0
+    assert len(list((tmp_path / "out/davis").glob("*.png"))) == 3
+    monkeypatch.setattr("cv2.VideoCapture", lambda _: Camera(files, 0))
+    assert main([*words, "--overwrite"]) == 2 and "stopped before its first frame" in capsys.readouterr().err
+    assert main([*words, "--frames", "0"]) == 2

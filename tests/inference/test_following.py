@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eachmask.batch.follow import follow_video
 from eachmask.cli import main
 from eachmask.data.images.video import VideoFrame
 from eachmask.inference.following import follow, follower_of, load_follower, sam2_preprocess
@@ -46,12 +47,43 @@ def test_the_command(clip, network, capsys):
     assert 0 <= float(said["J&F-Mean"]) <= 1 and len(list((clip / "out/davis").glob("*.png"))) == 4
     given, done = (np.array(Image.open(clip / name / "00000.png")) for name in ("targets", "out/davis"))
     assert (given == done).all(), "what was given is the answer of the first frame"
-    assert main([*words, *first]) == 2 and "--overwrite" in capsys.readouterr().err
+    made = {path: path.stat().st_mtime_ns for path in (clip / "out/davis").glob("*.png")}
+    assert main([*words, *first, "--save", "mots", "davis"]) == 0, "all is there: only the further file is written"
+    assert made == {path: path.stat().st_mtime_ns for path in (clip / "out/davis").glob("*.png")}
+    other = ["--first", str(clip / "targets/00001.png")]
+    capsys.readouterr()
+    assert main([*words, *other]) == 2 and "--overwrite" in capsys.readouterr().err
+    assert main([*words, *first, "--moving"]) == 2 and "--moving would change nothing" in capsys.readouterr().err
     Image.new("L", (60, 48)).save(clip / "none.png")
     assert main([*words, "--first", str(clip / "none.png"), "--overwrite"]) == 2
     assert "no object" in capsys.readouterr().err
     (clip / "XMem.pth").write_bytes(b"nothing")
     assert main([*words, *first, "--overwrite"]) == 2 and "no weights of XMem" in capsys.readouterr().err
+
+
+def test_all_files_say_the_same_and_a_run_resumes(clip, network, tmp_path):
+    predictor, first = follower_of(network, short_side=32, device="cpu"), clip / "targets/00000.png"
+
+    def stop() -> None:
+        if len(list((tmp_path / "cut/davis").glob("*.png"))) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow_video(predictor, clip / "clip", first, tmp_path / "cut", on_frame=stop)
+    assert not (tmp_path / "cut/tracks.csv").exists()
+    for out in ("cut", "whole"):
+        folder, number = follow_video(predictor, clip / "clip", first, tmp_path / out, save=("mots",))
+        assert number == 4 and folder == tmp_path / out / "davis"
+    files = [sorted(p for p in (tmp_path / out).rglob("*") if ".journal" not in p.parts) for out in ("cut", "whole")]
+    assert len(files[0]) == 1 + 4 + 3, "davis, four maps, table, YouTube-VIS and MOTS"
+    for a, b in zip(*files, strict=True):
+        assert a.is_dir() or a.read_bytes() == b.read_bytes(), a
+    rows = [line.split(",") for line in (tmp_path / "cut/tracks.csv").read_text().splitlines()[1:]]
+    for frame, _, track, name, score, *_, area in rows:
+        labels = np.array(Image.open(tmp_path / f"cut/davis/{int(frame):05d}.png"))
+        assert int(area) == (labels == int(track)).sum() and name == "object" and 0 < float(score) <= 1
+    with pytest.raises(UserError, match="davis, mots, overlay"):
+        follow_video(predictor, clip / "clip", first, tmp_path / "x", save=("gif",))
 
 
 def test_numbers_and_sizes(network):

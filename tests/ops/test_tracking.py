@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eachmask.ops.tracking import Tracker, TrackerConfig, looks_of
+from eachmask.ops.tracking import Tracker, TrackerConfig, joined_looks, looks_of
 from eachmask.structures import RLE
 
 
@@ -66,3 +66,21 @@ def test_looks_are_shares_of_colors():
     found = looks_of(image, masks((5, 5), (60, 5), (36, 5)))
     alike = found @ found.T
     assert np.allclose(np.diag(alike), 1) and alike[0, 1] == 0 and np.isclose(alike[0, 2], np.sqrt(0.5))
+
+
+def test_of_two_that_overlap_alike_looks_decide():
+    """Two objects that cross: each new mask overlaps with both tracks."""
+    for kinds, numbers in (((0, 1), [1, 2]), ((1, 0), [2, 1])):
+        tracker = Tracker(TrackerConfig(min_looks=2))
+        tracker.update(masks((20, 5), (24, 5)), [0.9, 0.9], looks(0, 1))
+        assert tracker.update(masks((22, 4), (22, 6)), [0.9, 0.9], looks(*kinds)).tolist() == numbers
+
+
+def test_features_tell_apart_what_has_the_same_colors():
+    colors = np.full((2, 4), 0.5)
+    found = joined_looks(colors, np.array([[1.0, 0.0], [-1.0, 0.0]]))
+    assert np.allclose(found @ found.T, [[1, 0.5], [0.5, 1]])
+    tracker = Tracker()
+    tracker.update(masks((5, 5)), [0.9], found[:1])
+    tracker.update(masks(), [], found[:0])
+    assert tracker.update(masks((60, 30)), [0.9], found[1:]).tolist() == [2]

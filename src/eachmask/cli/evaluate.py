@@ -47,6 +47,7 @@ class EvaluateOptions:
       eachmask evaluate objects --data coco-folder --merge supercategories
       eachmask evaluate runs/leaves --data leaves --known-foreground
       eachmask evaluate clicks --data coco-folder --prompts clicks
+      eachmask evaluate memory --data DAVIS --prompts scribbles --rounds 4
     """
 
     model: Annotated[str | None, tyro.conf.Positional] = None
@@ -72,9 +73,11 @@ class EvaluateOptions:
     known_foreground: bool = False
     """Hand the annotated foreground to a model that takes one (discriminative_lite0): how well it tells objects
     apart."""
-    prompts: Literal["clicks", "boxes"] | None = None
+    prompts: Literal["clicks", "boxes", "scribbles"] | None = None
     """Measure how well the model answers: simulated clicks until an answer is good enough (NoC), or the objects'
-    boxes."""
+    boxes; of a model that follows marked objects through clips (memory), scribbles in rounds on the worst frame."""
+    rounds: int = 8
+    """Of scribbles, at most."""
     min_area: int = 1
     """Smaller objects are not asked about, px; with --prompts."""
     most: int | None = None
@@ -111,7 +114,7 @@ class EvaluateOptions:
     """How masks that were predicted in boxes reach the image, as in `eachmask predict`."""
 
 
-OWN = ("model", "predictions", "task", "fail_under", "prompts", "min_area", "most")
+OWN = ("model", "predictions", "task", "fail_under", "prompts", "rounds", "min_area", "most")
 """Options that measuring without prompts does not know."""
 
 
@@ -126,10 +129,14 @@ def evaluate(options: EvaluateOptions) -> int:
     limits = [_limit(text) for text in options.fail_under]
     if (options.model is None) == (options.predictions is None):
         raise UserError("give either a model or --predictions FILE: eachmask evaluate MODEL --data ANNOTATIONS")
+    if options.prompts == "scribbles":
+        return _rounds(options, limits)
     if options.prompts is not None:
-        return _prompts(options, limits)
+        return _prompts(options, options.prompts, limits)
     if options.min_area != 1 or options.most is not None:
         raise UserError("--min-area and --most say which objects are asked about: add --prompts")
+    if options.rounds != EvaluateOptions.rounds:
+        raise UserError("--rounds says how often scribbles are drawn: add --prompts scribbles")
     if options.task in ("tracks", "marked"):
         return _videos(options, options.task, limits)
     task = _task(options)
@@ -168,22 +175,47 @@ def _videos(options: EvaluateOptions, kind: Literal["tracks", "marked"], limits:
     return _said(evaluate_videos(options.predictions, options.data, kind, options.out), options, limits)
 
 
-def _prompts(options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> int:
+def _rounds(options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> int:
+    """Measure answers to scribbles on clips."""
+    from eachmask.evaluation.rounds import evaluate_rounds
+    from eachmask.files.progress import bar_after_a_while
+
+    model = _asked(options, ("min_area", "most", "images", "side"))
+    with bar_after_a_while() as progress:
+        found = evaluate_rounds(
+            model, options.data, options.out, split=options.split, rounds=options.rounds,
+            device=options.device, precision=options.precision, progress=progress,
+        )  # fmt: skip
+    return _said(found, options, limits)
+
+
+def _prompts(options: EvaluateOptions, prompts: Literal["clicks", "boxes"], limits: Sequence[tuple[str, float]]) -> int:
     """Measure answers to prompts."""
     from eachmask.evaluation.interactive import evaluate_prompts
     from eachmask.files.progress import bar_after_a_while
 
-    if options.model is None:
-        raise UserError("--prompts asks a model: give one in place of --predictions")
-    wishes = {"merge", "compare", "score", "nms", "known_foreground", "video"}
-    unused = {name.replace("_", "-") for name in wishes if getattr(options, name) not in (None, False)}
-    if unused:
-        raise UserError(f"--{min(unused)} means nothing to answers that are asked for: leave it out, or --prompts")
-    names = ("out", "prompts", "split", "images", "min_area", "most", "device", "precision", "side")
+    model = _asked(options, ("rounds",))
+    names = ("out", "split", "images", "min_area", "most", "device", "precision", "side")
     asked = {name: getattr(options, name) for name in names}
     with bar_after_a_while() as progress:
-        found = evaluate_prompts(options.model, options.data, **asked, say=print, progress=progress)
+        found = evaluate_prompts(model, options.data, prompts=prompts, **asked, say=print, progress=progress)
     return _said(found, options, limits)
+
+
+def _asked(options: EvaluateOptions, more: Sequence[str]) -> str:
+    """The model that is asked; options that mean nothing to it are refused.
+
+    Args:
+        more: further names of such options.
+    """
+    if options.model is None:
+        raise UserError("--prompts asks a model: give one in place of --predictions")
+    names = ("merge", "compare", "score", "nms", "known_foreground", "video", *more)
+    unused = [name for name in names if getattr(options, name) != getattr(EvaluateOptions, name)]
+    if unused:
+        name = min(unused).replace("_", "-")
+        raise UserError(f"--{name} means nothing to answers that are asked for: leave it out, or --prompts")
+    return options.model
 
 
 def _said(found: SectionEvaluation, options: EvaluateOptions, limits: Sequence[tuple[str, float]]) -> int:

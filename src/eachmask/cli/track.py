@@ -12,7 +12,7 @@ from eachmask.cli.before_loading import check_before_loading
 from eachmask.files.text import counted, say
 from eachmask.structures.errors import UserError
 
-_OF_FIRST = ("video", "model", "out", "first", "targets", "device", "precision", "overwrite")
+_OF_FIRST = ("video", "model", "out", "first", "targets", "save", "frames", "device", "precision", "overwrite")
 """Options that have a meaning beside --first."""
 
 
@@ -25,8 +25,11 @@ class TrackOptions:
     With --targets it is measured: HOTA, IDF1, MOTSA, J and F, AP.
 
     With --first, a label map of the first frame, it is these objects that are followed, by a memory network: the
-    bundled `memory`, or XMem or SAM 2.1 with the weights of their authors; the folder gets davis/, and
-    --targets measures J and F. Options about finding and tracking (--score to --save, --tile) are refused beside it.
+    bundled `memory`, or XMem or SAM 2.1 with the weights of their authors; or by `osvos`, a network for still images
+    that first learns what is marked, for a minute or so. The folder also gets davis/, and --targets measures J and F.
+    Options about finding and tracking (--score to --classes, --tile) are refused beside it.
+
+    A camera (webcam:0) is followed until Ctrl + C, or for --frames; the results are written then.
 
     Examples:
       eachmask track street.mp4 --model mask_rcnn_r50_fpn --out street
@@ -36,11 +39,13 @@ class TrackOptions:
       eachmask track clips/bear --first masks/bear/00000.png --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model XMem.pth --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model sam2.1_hiera_tiny.pt --out bear
+      eachmask track clips/bear --first masks/bear/00000.png --model osvos --save overlay --out bear
+      eachmask track webcam:0 --smooth --save overlay --out camera
     """
 
     video: Annotated[str, tyro.conf.Positional]
     """Video file (mp4, mov, webm, mkv, avi: pip install 'eachmask[video]'), animated GIF or WebP, TIFF with pages,
-    folder or 'pattern*' of images in the order of their names."""
+    folder or 'pattern*' of images in the order of their names, or a camera: webcam:0 (or 0), webcam:/dev/video2."""
     model: str | None = None
     """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder; by default `objects`, and
     with --first `memory`."""
@@ -56,12 +61,17 @@ class TrackOptions:
     gap: int = 30
     """Frames that an object may be out of sight."""
     looks: float = 0.8
-    """Least agreement of colors, 0 to 1, of what comes back in another place; above 1: nothing does."""
+    """Least agreement of colors and of the model's own features, 0 to 1, of what comes back in another place; above 1:
+    nothing does."""
     min_frames: int = 2
     """Tracks of fewer frames are left out."""
     moving: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Follow only what moves by itself: an object's score falls with how little optical flow it shows beyond that of
     the camera (DAVIS's unsupervised task)."""
+    smooth: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Without flicker: gaps of up to three frames are filled, and each mask is what most of three frames say."""
+    frames: int | None = None
+    """Stop after so many frames."""
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Follow only these classes, by name."""
     save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
@@ -86,9 +96,10 @@ def track(options: TrackOptions) -> int:
     from rich.console import Console
 
     from eachmask.batch.options import BatchOptions
-    from eachmask.batch.track import DAVIS, TABLE, check_wishes
     from eachmask.batch.track import TrackOptions as Wishes
+    from eachmask.batch.track import check_wishes
     from eachmask.batch.track import track as run
+    from eachmask.batch.track_files import DAVIS, TABLE
     from eachmask.evaluation.tracks import clips_in, measure_tracks
     from eachmask.files.progress import bars
     from eachmask.inference.load import load
@@ -98,6 +109,8 @@ def track(options: TrackOptions) -> int:
         raise UserError("--iou must be from 0 to 1, --gap not below 0, and --min-frames not below 1")
     if options.targets is not None and not options.targets.is_dir():
         raise UserError(f"{options.targets} is no folder of label maps")
+    if options.frames is not None and options.frames < 1:
+        raise UserError("--frames must be at least 1")
     if not options.video:
         raise UserError("name a video: a file, a folder or a pattern of images")
     if options.first is not None:
@@ -114,6 +127,8 @@ def track(options: TrackOptions) -> int:
         TrackerConfig(sure, options.iou, options.gap, options.looks),
         options.min_frames,
         options.moving,
+        options.smooth,
+        options.frames,
         save,
     )
     with bars(Console(stderr=True, highlight=False)) as progress:
@@ -137,9 +152,12 @@ def _follow(options: TrackOptions, first: Path) -> int:
     Raises:
         UserError: among others, options that only say how objects are found and tracks are made.
     """
+    from rich.console import Console
+
     from eachmask.batch.follow import follow_video
-    from eachmask.batch.track import DAVIS
+    from eachmask.batch.track_files import known_kinds
     from eachmask.evaluation.tracks import clips_in, measure_followed
+    from eachmask.files.progress import bars
     from eachmask.inference.following import load_follower
 
     without_use = [
@@ -149,13 +167,19 @@ def _follow(options: TrackOptions, first: Path) -> int:
     ]
     if without_use:
         raise UserError(
-            f"with --first all objects of that map are followed and written to {DAVIS}/, so that "
-            f"{', '.join(without_use)} would change nothing: leave it out"
+            f"with --first all objects of that map are followed: {', '.join(without_use)} would change nothing, leave "
+            "it out"
         )
+    known_kinds(options.save)
     if not first.is_file():
         raise UserError(f"there is no label map {first}: --first is a PNG with the numbers of the objects to follow")
     predictor = load_follower(options.model or "memory", options.device, options.precision)
-    folder, number = follow_video(predictor, options.video, first, options.out, overwrite=options.overwrite)
+    with bars(Console(stderr=True, highlight=False)) as progress:
+        bar = progress.add_task("frames", total=None)
+        folder, number = follow_video(
+            predictor, options.video, first, options.out, save=options.save, most=options.frames,
+            overwrite=options.overwrite, on_frame=lambda: progress.advance(bar),
+        )  # fmt: skip
     say(f"{counted(number, 'frame')} done.", error=True)
     if options.targets is not None:
         for name, value in measure_followed(clips_in(folder, options.targets)).items():

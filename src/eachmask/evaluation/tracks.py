@@ -54,23 +54,30 @@ def clips_in(found: Path, targets: Path) -> list[Clip]:
 
 
 def measure_tracks(clips: Sequence[Clip], scores: Mapping[int, float] | None = None) -> dict[str, float]:
-    """All measures of tracks: those of :func:`~eachmask.metrics.tracks.track_scores`, of
-    :func:`~eachmask.metrics.video_ap.video_ap` (as one class) and of DAVIS's unsupervised task, for which the 20 tracks
-    with the most pixels are taken.
+    """All measures of tracks, see :func:`scores_of_tracks`.
 
     Args:
-        clips: from :func:`clips_in`; 255 in maps of 8 bits does not count.
-        scores: of each track of the result; where nobody says, all are alike.
+        clips: from :func:`clips_in`.
+        scores: as there.
 
     Raises:
         UserError: label maps of a frame are not of one size.
     """
-    read = [_Read.of(clip) for clip in clips]
+    return scores_of_tracks([TracksRead.of(clip) for clip in clips], scores)
+
+
+def scores_of_tracks(read: Sequence[TracksRead], scores: Mapping[int, float] | None = None) -> dict[str, float]:
+    """The measures of :func:`~eachmask.metrics.tracks.track_scores`, of :func:`~eachmask.metrics.video_ap.video_ap` (as
+    one class) and of DAVIS's unsupervised task.
+
+    Args:
+        read: clips.
+        scores: of each track of the result; where nobody says, all are alike.
+    """
     frames = [_numbered(frame, place) for place, one in enumerate(read) for frame in one.frames]
     ap = video_ap([[one.as_video(scores)] for one in read])
-    measured = [_unsupervised(clip, one.areas) for clip, one in zip(clips, read, strict=True) if one.gt_areas]
-    j_and_f = davis.summary(measured) if any(len(one.j) for one in measured) else {}
-    return track_scores(frames) | ap | j_and_f
+    measured = [one.salient for one in read if one.salient is not None and len(one.salient.j)]
+    return track_scores(frames) | ap | (davis.summary(measured) if measured else {})
 
 
 def measure_followed(clips: Sequence[Clip]) -> dict[str, float]:
@@ -82,23 +89,34 @@ def measure_followed(clips: Sequence[Clip]) -> dict[str, float]:
     Raises:
         UserError: as of :func:`~eachmask.metrics.davis.semi_supervised`.
     """
-    return davis.summary(
-        [davis.semi_supervised(map(numbers_in, clip.found), map(numbers_in, clip.targets)) for clip in clips]
-    )
+    return davis.summary([followed_scores(clip) for clip in clips])
+
+
+def followed_scores(clip: Clip) -> davis.Scores:
+    """J and F of the objects of one clip, see :func:`measure_followed`."""
+    return davis.semi_supervised(map(numbers_in, clip.found), map(numbers_in, clip.targets))
 
 
 @dataclass
-class _Read:
-    """One clip, frame by frame."""
+class TracksRead:
+    """What is measured of one clip."""
 
     frames: list[TrackedFrame] = field(default_factory=list)
     areas: Counter[int] = field(default_factory=Counter)
     gt_areas: Counter[int] = field(default_factory=Counter)
     common: Counter[tuple[int, int]] = field(default_factory=Counter)
+    salient: davis.Scores | None = None
+    """Of DAVIS's unsupervised task, for which the 20 tracks with the most pixels are taken; None without objects."""
 
     @classmethod
-    def of(cls, clip: Clip) -> _Read:
-        """Read it."""
+    def of(cls, clip: Clip) -> TracksRead:
+        """Read it, and once more where it has objects: which tracks are the largest shows at its end.
+
+        255 in maps of 8 bits does not count.
+
+        Raises:
+            UserError: label maps of a frame are not of one size.
+        """
         read = cls()
         for a, b in _maps(clip):
             frame, own = _frame(a, b)
@@ -107,6 +125,7 @@ class _Read:
             for counts, labels in ((read.areas, a), (read.gt_areas, b)):
                 numbers, pixels = np.unique(labels[labels > 0], return_counts=True)
                 counts.update(dict(zip(numbers.tolist(), pixels.tolist(), strict=True)))
+        read.salient = _unsupervised(clip, read.areas) if read.gt_areas else None
         return read
 
     def as_video(self, scores: Mapping[int, float] | None) -> VideoTracks:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from eachmask.evaluation.interactive import SectionEvaluation
-from eachmask.evaluation.tracks import clips_in, measure_followed, measure_tracks
+from eachmask.evaluation.tracks import Clip, TracksRead, clips_in, followed_scores, scores_of_tracks
 from eachmask.files.sections import Section, Table, number_text, values_table
+from eachmask.metrics import davis
 
 COLUMNS = {
     "tracks": ("hota", "idf1", "motsa", "ap", "J&F-Mean"),
@@ -32,12 +34,22 @@ def evaluate_videos(
         UserError: there are no label maps, or they do not fit.
     """
     clips = clips_in(Path(predictions), Path(data))
-    measure = measure_tracks if kind == "tracks" else measure_followed
-    values = measure(clips)
+    values, each = _tracks(clips) if kind == "tracks" else _followed(clips)
     rows = [[clip.name, *(number_text(own.get(name)) for name in COLUMNS[kind])]
-            for clip in clips for own in [measure([clip])]] if len(clips) > 1 else []  # fmt: skip
+            for clip, own in zip(clips, each, strict=True)] if len(clips) > 1 else []  # fmt: skip
     tables = [values_table(values)] + ([Table(["Clip", *COLUMNS[kind]], rows)] if rows else [])
     found = SectionEvaluation(Path(predictions).name, Path(data).name, Section(kind, TITLES[kind], values, tables))
     if out is not None:
         found.save(Path(out))
     return found
+
+
+def _tracks(clips: Sequence[Clip]) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Of all clips together, and of each."""
+    read = [TracksRead.of(clip) for clip in clips]
+    return scores_of_tracks(read), [scores_of_tracks([one]) for one in read]
+
+
+def _followed(clips: Sequence[Clip]) -> tuple[dict[str, float], list[dict[str, float]]]:
+    read = [followed_scores(clip) for clip in clips]
+    return davis.summary(read), [davis.summary([one]) if len(one.j) else {} for one in read]

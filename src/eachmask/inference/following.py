@@ -15,11 +15,14 @@ from eachmask.data.images.video import VideoFrame
 from eachmask.inference.load import load
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.video_predictor import VideoPredictor
+from eachmask.models.promptable.clicks import Clicks
 from eachmask.models.video.marked import MarkedObjects, SAM2Follower, XMemFollower
 from eachmask.models.video.memory import MemoryConfig
 from eachmask.models.video.sam2_video import PUBLISHED, SAM2Video
 from eachmask.models.video.xmem import XMem
 from eachmask.structures import RLE, Category, Instances, Preprocess, Prompts, UserError
+from eachmask.weights.fetch import locate
+from eachmask.weights.file import load_model, read_info
 from eachmask.weights.from_sam2 import convert_video
 from eachmask.weights.header import ModelInfo
 from eachmask.weights.renaming import fill, unwrapped
@@ -28,6 +31,8 @@ CHECKPOINTS = (".pth", ".pt")
 """Of files as authors publish them."""
 SHORT_SIDE = 480
 """Px as XMem sees frames, as its authors measured it."""
+ONE_SHOT = "osvos"
+"""The name of what learns the first frame."""
 VOID = 255
 """In a label map: nobody knows."""
 
@@ -36,18 +41,21 @@ def load_follower(name_or_path: str | Path, device: str = "auto", precision: str
     """What follows marked objects.
 
     Args:
-        name_or_path: a model's name or file, see :func:`~eachmask.inference.load.load`; or a checkpoint as its authors
-            publish it: XMem.pth (MIT license), or one of SAM 2.1's, such as sam2.1_hiera_tiny.pt (Apache-2.0).
+        name_or_path: a model's name or file, see :func:`~eachmask.inference.load.load`; ``osvos``, see
+            :mod:`eachmask.models.video.osvos`; or a checkpoint as its authors publish it: XMem.pth (MIT license), or
+            one of SAM 2.1's, such as sam2.1_hiera_tiny.pt (Apache-2.0).
 
     Raises:
         UserError: the file is not there or holds other weights, or the model does not follow what is marked.
     """
     path = Path(name_or_path)
+    if str(path) == ONE_SHOT and not path.exists():
+        return _one_shot(device)
     if path.suffix not in CHECKPOINTS:
         predictor = load(name_or_path, device=device, precision=precision)
         if not isinstance(predictor.model, MarkedObjects):
             name = predictor.info.name or predictor.info.variant
-            raise UserError(f"{name} does not follow what is marked in a first frame: memory, XMem and SAM 2 do")
+            raise UserError(f"{name} does not follow what is marked in a first frame: memory, osvos, XMem, SAM 2 do")
         return VideoPredictor(predictor)
     if not path.is_file():
         raise UserError(
@@ -73,16 +81,25 @@ def follower_of(
         short_side: of frames as XMem sees them, px; SAM 2 has its own square.
     """
     if isinstance(network, SAM2Video):
-        preprocess = sam2_preprocess(network.config.side)
-        model: MarkedObjects = SAM2Follower(network)
-    else:
-        preprocess = Preprocess(
-            short_side=short_side, long_side=None, divisor=1, resampling="antialias", rounding="nearest"
-        )
-        model = XMemFollower(network, config)
-    name = "SAM 2.1" if isinstance(network, SAM2Video) else "XMem"
+        return _ready(SAM2Follower(network), sam2_preprocess(network.config.side), "SAM 2.1", device)
+    preprocess = Preprocess(
+        short_side=short_side, long_side=None, divisor=1, resampling="antialias", rounding="nearest"
+    )
+    return _ready(XMemFollower(network, config), preprocess, "XMem", device)
+
+
+def _ready(model: MarkedObjects, preprocess: Preprocess, name: str, device: str) -> VideoPredictor[Instances]:
     info = ModelInfo(name, preprocess=preprocess, categories=(Category(1, "object"),), name=name)
     return VideoPredictor(Predictor(model, info, device=device, precision="fp32", optimize=False))
+
+
+def _one_shot(device: str) -> VideoPredictor[Instances]:
+    """OSVOS on the backbone of the bundled ``clicks``, which sees frames as ``memory`` does."""
+    from eachmask.models.video.osvos import OSVOS
+
+    known, _ = load_model(locate("clicks"))
+    assert isinstance(known, Clicks)
+    return _ready(OSVOS(known.backbone, known.neck), read_info(locate("memory")).preprocess, ONE_SHOT, device)
 
 
 def sam2_preprocess(side: int) -> Preprocess:
@@ -114,6 +131,13 @@ def follow(
     Raises:
         UserError: the map is of another size than the frames, or there is no object in it.
     """
+    return (labels for labels, _ in follow_scored(predictor, frames, first))
+
+
+def follow_scored(
+    predictor: VideoPredictor[Instances], frames: Iterable[VideoFrame], first: NDArray[Any]
+) -> Iterator[tuple[NDArray[np.int64], dict[int, float]]]:
+    """:func:`follow`, with the score 0..1 of each object that is in a frame, by its number."""
     numbers = [int(k) for k in np.unique(first) if k not in (0, VOID)]
     if not numbers:
         raise UserError("the first mask has no object: give a label map with a number above 0 at each object's pixels")
@@ -121,9 +145,11 @@ def follow(
     images = (frame.image for frame in _alike(frames, first))
     for number, found in enumerate(predictor.track(images, marked)):
         if number == 0:
-            yield np.where(first == VOID, 0, first).astype(np.int64)
+            yield np.where(first == VOID, 0, first).astype(np.int64), dict.fromkeys(numbers, 1.0)
         else:
-            yield numbered(found, numbers)
+            assert found.track_ids is not None and found.scores is not None
+            rows = zip(found.track_ids.tolist(), found.scores.tolist(), strict=True)
+            yield numbered(found, numbers), {numbers[k]: score for k, score in rows}
 
 
 def numbered(found: Instances, numbers: list[int]) -> NDArray[np.int64]:

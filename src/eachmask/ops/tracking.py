@@ -2,11 +2,13 @@
 
 Zhang, Sun, Jiang, Yu, Weng, Yuan, Luo, Liu, Wang: "ByteTrack: Multi-Object Tracking by Associating Every Detection
 Box", ECCV 2022, arXiv 2110.06864, on masks instead of boxes: a track's last mask is moved by its velocity; sure
-detections take tracks by mask IoU (Hungarian method), then the unsure ones take what is left of the tracks seen just
-now, because an object that is half hidden scores low; what is still left is recognized by its looks; the rest of the
-sure ones are new, of the unsure ones nothing.
+detections take tracks by the sum of mask IoU and how alike they look (Hungarian method), then the unsure ones take what
+is left of the tracks seen just now, because an object that is half hidden scores low; what is still left is recognized
+by its looks; the rest of the sure ones are new, of the unsure ones nothing.
 
-Looks are a histogram of colors within the mask; two agree by their Bhattacharyya coefficient, 0..1.
+Looks are a histogram of colors within the mask, of which two agree by their Bhattacharyya coefficient, 0..1, and what
+the model's own features say of the object (Wojke, Bewley, Paulus: "Simple Online and Realtime Tracking with a Deep
+Association Metric", ICIP 2017, arXiv 1703.07402), of which two agree by their cosine.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from eachmask.ops.linking import centers, pairs
+from eachmask.ops.linking import centers
 from eachmask.structures import RLE, Masks
 
 _BINS = 4
@@ -83,7 +85,7 @@ class Tracker:
         Args:
             masks: N of them, all frames of one size.
             scores: (N,) 0..1.
-            looks: (N, D) from :func:`looks_of`.
+            looks: (N, D) from :func:`looks_of` or :func:`joined_looks`; products of two are 0..1.
 
         Returns:
             (N,) numbers of tracks from 1; 0: not an object after all.
@@ -108,21 +110,27 @@ class Tracker:
     ) -> None:
         free = [track for track in tracks if track.seen < self._frame]
         if len(some) and free:
-            before = RLE.cat([track.expected(self._frame) for track in free])
-            for old, new in pairs(before, masks[some], self.config.min_iou, None):
+            iou = RLE.cat([track.expected(self._frame) for track in free]).iou(masks[some])
+            alike = np.stack([track.looks for track in free]) @ looks[some].T
+            for old, new in _assigned(iou + alike, iou >= self.config.min_iou):
                 self._give(free[old], int(some[new]), masks, looks, numbers)
 
     def _by_looks(self, masks: RLE, looks: NDArray[Any], numbers: NDArray[np.int64], some: NDArray[Any]) -> None:
         lost = [track for track in self.tracks if track.seen < self._frame - 1]
         if len(some) and lost:
             alike = np.stack([track.looks for track in lost]) @ looks[some].T
-            for old, new in zip(*linear_sum_assignment(alike, maximize=True), strict=True):
-                if alike[old, new] >= self.config.min_looks:
-                    self._give(lost[old], int(some[new]), masks, looks, numbers)
+            for old, new in _assigned(alike, alike >= self.config.min_looks):
+                self._give(lost[old], int(some[new]), masks, looks, numbers)
 
     def _give(self, track: _Track, i: int, masks: RLE, looks: NDArray[Any], numbers: NDArray[np.int64]) -> None:
         track.see(self._frame, masks[i], looks[i])
         numbers[i] = track.number
+
+
+def _assigned(gain: NDArray[Any], allowed: NDArray[Any]) -> list[tuple[int, int]]:
+    """(track, detection) pairs that are allowed and whose gains have the largest sum."""
+    rows, columns = linear_sum_assignment(np.where(allowed, gain, 0), maximize=True)
+    return [(int(a), int(b)) for a, b in zip(rows, columns, strict=True) if allowed[a, b]]
 
 
 def looks_of(image: NDArray[Any], masks: Masks) -> NDArray[np.float64]:
@@ -144,3 +152,19 @@ def looks_of(image: NDArray[Any], masks: Masks) -> NDArray[np.float64]:
         inside = codes[y : y + crop.shape[0], x : x + crop.shape[1]][crop]
         result[i] = np.sqrt(np.bincount(inside, minlength=_BINS**3) / max(len(inside), 1))
     return result
+
+
+def joined_looks(colors: NDArray[np.float64], features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, C + D + 1) looks, of which two agree by the mean of their colors' agreement and of (1 + cosine) / 2 of their
+    features, 0..1.
+
+    Args:
+        colors: (N, C) from :func:`looks_of`.
+        features: (N, D) vectors of length 1.
+
+    >>> colors, features = np.ones((2, 4)) / 2, np.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> looks = joined_looks(colors, features)
+    >>> (looks @ looks.T).round(2).tolist()  # the same colors, and features that have nothing in common
+    [[1.0, 0.75], [0.75, 1.0]]
+    """
+    return np.concatenate([colors * np.sqrt(0.5), features / 2, np.full((len(colors), 1), 0.5)], 1)

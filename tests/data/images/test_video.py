@@ -6,6 +6,7 @@ import struct
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -96,3 +97,50 @@ def test_what_is_no_video_is_said_in_a_sentence(tmp_path):
     for source, word in ((broken, "damaged"), (tmp_path / "no.mp4", "does not exist"), (empty, "no images")):
         with pytest.raises(UserError, match=word):
             list(frames_of(source))
+
+
+class Camera:
+    """A device with three frames."""
+
+    def __init__(self, name):
+        self.name, self.frames = name, images()[:3]
+
+    def isOpened(self):
+        return self.name == 0
+
+    def set(self, *_):
+        return True
+
+    def read(self):
+        return (True, self.frames.pop(0)[..., ::-1]) if self.frames else (False, None)
+
+    def release(self):
+        self.frames = []
+
+
+def test_a_camera(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.chdir(tmp_path)
+    for name in ("webcam:0", "0"):
+        frames = list(frames_of(name))
+        assert [corner(frame.image) for frame in frames] == [240, 200, 160] and frames[0].seconds < 1
+    with pytest.raises(UserError, match="camera 3 is not there"):
+        next(frames_of("webcam:3"))
+    (tmp_path / "0").mkdir()
+    with pytest.raises(UserError, match="no images"):
+        next(frames_of("0"))
+
+
+def test_a_device_by_its_name(tmp_path):
+    """A file in place of /dev/video0: OpenCV opens both by their names."""
+    path = tmp_path / "device.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no MJPG")
+    for image in images():
+        writer.write(np.ascontiguousarray(image[..., ::-1]))
+    writer.release()
+    frames = list(frames_of(f"webcam:{path}"))
+    assert [corner(frame.image) for frame in frames] == pytest.approx([240, 200, 160, 120], abs=8)
+    with pytest.raises(UserError, match="camera /dev/none is not there"):
+        next(frames_of("webcam:/dev/none"))

@@ -1,10 +1,11 @@
-"""The frames of a video, one by one: video files, folders and patterns of images, animations, pages of TIFFs.
+"""The frames of a video, one by one: video files, cameras, folders and patterns of images, animations, pages of TIFFs.
 
 Frames carry their own time, so that a variable frame rate is right; what a camera held askew wrote is turned upright.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from eachmask.structures import UserError
 SUFFIXES = frozenset(".mp4 .m4v .mov .webm .mkv .avi".split())
 """Of video files, which PyAV decodes."""
 _ANIMATIONS = (".gif", ".webp")
+CAMERA = "webcam:"
+"""Before the number or the device of a camera: webcam:0, webcam:/dev/video2."""
 FRAME_RATE = 25.0
 """Of images that do not say when they were taken, per second."""
 
@@ -37,14 +40,16 @@ def frames_of(source: str | Path, exclude: Path | None = None) -> Iterator[Video
 
     Args:
         source: a video file (mp4, mov, webm, mkv, avi), an animated GIF or WebP, a TIFF with pages, a folder or a
-            pattern of images in the order of their names.
+            pattern of images in the order of their names, or a camera, see :func:`camera_of`, which has no end.
         exclude: a folder not to be searched for images: where the results go.
 
     Raises:
         UserError: there is no frame, it cannot be read, or PyAV is not installed.
     """
-    path = Path(source)
-    if path.suffix.lower() in SUFFIXES:
+    path, camera = Path(source), camera_of(source)
+    if camera is not None:
+        frames = _live(camera)
+    elif path.suffix.lower() in SUFFIXES:
         frames = _decoded(path)
     elif path.suffix.lower() in _ANIMATIONS and path.is_file():
         frames = _animated(path)
@@ -55,6 +60,19 @@ def frames_of(source: str | Path, exclude: Path | None = None) -> Iterator[Video
         yield VideoFrame(number, seconds, image)
     if number < 0:
         raise UserError(f"{source} has no frames")
+
+
+def camera_of(source: str | Path) -> int | str | None:
+    """The number or device of a camera; None of any other source.
+
+    >>> camera_of("webcam:0"), camera_of("2"), camera_of("webcam:/dev/video2"), camera_of("street.mp4")
+    (0, 2, '/dev/video2', None)
+    """
+    name = str(source)
+    if not name.startswith(CAMERA) and not (name.isdecimal() and not Path(name).exists()):
+        return None
+    name = name.removeprefix(CAMERA)
+    return int(name) if name.isdecimal() else name
 
 
 def pyav() -> Any:
@@ -87,6 +105,26 @@ def _decoded(path: Path) -> Iterator[tuple[float, NDArray[Any]]]:
                 yield time - begin, np.ascontiguousarray(image)
     except av.FFmpegError as error:
         raise UserError(f"{path} is damaged or no video that can be decoded ({error.strerror or error})") from None
+
+
+def _live(camera: int | str) -> Iterator[tuple[float, NDArray[Any]]]:
+    import cv2
+
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # one sentence is enough
+    device = cv2.VideoCapture(camera)
+    cv2.utils.logging.setLogLevel(level)
+    device.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is slower than the camera sees the newest frame, not one of long ago
+    try:
+        if not device.isOpened():
+            raise UserError(f"camera {camera} is not there, or another program uses it: webcam:0 is the first one")
+        begin = time.monotonic()
+        while True:
+            there, image = device.read()
+            if not there:
+                return
+            yield time.monotonic() - begin, np.ascontiguousarray(image[..., ::-1])
+    finally:
+        device.release()
 
 
 def _animated(path: Path) -> Iterator[tuple[float, NDArray[Any]]]:

@@ -1,0 +1,75 @@
+"""A video as a run looks at it: its frames, what the journal calls them, and the frames once more to be drawn over."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from eachmask import draw
+from eachmask.batch.movie import Movie
+from eachmask.batch.track_files import RECORDING
+from eachmask.data.images.inputs import Source
+from eachmask.data.images.video import VideoFrame, camera_of, frames_of
+from eachmask.files.journal import Journal
+from eachmask.structures import UserError
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A video file, a folder, ... or a camera, which does not show anything twice and has no end but Ctrl + C.
+
+    Args:
+        video: see :func:`~eachmask.data.images.video.frames_of`.
+        out: results folder.
+        most: frames after which it ends.
+        drawn: it will be drawn over, so that what a camera shows is recorded.
+    """
+
+    video: str | Path
+    out: Path
+    most: int | None = None
+    drawn: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a camera."""
+        return camera_of(self.video) is not None
+
+    def check(self, journal: Journal) -> None:
+        """Raises a UserError where the folder holds what a camera has shown before."""
+        if self.live and journal.entries:
+            raise UserError(
+                f"{journal.out} holds what a camera showed before, which does not come again: --overwrite it, or "
+                "choose another --out"
+            )
+
+    def frames(self) -> Generator[VideoFrame]:
+        """One after the other."""
+        movie = None
+        try:
+            for frame in itertools.islice(frames_of(self.video, self.out), self.most):
+                if self.live and self.drawn:
+                    movie = movie or Movie(self.out / RECORDING)
+                    movie.add(frame.seconds, draw.to_display(frame.image, stretch=False))
+                yield frame
+        finally:
+            if movie is not None:
+                movie.close()
+
+    def until_stopped(self) -> contextlib.AbstractContextManager[None]:
+        """Within it Ctrl + C ends what a camera shows, and nothing else."""
+        return contextlib.suppress(*((KeyboardInterrupt,) if self.live else ()))
+
+    def again(self) -> Iterator[VideoFrame]:
+        """The frames once more, if they are to be drawn over."""
+        return iter(frames_of(self.out / RECORDING if self.live else self.video, self.out) if self.drawn else ())
+
+    def source(self, number: int) -> Source:
+        """What the journal calls a frame."""
+        path = Path(self.video).absolute()
+        state = path.stat() if path.is_file() else None
+        size, modified = (state.st_size, state.st_mtime_ns) if state else (0, 0)
+        return Source(path, f"{number:06d}", f"{number:06d}", size=size, modified=modified)
