@@ -32,7 +32,7 @@ BELOW = {
     "evaluation": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
     "training": NETWORKS | {"data", "draw", "files", "inference", "metrics", "tasks", "weights"},
     "server": NETWORKS | {"data", "files", "inference", "tasks", "weights"},
-    "studio": NETWORKS | {"data", "draw", "files", "inference", "metrics", "server", "tasks", "weights"},
+    "studio": NETWORKS | {"batch", "data", "draw", "files", "inference", "metrics", "server", "tasks", "weights"},
     "recipes": NETWORKS | {"data", "files", "metrics", "tasks", "weights", "training"},
     "plugins": NETWORKS | {"data", "files", "inference", "tasks", "weights"},
 }

@@ -55,7 +55,7 @@ class Studio:
             "reviewed": False,
             "doubt": None,
         }
-        about = {"index": index, "name": names[index], "width": size[0], "height": size[1], "pages": 1, "bits": 8}
+        about = {"index": index, "name": names[index], "width": size[0], "height": size[1]}
         return about | counts | {"problem": "torn.png is truncated; copy it again." if broken else None}
 
     def state(self, index: int) -> dict[str, Any]:
@@ -65,6 +65,10 @@ class Studio:
         objects = {"objects": list(self.objects[index].values()), "proposals": [], "comment": "", "levels": 1} | {
             "span": [0, 255],
             "window": [0, 255],
+            "bits": 8,
+            "first": index,
+            "counts": [],
+            "channels": [],
         }
         return self.row(index) | self.state(index) | objects
 
@@ -98,7 +102,7 @@ class Studio:
         box = [min(xs), min(ys), max(xs), max(ys)]
         area = int((box[2] - box[0]) * (box[3] - box[1]))
         about = {"id": key, "category": category, "crowd": False, "score": None, "source": "person"}
-        return about | {"rings": rings, "box": box, "area": area, "comment": "", "attributes": {}}
+        return about | {"rings": rings, "box": box, "area": area, "track": 0, "comment": "", "attributes": {}}
 
     def answer(self, path: list[str], body: dict[str, Any]) -> tuple[int, Any]:
         match path:

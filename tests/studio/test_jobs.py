@@ -44,6 +44,8 @@ class MadePlan:
     def job(self, order: JobIn) -> Job:
         return Job(order, self.root / "train-1", 10)
 
+    def prepare(self, job: Job) -> None: ...
+
     def arguments(self, job: Job) -> list[str]:
         return self.own
 
@@ -90,7 +92,10 @@ from eachmask.studio.jobs import Jobs
 from eachmask.studio.schemas import JobIn
 root = Path({str(folder)!r}) / "jobs"
 job = Jobs(MadePlan(root, "studio", {str(folder / "photos")!r}, "--port", "0", "--no-browser"), root)
-print(job.start(JobIn(kind="train")).process.pid, flush=True)
+job.start(JobIn(kind="train"))
+while not (started := next(iter(job.jobs.values()))).process:
+    time.sleep(0.01)
+print(started.process.pid, flush=True)
 time.sleep(600)
 """
     environment = os.environ | {"PYTHONPATH": str(Path(eachmask.__file__).parents[1])}

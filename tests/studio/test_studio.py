@@ -247,8 +247,8 @@ def test_tiles_of_deep_images_and_pages(tmp_path: Path) -> None:
     project = Project(tmp_path)
     client = client_of(Studio(project, key=KEY))
     about = client.get("/api/images/0").json()
-    assert (about["pages"], about["bits"], about["levels"]) == (2, 16, 2)
-    tile = client.get("/api/images/0/tile/0/1/1?page=1&low=0&high=6000")
+    assert (about["counts"], about["bits"], about["levels"]) == ([0, 0], 16, 2)
+    tile = client.get("/api/images/1/tile/0/1/1?low=0&high=6000")
     import cv2
 
     pixels = cv2.imdecode(np.frombuffer(tile.content, np.uint8), cv2.IMREAD_COLOR)
@@ -342,11 +342,11 @@ def test_an_image_is_measured_again_only_once_it_was_changed(
 ) -> None:
     read: list[Path] = []
 
-    def noted(path: Path) -> Any:
+    def noted(path: Path, **how: Any) -> Any:
         read.append(path)
-        return read_image(path)
+        return read_image(path, **how)
 
-    monkeypatch.setattr("eachmask.studio.measure.read_image", noted)
+    monkeypatch.setattr("eachmask.studio.items.read_image", noted)
     add(client)
     add(client, index=2)
     first = client.get("/api/measure").json()

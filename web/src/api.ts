@@ -32,7 +32,7 @@ function post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> 
   return ask<T>(path, { method: "POST", headers, body: JSON.stringify(body), signal });
 }
 
-export interface TileView { page: number; low: number | null; high: number | null; channel: number | null }
+export interface TileView { low: number | null; high: number | null; channel: number | null; shades: string | null }
 
 export const api = {
   project: () => ask<Project>("project"),
@@ -42,10 +42,11 @@ export const api = {
   image: (index: number) => ask<ImageDetail>(`images/${index}`),
   thumbnail: (index: number) => `/api/images/${index}/thumbnail`,
   tile: (index: number, level: number, x: number, y: number, view: TileView) => {
-    const query = new URLSearchParams({ page: String(view.page) });
+    const query = new URLSearchParams();
     if (view.low !== null) query.set("low", String(view.low));
     if (view.high !== null) query.set("high", String(view.high));
     if (view.channel !== null) query.set("channel", String(view.channel));
+    if (view.shades !== null) query.set("shades", view.shades);
     return `/api/images/${index}/tile/${level}/${x}/${y}?${query}`;
   },
   act: (index: number, revision: number, action: Action) =>

@@ -1,5 +1,5 @@
 /** Everything that a key or a button does, in one list: the keys, the `?` page and the tool tips read it. */
-import { act, attempt, current, helpOpen, image, isProposal, objects, order, outlines, page, project, proposals, radius, redo, save, say, selected, selection, shown, single, threshold, undo, open, category } from "./store";
+import { act, attempt, current, helpOpen, image, isProposal, objects, order, outlines, project, proposals, radius, redo, save, say, selected, selection, shown, single, takeJob, threshold, undo, open, category } from "./store";
 import { api } from "./api";
 import { texts } from "./texts";
 import { pick, tool } from "./tools/current";
@@ -88,8 +88,21 @@ function escape(): void {
   else if (!tool.value.cancel?.()) selected.value = new Set();
 }
 
-function turn(step: number): void {
-  page.value = Math.max(0, Math.min((image.value?.pages ?? 1) - 1, page.value + step));
+/** To another page or frame; beyond the ends nothing happens. */
+export function turn(step: number): void {
+  const now = image.value;
+  const place = now ? now.index - now.first + step : -1;
+  if (now && place >= 0 && place < now.counts.length) go(step);
+}
+
+/** The selected objects, or all, through the pages or frames that follow, or those before. */
+export async function follow(back: boolean): Promise<void> {
+  const now = image.value;
+  if (!now?.counts.length) return;
+  tool.value.finish?.();
+  const chosen = own();
+  const job = await attempt(() => api.start({ kind: "follow", indices: [now.index], objects: chosen.length ? chosen : null, back }));
+  if (job) takeJob(job);
 }
 
 function actual(): void {
@@ -107,6 +120,8 @@ export const commands: Command[] = [
   { name: "review", keys: ["Enter"], group: "go", run: () => (tool.value.pending?.() ? tool.value.finish?.() : review()) },
   { name: "previousPage", keys: ["PageUp"], group: "go", run: () => turn(-1) },
   { name: "nextPage", keys: ["PageDown"], group: "go", run: () => turn(1) },
+  { name: "follow", keys: ["k"], group: "objects", run: () => void follow(false) },
+  { name: "followBack", keys: ["Shift+K"], group: "objects", run: () => void follow(true) },
   grab("select", "v"), grab("click", "c"), grab("box", "b"), grab("extreme", "x"), grab("scribble", "s"),
   grab("polygon", "p"), grab("brush", "d"), grab("eraser", "e"), grab("split", "l"),
   { name: "keep", keys: ["Enter"], group: "tools", run: () => tool.value.finish?.() },

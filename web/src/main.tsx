@@ -3,12 +3,13 @@ import { listen } from "./api";
 import { go, handleKey } from "./commands";
 import { Help } from "./parts/Help";
 import { Measure } from "./parts/Measure";
-import { loadJobs, Models, takeJob } from "./parts/Models";
+import { loadJobs, Models } from "./parts/Models";
 import { Sidebar } from "./parts/Sidebar";
+import { Timeline } from "./parts/Timeline";
 import { Thumbnails } from "./parts/Thumbnails";
 import { ActionBar, Toolbar } from "./parts/Toolbar";
 import { TopBar } from "./parts/TopBar";
-import { changedElsewhere, generation, helpOpen, image, loadProject, notice, open, problem, view } from "./store";
+import { changedElsewhere, generation, helpOpen, image, loadProject, notice, open, problem, takeJob, view } from "./store";
 import { texts } from "./texts";
 import type { Job } from "./types";
 import { Stage } from "./view/Stage";
@@ -32,6 +33,7 @@ function Annotate() {
       <Toolbar />
       <main class="canvas">
         <Stage />
+        <Timeline />
         {problem.value !== null && <div class="broken-image" role="alert">
           <h2>{texts.cannotOpen}</h2><p>{problem.value}</p><p class="quiet">{texts.goOn}</p>
           <button class="primary" onClick={() => go(1)}>{texts.commands.next}</button>

@@ -2,7 +2,7 @@
 import { computed, signal, type Signal } from "@preact/signals";
 import { api, ApiError } from "./api";
 import { texts } from "./texts";
-import type { Action, Changed, ImageDetail, Job, MaskObject, Order, Project } from "./types";
+import type { Action, Changed, Channel, ImageDetail, Job, MaskObject, Order, Project } from "./types";
 
 export type View = "annotate" | "models" | "measure";
 export interface Notice { text: string; bad: boolean; action?: { label: string; run: () => void } }
@@ -35,10 +35,12 @@ export const shown = signal(true);
 export const colorBy = remembered<"class" | "object">("color", "class");
 export const radius = remembered("radius", 12);
 export const threshold = remembered("threshold", 0.5);
-export const page = signal(0);
 export const low = signal<number | null>(null);
 export const high = signal<number | null>(null);
 export const channel = signal<number | null>(null);
+/** How each channel of an image with channels to choose from is shown. */
+export interface Shade { on: boolean; color: string; low: number | null; high: number | null }
+export const shades = signal<Shade[]>([]);
 
 export const objects = computed(() => image.value?.objects ?? []);
 export const proposals = computed(() =>
@@ -86,9 +88,11 @@ export async function open(index: number, keepView = false): Promise<void> {
   try {
     const detail = await api.image(index);
     if (turn !== opening) return;
-    if (!keepView) [page.value, low.value, high.value, channel.value] = [0, null, null, null];
-    const known = new Set([...detail.objects, ...detail.proposals].map((o) => o.id));
-    selected.value = keepView ? new Set([...selected.value].filter((id) => known.has(id))) : new Set();
+    const before = image.value;
+    const sameClip = before?.first === detail.first && detail.counts.length > 0;
+    if (!keepView && !sameClip) [low.value, high.value, channel.value] = [null, null, null];
+    takeShades(detail.channels, keepView || sameClip);
+    selected.value = keepView ? kept(detail) : sameClip ? followed(detail) : new Set();
     [problem.value, image.value] = [null, detail];
     void lookAhead(index, total);
   } catch (error) {
@@ -98,6 +102,22 @@ export async function open(index: number, keepView = false): Promise<void> {
   } finally {
     if (turn === opening) history.replaceState(null, "", `#${index}`);
   }
+}
+
+function kept(detail: ImageDetail): Set<number> {
+  return new Set([...detail.objects, ...detail.proposals].map((o) => o.id).filter((id) => selected.value.has(id)));
+}
+
+/** The same objects on another page or frame. */
+function followed(detail: ImageDetail): Set<number> {
+  const tracks = new Set(selection.value.map((o) => o.track).filter((track) => track));
+  return new Set(detail.objects.filter((o) => tracks.has(o.track)).map((o) => o.id));
+}
+
+/** Colors and what is shown stay from image to image, values do within a clip. */
+function takeShades(channels: Channel[], same: boolean): void {
+  const now = shades.value.length === channels.length ? shades.value : channels.map(({ color }) => ({ on: true, color, low: null, high: null }));
+  shades.value = same ? now : now.map((shade) => ({ ...shade, low: null, high: null }));
 }
 
 /** The image that could not be opened: the person can still go on from it. */
@@ -130,7 +150,9 @@ function take(index: number, changed: Changed): void {
   const { revision, can_undo, can_redo } = changed;
   const gone = new Set(changed.removed);
   const proposed = changed.proposals ?? now.proposals.filter((p) => !gone.has(p.id));
-  image.value = { ...now, revision, can_undo, can_redo, objects: replace(now.objects, changed), proposals: proposed };
+  const mine = replace(now.objects, changed);
+  const counts = now.counts.map((count, i) => (i === now.index - now.first ? mine.length : count));
+  image.value = { ...now, revision, can_undo, can_redo, counts, objects: mine, proposals: proposed };
   if (gone.size) selected.value = new Set([...selected.value].filter((id) => !gone.has(id)));
   generation.value++;
   if (project.value) project.value = { ...project.value, unsaved: Math.max(1, project.value.unsaved) };
@@ -192,4 +214,8 @@ export async function save(options: { format?: string; overwrite?: boolean } = {
     const overwrite = { label: texts.overwrite, run: () => void save({ ...options, overwrite: true }) };
     notice.value = { text: texts.changedOnDisk(paths.join(", ")), bad: true, action: overwrite };
   }
+}
+
+export function takeJob(job: Job): void {
+  jobs.value = [job, ...jobs.value.filter((j) => j.id !== job.id)];
 }

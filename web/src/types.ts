@@ -24,8 +24,6 @@ export interface ImageRow {
   name: string;
   width: number | null;
   height: number | null;
-  pages: number | null;
-  bits: number | null;
   objects: number;
   proposals: number;
   reviewed: boolean;
@@ -44,16 +42,23 @@ export interface MaskObject {
   rings: Ring[];
   box: Box;
   area: number;
+  /** Its number in a video or stack; 0: it is on this image alone. */
+  track: number;
   comment: string;
   attributes: Record<string, string>;
 }
+
+export interface Channel { color: string; span: [number, number]; window: [number, number] }
 
 export interface ImageDetail {
   index: number;
   name: string;
   width: number;
   height: number;
-  pages: number;
+  /** Of the stack, video or row of files that it is in, and how many objects each page or frame of that has. */
+  first: number;
+  counts: number[];
+  channels: Channel[];
   bits: number;
   levels: number;
   span: [number, number];
@@ -68,7 +73,7 @@ export interface ImageDetail {
 
 export type Action =
   | { kind: "add"; category: number; rings: Ring[] }
-  | { kind: "change"; id: number; category?: number; crowd?: boolean; comment?: string; attributes?: Record<string, string> }
+  | { kind: "change"; id: number; category?: number; crowd?: boolean; comment?: string; attributes?: Record<string, string>; track?: number }
   | { kind: "reshape"; id: number; rings: Ring[] }
   | { kind: "paint"; id: number | null; category: number; stroke: number[]; radius: number; erase: boolean }
   | { kind: "split"; id: number; line: number[] }
@@ -105,7 +110,7 @@ export interface Answer {
 
 export interface Job {
   id: string;
-  kind: "predict" | "train" | "measure";
+  kind: "predict" | "train" | "measure" | "follow";
   state: "running" | "done" | "failed" | "stopped";
   progress: number;
   message: string;
@@ -118,7 +123,8 @@ export interface Job {
 export type JobOrder =
   | { kind: "predict"; model: string; threshold: number; indices: number[] | null }
   | { kind: "train"; variant: string; epochs: number; categories: number[] }
-  | { kind: "measure"; model: string | null };
+  | { kind: "measure"; model: string | null }
+  | { kind: "follow"; indices: [number]; objects: number[] | null; back: boolean };
 
 export interface MeasureRow { image: number; name: string; matched: number; missed: number; invented: number; poor: number }
 export type Cell = string | number | boolean | null;
@@ -131,4 +137,4 @@ export interface Measures {
   unit: string;
 }
 
-export type ExportFormat = "csv" | "coco" | "yolo" | "geojson" | "label-tiff";
+export type ExportFormat = "csv" | "coco" | "yolo" | "geojson" | "label-tiff" | "tracks";

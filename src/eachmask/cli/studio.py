@@ -75,7 +75,7 @@ def studio(options: StudioOptions) -> int:
             project, model=options.model, clicks=Clicks(options.clicks), key=key, pixel_size=options.pixel_size,
             on_link=lambda token: say(f"For another browser: {address}?token={token}"),
         )  # fmt: skip
-        say(f"{counted(len(project.paths), 'image')} in {folder}. The link opens once: {address}?token={made.token}")
+        say(f"{counted(len(project.items), 'image')} in {folder}. The link opens once: {address}?token={made.token}")
         if options.browser:
             import webbrowser
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from eachmask.data.images.read import read_image, unit_range
+from eachmask.data.images.read import unit_range
 from eachmask.inference.devices import one_thread
 from eachmask.inference.embedding_cache import EmbeddingCache
 from eachmask.inference.load import load
 from eachmask.inference.prompt_predictor import Embedded, PromptPredictor
 from eachmask.ops.clicks import depths
 from eachmask.structures import RLE, DecodeOptions, Prompts, UserError
+from eachmask.studio.items import Item
 from eachmask.studio.objects import rings_of
 from eachmask.studio.project import StaleError
 from eachmask.studio.schemas import AnswerOut, Click, ClickOut
@@ -37,35 +38,36 @@ class Clicks:
     def __init__(self, model: str = "clicks", cache: Path | None = None) -> None:
         self.model, self.cache = model, cache
         self._predictor: PromptPredictor | None = None
-        self._known: OrderedDict[tuple[Path, int], Embedded] = OrderedDict()
+        self._known: OrderedDict[tuple[Path, int, int], Embedded] = OrderedDict()
         self._looking, self._answering, self._knowing = threading.Lock(), threading.Lock(), threading.Lock()
         self._numbers, self._newest = itertools.count(), 0
 
-    def look(self, path: Path) -> Embedded:
+    def look(self, item: Item) -> Embedded:
         """What the model sees of an image; slow once, at once afterwards.
 
         Raises:
             UserError: the image cannot be read, or the model takes no prompts.
         """
-        key = (path, path.stat().st_mtime_ns if path.exists() else 0)
+        path = item.path
+        key = (path, item.place, path.stat().st_mtime_ns if path.exists() else 0)
         known = self._recall(key)
         if known is not None:
             return known
         with self._looking:  # one image at a time; clicks on those that are known are answered meanwhile
-            known = self._recall(key) or self._loaded().embed(unit_range(read_image(path)))
+            known = self._recall(key) or self._loaded().embed(unit_range(item.seen()))
         with self._knowing:
             self._known[key] = known
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
         return known
 
-    def _recall(self, key: tuple[Path, int]) -> Embedded | None:
+    def _recall(self, key: tuple[Path, int, int]) -> Embedded | None:
         with self._knowing:
             if key in self._known:
                 self._known.move_to_end(key)
             return self._known.get(key)
 
-    def answer(self, path: Path, click: Click, rough: RLE | None = None) -> ClickOut:
+    def answer(self, item: Item, click: Click, rough: RLE | None = None) -> ClickOut:
         """The object that is meant, the best answer first.
 
         Args:
@@ -77,7 +79,7 @@ class Clicks:
         """
         begin = time.perf_counter()
         number = self._newest = next(self._numbers)
-        embedded = self.look(path)
+        embedded = self.look(item)
         prompts = _prompts(click, rough, embedded.image_size)
         with self._answering, one_thread():  # its maps are small: further threads would wait for each other
             if click.hover and number != self._newest:

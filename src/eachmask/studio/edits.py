@@ -28,7 +28,7 @@ def change_of(action: Action, history: History, size: Size, known: Sequence[int]
     draft = Draft(history)
     if action.kind == "copy_from":
         for one in other:
-            draft.put("objects", replace(one, id=draft.new_id(), source="person"))
+            draft.put("objects", replace(one, id=draft.new_id(), source="person", track=0))
     else:
         EDITS[action.kind](action, draft, size)
     return draft.delta
@@ -57,7 +57,7 @@ def _add(action: Action, draft: Draft, size: Size) -> None:
 
 
 def _change(action: Action, draft: Draft, size: Size) -> None:
-    names = ("category", "crowd", "comment", "attributes")
+    names = ("category", "crowd", "comment", "attributes", "track")
     new = {name: value for name in names if (value := getattr(action, name)) is not None}
     for key in _chosen(action):
         draft.put("objects", replace(_found(draft, key), **new))
@@ -99,8 +99,8 @@ def _split(action: Action, draft: Draft, size: Size) -> None:
     if len(action.line) < 4 or len(action.line) % 2:
         raise UserError("a line needs two points at least, each an x and a y")
     for number, part in enumerate(cut(mask_of(one, size), action.line)):
-        key = draft.new_id() if number else one.id
-        draft.put("objects", replace(one, id=key, counts=counts_of(part), source="person", score=None))
+        key, track = (draft.new_id(), 0) if number else (one.id, one.track)
+        draft.put("objects", replace(one, id=key, counts=counts_of(part), source="person", score=None, track=track))
 
 
 def _fill_holes(action: Action, draft: Draft, size: Size) -> None:

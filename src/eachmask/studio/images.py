@@ -7,37 +7,36 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.images.read import num_pages, read_image
 from eachmask.files.jpeg import jpeg, reduced
 from eachmask.structures import UserError
+from eachmask.studio.items import COLORS, Item, Shade, halved, mixed, window_of
 
 TILE, THUMBNAIL = 512, 160
 MAX_KEPT = 1_500_000_000
 """Bytes of decoded images."""
 MAX_THUMBNAILS = 10_000
-_SAMPLES = 1_000_000
 
 
 class Pyramid:
-    """One page of an image at full size and halved again and again, down to one tile."""
+    """One image at full size and halved again and again, down to one tile.
 
-    def __init__(self, image: NDArray[Any]) -> None:
+    Args:
+        image: (H, W, 3), or (H, W, channels) where there are some to choose from.
+    """
+
+    def __init__(self, image: NDArray[Any], channels: int = 0) -> None:
         self.levels = [image]
         while max(self.levels[-1].shape[:2]) > TILE:
-            height, width = self.levels[-1].shape[:2]
-            size = (max(1, (width + 1) // 2), max(1, (height + 1) // 2))
-            self.levels.append(np.asarray(cv2.resize(self.levels[-1], size, interpolation=cv2.INTER_AREA)))
-        flat = self.levels[-1].reshape(-1)[:: max(1, self.levels[-1].size // _SAMPLES)]
-        finite = flat[np.isfinite(flat)]
-        self.span = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-        self.limits = (0.0, 255.0) if image.dtype == np.uint8 else self.span
-        if image.dtype != np.uint8 and len(finite):
-            low, high = np.percentile(finite, [0.1, 99.9])
-            self.limits = (float(low), float(high)) if low < high else self.limits
+            self.levels.append(halved(self.levels[-1]))
+        small = self.levels[-1]
+        self.span = window_of(small, 0)
+        self.limits = (0.0, 255.0) if image.dtype == np.uint8 else window_of(small)
+        self.windows = [window_of(small[..., k]) for k in range(channels)]
+        """Of each channel that can be chosen: the values that are black and full."""
+        self.spans = [window_of(small[..., k], 0) for k in range(channels)]
 
     @property
     def nbytes(self) -> int:
@@ -49,12 +48,16 @@ class Pyramid:
         """Of one value."""
         return int(self.levels[0].dtype.itemsize) * 8
 
-    def tile(self, level: int, x: int, y: int, low: float | None, high: float | None, channel: int | None) -> bytes:
+    def tile(
+        self, level: int, x: int, y: int, low: float | None = None, high: float | None = None,
+        channel: int | None = None, shades: list[Shade] | None = None,
+    ) -> bytes:  # fmt: skip
         """A JPEG of at most 512 px a side.
 
         Args:
             low, high: the values that are black and white; by default nearly all of them are seen.
             channel: 0, 1 or 2 alone, as gray; None: colors.
+            shades: of an image with channels to choose from; by default all.
 
         Raises:
             UserError: there is no such tile or channel.
@@ -64,11 +67,25 @@ class Pyramid:
         part = self.levels[level][y * TILE : (y + 1) * TILE, x * TILE : (x + 1) * TILE] if min(x, y) >= 0 else None
         if part is None or not part.size:
             raise UserError(f"there is no tile {x}, {y} on level {level}")
+        if self.windows:
+            return jpeg(self.shaded(part, shades))
         if channel is not None:
             if not 0 <= channel < 3:
                 raise UserError("channels are 0, 1 and 2")
             part = np.repeat(part[..., channel : channel + 1], 3, 2)
         return jpeg(self.windowed(part, low, high))
+
+    def shaded(self, part: NDArray[Any], shades: list[Shade] | None = None) -> NDArray[np.uint8]:
+        """Channels in their colors.
+
+        Raises:
+            UserError: there is no such channel.
+        """
+        number = len(self.windows)
+        chosen = [Shade(k, COLORS[k % len(COLORS)]) for k in range(number)] if shades is None else shades
+        if any(shade.channel >= number for shade in chosen):
+            raise UserError(f"channels are 0 to {number - 1}")
+        return mixed(part, chosen, self.windows)
 
     def windowed(self, part: NDArray[Any], low: float | None, high: float | None) -> NDArray[np.uint8]:
         """8 bits between two values."""
@@ -84,16 +101,16 @@ class Images:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Path, int, int], Pyramid] = OrderedDict()
-        self._thumbnails: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
+        self._thumbnails: OrderedDict[tuple[Path, int, int], bytes] = OrderedDict()
         self._lock, self._reading = threading.Lock(), threading.Lock()
 
-    def pyramid(self, path: Path, page: int = 0) -> Pyramid:
-        """A page (from 0) of an image.
+    def pyramid(self, item: Item) -> Pyramid:
+        """Of an image.
 
         Raises:
             UserError: it cannot be read.
         """
-        key = (path, page, _modified(path))
+        key = (item.path, item.place, _modified(item.path))
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -101,29 +118,26 @@ class Images:
         with self._reading:  # one at a time: large images are large in memory
             with self._lock:
                 known = self._kept.get(key)
-            made = known or Pyramid(read_image(path, page=page + 1))
+            made = known or Pyramid(item.read(), item.channels)
         with self._lock:
             self._kept[key] = made
             while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > MAX_KEPT:
                 self._kept.popitem(last=False)
         return made
 
-    def pages(self, path: Path) -> int:
-        """How many there are."""
-        return num_pages(path)
-
-    def thumbnail(self, path: Path) -> bytes:
+    def thumbnail(self, item: Item) -> bytes:
         """A JPEG whose longer side is 160 px.
 
         Raises:
             UserError: the image cannot be read.
         """
-        key = (path, _modified(path))
+        key = (item.path, item.place, _modified(item.path))
         with self._lock:
             if key in self._thumbnails:
                 return self._thumbnails[key]
-        made = Pyramid(read_image(path))
-        small = jpeg(reduced(made.windowed(made.levels[-1], None, None), THUMBNAIL))
+        made = Pyramid(item.read(), item.channels)
+        last = made.levels[-1]
+        small = jpeg(reduced(made.shaded(last) if item.channels else made.windowed(last, None, None), THUMBNAIL))
         with self._lock:
             self._thumbnails[key] = small
             if len(self._thumbnails) > MAX_THUMBNAILS:

@@ -115,6 +115,9 @@ class Plan(Protocol):
     def job(self, order: JobIn) -> Job:
         """A new one, with all that its command reads."""
 
+    def prepare(self, job: Job) -> None:
+        """Write the images that its command reads and that are no files yet."""
+
     def arguments(self, job: Job) -> list[str]:
         """Of ``eachmask``; the same ones again resume it."""
 
@@ -162,9 +165,10 @@ class Jobs:
     def stop(self, key: str) -> Job:
         """End a job; what is done is kept, and resuming it begins there."""
         job = self.get(key)
-        if job.state == "running" and job.process is not None:
+        if job.state == "running":
             job.state = "stopped"
-            job.process.send_signal(signal.SIGINT)
+            if job.process is not None:
+                job.process.send_signal(signal.SIGINT)
         return job
 
     def resume(self, key: str) -> Job:
@@ -184,8 +188,9 @@ class Jobs:
     def close(self) -> None:
         """End all children."""
         for job in self.jobs.values():
-            if job.process is not None and job.process.poll() is None:
+            if job.state == "running":
                 job.state, job.message = "stopped", ENDED
+            if job.process is not None and job.process.poll() is None:
                 job.process.terminate()
             if job.watcher is not None:
                 job.watcher.join()
@@ -197,29 +202,38 @@ class Jobs:
     def _begin(self, job: Job) -> Job:
         job.state, job.message, job.began = "running", "", time.monotonic()
         job.keep()
-        with open(job.log, "wb") as log:
-            job.process = subprocess.Popen(
-                [sys.executable, "-m", "eachmask.studio.child", *self.plan.arguments(job)],
-                stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=_environment(),
-            )  # fmt: skip
-        job.watcher = threading.Thread(target=self._watch, args=(job, job.process), daemon=True)
+        job.process = None
+        job.watcher = threading.Thread(target=self._run, args=(job,), daemon=True)
         job.watcher.start()
         return job
 
-    def _watch(self, job: Job, process: subprocess.Popen[bytes]) -> None:
+    def _run(self, job: Job) -> None:
+        try:
+            self.plan.prepare(job)
+            status = self._watch(job) if job.state == "running" else 0
+            self._ended(job, status)
+        except Exception as error:  # images or results that cannot be read are a failed job, and not a silent one
+            job.state, job.message = "failed", str(error)
+        job.keep()
+        self.on_change(job)
+
+    def _watch(self, job: Job) -> int:
+        """Run the command; returns how it ended."""
         progress = self.plan.progress(job)
+        with open(job.log, "wb") as log:
+            job.process = process = subprocess.Popen(
+                [sys.executable, "-m", "eachmask.studio.child", *self.plan.arguments(job)],
+                stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=_environment(),
+            )  # fmt: skip
+        if job.state != "running":  # stopped in between
+            process.send_signal(signal.SIGINT)
         while process.poll() is None:
             share = min(1.0, progress())
             if share != job.share:
                 job.share = share
                 self.on_change(job)
             time.sleep(EVERY)
-        try:
-            self._ended(job, process.returncode)
-        except Exception as error:  # results that cannot be read are a failed job, and not a silent one
-            job.state, job.message = "failed", str(error)
-        job.keep()
-        self.on_change(job)
+        return process.returncode
 
     def _ended(self, job: Job, status: int) -> None:
         if job.state == "stopped":

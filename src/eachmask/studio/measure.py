@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from eachmask.data.formats import table
 from eachmask.data.images.pixel_size import pixel_size
-from eachmask.data.images.read import read_image
 from eachmask.metrics.coco_matches import AREAS
 from eachmask.metrics.matching import matched_pairs
 from eachmask.structures import Instances, UserError
@@ -74,9 +73,9 @@ class Measures:
 
     def _measure(self, index: int, revision: int) -> Measured:
         project = self.project
-        path, targets, found = project.path(index), project.targets(index), project.proposed(index)
-        rows = table.rows(project.names[index], targets, read_image(path)) if len(targets) else []
-        size = pixel_size(path) or self.pixel_size
+        item, targets, found = project.item(index), project.targets(index), project.proposed(index)
+        rows = table.rows(project.names[index], targets, item.seen()) if len(targets) else []
+        size = pixel_size(item.path) or self.pixel_size
         if found is None:
             return Measured(revision, rows, size, None, {})
         labels = {*targets.labels.tolist(), *found.labels.tolist()}

@@ -34,6 +34,8 @@ class Drawn:
     source: Literal["person", "model", "file"] = "person"
     comment: str = ""
     attributes: dict[str, Any] = field(default_factory=dict)
+    track: int = 0
+    """Its number in the stack or video; 0: it is on this image alone."""
 
     def to_json(self) -> dict[str, Any]:
         """For the journal."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eachmask.data.images.files import image_files, image_size
 from eachmask.data.reading import read_any
 from eachmask.data.split import Split
 from eachmask.structures import RLE, Category, Instances, UserError
 from eachmask.studio.edits import change_of
 from eachmask.studio.history import Delta, Draft, History, Step
+from eachmask.studio.items import Item, clips_of, items_of
 from eachmask.studio.journal import ActionJournal
 from eachmask.studio.objects import Drawn, Size, drawn_of, instances_of, mask_of
 from eachmask.studio.schemas import Action
@@ -56,14 +56,12 @@ class Project:
         self.folder = folder.resolve()
         self.labels = (labels or folder / LABELS).resolve()
         inside = self.labels.is_relative_to(self.folder) and self.labels != self.folder
-        self.paths = [
-            path
-            for path in image_files(self.folder)
-            if not (inside and path.is_relative_to(self.labels)) and path.resolve().is_relative_to(self.folder)
-        ]
-        if not self.paths:
+        self.items = [item for item in items_of(self.folder) if not (inside and item.path.is_relative_to(self.labels))]
+        if not self.items:
             raise UserError(f"{folder} holds no images: put some there, or name another folder")
-        self.names = [path.relative_to(self.folder).as_posix() for path in self.paths]
+        self.names = [item.name for item in self.items]
+        self.clips = clips_of(self.items)
+        """For each image the row of images that it is in."""
         self.read_only = not os.access(self.folder, os.W_OK)
         self.format = "coco"
         self.categories: tuple[Category, ...] = (Category(1, "object"),)
@@ -97,8 +95,8 @@ class Project:
     def _read_labels(self) -> None:
         data, found = read_any(self.labels, images=self.folder, target=Instances)
         self.format, self.categories = found.name, data.categories or self.categories
-        places = {path.resolve(): name for path, name in zip(self.paths, self.names, strict=True)}
-        by_name = {name.casefold(): name for name in self.names}
+        places = {item.path.resolve(): item.name for item in self.items if item.kind == "file"}
+        by_name = {name.casefold(): item.name for item in self.items for name in (item.stored, item.name)}
         for split in data.splits.values():
             for index in range(len(split)):
                 name = places.get(split.path(index).resolve()) or by_name.get(split.names[index].casefold())
@@ -120,20 +118,20 @@ class Project:
             else:
                 self._histories[entry["image"]].step(entry["step"], entry.get("delta"))
 
-    def path(self, index: int) -> Path:
-        """The file of an image.
+    def item(self, index: int) -> Item:
+        """An image.
 
         Raises:
             UserError: there is none of that number.
         """
-        if not 0 <= index < len(self.paths):
-            raise UserError(f"there is no image {index}: the folder has {len(self.paths)}")
-        return self.paths[index]
+        if not 0 <= index < len(self.items):
+            raise UserError(f"there is no image {index}: the folder has {len(self.items)}")
+        return self.items[index]
 
     def size(self, index: int) -> Size:
-        """(height, width) from the file's header; :class:`UserError` where it is broken."""
+        """(height, width), of a file from its header; :class:`UserError` where it is broken."""
         if index not in self._sizes:
-            self._sizes[index] = image_size(self.path(index))
+            self._sizes[index] = self.item(index).size()
         return self._sizes[index]
 
     def known_size(self, index: int) -> Size | None:
@@ -142,8 +140,7 @@ class Project:
 
     def history(self, index: int) -> History:
         """What is drawn on an image."""
-        self.path(index)
-        name = self.names[index]
+        name = self.item(index).name
         with self.lock:
             if name not in self._histories:
                 self._histories[name] = _based(self._base(name))
@@ -196,21 +193,30 @@ class Project:
                 raise UserError(f"there is nothing to {kind}")
             return self._step(index, kind, None)
 
+    def change(self, index: int, make: Callable[[Draft], None]) -> None:
+        """A change that no page has asked for; none where nothing is drafted."""
+        with self.lock:
+            draft = Draft(self.history(index))
+            make(draft)
+            if draft.delta:
+                self._step(index, "do", draft.delta)
+
     def propose(self, index: int, found: Instances) -> None:
         """Take a model's objects as proposals, in the place of those before; classes that are new are added."""
         with self.lock:
             for category in found.categories:
                 if category.name in found.label_names and category.name not in {c.name for c in self.categories}:
                     self.add_category(category.name, category.parent)
-            history = self.history(index)
-            draft = Draft(history)
-            for key in history.proposals:
-                draft.drop("proposals", key)
             ids = {category.name: category.id for category in self.categories}
-            for one in drawn_of(found, "model", ids, draft.new_id()):
-                draft.put("proposals", one)
-            draft.set("looks", history.fields["looks"] + 1)
-            self._step(index, "do", draft.delta)
+
+            def put(draft: Draft) -> None:
+                for key in draft.history.proposals:
+                    draft.drop("proposals", key)
+                for one in drawn_of(found, "model", ids, draft.new_id()):
+                    draft.put("proposals", one)
+                draft.set("looks", draft.history.fields["looks"] + 1)
+
+            self.change(index, put)
 
     def _check(self, history: History, revision: int | None) -> None:
         if revision is not None and revision != history.revision:
@@ -258,7 +264,7 @@ class Project:
     def annotated(self) -> list[int]:
         """Places of the images that have objects, or were looked through."""
         places = []
-        for index in range(len(self.paths)):
+        for index in range(len(self.items)):
             number, history = self.counts(index)
             if number or (history is not None and history.fields["reviewed"]):
                 places.append(index)

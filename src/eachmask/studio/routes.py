@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from eachmask.structures import UserError
 from eachmask.studio.export import exported
 from eachmask.studio.history import Delta
+from eachmask.studio.items import shades_of
 from eachmask.studio.measure import checked
 from eachmask.studio.objects import shown
 from eachmask.studio.rows import image_out, image_rows, project_out
@@ -70,15 +71,15 @@ def add_images(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/images/{index}/thumbnail")
     def thumbnail(index: int) -> Response:
-        return Response(studio.images.thumbnail(project.path(index)), media_type="image/jpeg")
+        return Response(studio.images.thumbnail(project.item(index)), media_type="image/jpeg")
 
     @app.get("/api/images/{index}/tile/{level}/{x}/{y}")
     def tile(
-        index: int, level: int, x: int, y: int, page: int = Query(0, ge=0), low: float | None = None,
-        high: float | None = None, channel: int | None = None,
+        index: int, level: int, x: int, y: int, low: float | None = None, high: float | None = None,
+        channel: int | None = None, shades: str | None = Query(None, max_length=5000),
     ) -> Response:  # fmt: skip
-        pyramid = studio.images.pyramid(project.path(index), page)
-        return Response(pyramid.tile(level, x, y, low, high, channel), media_type="image/jpeg")
+        pyramid, chosen = studio.images.pyramid(project.item(index)), None if shades is None else shades_of(shades)
+        return Response(pyramid.tile(level, x, y, low, high, channel, chosen), media_type="image/jpeg")
 
     @app.get("/api/images/{index}")
     def image(index: int) -> ImageOut:
@@ -102,13 +103,13 @@ def add_images(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/api/images/{index}/look")
     def look(index: int) -> dict[str, bool]:
-        studio.clicks.look(project.path(index))
+        studio.clicks.look(project.item(index))
         return {"ready": True}
 
     @app.post("/api/images/{index}/click")
     def click(index: int, said: Click) -> ClickOut:
         rough = None if said.id is None else project.mask(index, said.id)
-        return studio.clicks.answer(project.path(index), said, rough)
+        return studio.clicks.answer(project.item(index), said, rough)
 
 
 def add_work(app: FastAPI, studio: Studio) -> None:

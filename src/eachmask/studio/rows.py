@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from eachmask.draw.colors import color
 from eachmask.structures import UserError
 from eachmask.studio.history import History
+from eachmask.studio.items import COLORS
 from eachmask.studio.objects import shown
-from eachmask.studio.schemas import CategoryOut, ImageOut, ImageRow, ImageRows, ModelOut, ProjectOut
+from eachmask.studio.schemas import CategoryOut, ChannelOut, ImageOut, ImageRow, ImageRows, ModelOut, ProjectOut
 from eachmask.weights.catalogue import bundled
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def project_out(studio: Studio) -> ProjectOut:
     names = dict.fromkeys([*filter(None, [studio.model]), *reversed(trained), *carried])
     return ProjectOut(
         name=project.folder.name,
-        count=len(project.paths),
+        count=len(project.items),
         format=project.format,
         labels_path=str(project.labels),
         read_only=project.cannot_save,
@@ -46,7 +47,7 @@ def project_out(studio: Studio) -> ProjectOut:
 def image_rows(studio: Studio, start: int, count: int, order: Literal["name", "doubt", "objects"]) -> ImageRows:
     """A part of the list: by name, the most doubtful first, or the fullest first."""
     project = studio.project
-    places = list(range(len(project.paths)))
+    places = list(range(len(project.items)))
     if order == "doubt":
         places.sort(key=lambda index: -(doubt_of(project.counts(index)[1]) or 0))
     elif order == "objects":
@@ -71,8 +72,6 @@ def _row(studio: Studio, index: int) -> ImageRow:
         name=studio.project.names[index],
         width=None if size is None else size[1],
         height=None if size is None else size[0],
-        pages=None,
-        bits=None,
         objects=number,
         proposals=0 if history is None else len(history.proposals),
         reviewed=history is not None and bool(history.fields["reviewed"]),
@@ -88,9 +87,9 @@ def image_out(studio: Studio, index: int) -> ImageOut:
         UserError: it cannot be read; the list says so from then on.
     """
     project = studio.project
-    path = project.path(index)
+    item, clip = project.item(index), project.clips[index]
     try:
-        size, pyramid = project.size(index), studio.images.pyramid(path)
+        size, pyramid = project.size(index), studio.images.pyramid(item)
     except UserError as error:
         studio.problems[index] = str(error)
         raise
@@ -101,7 +100,12 @@ def image_out(studio: Studio, index: int) -> ImageOut:
         name=project.names[index],
         width=size[1],
         height=size[0],
-        pages=studio.images.pages(path),
+        first=clip.start,
+        counts=[project.counts(place)[0] for place in clip] if len(clip) > 1 else [],
+        channels=[
+            ChannelOut(color="#" + COLORS[k % len(COLORS)], window=window, span=span)
+            for k, (window, span) in enumerate(zip(pyramid.windows, pyramid.spans, strict=True))
+        ],
         bits=pyramid.bits,
         levels=len(pyramid.levels),
         span=pyramid.span,

@@ -24,16 +24,22 @@ class ChangedOnDiskError(Exception):
         self.paths = paths
 
 
-def dataset_of(project: Project) -> Dataset:
-    """What is annotated."""
+def dataset_of(project: Project, pages: Path | None = None) -> Dataset:
+    """What is annotated; data sets know no pages, so that each page and each frame is an image of its own.
+
+    Args:
+        pages: folder that gets these images, where they are to be read.
+    """
     builder = DatasetBuilder(project.categories)
     builder.add_split("all")
     for index in project.annotated():
+        item = project.items[index]
         try:
             targets = project.targets(index)
+            path = item.path if pages is None or item.is_file else item.store(pages)
         except UserError:  # a broken image: what is drawn on it stays in the journal
             continue
-        builder.add("all", project.names[index], project.paths[index], targets)
+        builder.add("all", item.stored, path, targets)
     return builder.build()
 
 

@@ -66,6 +66,7 @@ class ObjectOut(BaseModel):
     rings: list[Ring]
     box: list[float]
     area: int
+    track: int = Field(description="its number in the stack or video; 0: it is on this image alone")
     comment: str
     attributes: dict[str, Any]
 
@@ -77,8 +78,6 @@ class ImageRow(BaseModel):
     name: str
     width: int | None
     height: int | None
-    pages: int | None
-    bits: int | None
     objects: int
     proposals: int
     reviewed: bool
@@ -93,6 +92,14 @@ class ImageRows(BaseModel):
     images: list[ImageRow]
 
 
+class ChannelOut(BaseModel):
+    """A channel that can be chosen."""
+
+    color: str = Field(description="#rrggbb")
+    span: tuple[float, float]
+    window: tuple[float, float]
+
+
 class ImageOut(BaseModel):
     """One image with its objects."""
 
@@ -100,7 +107,9 @@ class ImageOut(BaseModel):
     name: str
     width: int
     height: int
-    pages: int
+    first: int = Field(description="of the stack, video or row of files that it is in")
+    counts: list[int] = Field(description="objects of each page or frame of that; of a single image none")
+    channels: list[ChannelOut] = Field(description="that can be chosen; none where the image is gray or in colors")
     bits: int
     levels: int
     span: tuple[float, float] = Field(description="the smallest and the largest value")
@@ -127,6 +136,7 @@ class Action(Strict):
     crowd: bool | None = None
     comment: str | None = Field(default=None, max_length=10_000)
     attributes: dict[str, Any] | None = None
+    track: int | None = Field(default=None, ge=0, le=1_000_000)
     rings: list[Ring] | None = Field(default=None, max_length=MAX_RINGS)
     stroke: list[float] = Field(default=[], max_length=MAX_NUMBERS)
     radius: float = Field(default=1, gt=0, le=5000)
@@ -204,13 +214,15 @@ class SaveOut(BaseModel):
 class JobIn(Strict):
     """Work for a child process."""
 
-    kind: Literal["predict", "train", "measure"]
+    kind: Literal["predict", "train", "measure", "follow"]
     model: str | None = None
     threshold: float | None = Field(default=None, ge=0, le=1)
     indices: list[int] | None = Field(default=None, max_length=1_000_000)
     variant: str | None = None
     epochs: int = Field(default=20, ge=1, le=10_000)
     categories: list[int] | None = None
+    objects: list[int] | None = Field(default=None, max_length=10_000, description="that are followed; all")
+    back: bool = Field(default=False, description="follow to the start of the stack or video")
 
 
 JobState = Literal["running", "done", "failed", "stopped"]

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
 import { api } from "../api";
-import { attempt, current, jobs, project } from "../store";
+import { attempt, current, jobs, project, takeJob } from "../store";
 import { texts } from "../texts";
 import type { Job, JobOrder } from "../types";
 import { Curve } from "./Curve";
@@ -12,11 +12,6 @@ const VARIANTS = ["mask_rcnn_lite0_fpn", "condinst_lite0_fpn", "yolact_lite0", "
 export async function loadJobs(): Promise<void> {
   const now = await attempt(api.jobs);
   if (now) jobs.value = now;
-}
-
-export function takeJob(job: Job): void {
-  const others = jobs.value.filter((j) => j.id !== job.id);
-  jobs.value = [job, ...others];
 }
 
 async function order(what: JobOrder): Promise<void> {

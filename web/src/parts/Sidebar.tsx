@@ -1,7 +1,7 @@
 import { useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import { acceptAll, check, choose, command, nextDoubtful, remove, show, tip } from "../commands";
-import { act, attempt, category, channel, colorBy, editable, high, image, isProposal, low, objects, opacity, outlines, page, project, proposals, selected, single, threshold } from "../store";
+import { act, attempt, category, channel, colorBy, editable, high, image, isProposal, low, objects, opacity, outlines, project, proposals, selected, shades, single, threshold, type Shade } from "../store";
 import { texts } from "../texts";
 import type { ImageDetail, MaskObject } from "../types";
 import { classColor, colorOf } from "../view/paths";
@@ -70,7 +70,7 @@ function List({ objects }: { objects: MaskObject[] }) {
 function Details({ object }: { object: MaskObject }) {
   const own = !isProposal(object.id);
   const written = Object.entries(object.attributes).map(([k, v]) => `${k}=${v}`).join("; ");
-  const change = (what: Partial<Pick<MaskObject, "category" | "crowd" | "comment" | "attributes">>) =>
+  const change = (what: Partial<Pick<MaskObject, "category" | "crowd" | "comment" | "attributes" | "track">>) =>
     void act({ kind: "change", id: object.id, ...what });
   const attributes = (text: string) => Object.fromEntries(
     text.split(";").map((part) => part.split("=").map((s) => s.trim())).filter(([k]) => k).map(([k, v]) => [k, v ?? ""]));
@@ -83,6 +83,8 @@ function Details({ object }: { object: MaskObject }) {
         <label class="check"><input type="checkbox" checked={object.crowd} disabled={!editable.value} onChange={(e) => change({ crowd: e.currentTarget.checked })} />{texts.crowd}</label>
         <label>{texts.comment}<input value={object.comment} disabled={!editable.value} onChange={(e) => change({ comment: e.currentTarget.value })} /></label>
         <label>{texts.attributes}<input value={written} placeholder={texts.attributesHint} disabled={!editable.value} onChange={(e) => change({ attributes: attributes(e.currentTarget.value) })} /></label>
+        {image.value!.counts.length > 0 && <label>{texts.track}<input type="number" min="0" value={object.track || ""} placeholder={texts.noTrack} disabled={!editable.value}
+          onChange={(e) => change({ track: Math.max(0, Math.floor(Number(e.currentTarget.value))) })} /></label>}
         <div class="row">
           <button title={tip("fill")} onClick={() => command("fill").run()}>{texts.commands.fill}</button>
           <button class="danger" title={tip("remove")} onClick={remove}>{texts.commands.remove}</button>
@@ -123,12 +125,34 @@ function Look() {
       <label class="check"><input type="checkbox" checked={outlines.value} onChange={(e) => { outlines.value = e.currentTarget.checked; }} />{texts.outlines}</label>
       <label>{texts.colorBy}<select value={colorBy.value} onChange={(e) => { colorBy.value = e.currentTarget.value as "class" | "object"; }}>
         <option value="class">{texts.byClass}</option><option value="object">{texts.byObject}</option></select></label>
-      {now && <Contrast key={now.index} detail={now} />}
-      <label>{texts.channel}<select value={channel.value ?? ""} onChange={(e) => { channel.value = e.currentTarget.value === "" ? null : Number(e.currentTarget.value); }}>
-        <option value="">{texts.allChannels}</option>{[0, 1, 2].map((c) => <option value={c}>{c + 1}</option>)}</select></label>
-      {now && now.pages > 1 && <label>{texts.page} <output>{page.value + 1} / {now.pages}</output>
-        <input type="range" min="0" max={now.pages - 1} value={page.value} onInput={(e) => { page.value = Number(e.currentTarget.value); }} /></label>}
+      {now && (now.channels.length ? <Channels detail={now} /> : <>
+        <Contrast key={now.index} span={now.span} window={now.window} bits={now.bits} values={[low.value, high.value]}
+          set={(values) => { [low.value, high.value] = values; }} />
+        <label>{texts.channel}<select value={channel.value ?? ""} onChange={(e) => { channel.value = e.currentTarget.value === "" ? null : Number(e.currentTarget.value); }}>
+          <option value="">{texts.allChannels}</option>{[0, 1, 2].map((c) => <option value={c}>{c + 1}</option>)}</select></label></>)}
     </section>
+  );
+}
+
+/** Which channels are seen, in which colors, between which values. */
+function Channels({ detail: { index, channels, bits } }: { detail: ImageDetail }) {
+  const [chosen, choose] = useState(0);
+  const change = (k: number, what: Partial<Shade>) => {
+    shades.value = shades.value.map((shade, i) => (i === k ? { ...shade, ...what } : shade));
+    choose(k);
+  };
+  const { low, high } = shades.value[chosen] ?? { low: null, high: null };
+  return (
+    <fieldset class="channels"><legend>{texts.channels}</legend>
+      {shades.value.map(({ on, color }, k) => <div class="row">
+        <label class="check grow"><input type="checkbox" checked={on} onChange={(e) => change(k, { on: e.currentTarget.checked })} />{texts.channelOf(k)}</label>
+        <input type="color" value={color} aria-label={texts.colorOf(k)} onInput={(e) => change(k, { color: e.currentTarget.value })} />
+      </div>)}
+      <label>{texts.contrastOf}<select value={chosen} onChange={(e) => choose(Number(e.currentTarget.value))}>
+        {channels.map((_, k) => <option value={k}>{texts.channelOf(k)}</option>)}</select></label>
+      {channels[chosen] && <Contrast key={`${index} ${chosen}`} {...channels[chosen]} bits={bits} values={[low, high]}
+        set={([low, high]) => change(chosen, { low, high })} />}
+    </fieldset>
   );
 }
 
@@ -136,20 +160,22 @@ const STEPS = 500;
 const WAIT_MS = 120;
 
 /** Which values are black and white; tiles are asked for once the hand rests. */
-function Contrast({ detail: { span, bits, window: [black, white] } }: { detail: ImageDetail }) {
-  const [now, set] = useState<[number, number]>([low.value ?? black, high.value ?? white]);
+function Contrast({ span, bits, window: [black, white], values: [low, high], set: told }: {
+  span: [number, number]; window: [number, number]; bits: number; values: [number | null, number | null]; set: (values: [number | null, number | null]) => void;
+}) {
+  const [now, set] = useState<[number, number]>([low ?? black, high ?? white]);
   const timer = useRef(0);
   const [least, most] = [Math.min(span[0], black), Math.max(span[1], white)];
   const step = bits <= 16 ? 1 : (most - least) / STEPS || 1;
   const take = (values: [number, number]) => {
     set(values);
     clearTimeout(timer.current);
-    timer.current = window.setTimeout(() => { [low.value, high.value] = values; }, WAIT_MS);
+    timer.current = window.setTimeout(() => told(values), WAIT_MS);
   };
   const automatic = () => {
     clearTimeout(timer.current);
     set([black, white]);
-    low.value = high.value = null;
+    told([null, null]);
   };
   const slider = (side: 0 | 1, label: string) => (
     <label>{label} <output>{bits <= 16 ? Math.round(now[side]).toLocaleString("en") : now[side].toPrecision(4)}</output>
@@ -159,5 +185,5 @@ function Contrast({ detail: { span, bits, window: [black, white] } }: { detail: 
       }} /></label>
   );
   return <>{slider(0, texts.low)}{slider(1, texts.high)}
-    {(low.value !== null || high.value !== null) && <button onClick={automatic}>{texts.automatic}</button>}</>;
+    {(low !== null || high !== null) && <button onClick={automatic}>{texts.automatic}</button>}</>;
 }

@@ -115,7 +115,7 @@ function attach(canvas: HTMLCanvasElement): () => void {
   const refit = () => {
     const now = image.value;
     const { width, height } = stageSize.value;
-    const wanted = now && width > 1 ? `${now.index} ${width} ${height}` : fitted;
+    const wanted = now && width > 1 ? `${now.counts.length ? now.first : now.index} ${now.width} ${now.height} ${width} ${height}` : fitted;
     if (wanted !== fitted) fit(now!.width, now!.height);
     fitted = wanted;
   };

@@ -29,5 +29,5 @@ export const currentColor = (): string => classColor(currentCategory.value);
 
 /** Neighboring numbers get distant hues: the golden angle. */
 export function colorOf(object: MaskObject): string {
-  return colorBy.value === "class" ? classColor(object.category) : `hsl(${Math.round((object.id * 137.508) % 360)} 78% 60%)`;
+  return colorBy.value === "class" ? classColor(object.category) : `hsl(${Math.round(((object.track || object.id) * 137.508) % 360)} 78% 60%)`;
 }

@@ -1,5 +1,5 @@
 /** One frame: image, masks, the selected objects, what the tool draws. */
-import { image, low, high, channel, objects, opacity, outlines, page, project, colorBy, proposals, selected, selection, shown } from "../store";
+import { image, low, high, channel, objects, opacity, outlines, project, shades, colorBy, proposals, selected, selection, shown } from "../store";
 import { tool } from "../tools/current";
 import { camera, stageSize } from "./camera";
 import { Overlay } from "./overlay";
@@ -34,7 +34,7 @@ export function drawScene(canvas: HTMLCanvasElement): void {
   const c = camera.value;
   const toCanvas = () => context.setTransform(c.scale * ratio, 0, 0, c.scale * ratio, c.x * ratio, c.y * ratio);
   toCanvas();
-  const view = { page: page.value, low: low.value, high: high.value, channel: channel.value };
+  const view = { low: low.value, high: high.value, channel: channel.value, shades: said(now.channels.length) };
   drawTiles(context, now, c, view, width, height, ratio, redraw);
   if (shown.value) {
     const all = [...objects.value, ...proposals.value];
@@ -52,6 +52,13 @@ export function drawScene(canvas: HTMLCanvasElement): void {
   }
   context.lineJoin = context.lineCap = "round";
   tool.value.draw(context, c.scale);
+}
+
+/** As the server reads it; null: the image has no channels to choose from. */
+function said(channels: number): string | null {
+  if (!channels) return null;
+  const each = shades.value.map(({ on, color, low, high }, k) => (on ? `${k}:${color.slice(1)}:${low ?? ""}:${high ?? ""}` : ""));
+  return each.filter((text) => text).join(",");
 }
 
 function drawSelected(context: CanvasRenderingContext2D, scale: number): void {

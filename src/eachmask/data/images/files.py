@@ -115,17 +115,28 @@ def _has_drive(name: str) -> bool:
     return bool(_DRIVE.match(name)) or (os.name == "nt" and ":" in name)
 
 
-_COPYING: ContextVar[bool] = ContextVar("copying", default=True)
+_ALL = Path("/")
+_COPIED: ContextVar[Path | None] = ContextVar("copied", default=_ALL)
+"""Images below it are copied; None: none is."""
 
 
 @contextmanager
-def images_left_in_place() -> Iterator[None]:
-    """Writers of data sets that are called within write annotations alone."""
-    token = _COPYING.set(False)
+def images_left_in_place(but: Path | None = None) -> Iterator[None]:
+    """Writers of data sets that are called within write annotations alone.
+
+    Args:
+        but: images below this folder are copied all the same.
+    """
+    token = _COPIED.set(but)
     try:
         yield
     finally:
-        _COPYING.reset(token)
+        _COPIED.reset(token)
+
+
+def _is_copied(path: Path) -> bool:
+    within = _COPIED.get()
+    return within is _ALL or (within is not None and path.is_relative_to(within))
 
 
 def copy_image(image: ImageView[Any], target: Path) -> bool:
@@ -135,7 +146,7 @@ def copy_image(image: ImageView[Any], target: Path) -> bool:
     that turns it: then the copy loses its orientation tag.
     """
     path, annotated_size = image.path, image.image_size
-    if not _COPYING.get() or not path.is_file():
+    if not _is_copied(path) or not path.is_file():
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     if is_embedded(path):

@@ -129,6 +129,22 @@ def num_pages(path: str | Path, channels: tuple[int, ...] = ()) -> int:
         return 1
 
 
+def num_channels(path: str | Path) -> int:
+    """How many channels a file has that have to be chosen from (dyes of a microscope, bands of a satellite); 0 where
+    it is seen as it is: gray, or colors, with or without transparency.
+
+    A file that cannot be read has 0; reading it will tell why.
+    """
+    try:
+        if not is_tiff(path):
+            return 0
+        from eachmask.data.images.tiff import channels_to_choose
+
+        return channels_to_choose(Path(path))
+    except Exception:
+        return 0
+
+
 def looks_like_image(path: Path) -> bool:
     """By its name, or else by its first bytes."""
     if path.suffix.lower() in SUFFIXES:

@@ -43,6 +43,21 @@ def read_tiff_page(
     return read.as_array(np.stack([_read(path, found, p, max_pixels, upright)[..., 0] for p in pages], -1))
 
 
+def channels_to_choose(path: Path) -> int:
+    """See :func:`eachmask.data.images.read.num_channels`."""
+    import tifffile
+
+    found = layout(path)
+    if found.channels:
+        return len(found.channels[0])
+    with tifffile.TiffFile(path, _multifile=False) as tiff:
+        header = directory(tiff, found, found.images[0])
+        samples: int = header.samplesperpixel
+        plain = samples in (1, 3) or (samples in (2, 4) and len(header.extrasamples) and not _has_data(header))
+        inks = samples == 4 and int(header.photometric) == 5
+        return 0 if plain or inks else samples
+
+
 def stored_values(path: Path) -> NDArray[Any]:
     """The values of the first page as they are in the file, of a palette the numbers: (H, W) or (H, W, channels).
 

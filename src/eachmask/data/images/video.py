@@ -101,8 +101,7 @@ def _decoded(path: Path) -> Iterator[tuple[float, NDArray[Any]]]:
             for number, frame in enumerate(container.decode(stream)):
                 time = number / FRAME_RATE if frame.time is None else float(frame.time)
                 begin = time if begin is None else begin
-                image = np.rot90(frame.to_ndarray(format="rgb24"), round((frame.rotation or 0) / 90))
-                yield time - begin, np.ascontiguousarray(image)
+                yield time - begin, upright(frame)
     except av.FFmpegError as error:
         raise UserError(f"{path} is damaged or no video that can be decoded ({error.strerror or error})") from None
 
@@ -125,6 +124,12 @@ def _live(camera: int | str) -> Iterator[tuple[float, NDArray[Any]]]:
             yield time.monotonic() - begin, np.ascontiguousarray(image[..., ::-1])
     finally:
         device.release()
+
+
+def upright(frame: Any) -> NDArray[Any]:
+    """A decoded frame of PyAV as (H, W, 3) RGB, turned as its file says."""
+    image = np.rot90(frame.to_ndarray(format="rgb24"), round((frame.rotation or 0) / 90))
+    return np.ascontiguousarray(image)
 
 
 def _animated(path: Path) -> Iterator[tuple[float, NDArray[Any]]]:

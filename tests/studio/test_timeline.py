@@ -1,0 +1,47 @@
+"""A video in the browser: its time line, an object that is marked on one frame and followed to the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="no uvicorn: pip install eachmask[studio]")
+pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
+
+from studio.live import opened, press, served, shows  # noqa: E402
+from studio.test_tracks import moving_coin  # noqa: E402
+
+from eachmask.studio.project import Project  # noqa: E402
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+def test_an_object_marked_on_one_frame_is_followed_to_the_others(context: Any, tmp_path: Path) -> None:
+    project = Project(moving_coin(tmp_path / "video", 3))
+    with served(project) as (address, _):
+        page = opened(context, address, "coin.gif#frame=1")
+        line = page.get_by_role("group", name="Pages and frames")
+        line.get_by_text("1 of 3").wait_for()
+        page.keyboard.press("p")
+        for right, down in [(0.2, 0.2), (0.52, 0.2), (0.52, 0.8), (0.2, 0.8)]:
+            press(page, right, down)
+        page.keyboard.press("Enter")
+        shows(page, "coin.gif#frame=1", 1)
+        assert line.locator("rect").count() == 1
+        line.get_by_role("button", name="Follow to the end").click()
+        line.locator("rect").nth(2).wait_for(state="attached")
+        page.keyboard.press("PageDown")
+        shows(page, "coin.gif#frame=2", 1)
+        page.get_by_label("Number in the video").wait_for()
+        assert page.get_by_label("Number in the video").input_value() == "1", "it stays selected"
+        slider = line.get_by_role("slider")
+        slider.focus()
+        page.keyboard.press("End")
+        shows(page, "coin.gif#frame=3", 1)
+        import os
+
+        if os.environ.get("S23"):
+            page.screenshot(path=os.environ["S23"])
+        assert [one.track for one in project.history(2).objects.values()] == [1]
