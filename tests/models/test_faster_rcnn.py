@@ -239,6 +239,15 @@ def test_from_which_overlap_an_objects_best_anchor_is_positive(lowest, stands_fo
     assert rpn.assign(anchors, gt, (100, 100)).tolist() == [stands_for, UNMATCHED]
 
 
+@pytest.mark.parametrize(("best_counts", "moves", "stands_for"), [(False, True, 0), (True, False, 0), (True, True, 1)])
+def test_which_object_the_best_proposal_of_another_stands_for(best_counts, moves, stands_for):
+    config = {"roi": {"allow_low_quality_matches": best_counts}, "conventions": {"low_quality_moves": moves}}
+    model = faster_rcnn_lite0_fpn(num_classes=2, **config)
+    gt = Instances.cat([target((0.0, 0.0, 20.0, 20.0)), target((0.0, 0.0, 20.0, 33.0))])
+    proposals = torch.tensor([[0.0, 0, 20, 25]])  # IoU 0.8 with the first, 0.76 with the second
+    assert model.match_proposals(proposals, gt, 0.5).tolist() == [stands_for]
+
+
 @pytest.mark.parametrize(("min_side", "count"), [(1e-2, 1), (1e-6, 2), (0.0, 3)])
 def test_how_narrow_a_detection_may_be(min_side, count):
     boxes = torch.tensor([[0.0, 0, 20, 20], [50, 50, 50.005, 60], [80, 50, 80, 60]])[:, None]

@@ -200,7 +200,9 @@ DIFFERENT: list[tuple[str, Any, Any, dict[str, Any]]] = [
     }),
     ("condinst adelaidet", condinst.ADELAIDET, condinst.Config(), ROOT | SMOOTHED | {"select.threshold_on": "product"}),
     ("centermask", centermask.Config(), fcos.Config(), ROOT | SMOOTHED | {"max_detections": 50}),
-    ("centermask iou head", centermask.Config().mask_iou_head, mask_scoring.MaskIoUHeadConfig(), {"loss_weight": 1.0}),
+    ("centermask iou head", centermask.Config().mask_iou_head, mask_scoring.MaskIoUHeadConfig(), {
+        "loss_weight": 1.0, "threshold": 0.0,
+    }),
     ("centermask lite", centermask.LITE, centermask.Config(), {
         "head.depth": 2, "mask_head.convs": 2, "mask_head.width": 128, "mask_iou_head.convs": 2,
         "mask_iou_head.width": 128,

@@ -75,7 +75,7 @@ class Config(fcos.Config):
     select: fcos.SelectConfig = fcos.SelectConfig("root", best_by="product", clip_first=False)
     roi: RoIConfig = RoIConfig()
     mask_head: MaskHeadConfig = MaskHeadConfig()
-    mask_iou_head: MaskIoUHeadConfig = MaskIoUHeadConfig(loss_weight=1.0)
+    mask_iou_head: MaskIoUHeadConfig = MaskIoUHeadConfig(loss_weight=1.0, threshold=0.0)
     max_detections: int = 50
 
 
@@ -169,7 +169,8 @@ class CenterMask(PointDetector[Raw, Detections], Detector[Raw]):
         rois = self.pool(raw.features, boxes, raw.sizes)
         logits = self.mask_head(rois, label).float()
         iou = self.mask_iou_head(rois, logits).float().gather(1, label[:, None]).squeeze(1)
-        gt_iou = mask_iou_targets(logits.detach() > 0, masks, torch.cat(inside))
+        predicted = logits.detach() > self.config.mask_iou_head.threshold
+        gt_iou = mask_iou_targets(predicted, masks, torch.cat(inside))
         learnt = gt_iou > 0
         error = 0.5 * F.mse_loss(iou[learnt], gt_iou[learnt]) if learnt.any() else iou.sum() * 0
         return {
@@ -286,13 +287,13 @@ _LITE_MASK_HEAD = MaskHeadConfig(convs=2, width=128)
 LITE = Config(
     head=fcos.HeadConfig(depth=2),
     mask_head=_LITE_MASK_HEAD,
-    mask_iou_head=MaskIoUHeadConfig(convs=2, width=128, loss_weight=1.0),
+    mask_iou_head=MaskIoUHeadConfig(convs=2, width=128, loss_weight=1.0, threshold=0.0),
 )
 """Narrow heads on a pyramid of 128 channels (section 4.3)."""
 NARROW = Config(
     head=fcos.LIGHT,
     mask_head=_LITE_MASK_HEAD,
-    mask_iou_head=MaskIoUHeadConfig(convs=2, width=64, layer_width=256, loss_weight=1.0),
+    mask_iou_head=MaskIoUHeadConfig(convs=2, width=64, layer_width=256, loss_weight=1.0, threshold=0.0),
 )
 """Narrower heads still."""
 
