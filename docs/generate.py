@@ -38,7 +38,8 @@ def models_page() -> str:
         "# All models\n",
         "Scores *measured* are this project's own, as fractions of 1, and stand in the model's file; scores "
         "*published* are those of the weights' makers, on COCO val2017 where a card names no other data, in per cent: "
-        "`eachmask show NAME`.\n",
+        "`eachmask show NAME`. A checkpoint of another project that lies on the disk becomes a model file by `eachmask "
+        "import`.\n",
         "| name | what for | MB | from | measured | published | license |",
         "|---|---|---|---|---|---|---|",
         *(_models_row(row) for row in all_rows()),

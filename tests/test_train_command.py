@@ -230,6 +230,8 @@ def test_defaults_follow_the_data(tmp_path):
     assert recipe.frozen_stages == (None if torch.cuda.is_available() else 3) and "2 images" in notes[-1]
     boxes, _ = auto_recipe("faster_rcnn_lite0_fpn", samples, start="none")
     assert boxes.score.__name__ == "box_scores" and boxes.mix is None and boxes.start is None
+    own, _ = auto_recipe("rtmdet_ins_nano", samples, start="backbone")
+    assert own.frozen_stages is None, "nobody publishes weights of its backbone: random ones are not to be kept"
 
 
 def test_all_bodies_of_a_model_start_from_imagenet():

@@ -47,6 +47,31 @@ def segformer():
     return transformers.SegformerForSemanticSegmentation(config), transformers.SegformerImageProcessor
 
 
+def eomt():
+    config = transformers.EomtConfig(
+        hidden_size=32, num_hidden_layers=3, num_blocks=1, num_attention_heads=2, image_size=64, num_queries=7,
+        num_upscale_blocks=1, num_register_tokens=0, id2label=NAMES,
+    )  # fmt: skip
+    return transformers.EomtForUniversalSegmentation(config), transformers.EomtImageProcessor
+
+
+def rf_detr():
+    body = {
+        "model_type": "rf_detr_dinov2", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": 64, "patch_size": 16, "num_windows": 1, "out_features": ["stage1", "stage2"],
+    }  # fmt: skip
+    config = transformers.RfDetrConfig(
+        backbone_config=body, d_model=32, decoder_ffn_dim=32, decoder_layers=1, decoder_self_attention_heads=2,
+        decoder_cross_attention_heads=2, num_queries=7, group_detr=1, intermediate_size=32, id2label=NAMES,
+    )  # fmt: skip
+    return transformers.RfDetrForInstanceSegmentation(config), transformers.RfDetrImageProcessor
+
+
+def tokenizer():
+    """Knows no word but begins and ends."""
+    return transformers.CLIPTokenizer(vocab={"<|startoftext|>": 0, "<|endoftext|>": 1}, merges=[])
+
+
 @pytest.fixture
 def image():
     return np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8)
@@ -60,6 +85,8 @@ def image():
         (mask2former, "#instance", Instances),
         (mask2former, "#semantic", SemanticMap),
         (maskformer, "", PanopticMap),
+        (eomt, "", PanopticMap),
+        (rf_detr, "", Instances),
     ],
 )
 def test_a_saved_model_predicts_like_ours(make, ending, target, image, tmp_path):
@@ -86,6 +113,71 @@ def test_the_logits_are_those_of_transformers(image, tmp_path):
         theirs = net.eval()(pixel_values=pixels)
     assert torch.allclose(raw.classes, theirs.class_queries_logits, atol=1e-5)
     assert torch.allclose(raw.masks, theirs.masks_queries_logits, atol=1e-4)
+
+
+def test_scores_of_rf_detr_are_those_of_its_processor(image, tmp_path):
+    torch.manual_seed(0)
+    net, processor = rf_detr()
+    net.save_pretrained(tmp_path)
+    processor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    predictor = eachmask.load(f"hf:{tmp_path}", device="cpu", precision="fp32")
+    pixels = predictor.preprocess([image]).tensor
+    with torch.inference_mode():
+        said = net.eval()(pixel_values=pixels)
+    (theirs,) = processor().post_process_instance_segmentation(
+        said, threshold=0.0, target_sizes=[(60, 90)], return_binary_maps=True
+    )
+    found = predictor.predict(image, score=0.0)[: len(theirs["segments_info"])]
+    assert found.scores.tolist() == pytest.approx([row["score"] for row in theirs["segments_info"]], abs=1e-4)
+    masks = found.masks.to_rle().decode()
+    assert (masks == theirs["segmentation"].numpy().astype(bool)).mean() > 0.99
+
+
+def test_oneformer_is_told_its_task(image, tmp_path):
+    torch.manual_seed(0)
+    backbone = transformers.SwinConfig(**SWIN, out_features=["stage1", "stage2", "stage3", "stage4"])
+    net = transformers.OneFormerForUniversalSegmentation(
+        transformers.OneFormerConfig(
+            backbone_config=backbone, num_queries=7, hidden_dim=32, conv_dim=32, mask_dim=32, encoder_layers=1,
+            encoder_feedforward_dim=32, dim_feedforward=32, decoder_layers=2, num_attention_heads=2,
+            query_dec_layers=1, text_encoder_width=32, text_encoder_num_layers=1, text_encoder_vocab_size=2,
+            id2label=NAMES,
+        )
+    )  # fmt: skip
+    net.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    transformers.Mask2FormerImageProcessor(size={"height": 64, "width": 96}).save_pretrained(tmp_path)
+    for ending, target in (("", PanopticMap), ("#instance", Instances), ("#semantic", SemanticMap)):
+        found = eachmask.load(f"hf:{tmp_path}{ending}", device="cpu", precision="fp32").predict(image, score=0.0)
+        assert isinstance(found, target) and found.image_size == (60, 90)
+
+
+def test_sam_3_finds_words(image, tmp_path):
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    layers = small | {"num_layers": 1}
+    body = small | {"num_hidden_layers": 1, "image_size": 56, "pretrain_image_size": 56, "window_size": 2,
+                    "global_attn_indexes": [0]}  # fmt: skip
+    config = transformers.Sam3Config(
+        vision_config={"backbone_config": body | {"model_type": "sam3_vit_model"}, "fpn_hidden_size": 32},
+        text_config=small | {"num_hidden_layers": 1, "vocab_size": 2, "projection_dim": 32},
+        geometry_encoder_config=layers, detr_encoder_config=layers, detr_decoder_config=layers | {"num_queries": 5},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+    )  # fmt: skip
+    net = transformers.Sam3Model(config).eval()
+    net.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    transformers.Sam3ImageProcessor(size={"height": 56, "width": 56}).save_pretrained(tmp_path)
+    predictor = eachmask.load(f"hf:{tmp_path}#cat,traffic light", device="cpu", precision="fp32")
+    found = predictor.predict(image, score=0.0)
+    assert [category.name for category in found.categories] == ["cat", "traffic light"] and len(found) == 10
+    with torch.inference_mode():
+        words = tokenizer()(["cat"], padding="max_length", max_length=32, return_tensors="pt")
+        said = net(pixel_values=predictor.preprocess([image]).tensor, **words)
+    theirs = (said.pred_logits.sigmoid() * said.presence_logits.sigmoid()).sort(descending=True).values[0]
+    assert found.scores[found.labels == 0].tolist() == pytest.approx(theirs.tolist(), abs=1e-4)
+    with pytest.raises(UserError, match="#cat,dog"):
+        eachmask.load(f"hf:{tmp_path}", device="cpu")
 
 
 def test_by_command(image, tmp_path):

@@ -70,6 +70,7 @@ SIBLINGS = {
     "panoptic_deeplab_r52_dsconv": "panoptic_deeplab_mobilenet_v3_large",
     "panoptic_fpn_r50": "panoptic_fpn_lite0",
     "panoptic_fpn_r101": "panoptic_fpn_lite0",
+    "panoptic_fpn_swin_t": "panoptic_fpn_lite0",
     "maskformer_panoptic_r50": "maskformer_panoptic_lite0",
     "maskformer_panoptic_swin_t": "maskformer_panoptic_lite0",
     "maskformer_semantic_r50": "maskformer_semantic_lite0",

@@ -43,6 +43,7 @@ CASES = [
     Case("fcn_resnet50", {"backbone": "tf_efficientnet_lite0", "stride": 16}, learning_rate=0),
     Case("deeplabv3_lite0"),
     Case("semantic_fpn_lite0"),
+    Case("semantic_fpn_swin_t", {"swin": {"width": 24, "depths": (1, 1, 1, 1)}, "width": 32}, learning_rate=0),
     Case("deeplabv3_mobilenet_v3_large", learning_rate=0),
     Case("deeplabv3plus_lite0"),
     Case("pspnet_lite0"),

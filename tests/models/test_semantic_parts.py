@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from eachmask import models
+from eachmask import cli, models
 from eachmask.models.semantic.unet import input_side, mirrored
 from eachmask.ops.pixel_losses import border_weights
 from eachmask.structures import ImageBatch
@@ -99,6 +100,28 @@ def test_receptive_fields_of_known_networks():
     vgg16 = [layer for convs in (2, 2, 3, 3, 3) for layer in [*[Layer(3, padding=1)] * convs, Layer(2, stride=2)]]
     assert reach([*vgg16, Layer(7)]) == (404, 32, -90)
     assert reach(Layer(3, dilation=r) for r in (1, 1, 2, 4, 8, 16, 1)).field == 67
+
+
+def test_what_a_network_sees_is_found_by_trying():
+    from eachmask.ops.receptive_field import Layer, reach, reach_of
+
+    plan = [Layer(3, 2, 1, 1), Layer(3, 1, 2, 2), Layer(2, 2), Layer(5, 1, 1, 2)]
+    convs = [
+        nn.MaxPool2d(p.kernel, p.stride)
+        if p.kernel == 2
+        else nn.Conv2d(3 if i == 0 else 4, 4, p.kernel, p.stride, p.padding, p.dilation)
+        for i, p in enumerate(plan)
+    ]
+    assert reach_of(nn.Sequential(*convs), (16, 128)) == reach(plan)
+    assert reach_of(lambda x: x.mean((2, 3), keepdim=True).expand_as(x), (8, 32)) is None
+
+
+def test_show_says_how_far_a_network_sees(capsys):
+    assert cli.main(["show", "sliding_window", "--field"]) == 0
+    assert capsys.readouterr().out == "scores: one cell sees 52 x 52 px, the next one 1 px on\n"
+    assert cli.main(["show", "mask_rcnn_lite0_p3", "--field"]) == 0
+    assert "map of stride 8: one cell sees" in capsys.readouterr().out
+    assert cli.main(["show", "graph_cut", "--field"]) == 2
 
 
 def test_the_context_module_starts_as_the_identity():

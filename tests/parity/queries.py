@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +47,18 @@ def recorded_rand(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.from_numpy(generator.random_sample(size).astype(np.float32))
 
     monkeypatch.setattr(torch, "rand", rand)
+
+
+def renamed_by(convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Callable[[str], str]:
+    """transformers' name of a parameter -> ours; what they call the class predictor tells the converter whose it is."""
+    sign = {"class_predictor.weight": torch.zeros(1)}
+    (known,) = convert(sign)
+
+    def renamed(theirs: str) -> str:
+        names = list(convert(sign | {theirs: torch.zeros(1)}))
+        return next((name for name in names if name != known), known)
+
+    return renamed
 
 
 def check_total(fixture: Any, model: Any, found: dict[str, Tensor], names: dict[str, str], total: str) -> None:

@@ -157,7 +157,7 @@ def in_strides(raw: Any) -> list[Tensor]:
 
 def all_sampled(fixture: Any) -> dict[str, Any]:
     """Settings with which we learn from every anchor and proposal, as the recorded samplers did."""
-    every = re.search(r"(?:RPN losses /|RPN\.BATCH_SIZE_PER_IMAGE =) (\d+)", fixture.manifest["loss_note"])
+    every = re.search(r"(?:RPN losses /|RPN\.BATCH_SIZE_PER_IMAGE(?: =)?) (\d+)", fixture.manifest["loss_note"])
     return {
         "rpn": {"batch_size": int(every[1]) if every else 10**7},
         "roi": {"batch_size": 10**7, "positive_fraction": 1.0},
@@ -244,6 +244,29 @@ def original_size(fixture: Any, case: str) -> tuple[int, int]:
     """(height, width) of the image that the case's detections are in."""
     said = fixture.manifest["detections"][case]
     return tuple(said["ori_shape"]) if "ori_shape" in said else (said["height"], said["width"])
+
+
+def check_gradients(
+    fixture: Any,
+    model: nn.Module,
+    losses: dict[str, Tensor],
+    name_of: Callable[[str], str],
+    early: tuple[str, ...] = ("backbone",),
+) -> None:
+    """Recorded gradients of the losses' sum: within 0.001 standard deviations, of early parameters within 0.05.
+
+    Args:
+        name_of: the reference's name of a parameter -> ours.
+        early: starts of our names of parameters before many rectifiers, of which single ones flip.
+    """
+    model.zero_grad()
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    own = dict(model.named_parameters())
+    for theirs in fixture.manifest["grads"]:
+        name = name_of(theirs)
+        error, same = fixture.compare_grad(theirs, own[name].grad.numpy())  # type: ignore[union-attr]
+        assert same and error < (5e-2 if name.startswith(early) else 1e-3), (theirs, error)
+    model.zero_grad()
 
 
 def check_losses(fixture: Any, ours: dict[str, Tensor], names: dict[str, str]) -> None:

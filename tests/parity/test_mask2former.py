@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from parity.dense import open_dense
 from parity.queries import (
     check_answers,
@@ -11,16 +12,18 @@ from parity.queries import (
     check_panoptic,
     check_total,
     recorded_rand,
+    renamed_by,
     stuff_of,
     target_of,
 )
-from parity.recorded import batch, check_raw, recorded, run
+from parity.recorded import batch, check_gradients, check_raw, recorded, run
 from parity.swin import swin_settings
 
 from eachmask import models
 from eachmask.weights.from_mask2former import convert
 
 TERMS = ("classes", "mask", "dice")
+EARLY = ("backbone", "pixel_decoder.l", "decoder.content", "decoder.position")
 
 
 @pytest.fixture(scope="module", params=recorded("mask2former"))
@@ -62,6 +65,14 @@ def test_losses(authors, monkeypatch):
     check_total(fixture, model, found, names, "total_weighted")
 
 
+def test_gradients(authors, monkeypatch):
+    fixture, model, _ = authors
+    recorded_rand(monkeypatch)
+    with torch.enable_grad():
+        found = model.losses(model(batch(fixture)), [target_of(fixture)])
+        check_gradients(fixture, model, found, lambda theirs: next(iter(convert({theirs: torch.zeros(1)}))), EARLY)
+
+
 @pytest.fixture(scope="module", params=recorded("transformers_mask2former"))
 def transformers(request):
     fixture = open_dense(request.param)
@@ -89,3 +100,11 @@ def test_transformers_losses(transformers, monkeypatch):
     found = model.losses(raw, [target_of(fixture)])
     names = {"class": "term.loss_cross_entropy", "mask": "term.loss_mask", "dice": "term.loss_dice"}
     check_total(fixture, model, found, names, "total")
+
+
+def test_transformers_gradients(transformers, monkeypatch):
+    fixture, model, _ = transformers
+    recorded_rand(monkeypatch)
+    with torch.enable_grad():
+        found = model.losses(model(batch(fixture)), [target_of(fixture)])
+        check_gradients(fixture, model, found, renamed_by(convert), EARLY)

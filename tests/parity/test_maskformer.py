@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from parity.dense import open_dense
-from parity.queries import check_answers, check_layers, check_panoptic, check_total, stuff_of, target_of
-from parity.recorded import batch, check_raw, recorded, run
+from parity.queries import check_answers, check_layers, check_panoptic, check_total, renamed_by, stuff_of, target_of
+from parity.recorded import batch, check_gradients, check_raw, recorded, run
 from parity.swin import swin_settings
 
 from eachmask import models
 from eachmask.weights.from_maskformer import convert
 
 TERMS = ("classes", "mask", "dice")
+EARLY = ("backbone", "pixel_decoder.smooth", "position")
 
 
 @pytest.fixture(scope="module", params=recorded("maskformer_panoptic", "maskformer_semantic"))
@@ -55,6 +57,13 @@ def test_losses(authors):
     check_total(fixture, model, found, names, "total_weighted")
 
 
+def test_gradients(authors):
+    fixture, model, _ = authors
+    with torch.enable_grad():
+        found = model.losses(model(batch(fixture)), [target_of(fixture)])
+        check_gradients(fixture, model, found, lambda theirs: next(iter(convert({theirs: torch.zeros(1)}))), EARLY)
+
+
 @pytest.fixture(scope="module", params=recorded("transformers_maskformer"))
 def transformers(request):
     fixture = open_dense(request.param)
@@ -82,3 +91,10 @@ def test_transformers_losses(transformers):
     found = model.losses(raw, [target_of(fixture)])
     names = {"class": "term.loss_cross_entropy", "mask": "term.loss_mask", "dice": "term.loss_dice"}
     check_total(fixture, model, found, names, "total")
+
+
+def test_transformers_gradients(transformers):
+    fixture, model, _ = transformers
+    with torch.enable_grad():
+        found = model.losses(model(batch(fixture)), [target_of(fixture)])
+        check_gradients(fixture, model, found, renamed_by(convert), EARLY)

@@ -9,9 +9,13 @@ import pytest
 import torch
 from parity.dense import dense, open_dense
 from parity.recorded import (
+    CASES,
     batch,
+    check_decoded,
+    check_gradients,
     check_pyramid,
     check_raw,
+    losses_on_recorded_proposals,
     recorded,
     run,
     two_stage_settings,
@@ -19,9 +23,10 @@ from parity.recorded import (
 
 from eachmask import models
 from eachmask.models.panoptic.panoptic_fpn import MergeConfig, merge_things_and_stuff
-from eachmask.models.semantic.labeling import batch_labels, resized
+from eachmask.models.semantic.labeling import batch_labels, extent_of, resized
 from eachmask.ops import pixel_losses
 from eachmask.structures import DecodeOptions, SemanticMap
+from eachmask.structures.class_scores import ClassScores
 from eachmask.weights import from_mmseg_semfpn as mmseg
 from eachmask.weights.from_detectron2 import panoptic_fpn as detectron2
 
@@ -56,6 +61,10 @@ def test_semantic_loss(semantic):
     losses = fixture.manifest["losses"]
     expected = losses.get("loss_sem_seg", losses.get("decode.loss_ce"))
     assert float(model.losses(raw, [target])["pixels"]) == pytest.approx(expected, rel=1e-3)
+    convert = (mmseg if fixture.manifest["system"].startswith("mmseg") else detectron2).convert
+    with torch.enable_grad():
+        found = model.losses(model(batch(fixture)), [target])
+        check_gradients(fixture, model, found, lambda theirs: next(iter(convert({theirs: torch.zeros(1)}))))
 
 
 @pytest.fixture(scope="module", params=recorded("detectron2_panoptic_fpn"))
@@ -116,3 +125,45 @@ def test_panoptic_losses(panoptic):
     logits = resized(raw.logits.float(), raw.padded)
     loss = model.config.semantic_weight * pixel_losses.cross_entropy(logits, batch_labels([semantic], raw.padded))
     assert float(loss) == pytest.approx(fixture.manifest["losses"]["loss_sem_seg"], rel=1e-3)
+
+
+def objects(ran):
+    """The half of the network that finds objects, as Mask R-CNN's recordings are compared."""
+    return ran._replace(model=ran.model.detector, raw=ran.raw.detection)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_objects(panoptic, case):
+    check_decoded(objects(panoptic), case)
+
+
+def test_panoptic_maps_of_a_resized_image(panoptic):
+    """Detectron2 merges at the size of the image, where the limit of stuff counts more pixels."""
+    fixture, model, raw = panoptic
+    sizes = fixture.manifest["detections"]["padded_rescaled"]
+    valid, size = (tuple(sizes[key]) for key in ("img_shape", "ori_shape"))
+    (found,) = model.detector.decode(objects(panoptic).seen("padded_rescaled"), DecodeOptions())
+    found = found[found.scores >= model.config.merge.score_threshold].resize(size)
+    grid = raw.logits[0]
+    labels = ClassScores(grid, extent_of(valid, grid.shape[-2:], raw.padded), through=valid).labels(size)
+    merged = merge_things_and_stuff(found, labels, model.things, model.config.stuff, model.config.merge)
+    check_segments(fixture, model, "padded_rescaled", merged)
+
+
+def test_losses_and_gradients_of_both_halves(panoptic):
+    fixture, model, _ = panoptic
+    with torch.enable_grad():
+        raw = model(batch(fixture))
+        found = losses_on_recorded_proposals(objects(panoptic._replace(raw=raw)))
+        labels = batch_labels(
+            [SemanticMap(torch.from_numpy(fixture.full("target.sem_seg").astype(np.int64)))], raw.padded
+        )
+        pixels = pixel_losses.cross_entropy(resized(raw.logits.float(), raw.padded), labels)
+        found["semantic"] = model.config.semantic_weight * pixels
+        assert float(sum(found.values()).detach()) == pytest.approx(fixture.manifest["losses"]["total"], rel=1e-3)
+        check_gradients(fixture, model, found, name_within_the_detector, ("detector.backbone.backbone",))
+
+
+def name_within_the_detector(theirs):
+    (name,) = detectron2.convert({theirs: torch.zeros(1)})
+    return f"detector.{name}" if name.startswith("backbone") else name

@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from toy_training import Made, Toy, recipe
 
 from eachmask import models
+from eachmask.backbones.swin import Swin
 from eachmask.data.transforms.crop import LargeScaleJitter
 from eachmask.recipes import recipe as recipe_named
 from eachmask.structures import UserError
 from eachmask.tasks.instances import INSTANCES
 from eachmask.training import loop
-from eachmask.training.optim import set_learning_rate
+from eachmask.training.optim import make_optimizer, set_learning_rate
 from eachmask.training.recipe import Run
 from eachmask.training.recipe_source import recipe_source
 from eachmask.training.sampling import Share, TrainingSequence, batches
@@ -186,6 +187,18 @@ def test_every_sample_once_per_epoch_and_weights_in_proportion():
     weighted = TrainingSequence(Made(), recipe(sample_weight=lambda samples: [2, 1, 1, 1, 0]), seed=3)
     counts = np.bincount([weighted.index(n) for n in range(500)], minlength=5)
     assert counts[4] == 0 and abs(counts[0] - 200) <= 5 and abs(counts[1] - 100) <= 5
+
+
+def test_relative_positions_of_swin_transformers_are_not_decayed():
+    swin = {"width": 12, "depths": (1, 1, 1, 1)}
+    for version in (1, 2):
+        model = torch.nn.Module()
+        model.backbone = Swin("swin_t", swin | {"version": version})
+        free = {
+            id(p) for g in make_optimizer(model, recipe()).param_groups if not g["weight_decay"] for p in g["params"]
+        }
+        kept = [name for name, p in model.named_parameters() if p.ndim > 1 and id(p) in free]
+        assert kept and all("relative_position" in n or "cpb_mlp" in n or "logit_scale" in n for n in kept)
 
 
 def test_learning_rate_warms_up_then_falls():

@@ -105,7 +105,7 @@ def test_names_are_those_of_converters() -> None:
 
 
 def test_tasks_are_those_of_the_scores() -> None:
-    kinds = {"mask AP": "instances", "keypoint AP": "keypoints", "mIoU": "semantic"}
+    kinds = {"PQ": "panoptic", "mask AP": "instances", "keypoint AP": "keypoints", "mIoU": "semantic"}
     for entry in CATALOGUE:
         usual = "instances" if entry.converter in PROMPTABLE else "boxes"
         assert entry.task == next((kinds[name] for name in entry.by_metric() if name in kinds), usual), entry.name
@@ -119,7 +119,7 @@ def test_an_entrys_task_is_that_of_its_model(entry: Entry) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('task = "instances"', 'task = "masks"', r"task must be 'boxes' .* or 'semantic', not 'masks'"),
+        ('task = "instances"', 'task = "masks"', r"task must be 'boxes' .* or 'panoptic', not 'masks'"),
         ("size_mb = 178.1", "size_mb = -1", r"size_mb must be in 0\.1\.\.100000, not -1"),
         ("size_mb = 178.1", "size_mb = nan", "size_mb must be a number, not nan"),
         ("value = 37.9", "value = 379", r"published\[\]\.value must be in 0\.\.100, not 379"),

@@ -26,6 +26,12 @@ COMMANDS = {
     "link": ("eachmask.cli.link", "LinkOptions", "link", "objects over the pages of stacks and time series"),
     "doctor": ("eachmask.cli.doctor", "DoctorOptions", "doctor", "find what is wrong with a data set"),
     "export": ("eachmask.cli.export", "ExportOptions", "export", "a model as a file that other runtimes run"),
+    "import": (
+        "eachmask.cli.import_weights",
+        "ImportOptions",
+        "import_weights",
+        "a checkpoint of another project as a model file",
+    ),
     "serve": ("eachmask.cli.serve", "ServeOptions", "serve", "models behind HTTP, for other programs"),
     "studio": ("eachmask.cli.studio", "StudioOptions", "studio", "annotate, correct, train and measure in the browser"),
     "models": ("eachmask.cli.models", "ModelsOptions", "list_models", "list what can be loaded by name"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -12,6 +14,8 @@ import tyro
 from eachmask.files.text import printable, say
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from eachmask.weights.file import ModelInfo
 
 
@@ -23,16 +27,22 @@ class ShowOptions:
       eachmask show nuclei
       eachmask show runs/mine
       eachmask show nuclei.onnx
+      eachmask show fcn32s_vgg16 --field
     """
 
     model: Annotated[str, tyro.conf.Positional]
     """A name from `eachmask models`, a model file, an exported file, or the folder of a run."""
     json: bool = False
     """Print the settings as JSON, the card among them, for programs."""
+    field: bool = False
+    """Print instead how much of an image a cell of the network's maps sees; also of a variant that can be trained."""
 
 
 def show(options: ShowOptions) -> int:
     """Run the command; returns the exit status."""
+    if options.field:
+        say("\n".join(fields(options.model)))
+        return 0
     info = find_info(options.model)
     if options.json:
         print(json.dumps(asdict(info), indent=2))
@@ -63,6 +73,47 @@ def find_info(model: str) -> ModelInfo:
     entry = find(model)
     path = cached(entry)
     return read_info(path) if path else entry.info()
+
+
+def fields(model: str) -> list[str]:
+    """A line for the scores of a network that labels pixels, else for each map of its backbone.
+
+    Raises:
+        UserError: there is no such model, or it has no maps to look at.
+    """
+    from eachmask.models import VARIANTS, variant
+    from eachmask.ops.receptive_field import reach_of
+
+    info = None if model in VARIANTS else find_info(model)
+    build = variant(model if info is None else info.variant)
+    network = build() if info is None else build(num_classes=len(info.categories), **info.config)
+    lines = []
+    for name, map_ in _maps(network.eval()).items():
+        reach = reach_of(map_)
+        sees = "an image as a whole"
+        if reach is not None:
+            sees = f"{reach.field} x {reach.field} px, the next one {reach.stride} px on"
+        lines.append(f"{name}: one cell sees {sees}")
+    return lines
+
+
+def _maps(network: Any) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What can be looked at: functions from an image to a map, by name."""
+    from eachmask.models.semantic.labeling import Labeling
+    from eachmask.structures import ImageBatch, UserError
+
+    if isinstance(network, Labeling):
+        return {"scores": lambda x: network(ImageBatch(x, (tuple(x.shape[-2:]),))).logits}
+    backbone = getattr(network, "backbone", None)
+    strides = getattr(backbone, "strides", ())
+    if not strides:
+        raise UserError("this model has no maps to look at: take one with a backbone, or one that labels pixels")
+    return {f"map of stride {stride}": partial(_map, backbone, i) for i, stride in enumerate(strides)}
+
+
+def _map(backbone: Any, level: int, x: Tensor) -> Tensor:
+    found: Tensor = backbone(x).maps[level]
+    return found
 
 
 def settings(info: ModelInfo) -> dict[str, str]:

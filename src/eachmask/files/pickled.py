@@ -109,5 +109,28 @@ def read_pickled(path: Path) -> Any:
         raise UserError(f"{path} is no file of arrays that can be read ({detail})") from None
 
 
+def read_pickle(path: Path) -> Any:
+    """What ``pickle.dump`` has written to ``path``: dicts of arrays, numbers and texts, as Detectron2 keeps weights.
+
+    Raises:
+        UserError: it cannot be read, is damaged, or names anything else than what numpy's arrays are made of.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _contents(_Unpickler(file, encoding="latin1").load())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # a damaged pickle raises whatever its opcodes lead to
+        detail = " ".join(str(error).split())[:120]
+        raise UserError(f"{path} is no file of arrays that can be read ({detail})") from None
+
+
+def _contents(value: Any) -> Any:
+    """The same in dicts of dicts."""
+    if isinstance(value, dict):
+        return {key: _contents(item) for key, item in value.items()}
+    return _content(value)
+
+
 def _content(value: Any) -> Any:
     return value.value if isinstance(value, _Array) else value

@@ -1,10 +1,11 @@
 """Segmentation models of transformers behind a Predictor: ``load("hf:OWNER/NAME")``.
 
-Any network that transformers' auto classes know for semantic segmentation (SegFormer, UPerNet, BEiT, DPT, ...), or for
+Any network that transformers' auto classes know for semantic segmentation (SegFormer, UPerNet, BEiT, DPT, ...), for
 universal segmentation, that is by queries with a class and a mask each (MaskFormer, Mask2Former, OneFormer, EoMT,
-DETR), and ViTMatte, which fills in trimaps (Yao, Wang, Yang, Wang, Information Fusion 2024, arXiv 2305.15272). What
-they say is read here as of our own networks, so that tiles, files, drawing and measures are the same; their processors
-only tell sizes, mean and deviation. Their weights are learnt with transformers, not here.
+DETR), or for instances (RF-DETR); SAM 3, which finds what words mean; and ViTMatte, which fills in trimaps (Yao, Wang,
+Yang, Wang, Information Fusion 2024, arXiv 2305.15272). What they say is read here as of our own networks, so that
+tiles, files, drawing and measures are the same; their processors only tell sizes, mean and deviation. Their weights are
+learnt with transformers, not here.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from eachmask.models.panoptic.queries import (
     QueryConfig,
     QueryNetwork,
     Raw,
+    Selected,
     SemanticAnswers,
+    selected_of,
 )
 from eachmask.models.semantic import labeling
-from eachmask.structures import Category, ImageBatch, Preprocess, UserError
+from eachmask.structures import Category, DecodeOptions, ImageBatch, Preprocess, UserError
 from eachmask.structures.spatial import Spatial
 from eachmask.weights.header import ModelInfo
 
@@ -40,6 +43,10 @@ LICENSE = "that of the model's page on huggingface.co, which says who may use it
 FOREGROUND = (Category(1, "foreground"),)
 THINGS = {133: tuple(range(80)), 19: tuple(range(11, 19))}
 """Labels of things by the number of classes, COCO's and Cityscapes'; transformers' models do not say it themselves."""
+
+
+MAX_TOKENS = 32
+"""Of a word that SAM 3 is asked for."""
 
 
 class SemanticModel(labeling.Labeling):
@@ -114,6 +121,49 @@ class SemanticQueryModel(QueryModel, SemanticAnswers):
     """Semantic maps."""
 
 
+class IndependentModel(QueryModel, InstanceAnswers):
+    """Instances of queries that say yes or no to each class for itself (RF-DETR): scores are sigmoids."""
+
+    def select(self, raw: Raw, options: DecodeOptions) -> Selected:
+        """The best pairs of query and class."""
+        c = self.config
+        least = c.score_threshold if options.score_threshold is None else options.score_threshold
+        most = c.max_detections if options.max_detections is None else options.max_detections
+        kept = []
+        for logits, masks in zip(raw.classes.float().sigmoid(), raw.masks, strict=True):
+            scores, places = logits.flatten().topk(min(most, logits.numel()))
+            scores, places = scores[scores >= least], places[scores >= least]
+            kept.append((masks[places // self.num_classes], scores, places % self.num_classes))
+        return selected_of(raw, kept)
+
+
+class WordsModel(IndependentModel):
+    """Instances of what words mean (SAM 3): each word is asked for, and its queries say where it is and how surely.
+
+    Args:
+        tokens: (K, T) ids of the words, and (K, T) which of them are there.
+    """
+
+    def __init__(self, net: nn.Module, config: QueryConfig, tokens: Tensor, present: Tensor) -> None:
+        super().__init__(net, len(tokens), config, tokens)
+        self.register_buffer("present", present, persistent=False)
+
+    def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
+        """(B, 3, H, W) -> (B, K Q, K) logits, of each query for its own word alone, and masks (B, K Q, h, w)."""
+        seen = self.net.get_vision_features(images.tensor)  # type: ignore[operator]
+        count, classes, masks = len(images.sizes), [], []
+        for word in range(self.num_classes):
+            ids, present = (part[word].expand(count, -1) for part in (self.tokens, self.present))  # type: ignore[index]
+            said = self.net(vision_embeds=seen, input_ids=ids, attention_mask=present)
+            sure = said.pred_logits.float().sigmoid() * said.presence_logits.float().sigmoid()
+            logits = sure.new_full((*sure.shape, self.num_classes), -torch.inf)
+            logits[..., word] = sure.logit(1e-6)
+            classes.append(logits)
+            masks.append(said.pred_masks)
+        height, width = images.tensor.shape[-2:]
+        return Raw(torch.cat(classes, 1), torch.cat(masks, 1), (), (height, width), images.sizes)
+
+
 ANSWERS = {"panoptic": PanopticModel, "instance": InstanceModel, "semantic": SemanticQueryModel}
 
 
@@ -122,7 +172,8 @@ def load_hf(name: str, *, device: str = "auto", precision: str = "auto", side: i
 
     Args:
         name: ``hf:OWNER/NAME`` or ``hf:FOLDER``; with ``#panoptic``, ``#instance`` or ``#semantic`` behind it where a
-            network by queries shall answer otherwise than its name says (panoptic, if it says nothing).
+            network by queries shall answer otherwise than its name says (panoptic, if it says nothing); of a SAM 3 with
+            the words that it shall find, ``#cat,traffic light``.
         device, precision, side: as of :func:`eachmask.load`.
 
     Raises:
@@ -130,12 +181,12 @@ def load_hf(name: str, *, device: str = "auto", precision: str = "auto", side: i
     """
     found = _transformers()
     place, _, asked = name.removeprefix(PREFIX).partition("#")
-    if asked and asked not in ANSWERS:
-        raise UserError(f"{name} must end in #{', #'.join(ANSWERS)} or in nothing")
     try:
         config = found.AutoConfig.from_pretrained(place)
         preprocess = preprocess_of(found.AutoImageProcessor.from_pretrained(place))
         model, categories = _model(found, config, place, asked)
+    except UserError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{name} cannot be loaded with transformers: {str(error).splitlines()[0]}") from error
     preprocess = preprocess if side is None else preprocess.at_long_side(side)
@@ -147,10 +198,14 @@ def _model(found: Any, config: Any, place: str, asked: str) -> tuple[nn.Module, 
     """The network of a configuration, as one of ours, and its categories."""
     if config.model_type == "vitmatte":
         return MatteModel(found.VitMatteForImageMatting.from_pretrained(place)), FOREGROUND
-    net, by_queries = _network(found, config, place)
+    if config.model_type in ("sam3", "sam3_video"):
+        return _finding(found, place, [word.strip() for word in asked.split(",") if word.strip()])
+    if asked and asked not in ANSWERS:
+        raise UserError(f"{PREFIX}{place}#{asked} must end in #{', #'.join(ANSWERS)} or in nothing")
+    net, speaks = _network(found, config, place)
     kind = asked or next((kind for kind in ANSWERS if kind in place.lower()), "panoptic")
     tokens = _task_tokens(found, place, kind) if config.model_type == "oneformer" else None
-    return wrapped(net, config.id2label, kind if by_queries else "", tokens)
+    return wrapped(net, config.id2label, kind if speaks == "queries" else speaks, tokens)
 
 
 def wrapped(
@@ -160,14 +215,17 @@ def wrapped(
 
     Args:
         names: label -> name.
-        kind: of :data:`ANSWERS`; "" is a network that labels pixels.
+        kind: of :data:`ANSWERS`; "pixels" is a network that labels pixels, "independent" one whose queries say yes or
+            no to each class.
         tokens: as of :class:`QueryModel`.
     """
     count = len(names)
     things = THINGS.get(count, range(count))
     categories = tuple(Category(i + 1, names[i], is_thing=i in things) for i in range(count))
-    if not kind:
+    if kind == "pixels":
         return SemanticModel(net, count), categories
+    if kind == "independent":
+        return IndependentModel(net, count, QueryConfig(int(net.config.num_queries))), categories  # type: ignore[union-attr,arg-type]
     stuff = tuple(label for label in range(count) if label not in things)
     queries = int(getattr(net.config, "num_queries", 100))
     return ANSWERS[kind](net, count, QueryConfig(queries, stuff), tokens), categories
@@ -185,16 +243,32 @@ def preprocess_of(processor: Any) -> Preprocess:
     return Preprocess(mean=mean, std=std, short_side=short, long_side=long, fixed_size=fixed, divisor=STRIDE)
 
 
-def _network(found: Any, config: Any, place: str) -> tuple[nn.Module, bool]:
-    """The network, and whether it speaks by queries."""
+def _finding(found: Any, place: str, words: list[str]) -> tuple[nn.Module, tuple[Category, ...]]:
+    """A network that finds what words mean, and the words as categories.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not words:
+        raise UserError(f"{PREFIX}{place} finds what words mean: give them behind a #, as in {PREFIX}{place}#cat,dog")
+    net, read = found.Sam3Model.from_pretrained(place), found.AutoTokenizer.from_pretrained(place)
+    said = read(words, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
+    queries = QueryConfig(int(net.config.detr_decoder_config.num_queries) * len(words))
+    model = WordsModel(net, queries, said["input_ids"], said["attention_mask"])
+    return model, tuple(Category(i, word) for i, word in enumerate(words, start=1))
+
+
+def _network(found: Any, config: Any, place: str) -> tuple[nn.Module, str]:
+    """The network, and how it speaks: pixels, queries, independent."""
     auto = found.models.auto.modeling_auto
     named = getattr(config, "architectures", None) or [""]
-    for mapping, loader, by_queries in (
-        (auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES, found.AutoModelForUniversalSegmentation, True),
-        (auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES, found.AutoModelForSemanticSegmentation, False),
+    for mapping, loader, speaks in (
+        (auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES, "AutoModelForUniversalSegmentation", "queries"),
+        (auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES, "AutoModelForSemanticSegmentation", "pixels"),
+        (auto.MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING_NAMES, "AutoModelForInstanceSegmentation", "independent"),
     ):
         if config.model_type in mapping and not re.search("Classification|ObjectDetection", named[0]):
-            return loader.from_pretrained(place), by_queries
+            return getattr(found, loader).from_pretrained(place), speaks
     raise ValueError(f"a {config.model_type} ({named[0]}) is no segmentation model that is known here")
 
 

@@ -25,7 +25,7 @@ from eachmask.recipes import prompted
 from eachmask.structures import Instances, Trimap, UserError
 from eachmask.structures.keypoints import mirror_pairs
 from eachmask.tasks.task import Task
-from eachmask.training.pretrained import backbone_of, backbone_preprocess, choose_start
+from eachmask.training.pretrained import FromBackbone, backbone_of, backbone_preprocess, choose_start, weights_known
 from eachmask.training.recipe import Mix, Recipe
 
 LOOKED_AT = 500
@@ -79,11 +79,12 @@ def auto_recipe(
     config = merged(chosen.config, _config(variant, model, data))
     on_gpu, heavy = torch.cuda.is_available(), num_parameters(backbone_of(model)) >= LARGE_BACKBONE
     side = size or _side(data, 1024 if heavy and on_gpu else 800 if on_gpu else 384)
-    has_backbone = backbone_of(model) is not model
+    body = backbone_of(model)
     base = chosen.preprocess or getattr(model, "preprocess", None) or backbone_preprocess(model)
     batch = min(_power_of_two(len(data)), 16 if on_gpu else 4)
     steps = _steps(len(data), batch)
     whole = chosen.whole
+    trained = body is not model and chosen.load is not None and (chosen.load != FromBackbone() or weights_known(body))
     scoring = model.task.scoring
     flip, about_flip = _flip(data)
     notes = [note for note in (chosen.note, about_flip) if note]
@@ -107,7 +108,7 @@ def auto_recipe(
         backbone_rate=0.3,
         weight_decay=0.05,
         warmup_steps=min(200, steps // 10 + 1),
-        frozen_stages=3 if has_backbone and chosen.load is not None and not on_gpu else None,
+        frozen_stages=3 if trained and not on_gpu else None,
         ema_decay=0.998 if steps > 1500 else 0.99,
         evaluate_every=max(50, steps // 10),
     )

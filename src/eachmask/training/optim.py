@@ -10,14 +10,18 @@ from torch import nn
 from eachmask.training.recipe import Recipe
 
 BACKBONES = ("encoder", "backbone")
+POSITIONS = ("relative_position_bias_table", "cpb_mlp", "logit_scale")
+"""Parts of the names of what Swin transformers never decay, though it is no vector (Liu et al., arXiv 2111.09883)."""
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with four groups: backbone or not, decayed or not (vectors are not: biases, normalization)."""
+    """AdamW with four groups: backbone or not, decayed or not (vectors are not: biases, normalization; and Swin's
+    relative positions)."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (name.split(".")[0] in BACKBONES, parameter.ndim > 1)
+            decayed = parameter.ndim > 1 and not any(part in name for part in POSITIONS)
+            key = (name.split(".")[0] in BACKBONES, decayed)
             groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
         [

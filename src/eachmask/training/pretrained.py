@@ -25,6 +25,9 @@ from eachmask.weights.from_efficientnet_lite import LITES, MEAN, STD, read_offli
 from eachmask.weights.from_torchvision import load_imagenet_resnet
 from eachmask.weights.renaming import fill
 
+TORCHVISIONS = (ResNet, Swin, MobileNetV3, VGG)
+"""Backbones whose weights torchvision publishes."""
+
 
 @dataclass(frozen=True)
 class FromModel:
@@ -139,6 +142,13 @@ def backbone_of(model: nn.Module) -> nn.Module:
     return backbone
 
 
+def weights_known(backbone: nn.Module) -> bool:
+    """Whether somebody publishes ImageNet weights of this backbone."""
+    if isinstance(backbone, nn.ModuleDict):
+        return all(weights_known(part) for part in backbone.values())
+    return isinstance(backbone, TORCHVISIONS) or _timm_name(getattr(backbone, "net", backbone)) is not None
+
+
 def load_backbone(backbone: nn.Module) -> str:
     """Fill a backbone with ImageNet weights; says in words what they are.
 
@@ -147,7 +157,7 @@ def load_backbone(backbone: nn.Module) -> str:
     """
     if isinstance(backbone, nn.ModuleDict):
         return " and ".join(dict.fromkeys(load_backbone(part) for part in backbone.values()))
-    if isinstance(backbone, ResNet | Swin | MobileNetV3 | VGG):
+    if isinstance(backbone, TORCHVISIONS):
         return _from_torchvision(backbone)
     net = getattr(backbone, "net", backbone)
     name = _timm_name(net)

@@ -45,7 +45,7 @@ class Entry:
 
     name: str
     """What the user types; also the name of the variant function that these weights fit."""
-    task: Literal["boxes", "instances", "keypoints", "semantic"]
+    task: Literal["boxes", "instances", "keypoints", "semantic", "panoptic"]
     summary: str
     """One line for lists."""
     source: str

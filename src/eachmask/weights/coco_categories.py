@@ -46,6 +46,45 @@ _USED = {id_: Category(id_, name, group) for group, names in _NAMES.items() for 
 COCO_CATEGORIES = tuple(_USED.get(id_, Category(id_, "N/A")) for id_ in range(1, 91))
 """90 categories; ``COCO_CATEGORIES[label].id == label + 1``."""
 
+_STUFF: dict[str, dict[int, str]] = {
+    "textile": {
+        92: "banner", 93: "blanket", 109: "curtain", 141: "pillow", 168: "towel", 200: "rug-merged",
+    },
+    "building": {
+        95: "bridge", 128: "house", 151: "roof", 166: "tent", 197: "building-other-merged",
+    },
+    "raw-material": {100: "cardboard", 195: "paper-merged"},
+    "furniture-stuff": {
+        107: "counter", 112: "door-stuff", 130: "light", 133: "mirror-stuff", 156: "shelf", 161: "stairs",
+        188: "cabinet-merged", 189: "table-merged",
+    },
+    "floor": {118: "floor-wood", 190: "floor-other-merged"},
+    "plant": {119: "flower", 184: "tree-merged", 193: "grass-merged"},
+    "food-stuff": {122: "fruit", 196: "food-other-merged"},
+    "ground": {
+        125: "gravel", 144: "platform", 145: "playingfield", 147: "railroad", 149: "road", 154: "sand", 159: "snow",
+        191: "pavement-merged", 194: "dirt-merged",
+    },
+    "solid": {192: "mountain-merged", 198: "rock-merged"},
+    "structural": {138: "net", 185: "fence-merged"},
+    "water": {148: "river", 155: "sea", 178: "water-other"},
+    "wall": {
+        171: "wall-brick", 175: "wall-stone", 176: "wall-tile", 177: "wall-wood", 199: "wall-other-merged",
+    },
+    "window": {180: "window-blind", 181: "window-other"},
+    "ceiling": {186: "ceiling-merged"},
+    "sky": {187: "sky-other-merged"},
+}  # fmt: skip
+
+PANOPTIC = (
+    *_USED.values(),
+    *sorted(
+        (Category(id_, name, group, False) for group, names in _STUFF.items() for id_, name in names.items()),
+        key=lambda category: category.id,
+    ),
+)
+"""The 80 things and 53 kinds of stuff of COCO's panoptic maps, by id."""
+
 _KEYPOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
@@ -78,11 +117,12 @@ VOC = (
 SETS = {
     "coco-91": COCO_CATEGORIES,
     "coco-80": tuple(category for category in COCO_CATEGORIES if category.name != "N/A"),
+    "coco-panoptic-133": PANOPTIC,
     "coco-person": PERSON,
     "anything": ANYTHING,
     "voc-21": VOC,
     "cityscapes-19": CITYSCAPES_CATEGORIES,
     "ade20k-150": ADE20K_CATEGORIES,
 }
-"""Name in the catalogue -> categories: COCO's 91 ids with their gaps; the 80 that are used, without; people; objects
-of whatever kind; the label maps of PASCAL VOC, Cityscapes and ADE20K."""
+"""Name in the catalogue -> categories: COCO's 91 ids with their gaps; the 80 that are used, without; these and 53 of
+stuff; people; objects of whatever kind; the label maps of PASCAL VOC, Cityscapes and ADE20K."""

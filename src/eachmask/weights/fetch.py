@@ -125,18 +125,12 @@ def _record(path: Path) -> Path:
 
 def _convert(entry: Entry, original: Path, digest: str, target: Path) -> None:
     """The source's checkpoint -> one model file."""
-    import pickle
-
-    import torch
-
     from eachmask import models
+    from eachmask.weights.adopt import read_checkpoint
     from eachmask.weights.file import save_model
     from eachmask.weights.renaming import fill
 
-    try:
-        state = torch.load(original, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise UserError(f"{entry.url} holds something else than plain weights, so it was not read") from error
+    state = read_checkpoint(original, entry.url)
     model = models.variant(entry.name)(num_classes=len(entry.categories), **entry.config)
     fill(model, importlib.import_module(f"eachmask.weights.{entry.converter}").convert(state))
     save_model(target, model, entry.info(digest))

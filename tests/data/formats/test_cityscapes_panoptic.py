@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -44,6 +45,62 @@ def test_it_goes_to_coco_and_back(tmp_path):
     assert last.categories == first.categories
     one, other = (data.splits["val"].targets(0) for data in (first, last))
     assert torch.equal(one.ids, other.ids) and one.segments == other.segments
+
+
+def test_what_cityscapes_scripts_write_is_read_and_written(tmp_path):
+    source = as_distributed(tmp_path / "a")
+    assert cli.main(["convert", str(source), str(tmp_path / "b"), "--from", "cityscapes-panoptic",
+                     "--to", "cityscapes-panoptic"]) == 0  # fmt: skip
+    file = tmp_path / "b" / "gtFine" / "cityscapes_panoptic_val.json"
+    said = json.loads(file.read_text())
+    assert said["images"] == [{"id": "ulm_0", "width": 24, "height": 16, "file_name": "ulm_0_gtFine_leftImg8bit.png"}]
+    (row,) = said["annotations"]
+    assert (row["image_id"], row["file_name"]) == ("ulm_0", "ulm_0_gtFine_panoptic.png")
+    found = [(s["id"], s["category_id"], s["area"], s["iscrowd"]) for s in row["segments_info"]]
+    assert found == [(7, 7, 24 * 15 - 72, 0), (24, 24, 24, 1), (26000, 26, 24, 0), (26001, 26, 24, 0)]
+    assert {c["name"]: c["isthing"] for c in said["categories"]}["car"] == 1
+    for path in (tmp_path / "b").rglob("*_instanceIds.png"):  # as who has made the files and keeps these alone
+        path.unlink()
+    for place in (tmp_path / "b", file):
+        data = eachmask.data.read(place, target=PanopticMap)
+        assert not data.problems and list(data.splits["val"].names) == ["ulm/ulm_0.png"]
+        seen, first = (d.splits["val"].targets(0) for d in (data, eachmask.data.read(source, target=PanopticMap)))
+        assert torch.equal(seen.ids, first.ids) and seen.segments == first.segments
+
+
+def test_train_ids_of_cityscapes_scripts_are_read(tmp_path):
+    source = as_distributed(tmp_path)
+    (source / "gtFine" / "val" / "ulm" / "ulm_0_gtFine_instanceIds.png").unlink()
+    folder = source / "gtFine" / "cityscapes_panoptic_val_trainId"
+    folder.mkdir()
+    colors = np.zeros((16, 24, 3), np.uint8)  # BGR of 26001 = 145 + 256 * 101
+    colors[2:6, 12:18, 1:] = 101, 145
+    cv2.imwrite(str(folder / "ulm_0_gtFine_panoptic.png"), colors)
+    segment = {"id": 26001, "category_id": 13, "area": 24, "bbox": [12, 2, 6, 4], "iscrowd": 0}
+    content = {
+        "images": [{"id": "ulm_0", "file_name": "ulm_0_gtFine_leftImg8bit.png"}, {"id": "ulm_1", "file_name": "x"}],
+        "annotations": [
+            {"image_id": name, "file_name": f"{name}_gtFine_panoptic.png", "segments_info": [segment]}
+            for name in ("ulm_0", "ulm_1")
+        ],
+        "categories": [{"id": 0, "name": "road", "isthing": 0}, {"id": 13, "name": "car", "isthing": 1}],
+    }
+    folder.with_suffix(".json").write_text(json.dumps(content))
+    data = eachmask.data.read(source, target=PanopticMap)
+    seen = data.splits["val"].targets(0)
+    assert [(data.categories[s.label].name, s.id) for s in seen.segments] == [("car", 26001)]
+    assert int((seen.ids == 26001).sum()) == 24 and len(data.splits["val"]) == 1
+    assert [Path(problem.file).name for problem in data.problems] == ["ulm_1_leftImg8bit.png"]
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    source = as_distributed(tmp_path / "a")
+    for part in ("gtFine", "leftImg8bit"):
+        (source / part / "val" / "bonn").mkdir()
+        (path,) = (source / part / "val" / "ulm").iterdir()
+        (source / part / "val" / "bonn" / path.name).write_bytes(path.read_bytes())
+    call = ["convert", str(source), str(tmp_path / "b"), "--from", "cityscapes-panoptic", "--to", "cityscapes-panoptic"]
+    assert cli.main(call) == 2
 
 
 def test_a_bad_line_of_the_list_is_named(tmp_path):

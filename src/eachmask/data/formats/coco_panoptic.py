@@ -8,7 +8,8 @@ whose id is in no list are void. Maps are read when their samples are.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,18 @@ RESULTS = "panoptic.json"
 """As ``eachmask predict`` calls it."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """One JSON file of segments."""
+
+    file: Path
+    split: str
+    maps: list[Path]
+    """Folders in which its PNGs may lie."""
+    find: Callable[[Mapping[str, Any]], tuple[str, Path]]
+    """A record of ``images`` -> the image's name in the data set, and its file."""
+
+
 def read_coco_panoptic(
     source: Path, progress: Progress = no_progress, *, images: Path | None = None
 ) -> Dataset[FileSplit[PanopticMap]]:
@@ -43,42 +56,57 @@ def read_coco_panoptic(
     Raises:
         UserError: a file is none, or two have other categories.
     """
+    return read_parts(_part(file, images) for file in progress("reading", _files(source)))
+
+
+def read_parts(parts: Iterable[Part]) -> Dataset[FileSplit[PanopticMap]]:
+    """Read JSON files whose images and maps lie where each part says.
+
+    Raises:
+        UserError: a file is none, or two have other categories.
+    """
     problems: list[Problem] = []
     splits: dict[str, FileSplit[PanopticMap]] = {}
     known: tuple[Category, ...] | None = None
-    for file in progress("reading", _files(source)):
-        content = read_json(file, ("images", "annotations", "categories"))
-        categories = read_categories(content["categories"], file)
+    for part in parts:
+        content = read_json(part.file, ("images", "annotations", "categories"))
+        categories = read_categories(content["categories"], part.file)
         if known is not None and categories != known:
-            raise UserError(f"{file} has other categories than the file before it: read one of them at a time")
+            raise UserError(f"{part.file} has other categories than the file before it: read one of them at a time")
         known = categories
-        split = file.stem.removeprefix(START) or "all"
-        rows = _rows(file, split, content, images, problems)
+        rows = _rows(part, content, problems)
         if rows:
-            splits[split] = _split(rows, categories)
+            splits[part.split] = _split(rows, categories)
     return Dataset(known or (), splits, problems)
 
 
-def _rows(
-    file: Path, split: str, content: Mapping[str, Any], images: Path | None, problems: list[Problem]
-) -> list[tuple[str, Path, Path, str]]:
-    """(name, image, map, what is known of it) of each image that has a map."""
+def _part(file: Path, images: Path | None) -> Part:
+    split = file.stem.removeprefix(START) or "all"
     base = file.parent.parent if file.parent.name == "annotations" else file.parent
     folders = [base / "images" / split, base / "images" / f"{split}2017", base / split, base / "images", base]
     folders = ([images / split, images] if images is not None else []) + folders
+
+    def find(record: Mapping[str, Any]) -> tuple[str, Path]:
+        name = safe_name(str(record["file_name"]), file)
+        return name, image_file(name, folders)
+
     maps = [base / "panoptic" / split, file.with_suffix(""), base / f"{START}{split}", base / "panoptic"]
-    names = {record.get("id"): record for record in content["images"] if isinstance(record, dict)}
+    return Part(file, split, maps, find)
+
+
+def _rows(part: Part, content: Mapping[str, Any], problems: list[Problem]) -> list[tuple[str, Path, Path, str]]:
+    """(name, image, map, what is known of it) of each image that has a map."""
+    records = {record.get("id"): record for record in content["images"] if isinstance(record, dict)}
     rows = []
     for row in content["annotations"]:
         try:
-            name = safe_name(str(names[row["image_id"]]["file_name"]), file)
-            place = image_file(safe_name(str(row["file_name"]), file), maps)
+            name, image = part.find(records[row["image_id"]])
+            place = image_file(safe_name(str(row["file_name"]), part.file), part.maps)
             segments = [(int(s["id"]), int(s["category_id"]), is_crowd(s)) for s in row["segments_info"]]
         except (KeyError, TypeError, ValueError):
             what = "an annotation without file_name, segments_info or an image that is listed"
-            problems.append(Problem(str(file), "", what, "write it anew", "annotation"))
+            problems.append(Problem(str(part.file), "", what, "write it anew", "annotation"))
             continue
-        image = image_file(name, folders)
         missing = next((path for path in (image, place) if not path.is_file()), None)
         if missing is not None:
             problems.append(Problem(str(missing), "", "there is no such file", "put it there", "missing"))

@@ -40,7 +40,12 @@ def decode_ids(colors: NDArray[np.integer]) -> NDArray[np.int32]:
 
 
 def encode_instance_ids(seen: PanopticMap) -> bytes:
-    """Cityscapes' PNG of 16 bits: the category's id of stuff and crowds, id x 1000 + number of things, 0 of nothing.
+    """Cityscapes' PNG of 16 bits, see :func:`instance_ids`."""
+    return png(instance_ids(seen))
+
+
+def instance_ids(seen: PanopticMap) -> NDArray[np.uint16]:
+    """(H, W) as Cityscapes: the category's id of stuff and crowds, id x 1000 + number of things, 0 of nothing.
 
     Raises:
         UserError: an id is above 64, or there are more than 1000 things of a class.
@@ -56,7 +61,7 @@ def encode_instance_ids(seen: PanopticMap) -> bytes:
         result[ids == segment.id] = value
     if result.max(initial=0) > 65535 or max(counts.values(), default=0) > THINGS_PER_CLASS:
         raise UserError("Cityscapes' 16 bits hold category ids to 64 and 1000 objects of each: take COCO's PNG")
-    return png(result.astype(np.uint16))
+    return result.astype(np.uint16)
 
 
 def segments_info(seen: PanopticMap) -> list[dict[str, Any]]:

@@ -131,6 +131,11 @@ def cascade_mask_rcnn_swin_b_fpn(num_classes: int = 80, **config: Any) -> Cascad
     return _on_swin("swin_b", num_classes, config)
 
 
+def cascade_mask_rcnn_swin_v2_t_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
+    """Swin-T of the second version with MMDetection's two-layer heads; see ``_on_swin``."""
+    return _on_swin("swin_v2_t", num_classes, config)
+
+
 def cascade_mask_rcnn_lite0_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
     """EfficientNet-Lite0 with narrow heads, for CPUs."""
     return CascadeMaskRCNN(light_fpn("tf_efficientnet_lite0"), num_classes, changed(LIGHT, config))

@@ -308,6 +308,16 @@ def mask_rcnn_swin_v2_t_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
     return _on_swin("swin_v2_t", num_classes, config)
 
 
+def mask_rcnn_swin_v2_s_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """Swin-S of the second version (torchvision's), full-size heads."""
+    return _on_swin("swin_v2_s", num_classes, config)
+
+
+def mask_rcnn_swin_v2_b_fpn(num_classes: int = 80, **config: Any) -> MaskRCNN:
+    """Swin-B of the second version (torchvision's), full-size heads."""
+    return _on_swin("swin_v2_b", num_classes, config)
+
+
 def mask_rcnn_swin_t_fpn_mmdet(num_classes: int = 80, **config: Any) -> MaskRCNN:
     """Swin-T: MMDetection's ``mask-rcnn_swin-t-p4-w7_fpn_1x_coco`` and the original of its authors."""
     return _on_swin("swin_t", num_classes, config, MMDET)

@@ -24,7 +24,7 @@ from torch import Tensor
 from eachmask.backbones.fpn import FPN
 from eachmask.models.config import changed
 from eachmask.models.detection import rpn
-from eachmask.models.detection.faster_rcnn import light_fpn, resnet_fpn
+from eachmask.models.detection.faster_rcnn import light_fpn, resnet_fpn, swin_fpn
 from eachmask.models.instance import mask_rcnn
 from eachmask.models.instance.mask_rcnn import MaskRCNN
 from eachmask.models.protocol import Detections, Network
@@ -185,6 +185,12 @@ def panoptic_fpn_r50(num_classes: int = 133, **config: Any) -> PanopticFPN:
 def panoptic_fpn_r101(num_classes: int = 133, **config: Any) -> PanopticFPN:
     """ResNet-101: Detectron2's ``panoptic_fpn_R_101_3x``; wants BGR."""
     return _on_resnet("resnet101", num_classes, config)
+
+
+def panoptic_fpn_swin_t(num_classes: int = 133, **config: Any) -> PanopticFPN:
+    """Swin-T (torchvision's), full-size heads; settings of the backbone are those under ``swin``."""
+    backbone = swin_fpn("swin_t", config.pop("swin", {}))
+    return PanopticFPN(backbone, num_classes, changed(Config(), config))
 
 
 def panoptic_fpn_lite0(num_classes: int = 133, **config: Any) -> PanopticFPN:

@@ -118,7 +118,7 @@ class QueryNetwork(Network[Raw, Selected, Any]):
             scores, labels = logits.float().softmax(-1).max(-1)
             sure = (labels < self.num_classes) & (scores > least)
             kept.append((masks[sure], scores[sure], labels[sure]))
-        return _selected(raw, kept)
+        return selected_of(raw, kept)
 
     def pack_panoptic(self, selected: Selected, options: DecodeOptions) -> list[PanopticMap]:
         """Every pixel to the query that claims it most."""
@@ -142,7 +142,7 @@ class QueryNetwork(Network[Raw, Selected, Any]):
             order = scores.argsort(descending=True, stable=True)
             order = order[scores[order] >= least][:most]
             kept.append((chosen[order], scores[order], labels[order]))
-        return _selected(raw, kept)
+        return selected_of(raw, kept)
 
     def pack_instances(self, selected: Selected, options: DecodeOptions) -> list[Instances]:
         """Masks stay coarse until somebody needs the pixels."""
@@ -159,7 +159,7 @@ class QueryNetwork(Network[Raw, Selected, Any]):
         """All queries, with the probabilities of the classes."""
         none = raw.classes.new_zeros(0, dtype=torch.int64)
         probabilities = raw.classes.float().softmax(-1)[..., :-1]
-        return _selected(raw, [(m, p, none) for m, p in zip(raw.masks, probabilities, strict=True)])
+        return selected_of(raw, [(m, p, none) for m, p in zip(raw.masks, probabilities, strict=True)])
 
     def pack_semantic(self, selected: Selected, options: DecodeOptions) -> list[SemanticMap]:
         """The class with the largest sum over the queries, strip by strip."""
@@ -297,7 +297,8 @@ def masks_of(target: Any, padded: tuple[int, int], device: torch.device) -> tupl
     return labels.to(device), F.pad(masks, (0, padded[1] - width, 0, padded[0] - height)).to(device)
 
 
-def _selected(raw: Raw, kept: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Selected:
+def selected_of(raw: Raw, kept: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Selected:
+    """Masks, scores and labels that are kept of each image, as one value."""
     masks, scores, labels = zip(*kept, strict=True)
     return Selected(raw.padded, raw.sizes, masks, scores, labels)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.backbones.networks import ResNet, Timm
+from eachmask.backbones.swin import Swin
 from eachmask.models.config import changed
 from eachmask.models.semantic.labeling import Labeling, PixelLoss, Raw, resized
 from eachmask.structures import ImageBatch
@@ -126,6 +127,12 @@ def semantic_fpn_r50(num_classes: int = 54, **config: Any) -> SemanticFPN:
 def semantic_fpn_r50_mmseg(num_classes: int = 19, **config: Any) -> SemanticFPN:
     """ResNet-50 whose stem is three convolutions: MMSegmentation's ``fpn_r50_4xb2-80k_cityscapes-512x1024``."""
     return SemanticFPN(FPN(ResNet("resnet50", deep_stem=32), FOUR_LEVELS), num_classes, changed(MMSEG, config))
+
+
+def semantic_fpn_swin_t(num_classes: int = 19, **config: Any) -> SemanticFPN:
+    """Swin-T (torchvision's) under the same head; settings of the backbone are those under ``swin``."""
+    backbone = FPN(Swin("swin_t", config.pop("swin", {})), FOUR_LEVELS)
+    return SemanticFPN(backbone, num_classes, changed(Config(), config))
 
 
 def semantic_fpn_lite0(num_classes: int = 19, **config: Any) -> SemanticFPN:
