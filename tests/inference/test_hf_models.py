@@ -85,7 +85,6 @@ def image():
         (mask2former, "#instance", Instances),
         (mask2former, "#semantic", SemanticMap),
         (maskformer, "", PanopticMap),
-        (eomt, "", PanopticMap),
         (rf_detr, "", Instances),
     ],
 )
@@ -121,7 +120,7 @@ def test_scores_of_rf_detr_are_those_of_its_processor(image, tmp_path):
     net.save_pretrained(tmp_path)
     processor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
     predictor = eachmask.load(f"hf:{tmp_path}", device="cpu", precision="fp32")
-    pixels = predictor.preprocess([image]).tensor
+    pixels = predictor.info.preprocess([image]).tensor
     with torch.inference_mode():
         said = net.eval()(pixel_values=pixels)
     (theirs,) = processor().post_process_instance_segmentation(
@@ -131,6 +130,15 @@ def test_scores_of_rf_detr_are_those_of_its_processor(image, tmp_path):
     assert found.scores.tolist() == pytest.approx([row["score"] for row in theirs["segments_info"]], abs=1e-4)
     masks = found.masks.to_rle().decode()
     assert (masks == theirs["segmentation"].numpy().astype(bool)).mean() > 0.99
+
+
+def test_eomt_sees_squares(image, tmp_path):
+    torch.manual_seed(0)
+    net, processor = eomt()
+    net.save_pretrained(tmp_path)
+    processor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    found = eachmask.load(f"hf:{tmp_path}", device="cpu", precision="fp32").predict(image, score=0.0)
+    assert isinstance(found, PanopticMap) and found.image_size == (60, 90)
 
 
 def test_oneformer_is_told_its_task(image, tmp_path):
@@ -173,7 +181,7 @@ def test_sam_3_finds_words(image, tmp_path):
     assert [category.name for category in found.categories] == ["cat", "traffic light"] and len(found) == 10
     with torch.inference_mode():
         words = tokenizer()(["cat"], padding="max_length", max_length=32, return_tensors="pt")
-        said = net(pixel_values=predictor.preprocess([image]).tensor, **words)
+        said = net(pixel_values=predictor.info.preprocess([image]).tensor, **words)
     theirs = (said.pred_logits.sigmoid() * said.presence_logits.sigmoid()).sort(descending=True).values[0]
     assert found.scores[found.labels == 0].tolist() == pytest.approx(theirs.tolist(), abs=1e-4)
     with pytest.raises(UserError, match="#cat,dog"):

@@ -48,5 +48,5 @@ def import_weights(options: ImportOptions) -> int:
     names = [] if options.classes is None else [line.strip() for line in read_text(options.classes).splitlines()]
     model, info = adopt(options.checkpoint, options.variant, [name for name in names if name])
     save_model(options.out, model, replace(info, name=options.out.stem))
-    say(f"{options.out}: {options.variant} for {counted(len(info.categories), "class")}")
+    say(f"{options.out}: {options.variant} for {counted(len(info.categories), 'class')}")
     return 0

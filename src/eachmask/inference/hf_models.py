@@ -132,7 +132,8 @@ class IndependentModel(QueryModel, InstanceAnswers):
         kept = []
         for logits, masks in zip(raw.classes.float().sigmoid(), raw.masks, strict=True):
             scores, places = logits.flatten().topk(min(most, logits.numel()))
-            scores, places = scores[scores >= least], places[scores >= least]
+            kept_ones = (scores >= least) & (scores > 0)
+            scores, places = scores[kept_ones], places[kept_ones]
             kept.append((masks[places // self.num_classes], scores, places % self.num_classes))
         return selected_of(raw, kept)
 
@@ -183,8 +184,8 @@ def load_hf(name: str, *, device: str = "auto", precision: str = "auto", side: i
     place, _, asked = name.removeprefix(PREFIX).partition("#")
     try:
         config = found.AutoConfig.from_pretrained(place)
-        preprocess = preprocess_of(found.AutoImageProcessor.from_pretrained(place))
         model, categories = _model(found, config, place, asked)
+        preprocess = preprocess_of(found.AutoImageProcessor.from_pretrained(place))
     except UserError:
         raise
     except (OSError, ValueError, ImportError) as error:
