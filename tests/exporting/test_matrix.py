@@ -18,6 +18,7 @@ import eachmask
 from eachmask import models
 from eachmask.exporting.export import SUFFIXES, write_exported
 from eachmask.inference.prompt_predictor import PromptPredictor
+from eachmask.runtimes.sessions import session_of
 from eachmask.structures import Category, DecodeOptions, Instances, Preprocess, Prompts, UserError
 from eachmask.weights.header import ModelInfo
 
@@ -39,7 +40,10 @@ ONE_SIZE = {"unet_tiny", "robust_video_matting_mobilenetv3"}
 """Networks whose layers depend on the size: they are exported for one, and asked to be."""
 SQUARE = {"sam_vit_b", "mobile_sam", "efficient_sam_ti", "sam2_hiera_t"}
 """Networks that see images of one size alone."""
-QUICK = {"mask_rcnn_lite0_p3", "sliding_window", "unet_tiny", "efficient_sam_ti", "background_matting_v2_mobilenetv2"}
+QUICK = {
+    "mask_rcnn_lite0_p3", "sliding_window", "unet_tiny", "efficient_sam_ti", "simpleclick_vit_t",
+    "background_matting_v2_mobilenetv2",
+}  # fmt: skip
 PROGRAMS = {"sliding_window", "unet_tiny"}
 """Tried with torch alone."""
 SIZES = ((64, 96), (75, 131), (110, 70))
@@ -106,6 +110,8 @@ def test_the_file_says_what_the_model_says(case: Case, runtime: str, tmp_path: P
     images = [image(size, seed) for seed, size in enumerate(SIZES)]
     options = DecodeOptions(score_threshold=case.score)
     if isinstance(exported, PromptPredictor):
+        if runtime != "torch-export":
+            check_graphs(file, model)
         for one in images:
             equal.check(own.predict(one, prompts(case, one)), exported.predict(one, prompts(case, one)))
     if not case.asks:
@@ -114,6 +120,16 @@ def test_the_file_says_what_the_model_says(case: Case, runtime: str, tmp_path: P
             equal.check(a, b)
         nothing = exported.predict(images[0], options=replace(options, score_threshold=1.0))
         assert not isinstance(nothing, Instances) or not len(nothing)
+
+
+def check_graphs(file: Path, model: nn.Module) -> None:
+    """Of a model that answers prompts, the file runs the answers too, and their weights are there once."""
+    session = session_of(file)
+    assert session is not None
+    header = session.header()
+    if header.verb == "encode":
+        assert set(header.answers) == set(model.answered_by) != set()
+        assert sum(t.numel() for t in header.weights.values()) < 0.1 * sum(t.numel() for t in model.parameters())
 
 
 def prompts(case: Case, image: np.ndarray) -> Prompts:

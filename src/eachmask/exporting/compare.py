@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eachmask.exporting.answers import calls, owner
 from eachmask.exporting.graph import example_image, first_line, for_any_size, padded
-from eachmask.runtimes.exported import Verb
+from eachmask.runtimes.exported import Answer, Verb
 from eachmask.runtimes.header import Header
-from eachmask.runtimes.sessions import session_of
+from eachmask.runtimes.sessions import Session, session_of
 from eachmask.structures import UserError
 
 SIZES = ((96, 160), (130, 97))
@@ -49,6 +50,21 @@ def check_equal(path: Path, model: nn.Module, header: Header) -> None:
             raise UserError(
                 f"{about}: at {size[0]} x {size[1]} px the file's results differ from the model's by {worst:.2g} of "
                 "the largest"
+            )
+
+    _check_answers(model, header, session)
+
+
+def _check_answers(model: nn.Module, header: Header, session: Session) -> None:
+    heard = calls(model, header.info.preprocess) if header.answers else {}
+    for path, arguments in heard.items():
+        layer, name = owner(model, path)
+        answer = Answer(session, header.answers[path])
+        worst = max(difference(answer(*given), getattr(layer, name)(*given)) for given in arguments)
+        if not worst <= TOLERANCE[header.precision]:
+            raise UserError(
+                f"{header.info.name} cannot be exported: the file's answers to prompts differ from the model's by "
+                f"{worst:.2g} of the largest"
             )
 
 

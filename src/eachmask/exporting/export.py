@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from eachmask.exporting.answers import answer_graphs
 from eachmask.exporting.compare import check_equal
-from eachmask.exporting.graph import Traced, first_line, for_any_size, is_dynamic, prepare, tracing
+from eachmask.exporting.graph import OPSET, Traced, first_line, for_any_size, is_dynamic, prepare, tracing
 from eachmask.exporting.int8 import write_int8
 from eachmask.files.atomic import put_in_place, replacing_from_folder
 from eachmask.runtimes.header import KEY, Header
@@ -34,7 +35,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "torch-export": ("fp32",),
 }
 """Target -> the precisions that its runtime has on CPUs."""
-OPSET = 17
 
 
 def export(
@@ -106,9 +106,12 @@ def write_exported(
     """
     traced = prepare(model, info)
     dynamic = is_dynamic(info.preprocess)
-    weights = {name: t.contiguous() for name, t in (traced.weights | extra).items()}
+    answers, there = {}, set()
+    if traced.graph.verb == "encode" and to != "torch-export":  # torch runs the model's own code anyway
+        answers, there = answer_graphs(model, info)
+    weights = {name: t.contiguous() for name, t in (traced.weights | extra).items() if name not in there}
     batched = dynamic and to != "torch-export"  # which takes a batch of one for the only one there is
-    header = Header(info, traced.graph.verb, traced.description, precision, dynamic, batched, weights)
+    header = Header(info, traced.graph.verb, traced.description, precision, dynamic, batched, weights, answers)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing_from_folder(target) as part:
         _write(part, traced, header, to)

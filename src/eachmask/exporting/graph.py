@@ -26,6 +26,9 @@ from eachmask.runtimes.watching import watched
 from eachmask.structures import DecodeOptions, ImageBatch, Preprocess, UserError
 from eachmask.weights.header import ModelInfo
 
+OPSET = 17
+"""Of ONNX's operations."""
+
 
 class Graph(nn.Module):
     """(B, 3, h, w) normalized -> the tensors that the rest of the model reads, in their order.

@@ -133,6 +133,9 @@ class Network(nn.Module, Generic[RawT, SelectedT, T]):
     grid_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Of one that is asked about points on a grid: what it wants otherwise than
     :class:`~eachmask.inference.everything.EverythingConfig` says."""
+    answered_by: ClassVar[tuple[str, ...]] = ()
+    """Of one that answers prompts: the methods that do the arithmetic, as "layer.method", from tensors to tensors; an
+    exported file has a graph of each."""
     num_classes: int
 
     @property

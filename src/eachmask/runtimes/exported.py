@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from eachmask.models.crop_classifier import Config, CropClassifier
 from eachmask.models.protocol import Recurrent
-from eachmask.runtimes.header import Header
+from eachmask.runtimes.header import AnswerGraph, Header
 from eachmask.runtimes.sessions import Session
-from eachmask.runtimes.structure import batches, joined, rebuilt
+from eachmask.runtimes.structure import batches, flat, joined, rebuilt
 from eachmask.structures import ImageBatch, UserError
 from eachmask.weights.file import CLASSIFIER, build
 from eachmask.weights.header import SCHEMA, ModelInfo
@@ -55,6 +55,24 @@ class Verb:
         return rebuilt(self.session.run(images), self.description, len(images), self.model)
 
 
+class Answer:
+    """A method that answers prompts, run by a runtime; opened when it is first called."""
+
+    def __init__(self, session: Session, graph: AnswerGraph) -> None:
+        self.session, self.graph = session, graph
+        self._run: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the method gives."""
+        if self._run is None:
+            self._run = self.session.opened_graph(self.graph.onnx)
+        tensors = flat(arguments)[0]
+        return rebuilt(self._run([t.float() if t.is_floating_point() else t for t in tensors]), self.graph.description)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_run": None}
+
+
 def load_exported(session: Session) -> tuple[nn.Module, ModelInfo, CropClassifier | None]:
     """The model in an exported file, and what gives its objects narrower names; in eval mode on the CPU.
 
@@ -67,7 +85,10 @@ def load_exported(session: Session) -> tuple[nn.Module, ModelInfo, CropClassifie
     _fill(model, header.weights)
     model.register_buffer(DIGEST, torch.frombuffer(bytearray(session.digest()), dtype=torch.uint8))
     setattr(model, header.verb, Verb(session, header, model))
-    if isinstance(model, Recurrent):
+    for path, graph in header.answers.items():
+        layer, _, name = path.rpartition(".")
+        setattr(model.get_submodule(layer), name, Answer(session, graph))
+    if isinstance(model, Recurrent) and header.verb == "forward":
         model.__dict__["step"] = _forgetful
     return model.eval().requires_grad_(False), header.info, _classifier(header)
 

@@ -15,10 +15,28 @@ from eachmask.structures import UserError
 from eachmask.weights.header import ModelInfo
 from eachmask.weights.schema import SchemaError
 
-FORMAT = 1
-"""Of exported files."""
+FORMAT = 2
+"""Of exported files; those of format 1 have no graphs of answers."""
 KEY = "eachmask"
 """In the file's metadata."""
+
+
+@dataclass(frozen=True)
+class AnswerGraph:
+    """A method that answers prompts, as a graph of its own."""
+
+    onnx: bytes = field(repr=False)
+    description: dict[str, Any]
+    """Where its outputs belong, as ``Header.description``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"onnx": base64.b64encode(self.onnx).decode(), "description": self.description}
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> AnswerGraph:
+        """Undo of :meth:`to_json`."""
+        return AnswerGraph(base64.b64decode(values["onnx"]), values["description"])
 
 
 @dataclass(frozen=True)
@@ -36,7 +54,9 @@ class Header:
     batched: bool = True
     """Several images of one size can be run at once."""
     weights: dict[str, Tensor] = field(default_factory=dict)
-    """Of the layers that run after the graph (heads that look at single objects, decoders of prompts)."""
+    """Of the layers that run after the graph (heads that look at single objects, encoders of prompts)."""
+    answers: dict[str, AnswerGraph] = field(default_factory=dict)
+    """Methods that answer prompts, by their path in the model."""
 
     def to_json(self) -> str:
         """As text, in which the weights are base64 of a safetensors file."""
@@ -50,6 +70,7 @@ class Header:
                 "dynamic": self.dynamic,
                 "batched": self.batched,
                 "weights": base64.b64encode(save(self.weights)).decode() if self.weights else "",
+                "answers": {path: graph.to_json() for path, graph in self.answers.items()},
             }
         )
 
@@ -69,8 +90,10 @@ class Header:
             weights = load(base64.b64decode(values["weights"])) if values["weights"] else {}
             info = ModelInfo.from_json(json.dumps(values["model"]))
             said = {key: values[key] for key in ("verb", "description", "precision", "dynamic")}
-            return Header(info, **said, batched=values.get("batched", values["dynamic"]), weights=weights)
-        except (KeyError, TypeError, ValueError, SchemaError, RecursionError, SafetensorError) as error:
+            answers = {path: AnswerGraph.from_json(graph) for path, graph in values.get("answers", {}).items()}
+            batched = values.get("batched", values["dynamic"])
+            return Header(info, **said, batched=batched, weights=weights, answers=answers)
+        except (KeyError, TypeError, ValueError, AttributeError, SchemaError, RecursionError, SafetensorError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"the header of {path} cannot be used ({error}): export the model again") from error

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,6 +41,14 @@ class Session:
     def run(self, images: Tensor) -> list[Any]:
         """(B, 3, h, w) float32 normalized, not padded -> the graph's outputs."""
         raise NotImplementedError
+
+    def opened_graph(self, graph: bytes) -> Callable[[Sequence[Tensor]], list[Any]]:
+        """Another ONNX graph of the same file, opened: its inputs -> its outputs.
+
+        Raises:
+            UserError: this runtime reads none.
+        """
+        raise UserError(f"{self.path} holds a graph that its runtime cannot read: export the model again")
 
     def text(self) -> str | None:
         """The header's text."""
@@ -87,6 +95,19 @@ class OnnxSession(Session):
     suffix, extra = ".onnx", "onnx"
 
     def open(self) -> Any:
+        return self._inference(str(self.path))
+
+    def opened_graph(self, graph: bytes) -> Callable[[Sequence[Tensor]], list[Any]]:
+        session = self._inference(graph)
+        names = [one.name for one in session.get_inputs()]
+
+        def run(tensors: Sequence[Tensor]) -> list[Any]:
+            given = {name: x.contiguous().numpy() for name, x in zip(names, tensors, strict=True)}
+            return [torch.from_numpy(array) for array in session.run(None, given)]
+
+        return run
+
+    def _inference(self, graph: str | bytes) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -95,7 +116,7 @@ class OnnxSession(Session):
         # Threads that wait awake take the time of all others on a busy machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own exceptions derive from nothing narrower
             raise ValueError(str(error)) from error
 
@@ -120,11 +141,19 @@ class OpenVinoSession(Session):
         model = core.read_model(str(self.path))
         self._text = str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None
         bf16 = self._text is not None and Header.from_json(self._text, self.path).precision == "bf16"
-        settings = {
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-        }
-        return core.compile_model(model, "CPU", settings)
+        return core.compile_model(model, "CPU", _settings("bf16" if bf16 else "f32"))
+
+    def opened_graph(self, graph: bytes) -> Callable[[Sequence[Tensor]], list[Any]]:
+        import openvino
+
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(graph), "CPU", _settings("f32"))
+
+        def run(tensors: Sequence[Tensor]) -> list[Any]:
+            outputs = compiled([x.contiguous().numpy() for x in tensors])
+            return [torch.from_numpy(outputs[i].copy()) for i in range(len(compiled.outputs))]
+
+        return run
 
     def text(self) -> str | None:
         _ = self.opened
@@ -137,6 +166,11 @@ class OpenVinoSession(Session):
     def run(self, images: Tensor) -> list[Any]:
         outputs = self.opened(images.contiguous().numpy())
         return [torch.from_numpy(outputs[i].copy()) for i in range(len(self.opened.outputs))]
+
+
+def _settings(precision: str) -> dict[str, Any]:
+    """Of OpenVINO's plugin for CPUs."""
+    return {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": precision}
 
 
 class TorchSession(Session):

@@ -151,7 +151,7 @@ class Decoder(nn.Module):
         within = inside @ y.flatten(2).transpose(1, 2) / area[..., None]
         sure = ((inside * inside).sum(2) / area)[..., None]
         share = inside.mean(2, keepdim=True)
-        named = self.which[None, :, None].expand(len(y), -1, 1)
+        named = self.which[None, :, None].expand(y.shape[0], -1, 1)
         both = [overall[:, None].expand(-1, within.shape[1], -1), within, sure, share, named]
         result: Tensor = self.quality(torch.cat(both, 2))[..., 0]
         return result

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eachmask.models.promptable.answering import Answering, Raw, target_mask
-from eachmask.ops.click_maps import Clicks, Window, clicks_of
+from eachmask.ops.click_maps import Clicks, Window, clicks_of, disks
 from eachmask.ops.losses import normalized_focal
 from eachmask.ops.simulated_clicks import first_clicks, next_click
 from eachmask.structures import Instances, Prompts, UserError
@@ -199,6 +199,24 @@ class ClickNetwork(Answering):
             keep = torch.rand(len(found), 1, 1, 1, device=found.device) >= self.learn.forget
             clicks, previous = next_click(found[:, 0] > 0.5, masks, clicks), found * keep
         return clicks, previous
+
+
+class DiskNetwork(ClickNetwork):
+    """One that sees clicks as disks; subclasses write :meth:`from_maps`."""
+
+    answered_by = ("from_maps",)
+    config: Any
+
+    def from_maps(self, images: Tensor, maps: Tensor) -> tuple[Tensor, ...]:
+        """What :meth:`logits` gives, from images (B, 3, H, W) and what :meth:`maps` gives."""
+        raise NotImplementedError
+
+    def maps(self, previous: Tensor, clicks: Clicks, size: tuple[int, int]) -> Tensor:
+        """(B, 3, H, W): the previous mask, disks on the object, disks beside it."""
+        return torch.cat([previous, disks(clicks, size, self.config.radius).to(previous)], 1)
+
+    def logits(self, images: Tensor, previous: Tensor, clicks: Clicks) -> tuple[Tensor, ...]:
+        return self.from_maps(images, self.maps(previous, clicks, (images.shape[2], images.shape[3])))
 
 
 def _rough(prompts: Prompts, image: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ class Clicks(Network[Raw, Selected, Instances]):
     backbone_from = "objects"
     answers_only = True
     """While it trains, it is measured by what it answers to prompts."""
+    answered_by = ("decoder.forward",)
     samples: ClassVar[Samples] = "centers"
     grid_defaults = MappingProxyType({"points_per_side": 16, "iou_threshold": 0.75, "stability_threshold": 0.85})
 

@@ -188,6 +188,8 @@ def dilated_resnet(name: str, channels: int) -> ResNet:
 class _ByExtremes(Answering):
     """The window around four points; subclasses write :meth:`logits`."""
 
+    answered_by = ("logits",)
+
     config: Config
     asked_by = "extremes"
     wants = "give its four extreme points (left, right, top, bottom) or a box"

@@ -53,6 +53,8 @@ class Config:
 class LatentDiversity(ClickNetwork):
     """M masks and a selector (:class:`~eachmask.models.protocol.Promptable`)."""
 
+    answered_by = ("from_maps",)
+
     mirror = False  # the mirror image might be answered by another mask
 
     def __init__(self, num_classes: int = 1, config: Config | None = None) -> None:
@@ -78,7 +80,12 @@ class LatentDiversity(ClickNetwork):
         """
         size = (images.shape[2], images.shape[3])
         near = 1 - distances(clicks, size, self.config.reach).to(previous)
-        maps = self.backbone(images, self.click_features(torch.cat([previous, near], 1))).maps
+        return self.from_maps(images, torch.cat([previous, near], 1))
+
+    def from_maps(self, images: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`candidates`, from the previous mask and how near clicks of each sign are: (B, 3, H, W)."""
+        size = (images.shape[2], images.shape[3])
+        maps = self.backbone(images, self.click_features(said)).maps
         finest = maps[0].shape[2:]
         thin = [conv(x).relu() for conv, x in zip(self.convs, maps, strict=True)]
         features = self.fusion(torch.cat([F.interpolate(x, finest, mode="bilinear") for x in thin], 1)).relu()

@@ -91,7 +91,7 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(P or 1, L, C), (P or 1, S, C), (P or 1, S, C) -> (P, L, C)."""
-        num = max(len(q), len(k))
+        num = max(q.shape[0], k.shape[0])
         parts = (self._split(self.q(q), num), self._split(self.k(k), num), self._split(self.v(v), num))
         mixed = F.scaled_dot_product_attention(*parts)
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
@@ -249,25 +249,29 @@ class MaskDecoder(nn.Module):
         """All but the masks themselves: ``logits`` are empty; and what the image has become, (P, h w, C)."""
         own = [self.iou_token.weight, self.mask_tokens.weight]
         own = own if self.presence_token is None else [self.presence_token.weight, *own]
-        head = torch.cat(own).expand(len(prompts), -1, -1).to(prompts.dtype)
+        head = torch.cat(own).expand(prompts.shape[0], -1, -1).to(prompts.dtype)
         rows, codes = features.flatten(2).transpose(1, 2), code.flatten(2).transpose(1, 2)
         tokens, image = self.transformer(torch.cat([head, prompts], dim=1), rows, codes)
         first = len(own) - 2
         masks = tokens[:, first + 1 : first + 1 + self.config.masks]
         presence = None if self.presence is None else self.presence(tokens[:, 0])[:, 0].float()
-        empty = tokens.new_zeros(len(prompts), 0)
         ious = self.iou(tokens[:, first]).float()
-        return Decoded(empty, ious if presence is None else ious.sigmoid(), masks, presence), image
+        return Decoded(ious[:, :0], ious if presence is None else ious.sigmoid(), masks, presence), image
 
     def masks(
         self, tokens: Tensor, image: Tensor, grid: tuple[int, int], finer: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         """The logits (P, M, 4 h, 4 w) of what :meth:`discuss` gave."""
+        if not len(tokens):
+            return image.new_zeros(0, tokens.shape[1], 4 * grid[0], 4 * grid[1])
+        chunks = zip(tokens.split(_OBJECTS_CHUNK_SIZE), image.split(_OBJECTS_CHUNK_SIZE), strict=True)
+        return torch.cat([self.some_masks(*some, grid, finer) for some in chunks])
+
+    def some_masks(
+        self, tokens: Tensor, image: Tensor, grid: tuple[int, int], finer: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """:meth:`masks` of as many objects as fit into a CPU's caches."""
         weights = torch.stack([net(tokens[:, i]) for i, net in enumerate(self.classifiers)], dim=1)
-        parts = []
-        for first in range(0, max(1, len(weights)), _OBJECTS_CHUNK_SIZE):
-            some = slice(first, first + _OBJECTS_CHUNK_SIZE)
-            enlarged = self.enlarge(image[some], finer).flatten(1, 2)  # (P, h w 16, C/8)
-            logits = weights[some] @ enlarged.transpose(1, 2)
-            parts.append(in_order(logits.unflatten(2, (-1, 16)), grid).float())
-        return torch.cat(parts)
+        enlarged = self.enlarge(image, finer).flatten(1, 2)  # (P, h w 16, C/8)
+        logits = weights @ enlarged.transpose(1, 2)
+        return in_order(logits.unflatten(2, (-1, 16)), grid).float()

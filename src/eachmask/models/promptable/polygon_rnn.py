@@ -72,6 +72,7 @@ class ConvLSTM(nn.Module):
 class PolygonRNN(Answering):
     """Draws polygons (:class:`~eachmask.models.protocol.Promptable`)."""
 
+    answered_by = ("_features", "begin", "step")
     asked_by = "extremes"
     wants = "give a box around it"
 

@@ -26,9 +26,8 @@ from torch.nn import functional as F
 from eachmask.backbones.hrnet import HRNet, HRNetConfig, enlarged
 from eachmask.backbones.with_maps import TimmWithMaps
 from eachmask.models.config import changed
-from eachmask.models.promptable.clicking import ClickNetwork, LearnConfig, ZoomConfig
+from eachmask.models.promptable.clicking import DiskNetwork, LearnConfig, ZoomConfig
 from eachmask.models.promptable.simpleclick import FusionHead
-from eachmask.ops.click_maps import Clicks, disks
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,8 @@ def click_features(outputs: int, inputs: int = 3) -> nn.Sequential:
 # Models ---------------------------------------------------------------------------------------------------------------
 
 
-class _WithDisks(ClickNetwork):
-    """Settings that all variants have, and the maps that enter at stride 2."""
+class _WithDisks(DiskNetwork):
+    """Settings that all variants have; the maps enter at stride 2."""
 
     config: Config
 
@@ -128,10 +127,6 @@ class _WithDisks(ClickNetwork):
         self.num_classes, self.config = num_classes, config
         self.zoom, self.learn, self.mirror = config.zoom, config.learn, config.mirror
         self.max_side, self.threshold = config.max_side, config.mask_threshold
-
-    def maps(self, previous: Tensor, clicks: Clicks, size: tuple[int, int]) -> Tensor:
-        """(B, 3, H, W): the previous mask, disks on the object, disks beside it."""
-        return torch.cat([previous, disks(clicks, size, self.config.radius).to(previous)], 1)
 
 
 class RITM(_WithDisks):
@@ -143,11 +138,11 @@ class RITM(_WithDisks):
         self.backbone = HRNet(self.config.hrnet)
         self.head = ContextHead(sum(self.backbone.channels), self.config.ocr_width)
 
-    def logits(self, images: Tensor, previous: Tensor, clicks: Clicks) -> tuple[Tensor, ...]:
+    def from_maps(self, images: Tensor, maps: Tensor) -> tuple[Tensor, ...]:
         size = (images.shape[2], images.shape[3])
-        maps = self.backbone(images, self.click_features(self.maps(previous, clicks, size))).maps
-        finest = (maps[0].shape[2], maps[0].shape[3])
-        mask, rough = self.head(torch.cat([enlarged(x, finest) for x in maps], 1))
+        found = self.backbone(images, self.click_features(maps)).maps
+        finest = (found[0].shape[2], found[0].shape[3])
+        mask, rough = self.head(torch.cat([enlarged(x, finest) for x in found], 1))
         return enlarged(mask, size), enlarged(rough, size)
 
 
@@ -160,10 +155,9 @@ class RITMLite(_WithDisks):
         self.click_features = click_features(self.backbone.stem_channels)
         self.head = FusionHead(self.backbone.channels, self.config.ocr_width)
 
-    def logits(self, images: Tensor, previous: Tensor, clicks: Clicks) -> tuple[Tensor, ...]:
+    def from_maps(self, images: Tensor, maps: Tensor) -> tuple[Tensor, ...]:
         size = (images.shape[2], images.shape[3])
-        added = self.click_features(self.maps(previous, clicks, size))
-        found = self.head(list(self.backbone(images, added).maps))
+        found = self.head(list(self.backbone(images, self.click_features(maps)).maps))
         return (F.interpolate(found, size, mode="bilinear", align_corners=False),)
 
 

@@ -103,6 +103,7 @@ class SAM(Network[Raw, Selected, Instances]):
     task = INSTANCES
     max_classes = 1
     needs = frozenset({"masks"})
+    answered_by = ("decoder.discuss", "decoder.some_masks")
     samples: ClassVar[Samples] = "centers"
     """How coarse masks become pixels."""
     padding: ClassVar[bool] = False

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.models.config import changed
-from eachmask.models.promptable.clicking import ClickNetwork, LearnConfig, ZoomConfig
-from eachmask.ops.click_maps import Clicks, disks
+from eachmask.models.promptable.clicking import DiskNetwork, LearnConfig, ZoomConfig
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ class FusionHead(nn.Module):
 # Model ----------------------------------------------------------------------------------------------------------------
 
 
-class SimpleClick(ClickNetwork):
+class SimpleClick(DiskNetwork):
     """A plain transformer with a second patch embedding (:class:`~eachmask.models.protocol.Promptable`)."""
 
     def __init__(self, num_classes: int = 1, config: Config | None = None) -> None:
@@ -203,13 +202,9 @@ class SimpleClick(ClickNetwork):
         self.pyramid = Pyramid(width, config.pyramid)
         self.head = FusionHead(config.pyramid, config.head_width)
 
-    def maps(self, previous: Tensor, clicks: Clicks, size: tuple[int, int]) -> Tensor:
-        """(B, 3, H, W): the previous mask, disks on the object, disks beside it."""
-        return torch.cat([previous, disks(clicks, size, self.config.radius).to(previous)], 1)
-
-    def logits(self, images: Tensor, previous: Tensor, clicks: Clicks) -> tuple[Tensor, ...]:
+    def from_maps(self, images: Tensor, maps: Tensor) -> tuple[Tensor, ...]:
         size = (images.shape[2], images.shape[3])
-        x = self.backbone(images, self.click_embed(self.maps(previous, clicks, size)))
+        x = self.backbone(images, self.click_embed(maps))
         return (F.interpolate(self.head(self.pyramid(x)), size, mode="bilinear", align_corners=True),)
 
 
