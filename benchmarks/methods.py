@@ -164,27 +164,29 @@ def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, floa
 
 def _samples(pack: Path) -> tuple[Any, Any]:
     """The pack's training and val images, all objects of one class: localization is what is compared."""
+    from eachmask.data.builder import map_targets
     from eachmask.data.classes import one_class
     from eachmask.data.reading import read_any
 
     data, _ = read_any(pack)
     if pack.name == "dsb2018":
-        data = replace(data, splits={name: [p for p in split if max(p.targets.image_size) <= LARGEST]
-                                     for name, split in data.splits.items()})  # fmt: skip
+        data = data.with_splits({name: split.take(_small(split)) for name, split in data.splits.items()})
     if len(data.categories) > 1:
         data = one_class(data)
     if pack.name == "coco-mini":
-        data = replace(data, splits={name: [_small_ignored(p) for p in split] for name, split in data.splits.items()})
-    train_data, val_data = (data.splits[split] for split in ("train", "val"))
-    return train_data, val_data
+        data = map_targets(data, _small_ignored)
+    return data.splits["train"], data.splits["val"]
 
 
-def _small_ignored(image: Any) -> Any:
-    """An image whose small objects are regions to be ignored, as COCO's crowds are."""
-    targets = image.targets
-    small = np.asarray(targets.masks.area()) < (SMALL * max(targets.image_size)) ** 2
-    ignored = small if targets.crowd is None else small | targets.crowd.numpy()
-    return replace(image, targets=replace(targets, crowd=torch.from_numpy(ignored)))
+def _small(split: Any) -> list[int]:
+    """Images of a split that are not too large."""
+    return [i for i in range(len(split)) if max(split.targets(i).image_size) <= LARGEST]
+
+
+def _small_ignored(targets: Any) -> Any:
+    """Targets whose small objects are regions to be ignored, as COCO's crowds are."""
+    small = torch.from_numpy(np.asarray(targets.masks.area())) < (SMALL * max(targets.image_size)) ** 2
+    return replace(targets, crowd=targets.crowd | small)
 
 
 def _drawn(predictor: Any, name: str, threshold: float) -> Any:
