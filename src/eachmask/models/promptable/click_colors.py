@@ -33,14 +33,18 @@ def color_maps(colors: Tensor, clicked: Tensor, signs: Tensor, previous: Tensor,
         previous: (R, m, m) probabilities of the previous answer; known: (R,) bool whether there is one.
     """
     colors, clicked = colors.float().clamp(-1, 1), clicked.float().clamp(-1, 1)
-    far = torch.cdist(colors.flatten(2).transpose(1, 2), clicked.transpose(1, 2)).square()  # (R, m * m, K)
+    far = colors.new_zeros(*signs.shape, *colors.shape[2:])  # (R, K, m, m)
+    for channel in range(colors.shape[1]):
+        apart = colors[:, channel, None] - clicked[:, channel, :, None, None]
+        far.addcmul_(apart, apart)
     near = [
-        torch.exp(-far.masked_fill((signs != sign)[:, None], torch.inf).amin(2) / (2 * REACH**2)) for sign in (1, 0)
+        torch.exp(-far.masked_fill((signs != sign)[..., None, None], torch.inf).amin(1) / (2 * REACH**2))
+        for sign in (1, 0)
     ]
     odds = torch.zeros_like(previous, dtype=torch.float32)
     if known.any():
         odds[known] = color_odds(colors[known], previous[known].float())
-    return torch.cat([torch.stack(near, 1).unflatten(2, colors.shape[2:]), odds[:, None]], 1)
+    return torch.stack([*near, odds], 1)
 
 
 def color_odds(colors: Tensor, previous: Tensor) -> Tensor:

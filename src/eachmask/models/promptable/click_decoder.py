@@ -141,9 +141,10 @@ class Decoder(nn.Module):
         y = self.out8(x8 + grown(self.grow8(y), x8))
         y = self.out4(x4 + grown(self.grow4(y), x4))
         coarse = self.coarse(y)
-        finest = seen.fine + self.colored(seen.colored) + grown(self.grow2(y), seen.fine)
-        fine = self.refine(torch.relu(finest))
-        return grown(coarse, seen.fine) + fine, self._qualities(coarse.detach(), y, overall)
+        # The largest maps: what may be added in its own memory is.
+        finest = grown(self.grow2(y), seen.fine).add_(seen.fine).add_(self.colored(seen.colored))
+        fine = self.refine(finest.relu_())
+        return grown(coarse, seen.fine).add_(fine), self._qualities(coarse.detach(), y, overall)
 
     def _qualities(self, coarse: Tensor, y: Tensor, overall: Tensor) -> Tensor:
         inside = coarse.sigmoid().flatten(2)

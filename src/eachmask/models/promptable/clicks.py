@@ -349,7 +349,8 @@ def stretched(maps: Tensor, image: Tensor, windows: Tensor, extent: Tensor, side
     """
     if len(windows) > 1 and bool((windows == windows[:1]).all()) and bool((image == image[0]).all()):
         # First clicks all look at the whole image.
-        return stretched(maps, image[:1], windows[:1], extent, side).expand(len(windows), -1, -1, -1)
+        one = stretched(maps, image[:1], windows[:1], extent, side)
+        return one.expand(len(windows), -1, -1, -1).contiguous(memory_format=torch.channels_last)
     steps = (torch.arange(side, device=maps.device, dtype=windows.dtype) + 0.5) / side
     low, size = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
     places = low + steps[None, :, None] * size  # (R, side, 2) x and y along the sides
