@@ -60,7 +60,7 @@ function Propose() {
     <Card title={texts.propose} text={texts.proposeText}
       start={() => ({ kind: "predict", model: model || firstModel(), threshold: score, indices: one ? [current.value] : null })}>
       <ModelChoice value={model} set={setModel} />
-      <label>{texts.minimumScore} <output>{score.toFixed(2)}</output>
+      <label>{texts.minimumScore} <span class="value">{score.toFixed(2)}</span>
         <input type="range" min="0.05" max="0.95" step="0.05" value={score} onInput={(e) => setScore(Number(e.currentTarget.value))} /></label>
       <label>{texts.which}<select value={one ? "one" : "all"} onChange={(e) => setOne(e.currentTarget.value === "one")}>
         <option value="all">{texts.every}</option><option value="one">{texts.unreviewed}</option></select></label>

@@ -103,7 +103,7 @@ function Proposals() {
     <section>
       <h2>{texts.proposals} <span class="badge soft">{proposals.value.length}</span></h2>
       {all === 0 ? <p class="quiet">{texts.noProposals}</p> : <>
-        <label>{texts.threshold} <output>{threshold.value.toFixed(2)}</output>
+        <label>{texts.threshold} <span class="value">{threshold.value.toFixed(2)}</span>
           <input type="range" min="0" max="1" step="0.01" value={threshold.value} onInput={(e) => { threshold.value = Number(e.currentTarget.value); }} /></label>
         <div class="row">
           <button onClick={() => void nextDoubtful()}>{texts.nextDoubtful}</button>
@@ -178,7 +178,7 @@ function Contrast({ span, bits, window: [black, white], values: [low, high], set
     told([null, null]);
   };
   const slider = (side: 0 | 1, label: string) => (
-    <label>{label} <output>{bits <= 16 ? Math.round(now[side]).toLocaleString("en") : now[side].toPrecision(4)}</output>
+    <label>{label} <span class="value">{bits <= 16 ? Math.round(now[side]).toLocaleString("en") : now[side].toPrecision(4)}</span>
       <input type="range" min={least} max={most} step={step} value={now[side]} onInput={(e) => {
         const value = Number(e.currentTarget.value);
         take(side ? [Math.min(now[0], value - step), value] : [value, Math.max(now[1], value + step)]);
