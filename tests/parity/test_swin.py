@@ -7,6 +7,7 @@ import torch
 from parity.dense import open_dense
 from parity.recorded import check_raw, recorded, weights
 from parity.swin import swin_settings
+from torch.nn import functional as F
 
 from eachmask.backbones.swin import Swin
 from eachmask.weights import swin as dialects
@@ -14,6 +15,7 @@ from eachmask.weights.renaming import fill
 
 
 @pytest.mark.parametrize("stem", recorded("torchvision_swin"))
+@torch.enable_grad()
 def test_torchvision(stem):
     fixture = open_dense(stem)
     said = fixture.manifest["config"]
@@ -24,8 +26,21 @@ def test_torchvision(stem):
     image = torch.from_numpy(fixture.input())
     stages = net.tokens(image)
     assert len(stages) == len(said["depths"])
+    check_raw(fixture, "patch_embed", net.net.features[0](image).permute(0, 3, 1, 2))
     for number, tokens in enumerate(stages):
         check_raw(fixture, f"stage.{number}", tokens.permute(0, 3, 1, 2))
+    normed = F.layer_norm(stages[-1], stages[-1].shape[-1:], state["norm.weight"], state["norm.bias"])
+    check_raw(fixture, "norm", normed.permute(0, 3, 1, 2))
+    logits = F.linear(normed.mean((1, 2)), state["head.weight"], state["head.bias"])
+    check_raw(fixture, "logits", logits)
+    loss = F.cross_entropy(logits, torch.tensor([3]))
+    assert float(loss.detach()) == pytest.approx(fixture.manifest["losses"]["cross_entropy"], rel=1e-3)
+    loss.backward()
+    own = dict(net.named_parameters())
+    for theirs in fixture.manifest["grads"]:
+        if theirs.startswith("features."):
+            error, same = fixture.compare_grad(theirs, own[f"net.{theirs}"].grad.numpy())
+            assert same and error < 5e-2, (theirs, error)
 
 
 @pytest.mark.parametrize("stem", recorded("swin_det_backbone"))

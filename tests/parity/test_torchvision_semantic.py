@@ -54,8 +54,11 @@ def test_maps_and_labels(case):
 
 def test_a_size_that_is_no_multiple(case):
     fixture, model = case
-    raw = model(batch_of(fixture.more_input("odd")))
+    with torch.enable_grad():
+        raw = model(batch_of(fixture.more_input("odd")))
     check(fixture, "odd.out", resized(raw.logits, raw.padded))
+    if raw.aux is not None:
+        check(fixture, "odd.aux", resized(raw.aux, raw.padded))
 
 
 def test_losses_and_gradients(case):
