@@ -39,7 +39,7 @@ def test_what_segments_anything_is_no_rival() -> None:
 
 
 def test_best_is_the_highest_ap_and_tiny_the_smallest_file() -> None:
-    assert choose("best", clock=unasked).name == "rtmdet_ins_x"
+    assert choose("best", clock=unasked).name == "mask2former_swin_t_instance"
     assert choose("tiny", clock=unasked).name == "rtmdet_ins_tiny"
 
 
