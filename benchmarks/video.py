@@ -9,7 +9,8 @@ model, ``j_and_f_repeat`` (the first mask again and again), ``j_and_f_flow`` (ca
 ``j_and_f_linked`` (what the bundled ``objects`` finds in each frame, linked by IoU), ``fps`` at 854 x 480 on two
 threads, ``peak_mb``.
 
-``--long`` follows two squares through so many small frames and prints the memory that the process takes on the way.
+``--long`` follows two squares through so many frames of 128 x 96 px and prints the memory that the process takes on the
+way.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.images.video import VideoFrame, frames_of
 from eachmask.inference.following import follow, load_follower
 from eachmask.inference.load import load
+from eachmask.inference.video_predictor import VideoPredictor
 from eachmask.metrics import davis
 from eachmask.ops.optical_flow import carried, flow
 from eachmask.structures import RLE, Prompts
@@ -105,7 +107,7 @@ def speed(data: Path, clip: str, model: str) -> float:
 
 def long(number: int, model: str) -> None:
     """Memory of the process while a long video is followed."""
-    video, first = load_follower(model, "cpu"), np.zeros((96, 128), np.int64)
+    video, first = VideoPredictor(load(model, device="cpu", side=128)), np.zeros((96, 128), np.int64)
     first[20:40, 20:40], first[60:80, 80:100] = 1, 2
 
     def frames() -> Iterator[VideoFrame]:

@@ -161,6 +161,16 @@ def test_frames_without_objects(clip, tmp_path):
     assert smooth.frames == NUM and np.array(Image.open(tmp_path / "smooth/davis/00003.png")).any(), "the gap is filled"
 
 
+def test_a_video_that_is_damaged_further_on(clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("eachmask.inference.load.load", lambda *a, **k: predictor())
+    (clip / "00004.png").write_bytes(b"damaged")
+    words = ["track", str(clip), "--out", str(tmp_path / "out")]
+    assert main(words) == 2 and "--frames 4 takes what comes before it" in capsys.readouterr().err
+    assert main([*words, "--frames", "4"]) == 0
+    with open(tmp_path / "out/tracks.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2 * 4
+
+
 def test_no_frame_of_a_longer_run_is_left(clip, tmp_path):
     run(clip, tmp_path / "out")
     (clip / f"{NUM - 1:05d}.png").unlink()

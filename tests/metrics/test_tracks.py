@@ -52,6 +52,43 @@ def test_an_object_keeps_its_track_where_another_overlaps_a_little_more():
     assert track_scores(frames)["switches"] == 0
 
 
+def test_an_object_still_prefers_its_track_after_a_frame_without_results():
+    frames = [frame([1], [1], [0.8]), frame([1], [], []), frame([1], [1, 2], [0.6, 0.7])]
+    assert track_scores(frames)["switches"] == 0
+
+
+def test_made_tracks_against_an_independent_implementation():
+    """Random tracks, also in frames without objects or results, against TrackEval (`pip install trackeval`)."""
+    reference = pytest.importorskip("trackeval.metrics")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        frames = []
+        for _ in range(int(rng.integers(2, 30))):
+            n, m = rng.integers(0, 6, 2)
+            own, other = rng.permutation(6)[:n], rng.permutation(7)[:m]
+            same = np.where(own[:, None] == other[None], 1.0, 0.62)
+            frames.append(TrackedFrame(own, other, rng.random((n, m)) * same))
+        data = {
+            "gt_ids": [f.targets for f in frames], "tracker_ids": [f.found for f in frames],
+            "similarity_scores": [f.iou for f in frames], "num_gt_ids": 6, "num_tracker_ids": 7,
+            "num_gt_dets": sum(len(f.targets) for f in frames), "num_tracker_dets": sum(len(f.found) for f in frames),
+            "num_timesteps": len(frames), "seq": "made",
+        }  # fmt: skip
+        if not data["num_gt_dets"] or not data["num_tracker_dets"]:
+            continue
+        with np.errstate(invalid="ignore"):
+            hota = reference.HOTA().eval_sequence(data)
+        clear = reference.CLEAR({"PRINT_CONFIG": False}).eval_sequence(data)
+        identity = reference.Identity({"PRINT_CONFIG": False}).eval_sequence(data)
+        theirs = {
+            "hota": hota["HOTA"].mean(), "deta": hota["DetA"].mean(), "assa": hota["AssA"].mean(),
+            "loca": hota["LocA"].mean(), "idf1": identity["IDF1"], "motsa": clear["MOTA"], "smotsa": clear["sMOTA"],
+            "motsp": clear["MOTP"], "switches": clear["IDSW"],
+        }  # fmt: skip
+        ours = track_scores(frames)
+        assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-9)
+
+
 def test_nothing_at_all():
     scores = track_scores([frame([], [], [])])
     assert math.isnan(scores["hota"]) and math.isnan(scores["motsa"]) and math.isnan(scores["idf1"])

@@ -47,14 +47,23 @@ class Footage:
             )
 
     def frames(self) -> Generator[VideoFrame]:
-        """One after the other."""
-        movie = None
+        """One after the other.
+
+        Raises:
+            UserError: one of them cannot be read; it says how to have those before it.
+        """
+        movie, number = None, 0
         try:
             for frame in itertools.islice(frames_of(self.video, self.out), self.most):
+                number = frame.number + 1
                 if self.live and self.drawn:
                     movie = movie or Movie(self.out / RECORDING)
                     movie.add(frame.seconds, draw.to_display(frame.image, stretch=False))
                 yield frame
+        except UserError as error:
+            if not number:
+                raise
+            raise UserError(f"{error}: --frames {number} takes what comes before it") from None
         finally:
             if movie is not None:
                 movie.close()

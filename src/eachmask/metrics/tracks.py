@@ -52,7 +52,10 @@ class _Clear:
     switches: int = 0
 
     def add(self, frame: TrackedFrame) -> None:
-        """Match one more frame."""
+        """Match one more frame. One without objects or results changes nothing: an object still prefers the track that
+        it had before it, as in the authors' TrackEval."""
+        if not frame.iou.size:
+            return
         kept = np.array([[self.before.get(t) == f for f in frame.found.tolist()] for t in frame.targets.tolist()])
         score = np.where(frame.iou >= MIN_IOU - _EPS, 1000.0 * kept.reshape(frame.iou.shape) + frame.iou, 0.0)
         rows, columns = linear_sum_assignment(score, maximize=True)

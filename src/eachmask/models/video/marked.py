@@ -85,19 +85,19 @@ class MarkedObjects(Network[Raw, Selected, Instances]):
         for margins, scores in zip(selected.margins, selected.scores, strict=True):
             size = (int(margins.shape[1]), int(margins.shape[2]))
             masks = SoftMasks.from_maps(margins.float(), size, size)
-            boxes, numbers = torch.from_numpy(masks.boxes()).to(scores), torch.arange(len(scores))
+            boxes, numbers = masks.rough_boxes().to(scores), torch.arange(len(scores))
             one = Instances(size, boxes, masks, scores=scores, track_ids=numbers)
-            found.append(one[torch.from_numpy(masks.area() > 0)])
+            found.append(one[(margins >= 0.5).flatten(1).any(1).cpu()])
         return found
 
 
 def _others(found: Tensor) -> Tensor:
-    """(K, H, W) -> of each the largest of the others."""
-    if len(found) == 1:
-        return torch.zeros_like(found)
-    best = found.topk(2, 0)
-    first = torch.arange(len(found), device=found.device)[:, None, None] == best.indices[:1]
-    return torch.where(first, best.values[1:], best.values[:1])
+    """(K, H, W) from 0 -> of each the largest of the others."""
+    before, after = [torch.zeros_like(found[0])], [torch.zeros_like(found[0])]
+    for one, other in zip(found[:-1], found[1:].flip(0), strict=True):
+        before.append(torch.maximum(before[-1], one))
+        after.append(torch.maximum(after[-1], other))
+    return torch.maximum(torch.stack(before), torch.stack(after[::-1]))
 
 
 def masks_of(prompts: Prompts, known: int) -> Tensor:
