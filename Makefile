@@ -97,9 +97,10 @@ docs: $(DEVELOPER_READY)
 	@$(PIP) install --editable ".[docs]"
 	@$(BIN)/mkdocs build --strict --quiet
 
-# Made by the test that follows the studio's guide in a browser.
+# Made by the tests that follow the studio's guide, and an object of a video, in a browser.
 screenshots: $(DEVELOPER_READY)
-	@EACHMASK_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -m slow tests/studio/test_guide.py
+	@EACHMASK_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -m "slow or not slow" \
+		tests/studio/test_guide.py tests/studio/test_timeline.py
 
 # What is built is committed: it travels in the wheel.
 web:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import os
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 uvicorn = pytest.importorskip("uvicorn", reason="no uvicorn: pip install eachmask[studio]")
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
@@ -53,6 +57,14 @@ def opened(context: Any, address: str, name: str, number: int = 0) -> Any:
 
 def shows(page: Any, name: str, number: int) -> None:
     page.get_by_label(f"{name}, {number} object").wait_for()
+
+
+def picture(page: Any, name: str) -> None:
+    """For the docs; written only where a folder for them is named (``make screenshots``)."""
+    if place := os.environ.get("EACHMASK_SCREENSHOTS"):
+        page.wait_for_timeout(1000)  # until all is drawn
+        image = Image.open(io.BytesIO(page.screenshot()))
+        image.convert("RGB").save(Path(place) / f"studio-{name}.webp", quality=80, method=6)
 
 
 def press(page: Any, right: float, down: float, **how: Any) -> None:

@@ -5,32 +5,21 @@ With ``EACHMASK_SCREENSHOTS=docs/images`` its pictures are written there (``make
 
 from __future__ import annotations
 
-import io
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install eachmask[studio]")
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
-from studio.live import opened, press, run, served, shows  # noqa: E402
+from studio.live import opened, picture, press, run, served, shows  # noqa: E402
 
 from eachmask.studio.project import Project  # noqa: E402
 from eachmask.studio.sample import sample_folder  # noqa: E402
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.slow]
-
-
-def picture(page: Any, name: str) -> None:
-    """Written only where a folder for them is named."""
-    if place := os.environ.get("EACHMASK_SCREENSHOTS"):
-        page.wait_for_timeout(1000)  # until all is drawn
-        image = Image.open(io.BytesIO(page.screenshot()))
-        image.convert("RGB").save(Path(place) / f"studio-{name}.webp", quality=80, method=6)
 
 
 def test_the_six_steps(context: Any, tmp_path: Path) -> None:
@@ -98,6 +87,7 @@ def test_the_six_steps(context: Any, tmp_path: Path) -> None:
         page.get_by_label("Epochs").fill("6")
         trained = run(page, "Train on your annotations", "Training")
         assert trained.locator("img").count() and trained.get_by_role("img", name="Loss over steps").count()
+        trained.scroll_into_view_if_needed()
         picture(page, "training")
         (name,) = [str(job.run) for job in studio.jobs.jobs.values() if job.order.kind == "train"]
         page.get_by_label("Model").first.select_option(name)

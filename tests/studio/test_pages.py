@@ -199,3 +199,13 @@ def test_a_video_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
     answer = client_of(project).get("/api/images/0")
     assert answer.status_code == 422 and "torn.mp4" in answer.json()["detail"]
     project.journal.close()
+
+
+def test_a_file_is_opened_first(folder: Path, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert project.place_of(folder / "clip.gif") == 3
+    (folder / "notes.txt").write_text("none")
+    project.journal.close()
+    from eachmask.cli import main
+
+    assert main(["studio", str(folder / "notes.txt"), "--port", "0", "--no-browser"]) == 2
+    assert "notes.txt is no image or video" in capsys.readouterr().err

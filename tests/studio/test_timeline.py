@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install eachmask[studio]")
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
-from studio.live import opened, press, served, shows  # noqa: E402
+from studio.live import opened, picture, press, served, shows  # noqa: E402
 from studio.test_tracks import moving_coin  # noqa: E402
 
 from eachmask.studio.project import Project  # noqa: E402
@@ -25,8 +26,8 @@ def test_an_object_marked_on_one_frame_is_followed_to_the_others(context: Any, t
         line = page.get_by_role("group", name="Pages and frames")
         line.get_by_text("1 of 3").wait_for()
         page.keyboard.press("p")
-        for right, down in [(0.2, 0.2), (0.52, 0.2), (0.52, 0.8), (0.2, 0.8)]:
-            press(page, right, down)
+        for angle in (0, 0.9, 1.8, 2.7, 3.6, 4.5, 5.4):
+            press(page, 0.337 + 0.13 * math.cos(angle), 0.5 + 0.17 * math.sin(angle))
         page.keyboard.press("Enter")
         shows(page, "coin.gif#frame=1", 1)
         assert line.locator("rect").count() == 1
@@ -44,4 +45,5 @@ def test_an_object_marked_on_one_frame_is_followed_to_the_others(context: Any, t
 
         if os.environ.get("S23"):
             page.screenshot(path=os.environ["S23"])
+        picture(page, "video")
         assert [one.track for one in project.history(2).objects.values()] == [1]

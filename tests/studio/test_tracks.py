@@ -37,8 +37,8 @@ def square(left: float, top: float, side: float = 20) -> list[float]:
 def moving_coin(folder: Path, frames: int) -> Path:
     """A coin that moves to the right by 4 px a frame, over its own background."""
     coins = np.asarray(data.coins())
-    coin, ground = coins[20:84, 50:114], np.full((96, 160), 60, np.uint8)
-    inside = np.hypot(*np.mgrid[-32:32, -32:32]) < 28
+    coin, ground = coins[168:232, 16:80], np.full((96, 160), 60, np.uint8)
+    inside = np.hypot(*np.mgrid[-32:32, -32:32]) < 24
     images = []
     for t in range(frames):
         image = ground.copy()
@@ -163,7 +163,7 @@ def test_what_cannot_be_followed_is_a_sentence(project: Project, tmp_path: Path)
 def test_the_memory_network_follows_a_coin_in_the_background(tmp_path: Path) -> None:
     project = Project(moving_coin(tmp_path / "video", 4))
     studio = Studio(project)
-    circle = [[52 + 28 * np.cos(a), 48 + 28 * np.sin(a)] for a in np.linspace(0, 2 * np.pi, 40)]
+    circle = [[52 + 24 * np.cos(a), 48 + 24 * np.sin(a)] for a in np.linspace(0, 2 * np.pi, 40)]
     add(project, 0, [float(v) for point in circle for v in point])
     job = studio.jobs.start(JobIn(kind="follow", indices=[0]))
     assert job.watcher is not None
@@ -172,7 +172,7 @@ def test_the_memory_network_follows_a_coin_in_the_background(tmp_path: Path) -> 
     assert job.result == {"objects": 1, "images": 3}
     masks: list[Any] = [mask_of(*project.history(k).objects.values(), (96, 160)) for k in range(4)]
     inside = np.zeros((96, 160), bool)
-    inside[np.hypot(*np.mgrid[-48:48, -64:96]) < 28] = True
+    inside[np.hypot(*np.mgrid[-48:48, -64:96]) < 24] = True
     assert masks[3].iou(RLE.from_bitmaps(inside[None]))[0, 0] > 0.8, "it moved by 12 px"
     assert not list((job.folder / "pages").glob("*")), "the frames are not kept"
     project.journal.close()

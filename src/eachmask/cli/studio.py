@@ -28,11 +28,12 @@ class StudioOptions:
       eachmask studio photos/
       eachmask studio cells/ --labels cells/annotations --model nuclei
       eachmask studio slides/ --pixel-size 0.25
+      eachmask studio clip.mp4
       eachmask studio --sample
     """
 
     folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = None
-    """Folder of the images, with its subfolders."""
+    """Folder of images, stacks and videos, with its subfolders; or a file in it, such as a video, to begin with."""
     labels: Path | None = None
     """Annotations, a folder or a file in any format that `eachmask convert` reads; by default `annotations` in the
     folder, in COCO's format."""
@@ -52,7 +53,9 @@ class StudioOptions:
 
 def studio(options: StudioOptions) -> int:
     """Run the command; returns the exit status."""
-    folder = _checked(options)
+    folder, first = _checked(options), None
+    if folder.is_file():
+        folder, first = folder.parent, folder
     import uvicorn
 
     from eachmask.studio.app import Studio, create_app
@@ -63,6 +66,7 @@ def studio(options: StudioOptions) -> int:
     if options.sample:
         sample_folder(folder)
     project = Project(folder, options.labels)
+    begin = "" if first is None else f"#{project.place_of(first)}"
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -73,13 +77,14 @@ def studio(options: StudioOptions) -> int:
         key = os.environ.get("EACHMASK_KEY", "")
         made = Studio(
             project, model=options.model, clicks=Clicks(options.clicks), key=key, pixel_size=options.pixel_size,
-            on_link=lambda token: say(f"For another browser: {address}?token={token}"),
+            on_link=lambda token: say(f"For another browser: {address}?token={token}{begin}"),
         )  # fmt: skip
-        say(f"{counted(len(project.items), 'image')} in {folder}. The link opens once: {address}?token={made.token}")
+        link = f"{address}?token={made.token}{begin}"
+        say(f"{counted(len(project.items), 'image')} in {folder}. The link opens once: {link}")
         if options.browser:
             import webbrowser
 
-            webbrowser.open(f"{address}?token={made.token}")
+            webbrowser.open(link)
         config = uvicorn.Config(create_app(made), log_level="warning", server_header=False, timeout_graceful_shutdown=3)
         uvicorn.Server(config).run(sockets=[listening])
     return 0

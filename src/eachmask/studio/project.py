@@ -128,6 +128,18 @@ class Project:
             raise UserError(f"there is no image {index}: the folder has {len(self.items)}")
         return self.items[index]
 
+    def place_of(self, path: Path) -> int:
+        """Of a file's image, or of its first page or frame.
+
+        Raises:
+            UserError: it is no image or video.
+        """
+        found = path.resolve()
+        for index, item in enumerate(self.items):
+            if item.path.resolve() == found:
+                return index
+        raise UserError(f"{path} is no image or video: name one, or a folder")
+
     def size(self, index: int) -> Size:
         """(height, width), of a file from its header; :class:`UserError` where it is broken."""
         if index not in self._sizes:
