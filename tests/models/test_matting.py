@@ -12,6 +12,7 @@ from torch import nn
 
 from eachmask import models
 from eachmask.data.transforms.trimaps import around
+from eachmask.models.config import changed
 from eachmask.models.matting.background_matting_v2 import replaced, windows
 from eachmask.models.matting.network import laplacian_loss
 from eachmask.models.protocol import Model, Recurrent
@@ -165,6 +166,18 @@ def test_windows_around_cells_are_put_back():
     changed = replaced(maps, around[:, :, 2:6, 2:6] + 1, cells)
     assert torch.equal(changed[1, :, 4:8, 8:12], maps[1, :, 4:8, 8:12] + 1)
     assert int((changed != maps).sum()) == 2 * 3 * 16
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_all_cells_one_by_one_are_the_whole(kernel: int):
+    torch.manual_seed(0)
+    model = models.variant("background_matting_v2_mobilenetv2")(scale=0.5, kernel=kernel, mode="full").eval()
+    batch, given, _ = scenes(model, (64, 96))
+    with torch.inference_mode():
+        whole = model(batch, given)
+        model.config = changed(model.config, {"mode": "thresholding", "threshold": -1.0})
+        cells = model(batch, given)
+    assert cells.refined.all() and (whole.alpha - cells.alpha).abs().max() < 1e-4
 
 
 def test_without_a_background_one_sentence():

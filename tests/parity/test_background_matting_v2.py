@@ -49,7 +49,7 @@ def scene(fixture: Any) -> dict[str, torch.Tensor]:
 def network(fixture: Any) -> Any:
     said = fixture.manifest["config"]
     model = models.variant(f"background_matting_v2_{said['backbone']}")(
-        scale=said["backbone_scale"], rates=said["aspp_rates"]
+        scale=said["backbone_scale"], rates=said["aspp_rates"], kernel=said["refine_kernel_size"]
     )
     fill(model, from_background_matting_v2.convert(weights(fixture)))
     return model.eval()

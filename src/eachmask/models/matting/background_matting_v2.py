@@ -69,6 +69,8 @@ class Config:
     """Of mode thresholding."""
     rates: tuple[int, ...] = (3, 6, 9)
     """Dilations of the atrous pyramid pooling."""
+    kernel: Literal[1, 3] = 3
+    """Side of the refiner's convolutions; with 1 a cell knows nothing of what is around it."""
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------
@@ -140,32 +142,34 @@ class Decoder(nn.Module):
 class Refiner(nn.Module):
     """Computes cells of 4 x 4 px again from what is around them, at a half and at full size."""
 
-    def __init__(self, widths: Sequence[int] = (HIDDEN, 24, 16, 12, 4)) -> None:
+    def __init__(self, kernel: int, widths: Sequence[int] = (HIDDEN, 24, 16, 12, 4)) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(widths[0] + 4 + 6, widths[1], 3, bias=False)
+        self.reach = kernel // 2
+        self.conv1 = nn.Conv2d(widths[0] + 4 + 6, widths[1], kernel, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[1])
-        self.conv2 = nn.Conv2d(widths[1], widths[2], 3, bias=False)
+        self.conv2 = nn.Conv2d(widths[1], widths[2], kernel, bias=False)
         self.bn2 = nn.BatchNorm2d(widths[2])
-        self.conv3 = nn.Conv2d(widths[2] + 6, widths[3], 3, bias=False)
+        self.conv3 = nn.Conv2d(widths[2] + 6, widths[3], kernel, bias=False)
         self.bn3 = nn.BatchNorm2d(widths[3])
-        self.conv4 = nn.Conv2d(widths[3], widths[4], 3)
+        self.conv4 = nn.Conv2d(widths[3], widths[4], kernel)
 
     def forward(self, pair: Tensor, coarse: Coarse, cells: Tensor | None) -> Tensor:
         """(B, 6, H, W), cells (K, 3) as (image, row, column) or None for all -> (B, 4, H, W) alpha and residual."""
         size = (pair.shape[2], pair.shape[3])
         known = torch.cat([coarse.hidden, coarse.alpha, coarse.residual], 1)
         half = (size[0] // 2, size[1] // 2)
+        rim, outer = 2 * self.reach, 3 * self.reach  # what two convolutions take, and what they take of the half before
         if cells is None:
             near = torch.cat([_resized(known, half), _resized(pair, half)], 1)
-            middle = self._half(F.pad(near, (3, 3, 3, 3)))
-            wide = F.interpolate(middle, (size[0] + 4, size[1] + 4), mode="nearest")
-            return self._full(wide, F.pad(pair, (2, 2, 2, 2)))
+            middle = self._half(F.pad(near, (outer,) * 4))
+            wide = F.interpolate(middle, (size[0] + 2 * rim, size[1] + 2 * rim), mode="nearest")
+            return self._full(wide, F.pad(pair, (rim,) * 4))
         rough = _resized(torch.cat([coarse.alpha, coarse.residual], 1), size)
         if not len(cells):
             return rough
-        near = torch.cat([windows(_resized(known, half), cells, 2, 3), windows(_resized(pair, half), cells, 2, 3)], 1)
+        near = torch.cat([windows(_resized(part, half), cells, CELL // 2, outer) for part in (known, pair)], 1)
         wide = F.interpolate(self._half(near), scale_factor=2.0, mode="nearest")
-        return replaced(rough, self._full(wide, windows(pair, cells, CELL, 2)), cells)
+        return replaced(rough, self._full(wide, windows(pair, cells, CELL, rim)), cells)
 
     def _half(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
@@ -212,7 +216,7 @@ class BackgroundMattingV2(MattingNetwork[Raw]):
         self.backbone = backbone
         self.aspp = torchvision().models.segmentation.deeplabv3.ASPP(backbone.channels[-1], list(config.rates))
         self.decoder = Decoder(backbone.channels)
-        self.refiner = Refiner()
+        self.refiner = Refiner(config.kernel)
         for last in (self.decoder.conv4, self.refiner.conv4):
             start_half_open(last, 0)
 
