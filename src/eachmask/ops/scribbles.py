@@ -66,7 +66,7 @@ def line_through(region: Bits) -> NDArray[np.float64] | None:
     >>> region = np.zeros((9, 40), bool)
     >>> region[2:7, 4:36] = True
     >>> line = line_through(region)
-    >>> line[:, 1].tolist() == [4.5] * len(line), bool(np.ptp(line[:, 0]) > 20)
+    >>> bool((abs(line[:, 1] - 4.5) <= 1).all()), bool(np.ptp(line[:, 0]) > 20)
     (True, True)
     """
     part = _largest(region)
