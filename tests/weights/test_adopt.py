@@ -50,6 +50,9 @@ def test_by_command(theirs, tmp_path, capsys):
     assert "21 classes" in capsys.readouterr().out
     predictor = eachmask.load(tmp_path / "mine.safetensors", device="cpu")
     assert predictor.info.categories[20].name == "class 20"
+    assert predictor.info.preprocess.channels == "rgb"
+    assert cli.main([*call, "--bgr"]) == 0
+    assert eachmask.load(tmp_path / "mine.safetensors", device="cpu").info.preprocess.channels == "bgr"
     assert predictor.predict(torch.zeros(40, 50, 3, dtype=torch.uint8).numpy()).image_size == (40, 50)
     assert cli.main([*call[:-1], str(tmp_path / "mine.onnx")]) == 2
 

@@ -34,6 +34,9 @@ class ImportOptions:
     classes: Path | None = None
     """A file with the name of a class on each line, in the order of the network's outputs; by default the classes of
     the published weights."""
+    bgr: bool = False
+    """The network learned from BGR images less their mean, as Caffe's and many of Detectron2's (PIXEL_STD 1, 1, 1).
+    Without it images are normalized as for the published weights of the variant, or for ImageNet's."""
 
 
 def import_weights(options: ImportOptions) -> int:
@@ -46,7 +49,7 @@ def import_weights(options: ImportOptions) -> int:
     if options.out.suffix != ".safetensors":
         raise UserError(f"a model file ends in .safetensors, and {options.out} does not")
     names = [] if options.classes is None else [line.strip() for line in read_text(options.classes).splitlines()]
-    model, info = adopt(options.checkpoint, options.variant, [name for name in names if name])
+    model, info = adopt(options.checkpoint, options.variant, [name for name in names if name], bgr=options.bgr)
     save_model(options.out, model, replace(info, name=options.out.stem))
     say(f"{options.out}: {options.variant} for {counted(len(info.categories), 'class')}")
     return 0

@@ -24,15 +24,21 @@ from eachmask.weights.catalogue import Entry, entries
 from eachmask.weights.header import ModelInfo
 from eachmask.weights.renaming import fill, unwrapped
 
+CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
+"""Of images in 0..1: networks of Caffe see 0..255."""
 LICENSE = "that of the checkpoint's makers, which was not looked up"
 
 
-def adopt(checkpoint: Path, variant: str, classes: Sequence[str] = ()) -> tuple[nn.Module, ModelInfo]:
+def adopt(
+    checkpoint: Path, variant: str, classes: Sequence[str] = (), *, bgr: bool = False
+) -> tuple[nn.Module, ModelInfo]:
     """A variant with the weights of another project's checkpoint, and the header of its file.
 
     Args:
         checkpoint: .pth, .pt or .bin of torch, .safetensors, or a .pkl of Detectron2.
         classes: names in the order of the network's outputs; by default those of the published weights of the variant.
+        bgr: the network learned from BGR images less their mean, as Caffe's and many of Detectron2's. Without it images
+            are normalized as for the published weights, or for ImageNet's.
 
     Raises:
         UserError: the file is none, there is no such variant, its classes are not known, or no converter fits.
@@ -45,6 +51,8 @@ def adopt(checkpoint: Path, variant: str, classes: Sequence[str] = ()) -> tuple[
     info = ModelInfo(variant, categories=categories, license=LICENSE, training={"source": checkpoint.name})
     if known is not None:
         info = replace(info, preprocess=known.preprocess, config={} if classes else dict(known.config))
+    if bgr:
+        info = replace(info, preprocess=replace(info.preprocess, channels="bgr", std=CAFFE_STD))
     model = build(num_classes=len(categories), **info.config)
     state = {name: torch.as_tensor(value) for name, value in unwrapped(read_checkpoint(checkpoint)).items()}
     _fill_by_any(model, state, known, checkpoint)
