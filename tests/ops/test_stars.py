@@ -39,6 +39,13 @@ def test_distances_in_a_square():
     assert not found[0].any() and np.array_equal(star_distances(ids, 4, grid=2), found[::2, ::2])
 
 
+def test_half_pixels_of_sixty_degrees_go_to_the_even_pixel():
+    """Six rays: at 60 degrees a step is exactly half a pixel wide. The values are those of the package ``stardist``."""
+    ids = np.zeros((14, 14), int)
+    ids[2:7, 2:7] = 1
+    assert np.allclose(star_distances(ids, rays=6)[2, 4:7, 1], [5.577350, 3.577350, 1.577350], atol=1e-5)
+
+
 def test_another_object_ends_a_ray_and_counts_as_background():
     ids = np.ones((9, 12), np.int32)
     ids[:, 6:] = 2

@@ -57,8 +57,8 @@ def star_distances(ids: np.ndarray, rays: int = 32, grid: int = 1) -> np.ndarray
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """To the nearest whole number, halves away from zero."""
-    result: np.ndarray = np.trunc(values + np.copysign(np.float32(0.5), values)).astype(np.int64)
+    """To the nearest whole number, halves to the even one: 6, 12, 24 ... rays have a step of exactly half a pixel."""
+    result: np.ndarray = np.rint(values).astype(np.int64)
     return result
 
 
