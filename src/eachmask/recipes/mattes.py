@@ -1,4 +1,4 @@
-"""The recipe of the bundled ``mattes`` model: what a trimap leaves open, learned from made foregrounds."""
+"""A recipe for made foregrounds: what a trimap leaves open, learned as changes of what closed form finds."""
 
 from __future__ import annotations
 
