@@ -56,6 +56,8 @@ def test_a_detectors_folders_and_lists(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         image(tmp_path / f"JPEGImages/{name}.png")
         write(tmp_path / f"Annotations/{name}.xml", box("nut", 6, 6, 20, 20), name=f"{name}.png")
+    (tmp_path / "SegmentationObject").mkdir()  # empty, as CVAT and Datumaro leave it
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:::\nnut:::\n")
     lists = tmp_path / "ImageSets/Main"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("a\n")

@@ -47,10 +47,10 @@ def read_voc(source: Path, progress: Progress = no_progress) -> Dataset:
     """Read a folder with JPEGImages, SegmentationObject, SegmentationClass and Annotations.
 
     Raises:
-        UserError: there is no SegmentationObject folder.
+        UserError: there are no maps in SegmentationObject.
     """
-    if not (source / "SegmentationObject").is_dir():
-        raise UserError(f"{source} has no folder SegmentationObject: boxes alone are read as voc-boxes")
+    if not _looks_like(source):
+        raise UserError(f"{source} has no maps in SegmentationObject: boxes alone are read as voc-boxes")
     classes = read_classes(source)
     result = DatasetBuilder(classes.categories)
     for split, name in progress("reading", _names(source)):
@@ -225,7 +225,7 @@ def _majority(numbers: NDArray[np.int32], kinds: NDArray[np.int32], void: int) -
 
 
 def _looks_like(source: Path) -> bool:
-    return (source / "SegmentationObject").is_dir()
+    return bool(matching(source / "SegmentationObject", "*.png"))  # CVAT and Datumaro leave it empty beside boxes
 
 
-FORMAT = Format("voc", _looks_like, "a folder SegmentationObject", read_voc, write_voc)
+FORMAT = Format("voc", _looks_like, "maps in SegmentationObject", read_voc, write_voc)
