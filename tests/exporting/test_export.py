@@ -52,6 +52,20 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         eachmask.load(tmp_path / "absent.onnx")
 
 
+def test_torch_that_loses_itself_in_sizes_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("eachmask.exporting.export.MAX_SECONDS", 0.01)
+    save_model(tmp_path / "cells.safetensors", CELLS.build(), info_of(CELLS))
+    assert (
+        main(["export", str(tmp_path / "cells.safetensors"), "--to", "torch-export", "--out", str(tmp_path / "c.pt2")])
+        == 2
+    )
+    said = " ".join(capsys.readouterr().err.split())
+    assert "give --size HEIGHT WIDTH): torch is not done after 0.01 s" in said
+    assert not list(tmp_path.glob("c.*"))
+
+
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of cells, exported; beside it the model and a data set of one image."""

@@ -36,7 +36,8 @@ class ExportOptions:
     out: Path | None = None
     """The file; NAME.onnx, NAME.xml with NAME.bin, or NAME.pt2, in this folder if left out."""
     size: tuple[int, int] | None = None
-    """HEIGHT WIDTH that every image is stretched to; any size and any number of images if left out."""
+    """HEIGHT WIDTH that every image is stretched to; any size and any number of images if left out. torch-export of
+    some networks, such as nuclei, needs it."""
     data: Path | None = None
     """For int8: annotated images in any format, of which the part `val` is used."""
     images: Path | None = None

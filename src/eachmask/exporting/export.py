@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import signal
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,6 +38,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "torch-export": ("fp32",),
 }
 """Target -> the precisions that its runtime has on CPUs."""
+MAX_SECONDS = 120.0
+"""CPU time for torch's own export, which can lose itself in sizes as symbols: padding that depends on them, as that of
+the networks that came from TensorFlow, is an expression that grows with every layer."""
 
 
 def export(
@@ -171,12 +177,35 @@ def _to_openvino(path: Path, traced: Traced, header: Header) -> None:
 
 def _to_torch(path: Path, traced: Traced, header: Header) -> None:
     any_size = {2: Dim.AUTO, 3: Dim.AUTO} if header.dynamic else {}
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _cpu_time(MAX_SECONDS):
         warnings.simplefilter("ignore")
         program = torch.export.export(
             traced.graph, (traced.example,), dynamic_shapes={"images": any_size}, strict=False
         )
     torch.export.save(program, path, extra_files={HEADER_FILE: header.to_json()})
+
+
+@contextmanager
+def _cpu_time(seconds: float) -> Iterator[None]:
+    """A limit, where the system has such alarms: in the main thread of POSIX.
+
+    Raises:
+        TimeoutError: it is over.
+    """
+    if not hasattr(signal, "SIGVTALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def over(*_: object) -> None:
+        raise TimeoutError(f"torch is not done after {seconds:g} s of computing")
+
+    before = signal.signal(signal.SIGVTALRM, over)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, 1.0)  # and again, should somebody catch it
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 WRITERS: dict[str, Callable[[Path, Traced, Header], None]] = {

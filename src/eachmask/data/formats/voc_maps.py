@@ -71,7 +71,7 @@ def _layout(name: str, folder: str, lists: str, coding: Any) -> Layout:
     return Layout(
         name=name,
         marks=f"folders JPEGImages and {folder}",
-        looks_like=lambda source: (source / "JPEGImages").is_dir() and (source / folder).is_dir(),
+        looks_like=lambda source: (source / "JPEGImages").is_dir() and bool(matching(source / folder, "*.png")),
         find=partial(find, folder=folder, lists=lists),
         coding=coding,
         place=lambda split, stem: (f"JPEGImages/{plain(stem)}", f"{folder}/{plain(stem)}.png"),
