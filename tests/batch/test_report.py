@@ -46,6 +46,13 @@ def _page(summary: Summary = SUMMARY, images: list[ReportImage] = IMAGES) -> str
     return handle.getvalue().decode()
 
 
+def test_a_class_that_several_images_show_is_counted_once() -> None:
+    handle = io.BytesIO()
+    write_report(handle, SUMMARY, lambda: IMAGES, noun="class")
+    assert "<h1>2 classes in 2 images</h1>" in handle.getvalue().decode()
+    assert "<h1>9 objects in 2 images</h1>" in _page()
+
+
 def test_page_is_well_formed_and_loads_nothing_from_outside() -> None:
     page = _page()
     parser = _Tags()

@@ -42,6 +42,12 @@ def test_labelimgs_files_beside_the_images(tmp_path: Path) -> None:
     assert [p.kind for p in data.problems] == ["box only"] and data.problems[0].count == 2
 
 
+def test_fractions_are_places_between_pixels(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    write(tmp_path / "a.xml", box("nut", 6.0, 6.0, 20.0, 20.0))
+    assert boxes(read(tmp_path)) == [[[6, 6, 20, 20]]]
+
+
 def test_roboflows_folders_and_outlines(tmp_path: Path) -> None:
     outline = "".join(f"<{'xy'[i % 2]}{i // 2 + 1}>{v}</{'xy'[i % 2]}{i // 2 + 1}>" for i, v in enumerate(OTHER))
     for split in ("train", "valid"):

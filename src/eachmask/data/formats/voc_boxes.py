@@ -1,8 +1,9 @@
 """Pascal VOC's XML files with boxes alone, as detectors' data sets have them: the boxes are taken for masks.
 
 The images lie beside the files (LabelImg; Roboflow, below ``train``, ``valid``), or in ``JPEGImages`` or ``images``.
-Both corners of a box are inside, counted from 1: boxes of tools that count from 0 are a pixel too large. Outlines that
-Roboflow adds to them are read.
+In whole numbers both corners of a box are inside, counted from 1, as in VOC: boxes of tools that count from 0 are a
+pixel too large. With fractions, as CVAT writes them, they are places between pixels, from 0. Roboflow's outlines are
+read.
 """
 
 from __future__ import annotations
@@ -78,8 +79,10 @@ def _add_boxes(
 
 
 def _ring(entry: Element) -> Any:
-    x1, y1, x2, y2 = (float(entry.findtext(f"bndbox/{tag}") or "") for tag in ("xmin", "ymin", "xmax", "ymax"))
-    x1, y1 = max(x1 - 1, 0), max(y1 - 1, 0)
+    texts = [entry.findtext(f"bndbox/{tag}") or "" for tag in ("xmin", "ymin", "xmax", "ymax")]
+    x1, y1, x2, y2 = map(float, texts)
+    if not any("." in text for text in texts):
+        x1, y1 = max(x1 - 1, 0), max(y1 - 1, 0)
     if not (x2 > x1 and y2 > y1):
         raise ValueError("its box is empty")
     return corners([x1, y1, x2 - x1, y2 - y1])
