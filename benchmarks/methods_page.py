@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,13 @@ def draw_curves(table: dict[str, Any], pack: str) -> str:
 
     curves = {name: row["curve"] for name, row in sorted(table.items(), key=lambda item: -item[1]["curve"][-1][1])}
     x_end = max(points[-1][0] for points in curves.values())
-    y_end = max(0.1, *(ap for points in curves.values() for _, ap in points))
+    best = max(ap for points in curves.values() for _, ap in points)
+    y_end = max(1, math.ceil(5 * best)) / 5
     parts = []
     for i, (name, points) in enumerate(curves.items()):
         left, top = WIDTH * (i % PANELS) + 40, HEIGHT * (i // PANELS) + 30
         axes = svg.Axes(WIDTH, HEIGHT, left, left + WIDTH - 60, top, top + HEIGHT - 80, x_end, y_end)
-        parts += [svg.text(name, left, top - 10), axes.grid("step", ticks=3, form="{:.2g}")]
+        parts += [svg.text(name, left, top - 10), axes.grid("step", ticks=4, form="{:.4g}")]
         parts += [axes.line(*zip(*other, strict=True), "#d5d8dc") for other in curves.values()]
         parts.append(axes.line(*zip(*points, strict=True), svg.COLORS[0]))
     height = HEIGHT * -(-len(curves) // PANELS)
