@@ -22,7 +22,7 @@ from eachmask.exporting.compare import check_equal
 from eachmask.exporting.graph import OPSET, Traced, first_line, for_any_size, is_dynamic, prepare, tracing
 from eachmask.exporting.int8 import write_int8
 from eachmask.files.atomic import put_in_place, replacing_from_folder
-from eachmask.runtimes.header import KEY, Header
+from eachmask.runtimes.header import KEY, AnswerGraph, Header
 from eachmask.runtimes.sessions import HEADER_FILE
 from eachmask.structures import UserError
 from eachmask.weights.fetch import locate
@@ -112,7 +112,8 @@ def write_exported(
     """
     traced = prepare(model, info)
     dynamic = is_dynamic(info.preprocess)
-    answers, there = {}, set()
+    answers: dict[str, AnswerGraph] = {}
+    there: set[str] = set()
     if traced.graph.verb == "encode" and to != "torch-export":  # torch runs the model's own code anyway
         answers, there = answer_graphs(model, info)
     weights = {name: t.contiguous() for name, t in (traced.weights | extra).items() if name not in there}
