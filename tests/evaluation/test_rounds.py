@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from eachmask.cli import main
-from eachmask.evaluation.rounds import annotated_clips, play, section_of
-from eachmask.structures import UserError
+from eachmask.evaluation.rounds import Answerer, annotated_clips, play, section_of
+from eachmask.ops.scribbles import Scribble
+from eachmask.structures import Instances, UserError
 
 
 def targets(num: int = 4) -> list[np.ndarray]:
@@ -46,6 +47,31 @@ def test_areas_under_the_curve():
     values = section_of([quick, slow]).values
     assert values["J&F@60s"] == pytest.approx(1) and values["J&F-AUC"] == pytest.approx(0.5, abs=0.01)
     assert section_of([slow]).values["J&F@60s"] == pytest.approx(2 / 3)
+
+
+def test_a_correction_also_says_what_stands():
+    """Else the model takes the part that is scribbled on for all that is meant."""
+    labels = np.zeros((48, 72), np.int64)
+    labels[8:40, 4:60] = 2
+    drawer = Asked()
+    answerer = Answerer(None, drawer, [np.zeros((48, 72, 3), np.uint8)])
+    answerer.labels[0] = labels
+    answerer._drawn(0, [Scribble(0, np.array([[50.5, 12.5], [50.5, 36.5]]))])
+    signs = dict(zip(drawer.prompts.scribble_signs.tolist(), drawer.prompts.scribbles, strict=True))
+    assert set(signs) == {False, True} and drawer.prompts.masks is not None
+    columns, rows = signs[True].T.long().tolist()
+    assert (labels[rows, columns] == 2).all() and max(columns) < 42, "on the object, away from the mistake"
+
+
+class Asked:
+    """Remembers what it was asked."""
+
+    def embed(self, image):
+        return image
+
+    def predict(self, embedded, prompts):
+        self.prompts = prompts
+        return Instances.empty(prompts.image_size)
 
 
 def test_nothing_to_scribble_on():

@@ -36,7 +36,8 @@ from eachmask.inference.load import load
 from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.inference.video_predictor import VideoPredictor
 from eachmask.metrics.davis import VOID, contour_f, region_j
-from eachmask.ops.scribbles import Scribble, scribbles_on
+from eachmask.ops.clicks import depths
+from eachmask.ops.scribbles import Scribble, line_through, scribbles_on
 from eachmask.structures import RLE, Instances, Prompts, UserError
 
 ROUNDS = 8
@@ -45,6 +46,8 @@ SECONDS = 60.0
 """Time after which the challenge compares methods."""
 PLACES = (("images", "masks"), ("JPEGImages/480p", "Annotations/480p"), ("JPEGImages", "Annotations"))
 """Where a folder has the frames of its clips, and their label maps."""
+AWAY = 10
+"""Px from a scribble over what is wrong, within which a mask does not stand."""
 Labels = NDArray[np.int64]
 
 
@@ -141,6 +144,8 @@ class Answerer:
 
     def _asked(self, embedded: Any, mask: NDArray[np.bool_], number: int, scribbles: Sequence[Scribble]) -> Any:
         before = RLE.from_bitmaps(mask[None]) if mask.any() else None
+        standing = _standing(mask, [one for one in scribbles if one.number != number])
+        scribbles = [*scribbles, *([] if standing is None else [Scribble(number, standing)])]
         prompts = Prompts(
             (mask.shape[0], mask.shape[1]),
             scribbles=tuple(torch.from_numpy(one.line).float() for one in scribbles),
@@ -164,6 +169,15 @@ class Answerer:
                 given = Prompts(masks.size, masks=masks, mask_objects=rows, num_objects=len(numbers))
                 _, state = self.follower.step(self.images[t], state, given)
         return state, numbers
+
+
+def _standing(mask: NDArray[np.bool_], wrong: Sequence[Scribble]) -> NDArray[np.float64] | None:
+    """A line through what stands of a mask, so that a correction of one part is not taken for all that is meant; None
+    where nothing does."""
+    rest = np.ones(mask.shape, bool)
+    for one in wrong:
+        rest[_places(one)] = False
+    return line_through(mask & (depths(rest, exact=False) > AWAY))
 
 
 def _places(one: Scribble) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
