@@ -21,7 +21,7 @@ from eachmask.studio.app import Studio, create_app  # noqa: E402
 from eachmask.studio.clicks import Clicks  # noqa: E402
 from eachmask.studio.project import Project  # noqa: E402
 
-LONG = 300_000
+LONG = 900_000
 """ms that a child process, or loading a model, may take on a busy machine."""
 CLICKS = Clicks()
 """Loaded once for all tests of a process."""

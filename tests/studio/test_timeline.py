@@ -1,4 +1,4 @@
-"""A video in the browser: its time line, an object that is marked on one frame and followed to the others."""
+"""A video in the browser: its time line, an object followed from one frame to the others; channels of a stack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install eachmask[studio]")
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
@@ -47,3 +49,18 @@ def test_an_object_marked_on_one_frame_is_followed_to_the_others(context: Any, t
             page.screenshot(path=os.environ["S23"])
         picture(page, "video")
         assert [one.track for one in project.history(2).objects.values()] == [1]
+
+
+def test_channels_are_chosen_and_colored(context: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "dyes"
+    folder.mkdir()
+    values = np.full((60, 80, 4), 100, np.uint16)
+    tifffile.imwrite(folder / "dyes.tif", values, photometric="minisblack", planarconfig="contig")
+    with served(Project(folder)) as (address, _):
+        page = opened(context, address, "dyes.tif")
+        with page.expect_response(lambda answer: "shades=0%3Aff0000%3A%3A%2C2%3A" in answer.url) as answered:
+            page.get_by_label("Channel 2", exact=True).uncheck()
+        assert answered.value.ok
+        with page.expect_response(lambda answer: "shades=0%3Aff00ff" in answer.url) as answered:
+            page.get_by_label("Color of channel 1").fill("#ff00ff")
+        assert answered.value.ok
