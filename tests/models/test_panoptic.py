@@ -207,3 +207,11 @@ def test_memorizes_a_few_images(case):
             if worst > 0.85:
                 return
     pytest.fail(f"the {model.task.scoring.measure} of an image is {worst}")
+
+
+@torch.no_grad()
+def test_maskformers_pyramid_may_be_wider_than_its_masks_features():
+    model = models.maskformer_panoptic_lite0(num_classes=3, **SMALL, pyramid_width=96).eval()
+    assert model.pixel_decoder.smooth[0][0].weight.shape[:2] == (96, 96)
+    seen, features = model.pixel_decoder(model.backbone(torch.zeros(1, 3, 70, 50)).maps)
+    assert features.shape == (1, 64, 18, 13) and seen.shape[1] == 64

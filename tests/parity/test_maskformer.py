@@ -72,7 +72,8 @@ def transformers(request):
     inner = said["decoder_config"]
     settings = {
         "queries": inner["num_queries"], "width": inner["d_model"], "mask_width": said["mask_feature_size"],
-        "heads": inner["decoder_attention_heads"], "encoder_layers": inner["encoder_layers"],
+        "heads": inner["decoder_attention_heads"], "pyramid_width": said["fpn_feature_size"],
+        "encoder_layers": 0,  # whatever the recording's decoder_config says: transformers has none
         "decoder_layers": inner["decoder_layers"], "ffn": inner["decoder_ffn_dim"], "swin": swin_settings(fixture),
         "early_norm": False,
     }  # fmt: skip

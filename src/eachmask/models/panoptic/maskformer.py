@@ -43,7 +43,9 @@ class Config(QueryConfig):
     width: int = 256
     """D of the queries."""
     mask_width: int = 256
-    """Channels of the pyramid and of the masks' features."""
+    """Channels of the masks' features, and of the pyramid unless it has a width of its own."""
+    pyramid_width: int | None = None
+    """Channels of the pyramid; None: ``mask_width``."""
     heads: int = 8
     encoder_layers: int = 0
     """Of a transformer on the coarsest map, which the pyramid reads too (the authors' panoptic models have 6)."""
@@ -82,7 +84,7 @@ class PixelDecoder(nn.Module):
 
     def __init__(self, channels: Sequence[int], config: Config) -> None:
         super().__init__()
-        width = config.mask_width
+        width = config.pyramid_width or config.mask_width
         self.encoded = config.encoder_layers > 0
         self.input = nn.Conv2d(channels[-1], config.width, 1)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
@@ -90,7 +92,7 @@ class PixelDecoder(nn.Module):
         fine = list(channels[-2::-1])
         self.lateral = nn.ModuleList(nn.Sequential(nn.Conv2d(c, width, 1, bias=False), norm(width)) for c in fine)
         self.smooth = nn.ModuleList(_conv(width, width) for _ in fine)
-        self.masks = nn.Conv2d(width, width, 3, padding=1)
+        self.masks = nn.Conv2d(width, config.mask_width, 3, padding=1)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps of strides 4 ... 32 -> the coarsest one for the queries (B, D, h, w), and features of stride 4."""
