@@ -15,7 +15,7 @@ KEY := $(shell { cat pyproject.toml; echo "$(VERSION) $(CURDIR)"; } | cksum | cu
 USER_READY := $(VENV)/.user-$(KEY)
 DEVELOPER_READY := $(VENV)/.developer-$(KEY)
 
-.PHONY: help demo studio test test-slow chaos test-processors test-lowest lint bench docs screenshots web clean
+.PHONY: help demo studio test test-slow chaos test-processors test-lowest lint bench docs docs-version screenshots web clean
 
 help:
 	@echo "make demo       install, find the objects in real images, say where the results are"
@@ -28,6 +28,7 @@ help:
 	@echo "make lint       ruff, and mypy in strict mode"
 	@echo "make bench      the benchmarks that the documents quote"
 	@echo "make docs       write the generated pages, check every link, build the site into site/"
+	@echo "make docs-version     the site of this version beside those of earlier ones, on the branch gh-pages"
 	@echo "make screenshots  the studio's pictures in the docs, taken by its browser tests"
 	@echo "make web        build the studio's page from web/ (needs Node 20 or newer; users need none)"
 	@echo "make clean      remove the environment and what the commands above wrote"
@@ -96,6 +97,11 @@ docs: $(DEVELOPER_READY)
 	@$(BIN)/python -m pytest -q tests/test_docs.py
 	@$(PIP) install --editable ".[docs]"
 	@$(BIN)/mkdocs build --strict --quiet
+
+# Nothing is pushed.
+docs-version: docs
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mike deploy --update-aliases \
+		"$$($(BIN)/python -c 'import eachmask; print(eachmask.__version__)')" latest
 
 # Made by the tests that follow the studio's guide, and an object of a video, in a browser.
 screenshots: $(DEVELOPER_READY)
