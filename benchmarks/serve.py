@@ -4,9 +4,13 @@ Many clients send images, and among them broken, huge, slow and forged requests.
 own or a refusal with a reason. Threads of the server are those of the loop; its clients run in this process.
 
     python benchmarks/serve.py --clients 50 --seconds 60
+    python benchmarks/serve.py --clients 20 --seconds 60 --workers 2 --kills 2
+
+With ``--kills`` one of several workers is killed (SIGKILL) now and then: only what it was about to answer may be lost.
 
 The last line is JSON: ``throughput`` (share of the loop's images per second), ``images_per_s``, ``loop_images_per_s``,
-``median_ms``, ``p95_ms``, ``wrong``, ``unanswered``, ``statuses``, ``mb_first``, ``mb_last`` (the server's memory
+``median_ms``, ``p95_ms``, ``wrong``, ``unanswered``, ``lost_by_kills`` (honest requests
+whose connection a killed worker took along), ``statuses``, ``mb_first``, ``mb_last`` (the server's memory
 after a quarter of the time and at the end).
 """
 
@@ -39,12 +43,15 @@ from eachmask.server.client import content_of, instances_of
 
 KEY = "a key for a benchmark on loopback"
 MODEL = "nuclei"
+SECONDS_TO_NOTICE = 5.0
+"""After a worker was killed: until then the connections that it had are seen to be gone."""
 
 
 @contextmanager
-def served(port: int) -> Iterator[tuple[str, psutil.Process]]:
+def served(port: int, workers: int = 1) -> Iterator[tuple[str, psutil.Process]]:
     """A server of its own process."""
     command = [sys.executable, "-m", "eachmask", "serve", MODEL, "--port", str(port), "--max-mb", "2"]
+    command += ["--workers", str(workers)]
     with subprocess.Popen(command, env=os.environ | {"EACHMASK_KEY": KEY}, stderr=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{port}"
         try:
@@ -71,6 +78,15 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     wrong: int = 0
     unanswered: int = 0
+    lost_by_kills: int = 0
+    killed_at: list[float] = field(default_factory=list)
+
+    def lose(self, begin: float) -> None:
+        """An honest request, begun at a time, ended without an answer."""
+        if any(begin <= at <= time.monotonic() <= at + SECONDS_TO_NOTICE for at in self.killed_at):
+            self.lost_by_kills += 1
+        else:
+            self.unanswered += 1
 
 
 def ask(url: str, contents: list[bytes], counts: list[int], end: float, tally: Tally, seed: int) -> None:
@@ -80,17 +96,18 @@ def ask(url: str, contents: list[bytes], counts: list[int], end: float, tally: T
         while time.monotonic() < end:
             kind = chance.choices(("honest", "broken", "huge", "forged", "slow"), (90, 3, 3, 2, 2))[0]
             which = chance.randrange(len(contents))
-            begin = time.perf_counter()
+            begin = time.monotonic()
             try:
                 answer = send(client, url, kind, contents[which])
             except (httpx.HTTPError, OSError):
-                tally.unanswered += kind == "honest"
+                if kind == "honest":
+                    tally.lose(begin)
                 continue
             tally.statuses[f"{kind} {answer.status_code}"] += 1
             if answer.status_code == 503:
                 time.sleep(float(answer.headers.get("Retry-After", 1)) * chance.uniform(0.2, 1))
             if kind == "honest" and answer.is_success:
-                tally.seconds.append(time.perf_counter() - begin)
+                tally.seconds.append(time.monotonic() - begin)
                 tally.wrong += len(instances_of(answer.json())) != counts[which]
             tally.wrong += kind != "honest" and answer.is_success
 
@@ -112,6 +129,25 @@ def trickle(url: str, content: bytes) -> httpx.Response:
         line.sendall("\r\n".join(head).encode() + content[:100])
         time.sleep(2)
     return httpx.Response(499)
+
+
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    """The processes that answer: the server itself, or its children that have a model each."""
+    children = [child for child in process.children() if child.memory_info().rss > 1e8]
+    return children or [process]
+
+
+def memory(process: psutil.Process) -> float:
+    """MB of all that answer."""
+    return sum(one.memory_info().rss for one in workers_of(process)) / 1e6
+
+
+def kill(process: psutil.Process, tally: Tally) -> None:
+    """One of the workers, which the server starts anew."""
+    victim = workers_of(process)[0]
+    assert victim.pid != process.pid, "give --workers 2 or more"
+    tally.killed_at.append(time.monotonic())
+    victim.kill()
 
 
 def images(number: int = 8, side: int = 256) -> list[NDArray[np.uint8]]:
@@ -142,13 +178,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
     photos = images()
     contents = [content_of(image) for image in photos]
     bare, counts = loop(options.seconds / 4, photos)
     tally = Tally()
-    with served(options.port) as (url, process):
+    with served(options.port, options.workers) as (url, process):
         begin = time.monotonic()
         end = begin + options.seconds
         asking = [
@@ -158,17 +196,21 @@ def main() -> None:
         for thread in asking:
             thread.start()
         time.sleep(options.seconds / 4)
-        first = process.memory_info().rss / 1e6
+        first = memory(process)
+        for _ in range(options.kills):
+            kill(process, tally)
+            time.sleep(options.seconds / 2 / options.kills)
         for thread in asking:
             thread.join()
-        took, last = time.monotonic() - begin, process.memory_info().rss / 1e6
+        took, last = time.monotonic() - begin, memory(process)
     rate = len(tally.seconds) / took
     milliseconds = sorted(1000 * value for value in tally.seconds)
     late = milliseconds[int(0.95 * len(milliseconds))]
     figures = {
         "throughput": round(rate / bare, 3), "images_per_s": round(rate, 2), "loop_images_per_s": round(bare, 2),
         "median_ms": round(statistics.median(milliseconds)), "p95_ms": round(late),
-        "wrong": tally.wrong, "unanswered": tally.unanswered, "statuses": dict(sorted(tally.statuses.items())),
+        "wrong": tally.wrong, "unanswered": tally.unanswered,
+        "lost_by_kills": tally.lost_by_kills, "statuses": dict(sorted(tally.statuses.items())),
         "mb_first": round(first), "mb_last": round(last),
     }  # fmt: skip
     print(json.dumps(figures))
