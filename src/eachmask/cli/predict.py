@@ -51,13 +51,14 @@ class PredictOptions:
       eachmask predict street.jpg --model mask_rcnn_r50_fpn --classes person car --score 0.7 --out results
       eachmask predict slide.tif --model nuclei --diameter 12 --pixel-size 0.65 --out results
       eachmask predict plates/ --model nuclei --on ray://head:10001 --out /mnt/shared/results
+      eachmask predict shards/0.tar s3://bucket/plates --model nuclei --out results
       find . -name '*.png' | eachmask predict - --model nuclei --out results
     """
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT ...")]
     """Files, folders (with their sub-folders), 'patterns*', a list of names (names.txt or @names), http(s)
-    addresses, or - for names on standard input. PNG, JPEG, WebP, BMP, TIFF (8 or 16 bits, every page), gray,
-    color, palette, CMYK."""
+    addresses, tars and .parquet files of images, buckets (s3://, gs://, az://), or - for names on standard input. PNG,
+    JPEG, WebP, BMP, TIFF (8 or 16 bits, every page), gray, color, palette, CMYK."""
     model: str = "auto"
     """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder. auto looks at the first
     images: nuclei for microscope images, else the best model for photographs that is at hand; at a terminal it offers

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
+from eachmask.data.images.members import Member, holds_members, is_address, members
 from eachmask.data.images.read import looks_like_image, num_pages
 from eachmask.data.images.url import is_url, place, stored
 from eachmask.files import journal
@@ -48,6 +49,8 @@ class Source:
     """Time of the last change, ns."""
     problem: str = ""
     """Why it cannot be read, if that is known already."""
+    member: Member | None = None
+    """Where it lies, if it is no file of its own; nothing is at ``path`` then."""
 
 
 @dataclass
@@ -68,6 +71,7 @@ def find_inputs(
     stdin: TextIO | None = None,
     downloads: Path | None = None,
     channels: tuple[int, ...] = (),
+    archives: bool = False,
 ) -> Inputs:
     """Find all images.
 
@@ -77,6 +81,7 @@ def find_inputs(
         exclude: a folder not to be searched: where the results go.
         stdin: read instead of ``sys.stdin``.
         downloads: folder for what http(s) addresses among the names hold; without it they are names of files.
+        archives: look into tars, Parquet files and addresses of buckets too (:mod:`eachmask.data.images.members`).
         channels: of each image, that will be read; pages that are channels of one image are one image then.
 
     Returns:
@@ -88,17 +93,21 @@ def find_inputs(
     """
     if not arguments:
         raise UserError("name at least one image, folder, pattern or list, or - to read names")
-    search = _Search(None if exclude is None else exclude.resolve(), downloads)
+    search = _Search(None if exclude is None else exclude.resolve(), downloads, archives)
     asked = []
     for argument in arguments:
         for entry, listed_in in _entries(str(argument), stdin):
             search.add(entry, listed_in)
-            asked.append(_printable(entry if is_url(entry) else _absolute(Path(entry)).as_posix()))
+            asked.append(
+                _printable(
+                    entry if is_url(entry) or (archives and is_address(entry)) else _absolute(Path(entry)).as_posix()
+                )
+            )
     if not search.files:
         reasons = f" ({len(search.skipped)} files there are no images)" if search.skipped else ""
         raise UserError(f"no images found in {', '.join(str(a) for a in arguments)}{reasons}")
     root = _common_folder(search.bases)
-    sources = list(_pages([_source(path, root, search.failed.get(path, "")) for path in search.files], channels))
+    sources = list(_pages([search.source(path, root) for path in search.files], channels))
     skipped = [(_relative(path, root), reason) for path, reason in search.skipped]
     return Inputs(_with_outputs(sources), skipped, tuple(asked))
 
@@ -107,6 +116,8 @@ def find_inputs(
 class _Search:
     exclude: Path | None
     downloads: Path | None
+    archives: bool = False
+    members: dict[Path, Member] = field(default_factory=dict)
     failed: dict[Path, str] = field(default_factory=dict)
     """Why an address could not be had."""
     files: dict[Path, None] = field(default_factory=dict)
@@ -120,6 +131,9 @@ class _Search:
         if self.downloads is not None and is_url(entry):
             self._address(entry, self.downloads)
             return
+        if self.archives and holds_members(entry):
+            self._members(entry)
+            return
         path = Path(entry)
         # os.path: Path's own methods raise where a folder may not be looked into or a name is too long
         if listed_in is not None and not os.path.exists(path) and os.path.exists(listed_in.parent / entry):
@@ -130,6 +144,19 @@ class _Search:
             self._pattern(entry)
         else:
             self._file(path, path.parent)
+
+    def source(self, path: Path, root: Path) -> Source:
+        """An image, called by its path below the root."""
+        member = self.members.get(path)
+        if member is None:
+            return _source(path, root, self.failed.get(path, ""))
+        name = _relative(path, root)
+        return Source(path, name, name, size=member.size, modified=member.modified, member=member)
+
+    def _members(self, entry: str) -> None:
+        for member in members(entry):
+            self.members[member.path] = member
+            self._file(member.path, member.base)
 
     def _address(self, url: str, folder: Path) -> None:
         path = place(url, folder)
@@ -282,7 +309,7 @@ def _pages(sources: Sequence[Source], channels: tuple[int, ...]) -> Iterator[Sou
     """Multi-page files -> one source per page."""
     for source in sources:
         # a TIFF may have any suffix: .lsm, .stk, .btf ...
-        pages = 1 if source.problem else num_pages(source.path, channels)
+        pages = 1 if source.problem or source.member else num_pages(source.path, channels)
         if pages == 1:
             yield source
             continue
