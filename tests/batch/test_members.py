@@ -15,6 +15,7 @@ from eachmask.batch import run as run_module
 from eachmask.batch.cluster import Cluster, Done, Worker
 from eachmask.batch.options import BatchOptions
 from eachmask.batch.run import run
+from eachmask.cli import main
 from eachmask.data.images.inputs import find_inputs
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import UserError
@@ -61,6 +62,13 @@ def test_a_tar_is_predicted_as_its_files_are(predictor: Predictor, tmp_path: Pat
     assert (summary.done, summary.failed) == (2, 1) and "shard.tar/c.png" in summary.failures[0].reason
     run(predictor, find_inputs([tmp_path / "files"]), tmp_path / "two", OPTIONS)
     assert labels(tmp_path / "one") == labels(tmp_path / "two") and len(labels(tmp_path / "one")) == 2
+
+
+def test_the_command_looks_into_tars(tmp_path: Path) -> None:
+    (tmp_path / "shard.tar").write_bytes(tar_of({"a.png": png(0)}))
+    arguments = ["predict", str(tmp_path / "shard.tar"), "--model", "nuclei", "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out/overlays/shard.tar/a.jpg").is_file()
 
 
 def test_what_is_done_is_not_read_again(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

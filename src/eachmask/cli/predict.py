@@ -140,6 +140,7 @@ def predict(options: PredictOptions) -> int:
         exclude=options.out or RESULTS,
         downloads=cache_dir() / "images",
         channels=options.channel,
+        archives=True,
     )
     wishes = batch_options(options)
     model = _chosen(options.model, [source.path for source in inputs.sources], console)
