@@ -39,6 +39,7 @@ def enliven(model: nn.Module, forward: Callable[[], Any]) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         elif isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
+            module.eps = max(module.eps, 1e-5)  # torchvision's weights want 0, with which there are no statistics
     model.train()
     forward()
     model.eval()
