@@ -7,8 +7,9 @@ Peers: Ultralytics' YOLO11n-seg and YOLO11s-seg (``YOLO.predict`` at 640 px), to
 ``--ultralytics`` is the Python of another environment, as for ``benchmarks/runtimes.py``, whose photographs of 640 x
 480 px and programs these are; without it its speed-ups are null. All have random weights, and thresholds of their
 scores that leave ``--objects`` on every image, so that all draw as many masks. Ours are runs (RLE), Ultralytics' are
-bitmaps, torchvision's probabilities, all at full size. Each system lives in a process of its own, with as many threads
-as torch takes by itself (OMP_NUM_THREADS says otherwise); they take turns. AP: published, of masks on COCO val2017.
+bitmaps, torchvision's probabilities, all at full size. Ours run in torch, and in fp32 in ONNX Runtime too. Each system
+lives in a process of its own, with as many threads as torch takes by itself (OMP_NUM_THREADS says otherwise); they take
+turns. AP: published, of masks on COCO val2017.
 
 The last line is JSON: ``speedup_fp32_vs_yolo11n``, ``speedup_bf16_vs_yolo11n``, ``speedup_fp32_vs_yolo11s``,
 ``speedup_bf16_vs_yolo11s`` (their time in fp32, which is all they have on a CPU, over that of our fastest model whose
@@ -25,7 +26,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runtimes import HEAD, OURS, THEIRS, YOLO, in_turns, model_file
+from runtimes import HEAD, OURS, THEIRS, YOLO, exported, in_turns, model_file
 
 MODELS = ("rtmdet_ins_tiny", "rtmdet_ins_s", "yolact_r50", "mask_rcnn_r50_fpn")
 PUBLISHED = {"yolo11n": 32.0, "yolo11s": 37.8, "maskrcnn_resnet50_fpn": 34.6}
@@ -57,20 +58,25 @@ def main() -> None:
     options = parser.parse_args()
 
     from eachmask.inference.devices import cpu_computes_bf16
-    from eachmask.weights.catalogue import find
+    from eachmask.structures.errors import UserError
 
     precisions = ["fp32", "bf16"] if cpu_computes_bf16() else ["fp32"]
     settings = [str(options.images), str(options.objects)]
     calls = {name: (options.ultralytics, THEIRS, [name, *settings]) for name in YOLO if options.ultralytics}
     calls["maskrcnn_resnet50_fpn"] = (sys.executable, TORCHVISION, ["maskrcnn_resnet50_fpn", *settings])
-    ap = dict(PUBLISHED)
+    ap, failed = dict(PUBLISHED), {}
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             file = model_file(name, Path(folder))
             for precision in precisions:
-                ap[f"{name} {precision}"] = find(name).by_metric()["mask AP"]
-                calls[f"{name} {precision}"] = (sys.executable, OURS, [file, *settings, precision])
-        ms, failed = in_turns(calls, options.rounds)
+                calls[f"{name} torch {precision}"] = (sys.executable, OURS, [file, *settings, precision])
+            try:
+                exports = exported(file, "onnx-fp32", Path(folder))
+                calls[f"{name} onnx fp32"] = (sys.executable, OURS, [exports, *settings, "auto"])
+            except UserError as error:
+                failed[f"{name} onnx fp32"] = str(error)
+            ap |= dict.fromkeys((call for call in calls if call.startswith(f"{name} ")), ap_of(name))
+        ms, stopped = in_turns(calls, options.rounds)
     print(f"{'':30}{'mask AP':>9}{'ms':>9}" + "".join(f"{'x ' + name:>12}" for name in YOLO))
     for name in sorted(ms, key=ms.__getitem__):
         times = (f"{ms[yolo] / ms[name]:12.2f}" if yolo in ms else f"{'-':>12}" for yolo in YOLO)
@@ -82,7 +88,14 @@ def main() -> None:
     }
     reason = {} if "bf16" in precisions else {"reason": "this CPU has no bf16 instructions"}
     load = [round(value, 1) for value in os.getloadavg()]
-    print(json.dumps(result | {"ms": ms, "load": load, "failed": failed} | reason))
+    print(json.dumps(result | {"ms": ms, "load": load, "failed": failed | stopped} | reason))
+
+
+def ap_of(name: str) -> float:
+    """Published mask AP of a model of ours."""
+    from eachmask.weights.catalogue import find
+
+    return find(name).by_metric()["mask AP"]
 
 
 def speedup(ms: dict[str, float], ap: dict[str, float], yolo: str, precision: str) -> float | None:

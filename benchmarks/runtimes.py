@@ -150,7 +150,7 @@ def in_turns(calls: dict[str, tuple[str, str, list[str]]], rounds: int) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=MODELS, help="names in the catalogue")
     parser.add_argument("--runtimes", nargs="+", default=RUNTIMES, choices=RUNTIMES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=5)

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -167,15 +168,26 @@ def _bytes_column(schema: Any, place: str) -> str:
 
 
 def _row(member: Member) -> bytes:
-    with _opened(member.place) as file:
-        table, number = _parquet().ParquetFile(file), member.offset
-        for group in range(table.num_row_groups):
-            rows = table.metadata.row_group(group).num_rows
-            if number < rows:
-                value = table.read_row_group(group, columns=[member.column]).column(0)[number].as_py()
-                return bytes(value["bytes"] if isinstance(value, dict) else value)
-            number -= rows
+    number = member.offset
+    for group, rows in enumerate(_rows_of_groups(member.place, member.modified)):
+        if number < rows:
+            value = _group(member.place, member.modified, member.column, group)[number].as_py()
+            return bytes(value["bytes"] if isinstance(value, dict) else value)
+        number -= rows
     raise ValueError("it has fewer rows than before")
+
+
+@lru_cache(maxsize=8)
+def _rows_of_groups(place: str, modified: int) -> list[int]:
+    with _opened(place) as file:
+        about = _parquet().ParquetFile(file).metadata
+        return [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+
+
+@lru_cache(maxsize=1)  # a group is read as a whole, and its rows are asked for one after the other
+def _group(place: str, modified: int, column: str, group: int) -> Any:
+    with _opened(place) as file:
+        return _parquet().ParquetFile(file).read_row_group(group, columns=[column]).column(0)
 
 
 def _parquet() -> Any:
