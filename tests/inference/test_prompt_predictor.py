@@ -96,6 +96,8 @@ def test_the_command_writes_what_predict_writes(command: list[str], predictor: P
         (["--point", "500,5"], r"\(500, 5\) lies outside the image of 128 x 96"),
         (["--box", "5,5,5,9"], "has no area"),
         (["--point", "5,5", "--everything"], "or else --everything"),
+        (["--not-point", "5,5"], "add one of these"),
+        (["--not-scribble", "5,5 9,9", "--box", "5,5,9,9"], "add one of these"),
     ],
 )
 def test_mistakes_are_sentences(

@@ -97,6 +97,8 @@ def segment(options: SegmentOptions) -> int:
     asked = bool(options.point or options.not_point or lines or options.box)
     if asked + options.everything + bool(options.text) != 1:
         raise UserError("say what is meant with --point, --scribble and --box, or with --text, or else --everything")
+    if (options.not_point or options.not_scribble) and not (options.point or options.scribble):
+        raise UserError("--not-point and --not-scribble correct what a --point or --scribble means: add one of these")
     if options.alternatives and not asked or options.detector and not options.text:
         raise UserError(
             "--alternatives are answers to a --point, and --detector understands --text: add what is missing"
