@@ -61,3 +61,10 @@ def test_numbers_and_holes():
     assert renumbered(ids)[0, 0] == 1 and renumbered(ids)[5, 5] == 2
     kept = without_holes(ids, 5)
     assert kept.max() == 1 and kept[6, 6] == 1 and not kept[0, 0]
+
+
+def test_an_object_in_the_hole_of_another_goes_and_leaves_no_gap_in_the_numbers():
+    ids = np.zeros((7, 10), np.int32)
+    ids[1:6, 1:6], ids[2:5, 2:5], ids[3, 3], ids[1:6, 8] = 1, 0, 2, 3
+    found = without_holes(ids, min_area=1)
+    assert (found[1:6, 1:6] == 1).all() and (found[1:6, 8] == 2).all() and found.max() == 2

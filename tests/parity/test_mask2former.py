@@ -80,6 +80,7 @@ def transformers(request):
     said["num_classes"] = said["num_labels"]
     settings = {
         "queries": said["num_queries"], "width": said["hidden_dim"], "heads": said["num_attention_heads"],
+        "pixel_width": said.get("feature_size"), "mask_width": said.get("mask_feature_size"),
         "encoder_layers": said["encoder_layers"], "encoder_ffn": said["encoder_feedforward_dim"],
         "decoder_layers": said["decoder_layers"] - 1, "decoder_ffn": said["dim_feedforward"],
         "num_points": said["train_num_points"], "swin": swin_settings(fixture),

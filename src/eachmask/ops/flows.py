@@ -205,11 +205,12 @@ def flow_errors(ids: np.ndarray, flow: np.ndarray) -> np.ndarray:
 def without_holes(ids: np.ndarray, min_area: int) -> np.ndarray:
     """Objects of fewer pixels dropped, holes filled, numbered without gaps.
 
+    An object in another's hole is filled over with it; what then is left of it counts again.
+
     >>> without_holes(np.array([[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 1, 2]]), min_area=2).tolist()
     [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0]]
     """
-    area = np.bincount(ids.ravel())
-    result = renumbered(np.where((area < min_area)[ids], 0, ids))
+    result = _large_ones(ids, min_area)
     number = 0
     for name, box in enumerate(ndimage.find_objects(result), start=1):
         if box is None:
@@ -217,7 +218,12 @@ def without_holes(ids: np.ndarray, min_area: int) -> np.ndarray:
         number += 1
         filled = ndimage.binary_fill_holes(result[box] == name)
         result[box][filled] = number
-    return result
+    return _large_ones(result, min_area)
+
+
+def _large_ones(ids: np.ndarray, min_area: int) -> np.ndarray:
+    area = np.bincount(ids.ravel())
+    return renumbered(np.where((area < min_area)[ids], 0, ids))
 
 
 def masks_of_flows(

@@ -60,6 +60,7 @@ AUTHORS: tuple[Rule, ...] = (
     (rf"{_QUERIES}level_embed\.weight$", "decoder.level_embed"),
     (rf"{_QUERIES}class_embed\.", "decoder.classes."),
     (rf"{_QUERIES}mask_embed\.layers\.(\d)\.", r"decoder.mask_embed.\1."),
+    (rf"{_QUERIES}input_proj\.(\d)\.", r"decoder.inputs.\1."),
     (r"^criterion\.", ""),
     *COMPUTED,
 )
@@ -81,6 +82,7 @@ TRANSFORMERS: tuple[Rule, ...] = (
     (rf"{_MODULE}queries_features\.weight$", "decoder.content"),
     (rf"{_MODULE}queries_embedder\.weight$", "decoder.position"),
     (rf"{_MODULE}level_embed\.weight$", "decoder.level_embed"),
+    (rf"{_MODULE}input_projections\.(\d)\.", r"decoder.inputs.\1."),
     (rf"{_MODULE}decoder\.mask_predictor\.mask_embedder\.(\d)\.0\.", r"decoder.mask_embed.\1."),
     (r"^class_predictor\.", "decoder.classes."),
     (r"^criterion\.", ""),

@@ -62,7 +62,11 @@ class Config(QueryConfig):
     """What variants change."""
 
     width: int = 256
-    """D."""
+    """D of the queries."""
+    pixel_width: int | None = None
+    """D of the pixel decoder; None: ``width``. Where they differ, a convolution per level stands between them."""
+    mask_width: int | None = None
+    """Channels of the masks' features; None: ``width``."""
     heads: int = 8
     encoder_layers: int = 6
     encoder_ffn: int = 1024
@@ -134,7 +138,7 @@ class PixelDecoder(nn.Module):
 
     def __init__(self, channels: Sequence[int], config: Config) -> None:
         super().__init__()
-        width = config.width
+        width = config.pixel_width or config.width
         coarse_first = list(channels[:0:-1])
         self.inputs = nn.ModuleList(nn.Sequential(nn.Conv2d(c, width, 1), norm(width)) for c in coarse_first)
         self.level_embed = nn.Parameter(torch.randn(LEVELS, width))
@@ -143,7 +147,7 @@ class PixelDecoder(nn.Module):
         )
         self.lateral = nn.Sequential(nn.Conv2d(channels[0], width, 1, bias=False), norm(width))
         self.smooth = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), norm(width), nn.ReLU())
-        self.masks = nn.Conv2d(width, width, 1)
+        self.masks = nn.Conv2d(width, config.mask_width or config.width, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Maps of strides 4 ... 32 -> those of strides 32, 16, 8 (B, D, h, w), and the masks' features of stride 4."""
@@ -225,7 +229,10 @@ class Decoder(nn.Module):
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()
         width = config.width
-        self.heads = config.heads
+        self.heads, pixel_width = config.heads, config.pixel_width or width
+        self.inputs = nn.ModuleList(
+            nn.Identity() if pixel_width == width else nn.Conv2d(pixel_width, width, 1) for _ in range(LEVELS)
+        )
         self.content = nn.Parameter(torch.randn(config.queries, width))
         self.position = nn.Parameter(torch.randn(config.queries, width))
         self.level_embed = nn.Parameter(torch.randn(LEVELS, width))
@@ -234,10 +241,12 @@ class Decoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.classes = nn.Linear(width, num_classes + 1)
-        self.mask_embed = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+        widths = (width, width, config.mask_width or width)
+        self.mask_embed = nn.ModuleList(nn.Linear(width, out) for out in widths)
 
     def forward(self, levels: list[Tensor], features: Tensor) -> list[Said]:
         """Maps of strides 32, 16, 8, and the masks' features -> what is said before the first layer and after each."""
+        levels = [project(level) for project, level in zip(self.inputs, levels, strict=True)]
         encodings = [map_encoding(level[0], 1.0).flatten(1).mT for level in levels]
         memory = [lv.flatten(2).mT + e for lv, e in zip(levels, self.level_embed, strict=True)]
         x = self.content.expand(len(features), -1, -1)
