@@ -220,7 +220,7 @@ def test_maskformers_pyramid_may_be_wider_than_its_masks_features():
 @torch.no_grad()
 def test_mask2formers_pixel_decoder_queries_and_masks_may_have_widths_of_their_own():
     own = {"width": 96, "pixel_width": 64, "mask_width": 40}
-    model = models.mask2former_lite0(num_classes=3, **SMALL | own).eval()
+    model = models.mask2former_lite0(num_classes=3, **SMALL2 | own).eval()
     levels, features = model.pixel_decoder(model.backbone(torch.zeros(1, 3, 70, 50)).maps)
     assert features.shape == (1, 40, 18, 13) and {level.shape[1] for level in levels} == {64}
     assert model.decoder.inputs[0].weight.shape == (96, 64, 1, 1)

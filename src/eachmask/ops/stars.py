@@ -116,7 +116,8 @@ def corners(points: np.ndarray, distances: np.ndarray) -> np.ndarray:
 def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.ndarray:
     """Greedy suppression: a polygon goes where a better one covers too much of the smaller of the two.
 
-    Vertices are cut to whole numbers first, and areas are those of these polygons, exactly.
+    Vertices are cut to whole numbers first, and areas are those of these polygons, exactly. Vertices and shares are
+    single-precision numbers as in the package: one that falls on a whole number may be cut to the one below it.
 
     Args:
         points: (N, 2) rows and columns, px, best first; distances: (N, R) px.
@@ -129,7 +130,7 @@ def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.
     >>> suppress(points, np.full((3, 8), 5.0), threshold=0.5).tolist()
     [0, 2]
     """
-    polygons = np.trunc(corners(points, distances)).astype(np.float64)
+    polygons = _whole_vertices(points, distances)
     if not len(polygons):
         return np.zeros(0, np.int64)
     polygons -= polygons.min(axis=(0, 2), keepdims=True)
@@ -147,10 +148,19 @@ def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.
         others = np.flatnonzero(near)
         for start in range(0, len(others), rows):
             some = others[start : start + rows]
-            smaller = np.minimum(areas[some], areas[i])
-            common = common_areas(polygons[i], polygons[some])
-            left[some[common > threshold * np.maximum(smaller, 1e-10)]] = False
+            smaller = np.maximum(np.minimum(areas[some], areas[i]), 1e-10)
+            share = common_areas(polygons[i], polygons[some]) / smaller
+            left[some[share.astype(np.float32) > np.float32(threshold)]] = False
     return np.array(kept, np.int64)
+
+
+def _whole_vertices(points: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """(N, 2, R) float64 without fractions."""
+    distances = distances.astype(np.float32)
+    angles = np.arange(distances.shape[1], dtype=np.float32) * np.float32(2 * np.pi / distances.shape[1])
+    ends = np.stack([distances * np.sin(angles), distances * np.cos(angles)], axis=1)
+    result: np.ndarray = np.trunc(points[:, :, None].astype(np.float32) + ends).astype(np.float64)
+    return result
 
 
 def polygon_areas(polygons: np.ndarray) -> np.ndarray:
