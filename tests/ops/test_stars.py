@@ -73,3 +73,9 @@ def test_a_small_polygon_within_a_large_one_goes():
 def test_better_ones_are_drawn_on_top():
     drawn = paint_stars(np.array([[10, 10], [10, 16]]), np.full((2, 32), 6.0), np.array([0.6, 0.9]), (20, 30))
     assert drawn[10, 14] == 2 and drawn[10, 6] == 1 and drawn[0, 0] == 0
+
+
+def test_a_vertex_is_cut_as_single_precision_has_it():
+    """The sine of pi is -9e-8 there: 20 px to the left of row 30 lies row 29.999998."""
+    (rows, columns), *_ = stars._whole_vertices(np.array([[30, 30]]), np.full((1, 4), 20.0))
+    assert rows.tolist() == [30, 50, 29, 10] and columns.tolist() == [50, 30, 10, 30]
