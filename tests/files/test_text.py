@@ -29,4 +29,4 @@ def test_neither_do_those_in_warnings() -> None:
 
 
 def test_numbers_have_their_noun() -> None:
-    assert [counted(n, "class", "classes") for n in (0, 1, 1200)] == ["0 classes", "1 class", "1,200 classes"]
+    assert [counted(n, "class") for n in (0, 1, 1200)] == ["0 classes", "1 class", "1,200 classes"]

@@ -7,6 +7,7 @@ import torch
 
 from eachmask.backbones.networks import Timm
 from eachmask.models.config import changed
+from eachmask.models.detection import cascade_rcnn, retinanet
 from eachmask.models.detection.fcos import FCOS, Raw, assign, fcos_lite0_fpn, p3_to_p7
 from eachmask.models.detection.fcos import Config as FCOSConfig
 from eachmask.models.instance import blendmask, centermask, condinst
@@ -158,9 +159,6 @@ def test_without_classes_every_object_is_of_one():
 
 def test_choices_of_the_frameworks_are_kept():
     """Constants that the recorded detections are too coarse to tell apart."""
-    from eachmask.models.detection import cascade_rcnn, retinanet
-    from eachmask.models.instance import blendmask, centermask, condinst
-
     chosen = {
         name: (select.score, select.threshold_on, select.best_by, select.clip_first)
         for name, select in (
@@ -177,3 +175,12 @@ def test_choices_of_the_frameworks_are_kept():
     assert retinanet.Config().symmetric_clip and retinanet.Config().loss.smooth_l1_beta == 0.0
     mmdet = cascade_rcnn.MMDET.conventions
     assert (mmdet.rpn_smooth_l1_beta, mmdet.smooth_l1_beta) == (1 / 9, 1.0)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_box_of_retinanet_shrinks_no_more_than_mmdetection_lets_it(symmetric):
+    model = retinanet.retinanet_lite0_fpn(num_classes=1, symmetric_clip=symmetric)
+    deltas = torch.tensor([0.0, 0, -40, -40]).reshape(1, 4, 1, 1)
+    kept = model._candidates(torch.zeros(1, 1, 1, 1), deltas, torch.tensor([[0.0, 0, 100, 100]]), 0.0)
+    width = float(kept.boxes[0, 2] - kept.boxes[0, 0])
+    assert width == pytest.approx(100 * 16 / 1000 if symmetric else 0.0, abs=1e-3)

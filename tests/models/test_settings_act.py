@@ -78,7 +78,7 @@ FINDING: dict[str, dict[str, Any]] = {
     },
     "cascade_rcnn_lite0_fpn": {"stages.average": "logits"},
     "retinanet_lite0_fpn": {
-        "candidates": 5, "score_threshold": 0.4, "nms_threshold": 0.1, "max_detections": 3, "symmetric_clip": False,
+        "candidates": 5, "score_threshold": 0.4, "nms_threshold": 0.1, "max_detections": 3,
     },
     "fcos_lite0_fpn": {
         "select.score": "root", "select.threshold_on": "product", "select.candidates": 5, "select.best_by": "product",
