@@ -13,9 +13,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-MAX_PRODUCTS = 4_000_000
-"""Pairs of edges compared at once: 32 MB for each of a handful of arrays."""
-
 
 def star_distances(ids: np.ndarray, rays: int = 32, grid: int = 1) -> np.ndarray:
     """Distance from every pixel to the end of its object, along each ray.
@@ -116,8 +113,8 @@ def corners(points: np.ndarray, distances: np.ndarray) -> np.ndarray:
 def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.ndarray:
     """Greedy suppression: a polygon goes where a better one covers too much of the smaller of the two.
 
-    Vertices are cut to whole numbers first, and areas are those of these polygons, exactly. Vertices and shares are
-    single-precision numbers as in the package: one that falls on a whole number may be cut to the one below it.
+    Vertices are cut to whole numbers first (:func:`common_area`). Vertices and shares are single-precision numbers as
+    in the package: one that falls on a whole number may be cut to the one below it.
 
     Args:
         points: (N, 2) rows and columns, px, best first; distances: (N, R) px.
@@ -133,24 +130,20 @@ def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.
     polygons = _whole_vertices(points, distances)
     if not len(polygons):
         return np.zeros(0, np.int64)
-    polygons -= polygons.min(axis=(0, 2), keepdims=True)
     areas = polygon_areas(polygons)
     low, high = polygons.min(2), polygons.max(2)
     left = np.ones(len(polygons), bool)
     kept = []
-    rows = max(1, MAX_PRODUCTS // polygons.shape[2] ** 2)
     for i in range(len(polygons)):
         if not left[i]:
             continue
         kept.append(i)
         near = left & (low < high[i]).all(1) & (high > low[i]).all(1)
         near[: i + 1] = False
-        others = np.flatnonzero(near)
-        for start in range(0, len(others), rows):
-            some = others[start : start + rows]
-            smaller = np.maximum(np.minimum(areas[some], areas[i]), 1e-10)
-            share = common_areas(polygons[i], polygons[some]) / smaller
-            left[some[share.astype(np.float32) > np.float32(threshold)]] = False
+        for other in np.flatnonzero(near):
+            smaller = max(min(areas[other], areas[i]), 1e-10)
+            share = common_area(polygons[i], polygons[other]) / smaller
+            left[other] = np.float32(share) <= np.float32(threshold)
     return np.array(kept, np.int64)
 
 
@@ -174,51 +167,26 @@ def polygon_areas(polygons: np.ndarray) -> np.ndarray:
     return result
 
 
-def common_areas(polygon: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Area of the intersection of one polygon (2, R) with each of others (N, 2, S); all coordinates at least 0.
+def common_area(polygon: np.ndarray, other: np.ndarray) -> float:
+    """Area of the intersection of two polygons (2, R) and (2, S) of whole coordinates.
 
-    A polygon is a sum of trapezoids between its edges and the axis, each with the sign of its direction. Two trapezoids
-    have the area under the lower of two straight lines in common, which is a closed formula: no vertex is searched for.
+    The corners of the intersection are rounded to whole pixels and a polygon that crosses itself is filled, as the
+    library Clipper does it for the package ``stardist``.
 
-    >>> square = np.array([[0.0, 0.0, 2.0, 2.0], [0.0, 2.0, 2.0, 0.0]])
-    >>> common_areas(square, np.stack([square, square + 1])).tolist()
-    [4.0, 1.0]
+    >>> square = np.array([[0, 0, 2, 2], [0, 2, 2, 0]])
+    >>> common_area(square, square + 1)
+    1.0
     """
-    y1, x1 = (side[None, :, None] for side in polygon)
-    y2, x2 = (np.roll(side, -1, 1) for side in (y1, x1))
-    v1, u1 = others[:, 0, None, :], others[:, 1, None, :]
-    v2, u2 = np.roll(v1, -1, 2), np.roll(u1, -1, 2)
-    start = np.maximum(np.minimum(x1, x2), np.minimum(u1, u2))
-    stop = np.minimum(np.maximum(x1, x2), np.maximum(u1, u2))
-    length = np.maximum(stop - start, 0)
-    slope, slope_other = _slope(x1, y1, x2, y2), _slope(u1, v1, u2, v2)
-    at_start = (y1 + slope * (start - x1), v1 + slope_other * (start - u1))
-    at_stop = (y1 + slope * (stop - x1), v1 + slope_other * (stop - u1))
-    under = _integral_of_lower(at_start[0] - at_start[1], at_stop[0] - at_stop[1])
-    areas = length * ((at_start[1] + at_stop[1]) / 2 + under)
-    signed = np.where(length > 0, areas * np.sign(x2 - x1) * np.sign(u2 - u1), 0)
-    orientation = np.sign(_signed_area(polygon[None]) * _signed_area(others))
-    result: np.ndarray = signed.sum((1, 2)) * orientation
-    return result
+    import pyclipper
 
-
-def _slope(x1: np.ndarray, y1: np.ndarray, x2: np.ndarray, y2: np.ndarray) -> np.ndarray:
-    """Of each edge; 0 where it is vertical, for no area is under it."""
-    run = x2 - x1
-    return np.where(run == 0, 0, (y2 - y1) / np.where(run == 0, 1, run))
-
-
-def _integral_of_lower(first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Mean of min(d, 0) for d that goes straight from first to last."""
-    low, high = np.minimum(first, last), np.maximum(first, last)
-    share = low / np.where(high > low, low - high, 1)  # of the way on which d is below 0, where it changes its sign
-    return np.where(high <= 0, (low + high) / 2, np.where(low >= 0, 0, low * share / 2))
-
-
-def _signed_area(polygons: np.ndarray) -> np.ndarray:
-    y, x = polygons[:, 0], polygons[:, 1]
-    result: np.ndarray = ((x - np.roll(x, -1, 1)) * (y + np.roll(y, -1, 1))).sum(1)
-    return result
+    clipper = pyclipper.Pyclipper()  # takes columns first; which way corners are rounded depends on it
+    try:
+        clipper.AddPath(polygon[::-1].T.astype(np.int64).tolist(), pyclipper.PT_SUBJECT, True)
+        clipper.AddPath(other[::-1].T.astype(np.int64).tolist(), pyclipper.PT_CLIP, True)
+    except pyclipper.ClipperException:  # one of them has no area
+        return 0.0
+    found = clipper.Execute(pyclipper.CT_INTERSECTION, pyclipper.PFT_NONZERO, pyclipper.PFT_NONZERO)
+    return float(sum(pyclipper.Area(path) for path in found))
 
 
 def paint_stars(points: np.ndarray, distances: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
