@@ -151,6 +151,7 @@ def test_masks_that_do_not_fit(folder: Path, masks: Path, tmp_path: Path, capsys
         (["--save", "composite"], "a composite needs a background: give --onto"),
         (["--trimap", "clip.png"], "--trimap is of one image, not of a video"),
         (["--on", "local"], "--on shares out images"),
+        (["--layers", "--on", "local"], "--on shares out images"),
     ],
 )
 def test_mistakes_in_one_sentence(more, message, folder: Path, tmp_path: Path, capsys):

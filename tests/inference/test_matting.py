@@ -178,6 +178,13 @@ def test_mistakes_in_one_sentence(words, message, files: Path, capsys, monkeypat
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_images_may_be_shared_out(files: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ["matte", str(files / "disk.png"), "--trimap", str(files / "trimap.png"), "--device", "cpu"]
+    assert main([*words, "--on", "local", "--out", str(files / "out")]) == 2
+    assert "pip install 'eachmask[ray]'" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_covering_keeps_proportions():
     image = np.zeros((10, 40, 3), np.uint8)
     image[:, 15:25] = 200

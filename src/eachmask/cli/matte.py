@@ -88,17 +88,16 @@ def matte(options: MatteOptions) -> int:
         raise UserError("give --trimap or --background, not both: a model takes one of them")
     if options.band < 0:
         raise UserError(f"--band is a share from 0, not {options.band:g}")
-    if options.layers:
-        return _layers(options, console)
-    if options.masks is not None or any(Path(name).suffix.lower() in VIDEOS for name in options.inputs):
-        return _video(options, console)
+    of_video = options.layers or options.masks is not None
+    if of_video or any(Path(name).suffix.lower() in VIDEOS for name in options.inputs):
+        if options.on is not None:
+            raise UserError("--on shares out images, and the frames of a video follow one another: leave it out")
+        return _layers(options, console) if options.layers else _video(options, console)
     inputs = find_inputs(options.inputs, exclude=options.out or RESULTS, downloads=cache_dir() / "images")
     if options.trimap is not None and len(inputs.sources) != 1:
         raise UserError(f"one trimap is of one image, and there are {len(inputs.sources)}: take them one by one")
     onto = None if options.onto is None else backdrop_of(options.onto)
     predictor = chosen(options, onto)
-    if options.on is not None:
-        raise UserError("--on shares out images, and the frames of a video follow one another: leave it out")
     save = options.save or ("rgba", "alpha", *(() if onto is None else ("composite",)))
     own = replace(options, save=save, classes=())
     batch_options(own)
@@ -115,8 +114,6 @@ def _video(options: MatteOptions, console: Console) -> int:
         raise UserError("a video is matted by itself: name one at a time, and no images beside it")
     if options.trimap is not None:
         raise UserError("--trimap is of one image, not of a video: leave it out, so that it is made of masks")
-    if options.on is not None:
-        raise UserError("--on shares out images, and the frames of a video follow one another: leave it out")
     save = options.save or ("rgba", *(() if options.onto is None else ("composite",)))
     out = options.out or Path(RESULTS)
     predictor, onto = chosen(options, None), None if options.onto is None else backdrops_of(options.onto)
