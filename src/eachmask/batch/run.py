@@ -203,17 +203,15 @@ class _Worker(Generic[T]):
                 if source.problem:
                     raise UserError(f"{source.name} {source.problem}")
                 with nullcontext(source.path) if source.member is None else source.member.at_hand() as path:
-                    images[source.name] = self._read_file(source, path)
+                    images[source.name] = read_image(
+                        path,
+                        page=source.page,
+                        max_pixels=self.options.max_pixels,
+                        channels=self.options.channels,
+                    )
             except UserError as error:
                 self._fail(source, str(error))
         return images
-
-    def _read_file(self, source: Source, path: Path) -> NDArray[Any]:
-        limits: dict[str, Any] = {"max_pixels": self.options.max_pixels, "channels": self.options.channels}
-        try:
-            return read_image(path, page=source.page, **limits)
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), source.name)) from None
 
     def _predict(
         self, chunk: Sequence[Source], images: dict[str, NDArray[Any]]

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eachmask.data.images.read import from_pillow
-from eachmask.data.images.video import FRAME_RATE, SUFFIXES, pyav, upright
+from eachmask.data.images.video import (
+    FRAME_RATE,
+    SUFFIXES,
+    no_animation,
+    no_video,
+    pyav,
+    seconds_shown,
+    stream_of,
+    upright,
+)
 from eachmask.structures import UserError
 
 _AHEAD = 16
@@ -68,7 +77,7 @@ class _Video(Clip):
             self._open()
             packets = [packet for packet in self._container.demux(self._stream) if packet.size]
         except self._av.FFmpegError as error:
-            raise self._damaged(error) from None
+            raise no_video(self.path, error) from None
         self._stamps = sorted(packet.pts for packet in packets if packet.pts is not None)
         self._stamped = len(self._stamps) == len(packets)
         unit = float(self._stream.time_base) if self._stamped else 1 / float(self._stream.average_rate or FRAME_RATE)
@@ -79,9 +88,7 @@ class _Video(Clip):
 
     def _open(self) -> None:
         self._container = self._av.open(str(self.path))
-        if not self._container.streams.video:
-            raise UserError(f"{self.path} holds no video")
-        self._stream = self._container.streams.video[0]
+        self._stream = stream_of(self._container, self.path)
 
     def _read(self, number: int) -> NDArray[Any]:
         try:
@@ -92,7 +99,7 @@ class _Video(Clip):
                 if place >= number:
                     return upright(frame)
         except self._av.FFmpegError as error:
-            raise self._damaged(error) from None
+            raise no_video(self.path, error) from None
         raise UserError(f"{self.path} is cut off: frame {number + 1} is missing, copy the file again")
 
     def _from_before(self, number: int) -> Iterator[tuple[int, Any]]:
@@ -110,9 +117,6 @@ class _Video(Clip):
         for count, frame in enumerate(self._container.decode(self._stream)):
             yield bisect_left(self._stamps, frame.pts) if self._stamped else count, frame
 
-    def _damaged(self, error: Any) -> UserError:
-        return UserError(f"{self.path} is damaged or no video that can be decoded ({error.strerror or error})")
-
 
 class _Animation(Clip):
     def __init__(self, path: Path) -> None:
@@ -124,19 +128,16 @@ class _Animation(Clip):
                 self._image.seek(number)
                 self._image.load()  # a WebP knows how long a frame is shown only then
                 self.seconds.append(seconds)
-                seconds += float(self._image.info.get("duration", 0)) / 1000 or 1 / FRAME_RATE
+                seconds += seconds_shown(self._image)
         except (OSError, SyntaxError) as error:
-            raise self._damaged(error) from None
+            raise no_animation(path, error) from None
 
     def _read(self, number: int) -> NDArray[Any]:
         try:
             self._image.seek(number)
             return from_pillow(self._image)
         except (OSError, SyntaxError) as error:
-            raise self._damaged(error) from None
-
-    def _damaged(self, error: Exception) -> UserError:
-        return UserError(f"{self.path} is damaged and cannot be decoded ({error})")
+            raise no_animation(self.path, error) from None
 
 
 def clip(path: Path) -> Clip:

@@ -70,11 +70,14 @@ class Member:
 
     @contextmanager
     def at_hand(self) -> Iterator[Path]:
-        """A file of its content, as long as the block lasts."""
+        """A file of its content, as long as the block lasts; what is said of the file there is said of the image."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"image{PurePosixPath(self.name).suffix}"
             path.write_bytes(self.content())
-            yield path
+            try:
+                yield path
+            except UserError as error:
+                raise UserError(str(error).replace(str(path), str(self.path))) from None
 
 
 def is_address(text: str) -> bool:

@@ -94,16 +94,30 @@ def _decoded(path: Path) -> Iterator[tuple[float, NDArray[Any]]]:
         raise UserError(f"{path} does not exist")
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise UserError(f"{path} holds no video")
-            stream = container.streams.video[0]
+            stream = stream_of(container, path)
             begin = None
             for number, frame in enumerate(container.decode(stream)):
                 time = number / FRAME_RATE if frame.time is None else float(frame.time)
                 begin = time if begin is None else begin
                 yield time - begin, upright(frame)
     except av.FFmpegError as error:
-        raise UserError(f"{path} is damaged or no video that can be decoded ({error.strerror or error})") from None
+        raise no_video(path, error) from None
+
+
+def stream_of(container: Any, path: Path) -> Any:
+    """The video in an open file of PyAV.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not container.streams.video:
+        raise UserError(f"{path} holds no video")
+    return container.streams.video[0]
+
+
+def no_video(path: Path, error: Any) -> UserError:
+    """What to tell of an error of PyAV."""
+    return UserError(f"{path} is damaged or no video that can be decoded ({error.strerror or error})")
 
 
 def _live(camera: int | str) -> Iterator[tuple[float, NDArray[Any]]]:
@@ -139,9 +153,19 @@ def _animated(path: Path) -> Iterator[tuple[float, NDArray[Any]]]:
             for number in range(getattr(image, "n_frames", 1)):
                 image.seek(number)
                 yield seconds, from_pillow(image)
-                seconds += float(image.info.get("duration", 0)) / 1000 or 1 / FRAME_RATE
+                seconds += seconds_shown(image)
     except (OSError, SyntaxError) as error:
-        raise UserError(f"{path} is damaged and cannot be decoded ({error})") from None
+        raise no_animation(path, error) from None
+
+
+def seconds_shown(image: Image.Image) -> float:
+    """How long the present frame of an animation is shown."""
+    return float(image.info.get("duration", 0)) / 1000 or 1 / FRAME_RATE
+
+
+def no_animation(path: Path, error: Exception) -> UserError:
+    """What to tell of an error of Pillow."""
+    return UserError(f"{path} is damaged and cannot be decoded ({error})")
 
 
 def _images(source: str | Path, exclude: Path | None) -> Iterator[tuple[float, NDArray[Any]]]:
