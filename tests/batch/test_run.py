@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -515,3 +516,23 @@ def test_names_on_standard_input(images: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{images / 'p0.png'}\n{images / 'p1.png'}\n"))
     assert _call("-", "--model", "spots", "--out", tmp_path / "a") == 0
     assert json.loads((tmp_path / "a/summary.json").read_text())["done"] == 2
+
+
+def test_intensities_of_all_channels_of_a_file_of_which_one_is_seen(predictor: Predictor, tmp_path: Path) -> None:
+    seen = spots_image(0, 60, 90)[..., 0]
+    other = np.arange(60 * 90, dtype=np.uint8).reshape(60, 90)
+    path = tmp_path / "in" / "dyes.ome.tif"
+    path.parent.mkdir()
+    layout = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"}
+    tifffile.imwrite(path, np.stack([other, seen]), metadata=layout)
+    options = BatchOptions(save=("csv", "labels"), channels=(2,))
+    out, inputs = tmp_path / "out", find_inputs([path], channels=(2,))
+    assert run(predictor, inputs, out, options).objects > 0
+    table = list(csv.DictReader((out / "instances.csv").open()))
+    labels = np.asarray(Image.open(next((out / "labels").iterdir())))
+    for row in table:
+        mask = labels == int(row["id"])
+        assert float(row["mean_intensity_1"]) == pytest.approx(other[mask].mean(), abs=1e-3)
+        assert float(row["mean_intensity_2"]) == pytest.approx(seen[mask].mean(), abs=1e-3)
+        assert row["mean_intensity_2"] == row["mean_intensity"] and float(row["area_um2"]) == int(row["area"]) / 4
+    assert list(csv.DictReader(next((out / "csv").iterdir()).open())) == table

@@ -13,7 +13,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,7 +28,7 @@ from eachmask.batch.results import OVERLAYS, THUMBNAIL, Failure, Finished, Summa
 from eachmask.batch.tiles import TileFiles
 from eachmask.data.images.inputs import Inputs, Source
 from eachmask.data.images.pixel_size import pixel_size
-from eachmask.data.images.read import read_image, unit_range
+from eachmask.data.images.read import num_channels, read_image, unit_range
 from eachmask.files.journal import Journal
 from eachmask.files.jpeg import jpeg, jpeg_text, reduced
 from eachmask.inference.devices import one_thread
@@ -36,7 +36,7 @@ from eachmask.inference.engine import TileListener, unheard
 from eachmask.inference.failures import why
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import UserError
-from eachmask.tasks.task import About, Outputs, Task
+from eachmask.tasks.task import About, Known, Outputs, Task
 
 T = TypeVar("T", bound=Any)
 
@@ -202,16 +202,14 @@ class _Worker(Generic[T]):
             try:
                 if source.problem:
                     raise UserError(f"{source.name} {source.problem}")
-                with nullcontext(source.path) if source.member is None else source.member.at_hand() as path:
-                    images[source.name] = read_image(
-                        path,
-                        page=source.page,
-                        max_pixels=self.options.max_pixels,
-                        channels=self.options.channels,
-                    )
+                with _at_hand(source) as path:
+                    images[source.name] = self._pixels(path, source, self.options.channels)
             except UserError as error:
                 self._fail(source, str(error))
         return images
+
+    def _pixels(self, path: Path, source: Source, channels: tuple[int, ...]) -> NDArray[Any]:
+        return read_image(path, page=source.page, max_pixels=self.options.max_pixels, channels=channels)
 
     def _predict(
         self, chunk: Sequence[Source], images: dict[str, NDArray[Any]]
@@ -252,11 +250,12 @@ class _Worker(Generic[T]):
         try:
             self.journal.forget(source)
             result = self.task.packed(result)
-            size = self.options.pixel_size or pixel_size(source.path)
-            files, thumbnail, hidden = self._write_files(source, image, result, size)
+            known = Known(self.options.pixel_size or pixel_size(source.path), tuple(self._channels(source, result)))
+            files, thumbnail, hidden = self._write_files(source, image, result, known)
             record = self.outputs.record(source.name, result, image)
-            header = {**record.header, "files": files, "hidden": hidden, "pixel_size": size}
-            self.journal.append(source, header, {**record.body, THUMBNAIL: thumbnail})
+            header = {**record.header, "files": files, "hidden": hidden, "pixel_size": known.pixel_size}
+            header |= {"channels": len(known.channels)}
+            self.journal.append(source, header, {**record.body, "channels": known.channels, THUMBNAIL: thumbnail})
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _FATAL:
                 raise UserError(
@@ -267,9 +266,14 @@ class _Worker(Generic[T]):
             return
         self.listener(Outcome(source))
 
-    def _write_files(
-        self, source: Source, image: NDArray[Any], result: T, size: float | None
-    ) -> tuple[list[str], str, int]:
+    def _channels(self, source: Source, result: T) -> Iterator[Sequence[float]]:
+        """The objects' means in each channel of a file of which some were chosen, one channel in memory at a time."""
+        if self.options.channels and self.outputs.intensities is not None:
+            with _at_hand(source) as path:
+                for channel in range(1, num_channels(path) + 1):
+                    yield self.outputs.intensities(result, self._pixels(path, source, (channel,))[..., :1])
+
+    def _write_files(self, source: Source, image: NDArray[Any], result: T, known: Known) -> tuple[list[str], str, int]:
         """The image's own files; their names in the results folder, the thumbnail, objects that the files lack."""
         side = self.options.overlay_side if self.options.overlays else 2 * _THUMBNAIL_SIDE
         canvas, drawn = draw.shrink(image, result, side)
@@ -280,10 +284,9 @@ class _Worker(Generic[T]):
             files[f"{OVERLAYS}/{source.output}.jpg"] = jpeg(self.outputs.named(overlay, drawn), 90)
         for kind in self.options.save:
             written = self.outputs.writers[kind](source.name, result, image)
-            in_units = self.outputs.in_units.get(kind)
+            completed = self.outputs.completed.get(kind, lambda data, result, known: data)
             for name, data in written.files.items():
-                whole = data if size is None or in_units is None else in_units(data, result, size)
-                files[f"{kind}/{source.output}{name}"] = whole
+                files[f"{kind}/{source.output}{name}"] = completed(data, result, known)
             hidden += written.hidden
         for name, data in files.items():
             self.journal.write(self.journal.out / name, data)
@@ -294,3 +297,8 @@ class _Worker(Generic[T]):
         if source.name not in self.failures:
             self.failures[source.name] = Failure(source.name, reason)
             self.listener(Outcome(source, problem=reason))
+
+
+def _at_hand(source: Source) -> AbstractContextManager[Path]:
+    """The file to read an image from; a member of an archive is unpacked as long as it is needed."""
+    return nullcontext(source.path) if source.member is None else source.member.at_hand()

@@ -110,7 +110,7 @@ class PredictOptions:
     """Refuse images of more pixels (decompression bombs)."""
     channel: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = ()
     """Which channels of the files to look at, from 1: one, seen as gray, or three, seen as red, green and blue. TIFFs
-    of microscopes often have several."""
+    of microscopes often have several; instances.csv then has the mean intensity of each object in all of them."""
     pixel_size: float | None = None
     """Micrometers per pixel: instances.csv then has areas, diameters and perimeters in micrometers too. Read from
     OME-TIFF and ImageJ files if not given."""

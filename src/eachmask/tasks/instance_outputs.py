@@ -15,7 +15,7 @@ from eachmask.files.journal import compact_json
 from eachmask.structures import Instances, UserError
 from eachmask.structures.coco import category_to_dict, to_annotations
 from eachmask.tasks.records import Records, class_counts, coco_images, mean_score
-from eachmask.tasks.task import About, Outputs, Record, Written
+from eachmask.tasks.task import About, Known, Outputs, Record, Written
 
 if TYPE_CHECKING:
     from eachmask.draw import RGBImage
@@ -61,8 +61,17 @@ def _csv(name: str, found: Instances, image: NDArray[Any]) -> Written:
     return Written({".csv": table.to_csv(table.rows(name, found, image), columns=_columns(found)).encode()})
 
 
-def _csv_in_units(data: bytes, found: Instances, pixel_size: float) -> bytes:
-    return table.with_units(data.decode(), pixel_size, _columns(found)).encode()
+def _csv_completed(data: bytes, found: Instances, known: Known) -> bytes:
+    sized = known.pixel_size is not None
+    return _completed(data.decode(), _columns(found), known, len(known.channels), sized).encode()
+
+
+def _completed(text: str, columns: tuple[str, ...], known: Known, num_channels: int, sized: bool) -> str:
+    """A table's rows with intensities in so many channels, and with micrometers, as far as they are known."""
+    if num_channels:
+        text = table.with_channels(text, known.channels, num_channels, columns)
+        columns = (*columns, *table.channel_columns(num_channels))
+    return table.with_units(text, known.pixel_size, columns) if sized else text
 
 
 def _columns(found: Instances) -> tuple[str, ...]:
@@ -92,21 +101,23 @@ def predictions(records: Records, about: About) -> Iterator[str]:
 
 
 def measures(records: Records, about: About) -> Iterator[str]:
-    """One row of measures per object; micrometers too where the size of a pixel is known of any image."""
+    """One row of measures per object; with each channel's intensity and micrometers where any image's are known."""
     with_masks = any(image.record.header["masks"] for image in records())
     sized = any(image.record.header.get("pixel_size") for image in records())
+    channels = max((image.record.header.get("channels", 0) for image in records()), default=0)
     columns = table.columns(about.categories, with_masks)
-    names = table.to_csv((), columns=columns)
-    yield table.with_units(names, None, columns) if sized else names
+    yield _completed(table.to_csv((), columns=columns), columns, Known(), channels, sized)
     for image in records():
-        rows = image.record.body["table"]
-        yield table.with_units(rows, image.record.header.get("pixel_size"), columns) if sized else rows
+        header, body = image.record.header, image.record.body
+        known = Known(header.get("pixel_size"), tuple(body.get("channels", ())))
+        yield _completed(body["table"], columns, known, channels, sized)
 
 
 OUTPUTS: Outputs[Instances] = Outputs(
     record=record,
     named=named,
     writers={"labels": _labels, "crops": _crops, "polygons": _polygons, "csv": _csv, "geojson": _geojson},
-    in_units={"csv": _csv_in_units},
+    completed={"csv": _csv_completed},
+    intensities=table.intensities,
     collections={"predictions.json": predictions, "instances.csv": measures},
 )

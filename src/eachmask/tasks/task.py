@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
@@ -123,6 +123,15 @@ class About:
     categories: tuple[Category, ...]
 
 
+class Known(NamedTuple):
+    """What is known of an image besides the pixels that the network saw."""
+
+    pixel_size: float | None = None
+    """Micrometers."""
+    channels: tuple[Sequence[float], ...] = ()
+    """The mean of each object in each channel of the file, where some of several were chosen."""
+
+
 @dataclass(frozen=True)
 class Outputs(Generic[T]):
     """What is written of results: per image, and about all images together."""
@@ -137,8 +146,10 @@ class Outputs(Generic[T]):
         default_factory=dict
     )
     """File about all images -> its text, streamed; the records can be asked for more than once."""
-    in_units: Mapping[str, Callable[[bytes, T, float], bytes]] = field(default_factory=dict)
-    """``--save KIND`` -> (a file of it, packed result, micrometers per pixel) -> the same with micrometers in it."""
+    completed: Mapping[str, Callable[[bytes, T, Known], bytes]] = field(default_factory=dict)
+    """``--save KIND`` -> (a file of it, packed result, what else is known) -> the same with that in it."""
+    intensities: Callable[[T, NDArray[Any]], list[float]] | None = None
+    """(packed result, one channel (H, W, 1)) -> the mean of each object in it."""
     noun: str = "object"
     """What ``objects`` of a record counts, in the singular."""
 

@@ -102,6 +102,44 @@ def with_units(text: str, pixel_size: float | None, header: Sequence[str]) -> st
     return csv_text(result)
 
 
+def with_channels(text: str, means: Sequence[Sequence[float]], number: int, header: Sequence[str]) -> str:
+    """A table's rows with the mean intensity in so many channels behind them; empty where they are not known.
+
+    Args:
+        text: CSV, with or without its header line.
+        means: of each channel, of each row.
+        header: names of the table's columns.
+
+    >>> with_channels("image,id\\na.tif,1\\na.tif,2\\n", [[7.5, 8.0], [90.0, 91.0]], 2, ("image", "id")).splitlines()
+    ['image,id,mean_intensity_1,mean_intensity_2', 'a.tif,1,7.5,90.0', 'a.tif,2,8.0,91.0']
+    """
+    values = iter(zip(*means, strict=True))
+    result = []
+    for row in csv.reader(io.StringIO(text, newline="")):
+        named = tuple(row) == tuple(header)
+        result.append([*row, *(channel_columns(number) if named else next(values, ("",) * number))])
+    return csv_text(result)
+
+
+def channel_columns(number: int) -> tuple[str, ...]:
+    """Names of the columns of so many channels."""
+    return tuple(f"mean_intensity_{channel}" for channel in range(1, number + 1))
+
+
+def intensities(instances: Instances, channel: NDArray[Any]) -> list[float]:
+    """The mean of each object in one channel (H, W, 1), in the image's own units; 0 of an object without a pixel.
+
+    Boxes alone have none: the list is empty then.
+    """
+    if instances.masks is None:
+        return []
+    bitmaps = instances.masks.to_bitmaps()
+    return [
+        round(_mean_intensity(crop, int(x), int(y), channel, max(int(crop.sum()), 1)), 3)
+        for crop, (x, y) in zip(bitmaps.crops, bitmaps.origins, strict=True)
+    ]
+
+
 def in_micrometers(area: str, perimeter: str, size: float | None) -> tuple[str, ...]:
     """Area, diameter of the circle of that area, and perimeter; six digits are kept."""
     if size is None:
