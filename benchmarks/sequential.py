@@ -1,9 +1,11 @@
 """Score and time of systems that say one object after another, against the number of objects.
 
-Plants with 2 to 14 leaves are made (``data/rosettes.py``); each system learns from so many of them for a few minutes.
+Plants with 2 to 14 leaves (or ``--counts``) are made (``data/rosettes.py``); each system learns from so many of them
+for a few minutes.
 Then it sees others, grouped by their number of leaves: SBD, the difference in count, and the time from image to RLE.
 
-    python benchmarks/sequential.py [--steps 150] [--size 96] [--images 64] [--only NAME ...] [--svg FOLDER]
+    python benchmarks/sequential.py [--steps 150] [--size 96] [--images 64] [--counts 2 4 6] [--only NAME ...]
+                                    [--svg FOLDER]
 
 The last line is JSON: rows by system and number of leaves. ``--svg`` draws both curves.
 """
@@ -71,7 +73,7 @@ def learn(name: str, options: argparse.Namespace, out: Path) -> Path:
         ema_decay=0.95,
         evaluate_every=options.steps,
     )
-    learnt = Rosettes(options.images, side, (COUNTS[0], COUNTS[-1]), seed=0)
+    learnt = Rosettes(options.images, side, (min(options.counts), max(options.counts)), seed=0)
     return train(recipe, learnt, Rosettes(1, side, (5, 5), seed=10**6), Run(out, device=options.device))
 
 
@@ -82,7 +84,7 @@ def measure(path: Path, options: argparse.Namespace) -> dict[int, dict[str, floa
 
     predictor = load(path, device=options.device, precision="fp32")
     rows = {}
-    for leaves in COUNTS:
+    for leaves in options.counts:
         plants = Rosettes(options.scored, options.size, (leaves, leaves), seed=2 * 10**6 + 1000 * leaves)
         pairs, times = [], []
         for sample in plants.plants:
@@ -121,7 +123,7 @@ def draw(found: dict[str, dict[int, dict[str, float]]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for key, what in (("sbd", "SBD"), ("steps_ms", "milliseconds of all steps")):
         top = 1.0 if key == "sbd" else float(np.ceil(max(row[key] for rows in found.values() for row in rows.values())))
-        axes = Axes(x_end=15, y_end=top)
+        axes = Axes(x_end=1 + max(leaves for rows in found.values() for leaves in rows), y_end=top)
         parts = [axes.grid(f"leaves ({what})", form="{:.3g}"), axes.legend(list(found), 60, 30)]
         for rows, color in zip(found.values(), COLORS, strict=False):
             parts.append(axes.line(list(rows), [row[key] for row in rows.values()], color))
@@ -134,6 +136,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--size", type=int, default=96, help="side of the plants, px")
     parser.add_argument("--images", type=int, default=64, help="plants to learn from")
+    parser.add_argument("--counts", nargs="*", type=int, default=list(COUNTS), help="leaves of the plants")
     parser.add_argument("--scored", type=int, default=6, help="plants of each number of leaves that are scored")
     parser.add_argument("--start", default="", help="model whose backbone training starts from; ImageNet's by default")
     parser.add_argument("--only", nargs="*", default=list(SYSTEMS), help="variants")
