@@ -11,6 +11,7 @@ import torch
 from eachmask import load
 from eachmask.cli import main
 from eachmask.data.rosettes import CATEGORIES, rosette
+from eachmask.inference.diameter import typical_diameter
 from eachmask.structures import Preprocess, UserError
 from eachmask.training.object_size import object_diameter
 
@@ -37,6 +38,24 @@ def test_objects_are_seen_as_large_as_those_learnt_from(nuclei):
     assert small.fingerprint != nuclei.fingerprint and nuclei.info.preprocess.magnification == 1.6
     found = small.predict(disks(4))
     assert len(found) == 9 and found.masks.area() == pytest.approx([50] * 9, rel=0.35)
+
+
+@pytest.mark.parametrize("radius", [3, 8, 24])
+def test_the_diameter_is_found_out(nuclei, radius):
+    assert typical_diameter(nuclei, [disks(radius, side=20 * radius)]) == pytest.approx(2 * radius, rel=0.3)
+
+
+def test_no_diameter_where_nothing_is_seen(nuclei):
+    assert typical_diameter(nuclei, [np.full((64, 64, 3), 7, np.uint8)]) is None
+    assert typical_diameter(nuclei, []) is None
+
+
+def test_images_are_predicted_at_the_diameter_that_was_found_out(tmp_path, capfd):
+    cv2.imwrite(str(tmp_path / "a.png"), disks(20, side=400))
+    command = ["predict", str(tmp_path), "--model", "nuclei", "--device", "cpu", "--diameter", "auto"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert "px across" in capfd.readouterr().err
+    assert len(rows(tmp_path / "out" / "instances.csv")) == 9
 
 
 @pytest.mark.parametrize("wrong", [0.5, -3, 1e6, float("nan")])

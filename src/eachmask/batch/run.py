@@ -13,7 +13,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -202,7 +202,7 @@ class _Worker(Generic[T]):
             try:
                 if source.problem:
                     raise UserError(f"{source.name} {source.problem}")
-                with _at_hand(source) as path:
+                with source.at_hand() as path:
                     images[source.name] = self._pixels(path, source, self.options.channels)
             except UserError as error:
                 self._fail(source, str(error))
@@ -269,7 +269,7 @@ class _Worker(Generic[T]):
     def _channels(self, source: Source, result: T) -> Iterator[Sequence[float]]:
         """The objects' means in each channel of a file of which some were chosen, one channel in memory at a time."""
         if self.options.channels and self.outputs.intensities is not None:
-            with _at_hand(source) as path:
+            with source.at_hand() as path:
                 for channel in range(1, num_channels(path) + 1):
                     yield self.outputs.intensities(result, self._pixels(path, source, (channel,))[..., :1])
 
@@ -297,8 +297,3 @@ class _Worker(Generic[T]):
         if source.name not in self.failures:
             self.failures[source.name] = Failure(source.name, reason)
             self.listener(Outcome(source, problem=reason))
-
-
-def _at_hand(source: Source) -> AbstractContextManager[Path]:
-    """The file to read an image from; a member of an archive is unpacked as long as it is needed."""
-    return nullcontext(source.path) if source.member is None else source.member.at_hand()

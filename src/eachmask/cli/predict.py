@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
@@ -29,6 +29,8 @@ P = TypeVar("P", bound="Predictor[Any]")
 """Comes back as the kind that it is."""
 RESULTS = Path("results")
 """Where results go that nobody gave a folder for."""
+MEASURED = 3
+"""So many images tell how large the objects of all are, where that is to be found out."""
 _NAMED_FAILURES = 20
 
 
@@ -114,9 +116,9 @@ class PredictOptions:
     pixel_size: float | None = None
     """Micrometers per pixel: instances.csv then has areas, diameters and perimeters in micrometers too. Read from
     OME-TIFF and ImageJ files if not given."""
-    diameter: float | None = None
+    diameter: float | Literal["auto"] | None = None
     """Typical diameter of the objects, px, or with --pixel-size micrometers: images are resized so that the model sees
-    objects as large as those that it learnt from."""
+    objects as large as those that it learnt from. With auto, predict finds it out from the first images."""
     on: str | None = None
     """Predict on a Ray cluster: its address (HOST:PORT, ray://HOST:PORT, auto), or local for several processes of this
     machine. All machines must see the images and --out under the same paths."""
@@ -144,11 +146,12 @@ def predict(options: PredictOptions) -> int:
     )
     wishes = batch_options(options)
     model = _chosen(options.model, [source.path for source in inputs.sources], console)
-    check_before_loading(
-        model, wishes, side=options.side, diameter=diameter_of(options), scales=options.scales, flip=options.flip
-    )
+    diameter = 1.0 if options.diameter == "auto" else diameter_of(options)
+    check_before_loading(model, wishes, side=options.side, diameter=diameter, scales=options.scales, flip=options.flip)
     predictor = load(model, device=options.device, precision=options.precision, side=options.side)
     predictor = at_scale(predictor, options)
+    if options.diameter == "auto":
+        predictor = _at_their_scale(predictor, inputs, options, console)
     if options.scales or options.flip:
         predictor = predictor.averaging(options.scales or (1.0,), options.flip)
     return predict_all(predictor, inputs, options, console)
@@ -186,7 +189,29 @@ def at_scale(predictor: P, options: PredictOptions) -> P:
 
 def diameter_of(options: PredictOptions) -> float | None:
     """The typical diameter of the objects in px, if the options tell it."""
-    return None if options.diameter is None else options.diameter / (options.pixel_size or 1.0)
+    if options.diameter is None or options.diameter == "auto":
+        return None
+    return options.diameter / (options.pixel_size or 1.0)
+
+
+def _at_their_scale(predictor: P, inputs: Inputs, options: PredictOptions, console: Console) -> P:
+    """The predictor, for objects of the size that the first images show; what it comes to is said."""
+    from eachmask.data.images.read import read_image, unit_range
+    from eachmask.inference.diameter import typical_diameter
+
+    images = []
+    for source in inputs.sources:
+        if len(images) < MEASURED:
+            with suppress(UserError), source.at_hand() as path:  # what cannot be read is told when its turn comes
+                most = int(min(options.max_pixels, sys.maxsize))
+                image = read_image(path, page=source.page, max_pixels=most, channels=options.channel)
+                images.append(unit_range(image))
+    diameter = typical_diameter(predictor, images)
+    if diameter is None:
+        console.print("The first images do not tell how large objects are: they are looked at as they are.")
+        return predictor
+    console.print(f"Objects are taken to be {diameter:.3g} px across (--diameter takes another size).")
+    return predictor.at_diameter(diameter)
 
 
 def predict_all(predictor: Predictor[Any], inputs: Inputs, options: PredictOptions, console: Console) -> int:

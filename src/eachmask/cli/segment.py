@@ -112,6 +112,8 @@ def segment(options: SegmentOptions) -> int:
     elif options.text:
         as_text(options.text)
         detector = WordDetector.load(options.detector or DETECTOR)  # what is missing is said before anything is loaded
+    if options.diameter == "auto":
+        raise UserError("--diameter auto is for eachmask predict: give segment the diameter in pixels")
     name = "clicks" if options.model == "auto" else options.model
     check_before_loading(name, replace(wishes, classes=()), side=options.side, diameter=diameter_of(options))
     prompts = prompts_of(options, size_of_images(inputs)) if asked else None

@@ -61,11 +61,14 @@ def find_nuclei(image: napari.types.ImageData, diameter: float = 0.0) -> napari.
     """``nuclei`` on a layer: (H, W) or (H, W, 3) -> (H, W) labels from 1.
 
     Args:
-        diameter: typical diameter of the objects, px; 0: as the images that it learnt from.
+        diameter: typical diameter of the objects, px; 0: what the image shows.
     """
+    from eachmask.data.images.read import as_array
+    from eachmask.inference.diameter import typical_diameter
     from eachmask.inference.load import load
 
     predictor = load("nuclei")
+    diameter = diameter or typical_diameter(predictor, [as_array(np.asarray(image))]) or 0.0
     if diameter:
         predictor = predictor.at_diameter(diameter)
     return predictor.predict(np.asarray(image)).to_label_map()

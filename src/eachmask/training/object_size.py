@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from eachmask.data.samples import Samples
+from eachmask.inference.diameter import diameters
 from eachmask.structures import Instances, Preprocess, UserError
 
 LOOKED_AT = 200
@@ -29,12 +30,7 @@ def object_diameter(data: Samples[Any], preprocess: Preprocess) -> float | None:
             continue
         if not isinstance(target, Instances):
             return None
-        single = target[~target.crowd]
-        if single.masks is not None:
-            areas = single.masks.area()
-        else:
-            areas = ((single.boxes[:, 2:] - single.boxes[:, :2]).prod(1) / 2).numpy()
-        areas = areas[areas > 0]
-        if len(areas):
-            medians.append(preprocess.scale(*target.image_size) * np.median(2 * np.sqrt(areas / np.pi)))
+        every = diameters(target[~target.crowd])
+        if len(every):
+            medians.append(preprocess.scale(*target.image_size) * np.median(every))
     return round(max(1.0, float(np.median(medians))), 1) if medians else None

@@ -13,6 +13,7 @@ import re
 import stat
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TextIO
@@ -51,6 +52,10 @@ class Source:
     """Why it cannot be read, if that is known already."""
     member: Member | None = None
     """Where it lies, if it is no file of its own; nothing is at ``path`` then."""
+
+    def at_hand(self) -> AbstractContextManager[Path]:
+        """The file to read it from; a member of an archive is unpacked as long as it is needed."""
+        return nullcontext(self.path) if self.member is None else self.member.at_hand()
 
 
 @dataclass
