@@ -57,6 +57,16 @@ def test_every_format_is_written_recognized_and_measured(coco: Path, tmp_path: P
     assert written["loss"]["pixels_lost"] == report.loss.pixels_lost
 
 
+def test_regions_of_imagej_do_not_tell_when_they_were_written(
+    coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for year in ("2001", "2002"):
+        monkeypatch.setattr("zipfile.time.localtime", lambda seconds, year=year: (int(year), 1, 1, 0, 0, 0))
+        convert(coco, tmp_path / year, "imagej")
+    first, second = (sorted((tmp_path / year).rglob("*_rois.zip")) for year in ("2001", "2002"))
+    assert len(first) == 3 and [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
 @pytest.mark.parametrize("middle", sorted(WITH_OVERLAPS - {"coco"}))
 def test_there_and_back_ids_included(coco: Path, tmp_path: Path, middle: str) -> None:
     convert(coco, tmp_path / "there", middle)

@@ -278,6 +278,17 @@ def test_a_model_predicts_and_is_measured(tmp_path, spots_model, capsys):
     assert not (out / "predicted").exists()
 
 
+def test_a_box_without_width_is_its_mask_s_and_said(tmp_path, spots_model, capsys):
+    path = spots_data(tmp_path)
+    content = json.loads(path.read_text())
+    for row in content["annotations"]:
+        row["bbox"] = [10, 10, -5, 5]
+    path.write_text(json.dumps(content))
+    call = ["evaluate", "spots", "--data", str(path), "--out", str(tmp_path / "out"), "--fail-under", "bbox.ap=0.999"]
+    assert main(call) == 0
+    assert "have a bbox without width or height: taken from the masks" in capsys.readouterr().out
+
+
 def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path, spots_model, capsys):
     data, out = spots_data(tmp_path, 4), tmp_path / "out"
     (tmp_path / "2.png").write_bytes(b"no image")

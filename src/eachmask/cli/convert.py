@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from eachmask.files.text import say
+from eachmask.files.text import counted, say
 
 if TYPE_CHECKING:
     from eachmask.data.convert import Conversion
@@ -92,7 +92,7 @@ def summary(report: Conversion) -> str:
     lines.append(f"  {_verdict(report)}")
     lines += [f"  note: {note}" for note in report.notes]
     if report.problems:
-        lines.append(f"  {len(report.problems)} problems in the source:")
+        lines.append(f"  {counted(len(report.problems), 'problem')} in the source:")
     return "\n".join(lines)
 
 

@@ -208,6 +208,8 @@ def _notes(split: ImageFiles[Any], problems: Sequence[Problem], exact: bool) -> 
         missing = [name for name, values in columns.items() if np.isnan(values).any()]
         if missing:
             notes.append(f"some annotations have no {' and no '.join(missing)}: taken from the masks")
+        if (stated[:, 2:4] <= 0).any():
+            notes.append("some annotations have a bbox without width or height: taken from the masks")
     ids = [] if split.ids is None or split.entries is None else list(split.ids)
     if len(set(ids)) < len(ids) or not all(own.isdecimal() for own in ids):
         notes.append("some annotations have no id of their own that is a number: numbered anew")

@@ -72,6 +72,7 @@ def test_broken_segmentations_are_named_by_their_number(data: Split) -> None:
         ('[{"image_id": 5, "category_id": 3, "bbox": [1, 1, 2, 2]}]', "results need a score each"),
         ('{"annotations": [], "images": [3]}', "each image needs an id and a file_name"),
         ('{"annotations": [], "categories": [3]}', "each category needs an id and a name"),
+        ('{"annotations": [], "categories": [{"id": 1, "name": null}]}', "each category needs an id and a name"),
     ],
 )
 def test_what_is_no_results_file(data: Split, content: str, sentence: str) -> None:

@@ -36,6 +36,8 @@ def read_categories(rows: Any, path: str | Path) -> tuple[Category, ...]:
 
 
 def _category(row: Mapping[str, Any]) -> Category:
+    if not isinstance(row["name"], str | int | float):
+        raise TypeError  # null, say
     number, name, parent = int(row["id"]), str(row["name"]), str(row.get("supercategory") or "")
     is_thing = bool(row.get("isthing", True))
     names = row.get("keypoints")

@@ -64,12 +64,19 @@ def write_imagej(target: Path, data: Dataset, progress: Progress = no_progress) 
         copy_image(image, target / split / image.name)
         path = target / split / f"{image.stem}_rois.zip"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(path, "w") as archive:
             for number, (name, crowd, ring) in enumerate(rings_to_write(image), start=1):
                 title = f"{name}{CROWD if crowd else ''}-{number:04d}"
-                archive.writestr(f"{title.replace('/', '_')}.roi", encode_roi(np.array(ring, float), title))
+                archive.writestr(_entry(title), encode_roi(np.array(ring, float), title))
     write_categories(target, data)
     return ["other programs take crowd regions for objects"]
+
+
+def _entry(title: str) -> zipfile.ZipInfo:
+    """A file of the archive; without the time of writing, so that the same data give the same bytes."""
+    entry = zipfile.ZipInfo(f"{title.replace('/', '_')}.roi")
+    entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+    return entry
 
 
 def decode_roi(data: bytes, title: str = "") -> tuple[str, list[list[float]]]:
