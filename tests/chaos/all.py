@@ -1,11 +1,15 @@
-"""All of it, or the files that are named, with one line of JSON at the end: what was done, and how it ended.
+"""All of it, or a share, with one line of JSON at the end: what was done, and how it ended.
 
-    python tests/chaos/all.py [tests/chaos/test_images.py ...] [options of pytest]
+    python tests/chaos/all.py [--every 10] [tests/chaos/test_images.py ...] [options of pytest]
+
+``--every`` runs every so many of the seeds: a tenth of the time, of all commands and kinds of damage.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -15,9 +19,12 @@ HERE = Path(__file__).resolve().parent
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE.parent))
-    from chaos.forked import COUNTS
+    from chaos.forked import COUNTS, EVERY
 
-    words = sys.argv[1:]
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--every", default="1")
+    known, words = parser.parse_known_args()
+    os.environ[EVERY] = known.every
     where = [] if any(Path(word).exists() for word in words) else [str(HERE)]
     status = pytest.main(["-q", "-m", "chaos", *where, *words])
     ended = {"passed": status == 0} | ({"interrupted": True} if status == pytest.ExitCode.INTERRUPTED else {})

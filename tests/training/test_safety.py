@@ -20,6 +20,7 @@ from eachmask.structures import Instances, UserError
 from eachmask.training import loop
 from eachmask.training.checkpoint import latest_checkpoint
 from eachmask.training.recipe import Recipe, Run
+from eachmask.training.record import check_resumed
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,13 @@ def test_a_run_is_resumed_only_as_what_it_was(
     with pytest.raises(UserError, match=message):
         train(tmp_path, recipe(steps=16, **changes), **run)
     assert ((tmp_path / "environment.json").read_text(), (tmp_path / "recipe.py").read_text()) == record
+
+
+def test_of_long_settings_only_what_differs_is_named(tmp_path: Path) -> None:
+    known = "Augment(crop=Crop(size=(96, 96), scale=(0.4, 2.0)), flip=Flip(keypoint_pairs=()))"
+    (tmp_path / "environment.json").write_text(json.dumps({"settings": {"augment": known}}))
+    with pytest.raises(UserError, match=r"\(augment was 96, 96 and is 128, 128\)"):
+        check_resumed(tmp_path, {"augment": known.replace("96, 96", "128, 128")})
 
 
 def test_a_run_of_more_steps_keeps_both_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,12 +100,14 @@ def _told(data: Samples[Any]) -> str:
 
 
 def _apart(before: Any, now: str) -> str:
-    """Two texts, long ones from where they differ on: ``short_side=64 and is short_side=96``."""
-    before, begin = str(before), 0
+    """Two texts, of long ones the words that differ: ``short_side=64 and is short_side=96``."""
+    before, begin, end = str(before), 0, 0
     if max(len(before), len(now)) > MAX_SHOWN:
         begin = len(os.path.commonprefix([before, now]))
         begin = max(before.rfind(mark, 0, begin) for mark in " (") + 1
-    return " and is ".join(_short(text[begin:].strip("'")) for text in (before, now))
+        alike = os.path.commonprefix([before[:begin:-1], now[:begin:-1]])[::-1]
+        end = max((len(alike) - alike.find(mark) for mark in ",)" if mark in alike), default=0)
+    return " and is ".join(_short(text[begin : len(text) - end].strip("'")) for text in (before, now))
 
 
 def _short(text: str) -> str:

@@ -16,6 +16,7 @@ from eachmask.data.image_files import ImageFiles
 from eachmask.data.joined import joined
 from eachmask.data.problems import Problem
 from eachmask.data.reading import check_target, read_any
+from eachmask.files.text import counted
 from eachmask.structures import Category, Instances, UserError
 from eachmask.structures.checks import check_path
 
@@ -128,8 +129,8 @@ def _name(data: Data) -> str:
 def _summary(train: ImageFiles[Any], val: ImageFiles[Any], how: str, format: str | None) -> str:
     names = [category.name for category in train.categories]
     named = ", ".join(names[:MAX_NAMED]) + (" ..." if len(names) > MAX_NAMED else "")
-    images = f"{len(train)} training images and {len(val)} val images ({how})"
-    return f"{images}{f', {format}' if format else ''}; {len(names)} classes: {named}."
+    images = f"{counted(len(train), 'training image')} and {counted(len(val), 'val image')} ({how})"
+    return f"{images}{f', {format}' if format else ''}; {counted(len(names), 'class')}: {named}."
 
 
 def doubts(train: ImageFiles[Any], val: ImageFiles[Any]) -> list[str]:
