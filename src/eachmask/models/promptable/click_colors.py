@@ -28,7 +28,7 @@ def color_maps(colors: Tensor, clicked: Tensor, signs: Tensor, previous: Tensor,
     odds in -1..1 that a color is the object's, 0 where nothing was answered before.
 
     Args:
-        colors: (R, 3, m, m) in -1..1; clicked: (R, 3, K) those of the clicked places.
+        colors: (R or 1, 3, m, m) in -1..1; clicked: (R, 3, K) those of the clicked places.
         signs: (R, K) 1 on the object, 0 beside it, -1 no click.
         previous: (R, m, m) probabilities of the previous answer; known: (R,) bool whether there is one.
     """
@@ -37,14 +37,19 @@ def color_maps(colors: Tensor, clicked: Tensor, signs: Tensor, previous: Tensor,
     for channel in range(colors.shape[1]):
         apart = colors[:, channel, None] - clicked[:, channel, :, None, None]
         far.addcmul_(apart, apart)
-    near = [
-        torch.exp(-far.masked_fill((signs != sign)[..., None, None], torch.inf).amin(1) / (2 * REACH**2))
-        for sign in (1, 0)
-    ]
+    near = [_likeness(far, signs == sign) for sign in (1, 0)]
     odds = torch.zeros_like(previous, dtype=torch.float32)
     if known.any():
-        odds[known] = color_odds(colors[known], previous[known].float())
+        odds[known] = color_odds(colors.expand(len(known), -1, -1, -1)[known], previous[known].float())
     return torch.stack([*near, odds], 1)
+
+
+def _likeness(far: Tensor, own: Tensor) -> Tensor:
+    """Squared distances (R, K, m, m) -> (R, m, m): likeness to the nearest of some of the clicks, (R, K) bool."""
+    if not own.any():
+        return far.new_zeros(len(far), *far.shape[2:])
+    far = far if own.all() else far.masked_fill(~own[..., None, None], torch.inf)
+    return torch.exp(far.amin(1) / (-2 * REACH**2))
 
 
 def color_odds(colors: Tensor, previous: Tensor) -> Tensor:

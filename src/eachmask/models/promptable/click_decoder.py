@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask.backbones.fuse import FastConv2d
 from eachmask.models.promptable.click_colors import NUM_COLORS
 
 WIDTHS = (16, 32, 64, 96)
@@ -58,6 +59,23 @@ class Block(nn.Module):
         result: Tensor = x + self.layers(x)
         return result
 
+    def for_inference(self) -> nn.Module:
+        """The same, once its normalizations are folded."""
+        layers = [layer for layer in self.layers if not isinstance(layer, nn.Identity)]
+        return FastBlock(*layers) if all(type(layer) is FastConv2d for layer in layers) else self
+
+
+class FastBlock(nn.Sequential):
+    """A :class:`Block` of folded convolutions, the last of which adds to what came in, in its memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape; ``x`` must not be read again."""
+        y, (*first, last) = x, self
+        for layer in first:
+            y = layer(y)
+        result: Tensor = last.add_to(x, y)
+        return result
+
 
 class Neck(nn.Module):
     """A backbone's coarse maps flow down into the fine ones.
@@ -93,10 +111,10 @@ class Neck(nn.Module):
 
 
 class Seen(NamedTuple):
-    """What a window shows, stretched to grids."""
+    """What windows show, stretched to grids; Q is R, or 1 where all look through the same one."""
 
-    fine: Tensor  # (R, 16, 2 S, 2 S)
-    maps: tuple[Tensor, ...]  # (R, 32, S, S), (R, 64, S / 2, S / 2), (R, 96, S / 4, S / 4)
+    fine: Tensor  # (Q, 16, 2 S, 2 S)
+    maps: tuple[Tensor, ...]  # (Q, 32, S, S), (Q, 64, S / 2, S / 2), (Q, 96, S / 4, S / 4)
     similar: Tensor  # (R, SIMILARITIES, S / 2, S / 2) to clicks on the object and beside it
     said: Tensor  # (R, num_said, S, S) what the user said, as maps
     colored: Tensor  # (R, NUM_COLORS, 2 S, 2 S) what its colors say
@@ -130,7 +148,7 @@ class Decoder(nn.Module):
 
     def forward(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """-> logits (R, M, 2 S, 2 S) and logits of their IoU (R, M)."""
-        e4, e8, e16 = seen.maps
+        e4, e8, e16 = (for_each(x, seen.said) for x in seen.maps)
         x4 = self.enter(torch.cat([e4, seen.said, F.avg_pool2d(seen.colored, 2)], 1))
         x8 = self.at8(self.join8(torch.cat([self.halve8(x4), e8, seen.similar], 1)))
         x16 = self.at16(self.join16(torch.cat([self.halve16(x8), e16], 1)))
@@ -156,6 +174,13 @@ class Decoder(nn.Module):
         both = [overall[:, None].expand(-1, within.shape[1], -1), within, sure, share, named]
         result: Tensor = self.quality(torch.cat(both, 2))[..., 0]
         return result
+
+
+def for_each(x: Tensor, like: Tensor) -> Tensor:
+    """(Q, C, H, W) -> (R, C, H, W), as many rows as another has."""
+    if not torch.jit.is_tracing() and len(x) == len(like):  # type: ignore[attr-defined, no-untyped-call]
+        return x
+    return x.expand(like.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
 def grown(x: Tensor, like: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ def said_in(questions: Questions, windows: Tensor, side: int) -> Tensor:
     for sign in (1, 0):
         near = squared.masked_fill((questions.signs != sign)[..., None, None], torch.inf).amin(1)
         maps += [torch.exp(-near / (2 * NEAR**2)), torch.exp(-near.sqrt() / (FAR * side))]
-    was = resampled(questions.previous, questions.previous_in, x, y)
+    was = previous_in(questions, windows, side)
     present = questions.has_previous.to(was)[:, None, None]
     boxes = questions.boxes[:, :, None]
     across = torch.minimum(x - boxes[:, 0], boxes[:, 2] - x) / step[..., 0] + 0.5
@@ -152,6 +152,8 @@ def places_in(windows: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def previous_in(questions: Questions, windows: Tensor, side: int) -> Tensor:
     """(R, S, S): the previous answers as windows (R, 4) show them, 0 beyond what they span."""
+    if not questions.has_previous.any():
+        return questions.previous.new_zeros(len(windows), side, side)
     x, y, _ = places_in(windows, side)
     return resampled(questions.previous, questions.previous_in, x, y)
 

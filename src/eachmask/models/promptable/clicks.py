@@ -33,9 +33,9 @@ from eachmask.models.promptable.click_questions import (
     Questions,
     previous_in,
     questions_of,
-    resampled,
     said_in,
 )
+from eachmask.models.promptable.click_windows import View, extent_of, inside, sampled, spread, view, widened
 from eachmask.models.protocol import Network, PointAnswers
 from eachmask.structures import DecodeOptions, ImageBatch, Instances, Prompts, RoIMasks, UserError
 from eachmask.structures.soft_masks import Samples
@@ -44,8 +44,6 @@ from eachmask.tasks.instances import INSTANCES
 
 SLACK = 0.2
 """What promises so much less IoU from afar may still be good from near by."""
-NOWHERE = -20.0
-"""Logit of what lies beyond a window."""
 CHUNK_SIZE = 16
 """Questions that are answered together: more would not fit into a CPU's caches."""
 
@@ -268,22 +266,17 @@ class Clicks(Network[Raw, Selected, Instances]):
     def look(self, embedding: Embedding, questions: Questions, windows: Tensor) -> Seen:
         """What windows (R, 4) show, as grids."""
         known, side = embedding.known, self.config.grid
-        extent = known.fine.new_tensor([known.fine.shape[3] * 2, known.fine.shape[2] * 2])
-        maps = [stretched(known.fine, questions.image, windows, extent, 2 * side)]
-        maps += [stretched(x, questions.image, windows, extent, side >> level) for level, x in enumerate(known.maps)]
-        keys = stretched(known.keys, questions.image, windows, extent, side // 2)
-        clicked = sampled(known.keys, questions.image, questions.points, extent)
-        similar = similarities(keys, clicked, questions.signs)
-        said = said_in(questions, windows, side).to(maps[1]).contiguous(memory_format=torch.channels_last)
-        return Seen(maps[0], tuple(maps[1:]), similar, said, self._colored(known, questions, windows, extent))
+        shown = view(known, questions.image, windows, side)
+        points = 2 * questions.points / extent_of(known) - 1
+        similar = similarities(shown.keys, sampled(known.keys, questions.image, points), questions.signs)
+        said = said_in(questions, windows, side).to(shown.fine).contiguous(memory_format=torch.channels_last)
+        clicked = sampled(known.colors, questions.image, points)
+        return Seen(shown.fine, shown.maps, similar, said, self._colored(shown, questions, windows, clicked))
 
-    def _colored(self, known: Known, questions: Questions, windows: Tensor, extent: Tensor) -> Tensor:
-        side = 2 * self.config.grid
-        colors = stretched(known.colors, questions.image, windows, extent, side)
-        clicked = sampled(known.colors, questions.image, questions.points, extent)
-        previous = previous_in(questions, windows, side)
-        found = color_maps(colors, clicked, questions.signs, previous, questions.has_previous)
-        return found.to(known.fine).contiguous(memory_format=torch.channels_last)
+    def _colored(self, shown: View, questions: Questions, windows: Tensor, clicked: Tensor) -> Tensor:
+        previous = previous_in(questions, windows, 2 * self.config.grid)
+        found = color_maps(shown.colors, clicked, questions.signs, previous, questions.has_previous)
+        return found.to(shown.fine).contiguous(memory_format=torch.channels_last)
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
@@ -312,80 +305,17 @@ def meant(answers: Answers, lone: Tensor, alternatives: bool) -> tuple[Tensor, T
     return rows[:, None].expand_as(every)[kept], torch.where(lone[:, None], every + 1, every)[kept]
 
 
-def spread(logits: Tensor, windows: Tensor, like: Tensor) -> Tensor:
-    """Logits (K, m, m) of windows (K, 4) as maps (K, h, w) over all of an image, :data:`NOWHERE` beyond the windows.
-
-    Args:
-        like: (B, C, h, w) at stride 2.
-    """
-    height, width = like.shape[2:]
-    x, y = ((torch.arange(side, device=windows.device, dtype=windows.dtype) + 0.5) * 2 for side in (width, height))
-    rows = x.expand(len(logits), -1), y.expand(len(logits), -1)
-    return resampled(logits.float() - NOWHERE, windows, *rows) + NOWHERE
-
-
-def widened(boxes: Tensor, margin: Tensor | float, least: float, most_aspect: float) -> Tensor:
-    """Boxes (R, 4) with a margin on each side, given as a share of their sides, neither tiny nor narrow."""
-    center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    size = size * (1 + 2 * margin)
-    size = torch.maximum(size, size.flip(1) / most_aspect).clamp(min=least)
-    return torch.cat([center - size / 2, center + size / 2], 1)
-
-
-def inside(windows: Tensor, whole: Tensor) -> Tensor:
-    """Windows cut at the image's border; what leaves the image altogether becomes all of it."""
-    low, high = whole[:, :2], whole[:, 2:]
-    cut = torch.cat([windows[:, :2].clamp(low, high), windows[:, 2:].clamp(low, high)], 1)
-    empty = ((cut[:, 2:] - cut[:, :2]) < 1).any(1, keepdim=True)
-    return torch.where(empty, whole, cut)
-
-
-def stretched(maps: Tensor, image: Tensor, windows: Tensor, extent: Tensor, side: int) -> Tensor:
-    """Windows (R, 4) of maps (B, C, h, w), sampled at side x side places each: (R, C, side, side).
-
-    Args:
-        image: (R,) which map each window is of; in ascending order.
-        extent: (2,) width and height that a whole map spans, px.
-    """
-    if len(windows) > 1 and bool((windows == windows[:1]).all()) and bool((image == image[0]).all()):
-        # First clicks all look at the whole image.
-        one = stretched(maps, image[:1], windows[:1], extent, side)
-        return one.expand(len(windows), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-    steps = (torch.arange(side, device=maps.device, dtype=windows.dtype) + 0.5) / side
-    low, size = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
-    places = low + steps[None, :, None] * size  # (R, side, 2) x and y along the sides
-    grid = torch.stack(
-        [
-            places[:, None, :, 0].expand(-1, side, -1),
-            places[:, :, None, 1].expand(-1, -1, side),
-        ],
-        dim=3,
-    )
-    found: Tensor = sampled(maps, image, grid.flatten(1, 2), extent).unflatten(2, (side, side))
-    return found.contiguous(memory_format=torch.channels_last)
-
-
-def sampled(maps: Tensor, image: Tensor, points: Tensor, extent: Tensor) -> Tensor:
-    """Values of maps (B, C, h, w) at points (R, P, 2), bilinearly: (R, C, P); see :func:`stretched`."""
-    result = []
-    grid = (2 * points / extent - 1).to(maps)
-    for i, one in enumerate(maps.split(1)):
-        own = grid[image == i]
-        values = F.grid_sample(one, own[None], padding_mode="border", align_corners=False)
-        result.append(values[0].transpose(0, 1))
-    return result[0] if len(result) == 1 else torch.cat(result)  # nothing is copied for one image
-
-
 def similarities(keys: Tensor, clicked: Tensor, signs: Tensor) -> Tensor:
     """How alike each place is to the clicked ones, by each head: (R, 2 heads, s, s) in -1..1; -1 without clicks.
 
     Args:
-        keys: (R, heads x width, s, s); clicked: (R, heads x width, K); signs: (R, K) 1 on the object, 0 beside it,
-            -1 no click.
+        keys: (R or 1, heads x width, s, s); clicked: (R, heads x width, K); signs: (R, K) 1 on the object, 0 beside
+            it, -1 no click.
     """
     places = F.normalize(keys.flatten(2).unflatten(1, (HEADS, HEAD_WIDTH)), dim=2)
     clicks = F.normalize(clicked.unflatten(1, (HEADS, HEAD_WIDTH)), dim=2)
-    alike = clicks.transpose(2, 3) @ places  # (R, heads, K, s * s)
+    whose = "rhck,rhcs->rhks" if len(places) == len(clicks) else "rhck,xhcs->rhks"
+    alike = torch.einsum(whose, clicks, places)  # (R, heads, K, s * s)
     both = [alike.masked_fill((signs != sign)[:, None, :, None], -1).amax(2) for sign in (1, 0)]
     found: Tensor = torch.cat(both, 1).unflatten(2, keys.shape[-2:])
     return found.contiguous(memory_format=torch.channels_last)
