@@ -85,7 +85,7 @@ def stretched(maps: Tensor, image: Tensor, grid: Tensor) -> Tensor:
     by_rows = rows > 1 and maps.shape[1] >= BAG_CHANNELS and not torch.is_grad_enabled()
     if by_rows and maps.device.type == "cpu" and maps.dtype == torch.float32:
         return _summed(maps, image, grid)
-    found = sampled(maps, image, grid.flatten(1, 2)).unflatten(2, (side, side))
+    found: Tensor = sampled(maps, image, grid.flatten(1, 2)).unflatten(2, (side, side))
     return found.contiguous(memory_format=torch.channels_last)
 
 
