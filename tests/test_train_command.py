@@ -103,10 +103,13 @@ def test_classes_are_merged_for_a_model_of_one_class(coco, tmp_path):
         (["mask_rcnn_lite1", "--data", "x"], "did you mean"),
         (["mask_rcnn_lite0_fpn", "--data", "nowhere"], "nowhere"),
         (["mask_rcnn_lite0_fpn", "--data", "x", "--steps", "0"], "--steps must be more than 0"),
-        (["nuclei", "--data", "x", "--size", "300"], "decides --pretrained, --size, --mosaic and --copy-paste itself"),
+        (
+            ["nuclei", "--data", "x", "--size", "300"],
+            "decides --pretrained, --backbone, --size, --mosaic and --copy-paste itself",
+        ),
         (
             ["nuclei", "--data", "x", "--copy-paste", "0"],
-            "decides --pretrained, --size, --mosaic and --copy-paste itself",
+            "decides --pretrained, --backbone, --size, --mosaic and --copy-paste itself",
         ),
         (["mask_rcnn_lite0_fpn", "--data", "x", "--mosaic", "1.5"], "--mosaic is a chance from 0 to 1, not 1.5"),
         (["mask_rcnn_lite0_fpn", "--data", "x", "--copy-paste", "-1"], "--copy-paste is a chance from 0 to 1, not -1"),

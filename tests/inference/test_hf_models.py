@@ -55,6 +55,29 @@ def eomt():
     return transformers.EomtForUniversalSegmentation(config), transformers.EomtImageProcessor
 
 
+def detr():
+    body = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.DetrConfig(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=body, d_model=32,
+        encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32, decoder_ffn_dim=32, encoder_attention_heads=8,
+        decoder_attention_heads=8, num_queries=7, id2label=NAMES,
+    )  # fmt: skip
+    return transformers.DetrForSegmentation(config), transformers.DetrImageProcessor
+
+
+def upernet():
+    body = transformers.ConvNextConfig(
+        hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], out_features=["stage1", "stage2", "stage3", "stage4"]
+    )
+    config = transformers.UperNetConfig(
+        backbone_config=body, hidden_size=16, use_auxiliary_head=False, id2label=NAMES, num_labels=len(NAMES)
+    )
+    return transformers.UperNetForSemanticSegmentation(config), transformers.SegformerImageProcessor
+
+
 def rf_detr():
     body = {
         "model_type": "rf_detr_dinov2", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -81,6 +104,9 @@ def image():
     ("make", "ending", "target"),
     [
         (segformer, "", SemanticMap),
+        (upernet, "", SemanticMap),
+        (detr, "", PanopticMap),
+        (detr, "#instance", Instances),
         (mask2former, "", PanopticMap),
         (mask2former, "#instance", Instances),
         (mask2former, "#semantic", SemanticMap),

@@ -21,23 +21,23 @@ SMALL = {
 }
 PIXELS = {
     "input_convs.{i}.conv": "inputs.{i}.0", "input_convs.{i}.gn": "inputs.{i}.1",
-    "encoder.layers.0.self_attn.sampling_offsets": "layers.0.look.offsets",
-    "encoder.layers.0.self_attn.attention_weights": "layers.0.look.weights",
-    "encoder.layers.0.self_attn.value_proj": "layers.0.look.values",
-    "encoder.layers.0.self_attn.output_proj": "layers.0.look.output",
-    "encoder.layers.0.ffn.layers.0.0": "layers.0.think.0", "encoder.layers.0.ffn.layers.1": "layers.0.think.2",
-    "encoder.layers.0.norms.0": "layers.0.look_norm", "encoder.layers.0.norms.1": "layers.0.think_norm",
+    "encoder.layers.{n}.self_attn.sampling_offsets": "layers.{n}.look.offsets",
+    "encoder.layers.{n}.self_attn.attention_weights": "layers.{n}.look.weights",
+    "encoder.layers.{n}.self_attn.value_proj": "layers.{n}.look.values",
+    "encoder.layers.{n}.self_attn.output_proj": "layers.{n}.look.output",
+    "encoder.layers.{n}.ffn.layers.0.0": "layers.{n}.think.0", "encoder.layers.{n}.ffn.layers.1": "layers.{n}.think.2",
+    "encoder.layers.{n}.norms.0": "layers.{n}.look_norm", "encoder.layers.{n}.norms.1": "layers.{n}.think_norm",
     "lateral_convs.0.conv": "lateral.0", "lateral_convs.0.gn": "lateral.1",
     "output_convs.0.conv": "smooth.0", "output_convs.0.gn": "smooth.1", "mask_feature": "masks",
 }  # fmt: skip
 QUERIES = {
-    "transformer_decoder.layers.0.cross_attn.attn": "layers.0.look",
-    "transformer_decoder.layers.0.self_attn.attn": "layers.0.talk",
-    "transformer_decoder.layers.0.ffn.layers.0.0": "layers.0.think.0",
-    "transformer_decoder.layers.0.ffn.layers.1": "layers.0.think.2",
-    "transformer_decoder.layers.0.norms.0": "layers.0.look_norm",
-    "transformer_decoder.layers.0.norms.1": "layers.0.talk_norm",
-    "transformer_decoder.layers.0.norms.2": "layers.0.think_norm",
+    "transformer_decoder.layers.{n}.cross_attn.attn": "layers.{n}.look",
+    "transformer_decoder.layers.{n}.self_attn.attn": "layers.{n}.talk",
+    "transformer_decoder.layers.{n}.ffn.layers.0.0": "layers.{n}.think.0",
+    "transformer_decoder.layers.{n}.ffn.layers.1": "layers.{n}.think.2",
+    "transformer_decoder.layers.{n}.norms.0": "layers.{n}.look_norm",
+    "transformer_decoder.layers.{n}.norms.1": "layers.{n}.talk_norm",
+    "transformer_decoder.layers.{n}.norms.2": "layers.{n}.think_norm",
     "transformer_decoder.post_norm": "norm", "cls_embed": "classes",
     "mask_embed.0": "mask_embed.0", "mask_embed.2": "mask_embed.1", "mask_embed.4": "mask_embed.2",
 }  # fmt: skip
@@ -47,15 +47,23 @@ TABLES = {
 }  # fmt: skip
 
 
-def as_theirs(model: torch.nn.Module, head: str) -> dict[str, torch.Tensor]:
-    """Our weights under their names (of mmdet/models/dense_heads/mask2former_head.py and what it is made of)."""
+def as_theirs(
+    model: torch.nn.Module, head: str, state: dict[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
+    """Our weights under their names (of mmdet/models/dense_heads/mask2former_head.py and what it is made of).
+
+    Args:
+        state: some of the model's weights; by default all.
+    """
     names = {ours: f"{head}.{theirs}" for theirs, ours in TABLES.items()}
-    parts = {f"decoder.{ours}.": f"{head}.{theirs}." for theirs, ours in QUERIES.items()}
-    for i in range(3):
-        filled = {theirs.format(i=i): ours.format(i=i) for theirs, ours in PIXELS.items()}
-        parts |= {f"pixel_decoder.{ours}.": f"{head}.pixel_decoder.{theirs}." for theirs, ours in filled.items()}
+    parts = {}
+    for place in ({"i": i, "n": n} for i in range(3) for n in range(len(model.decoder.layers))):
+        for where, theirs_of in (("decoder", QUERIES), ("pixel_decoder", PIXELS)):
+            deeper = f"{head}.pixel_decoder" if where == "pixel_decoder" else head
+            for theirs, ours in theirs_of.items():
+                parts[f"{where}.{ours}.".format(**place)] = f"{deeper}.{theirs}.".format(**place)
     found = {}
-    for name, value in model.state_dict().items():
+    for name, value in (model.state_dict() if state is None else state).items():
         start = next((ours for ours in parts if name.startswith(ours)), None)
         renamed = names.get(name, name if start is None else parts[start] + name.removeprefix(start))
         found[renamed] = value

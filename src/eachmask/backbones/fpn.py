@@ -53,17 +53,28 @@ class FPN(nn.Module):
 
     def __init__(self, backbone: Any, pyramid: Pyramid | None = None) -> None:
         super().__init__()
-        self.backbone = backbone
         self.pyramid = p = pyramid or Pyramid()
-        inputs, strides = tuple(backbone.channels)[p.first :], tuple(backbone.strides)[p.first :]
-        self.lateral = nn.ModuleList(_conv(c, p.channels, 1, p.norm) for c in inputs)
-        self.smooth = nn.ModuleList(_conv(p.channels, p.channels, 3, p.norm) for _ in inputs)
+        self.put_on(backbone)
+        strides = tuple(backbone.strides)[p.first :]
+        self.smooth = nn.ModuleList(_conv(p.channels, p.channels, 3, p.norm) for _ in strides)
         num_extra = {"pool": 1, "convs": p.num_convs, None: 0}[p.extra]
         if p.extra == "convs":
-            sources = [inputs[-1] if p.convs_of == "backbone" else p.channels, *[p.channels] * num_extra]
+            sources = [backbone.channels[-1] if p.convs_of == "backbone" else p.channels, *[p.channels] * num_extra]
             self.extra = nn.ModuleList(_conv(sources[i], p.channels, 3, None, stride=2) for i in range(num_extra))
         self.strides = strides + tuple(strides[-1] * 2 ** (i + 1) for i in range(num_extra))
         self.channels = (p.channels,) * len(self.strides)
+
+    def put_on(self, backbone: Any) -> None:
+        """Stand on a backbone, in place of the one before; what reads its maps is new.
+
+        Args:
+            backbone: with maps of the same strides as the one before.
+        """
+        p = self.pyramid
+        self.backbone = backbone
+        self.lateral = nn.ModuleList(_conv(c, p.channels, 1, p.norm) for c in tuple(backbone.channels)[p.first :])
+        if p.extra == "convs" and p.convs_of == "backbone" and hasattr(self, "extra"):
+            self.extra[0] = _conv(backbone.channels[-1], p.channels, 3, None, stride=2)
 
     def forward(self, images: Tensor) -> Features:
         """(B, 3, H, W) -> levels from the chosen stride on."""

@@ -104,12 +104,18 @@ class Timm(nn.Module):
         name: for example tf_efficientnet_lite0, convnext_tiny, mobilenetv3_large_100.
         finest: 2 gives the map of that stride too, where the network has one.
         coarsest: 16 or 8: the last stages dilate their convolutions instead of halving the map.
+
+    Raises:
+        UserError: timm has no such model, or it lists no features.
     """
 
     def __init__(self, name: str, finest: Literal[2, 4] = 4, coarsest: Literal[8, 16, 32] = 32) -> None:
         super().__init__()
         more = {} if coarsest == 32 else {"output_stride": coarsest}
-        self.net = timm().create_model(name, pretrained=False, features_only=True, **more)
+        try:
+            self.net = timm().create_model(name, pretrained=False, features_only=True, **more)
+        except RuntimeError as error:  # unknown, or no network of maps
+            raise UserError(f"{name} is no backbone of timm's: {error}") from error
         info = self.net.feature_info
         self.first = next(i for i, stride in enumerate(info.reduction()) if stride >= finest)
         self.channels = tuple(info.channels()[self.first :])

@@ -35,6 +35,7 @@ class TrainOptions:
       eachmask train mask_rcnn_r50_fpn_v2 --data train.json --val val.json --out runs/mine --device cuda
       eachmask train mask_rcnn_lite0_fpn --data cells --pretrained none --steps 500 --out runs/scratch
       eachmask train yolact_lite0 --data cells --copy-paste 0 --mosaic 0.5 --out runs/mosaics
+      eachmask train cascade_mask_rcnn_r50_fpn_mmdet --backbone swin_v2_t --data my-photos --out runs/swin
       eachmask train nuclei --data dsb2018 --out runs/nuclei
       eachmask train my.py:my_recipe --data my-cells --out runs/mine
     """
@@ -56,6 +57,9 @@ class TrainOptions:
     pretrained: Annotated[str, tyro.conf.arg(aliases=["--start"])] = "auto"
     """auto, backbone (pretrained backbone only), none (random numbers), or a model's name or file to start from; of a
     model of another variant its backbone is taken."""
+    backbone: str | None = None
+    """Instead of the variant's own: swin_t, resnet50, any of timm's (convnext_tiny); for models that read the maps of
+    one, as those with a pyramid do."""
     steps: int | None = None
     """Train for so many steps instead of the recipe's."""
     batch: int | None = None

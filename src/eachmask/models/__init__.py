@@ -264,7 +264,7 @@ VARIANTS = {
 
 
 def variant(name: str) -> Callable[..., Any]:
-    """The variant function of that name.
+    """The variant function of that name; see :mod:`eachmask.models.on_backbone` for its setting ``backbone``.
 
     Raises:
         UserError: there is none; the message has the nearest names.
@@ -272,8 +272,7 @@ def variant(name: str) -> Callable[..., Any]:
     if name not in VARIANTS:
         raise UserError(f"there is no model {name!r}; did you mean {nearest(name, VARIANTS)}?")
     module = importlib.import_module(f"{__name__}.{VARIANTS[name]}")
-    function: Callable[..., Any] = getattr(module, name)
-    return function
+    return _module("on_backbone").on_any_backbone(getattr(module, name), getattr(module, "Config", None))  # type: ignore[no-any-return]
 
 
 def model_class(name: str) -> type[Network[Any, Any, Any]]:

@@ -58,6 +58,7 @@ def auto_recipe(
     size: int | None = None,
     mosaic: float | None = None,
     copy_paste: float | None = None,
+    backbone: str | None = None,
 ) -> tuple[Recipe, list[str]]:
     """A recipe for a variant on this data, and sentences on what was decided.
 
@@ -68,18 +69,20 @@ def auto_recipe(
         size: longer side of the images as the network sees them, px; by default from the data.
         mosaic: chance that a training image is made of four; none are by default.
         copy_paste: chance that another image's objects are pasted into it; by default one half where there are masks.
+        backbone: instead of the variant's own, see :func:`eachmask.backbones.by_name.backbone_named`.
 
     Raises:
-        UserError: there is no such variant, or that start does not fit.
+        UserError: there is no such variant or backbone, or that start does not fit.
     """
     build = models.variant(variant)
-    chosen = choose_start(variant, start)
+    chosen = choose_start(variant, "backbone" if backbone and start == "auto" else start)
+    asked = {"backbone": backbone} if backbone else {}
     with torch.device("meta"):
-        model = build(num_classes=len(data.categories), **chosen.config)
-    config = merged(chosen.config, _config(variant, model, data))
-    on_gpu, heavy = torch.cuda.is_available(), num_parameters(backbone_of(model)) >= LARGE_BACKBONE
-    side = size or _side(data, 1024 if heavy and on_gpu else 800 if on_gpu else 384)
+        model = build(num_classes=len(data.categories), **chosen.config | asked)
     body = backbone_of(model)
+    config = merged(chosen.config | asked, _config(variant, model, data))
+    on_gpu, heavy = torch.cuda.is_available(), num_parameters(body) >= LARGE_BACKBONE
+    side = size or _side(data, 1024 if heavy and on_gpu else 800 if on_gpu else 384)
     base = chosen.preprocess or getattr(model, "preprocess", None) or backbone_preprocess(model)
     batch = min(_power_of_two(len(data)), 16 if on_gpu else 4)
     steps = _steps(len(data), batch)

@@ -38,6 +38,7 @@ def train(
     partial: Sequence[Data] = (),
     format: str | None = None,
     pretrained: str = "auto",
+    backbone: str | None = None,
     steps: int | None = None,
     batch: int | None = None,
     size: int | None = None,
@@ -83,6 +84,7 @@ def train(
         out: folder of the run, made if missing.
         pretrained: ``auto``; ``backbone`` (a pretrained backbone alone); ``none`` (random numbers); or a model's name
             or file, of whose backbone a model of another variant starts.
+        backbone: instead of the variant's own: ``swin_t``, ``resnet50``, any of timm's (``convnext_tiny``).
         steps, batch, learning_rate, patience, evaluate_every: instead of the recipe's; batch in images per step.
         checkpoint_every: steps between checkpoints; every evaluation and every interruption saves one too.
         size: longer side of the images as the network sees them, px; by default from the data.
@@ -114,17 +116,17 @@ def train(
     if workers < 0:
         raise UserError(f"--workers must be 0 or more, not {workers}")
     out = Path(out)
-    recipe = _named_recipe(
-        model, chooses=pretrained != "auto" or any(wish is not None for wish in (size, mosaic, copy_paste))
-    )
+    wishes = (backbone, size, mosaic, copy_paste)
+    recipe = _named_recipe(model, chooses=pretrained != "auto" or any(wish is not None for wish in wishes))
     known = models.model_class(str(model) if recipe is None else recipe.variant)
     prepare, target = _preparation(known, recipe), known.task.target
     splits = read_splits(data, val, partial, format=format, prepare=prepare, seed=seed, target=target)
     notes = [*splits.notes, *_problem_notes(splits, out)]
     if recipe is None:
         recipe, decided = auto_recipe(
-            str(model), splits.train, start=pretrained, size=size, mosaic=mosaic, copy_paste=copy_paste
-        )
+            str(model), splits.train, start=pretrained, size=size, mosaic=mosaic, copy_paste=copy_paste,
+            backbone=backbone,
+        )  # fmt: skip
         notes += decided
     recipe = _changed(recipe, steps=steps, batch_size=batch, learning_rate=learning_rate, patience=patience,
                       evaluate_every=evaluate_every, frozen_stages=freeze,
@@ -175,7 +177,7 @@ def _named_recipe(model: str | Recipe, chooses: bool) -> Recipe | None:
         raise UserError(f"there is no model or recipe {model!r}; did you mean {nearest(model, [*RECIPES, *VARIANTS])}?")
     if chooses:
         name = model if isinstance(model, str) else model.variant
-        own = "--pretrained, --size, --mosaic and --copy-paste"
+        own = "--pretrained, --backbone, --size, --mosaic and --copy-paste"
         raise UserError(f"{name} is a recipe, which decides {own} itself: leave them out")
     return recipe_named(model)() if isinstance(model, str) else model
 

@@ -21,7 +21,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decayed = parameter.ndim > 1 and not any(part in name for part in POSITIONS)
-            key = (name.split(".")[0] in BACKBONES, decayed)
+            key = (name.removeprefix("detector.").split(".")[0] in BACKBONES, decayed)
             groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
         [

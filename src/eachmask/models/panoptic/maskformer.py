@@ -144,13 +144,17 @@ class MaskFormerNetwork(QueryNetwork):
     def __init__(self, backbone: nn.Module, num_classes: int, config: Config) -> None:
         super().__init__()
         width = config.width
-        self.num_classes, self.config, self.backbone = num_classes, config, backbone
-        self.pixel_decoder = PixelDecoder(backbone.channels, config)  # type: ignore[arg-type]
+        self.num_classes, self.config = num_classes, config
+        self.put_on(backbone)
         self.position = nn.Parameter(torch.randn(config.queries, width))
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(width)
         self.classes = nn.Linear(width, num_classes + 1)
         self.mask_embed = nn.ModuleList(nn.Linear(width, out) for out in (width, width, config.mask_width))
+
+    def put_on(self, backbone: Any) -> None:
+        """Stand on a backbone of strides 4 ... 32; the pixel decoder, which reads its maps, is new."""
+        self.backbone, self.pixel_decoder = backbone, PixelDecoder(backbone.channels, self.config)
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> classes and masks of every layer."""

@@ -93,6 +93,11 @@ class PanopticFPN(Network[Raw, Selected, PanopticMap]):
         self.detector = MaskRCNN(backbone, len(self.things), config.detector)
         self.head = SemanticHead(backbone.channels[0], 1 + len(config.stuff), config.width)
 
+    @property
+    def backbone(self) -> FPN:
+        """The pyramid that both read."""
+        return self.detector.backbone
+
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> proposals, and logits of stuff."""
         detection = self.detector(images)
