@@ -55,6 +55,29 @@ def test_other_classes_are_given_by_labels(maps: Path) -> None:
     assert merged.categories == vehicle and merged.present() == {0, 1}
 
 
+SCENES = (
+    "class-maps", "voc-classes", "pascal-context", "cityscapes-classes", "ade20k", "indoor-maps", "color-maps",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("scenes", SCENES)
+def test_nothing_is_lost_where_two_splits_have_images_of_one_name(
+    scenes: str, maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what was written is known again without being told its format."""
+    assert cli.main(["convert", str(maps), str(tmp_path / "out"), "--to", scenes]) == 0
+    printed = capsys.readouterr().out
+    assert "pixels that changed                 0 of 768" in printed and "4 of 4" in printed
+    assert cli.main(["doctor", str(tmp_path / "out")]) == 0
+    assert f"4 images ({scenes})" in capsys.readouterr().out
+    assert cli.main(["convert", str(tmp_path / "out"), str(tmp_path / "back"), "--to", "class-maps"]) == 0
+    before, after = (eachmask.data.read(folder) for folder in (maps, tmp_path / "back"))
+    assert before.splits.keys() == after.splits.keys()
+    for name, split in before.splits.items():
+        for i in range(len(split)):
+            assert (split.targets(i).labels == after.splits[name].targets(i).labels).all()
+
+
 def test_the_doctor_names_broken_files_and_leaks(maps: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(maps / "classes/train/a.png", np.full((12, 16), 7))
     write(maps / "classes/train/b.png", np.zeros((5, 5)))

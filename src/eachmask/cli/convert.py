@@ -20,14 +20,16 @@ class ConvertOptions:
 
     Formats: coco, yolo, darknet (boxes; CVAT's YOLO 1.1), voc, voc-boxes (no outlines), cityscapes, labelme, cvat,
     datumaro, label-studio, via, qupath, imagej, cellpose, cvppp (leaves), label-maps (one number per pixel),
-    mask-files (one file per mask); of maps class-maps, coco-panoptic, cityscapes-panoptic and mattes, each to its
-    own kind. The source's is found out. The images are copied along. The target is read again and compared with the
+    mask-files (one file per mask); of classes class-maps, voc-classes, pascal-context, cityscapes-classes, ade20k,
+    indoor-maps (SUN RGB-D, NYUv2) and color-maps (CamVid, any table of colors); coco-panoptic and cityscapes-panoptic;
+    and mattes; each to its own kind. The source's is found out. The images are copied along. The target is read again and compared with the
     source, object by object; the table and convert-report.json say what the format could not hold.
 
     Examples:
       eachmask convert balloon balloon-yolo --to yolo
       eachmask convert cvat-export/annotations.xml mine --to coco
       eachmask convert stage1_train nuclei --from mask-files --to coco
+      eachmask convert CamVid camvid-maps --from color-maps --to class-maps
       eachmask convert cityscapes streets --from cityscapes-panoptic --to coco-panoptic
       eachmask convert results to-correct --to cvat
       eachmask convert results boxes --to darknet

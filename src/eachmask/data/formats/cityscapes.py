@@ -10,6 +10,7 @@ and plain ``id`` where objects of that class cannot be told apart (a group: our 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,8 @@ def read_cityscapes(source: Path, progress: Progress = no_progress) -> Dataset:
         raise UserError(f"{source} has no folder gtFine")
     result = DatasetBuilder(_read_categories(source))
     files: dict[str, Path] = {}
-    for ending in ("instanceIds.png", "instanceIds.tif", "polygons.json"):
-        for path in files_below(source / "gtFine", f"*_gtFine_{ending}"):
-            files.setdefault(str(path).removesuffix(f"_gtFine_{ending}"), path)
+    for base, path in _files(source / "gtFine"):
+        files.setdefault(base, path)
     for base, path in progress("reading", sorted(files.items())):
         relative = Path(base).relative_to(source / "gtFine")
         split = relative.parts[0] if len(relative.parts) > 1 else "all"
@@ -235,7 +235,16 @@ def _front(masks: RLE) -> NDArray[np.int32]:
 
 
 def _looks_like(source: Path) -> bool:
-    return (source / "gtFine").is_dir()
+    """Label maps alone are another format."""
+    folder = source / "gtFine"
+    return folder.is_dir() and (any(_files(folder)) or not files_below(folder, "*_gtFine_label*Ids.png"))
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(path without what stands behind an image's name, file) of all files of objects, the best kind first."""
+    for ending in ("instanceIds.png", "instanceIds.tif", "polygons.json"):
+        for path in files_below(folder, f"*_gtFine_{ending}"):
+            yield str(path).removesuffix(f"_gtFine_{ending}"), path
 
 
 FORMAT = Format("cityscapes", _looks_like, "a folder gtFine", read_cityscapes, write_cityscapes)

@@ -15,6 +15,8 @@ from eachmask.data.problems import Problem
 from eachmask.structures.class_lists import CITYSCAPES
 
 ENDINGS = ("labelTrainIds", "labelIds")
+CITY = "city"
+"""Of images that have none, where they are written."""
 
 
 def find(source: Path) -> tuple[list[Pair], list[Problem]]:
@@ -38,6 +40,7 @@ def pairs_of(source: Path, files: Iterable[Path], ending: str) -> tuple[list[Pai
             problems.append(Problem(str(file), "", "it has no image", "put it into leftImg8bit", "missing"))
             continue
         split, *city = place.parts or ("all",)
+        city = [] if city == [CITY] else city
         pairs.append(Pair(split, "/".join([*city, f"{stem}{image.suffix}"]), image, file))
     return pairs, problems
 
@@ -59,7 +62,7 @@ def _maps(source: Path) -> tuple[str, list[Path]]:
 
 
 def _place(split: str, stem: str) -> tuple[str, str]:
-    name = stem if "/" in stem else f"city/{stem}"
+    name = stem if "/" in stem else f"{CITY}/{stem}"
     return f"leftImg8bit/{split}/{name}_leftImg8bit", f"gtFine/{split}/{name}_gtFine_labelTrainIds.png"
 
 

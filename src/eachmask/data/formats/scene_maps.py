@@ -6,9 +6,11 @@ here. ``classes.txt``, a name per line, goes before the classes that a layout is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +71,10 @@ class Layout:
     """Value of the first class in maps that are written."""
     names: str = NAMES
     """File of the classes' names."""
-    finish: Callable[[Path, Dataset[FileSplit[SemanticMap]]], None] = lambda target, data: None
-    """What else is written: lists of the splits."""
+    flat: bool = False
+    """Images of all splits lie in one folder: what two of them share gets the split's name before its own."""
+    finish: Callable[[Path, Mapping[str, Sequence[str]]], None] = lambda target, stems: None
+    """What else is written: lists of the splits, from the names of their images without suffixes."""
 
     def format(self) -> Format:
         """As every command takes it."""
@@ -128,10 +132,11 @@ def _write(
     names = [category.name for category in data.categories]
     if layout.first + len(names) > IGNORE:
         raise UserError(f"{len(names)} classes are too many for maps of 8 bits: --to class-maps writes 16")
+    stems = stems_of(data, layout.flat)
     for split, images in data.splits.items():
         for i in progress(f"writing {split}", range(len(images))):
             view = ImageView(images, i)
-            image, file = layout.place(split, view.stem)
+            image, file = layout.place(split, stems[split][i])
             copy_image(view, target / f"{image}{Path(view.name).suffix}")
             seen = view.targets
             values = torch.where(seen.labels == seen.ignore, IGNORE, seen.labels.long() + layout.first).numpy()
@@ -140,8 +145,16 @@ def _write(
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             (target / file).write_bytes(png(values.astype(np.uint8)))
     (target / layout.names).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    layout.finish(target, data)
+    layout.finish(target, stems)
     return []
+
+
+def stems_of(data: Dataset[FileSplit[SemanticMap]], flat: bool) -> dict[str, list[str]]:
+    """Split -> names of its images without suffixes, see ``Layout.flat``."""
+    own = {split: [ImageView(images, i).stem for i in range(len(images))] for split, images in data.splits.items()}
+    count = Counter(chain.from_iterable(own.values()))
+    shared = {stem for stem in count if flat and count[stem] > 1}
+    return {split: [f"{split}__{stem}" if stem in shared else stem for stem in stems] for split, stems in own.items()}
 
 
 def beside(

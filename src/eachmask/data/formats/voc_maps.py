@@ -6,6 +6,7 @@ classes and the background. Splits are ``ImageSets/Segmentation(Context)/SPLIT.t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def find(source: Path, folder: str, lists: str) -> tuple[list[Pair], list[Proble
             what = f"there is no image {name}" if image is None else f"there is no map {file}"
             problems.append(Problem(str(source), "", what, "add it or take it off the list", "image"))
         else:
-            pairs.append(Pair(split, image.name, image, file))
+            pairs.append(Pair(split, image.name.removeprefix(f"{split}__"), image, file))
     return pairs, problems
 
 
@@ -53,13 +54,12 @@ def voc_coding(source: Path) -> Coding:
     return Coding.counted(names)
 
 
-def write_lists(lists: str, target: Path, data: Any) -> None:
+def write_lists(lists: str, target: Path, stems: Mapping[str, Sequence[str]]) -> None:
     """The images of each split."""
     folder = target / "ImageSets" / lists
     folder.mkdir(parents=True, exist_ok=True)
-    for split, images in data.splits.items():
-        stems = (plain(Path(name).with_suffix("").as_posix()) for name in images.names)
-        (folder / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+    for split, own in stems.items():
+        (folder / f"{split}.txt").write_text("".join(f"{plain(stem)}\n" for stem in own), encoding="utf-8")
 
 
 def plain(stem: str) -> str:
@@ -76,6 +76,7 @@ def _layout(name: str, folder: str, lists: str, coding: Any) -> Layout:
         coding=coding,
         place=lambda split, stem: (f"JPEGImages/{plain(stem)}", f"{folder}/{plain(stem)}.png"),
         names="class_names.txt",
+        flat=True,
         finish=partial(write_lists, lists),
     )
 
