@@ -272,7 +272,9 @@ def variant(name: str) -> Callable[..., Any]:
     if name not in VARIANTS:
         raise UserError(f"there is no model {name!r}; did you mean {nearest(name, VARIANTS)}?")
     module = importlib.import_module(f"{__name__}.{VARIANTS[name]}")
-    return _module("on_backbone").on_any_backbone(getattr(module, name), getattr(module, "Config", None))  # type: ignore[no-any-return]
+    exchanging = _module("on_backbone").on_any_backbone
+    function: Callable[..., Any] = exchanging(getattr(module, name), getattr(module, "Config", None))
+    return function
 
 
 def model_class(name: str) -> type[Network[Any, Any, Any]]:
