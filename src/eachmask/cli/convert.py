@@ -21,9 +21,10 @@ class ConvertOptions:
     Formats: coco, yolo, darknet (boxes; CVAT's YOLO 1.1), voc, voc-boxes (no outlines), cityscapes, labelme, cvat,
     datumaro, label-studio, via, qupath, imagej, cellpose, cvppp (leaves), label-maps (one number per pixel),
     mask-files (one file per mask); of classes class-maps, voc-classes, pascal-context, cityscapes-classes, ade20k,
-    indoor-maps (SUN RGB-D, NYUv2) and color-maps (CamVid, any table of colors); coco-panoptic and cityscapes-panoptic;
-    and mattes; each to its own kind. The source's is found out. The images are copied along. The target is read again and compared with the
-    source, object by object; the table and convert-report.json say what the format could not hold.
+    indoor-maps (SUN RGB-D, NYUv2) and color-maps (CamVid, any table of colors); coco-panoptic and
+    cityscapes-panoptic; and mattes; each to its own kind. The source's is found out. The images are copied along. The
+    target is read again and compared with the source, object by object; the table and convert-report.json say what
+    the format could not hold.
 
     Examples:
       eachmask convert balloon balloon-yolo --to yolo

@@ -42,8 +42,8 @@ MISSING = "models of transformers need the package: pip install 'eachmask[transf
 LICENSE = "that of the model's page on huggingface.co, which says who may use it for what"
 FOREGROUND = (Category(1, "foreground"),)
 THINGS = {133: tuple(range(80)), 250: tuple(range(91)), 19: tuple(range(11, 19))}
-"""Labels of things by the number of classes, COCO's (DETR's are COCO's own ids) and Cityscapes'; transformers' models do
-not say it themselves."""
+"""Labels of things by the number of classes, COCO's (DETR's are COCO's own ids) and Cityscapes'; transformers' models
+do not say it themselves."""
 
 
 MAX_TOKENS = 32
