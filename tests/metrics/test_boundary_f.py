@@ -74,6 +74,14 @@ def test_one_pixel_off_is_right_and_four_are_wrong():
     assert f(0) == f(1) == 1.0 and f(4) == 0.0
 
 
+def test_a_class_that_is_the_whole_image_has_no_outline():
+    """None on both sides is right, on one side wrong."""
+    whole = SemanticMap(torch.zeros(8, 8, dtype=torch.int64), CLASSES)
+    half = SemanticMap((torch.arange(8) > 3).long().expand(8, 8), CLASSES)
+    assert boundary_f([(whole, whole)], 4)[0] == 1.0
+    assert boundary_f([(whole, half)], 4)[0] == boundary_f([(half, whole)], 4)[0] == 0.0
+
+
 def test_one_report_has_all_measures():
     pairs = [made(seed) for seed in range(4)]
     found, targets = (list(column) for column in zip(*pairs, strict=True))

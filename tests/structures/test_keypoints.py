@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import torch
 
+from eachmask.structures import Category
 from eachmask.structures import keypoints as ops
+from eachmask.structures.coco import category_to_dict
 
 POINTS = torch.tensor([[[10.0, 4, 2], [0, 0, 0], [3, 9, -1.5]]])
 """Labelled, not labeled, and one whose score is below zero, as a keypoint head may say."""
@@ -20,6 +22,11 @@ def test_crop_forgets_what_is_outside():
 
 def test_resize_leaves_visibility():
     assert ops.resize(POINTS, (10, 20), (20, 10)).tolist() == [[[5, 8, 2], [0, 0, 0], [1.5, 18, -1.5]]]
+
+
+def test_coco_counts_limbs_from_1() -> None:
+    person = Category(1, "person", keypoints=("head", "neck", "hip"), skeleton=((0, 1), (1, 2)))
+    assert category_to_dict(person)["skeleton"] == [[1, 2], [2, 3]]
 
 
 def test_no_objects():

@@ -122,6 +122,15 @@ def test_a_whole_canvas_stays_whole_at_any_size():
         assert full.resize(size).area().tolist() == [size[0] * size[1]]
 
 
+@pytest.mark.parametrize("band", [1 << 22, 60])
+def test_the_first_of_two_masks_is_seen_whole(monkeypatch, band):
+    """At once, and in bands of three rows."""
+    monkeypatch.setattr("eachmask.structures.masks._BAND", band)
+    bitmaps = np.zeros((3, 10, 20), bool)
+    bitmaps[0, 2:8, 3:9], bitmaps[1, 5:10, 6:20], bitmaps[2, 3:5, 4:6] = True, True, True
+    assert RLE.from_bitmaps(bitmaps).visible_area().tolist() == [36, 70 - 9, 0]
+
+
 def test_overlaps_are_the_pairs_that_share_pixels():
     rng = np.random.default_rng(0)
     for _ in range(50):

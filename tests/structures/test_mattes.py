@@ -82,6 +82,11 @@ def test_what_one_object_surely_covers_is_foreground():
         Trimap.from_mask(RLE.empty((4, 5)), width=-1)
 
 
+def test_grays_within_five_of_the_ends_are_sure():
+    grays = np.array([[5, 6, 249, 250]], np.uint8)
+    assert Trimap.from_gray(grays).values.tolist() == [[0, 128, 128, 255]]
+
+
 def test_a_trimap_has_three_values():
     with pytest.raises(ValueError, match="not 7"):
         Trimap(torch.tensor([[0, 7]], dtype=torch.uint8))

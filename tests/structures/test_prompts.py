@@ -91,6 +91,12 @@ def test_everything_moves_together():
     assert edge.points.tolist() == [[60, 0]], "a click on the very border stays one"
 
 
+def test_a_map_moves_centers_of_pixels_to_centers_of_pixels():
+    """A quarter turn about the first pixel, then three pixels to the right: row r goes to column 3 + r."""
+    turned = Prompts(SIZE, points=[[0.5, 2.5], [4.5, 0.5]]).warp(np.array([[0.0, 1, 3], [1, 0, 0]]), (60, 40))
+    assert turned.points.tolist() == [[5.5, 0.5], [3.5, 4.5]]
+
+
 def test_one_object_of_several():
     one = several().of(0)
     assert len(one) == 1 and one.points.tolist() == [[6, 6], [59, 39]] and one.texts == ("a small one",)

@@ -10,6 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from eachmask.structures import RLE, Instances, SoftMasks
+from eachmask.structures.logit_masks import LogitMasks
+from eachmask.structures.soft_masks import Canvas
 
 CHAINS = [
     # map, padded, valid, size
@@ -53,6 +55,16 @@ def test_same_pixels_as_resizing_whole_maps(grid, padded, valid, size, threshold
     clear = np.abs(values - threshold) > 1e-5
     assert found.shape == values.shape and np.array_equal(found[clear], (values >= threshold)[clear])
     assert clear.mean() > 0.99 and not found[0].any() and found[1].all()
+
+
+@pytest.mark.parametrize(("samples", "mode"), [("direct", "bilinear"), ("cubic", "bicubic")])
+@pytest.mark.parametrize("size", [(91, 123), (13, 40)])
+def test_maps_that_are_resized_once_are_as_torch_resizes_them(samples, mode, size):
+    maps = torch.logit(blobs(10, (16, 20)))
+    values = F.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0].numpy()
+    found = LogitMasks(maps, Canvas((16, 20), (64, 80), (64, 80), size, samples)).to_rle().decode()
+    clear = np.abs(values) > 1e-4
+    assert np.array_equal(found[clear], (values > 0)[clear]) and clear.mean() > 0.99
 
 
 def test_noise_which_has_holes_and_islands():
