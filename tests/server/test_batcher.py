@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from eachmask.server.batcher import Batcher, BusyError, LateError
+from eachmask.server.batcher import Batcher, BusyError, LateError, ThreadWorker, WorkerLostError
 from eachmask.server.settings import Limits
 
 
@@ -85,3 +85,58 @@ def test_batches_are_reported(number: int) -> None:
     batcher = Batcher(Limits(), lambda size, seconds: seen.append(size))
     asyncio.run(_asked(batcher, *[(work, item) for item in range(number)]))
     assert sum(seen) == number
+
+
+class Mortal(ThreadWorker):
+    """Dies over the first batch, or without one, and comes up again where that is wished."""
+
+    def __init__(self, returns: bool = True) -> None:
+        super().__init__()
+        self.returns, self.starts, self.is_alive = returns, 0, True
+
+    async def start(self) -> None:
+        self.starts += 1
+        if self.starts > 1 and not self.returns:
+            await asyncio.Event().wait()
+        self.is_alive = True
+
+    def alive(self) -> bool:
+        return self.is_alive
+
+    async def run(self, work: Double, items: Sequence[int]) -> Sequence[int]:
+        if self.starts == 1:
+            await asyncio.sleep(0.05)
+            self.is_alive = False
+            raise WorkerLostError
+        return await super().run(work, items)
+
+
+@pytest.mark.parametrize("workers", [[Mortal()], [Mortal(returns=False), ThreadWorker()]])
+def test_a_worker_that_dies_takes_its_own_batch_along_alone(workers: list[ThreadWorker]) -> None:
+    work = Double()
+    batcher = Batcher(Limits(batch=1), workers=workers)
+    found = asyncio.run(_asked(batcher, *[(work, item) for item in range(6)]))
+    assert [isinstance(answer, WorkerLostError) for answer in found].count(True) == 1
+    assert sorted(answer for answer in found if isinstance(answer, int)) == [2, 4, 6, 8, 10]
+
+
+def test_a_worker_that_died_without_work_gets_none() -> None:
+    worker, work = Mortal(), Double()
+    worker.is_alive, worker.starts = False, 1
+
+    async def start() -> None:
+        worker.starts += 1
+        worker.is_alive = worker.starts > 2
+
+    worker.start = start
+    assert asyncio.run(_asked(Batcher(Limits(), workers=[worker]), (work, 1))) == [2]
+    assert worker.starts == 3
+
+
+def test_nobody_who_answers_is_said_at_once() -> None:
+    async def ask() -> object:
+        batcher = Batcher(Limits(), workers=[Mortal(returns=False)])
+        return (await asyncio.gather(batcher.ask(Double(), 1), return_exceptions=True))[0]
+
+    found = asyncio.run(ask())
+    assert isinstance(found, BusyError) and "being loaded" in str(found)

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from skimage import data
@@ -65,21 +67,47 @@ def test_a_request_that_runs_is_answered_before_it_ends() -> None:
     assert answer.count(b"segmentation") > 10
 
 
-@pytest.mark.slow
-def test_a_worker_that_is_killed_is_replaced() -> None:
-    import psutil
-
-    process, port, key = started("--workers", "2")
-    with process, Client(f"http://127.0.0.1:{port}", key) as client:
-        until_ready(client)
-        # The workers are the children that hold a network.
-        worker = max(psutil.Process(process.pid).children(), key=lambda child: child.memory_info().rss)
-        worker.kill()
-        time.sleep(1)
-        until_ready(client)
+def status_of(client: Client) -> int:
+    """Of a request; 0 is a connection that was cut."""
+    try:
         assert len(client.predict(data.coins())) > 10
+    except ServerError as error:
+        return error.status
+    return 200
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_the_request_that_it_ran_and_no_other() -> None:
+    process, port, key = started("--workers", "2", "--seconds", "600")
+    with process, Client(f"http://127.0.0.1:{port}", key, seconds=600) as client:
+        until_ready(client)
+        workers = until_two(client, process.pid)
+        for worker in workers:
+            worker.suspend()
+        with ThreadPoolExecutor(6) as pool:
+            asked = [pool.submit(status_of, client) for _ in range(6)]
+            time.sleep(3)  # each worker has got a request by now, and four wait
+            workers[0].kill()
+            workers[1].resume()
+            statuses = sorted(one.result() for one in asked)
+        assert statuses == [200] * 5 + [502]
+        for worker in until_two(client, process.pid):  # another has taken its place
+            worker.kill()
+        until_ready(client)
+        assert status_of(client) == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) in (0, -signal.SIGTERM)
+
+
+def until_two(client: Client, server: int) -> list[Any]:
+    """The processes that compute, once both are up."""
+    import psutil
+
+    for _ in range(3000):
+        if "eachmask_workers 2.0" in client._send("GET", "/metrics").text:
+            return [child for child in psutil.Process(server).children() if child.memory_info().rss > 1e8]
+        time.sleep(0.1)
+    raise AssertionError("there are no two workers")
 
 
 @pytest.mark.parametrize(

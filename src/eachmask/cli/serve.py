@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,7 +43,7 @@ class ServeOptions:
     keys: Path | None = None
     """File of keys, one per line."""
     workers: int = 1
-    """Processes, each with all models; one that dies is started anew."""
+    """More than one: so many processes with all models each; one that dies is started anew."""
     certificate: Path | None = None
     """Certificate chain (PEM) for https."""
     private_key: Path | None = None
@@ -58,7 +57,7 @@ class ServeOptions:
     max_megapixels: float = 50.0
     """Largest image, megapixels."""
     queue: int = 64
-    """Requests of a worker that may wait; more are told to come back later."""
+    """Requests that may wait; more are told to come back later."""
     seconds: float = 60.0
     """Longest time to an answer."""
     batch: int = 8
@@ -71,24 +70,17 @@ def serve(options: ServeOptions) -> int:
     _check(options)
     import uvicorn
 
-    from eachmask.server.app import ENVIRONMENT, Models, create_app, from_environment
+    from eachmask.server.app import create_app
+    from eachmask.server.workers import workers_of
 
-    models = Models(settings)
-    models.load_all()  # a wrong name is said, and weights are downloaded, before anything listens
-    alone = options.workers == 1
-    app = create_app(settings, models) if alone else f"{from_environment.__module__}:{from_environment.__name__}"
-    del models  # workers load their own
-    with tempfile.TemporaryDirectory(prefix="eachmask-server-") as folder:
-        os.environ[ENVIRONMENT] = settings.to_json()
-        if options.workers > 1:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        _say_where(options, settings)
+    workers = workers_of(settings, options.workers)
+    workers[0].load()  # a wrong name is said, and weights are downloaded, before anything listens
+    _say_where(options, settings)
+    try:
         uvicorn.run(
-            app,
-            factory=not alone,
+            create_app(settings, workers),
             host=options.host,
             port=options.port,
-            workers=options.workers,
             ssl_certfile=options.certificate,
             ssl_keyfile=options.private_key,
             access_log=False,
@@ -97,6 +89,9 @@ def serve(options: ServeOptions) -> int:
             timeout_graceful_shutdown=round(options.seconds),
             limit_concurrency=4 * options.queue,
         )
+    finally:
+        for worker in workers:
+            worker.end()
     return 0
 
 

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -17,23 +14,14 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 
 from eachmask import __version__
-from eachmask.inference.embedding_cache import EmbeddingCache
-from eachmask.inference.load import load
-from eachmask.inference.predictor import Predictor
-from eachmask.inference.prompt_predictor import Embedded, PromptPredictor
-from eachmask.server.answers import answer, check_format, formats, read_body
-from eachmask.server.batcher import Batcher, BusyError, LateError
+from eachmask.server.batcher import LOAD_SECONDS, Batcher, BusyError, LateError, WorkerLostError
 from eachmask.server.guard import Guard, Refusal
 from eachmask.server.manual import manual
 from eachmask.server.monitor import Monitor
 from eachmask.server.settings import ServerSettings
-from eachmask.server.works import Answer, Look, Predict
-from eachmask.structures import DecodeOptions, Prompts, UserError
-
-ENVIRONMENT = "EACHMASK_SERVER"
-"""Where the worker processes of a server find its settings."""
-SESSION_BYTES = 2 << 30
-"""Of what models saw of images, on disk; what was not used for longest goes."""
+from eachmask.server.workers import ModelProcess, ModelThread
+from eachmask.server.works import Ask, Look, Predict
+from eachmask.structures import DecodeOptions, UserError
 
 _Score = Annotated[float | None, Query(ge=0, le=1, description="drop objects that score less; else the model's own")]
 _Model = Annotated[str | None, Query(description="a served model; else the first one")]
@@ -52,98 +40,69 @@ class Question(BaseModel):
     box_objects: list[int] | None = Field(default=None, max_length=1000)
     alternatives: bool = Field(default=False, description="all answers (whole, part, subpart), not the best alone")
 
-    def prompts(self, size: tuple[int, int]) -> Prompts:
-        """For an image of (height, width).
-
-        Raises:
-            UserError: nothing is meant, or what is meant does not lie in the image.
-        """
+    def prompts(self) -> dict[str, Any]:
+        """The arguments of :class:`~eachmask.structures.Prompts`."""
         given = self.model_dump(exclude={"alternatives"}, exclude_none=True)
         if self.points and self.boxes and self.box_objects is None:
             given["box_objects"] = list(range(1, len(self.boxes) + 1))
-        return Prompts(size, **given)
+        return given
 
 
-class Models:
-    """The models that are served, by the names that they were asked for."""
+class Served:
+    """What routes work with: the settings, the queue, and the workers behind it."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        self.settings = settings
-        self.loaded: dict[str, Predictor[Any]] = {}
+    def __init__(self, settings: ServerSettings, workers: Sequence[ModelThread | ModelProcess]) -> None:
+        self.settings, self.workers = settings, workers
+        self.monitor = Monitor(lambda: self.batcher.waiting, lambda: self.batcher.up)
+        self.batcher = Batcher(settings.limits, self.monitor.batch, workers)
 
-    def load(self, name: str) -> None:
-        """Take a model in, or anew: requests that have begun end with the one before."""
-        predictor = load(name, device=self.settings.device, precision=self.settings.precision)
-        if isinstance(predictor, PromptPredictor):
-            folder = Path(self.settings.embeddings) if self.settings.embeddings else None
-            predictor.cache = EmbeddingCache(folder, SESSION_BYTES)
-        self.loaded[name] = predictor
-
-    def load_all(self) -> None:
-        """All of them."""
-        for name in self.settings.models:
-            self.load(name)
-
-    def get(self, name: str | None) -> Predictor[Any]:
-        """The model of this name, or the first one.
+    def check(self, name: str | None) -> None:
+        """Whether a model is served; without a name, the first one is.
 
         Raises:
-            Refusal: there is none (404), or they are being loaded (503).
+            Refusal: it is not.
         """
-        name = name or self.settings.models[0]
-        if name not in self.settings.models:
+        if name is not None and name not in self.settings.models:
             raise Refusal(404, f"no model {name!r} is served: {', '.join(self.settings.models)}")
-        if name not in self.loaded:
-            raise Refusal(503, f"{name} is being loaded", {"Retry-After": "5"})
-        return self.loaded[name]
 
-    def prompted(self, name: str | None) -> PromptPredictor:
-        """The same of a model that takes prompts; without a name the first that does.
+    def described(self) -> list[dict[str, Any]]:
+        """The models, as the first worker that is up has them.
 
         Raises:
-            Refusal: there is none.
+            Refusal: they are being loaded.
         """
-        if name is None:
-            name = next((n for n, model in self.loaded.items() if isinstance(model, PromptPredictor)), None)
-        predictor = self.get(name)
-        if not isinstance(predictor, PromptPredictor):
-            raise Refusal(422, f"{name or self.settings.models[0]} takes no prompts: serve a model such as clicks too")
-        return predictor
+        for worker in self.workers:
+            if described := worker.described():
+                return described
+        raise Refusal(503, "the models are being loaded", {"Retry-After": str(LOAD_SECONDS)})
 
 
-def create_app(settings: ServerSettings, models: Models | None = None) -> FastAPI:
+def create_app(settings: ServerSettings, workers: Sequence[ModelThread | ModelProcess] = ()) -> FastAPI:
     """The application.
 
     Args:
-        models: loaded already; else they are once it starts.
+        workers: what computes, see :func:`eachmask.server.workers.workers_of`; by default a thread. The first one is
+            loaded before anything is answered, the others meanwhile.
 
     Raises:
         UserError: at the start, where a model cannot be loaded.
     """
-    models = models or Models(settings)
-    monitor = Monitor(lambda: batcher.waiting)
-    batcher = Batcher(settings.limits, monitor.batch)
+    served = Served(settings, workers or [ModelThread(settings)])
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        batcher.start()
-        if not models.loaded:
-            await asyncio.to_thread(models.load_all)
+        await served.workers[0].start()
+        served.batcher.start()
         yield
-        await batcher.stop()
+        await served.batcher.stop()
 
     app = FastAPI(title="eachmask", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
     _answer_errors(app)
-    _add_operation(app, models, monitor)
-    _add_prediction(app, models, batcher, settings)
-    _add_sessions(app, models, batcher, settings)
-    app.add_middleware(Guard, settings=settings, on_request=monitor.request)
+    _add_operation(app, served)
+    _add_prediction(app, served)
+    _add_sessions(app, served)
+    app.add_middleware(Guard, settings=settings, on_request=served.monitor.request)
     return app
-
-
-def from_environment() -> FastAPI:
-    """The application of a worker process."""
-    return create_app(ServerSettings.from_json(os.environ[ENVIRONMENT]))
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -164,12 +123,16 @@ def _answer_errors(app: FastAPI) -> None:
     async def busy(_: Request, error: BusyError) -> JSONResponse:
         return said(503, str(error), {"Retry-After": str(error.retry_after)})
 
+    @app.exception_handler(WorkerLostError)
+    async def lost(_: Request, error: WorkerLostError) -> JSONResponse:
+        return said(502, str(error), {"Retry-After": "1"})
+
     @app.exception_handler(LateError)
     async def late(_: Request, error: LateError) -> JSONResponse:
         return said(504, str(error))
 
 
-def _add_operation(app: FastAPI, models: Models, monitor: Monitor) -> None:
+def _add_operation(app: FastAPI, served: Served) -> None:
     """Is it alive, what does it serve, how is it doing."""
 
     @app.get("/health", tags=["operation"])
@@ -180,46 +143,35 @@ def _add_operation(app: FastAPI, models: Models, monitor: Monitor) -> None:
     @app.get("/ready", tags=["operation"])
     async def ready() -> dict[str, str]:
         """All models are loaded; 503 before."""
-        for name in models.settings.models:
-            models.get(name)
+        served.described()
         return {"status": "ready"}
 
     @app.get("/models", tags=["operation"])
-    async def served() -> list[dict[str, Any]]:
+    async def models() -> list[dict[str, Any]]:
         """The models, what they find, and the formats of their results."""
-        return [_described(name, models.get(name)) for name in models.settings.models]
+        return served.described()
 
     @app.post("/models/reload", tags=["operation"])
     async def reload(model: _Model = None) -> dict[str, str]:
-        """Read a model's file anew; until that is done the one before answers. Each worker reloads its own."""
-        name = model or models.settings.models[0]
-        models.get(name)
-        await asyncio.to_thread(models.load, name)
+        """Read a model's file anew, in one worker after another; until that is done the one before answers."""
+        served.check(model)
+        served.described()
+        name = model or served.settings.models[0]
+        for worker in served.workers:
+            await worker.renew(name)
         return {"reloaded": name}
 
     @app.get("/metrics", tags=["operation"], response_class=Response)
     async def metrics() -> Response:
         """Counters for Prometheus."""
-        return Response(monitor.text(), media_type="text/plain; version=0.0.4")
+        return Response(served.monitor.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         return HTMLResponse(manual(app.openapi()))
 
 
-def _described(name: str, predictor: Predictor[Any]) -> dict[str, Any]:
-    info = predictor.info
-    return {
-        "name": name,
-        "task": predictor.task.name,
-        "prompts": isinstance(predictor, PromptPredictor),
-        "categories": [category.name for category in predictor.categories],
-        "formats": formats(predictor.task),
-        "license": info.license,
-    }
-
-
-def _add_prediction(app: FastAPI, models: Models, batcher: Batcher, settings: ServerSettings) -> None:
+def _add_prediction(app: FastAPI, served: Served) -> None:
     @app.post("/predict", tags=["prediction"], response_class=Response)
     async def predict(
         request: Request,
@@ -230,55 +182,25 @@ def _add_prediction(app: FastAPI, models: Models, batcher: Batcher, settings: Se
         kind: _Format = "json",
     ) -> Response:
         """Find what is in one image; the body is the image file, of any format."""
-        predictor = models.get(model)
-        check_format(predictor.task, kind)  # before anything is computed
+        served.check(model)
         options = DecodeOptions(score_threshold=score, max_detections=max_detections)
-        image = await asyncio.to_thread(read_body, await request.body(), settings.limits.max_pixels)
-        array = predictor.prepare(image)
-        work = Predict(predictor, predictor.decode_options(options), tuple(classes or ()))
-        found = await batcher.ask(work, array)
-        content, media_type = await asyncio.to_thread(answer, predictor, array, found, kind)
+        work = Predict(model, options, tuple(classes or ()), kind)
+        content, media_type = await served.batcher.ask(work, await request.body())
         return Response(content, media_type=media_type)
 
 
-def _add_sessions(app: FastAPI, models: Models, batcher: Batcher, settings: ServerSettings) -> None:
+def _add_sessions(app: FastAPI, served: Served) -> None:
     @app.post("/sessions", tags=["prompts"])
     async def look(request: Request, model: _Model = None) -> dict[str, Any]:
         """Look at an image once (the body), to ask about it as often as one likes."""
-        predictor = models.prompted(model)
-        image = await asyncio.to_thread(read_body, await request.body(), settings.limits.max_pixels)
-        embedded: Embedded = await batcher.ask(Look(predictor), image)
-        height, width = embedded.image_size
-        return {"session": embedded.key, "width": width, "height": height}
+        served.check(model)
+        about: dict[str, Any] = await served.batcher.ask(Look(model), await request.body())
+        return about
 
     @app.post("/sessions/{session}/predict", tags=["prompts"], response_class=Response)
     async def ask(session: str, question: Question, model: _Model = None, score: _Score = None) -> Response:
         """The objects that points and boxes mean, as COCO; 404 where the image was forgotten: send it again."""
-        predictor = models.prompted(model)
-        known = await asyncio.to_thread(_recalled, predictor, session)
-        prompts = question.prompts(known.image_size)
+        served.check(model)
         options = DecodeOptions(score_threshold=score, alternatives=question.alternatives)
-        found = await batcher.ask(Answer(predictor, options), (known, prompts))
-        content, media_type = await asyncio.to_thread(answer, predictor, _blank(known), found, "json")
+        content, media_type = await served.batcher.ask(Ask(model, options), (session, question.prompts()))
         return Response(content, media_type=media_type)
-
-
-def _recalled(predictor: PromptPredictor, session: str) -> Embedded:
-    """What the model saw in a session.
-
-    Raises:
-        Refusal: it is not there any more.
-    """
-    known = None
-    if predictor.cache is not None and len(session) == 64 and session.isalnum():
-        known = predictor.cache.get(session)
-    if known is None:
-        raise Refusal(404, "there is no such session, or its image was forgotten: send the image again")
-    return known
-
-
-def _blank(embedded: Embedded) -> Any:
-    """An image of that size: what is written of prompted objects measures no gray values."""
-    import numpy as np
-
-    return np.zeros((*embedded.image_size, 3), np.uint8)

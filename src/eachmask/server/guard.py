@@ -39,6 +39,9 @@ class Refusal(Exception):
         super().__init__(sentence)
         self.status, self.headers = status, headers or {}
 
+    def __reduce__(self) -> tuple[type[Refusal], tuple[Any, ...]]:
+        return type(self), (self.status, str(self), self.headers)
+
 
 class Guard:
     """ASGI middleware around the server's routes.

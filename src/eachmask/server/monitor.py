@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0)
 
 
 class Monitor:
-    """Counters of one process; with ``PROMETHEUS_MULTIPROC_DIR`` set, those of all workers are summed.
+    """Counters of one server.
 
     Args:
-        waiting: how many requests wait for the model now.
+        waiting: how many requests wait for a network now.
+        workers: how many workers are up now.
     """
 
-    def __init__(self, waiting: Callable[[], int]) -> None:
+    def __init__(self, waiting: Callable[[], int], workers: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "eachmask_requests", "Answered requests", ("method", "route", "status"), registry=registry
@@ -26,9 +26,8 @@ class Monitor:
         self._batches = Counter("eachmask_batches", "Passes of a network", registry=registry)
         self._images = Counter("eachmask_images", "Images in them", registry=registry)
         self._busy = Counter("eachmask_busy_seconds", "Time in which a network computed", registry=registry)
-        Gauge(
-            "eachmask_waiting", "Requests that wait for a network", registry=registry, multiprocess_mode="livesum"
-        ).set_function(waiting)
+        Gauge("eachmask_waiting", "Requests that wait for a network", registry=registry).set_function(waiting)
+        Gauge("eachmask_workers", "Workers that are up", registry=registry).set_function(workers)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -43,8 +42,4 @@ class Monitor:
 
     def text(self) -> bytes:
         """All of it."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self.registry)
-        together = CollectorRegistry()
-        multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+        return generate_latest(self.registry)
