@@ -86,6 +86,18 @@ def test_all_files_say_the_same_and_a_run_resumes(clip, network, tmp_path):
         follow_video(predictor, clip / "clip", first, tmp_path / "x", save=("gif",))
 
 
+def test_what_is_done_is_not_decoded_again(clip, network, tmp_path, monkeypatch):
+    predictor, first = follower_of(network, short_side=32, device="cpu"), clip / "targets/00000.png"
+    frames = [Image.open(path).convert("RGB") for path in sorted((clip / "clip").glob("*.png"))]
+    frames[0].save(clip / "clip.gif", save_all=True, append_images=frames[1:])
+    for video in (clip / "clip", clip / "clip.gif"):
+        out = tmp_path / f"followed-{video.name}"
+        assert [follow_video(predictor, video, first, out, most=most)[1] for most in (2, None)] == [2, 4]
+        with monkeypatch.context() as patched:
+            patched.setattr("eachmask.batch.footage.frames_of", lambda *_: pytest.fail("frames are decoded"))
+            assert [follow_video(predictor, video, first, out, most=most)[1] for most in (None, 3)] == [4, 3]
+
+
 def test_numbers_and_sizes(network):
     frames = [VideoFrame(t, t / 25, np.full((40, 50, 3), 60 * t, np.uint8)) for t in range(2)]
     first = np.zeros((40, 50), np.uint8)

@@ -32,7 +32,7 @@ from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.images.inputs import Source
 from eachmask.data.images.video import VideoFrame
 from eachmask.files.journal import Journal
-from eachmask.inference.following import follow_scored
+from eachmask.inference.following import check_size, follow_scored, numbers_of_objects
 from eachmask.inference.video_predictor import VideoPredictor
 from eachmask.structures import RLE, Instances
 
@@ -73,11 +73,28 @@ def follow_video(
     footage = Footage(video, out, most, "overlay" in save)
     with Journal(out, settings, MADE, overwrite) as journal:
         footage.check(journal)
-        sources = [footage.source(frame.number) for frame in footage.frames()] if journal.entries else []
-        if not sources or not all(map(journal.is_done, sources)):
+        sources = footage.done(journal)
+        if sources is None:
             sources = _followed(predictor, footage, labels, journal, on_frame)
+            footage.ended(journal, len(sources))
         _finish(journal, sources, predictor, save, footage)
     return out / DAVIS, len(sources)
+
+
+def check_first(first: Path, frame: VideoFrame | None) -> None:
+    """Refuse a label map that cannot be followed, before a model is loaded.
+
+    Args:
+        first: of the first frame.
+        frame: that frame, where it can be had.
+
+    Raises:
+        UserError: it is no label map, has no object, or is of another size.
+    """
+    labels = numbers_in(first)
+    numbers_of_objects(labels)
+    if frame is not None:
+        check_size(frame, labels)
 
 
 def _followed(

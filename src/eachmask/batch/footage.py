@@ -10,11 +10,14 @@ from pathlib import Path
 
 from eachmask import draw
 from eachmask.batch.movie import Movie
-from eachmask.batch.track_files import RECORDING
+from eachmask.batch.track_files import MADE, RECORDING
 from eachmask.data.images.inputs import Source
-from eachmask.data.images.video import VideoFrame, camera_of, frames_of
-from eachmask.files.journal import Journal
+from eachmask.data.images.video import VideoFrame, camera_of, frames_of, known_number
+from eachmask.files.journal import Journal, check_free
 from eachmask.structures import UserError
+
+_END = 999_999_999
+"""What the journal calls the place after the last frame; no video has so many."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,19 @@ class Footage:
     def live(self) -> bool:
         """Whether it is a camera."""
         return camera_of(self.video) is not None
+
+    def first(self, overwrite: bool) -> VideoFrame | None:
+        """Its first frame, so that a wrong call ends before a model is loaded; None of a camera.
+
+        Raises:
+            UserError: it cannot be read, there is none, or the results folder holds what others made and
+                ``overwrite`` does not allow for that.
+        """
+        check_free(self.out, MADE, overwrite)
+        if self.live:
+            return None
+        with contextlib.closing(frames_of(self.video, self.out)) as frames:
+            return next(frames)
 
     def check(self, journal: Journal) -> None:
         """Raises a UserError where the folder holds what a camera has shown before."""
@@ -71,6 +87,21 @@ class Footage:
     def until_stopped(self) -> contextlib.AbstractContextManager[None]:
         """Within it Ctrl + C ends what a camera shows, and nothing else."""
         return contextlib.suppress(*((KeyboardInterrupt,) if self.live else ()))
+
+    def done(self, journal: Journal) -> list[Source] | None:
+        """All frames, where an earlier run has done them all; without decoding them."""
+        end = self.source(_END)
+        number = int(journal.body(end)["frames"]) if journal.is_done(end) else known_number(self.video, self.out)
+        if self.most is not None:
+            number = self.most if number is None else min(number, self.most)
+        sources = [self.source(frame) for frame in range(number or 0)]
+        return sources if sources and all(map(journal.is_done, sources)) else None
+
+    def ended(self, journal: Journal, number: int) -> None:
+        """Record that a file has no more frames than these, which were all done."""
+        end = self.source(_END)
+        if number != self.most and Path(self.video).is_file() and not journal.is_done(end):
+            journal.append(end, {}, {"frames": number})
 
     def again(self) -> Iterator[VideoFrame]:
         """The frames once more, if they are to be drawn over."""

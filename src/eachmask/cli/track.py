@@ -95,6 +95,7 @@ def track(options: TrackOptions) -> int:
     """Run the command; returns the exit status."""
     from rich.console import Console
 
+    from eachmask.batch.footage import Footage
     from eachmask.batch.options import BatchOptions
     from eachmask.batch.track import TrackOptions as Wishes
     from eachmask.batch.track import check_wishes
@@ -118,6 +119,7 @@ def track(options: TrackOptions) -> int:
     save = tuple(dict.fromkeys((*options.save, *(("davis",) if options.targets else ()))))
     check_wishes(save, options.low or 0.0, 1.0 if options.score is None else options.score)
     check_before_loading(options.model or "objects", BatchOptions(classes=options.classes, tile=options.tile))
+    Footage(options.video, options.out).first(options.overwrite)
     predictor = load(options.model or "objects", device=options.device, precision=options.precision)
     own = predictor.decode_options().score_threshold
     sure = options.score if options.score is not None else 0.5 if own is None else own
@@ -154,7 +156,8 @@ def _follow(options: TrackOptions, first: Path) -> int:
     """
     from rich.console import Console
 
-    from eachmask.batch.follow import follow_video
+    from eachmask.batch.follow import check_first, follow_video
+    from eachmask.batch.footage import Footage
     from eachmask.batch.track_files import known_kinds
     from eachmask.evaluation.tracks import clips_in, measure_followed
     from eachmask.files.progress import bars
@@ -173,6 +176,7 @@ def _follow(options: TrackOptions, first: Path) -> int:
     known_kinds(options.save)
     if not first.is_file():
         raise UserError(f"there is no label map {first}: --first is a PNG with the numbers of the objects to follow")
+    check_first(first, Footage(options.video, options.out).first(options.overwrite))
     predictor = load_follower(options.model or "memory", options.device, options.precision)
     with bars(Console(stderr=True, highlight=False)) as progress:
         bar = progress.add_task("frames", total=None)

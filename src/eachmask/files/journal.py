@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Protocol
@@ -87,12 +87,7 @@ class Journal:
         self._inside: dict[Path, bool] = {}
 
     def __enter__(self) -> Journal:
-        foreign = next((name for name in self.made if (self.out / name).exists()), None)
-        if foreign and not (self.folder / "run.json").exists() and not self.overwrite:
-            raise UserError(
-                f"{self.out} holds {foreign}, which no earlier run made: choose another --out, or --overwrite to "
-                "write into it all the same"
-            )
+        check_free(self.out, self.made, self.overwrite)
         if self.folder.is_symlink():
             raise self.damaged()
         try:
@@ -275,6 +270,17 @@ class Journal:
         if path.parent not in self._inside:
             self._inside[path.parent] = path.parent.resolve().is_relative_to(self.out.resolve())
         return path if self._inside[path.parent] else None
+
+
+def check_free(out: Path, made: Sequence[str], overwrite: bool = False) -> None:
+    """Raises a UserError where a folder holds what a run would make and no earlier run made; arguments as of
+    :class:`Journal`."""
+    foreign = next((name for name in made if (out / name).exists()), None)
+    if foreign and not (out / FOLDER / "run.json").exists() and not overwrite:
+        raise UserError(
+            f"{out} holds {foreign}, which no earlier run made: choose another --out, or --overwrite to write into it "
+            "all the same"
+        )
 
 
 def recorded_paths(out: Path) -> dict[str, Path]:

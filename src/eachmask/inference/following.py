@@ -138,9 +138,7 @@ def follow_scored(
     predictor: VideoPredictor[Instances], frames: Iterable[VideoFrame], first: NDArray[Any]
 ) -> Iterator[tuple[NDArray[np.int64], dict[int, float]]]:
     """:func:`follow`, with the score 0..1 of each object that is in a frame, by its number."""
-    numbers = [int(k) for k in np.unique(first) if k not in (0, VOID)]
-    if not numbers:
-        raise UserError("the first mask has no object: give a label map with a number above 0 at each object's pixels")
+    numbers = numbers_of_objects(first)
     marked = Prompts(first.shape, masks=RLE.from_bitmaps(np.stack([first == number for number in numbers])))
     images = (frame.image for frame in _alike(frames, first))
     for number, found in enumerate(predictor.track(images, marked)):
@@ -150,6 +148,18 @@ def follow_scored(
             assert found.track_ids is not None and found.scores is not None
             rows = zip(found.track_ids.tolist(), found.scores.tolist(), strict=True)
             yield numbered(found, numbers), {numbers[k]: score for k, score in rows}
+
+
+def numbers_of_objects(first: NDArray[Any]) -> list[int]:
+    """Of a label map.
+
+    Raises:
+        UserError: there is no object in it.
+    """
+    numbers = [int(k) for k in np.unique(first) if k not in (0, VOID)]
+    if not numbers:
+        raise UserError("the first mask has no object: give a label map with a number above 0 at each object's pixels")
+    return numbers
 
 
 def numbered(found: Instances, numbers: list[int]) -> NDArray[np.int64]:
@@ -163,10 +173,15 @@ def numbered(found: Instances, numbers: list[int]) -> NDArray[np.int64]:
 def _alike(frames: Iterable[VideoFrame], first: NDArray[Any]) -> Iterator[VideoFrame]:
     """The frames, which must be of the first mask's size."""
     for frame in frames:
-        if frame.image.shape[:2] != first.shape:
-            (height, width), (own_height, own_width) = frame.image.shape[:2], first.shape
-            raise UserError(
-                f"the first mask has {own_width} x {own_height} px and frame {frame.number} {width} x {height}: they "
-                "must be alike"
-            )
+        check_size(frame, first)
         yield frame
+
+
+def check_size(frame: VideoFrame, first: NDArray[Any]) -> None:
+    """Raises a UserError where a frame is not of the first mask's size."""
+    if frame.image.shape[:2] != first.shape:
+        (height, width), (own_height, own_width) = frame.image.shape[:2], first.shape
+        raise UserError(
+            f"the first mask has {own_width} x {own_height} px and frame {frame.number} {width} x {height}: they "
+            "must be alike"
+        )

@@ -6,7 +6,7 @@ Frames carry their own time, so that a variable frame rate is right; what a came
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ class VideoFrame(NamedTuple):
     image: NDArray[Any]  # (H, W, 3)
 
 
-def frames_of(source: str | Path, exclude: Path | None = None) -> Iterator[VideoFrame]:
+def frames_of(source: str | Path, exclude: Path | None = None) -> Generator[VideoFrame]:
     """Read a video; one frame is in memory at a time.
 
     Args:
@@ -60,6 +60,18 @@ def frames_of(source: str | Path, exclude: Path | None = None) -> Iterator[Video
         yield VideoFrame(number, seconds, image)
     if number < 0:
         raise UserError(f"{source} has no frames")
+
+
+def known_number(source: str | Path, exclude: Path | None = None) -> int | None:
+    """How many frames a folder, a pattern of images or a TIFF has; None where that takes decoding.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(source)
+    if camera_of(source) is not None or path.suffix.lower() in SUFFIXES or path.suffix.lower() in _ANIMATIONS:
+        return None
+    return len(find_inputs([source], exclude=exclude).sources)
 
 
 def camera_of(source: str | Path) -> int | str | None:
