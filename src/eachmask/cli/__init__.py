@@ -87,8 +87,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         status: int = getattr(module, function)(options)
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
-        print("eachmask: interrupted; what is done is kept", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"eachmask: {str(error) or 'interrupted; what is done is kept'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

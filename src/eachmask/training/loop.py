@@ -96,7 +96,7 @@ def train(recipe: Recipe, train_data: Samples[Any], val_data: Samples[Any], run:
         UserError: a loss stopped being a number (the message names the batch), ``run.out`` holds a run and
             ``run.resume`` is False or it is a run of other settings, another process trains there, all of its
             checkpoints are damaged, or the device or data do not allow it.
-        KeyboardInterrupt: the run was interrupted, and its checkpoint is complete.
+        KeyboardInterrupt: the run was interrupted, and its checkpoint is complete; the message says at which step.
     """
     accelerator = make_accelerator(run)
     if not len(train_data):
@@ -163,8 +163,8 @@ class _Training:
             if due or stop or interrupted or state.step % run.checkpoint_every == 0:
                 self._checkpoint()
             if interrupted:
-                self.console.say(f"Interrupted after step {state.step}, which is kept: the same command resumes there.")
-                raise KeyboardInterrupt
+                kept = f"interrupted after step {state.step}, which is kept: the same command resumes there"
+                raise KeyboardInterrupt(kept)
             if stop:
                 said = f"{state.since_best} evaluations without a better score"
                 self.console.say(f"Stopped at step {state.step}: {said}.")
