@@ -49,7 +49,7 @@ def test_help_speaks_no_python(command: str, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     said = capsys.readouterr().out
-    assert "None" not in said and "(default: )" not in said
+    assert "None" not in said and "(default: )" not in said and "STR" not in said
 
 
 @pytest.mark.parametrize(
@@ -290,15 +290,27 @@ def test_what_the_model_knows_is_not_refused(tmp_path: Path, monkeypatch: pytest
         ("--first a.png --gap 3 --classes cat", "--gap, --classes would change nothing"),
         ("--first a.png --save geojson", "--save knows davis, mots, overlay"),
         ("--first absent.png", "there is no label map absent.png"),
+        ("--out new", "absent.png does not exist"),
+        ("--out full", "full holds davis, which no earlier run made"),
+        ("--out full --first a.png", "full holds davis, which no earlier run made"),
+        ("--first small.png", "the first mask has 4 x 3 px"),
+        ("--first empty.png", "the first mask has no object"),
     ],
 )
 def test_track_refuses_before_a_model_is_loaded(
-    wrong: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    wrong: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full/davis").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save("frame.png")
+    for name, size, number in (("small", (4, 3), 1), ("empty", (8, 8), 0), ("a", (8, 8), 1)):
+        Image.new("L", size, number).save(f"{name}.png")
+
     def loaded(*_: object, **__: object) -> None:
         raise AssertionError("a model is loaded")
 
     monkeypatch.setattr("eachmask.inference.load.load", loaded)
     monkeypatch.setattr("eachmask.inference.following.load", loaded)
-    assert cli.main(["track", "frames/", *wrong.split()]) == 2
+    video = "absent.png" if wrong == "--out new" else "frame.png"
+    assert cli.main(["track", video, *wrong.split()]) == 2
     assert words in " ".join(capsys.readouterr().err.split())

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -14,15 +14,42 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 T = TypeVar("T")
 REGISTRY = ConstructorRegistry()
 _EXPECTED = {"INT": "a whole number", "FLOAT": "a number"}
+_PLACEHOLDERS = {
+    "MODEL": "model models_of pretrained detector encoder clicks",
+    "FORMAT": "format from_ to",
+    "DEVICE": "device",
+    "PRECISION": "precision",
+    "SPLIT": "split",
+    "ADDRESS": "host on",
+    "VIDEO": "video",
+    "VARIANT": "variant",
+    "COLOR|PATH": "onto",
+    "MEASURE=NUMBER ...": "fail_under",
+    "PATH ...": "partial",
+    "0..1": "score low iou overlap mosaic copy_paste stability duplicates inside",
+    "PX": "tile stride side size min_area",
+    "PORT": "port",
+}
+"""What stands for an option's value in the help, where its kind alone says little: placeholder -> options."""
 
 
 def parse(options: type[T], prog: str, arguments: Sequence[str]) -> T:
     """The options that these words mean; with ``--help`` or a mistake it prints and exits."""
     hints = get_type_hints(options, include_extras=True)
-    hint = tyro.conf.arg(help_behavior_hint=_default)
-    options.__annotations__ = {name: Annotated[kind, hint] for name, kind in hints.items()}
+    options.__annotations__ = {name: _described(name, kind) for name, kind in hints.items()}
     # tyro on its own would leave out a docstring's examples.
     return tyro.cli(options, prog=prog, description=inspect.getdoc(options), args=arguments, registry=REGISTRY)
+
+
+def _described(name: str, hint: Any) -> Any:
+    """The kind of an option's value with what the help says of it."""
+    placeholder = next((text for text, names in _PLACEHOLDERS.items() if name in names.split()), None)
+    kind, *own = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if kind is bool or get_origin(kind) is Literal or any(getattr(one, "metavar", None) for one in own):
+        placeholder = None
+    elif placeholder is None and str in (kind, *get_args(kind)):
+        placeholder = "NAME"
+    return Annotated[hint, tyro.conf.arg(metavar=placeholder, help_behavior_hint=_default)]
 
 
 def _default(label: str) -> str:

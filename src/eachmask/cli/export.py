@@ -35,7 +35,7 @@ class ExportOptions:
     and is refused where it loses more than one point of AP (PQ, mean IoU) on them."""
     out: Path | None = None
     """The file; NAME.onnx, NAME.xml with NAME.bin, or NAME.pt2, in this folder if left out."""
-    size: tuple[int, int] | None = None
+    size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
     """HEIGHT WIDTH that every image is stretched to; any size and any number of images if left out. torch-export of
     some networks, such as nuclei, needs it."""
     data: Path | None = None
