@@ -24,7 +24,7 @@ RESULTS = json.dumps([{"image_id": 1, "category_id": 1, "segmentation": [SQUARE]
         ({"r.json": RESULTS}, "holds results"),
         ({"x.json": '{"annotations": [], "categories": []}'}, "lacks the list images"),
         ({"a_seg.npy": "x", "other.png": ""}, "the image is missing"),
-        ({}, "1 images and no annotations"),
+        ({}, "1 image and no annotations"),
     ],
 )
 def test_the_nearest_format_is_named_and_what_it_lacks(tmp_path: Path, files: dict[str, str], words: str) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from eachmask.data.formats.known import FORMATS
 from eachmask.data.images.files import files_below, is_clutter
 from eachmask.data.images.read import SUFFIXES
+from eachmask.data.other_tools import tool_of
+from eachmask.files.text import counted
 
 _MAX_READ = 1 << 16
 """Bytes of a file that are looked at."""
@@ -32,8 +34,9 @@ def nearest(source: Path) -> str:
 
 
 def _set_inside(source: Path) -> str:
-    """A data set one folder further down, as archives are unpacked."""
-    folders = (path for path in sorted(source.iterdir()) if path.is_dir() and not is_clutter(Path(path.name)))
+    """A data set one or two folders further down, as archives are unpacked."""
+    below = (path for pattern in ("*", "*/*") for path in sorted(source.glob(pattern)))
+    folders = (path for path in below if path.is_dir() and not is_clutter(path.relative_to(source)))
     for folder in islice(folders, _MAX_FILES):
         known = next((known for known in FORMATS if known.looks_like(folder)), None)
         if known is not None:
@@ -46,6 +49,10 @@ def _of(files: list[Path], *suffixes: str) -> Iterator[tuple[Path, bytes]]:
     for path in islice((path for path in files if path.suffix.lower() in suffixes), _MAX_FILES):
         with open(path, "rb") as handle:
             yield path, handle.read(_MAX_READ).replace(b"\0", b"")
+
+
+def _foreign(source: Path, files: list[Path]) -> str:
+    return tool_of(_of(files, ".json", ".ndjson", ".csv", ".tsv", ".txt", ".gz", ".tfrecord", ".parquet"))
 
 
 def _json(source: Path, files: list[Path]) -> str:
@@ -63,6 +70,8 @@ def _json(source: Path, files: list[Path]) -> str:
 
 def _xml(source: Path, files: list[Path]) -> str:
     for path, text in _of(files, ".xml"):
+        if re.search(rb"<annotation[\s>]", text):
+            return f"{path} is as of voc or labelme, and no XML file here has an object: outline one, or remove them"
         if b"<annotations" in text:
             return f"{path} resembles cvat: name it annotations.xml, or pass that file"
     return ""
@@ -98,9 +107,10 @@ def _images(source: Path, files: list[Path]) -> str:
     number = sum(path.suffix.lower() in SUFFIXES for path in files)
     if number:
         return (
-            f"it holds {number} images and no annotations: export these too (coco: {source / 'instances_train.json'})"
+            f"it holds {counted(number, 'image')} and no annotations: export these too (coco: "
+            f"{source / 'instances_train.json'})"
         )
-    return f"none of its {len(files)} files is an image" if files else "it holds no files"
+    return f"{counted(len(files), 'file')}, and no image among them" if files else "it holds no files"
 
 
-_LOOKS: tuple[Callable[[Path, list[Path]], str], ...] = (_json, _xml, _yolo, _pairs, _maps, _images)
+_LOOKS: tuple[Callable[[Path, list[Path]], str], ...] = (_foreign, _json, _xml, _yolo, _pairs, _maps, _images)

@@ -30,6 +30,15 @@ class Problem:
         return printable(f"{where}: {self.what}; {self.remedy}")
 
 
+def reason(error: Exception) -> str:
+    """What to say of an entry that raised this while it was read: not Python's own words."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]}" if error.args else "something is missing in it"
+    if isinstance(error, IndexError | TypeError | AttributeError):
+        return "it has another form than expected"
+    return str(error)
+
+
 def only_boxes(file: Path, number: int) -> Iterator[Problem]:
     """What to say of a file, or a folder, with so many objects that have no outline; nothing where there are none."""
     if number:

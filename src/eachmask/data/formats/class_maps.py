@@ -2,13 +2,13 @@
 
 The pixel value is the class, from 0, a line of ``classes.txt`` each; 255 (65535 in maps of 16 bits where there are
 more classes) is a pixel that does not count. Maps are gray or have a palette, as PASCAL VOC's do. ``labels/``,
-``masks/`` and ``annotations/`` are read as well, where classes and not objects are asked for.
+``masks/`` and ``annotations/`` are read as well, where classes and not objects are asked for; and what Roboflow
+exports: ``NAME_mask.png`` beside the images, and ``_classes.csv``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,20 @@ from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.formats.paired import Pair, copy_pairs, folders_of, has_pair, pairs_in, read_pairs
+from eachmask.data.images.files import image_files, matching
 from eachmask.data.problems import Problem
 from eachmask.data.targets import named_categories
 from eachmask.files.json_text import read_json_file
 from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
+from eachmask.files.text import read_text
 from eachmask.structures import Category, SemanticMap, UserError
 
 FOLDERS = ("classes", "semantic", "labels", "masks", "annotations")
 NAMES = "classes.txt"
 JSON_NAMES = "classes.json"
+TABLE = "_classes.csv"
+_MASK = "_mask"
 
 
 def read_class_maps(
@@ -40,11 +44,46 @@ def read_class_maps(
     Raises:
         UserError: there is no such pair of folders.
     """
+    if tables_in(source):
+        return _read_roboflow(source)
     images, maps = folders_of(source, FOLDERS, images)
     pairs, problems = pairs_in(images, maps, "map of classes")
     named = maps.parent if maps == source and (maps.parent / NAMES).is_file() else source
     categories = _categories(named / NAMES, pairs, problems, progress)
     return read_pairs(pairs, categories, class_map, problems)
+
+
+def tables_in(source: Path) -> list[Path]:
+    """Roboflow's tables of the classes of masks, one in each split's folder; its tables of tags are called alike."""
+    found = [path for pattern in (TABLE, f"*/{TABLE}") for path in matching(source, pattern)]
+    return [path for path in found if read_text(path).lstrip().startswith("Pixel Value")]
+
+
+def _read_roboflow(source: Path) -> Dataset[FileSplit[SemanticMap]]:
+    """Images and NAME_mask.png side by side."""
+    pairs: list[Pair] = []
+    problems: list[Problem] = []
+    tables = tables_in(source)
+    for folder in (table.parent for table in tables):
+        for image in (path for path in image_files(folder) if not path.stem.endswith(_MASK)):
+            mask = image.with_name(f"{image.stem}{_MASK}.png")
+            if mask.is_file():
+                pairs.append(Pair("all" if folder == source else folder.name, image.name, image, mask))
+            else:
+                problems.append(Problem(str(image), "", f"there is no {mask.name}", "add it", "image"))
+    return read_pairs(pairs, _table_of_classes(tables[0]), class_map, problems)
+
+
+def _table_of_classes(path: Path) -> tuple[Category, ...]:
+    """Of a table with a pixel value and a name in each line.
+
+    Raises:
+        UserError: the values are not 0, 1, 2 ...
+    """
+    rows = [line.partition(",") for line in read_text(path).splitlines()[1:] if line.strip()]
+    if [value.strip() for value, _, _ in rows] != [str(number) for number in range(len(rows))]:
+        raise UserError(f"{path} must number its classes 0, 1, 2 ...")
+    return named_categories(name.strip() for _, _, name in rows)
 
 
 def class_map(file: Path, categories: tuple[Category, ...], entry: Mapping[str, Any]) -> SemanticMap:
@@ -107,8 +146,8 @@ def _listed(file: Path) -> list[str]:
 
 FORMAT = Format(
     "class-maps",
-    partial(has_pair, names=FOLDERS),
-    "folders images and classes",
+    lambda source: has_pair(source, FOLDERS) or (source.is_dir() and bool(tables_in(source))),
+    "folders images and classes, or _classes.csv beside masks",
     read_class_maps,
     write_class_maps,
     takes_images=True,

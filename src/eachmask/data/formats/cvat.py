@@ -22,7 +22,7 @@ from eachmask.data.formats.drawn import is_of_one_image
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.images.files import copy_image, image_files, image_size, safe_name
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, reason
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, named_categories, score_in, united
 from eachmask.files.progress import Progress, no_progress
@@ -243,7 +243,7 @@ def _pages(
                 result.report(Problem(str(path), where, "it has no label", "give it one", "category"))
                 continue
             except (ValueError, TypeError) as error:
-                result.report(Problem(str(path), where, f"it cannot be read ({error})", "draw it anew"))
+                result.report(Problem(str(path), where, f"it cannot be read ({reason(error)})", "draw it anew"))
                 continue
             rows.append(row)
             page.shapes.append(where)

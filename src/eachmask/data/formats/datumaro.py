@@ -20,7 +20,7 @@ from eachmask.data.formats.drawn import beginning, ellipse
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, corners, rasterize_readable
 from eachmask.data.images.files import copy_image, image_size, matching, safe_name
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, reason
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, score_in, united
 from eachmask.files.atomic import atomic
@@ -197,7 +197,9 @@ def _rows(annotations: Sequence[Any], page: _Page, result: DatasetBuilder) -> It
             if not 0 <= label < len(result.categories):
                 raise ValueError(f"its label_id {label} is not among the labels")
         except _BROKEN as error:
-            result.report(Problem(str(page.file), where, f"it cannot be read ({error})", "draw it anew or delete it"))
+            result.report(
+                Problem(str(page.file), where, f"it cannot be read ({reason(error)})", "draw it anew or delete it")
+            )
             continue
         attributes = row.get("attributes") or {}
         page.where.append(where)

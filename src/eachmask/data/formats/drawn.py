@@ -18,7 +18,7 @@ from eachmask.data.formats.classes_file import CLASSES_FILE, known_categories, w
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.formats.yolo_write import one_rings
 from eachmask.data.images.files import files_below, image_size
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, reason
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, united
 from eachmask.files.progress import Progress, no_progress
@@ -111,7 +111,7 @@ def drawings_in(
         except BROKEN as error:
             if len(files) == 1:
                 raise
-            problems.append(Problem(str(file), "", f"it cannot be read ({error})", "export it again", "file"))
+            problems.append(Problem(str(file), "", f"it cannot be read ({reason(error)})", "export it again", "file"))
     for file, (image, what, draw) in progress("reading", found):
         page = drawing_on(image, file, what, problems)
         if page is not None:

@@ -7,6 +7,7 @@ the name they were uploaded with, inside the data set alone.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from eachmask.data.formats.drawn import (
 )
 from eachmask.data.formats.format import Format
 from eachmask.data.images.files import copy_image, matching
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, reason
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import score_in
 from eachmask.files.progress import Progress, no_progress
@@ -41,6 +42,15 @@ from eachmask.structures import RLE, UserError
 _KINDS = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels")
 _PLAIN = tuple(kind.removesuffix("labels") for kind in _KINDS)
 """What regions are called where one tag draws them and another, ``Labels``, says their class."""
+
+_LINES = ("keypoint", "vector", "polyline")
+_SEVERAL, _PREDICTED = "tasks with several annotations", "tasks with predictions alone"
+_NO_AREA = "points and lines, which have no area"
+_REMEDIES = {
+    _SEVERAL: "the last of each is read; delete the others where they are better",
+    _PREDICTED: "these are read in place of annotations",
+    _NO_AREA: "they are left out",
+}
 
 
 def read_label_studio(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
@@ -55,14 +65,22 @@ def read_label_studio(source: Path, progress: Progress = no_progress, *, images:
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
     by_name = images_by_name(folder, images)
 
+    passed = Counter[str]()
+
     def entries(file: Path) -> Iterator[Entry]:
         for number, task in enumerate(_tasks(parsed(file)), start=1):
             name = _image_name(task)
             found = image_named(name, by_name) if name else None
-            draw = partial(_add_regions, task=task, number=number, problems=problems)
+            draw = partial(_add_regions, task=task, number=number, problems=problems, passed=passed)
             yield found, f"task {number} ({name})", draw
 
-    return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
+    data = data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
+    data.problems.extend(
+        Problem(str(source), "", f"{what}: {number}", _REMEDIES[what], "left out", "note", number)
+        for what, number in passed.items()
+        if number
+    )
+    return data
 
 
 def write_label_studio(target: Path, data: Dataset, progress: Progress = no_progress) -> list[str]:
@@ -124,8 +142,13 @@ def _image_name(task: Any) -> str:
     return next((value for value in values if isinstance(value, str)), "")
 
 
-def _add_regions(page: Drawing, task: dict[str, Any], number: int, problems: list[Problem]) -> None:
-    done = [a for a in task.get("annotations") or task.get("completions") or [] if not a.get("was_cancelled")]
+def _add_regions(
+    page: Drawing, task: dict[str, Any], number: int, problems: list[Problem], passed: Counter[str]
+) -> None:
+    every = task.get("annotations") or task.get("completions") or []
+    done = [a for a in every if not a.get("was_cancelled")]
+    passed[_SEVERAL] += len(done) > 1
+    passed[_PREDICTED] += not done and bool(task.get("predictions"))
     chosen = (done or task.get("predictions") or [{}])[-1]
     regions = chosen.get("result") or []
     classes = {r.get("id"): r["value"]["labels"] for r in regions if r.get("type") == "labels" and r.get("value")}
@@ -134,12 +157,13 @@ def _add_regions(page: Drawing, task: dict[str, Any], number: int, problems: lis
         try:
             kind = str(region.get("type"))
             if kind not in _KINDS + _PLAIN:
+                passed[_NO_AREA] += "from_name" in region and kind.removesuffix("labels") in _LINES
                 continue  # choices, texts and relations say nothing of outlines
             names = region["value"].get(kind) or classes.get(region.get("id")) or ["object"]
             crowd = "crowd" in ((region.get("meta") or {}).get("text") or [])
             page.add(_segmentation(region, page.size), str(names[0]), where, crowd, score_in(region))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            what = f"it cannot be read ({error})"
+            what = f"it cannot be read ({reason(error)})"
             problems.append(Problem(str(page.file), where, what, "draw it anew or delete it"))
 
 

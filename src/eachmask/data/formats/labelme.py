@@ -27,7 +27,7 @@ from eachmask.data.formats.labelme_xml import read_labelme_xml, xml_files
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.images.embedded import FIELD, suffix_of
 from eachmask.data.images.files import copy_image, files_below, find_image, image_size
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, reason
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, score_in, united
 from eachmask.files.json_text import read_json_file
@@ -197,7 +197,7 @@ def _rows(shapes: Sequence[Any], page: _Page, size: Size, label_of: dict[str, in
             label, group, flags = str(shape["label"]), shape.get("group_id"), shape.get("flags") or {}
             crowd = bool(flags.get("crowd"))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            page.refused[number] = f"it cannot be read ({error})"
+            page.refused[number] = f"it cannot be read ({reason(error)})"
             continue
         page.numbers.append(number)
         page.objects.append(number if group is None else ("group", str(group), label))

@@ -18,7 +18,7 @@ import numpy as np
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.drawn import BROKEN, Drawing, Entry, data_of, drawings_in, xml_files_with
-from eachmask.data.problems import Problem, only_boxes
+from eachmask.data.problems import Problem, only_boxes, reason
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.untrusted_xml import parse_xml
 from eachmask.structures import RLE
@@ -73,7 +73,7 @@ def _add_objects(page: Drawing, root: Element, file: Path, masks: Any, boxes: li
                 raise ValueError("it has no name")
             segmentation = _segmentation(entry, masks, page.size)
         except BROKEN as error:
-            told.append(Problem(str(file), where, f"it cannot be read ({error})", "draw it anew or delete it"))
+            told.append(Problem(str(file), where, f"it cannot be read ({reason(error)})", "draw it anew or delete it"))
             continue
         if _text(entry, "type") == "bounding_box":
             boxes.append(name)

@@ -22,7 +22,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.geojson import to_geojson
 from eachmask.data.formats.yolo_write import one_ring
 from eachmask.data.images.files import copy_image, files_below, find_image
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, reason
 from eachmask.data.targets import masks_of, score_in
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
@@ -76,7 +76,7 @@ def _add_features(page: Drawing, problems: list[Problem]) -> None:
             name, crowd = _class_of(properties), bool(properties.get("crowd"))
             page.add(_segmentation(feature["geometry"]), name, f"feature {number}", crowd, _score_of(properties))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            what, remedy = f"it cannot be read ({error})", "draw it anew or delete it"
+            what, remedy = f"it cannot be read ({reason(error)})", "draw it anew or delete it"
             problems.append(Problem(str(page.file), f"feature {number}", what, remedy))
 
 

@@ -30,7 +30,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import corners
 from eachmask.data.formats.via_entries import MARKS, entries_of
 from eachmask.data.images.files import copy_image, files_below
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, reason
 from eachmask.data.targets import score_in
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
@@ -96,7 +96,7 @@ def _add_regions(page: Drawing, regions: Any, name: str, problems: list[Problem]
             shape, score = _segmentation(region["shape_attributes"]), score_in(attributes)
             page.add(shape, _class_of(attributes), where, crowd, score)
         except BROKEN as error:
-            what = f"it cannot be read ({error})"
+            what = f"it cannot be read ({reason(error)})"
             problems.append(Problem(str(page.file), where, what, "draw it anew or delete it"))
 
 

@@ -38,6 +38,9 @@ _WINDOWS_PATH = re.compile(r'"[A-Za-z]:\\[^"\n]*"')
 SPLIT_COMMENT = "# split"
 """``# split all = train`` in obj.data, which others skip: what they call train is called all."""
 
+ROBOFLOW = "_darknet.labels"
+"""The list of classes in each split's folder of Roboflow's darknet export."""
+
 
 class _Listed(NamedTuple):
     """The images that an entry of data.yaml names."""
@@ -88,6 +91,9 @@ def _yaml_path(source: Path) -> Path:
 
 def _without_yaml(source: Path) -> list[Path]:
     """What says the same: darknet's file, or a list of classes above labels."""
+    roboflow = [path for name in (".", *SPLITS) for path in matching(source, f"{name}/{ROBOFLOW}")]
+    if roboflow:
+        return roboflow
     texts = [path for path in (source / "classes.txt", source / "obj.names") if path.is_file()]
     labels = bool(image_files(source / "images")) and bool(files_below(source / "labels", "*.txt"))
     return data_files(source) or (texts[:1] if labels or _is_flat(source) else [])
@@ -105,6 +111,9 @@ def _is_flat(source: Path) -> bool:
 
 def _load_plain(path: Path, base: Path) -> dict[str, Any]:
     """What ``obj.data`` (``key = value``) or a list of classes says, as data.yaml would."""
+    if path.name == ROBOFLOW:  # in each split's folder, beside its images and texts
+        splits = {own.parent.name: own.parent.name for own in matching(base, f"*/{ROBOFLOW}")}
+        return {**(splits or {"all": "."}), "names": _lines(path)}
     if path.suffix != ".data":
         images = "images" if (path.parent / "images").is_dir() else "."
         folders = sorted(p.name for p in (path.parent / images).iterdir() if p.is_dir() and p.name in SPLITS)
@@ -138,7 +147,7 @@ def _lines(path: Path) -> list[str]:
 def _load_yaml(path: Path, base: Path) -> dict[str, Any]:
     import yaml
 
-    if path.suffix in (".data", ".txt", ".names"):
+    if path.suffix in (".data", ".txt", ".names", ".labels"):
         return _load_plain(path, base)
     try:
         content = yaml.safe_load(_WINDOWS_PATH.sub(lambda found: found[0].replace("\\", "/"), read_text(path)))
