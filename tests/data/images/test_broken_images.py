@@ -82,3 +82,27 @@ def test_a_changed_byte_never_raises_anything_else(tmp_path: Path, name: str) ->
             assert image.ndim == 3 and image.shape[2] == 3
         except UserError as error:
             assert str(changed) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jxl", b"\xff\x0a" + bytes(60), "a JPEG XL image"),
+        ("b.jxl", b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(60), "a JPEG XL image"),
+        ("a.png", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        ("a.jpg", b"<!DOCTYPE html><html>404</html>", "a web page"),
+        ("a.pdf", b"%PDF-1.4\n", "a PDF"),
+        ("a.dcm", bytes(128) + b"DICM" + bytes(50), "a DICOM file"),
+        ("a.czi", b"ZISRAWFILE" + bytes(50), "a CZI file of Zeiss"),
+        ("a.nd2", b"\xda\xce\xbe\x0a" + bytes(50), "an ND2 file of Nikon"),
+        ("a.cr2", b"II*\0\x10\0\0\0CR\x02\0" + bytes(60), "a camera's raw file"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(60), "an HDF5 file"),
+        ("a.npy", b"\x93NUMPY\x01\0" + bytes(60), "an array of NumPy"),
+        ("a.mp4", b"\0\0\0\x18ftypmp42" + bytes(60), "eachmask track"),
+        ("a.nii.gz", b"\x1f\x8b\x08" + bytes(60), "unpack it"),
+    ],
+)
+def test_what_is_no_image_is_named_by_its_kind(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        read_image(tmp_path / name)

@@ -16,9 +16,9 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from eachmask.data.images.read import SUFFIXES
 from eachmask.structures import UserError
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ARCHIVES = (".tar", ".parquet")
 _NAMES = ("path", "file_name", "filename", "name", "__key__", "key", "id")
 """Columns that may name a row's image."""
@@ -127,13 +127,13 @@ def _in_file(place: str, size: int, modified: int) -> list[Member]:
         return _in_tar(place, modified)
     if suffix == ".parquet":
         return _in_parquet(place, modified)
-    return [Member(place, PurePosixPath(place).name, size, modified)] if suffix in IMAGES else []
+    return [Member(place, PurePosixPath(place).name, size, modified)] if suffix in SUFFIXES else []
 
 
 def _in_tar(place: str, modified: int) -> list[Member]:
     try:
         with _opened(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            found = [one for one in archive if one.isfile() and PurePosixPath(one.name).suffix.lower() in IMAGES]
+            found = [one for one in archive if one.isfile() and PurePosixPath(one.name).suffix.lower() in SUFFIXES]
     except (OSError, tarfile.TarError) as error:
         raise UserError(f"{place} is no tar that can be read ({error}): compressed ones are unpacked first") from None
     return [Member(place, _safe(one.name), one.size, modified, one.offset_data) for one in found]

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from eachmask.data.images.kinds import HEAD, other_kind
 from eachmask.data.images.png import check_rows
 from eachmask.structures import UserError
 from eachmask.structures.checks import kind_of
@@ -73,6 +74,8 @@ def read_image(
     """
     path = Path(path)
     head = _head(path)
+    if other := other_kind(head):
+        raise UserError(f"{path} {other}")
     try:
         if head.startswith(_TIFF_MAGIC):
             from eachmask.data.images.tiff import read_tiff_page
@@ -175,7 +178,7 @@ def channel_indices(channels: tuple[int, ...], number: int) -> list[int]:
 
 def is_heic(head: bytes) -> bool:
     """Whether a file that begins so is a HEIC photograph, as phones take them."""
-    return head[4:8] == b"ftyp" and head[8:12] in _HEIC and b"avif" not in head
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIC and b"avif" not in head[:32]
 
 
 def _learn_heic(path: Path) -> None:
@@ -255,7 +258,7 @@ def _head(path: Path) -> bytes:
         if not path.is_file() and path.exists() and not path.is_dir():
             raise UserError(f"{path} is no file but a pipe, a socket or a device")
         with open(path, "rb") as handle:
-            head = handle.read(32)
+            head = handle.read(HEAD)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except IsADirectoryError:
