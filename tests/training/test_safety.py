@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from toy_training import Made, Toy, recipe
 
 from eachmask import models
+from eachmask.cli import main
 from eachmask.files.lock import lock
 from eachmask.structures import Instances, UserError
 from eachmask.training import loop
@@ -50,13 +51,28 @@ def test_an_interrupted_step_is_finished_and_kept(tmp_path: Path, monkeypatch: p
     before = signal.getsignal(number)
     with monkeypatch.context() as patched:
         patched.setattr(loop, "train_step", signaling(5, number))
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="after step 5, which is kept"):
             train(tmp_path / "parts")
     found = latest_checkpoint(tmp_path / "parts/checkpoints")
     assert found is not None and found[0] == 5
     assert signal.getsignal(number) is before
     a, b = load_file(train(tmp_path / "parts")), load_file(train(tmp_path / "whole"))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_the_first_step_it_says_that_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("eachmask.recipes.train.train", lambda **_: os.kill(os.getpid(), number))
+    command = ["train", "nuclei", "--data", "x", "--out", str(tmp_path)]
+    assert main(command) == 130
+    assert "before the first step: there is nothing to keep" in capsys.readouterr().err
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/step-0000003.safetensors").touch()
+    assert main(command) == 130 and "as the last checkpoint left it" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_every_evaluation_is_a_checkpoint(tmp_path: Path) -> None:

@@ -49,12 +49,18 @@ def write_report(folder: Path, pages: Pages) -> Path:
         html.part("Curves", f'<div class="panel">{curves}</div>')
         + html.part("Evaluations", _table(pages.history, top))
         + "".join(html.rendered(_gallery(title, shots)) for title, shots in _galleries(pages))
-        + html.part("How it was made", html.facts(made))
+        + html.part("How it was made", html.facts(_facts(made)))
     )
     footer = "<p>The recipe is in recipe.py and can be run again; log.csv has every number of the curves.</p>"
     path = folder / "report.html"
     write_text(path, html.page(pages.title, header, main, footer))
     return path
+
+
+def _facts(made: dict[str, Any]) -> dict[str, Any]:
+    """The record, its settings one by one."""
+    settings = {name: None if text == "None" else text.strip("'") for name, text in made.get("settings", {}).items()}
+    return {name: value for name, value in made.items() if name != "settings"} | settings
 
 
 def _figures(row: dict[str, float], best: str) -> list[tuple[str, str]]:
