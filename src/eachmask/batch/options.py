@@ -13,7 +13,11 @@ from eachmask.data.images.read import MAX_PIXELS
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import Category, DecodeOptions, UserError
 from eachmask.structures.category import lineages
+from eachmask.structures.errors import nearest
 from eachmask.tasks.task import Outputs
+
+_FEW = 10
+"""Classes of a model that are all named where one is not known; of more the nearest."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,9 @@ def _class_named(name: str, categories: Sequence[Category]) -> str:
     known = {other.casefold(): other for names in lineages(categories) for other in names}
     if name.casefold() not in known:
         own = sorted(category.name for category in categories)
-        shown = ", ".join(own[:20]) + (" ..." if len(own) > 20 else "")
-        raise UserError(f"the model knows no class {name!r}; its classes are {shown or 'not named'}")
+        few = f"its classes are {', '.join(own) or 'not named'}"
+        meant = few if len(own) <= _FEW else f"did you mean {nearest(name.casefold(), own)}?"
+        raise UserError(f"the model knows no class {name!r}; {meant}")
     return known[name.casefold()]
 
 

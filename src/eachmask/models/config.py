@@ -20,6 +20,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from eachmask.structures import UserError
+from eachmask.structures.errors import nearest
 
 C = TypeVar("C")
 
@@ -83,10 +84,9 @@ def _paths(config: Any, where: str = "") -> Iterator[str]:
 
 
 def _nearest(path: str, known: Sequence[str]) -> str:
-    """Settings that are called alike, whatever part they are of; all of them where none is."""
+    """Settings that are called alike, whatever part they are of."""
     by_leaf = [name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
-    near = by_leaf or difflib.get_close_matches(path, known, n=3, cutoff=0.5)
-    return " or ".join(near) if near else f"one of {', '.join(known)}"
+    return " or ".join(by_leaf) if by_leaf else nearest(path, known)
 
 
 def _fitting(value: Any, hint: Any, path: str) -> Any:
