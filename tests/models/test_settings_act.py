@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -143,19 +144,30 @@ def learnt(variant: str, config: dict[str, Any]) -> list[Tensor]:
 @torch.no_grad()
 def found(variant: str, config: dict[str, Any]) -> list[Tensor]:
     model = loaded(variant, config)
-    batch, _ = scenes(BY_NAME[variant], SIZE)
+    raw = model(scenes(BY_NAME[variant], SIZE)[0])
     return [
         tensor
         for options in (DecodeOptions(), DecodeOptions(score_threshold=BY_NAME[variant].score))
-        for one in model.decode(model(batch), options)
+        for one in model.decode(raw, options)
         for tensor in (one.boxes, one.scores, one.labels)
     ]
 
 
 def loaded(variant: str, config: dict[str, Any]) -> Any:
-    model = build(BY_NAME[variant], config)
+    with no_draws():
+        model = build(BY_NAME[variant], config)
     model.load_state_dict(weights(variant))
     return model
+
+
+@contextmanager
+def no_draws() -> Iterator[None]:
+    """Weights that are about to be replaced are not drawn, which would take longer than all else."""
+    names = [name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
+    with pytest.MonkeyPatch.context() as patched:
+        for name in names:
+            patched.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        yield
 
 
 def rows(table: dict[str, dict[str, Any]]) -> Iterator[Any]:
