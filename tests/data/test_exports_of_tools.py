@@ -97,6 +97,25 @@ def test_what_is_passed_over_of_label_studio_is_counted(tmp_path: Path, task: di
     assert [note in str(problem) and problem.severity == "note" for problem in data.problems] == [True] * bool(note)
 
 
+def test_tasks_of_several_images(tmp_path: Path) -> None:
+    for name in "ab":
+        image(tmp_path / f"{name}.png")
+    result = [BOX | {"item_index": 0}, BOX | {"item_index": 1}, BOX | {"item_index": 1}]
+    task = {
+        "data": {"pages": ["/data/upload/1/1f-a.png", "/data/upload/1/1f-b.png"]},
+        "annotations": [{"result": result}],
+    }
+    (tmp_path / "p.json").write_text(json.dumps([task]))
+    assert labels(read(tmp_path)) == [["nut"], ["nut", "nut"]]
+
+
+def test_addresses_mean_the_image_of_their_last_name(tmp_path: Path) -> None:
+    image(tmp_path / "photos/a b.png")
+    coco(tmp_path / "instances_val.json", name="https://example.org/x/a%20b.png?size=1&sig=a/b")
+    data = read(tmp_path)
+    assert data.splits["val"].path(0) == tmp_path / "photos/a b.png" and not data.problems
+
+
 def test_an_entry_of_another_form_is_told_in_no_words_of_python(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     good = {"type": "Polygon", "coordinates": [[*pairs(SQUARE), SQUARE[:2]]]}
@@ -123,6 +142,9 @@ FOREIGN: list[tuple[str, str, Any]] = [
     ("TensorFlow's", "_annotations.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,64,48,nut,5,5,9,9\n"),
     ("Open Images", "detections.csv", "ImageID,Source,LabelName,Confidence,XMin\na,x,/m/01,1,0.1\n"),
     ("KITTI", "label_2/a.txt", "Car 0.00 0 1.55 5.00 5.00 20.00 20.00 1 1 1 1 1 1 1\n"),
+    ("a backup of CVAT", "annotations.json", [{"tags": [], "shapes": [{"type": "polygon"}], "tracks": []}]),
+    ("Kaggle", "train.csv", "ImageId,EncodedPixels\na,1 5 60 5\n"),
+    ("archive", "set.zip", b"PK"),
     ("compressed", "a.geojson.gz", gzip.compress(b"{}")),
 ]
 

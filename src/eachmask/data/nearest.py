@@ -11,7 +11,7 @@ from pathlib import Path
 from eachmask.data.formats.known import FORMATS
 from eachmask.data.images.files import files_below, is_clutter
 from eachmask.data.images.read import SUFFIXES
-from eachmask.data.other_tools import tool_of
+from eachmask.data.other_tools import LOOKED_AT, tool_of
 from eachmask.files.text import counted
 
 _MAX_READ = 1 << 16
@@ -52,7 +52,7 @@ def _of(files: list[Path], *suffixes: str) -> Iterator[tuple[Path, bytes]]:
 
 
 def _foreign(source: Path, files: list[Path]) -> str:
-    return tool_of(_of(files, ".json", ".ndjson", ".csv", ".tsv", ".txt", ".gz", ".tfrecord", ".parquet"))
+    return tool_of(_of(files, *LOOKED_AT))
 
 
 def _json(source: Path, files: list[Path]) -> str:

@@ -37,16 +37,23 @@ TOOLS = (
     Tool("Label Studio's videos", ".json", r'"videorectangle"|"timelinelabels"', "annotate frames as images instead"),
     Tool("VIA's videos", ".json", r'"data_format_version":\s*"3 "fname"', "annotate frames as images instead"),
     Tool("Label Studio's CSV", ".csv .tsv", r"original_width annotation|annotator|lead_time", "export JSON there"),
+    Tool("a backup of CVAT", ".json", r'"shapes" "tracks" "tags"', "export the task as CVAT for images 1.1"),
+    Tool("run lengths as of Kaggle", ".csv", r"(?i)encodedpixels|image_?id[,;].*rle", "paint them into label-maps"),
     Tool("Open Images", ".csv", r"ImageID LabelName", _FIFTYONE),
     Tool("TensorFlow's or RetinaNet's CSV", ".csv", r"filename[,;] xmin", _BOXES),
     Tool("KITTI", ".txt", r"(?m)^[A-Za-z]+\s+(-?[\d.]+\s+){13,14}-?[\d.]+\s*$", _FIFTYONE),
 )
 _PACKED = {
     ".gz": "it is compressed: unpack it (gunzip)",
+    ".zip": "it is an archive: unpack it",
+    ".7z": "it is an archive: unpack it",
+    ".rar": "it is an archive: unpack it",
     ".tfrecord": f"it is TensorFlow's: {_COCO}",
     ".parquet": "eachmask predict looks into it; annotations are not read from it",
 }
 """What is known by its name."""
+LOOKED_AT = tuple(dict.fromkeys([suffix for tool in TOOLS for suffix in tool.suffixes.split()] + list(_PACKED)))
+"""Suffixes of all that is known."""
 
 
 def tool_of(files: Iterable[tuple[Path, bytes]]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,9 @@ def inside_name(name: str, file: Path, folders: Sequence[Path]) -> str:
         plain = None
     if plain is not None and image_file(plain, folders).is_file():
         return plain
-    last = unquote(name.replace("\\", "/")).rsplit("/", 1)[-1]
+    plain = None if plain is not None and "://" in name else plain
+    address = urlsplit(name).path if "://" in name else name
+    last = unquote(address.replace("\\", "/")).rsplit("/", 1)[-1]
     found = _named(folders[-1], last)
     if len(found) == 1:
         return found[0].relative_to(folders[-1]).as_posix()

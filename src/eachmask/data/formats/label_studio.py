@@ -69,10 +69,10 @@ def read_label_studio(source: Path, progress: Progress = no_progress, *, images:
 
     def entries(file: Path) -> Iterator[Entry]:
         for number, task in enumerate(_tasks(parsed(file)), start=1):
-            name = _image_name(task)
-            found = image_named(name, by_name) if name else None
-            draw = partial(_add_regions, task=task, number=number, problems=problems, passed=passed)
-            yield found, f"task {number} ({name})", draw
+            for item, name in enumerate(_image_names(task)):
+                found = image_named(name, by_name) if name else None
+                draw = partial(_add_regions, task=task, number=number, item=item, problems=problems, passed=passed)
+                yield found, f"task {number} ({name})", draw
 
     data = data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
     data.problems.extend(
@@ -136,25 +136,30 @@ def _tasks(content: Any) -> Iterator[Any]:
             yield entry
 
 
-def _image_name(task: Any) -> str:
+def _image_names(task: Any) -> list[str]:
+    """Of a task's image, or of several that it shows side by side."""
     data = task.get("data") if isinstance(task, dict) else None
     values = [data["image"]] if isinstance(data, dict) and "image" in data else list((data or {}).values())
-    return next((value for value in values if isinstance(value, str)), "")
+    one = next((value for value in values if isinstance(value, str)), "")
+    several = next((value for value in values if isinstance(value, list)), [])
+    return [one] if one else [str(name) for name in several] or [""]
 
 
 def _add_regions(
-    page: Drawing, task: dict[str, Any], number: int, problems: list[Problem], passed: Counter[str]
+    page: Drawing, task: dict[str, Any], number: int, item: int, problems: list[Problem], passed: Counter[str]
 ) -> None:
     every = task.get("annotations") or task.get("completions") or []
     done = [a for a in every if not a.get("was_cancelled")]
-    passed[_SEVERAL] += len(done) > 1
-    passed[_PREDICTED] += not done and bool(task.get("predictions"))
+    passed[_SEVERAL] += item == 0 and len(done) > 1
+    passed[_PREDICTED] += item == 0 and not done and bool(task.get("predictions"))
     chosen = (done or task.get("predictions") or [{}])[-1]
     regions = chosen.get("result") or []
     classes = {r.get("id"): r["value"]["labels"] for r in regions if r.get("type") == "labels" and r.get("value")}
     for place, region in enumerate(regions, start=1):
         where = f"task {number}, region {place}"
         try:
+            if region.get("item_index", item) != item:
+                continue  # it is on another of the task's images
             kind = str(region.get("type"))
             if kind not in _KINDS + _PLAIN:
                 passed[_NO_AREA] += "from_name" in region and kind.removesuffix("labels") in _LINES

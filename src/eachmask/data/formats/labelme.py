@@ -267,7 +267,8 @@ def _read_mask(shape: dict[str, Any], points: NDArray[np.float64], size: tuple[i
 def _has_json(source: Path) -> bool:
     if source.is_file():
         return source.suffix.lower() == ".json" and '"shapes"' in _ends(source)
-    return any('"shapes"' in _ends(path) for path in files_below(source, "*.json")[:20])
+    texts = (_ends(path) for path in files_below(source, "*.json")[:20])
+    return any('"shapes"' in text and '"tracks"' not in text for text in texts)  # CVAT's backups have both
 
 
 def _ends(path: Path) -> str:
