@@ -57,6 +57,7 @@ def test_help_speaks_no_python(command: str, capsys: pytest.CaptureFixture[str])
     [
         (["train", "a", "--data", "b", "--out", "c", "--steps", "many"], "--steps: 'many' is not a whole number"),
         (["predict", "a", "--score", "high"], "--score: 'high' is not a number"),
+        (["predict", "a", "--diameter", "wide"], "--diameter: 'wide' is not a number or auto"),
         (["train", "a", "--data", "b", "--out", "c", "--schedule", "None"], "invalid choice 'None'"),
     ],
 )

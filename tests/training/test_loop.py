@@ -139,7 +139,7 @@ def test_the_run_folder_tells_everything(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<svg" in page and "data:image/jpeg" in page and "made-0.png" in page
     assert "http" not in page.split("</svg>")[1]
-    assert "<dt>batch_size</dt><dd>2</dd>" in page and "None" not in page
+    assert "<dt>batch_size</dt><dd>2</dd>" in page and "<dd>None" not in page and "{&#x27;" not in page
     assert '"data": "made"' in (tmp_path / "environment.json").read_text()
     assert len(list((tmp_path / "samples/step-0000024").glob("*.jpg"))) == 4
     assert list((tmp_path / "tensorboard").iterdir()) and (tmp_path / "last.safetensors").is_file()

@@ -61,9 +61,9 @@ def _default(label: str) -> str:
 def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """``X | None`` is given as an X, or not at all."""
     kinds = get_args(info.type)
-    if get_origin(info.type) not in (Union, UnionType) or NoneType not in kinds or len(kinds) != 2:
+    if get_origin(info.type) not in (Union, UnionType) or NoneType not in kinds:
         return None
-    (kind,) = (one for one in kinds if one is not NoneType)
+    kind = Union[tuple(one for one in kinds if one is not NoneType)]  # noqa: UP007
     spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, info.markers))
     if not isinstance(spec, PrimitiveConstructorSpec):
         return None
@@ -72,7 +72,8 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         try:
             return spec.instance_from_str(words)
         except ValueError as error:
-            expected = _EXPECTED.get(spec.metavar, spec.metavar)
+            words_for = (_EXPECTED.get(part, part.strip("{}")) for part in spec.metavar.split("|"))
+            expected = " or ".join(words_for)
             raise ValueError(f"{' '.join(words)!r} is not {expected}") from error
 
     def shown(value: Any) -> list[str]:
