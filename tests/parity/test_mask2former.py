@@ -24,6 +24,9 @@ from eachmask.weights.from_mask2former import convert
 
 TERMS = ("classes", "mask", "dice")
 EARLY = ("backbone", "pixel_decoder.l", "decoder.content", "decoder.position")
+"""Behind many rectifiers. Of the R50 recording 0.028 of the queries' gradients is one of them: unit 933 of the third
+layer's ``think`` says +3.5e-7 of query 22 in float64, the recording's float32 had it at 0 or below. With that unit
+turned off every row of the queries is within 2e-5."""
 
 
 @pytest.fixture(scope="module", params=recorded("mask2former"))
