@@ -43,10 +43,6 @@ def test_an_object_marked_on_one_frame_is_followed_to_the_others(context: Any, t
         slider.focus()
         page.keyboard.press("End")
         shows(page, "coin.gif#frame=3", 1)
-        import os
-
-        if os.environ.get("S23"):
-            page.screenshot(path=os.environ["S23"])
         picture(page, "video")
         assert [one.track for one in project.history(2).objects.values()] == [1]
 

@@ -44,7 +44,14 @@ class Drawn:
 
 def mask_of(drawn: Drawn, size: Size) -> RLE:
     """Its pixels, a collection of one."""
-    return RLE.from_coco([{"size": list(size), "counts": drawn.counts}], size)
+    return masks_of_all([drawn], size)
+
+
+def masks_of_all(drawn: Sequence[Drawn], size: Size) -> RLE:
+    """Their pixels, in one collection."""
+    if not drawn:
+        return RLE.empty(size)
+    return RLE.from_coco([{"size": list(size), "counts": one.counts} for one in drawn], size)
 
 
 def counts_of(mask: RLE) -> str:
@@ -82,7 +89,11 @@ def not_empty(mask: RLE) -> RLE:
 def rings_of(mask: RLE) -> list[Ring]:
     """Outlines of one mask along pixel edges, holes too."""
     polygons = mask.to_polygons()
-    return [ring.reshape(-1).astype(float).tolist() for ring in (*polygons.outers[0], *polygons.holes[0])]
+    return _flat(polygons.outers[0], polygons.holes[0])
+
+
+def _flat(outers: Sequence[NDArray[Any]], holes: Sequence[NDArray[Any]]) -> list[Ring]:
+    return [ring.reshape(-1).astype(float).tolist() for ring in (*outers, *holes)]
 
 
 def stroked(stroke: Sequence[float], radius: float, size: Size) -> RLE:
@@ -169,20 +180,21 @@ def cut(mask: RLE, line: Sequence[float]) -> list[RLE]:
 
 def shown(drawn: Iterable[Drawn], size: Size) -> list[ObjectOut]:
     """As the page gets them."""
-    result = []
-    for one in drawn:
-        mask = mask_of(one, size)
-        values = {name: getattr(one, name) for name in ObjectOut.model_fields if hasattr(one, name)}
-        box = mask.boxes()[0].astype(float).tolist()
-        result.append(ObjectOut(**values, rings=rings_of(mask), box=box, area=int(mask.area()[0])))
-    return result
+    every = list(drawn)
+    masks = masks_of_all(every, size)
+    outlines = masks.to_polygons()
+    names = [name for name in ObjectOut.model_fields if name in Drawn.__dataclass_fields__]
+    rows = zip(every, outlines.outers, outlines.holes, masks.boxes().tolist(), masks.area().tolist(), strict=True)
+    return [
+        ObjectOut(**{name: getattr(one, name) for name in names}, rings=_flat(outers, holes), box=box, area=area)
+        for one, outers, holes, box, area in rows
+    ]
 
 
 def instances_of(drawn: Sequence[Drawn], size: Size, categories: tuple[Category, ...]) -> Instances:
     """As the rest of the package knows them."""
     place = {category.id: label for label, category in enumerate(categories)}
-    masks = RLE.from_coco([{"size": list(size), "counts": one.counts} for one in drawn], size) if drawn else None
-    masks = RLE.empty(size) if masks is None else masks
+    masks = masks_of_all(drawn, size)
     scores = [1.0 if one.score is None else one.score for one in drawn]
     return Instances(
         image_size=size,

@@ -46,7 +46,7 @@ export function drawScene(canvas: HTMLCanvasElement): void {
       objects.value, proposals.value, selected.value, opacity.value, outlines.value, colorBy.value,
       project.value?.categories, width, height, ratio,
     ];
-    overlay.draw(context, all, look, c, width, height, ratio, key);
+    overlay.draw(context, all, look, c, { width, height, ratio }, key);
     toCanvas();
     drawSelected(context, c.scale);
   }

@@ -19,7 +19,11 @@ function tile(address: string, ready: () => void): HTMLImageElement | null {
   }
   cache.set(address, element);
   while (cache.size > MAX_TILES) cache.delete(cache.keys().next().value!);
-  return element.complete && element.naturalWidth > 0 ? element : null;
+  return loaded(element) ? element : null;
+}
+
+function loaded(element: HTMLImageElement | undefined): boolean {
+  return element !== undefined && element.complete && element.naturalWidth > 0;
 }
 
 /** The coarsest level whose pixels are not larger than those of the screen. */
@@ -33,9 +37,10 @@ export function drawTiles(
 ): void {
   const wanted = levelFor(camera.scale * ratio, image.levels);
   context.imageSmoothingEnabled = camera.scale * ratio < 3;
-  for (const level of new Set([image.levels - 1, Math.min(image.levels - 1, wanted + 2), wanted])) {
-    drawLevel(context, image, camera, view, width, height, level, ready);
-  }
+  const seen = [...visible(image, camera, wanted, width, height)];
+  const there = seen.every(([x, y]) => loaded(cache.get(api.tile(image.index, wanted, x, y, view))));
+  const levels = there ? [wanted] : new Set([image.levels - 1, Math.min(image.levels - 1, wanted + 2), wanted]);
+  for (const level of levels) drawLevel(context, image, camera, view, width, height, level, ready);
 }
 
 function drawLevel(
@@ -43,16 +48,22 @@ function drawLevel(
   width: number, height: number, level: number, ready: () => void,
 ): void {
   const side = SIDE * 2 ** level;
+  for (const [x, y] of visible(image, camera, level, width, height)) {
+    const element = tile(api.tile(image.index, level, x, y, view), ready);
+    if (!element) continue;
+    const w = Math.min(side, image.width - x * side);
+    const h = Math.min(side, image.height - y * side);
+    context.drawImage(element, x * side, y * side, w, h);
+  }
+}
+
+/** Column and row of each tile of a level that is in the window. */
+function* visible(image: ImageDetail, camera: Camera, level: number, width: number, height: number): Generator<[number, number]> {
+  const side = SIDE * 2 ** level;
   const first = (offset: number) => Math.max(0, Math.floor(-offset / camera.scale / side));
   const last = (offset: number, seen: number, size: number) =>
     Math.min(Math.ceil(size / side) - 1, Math.floor((seen - offset) / camera.scale / side));
   for (let y = first(camera.y); y <= last(camera.y, height, image.height); y++) {
-    for (let x = first(camera.x); x <= last(camera.x, width, image.width); x++) {
-      const element = tile(api.tile(image.index, level, x, y, view), ready);
-      if (!element) continue;
-      const w = Math.min(side, image.width - x * side);
-      const h = Math.min(side, image.height - y * side);
-      context.drawImage(element, x * side, y * side, w, h);
-    }
+    for (let x = first(camera.x); x <= last(camera.x, width, image.width); x++) yield [x, y];
   }
 }
