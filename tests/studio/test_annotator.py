@@ -83,7 +83,7 @@ def test_masks_are_hidden_filled_faded_and_colored(context: Any, folder: Path) -
         page.keyboard.press("h")
         slide(page, "Opacity", 0)
         page.get_by_test_id("stage").focus()
-        assert pixel(page, first) == bare and pixel(page, edge) == pytest.approx(full, abs=60), "an outline is left"
+        assert pixel(page, first) == bare and np.ptp(pixel(page, edge)) > 30, "an outline is left"
         page.keyboard.press("o")
         assert len(set(pixel(page, edge))) == 1
 
@@ -125,7 +125,8 @@ def test_a_polygon_snaps_to_its_neighbor(context: Any, folder: Path) -> None:
             page.keyboard.press("p")
             for corner in corners:
                 hand.click(*corner)
-            return hand.area(hand.done(number, lambda: page.keyboard.press("Enter"))[-1])
+            area: int = hand.area(hand.done(number, lambda: page.keyboard.press("Enter"))[-1])
+            return area
 
         assert drawn(2) == 40 * 40
         page.keyboard.press("Control+z")
