@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install eachmask[studio]")
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
-from studio.live import LONG, opened, served, shows  # noqa: E402
+from studio.live import opened, served, shows  # noqa: E402
 from studio.test_tools import NAME, Hand, square  # noqa: E402
 
 from eachmask.studio.project import Project  # noqa: E402
@@ -207,27 +207,3 @@ def test_measures_are_sorted_shown_and_exported(context: Any, proposed: Project)
             assert Path(download.value.path()).read_bytes().startswith(start)
         images.get_by_role("row", name=NAME).click()
         shows(page, NAME, 2)
-
-
-@pytest.mark.slow
-def test_a_training_is_stopped_and_goes_on(context: Any, folder: Path) -> None:
-    project = Project(folder)
-    for index in range(2):
-        project.act(index, 0, square(20, 20, 40))
-    with served(project) as (address, studio):
-        page = opened(context, address, NAME, 1)
-        page.get_by_role("tab", name="Models").click()
-        page.get_by_label("Epochs").fill("40")
-        card = page.locator("form", has=page.get_by_role("heading", name="Train on"))
-        card.get_by_role("button", name="Start").click()
-        row = page.get_by_role("article", name="Training")
-        row.get_by_role("img", name="Loss over steps").wait_for(timeout=LONG)
-        row.get_by_role("button", name="Stop").click()
-        row.get_by_text("stopped", exact=True).wait_for(timeout=LONG)
-        (job,) = studio.jobs.jobs.values()
-        reached = job.out().progress
-        row.get_by_role("button", name="Resume").click()
-        row.get_by_text("running", exact=True).wait_for(timeout=LONG)
-        page.wait_for_function(f"() => document.querySelector('.job progress').value > {reached}", timeout=LONG)
-        row.get_by_role("button", name="Stop").click()
-        row.get_by_text("stopped", exact=True).wait_for(timeout=LONG)
