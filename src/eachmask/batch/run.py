@@ -284,9 +284,9 @@ class _Worker(Generic[T]):
             files[f"{OVERLAYS}/{source.output}.jpg"] = jpeg(self.outputs.named(overlay, drawn), 90)
         for kind in self.options.save:
             written = self.outputs.writers[kind](source.name, result, image)
-            completed = self.outputs.completed.get(kind, lambda data, result, known: data)
+            completed = self.outputs.completed.get(kind)
             for name, data in written.files.items():
-                files[f"{kind}/{source.output}{name}"] = completed(data, result, known)
+                files[f"{kind}/{source.output}{name}"] = completed(data, result, known) if completed else data
             hidden += written.hidden
         for name, data in files.items():
             self.journal.write(self.journal.out / name, data)

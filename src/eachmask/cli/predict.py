@@ -16,6 +16,7 @@ from eachmask.files.text import counted, printable, say
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from rich.console import Console
 
     from eachmask.batch.options import BatchOptions
@@ -199,7 +200,7 @@ def _at_their_scale(predictor: P, inputs: Inputs, options: PredictOptions, conso
     from eachmask.data.images.read import read_image, unit_range
     from eachmask.inference.diameter import typical_diameter
 
-    images = []
+    images: list[NDArray[Any]] = []
     for source in inputs.sources:
         if len(images) < MEASURED:
             with suppress(UserError), source.at_hand() as path:  # what cannot be read is told when its turn comes
