@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from peak_memory import peak_mb
 from torch.nn import functional as F
 
 from eachmask import models
@@ -73,8 +73,8 @@ def ours(variant: str) -> Callable[[np.ndarray], np.ndarray]:
     return lambda image: predictor.predict(image).labels.numpy()
 
 
-def peak_mb(side: str, args: argparse.Namespace) -> float:
-    """Of a process of its own."""
+def peak_of(side: str, args: argparse.Namespace) -> float:
+    """Of a process of its own, see :func:`peak_mb`."""
     command = [sys.executable, __file__, args.variant, "--size", *map(str, args.size), "--side", side]
     done = subprocess.run([*command, "--threads", str(args.threads)], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
@@ -93,7 +93,7 @@ def main() -> None:
     if args.side:
         run = (ours if args.side == "ours" else theirs)(args.variant)
         run(image)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_mb())
         return
     mine, other = ours(args.variant), theirs(args.variant)
     same = float((mine(image) == other(image)).mean())
@@ -111,8 +111,8 @@ def main() -> None:
     result = {
         "variant": args.variant,
         "speedup": round(statistics.median(b / a for a, b in times), 2),
-        "peak_mb": round(peak_mb("ours", args)),
-        "peak_mb_peer": round(peak_mb("theirs", args)),
+        "peak_mb": round(peak_of("ours", args)),
+        "peak_mb_peer": round(peak_of("theirs", args)),
     }
     print(json.dumps(result))
 
