@@ -12,7 +12,7 @@ from processes import WITH_BENCHMARKS
 from eachmask.models.config import changed
 from eachmask.models.instance import yolact_plus
 from eachmask.models.instance.yolact import YOLACT, Protonet, PrototypeConfig, yolact_lite0
-from eachmask.models.instance.yolact_losses import assign, mask_loss
+from eachmask.models.instance.yolact_losses import assign, mask_loss, semantic_loss
 from eachmask.models.instance.yolact_plus import DeformableConv, MaskIoU, yolact_plus_r18
 from eachmask.ops.match import IGNORED, UNMATCHED
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
@@ -77,6 +77,18 @@ def test_an_image_without_objects_is_all_background_or_nothing(model):
     assert float(empty["class"]) == pytest.approx(float(background) * len(logits[0]), rel=1e-4)
     positives = int((assign(model.anchors(raw), found, model.config.anchors) >= 0).sum())
     assert float(mixed["box"]) == pytest.approx(float(alone["box"]) * positives / (positives + 1), rel=1e-4)
+
+
+@torch.inference_mode()
+def test_semantic_maps_learn_from_images_without_objects_but_for_mmdetections(model):
+    raw = model(ImageBatch.from_tensors([torch.zeros(3, 64, 96)] * 2))
+    found, nothing, where = objects((64, 96), [[20, 20, 60, 50]]), Instances.empty((64, 96)), raw.batch_size
+    logits = model.semantic(raw.features.maps[0])
+    slipped = replace(model.config.loss, semantic_off_by_one=True)
+    assert float(semantic_loss(logits, [nothing, nothing], where, model.config.loss)) > 0
+    assert float(semantic_loss(logits, [nothing, nothing], where, slipped)) == 0
+    both, alone = (float(semantic_loss(logits[: len(t)], t, where, slipped)) for t in ([found, nothing], [found]))
+    assert both == alone > 0
 
 
 @torch.inference_mode()

@@ -107,8 +107,8 @@ class LossConfig:
     mask_weight: float = 6.125
     semantic_weight: float = 1.0
     semantic_off_by_one: bool = False
-    """The semantic map of each class learns the class after it: a slip in MMDetection's code, of no consequence for
-    predictions, which do not use these maps."""
+    """The semantic map of each class learns the class after it, and none learns from an image without objects: slips
+    in MMDetection's code, of no consequence for predictions, which do not use these maps."""
     masks_per_image: int = 100
     """Positives whose masks are learnt from, a random choice where there are more."""
 

@@ -127,6 +127,8 @@ def semantic_loss(logits: Tensor, targets: list[Instances], batch_size: tuple[in
     num_classes, *grid = logits.shape[1:]
     total = logits.sum() * 0
     for found, target in zip(logits, targets, strict=True):
+        if config.semantic_off_by_one and bool(target.crowd.all()):  # MMDetection, where there is no object
+            continue
         gt, weight = np.zeros((num_classes, *grid), np.float32), np.ones(grid, np.float32)
         coarse = coarse_masks(target.gt_masks, batch_size, (grid[0], grid[1]))
         for one, label, crowd in zip(coarse, target.labels.tolist(), target.crowd.tolist(), strict=True):
