@@ -106,3 +106,12 @@ def test_what_is_no_image_is_named_by_its_kind(tmp_path: Path, name: str, conten
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=words):
         read_image(tmp_path / name)
+
+
+def test_an_image_stays_one_whatever_lies_in_its_middle(tmp_path: Path) -> None:
+    pixels = np.zeros((30, 40), np.uint8)
+    pixels.reshape(-1)[:400] = np.frombuffer((b"CR\2" + b"DICM" + b"n+1\0") * 50, np.uint8)[:400]
+    for shift in range(12):  # wherever the pixels begin, one of these has the words where others have them
+        Image.fromarray(np.roll(pixels, shift)).save(tmp_path / "b.bmp")
+        tifffile.imwrite(tmp_path / "b.tif", np.roll(pixels, shift))
+        assert read_image(tmp_path / "b.bmp").shape == read_image(tmp_path / "b.tif").shape == (30, 40, 3)

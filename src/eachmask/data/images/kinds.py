@@ -25,7 +25,7 @@ _KINDS = (
     (0, b"\x70\0\0\0", "a LIF file of Leica", _MICROSCOPE),
     (128, b"dicm", "a DICOM file", "save its slices as PNG or TIFF"),
     (344, b"n+1", "a NIfTI volume", "save its slices as PNG or TIFF"),
-    (8, b"cr\x02", "a camera's raw file", _RAW),
+    (0, b"ii*\0\x10\0\0\0cr\x02", "a camera's raw file", _RAW),
     (4, b"ftypcrx", "a camera's raw file", _RAW),
     (0, b"fujifilmccd", "a camera's raw file", _RAW),
     (0, b"\x1f\x8b", "a compressed file", "unpack it (gunzip)"),
@@ -34,6 +34,8 @@ _KINDS = (
     *((4, b"ftyp" + brand, "a video", "eachmask track follows what is in it") for brand in (b"isom", b"mp4", b"qt")),
 )  # fmt: skip
 """Offset, bytes there in small letters, what it is, what to do."""
+_IMAGES = (b"\x89PNG", b"\xff\xd8", b"BM", b"GIF8", b"II", b"MM", b"RIFF")
+"""What begins so is an image, whatever comes later."""
 
 
 def other_kind(head: bytes) -> str:
@@ -44,6 +46,8 @@ def other_kind(head: bytes) -> str:
     """
     small = head.lower()
     for offset, mark, what, remedy in _KINDS:
+        if offset > 8 and head.startswith(_IMAGES):
+            continue
         if small.startswith(mark, offset) and not ("JPEG XL" in what and ".jxl" in Image.registered_extensions()):
             return f"is {what}, which is not read: {remedy}"
     return ""
