@@ -99,11 +99,12 @@ class TrainOptions:
 
 def train(options: TrainOptions) -> int:
     """Run the command; returns the exit status."""
-    from eachmask.recipes.train import speaks
-    from eachmask.recipes.train import train as train_by_name
     from eachmask.training.interrupt import ends_with_a_word
 
-    with ends_with_a_word(options.out):
+    with ends_with_a_word(options.out):  # importing torch takes seconds too
+        from eachmask.recipes.train import speaks
+        from eachmask.recipes.train import train as train_by_name
+
         path = train_by_name(**vars(options))
     if speaks():
         say(f"The best model is {path}. Use it: eachmask predict IMAGES --model {path.parent} --out results")
