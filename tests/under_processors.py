@@ -22,7 +22,7 @@ SETTINGS = (
     ("AVX512_CORE_AMX", "avx512", "amx_bf16"),
 )
 """ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY, and the flag in /proc/cpuinfo that says that the CPU can."""
-COMPUTING = "accel backbones data evaluation inference metrics models ops structures tasks training".split()
+COMPUTING = "accel backbones data evaluation inference metrics models ops parity structures tasks training".split()
 """Folders of tests."""
 
 

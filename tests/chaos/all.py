@@ -1,8 +1,8 @@
 """All of it, or a share, with one line of JSON at the end: what was done, and how it ended.
 
-    python tests/chaos/all.py [--every 10] [tests/chaos/test_images.py ...] [options of pytest]
+    python tests/chaos/all.py [--every 11] [tests/chaos/test_images.py ...] [options of pytest]
 
-``--every`` runs every so many of the seeds: a tenth of the time, of all commands and kinds of damage.
+``--every`` runs every so many of the seeds. What is damaged, and how, goes round with them: a prime number meets all.
 """
 
 from __future__ import annotations

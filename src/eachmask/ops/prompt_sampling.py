@@ -103,7 +103,7 @@ def box_of(mask: Bits) -> tuple[int, int, int, int]:
 
 
 def rough_box(mask: Bits, rng: np.random.Generator, jitter: float) -> list[float]:
-    """The box of a bitmap (H, W), each side up to ``jitter`` of its length and two pixels off.
+    """The box of a bitmap (H, W), each side up to ``jitter`` of its length and one pixel off.
 
     >>> mask = np.zeros((100, 100), bool)
     >>> mask[20:80, 20:80] = True
