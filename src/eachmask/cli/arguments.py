@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from types import NoneType, UnionType
@@ -63,7 +65,7 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     kinds = get_args(info.type)
     if get_origin(info.type) not in (Union, UnionType) or NoneType not in kinds:
         return None
-    kind = Union[tuple(one for one in kinds if one is not NoneType)]  # noqa: UP007
+    kind: Any = functools.reduce(operator.or_, (one for one in kinds if one is not NoneType))
     spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, info.markers))
     if not isinstance(spec, PrimitiveConstructorSpec):
         return None
