@@ -1,6 +1,7 @@
 """Objects that are marked in the first frame of clips: a model against simpler ways, as DAVIS measures.
 
     python benchmarks/video.py DATA --model memory [--clips dog blackswan] [--frames 40]
+    python benchmarks/video.py DATA --moving [--model objects] [--clips dog blackswan] [--frames 40]
     python benchmarks/video.py --long 10000 --model memory
 
 DATA has ``images/CLIP/*.jpg`` and ``masks/CLIP/*.png`` (label maps); without ``--clips`` the clips of split ``val``
@@ -8,6 +9,11 @@ in its video_instances.json are taken, which no recipe learns from. The last lin
 model, ``j_and_f_repeat`` (the first mask again and again), ``j_and_f_flow`` (carried by optical flow),
 ``j_and_f_linked`` (what the bundled ``objects`` finds in each frame, linked by IoU), ``fps`` at 854 x 480 on two
 threads, ``peak_mb``.
+
+``--moving`` measures the task in which nobody marks anything, as `eachmask track --moving` does it with a model that
+finds objects, and without --moving (``_all``): ``j_and_f`` of DAVIS 2017 (each object gets the track that fits best),
+and ``union`` of DAVIS 2016 (all tracks together against all objects: what does not move is wrong). ``core_seconds`` is
+the CPU time of a frame, of both together.
 
 ``--long`` follows two squares through so many frames of 128 x 96 px and prints the memory that the process takes on the
 way.
@@ -18,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +34,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eachmask.batch.track import TrackOptions, track
 from eachmask.data.formats.label_maps import numbers_in
 from eachmask.data.images.video import VideoFrame, frames_of
 from eachmask.inference.following import follow, load_follower
@@ -34,6 +42,7 @@ from eachmask.inference.load import load
 from eachmask.inference.video_predictor import VideoPredictor
 from eachmask.metrics import davis
 from eachmask.ops.optical_flow import carried, flow
+from eachmask.ops.tracking import TrackerConfig
 from eachmask.structures import RLE, Prompts
 
 Labels = NDArray[np.int64]
@@ -88,6 +97,33 @@ def measure(data: Path, clips: list[str], model: str, most: int | None) -> dict[
     return {f"j_and_f{name}": round(davis.summary(found)["J&F-Mean"], 4) for name, found in scores.items()}
 
 
+def unmarked(data: Path, clips: list[str], model: str, most: int | None) -> dict[str, float]:
+    """J&F where nobody says what is meant, of what moves and of all that is found."""
+    predictor, scores, frames, begin = load(model, device="cpu"), {}, 0, time.process_time()
+    tracker = TrackerConfig(predictor.decode_options().score_threshold or TrackerConfig.sure)
+    for clip in clips:
+        targets = [numbers_in(path) for path in sorted((data / "masks" / clip).glob("*.png"))[:most]]
+        frames += len(targets)
+        for name, moves in (("", True), ("_all", False)):
+            with tempfile.TemporaryDirectory() as folder:
+                wishes = TrackOptions(tracker=tracker, moving=moves, frames=most, save=("davis",))
+                track(predictor, data / "images" / clip, Path(folder), wishes)
+                found = [numbers_in(path) for path in sorted((Path(folder) / "davis").glob("*.png"))]
+            both = (davis.unsupervised(found, targets), davis.semi_supervised(*_joined(found, targets)))
+            for kind, one in zip(("j_and_f", "union"), both, strict=True):
+                scores.setdefault(kind + name, []).append(one)
+                print(f"{clip:<16}{kind + name:<12}{davis.summary([one])['J&F-Mean']:.3f}", flush=True)
+    spent = (time.process_time() - begin) / frames
+    means = {name: round(davis.summary(found)["J&F-Mean"], 4) for name, found in scores.items()}
+    return means | {"core_seconds": round(spent, 2)}
+
+
+def _joined(found: list[Labels], targets: list[Labels]) -> tuple[list[Labels], list[Labels]]:
+    """All objects as one; the first frame has it, as what is measured wants."""
+    one = [np.where(labels == davis.VOID, 0, labels > 0).astype(np.int64) for labels in targets]
+    return [(labels > 0).astype(np.int64) for labels in found], one
+
+
 def speed(data: Path, clip: str, model: str) -> float:
     """Frames per second of 854 x 480 px, one object, once memory has filled."""
     torch.set_num_threads(2)
@@ -127,17 +163,21 @@ def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("--model", default="memory")
+    parser.add_argument("--model", help="memory, or objects with --moving")
+    parser.add_argument("--moving", action="store_true")
     parser.add_argument("--clips", nargs="*", default=[])
     parser.add_argument("--frames", type=int)
     parser.add_argument("--long", type=int)
     options = parser.parse_args()
     if options.long:
-        return long(options.long, options.model)
+        return long(options.long, options.model or "memory")
     videos = json.loads((options.data / "video_instances.json").read_text())["videos"]
     clips = options.clips or [video["name"] for video in videos if video.get("split") == "val"]
-    result = measure(options.data, clips, options.model, options.frames)
-    fps = speed(options.data, clips[0], options.model)
+    if options.moving:
+        found = unmarked(options.data, clips, options.model or "objects", options.frames)
+        return print(json.dumps({**found, "clips": clips}))
+    result = measure(options.data, clips, options.model or "memory", options.frames)
+    fps = speed(options.data, clips[0], options.model or "memory")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({**result, "fps": fps, "peak_mb": round(peak), "clips": clips}))
 
