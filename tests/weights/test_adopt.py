@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 import eachmask
-from eachmask import cli
+from eachmask import cli, models
 from eachmask.structures import ImageBatch, UserError
 from eachmask.weights.adopt import adopt
+from eachmask.weights.file import load_model
 
 NAME = "lraspp_mobilenet_v3_large"
 
@@ -80,3 +81,26 @@ def test_nothing_in_a_file_is_run(tmp_path, ending):
     with pytest.raises(UserError):
         adopt(path, NAME)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("variant", "license"),
+    [("background_matting_v2_mobilenetv2", "MIT"), ("robust_video_matting_mobilenetv3", "GPL-3.0")],
+)
+def test_networks_of_mattes_by_command(variant, license, tmp_path, capsys):
+    """Their authors' names are ours (tests/parity has them): what they publish becomes a model file that mattes."""
+    torch.manual_seed(0)
+    model = models.variant(variant)().eval()
+    torch.save(model.state_dict(), tmp_path / "theirs.pth")
+    call = ["import", str(tmp_path / "theirs.pth"), variant, "--out", str(tmp_path / "mine.safetensors")]
+    assert cli.main(call) == 0
+    assert f"license: {license} " in capsys.readouterr().out
+    predictor = eachmask.load(tmp_path / "mine.safetensors", device="cpu")
+    assert predictor.info.preprocess.short_side is None, "it reduces images by itself"
+    own = load_model(tmp_path / "mine.safetensors")[0].state_dict()
+    assert own.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.allclose(own[name].float(), value.float(), rtol=1e-2, atol=1e-3), name
+    (tmp_path / "classes.txt").write_text("person\n")
+    assert cli.main([*call, "--classes", str(tmp_path / "classes.txt")]) == 2
+    assert "have no classes" in " ".join(capsys.readouterr().err.split())

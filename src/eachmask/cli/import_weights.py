@@ -23,6 +23,7 @@ class ImportOptions:
       eachmask import model_final_94dc52.pkl mask2former_r50 --out mask2former.safetensors
       eachmask import iter_80000.pth deeplabv3plus_r50_d8 --classes classes.txt --out streets.safetensors
       eachmask predict photos --model mask2former.safetensors
+      eachmask import rvm_mobilenetv3.pth robust_video_matting_mobilenetv3 --out rvm.safetensors
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -52,4 +53,5 @@ def import_weights(options: ImportOptions) -> int:
     model, info = adopt(options.checkpoint, options.variant, [name for name in names if name], bgr=options.bgr)
     save_model(options.out, model, replace(info, name=options.out.stem))
     say(f"{options.out}: {options.variant} for {counted(len(info.categories), 'class')}")
+    say(f"license: {info.license}")
     return 0

@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from eachmask import models, weights
+from eachmask.data.formats.mattes import FOREGROUND
 from eachmask.files.pickled import read_pickle
-from eachmask.structures import Category, UserError
+from eachmask.structures import Category, Matte, Preprocess, UserError
 from eachmask.weights.catalogue import Entry, entries
 from eachmask.weights.header import ModelInfo
 from eachmask.weights.renaming import fill, unwrapped
@@ -37,6 +39,7 @@ def adopt(
     Args:
         checkpoint: .pth, .pt or .bin of torch, .safetensors, or a .pkl of Detectron2.
         classes: names in the order of the network's outputs; by default those of the published weights of the variant.
+            Networks of mattes have none.
         bgr: the network learned from BGR images less their mean, as Caffe's and many of Detectron2's. Without it images
             are normalized as for the published weights, or for ImageNet's.
 
@@ -44,19 +47,33 @@ def adopt(
         UserError: the file is none, there is no such variant, its classes are not known, or no converter fits.
     """
     build, known = models.variant(variant), entries().get(variant)
+    info = replace(_header(variant, known, classes), license=LICENSE, training={"source": checkpoint.name})
+    if bgr:
+        info = replace(info, preprocess=replace(info.preprocess, channels="bgr", std=CAFFE_STD))
+    model = build(num_classes=len(info.categories), **info.config)
+    state = {name: torch.as_tensor(value) for name, value in unwrapped(read_checkpoint(checkpoint)).items()}
+    converter = _fill_by_any(model, state, known, checkpoint)
+    return model.eval(), replace(info, license=getattr(converter, "LICENSE", LICENSE))
+
+
+def _header(variant: str, known: Entry | None, classes: Sequence[str]) -> ModelInfo:
+    """What is known of a variant before its weights are read.
+
+    Raises:
+        UserError: its classes are not known, or it makes mattes, which have none.
+    """
+    network: Any = models.model_class(variant)
+    if network.task.target is Matte:
+        if classes:
+            raise UserError(f"{variant} makes mattes, which have no classes: leave out --classes")
+        return ModelInfo(variant, preprocess=network.preprocess or Preprocess(), categories=FOREGROUND)
     if known is None and not classes:
         raise UserError(f"the classes of {variant} are not known: give a file with one name on each line, --classes")
     named = tuple(Category(i, name) for i, name in enumerate(dict.fromkeys(classes), start=1))
-    categories = named if known is None or named else known.categories
-    info = ModelInfo(variant, categories=categories, license=LICENSE, training={"source": checkpoint.name})
-    if known is not None:
-        info = replace(info, preprocess=known.preprocess, config={} if classes else dict(known.config))
-    if bgr:
-        info = replace(info, preprocess=replace(info.preprocess, channels="bgr", std=CAFFE_STD))
-    model = build(num_classes=len(categories), **info.config)
-    state = {name: torch.as_tensor(value) for name, value in unwrapped(read_checkpoint(checkpoint)).items()}
-    _fill_by_any(model, state, known, checkpoint)
-    return model.eval(), info
+    info = ModelInfo(variant, categories=named if known is None or named else known.categories)
+    if known is None:
+        return info
+    return replace(info, preprocess=known.preprocess, config={} if classes else dict(known.config))
 
 
 def read_checkpoint(path: Path, said: str = "") -> dict[str, Any]:
@@ -92,17 +109,19 @@ def _copied(value: Any) -> Any:
     return np.array(value) if isinstance(value, np.ndarray) else value
 
 
-def _fill_by_any(model: nn.Module, state: dict[str, Tensor], known: Entry | None, path: Path) -> None:
-    """Fill the model by the first converter that fits."""
+def _fill_by_any(model: nn.Module, state: dict[str, Tensor], known: Entry | None, path: Path) -> ModuleType:
+    """Fill the model by the first converter that fits, and say which."""
     misfit = ""
     for name in _converters(known):
-        convert = getattr(importlib.import_module(f"eachmask.weights.{name}"), "convert", None)
+        module = importlib.import_module(f"eachmask.weights.{name}")
+        convert = getattr(module, "convert", None)
         try:
             converted = convert(state) if convert is not None else {}
         except Exception:  # names of another project lead a converter anywhere
             continue
         try:
-            return fill(model, converted)
+            fill(model, converted)
+            return module
         except UserError as error:
             misfit = misfit or str(error)
     raise UserError(f"{path} does not fit this variant: {misfit or f'nobody names weights like {next(iter(state))}'}")

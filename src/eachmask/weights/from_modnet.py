@@ -25,6 +25,8 @@ RULES: tuple[Rule, ...] = (
     (r"^(lr|hr|f)_branch\.", r"\1_branch."),
 )
 
+LICENSE = "Apache-2.0 (code and weights of the checkpoint's makers)"
+
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The authors' state dict -> ours (``modnet``)."""

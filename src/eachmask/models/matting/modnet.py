@@ -169,7 +169,7 @@ def _twice(x: Tensor) -> Tensor:
 class MODNet(MattingNetwork[Raw]):
     """MobileNetV2 and three branches."""
 
-    preprocess = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    preprocess = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), short_side=512, long_side=None)
     channels = (16, 24, 32, 96, 1280)
 
     def __init__(self, num_classes: int, config: Config) -> None:

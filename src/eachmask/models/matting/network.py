@@ -24,8 +24,8 @@ LEVELS = 5
 """Of Laplacian pyramids: their binomial filter, and how many there are."""
 
 
-UNIT = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), divisor=1)
-"""Colors as they are, in 0..1."""
+UNIT = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), short_side=None, long_side=None, divisor=1)
+"""Colors and sizes as they are, in 0..1."""
 
 
 class Mattes(NamedTuple):
