@@ -1,6 +1,8 @@
 """Mattes from automatic trimaps, against solvers and the hard mask; and what refining patches alone saves.
 
     python benchmarks/matting.py mattes FOLDER --methods runs/mattes closed_form --json out.json
+    python benchmarks/matting.py composed FOLDER --foreground lemur/foreground_estimated.png \\
+        --alpha lemur/alpha_estimated.png --behind lemur/new_background.png beach.jpg
     python benchmarks/matting.py refinement --size 1080 1920
 
 FOLDER has images/ and alpha/, perhaps in splits. The trimap of each image is made of its hard mask (alpha above one
@@ -14,22 +16,27 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from eachmask import models
+from eachmask.data.formats import mattes
+from eachmask.data.images.read import read_image
 from eachmask.data.reading import read
 from eachmask.data.transforms.trimaps import automatic
+from eachmask.files.png import png
 from eachmask.inference.load import load
 from eachmask.inference.matting import MattePredictor
 from eachmask.metrics.mattes import matte_errors
 from eachmask.structures import ImageBatch, Matte, UserError
 from eachmask.structures.backdrop import Backdrop
+from eachmask.tasks.matting import covering
 
 
 def against_each_other(folder: Path, methods: list[str], band: float, most: int) -> dict[str, dict[str, float]]:
-    """Mean errors of each method, and of the hard mask."""
+    """Mean errors of each method, of the hard mask, and of a band in which all is right."""
     predictors = {name: load(name) for name in methods}
-    found: dict[str, list[Matte]] = {name: [] for name in ("hard_mask", *methods)}
+    found: dict[str, list[Matte]] = {name: [] for name in ("hard_mask", "perfect_band", *methods)}
     seconds = dict.fromkeys(found, 0.0)
     targets = []
     for split in read(folder, target=Matte).splits.values():
@@ -39,6 +46,8 @@ def against_each_other(folder: Path, methods: list[str], band: float, most: int)
             trimap = automatic(sample.targets, band)
             targets.append(sample.targets)
             found["hard_mask"].append(Matte(hard.float()))
+            right = torch.where(trimap.unknown, sample.targets.alpha, trimap.foreground.float())
+            found["perfect_band"].append(Matte(right))
             for name, predictor in predictors.items():
                 begin = time.process_time()
                 try:
@@ -48,6 +57,20 @@ def against_each_other(folder: Path, methods: list[str], band: float, most: int)
                 seconds[name] += time.process_time() - begin
     num = len(targets)
     return {name: matte_errors(own, targets) | {"seconds": seconds[name] / num} for name, own in found.items()}
+
+
+def composed(folder: Path, foreground: Path, alpha: Path, behind: list[Path]) -> dict[str, float]:
+    """A foreground before each of the images, whose matte is known therefore."""
+    front, matte = read_image(foreground), mattes.matte(alpha, (), {})
+    share = matte.alpha.double().numpy()[..., None]
+    for number, path in enumerate(behind):
+        back = covering(read_image(path), matte.image_size)
+        image = np.rint(share * front[..., :3] + (1 - share) * back).astype(np.uint8)
+        layers = {"images": image, "alpha": np.rint(share[..., 0] * 65535).astype(np.uint16)}
+        for kind, pixels in layers.items():
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            (folder / kind / f"{number:05d}.png").write_bytes(png(pixels))
+    return {"images": len(behind)}
 
 
 @torch.inference_mode()
@@ -75,14 +98,21 @@ def main() -> None:
     first.add_argument("--methods", nargs="+", default=["closed_form"], help="names or model files")
     first.add_argument("--band", type=float, default=0.05, help="as of `eachmask matte`")
     first.add_argument("--most", type=int, default=1000, help="images of each split")
+    made = what.add_parser("composed")
+    made.add_argument("folder", type=Path, help="to write")
+    made.add_argument("--foreground", type=Path, required=True)
+    made.add_argument("--alpha", type=Path, required=True)
+    made.add_argument("--behind", type=Path, nargs="+", required=True)
     second = what.add_parser("refinement")
     second.add_argument("--size", type=int, nargs=2, default=(1080, 1920), help="height and width, px")
     second.add_argument("--repeats", type=int, default=2)
-    for one in (first, second):
+    for one in (first, made, second):
         one.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.what == "mattes":
         result = against_each_other(options.folder, options.methods, options.band, options.most)
+    elif options.what == "composed":
+        result = composed(options.folder, options.foreground, options.alpha, options.behind)
     else:
         result = refinement(tuple(options.size), options.repeats)
     text = json.dumps(result, indent=2)
