@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from eachmask import models, weights
-from eachmask.data.formats.mattes import FOREGROUND
 from eachmask.files.pickled import read_pickle
 from eachmask.structures import Category, Matte, Preprocess, UserError
 from eachmask.weights.catalogue import Entry, entries
@@ -28,6 +27,8 @@ from eachmask.weights.renaming import fill, unwrapped
 
 CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
 """Of images in 0..1: networks of Caffe see 0..255."""
+ONE = (Category(1, "foreground"),)
+"""Of networks of mattes, as data sets of mattes have it."""
 LICENSE = "that of the checkpoint's makers, which was not looked up"
 
 
@@ -66,7 +67,7 @@ def _header(variant: str, known: Entry | None, classes: Sequence[str]) -> ModelI
     if network.task.target is Matte:
         if classes:
             raise UserError(f"{variant} makes mattes, which have no classes: leave out --classes")
-        return ModelInfo(variant, preprocess=network.preprocess or Preprocess(), categories=FOREGROUND)
+        return ModelInfo(variant, preprocess=network.preprocess or Preprocess(), categories=ONE)
     if known is None and not classes:
         raise UserError(f"the classes of {variant} are not known: give a file with one name on each line, --classes")
     named = tuple(Category(i, name) for i, name in enumerate(dict.fromkeys(classes), start=1))
