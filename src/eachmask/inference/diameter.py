@@ -4,6 +4,9 @@ A network finds objects well that look about as large as those that it learnt fr
 large or as small. So a window of each image is seen as if objects had 5, 9, 18 ... px; where what is found really is
 about that large, and covers much of the window with good scores, the guess was right. (Cellpose has a second network
 for this.)
+
+With ``nuclei``, five test images of the 2018 Data Science Bowl, resized 0.35, 1 and 4 times, whose true medians are 4.7
+to 184 px, came out at 0.88 to 1.35 times the truth.
 """
 
 from __future__ import annotations
