@@ -78,36 +78,43 @@ def status_of(client: Client) -> int:
 
 @pytest.mark.slow
 def test_a_killed_worker_loses_the_request_that_it_ran_and_no_other() -> None:
-    process, port, key = started("--workers", "2", "--seconds", "600")
-    with process, Client(f"http://127.0.0.1:{port}", key, seconds=600) as client:
-        until_ready(client)
-        workers = until_two(client, process.pid)
-        for worker in workers:
-            worker.suspend()
-        with ThreadPoolExecutor(6) as pool:
-            asked = [pool.submit(status_of, client) for _ in range(6)]
-            time.sleep(3)  # each worker has got a request by now, and four wait
-            workers[0].kill()
-            workers[1].resume()
-            statuses = sorted(one.result() for one in asked)
-        assert statuses == [200] * 5 + [502]
-        for worker in until_two(client, process.pid):  # another has taken its place
-            worker.kill()
-        until_ready(client)
-        assert status_of(client) == 200
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(120) in (0, -signal.SIGTERM)
+    process, port, key = started("--workers", "2", "--batch", "1", "--seconds", "600")
+    with Client(f"http://127.0.0.1:{port}", key, seconds=600) as client:
+        try:
+            until_ready(client)
+            until(client, "eachmask_workers 2.0")
+            first, second = workers_of(process.pid)
+            first.suspend()
+            second.suspend()
+            with ThreadPoolExecutor(6) as pool:
+                asked = [pool.submit(status_of, client) for _ in range(6)]
+                until(client, "eachmask_waiting 4.0")  # so that each worker runs one
+                first.kill()
+                second.resume()
+                assert sorted(one.result() for one in asked) == [200] * 5 + [502]
+            for worker in workers_of(process.pid):
+                worker.kill()
+            until_ready(client)
+            assert status_of(client) == 200, "others have taken their places"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(120) in (0, -signal.SIGTERM)
 
 
-def until_two(client: Client, server: int) -> list[Any]:
-    """The processes that compute, once both are up."""
+def workers_of(server: int) -> list[Any]:
+    """The processes that compute."""
     import psutil
 
-    for _ in range(3000):
-        if "eachmask_workers 2.0" in client._send("GET", "/metrics").text:
-            return [child for child in psutil.Process(server).children() if child.memory_info().rss > 1e8]
-        time.sleep(0.1)
-    raise AssertionError("there are no two workers")
+    return [child for child in psutil.Process(server).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def until(client: Client, line: str) -> None:
+    """Until the server's counters say so."""
+    for _ in range(1200):
+        if line in client._send("GET", "/metrics").text:
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"the server never said {line}")
 
 
 @pytest.mark.parametrize(
