@@ -94,6 +94,7 @@ def test_a_killed_worker_loses_the_request_that_it_ran_and_no_other() -> None:
                 assert sorted(one.result() for one in asked) == [200] * 5 + [502]
             for worker in workers_of(process.pid):
                 worker.kill()
+                worker.wait(60)  # until then it may be given a request
             until_ready(client)
             assert status_of(client) == 200, "others have taken their places"
         finally:
