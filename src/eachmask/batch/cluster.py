@@ -13,6 +13,7 @@ has one thread: what several would add, several workers add without waiting for 
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
@@ -77,8 +78,9 @@ def connected(cluster: Cluster) -> Any:
         raise UserError("--on needs the package ray: pip install 'eachmask[ray]'") from None
     _check_answers(cluster.address)
     where: dict[str, Any] = {"num_cpus": cluster.workers} if cluster.address == LOCAL else {"address": cluster.address}
+    quiet: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": logging.ERROR}
     try:
-        ray.init(**where, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True, logging_level="error")
+        ray.init(**where, **quiet, ignore_reinit_error=True)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"there is no Ray cluster at {cluster.address}: {error}") from error
     return ray

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -96,7 +96,7 @@ class PanopticFPN(Network[Raw, Selected, PanopticMap]):
     @property
     def backbone(self) -> FPN:
         """The pyramid that both read."""
-        return self.detector.backbone
+        return cast(FPN, self.detector.backbone)
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> proposals, and logits of stuff."""

@@ -6,7 +6,7 @@ Shapes: B images of H x W px, R questions, S the side of a window's grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +73,8 @@ class FastBlock(nn.Sequential):
         y, (*first, last) = x, self
         for layer in first:
             y = layer(y)
-        result: Tensor = last.add_to(x, y)
-        return result
+        added: Any = last
+        return added.add_to(x, y)  # type: ignore[no-any-return]
 
 
 class Neck(nn.Module):
