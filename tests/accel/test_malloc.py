@@ -6,13 +6,9 @@ import ctypes
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from eachmask import accel
 from eachmask.accel import malloc
-from eachmask.inference.engine import Engine
-from eachmask.structures import Preprocess
-from eachmask.tasks.semantic import SEMANTIC
 
 
 @pytest.fixture
@@ -31,17 +27,6 @@ def test_freed_memory_is_kept_up_to_a_limit(asked):
     malloc.keep_freed_memory()
     malloc.keep_freed_memory()
     assert asked == [(-3, 64 << 20), (-1, 256 << 20)]
-
-
-def test_a_networks_first_pass_returns_what_it_does_not_need(asked):
-    network = torch.nn.Identity()
-    engine = Engine(network, Preprocess(), SEMANTIC, device="cpu", precision="fp32", optimize=False)
-    first = [(-3, 256 << 10)]
-    assert [what for what in asked if what[0]] == first
-    for _ in range(2):
-        with engine.autocast():
-            network(torch.zeros(1))
-    assert [what for what in asked if what[0]] == [*first, (-3, 64 << 20), (-1, 256 << 20)]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ file            what it does                                         when
 =============== ==================================================== ================================================
 ``lazy_dynamo`` imports torchvision and timm without torch's         with tested versions of torch, until somebody
                 compiler: two seconds and 150 MB less                compiles
-``malloc``      keeps freed memory for the next image instead of     after a predictor's first pass on the CPU, with
-                handing it back to the system                        glibc, unless the environment sets its thresholds
+``malloc``      keeps freed memory for the next image instead of     once a predictor on the CPU is made, with glibc,
+                handing it back to the system                        unless the environment sets malloc's thresholds
 ``roi_cpu``     RoIAlign and its gradient as sums of table rows      on channels-last maps on the CPU, float32, and in
                                                                      prediction bfloat16; not while tracing or compiling
 ``spinning``    threads that wait for each other sleep soon, so that in commands, with GNU OpenMP, unless the

@@ -2,16 +2,12 @@
 
 By default it hands large blocks back to the system at once and asks for fresh ones a moment later. Every first touch of
 a fresh page is a fault: a photograph on its way through EfficientNet-Lite0 takes thousands, a quarter of the time.
-
-What is kept has holes. In a network's first pass its weights get fast layouts, which stay; among large maps that come
-and go they would keep the holes apart for good, so that memory is kept from the second pass on.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
 from functools import cache
 
 from eachmask.accel import is_on
@@ -20,8 +16,6 @@ MAX_KEPT_PIECE = 64 << 20
 """Bytes: larger blocks still come from the system and go back to it."""
 MAX_KEPT = 256 << 20
 """Bytes that may lie free for the next image."""
-MIN_RETURNED_PIECE = 256 << 10
-"""Bytes: in a network's first pass blocks from this size on go back to the system at once."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 
@@ -32,16 +26,6 @@ def keep_freed_memory() -> None:
 
     It holds for the whole process. Where the environment sets malloc's thresholds, they stay.
     """
-    _ask({_MMAP_THRESHOLD: MAX_KEPT_PIECE, _TRIM_THRESHOLD: MAX_KEPT})
-
-
-def return_large_blocks() -> None:
-    """Until :func:`keep_freed_memory`, large blocks come from the system one by one and go back to it when free."""
-    keep_freed_memory.cache_clear()
-    _ask({_MMAP_THRESHOLD: MIN_RETURNED_PIECE})
-
-
-def _ask(thresholds: Mapping[int, int]) -> None:
     if not is_on("malloc"):
         return
     if "MALLOC_TRIM_THRESHOLD_" in os.environ or "MALLOC_MMAP_THRESHOLD_" in os.environ:
@@ -52,8 +36,8 @@ def _ask(thresholds: Mapping[int, int]) -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # macOS, musl; Windows
         return
-    for number, value in thresholds.items():
-        mallopt(number, value)
+    mallopt(_MMAP_THRESHOLD, MAX_KEPT_PIECE)
+    mallopt(_TRIM_THRESHOLD, MAX_KEPT)
 
 
 def give_back_freed_memory() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from eachmask.accel.malloc import give_back_freed_memory, keep_freed_memory, return_large_blocks
 from eachmask.inference.devices import find_device, find_precision
 from eachmask.inference.preprocessing import preprocessed, reduced, size_of
 from eachmask.ops.tiles import sliding_boxes, tile_boxes
@@ -88,6 +87,7 @@ class Engine(Generic[T]):
         optimize: bool = True,
         in_place: bool = False,
     ) -> None:
+        from eachmask.accel.malloc import give_back_freed_memory, keep_freed_memory
         from eachmask.backbones.fuse import optimize_for_inference
 
         self.preprocess, self.task = preprocess, task
@@ -99,7 +99,7 @@ class Engine(Generic[T]):
         self.model = model.eval().to(self.device)
         give_back_freed_memory()
         if self.device.type == "cpu":
-            return_large_blocks()
+            keep_freed_memory()
 
     def predict(
         self,
@@ -152,14 +152,11 @@ class Engine(Generic[T]):
         tensor = torch.cat([one.tensor for one in single]) if len(single) > 1 else single[0].tensor
         return replace(single[0], tensor=tensor, sizes=tuple(one.sizes[0] for one in single)).to(self.device)
 
-    @contextlib.contextmanager
-    def autocast(self) -> Iterator[None]:
-        """The precision, as a context that each pass of the network runs in."""
-        exact = self.dtype == torch.float32
-        with contextlib.nullcontext() if exact else torch.autocast(self.device.type, dtype=self.dtype):
-            yield
-        if self.device.type == "cpu":
-            keep_freed_memory()  # whatever stays for good, fast layouts of weights, is there now
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision, as a context."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
     # How
 
@@ -194,6 +191,8 @@ class Engine(Generic[T]):
 
     def _predict_tiled(self, image: NDArray[Any], given: Any, job: _Job, store: TileStore[T] | None) -> T:
         """Predict overlapping tiles under one common contrast and join what belongs together."""
+        from eachmask.accel.malloc import give_back_freed_memory
+
         give_back_freed_memory()  # what reading a large image left free would lie beside what the network needs
         size = size_of(image)
         limits = self.preprocess.limits(image)
