@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 from torch import nn
@@ -24,6 +24,7 @@ from eachmask.backbones.swin import Swin
 from eachmask.structures import UserError
 
 
+@cache
 def on_any_backbone(build: Callable[..., Any], config: type | None) -> Callable[..., Any]:
     """A variant function that takes ``backbone``, a name that :func:`backbone_named` knows, among its settings.
 
