@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peak_memory import peak_mb
 from torch import Tensor
 
 IOU, STABILITY = 0.88, 0.3
@@ -102,8 +102,7 @@ def main() -> None:
         sys.path.append(options.reference)
     if options.only:
         result = (ours if options.only == "ours" else theirs)(options.side, options.points)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(result | {"peak_mb": round(peak)}))
+        print(json.dumps(result | {"peak_mb": round(peak_mb())}))
         return
     results = {"ours": measured("ours", options)}
     if options.reference:

@@ -33,6 +33,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peak_memory import peak_mb
 
 from eachmask.batch.track import TrackOptions, track
 from eachmask.data.formats.label_maps import numbers_in
@@ -178,8 +179,7 @@ def main() -> None:
         return print(json.dumps({**found, "clips": clips}))
     result = measure(options.data, clips, options.model or "memory", options.frames)
     fps = speed(options.data, clips[0], options.model or "memory")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**result, "fps": fps, "peak_mb": round(peak), "clips": clips}))
+    print(json.dumps({**result, "fps": fps, "peak_mb": round(peak_mb()), "clips": clips}))
 
 
 if __name__ == "__main__":
