@@ -11,7 +11,7 @@ from eachmask.structures import Instances, Matte, PanopticMap, SemanticMap
 
 
 def check(a: Any, b: Any) -> None:
-    """Boxes within 0.1 px, scores of 1e-3, masks of an IoU above 0.99 or two pixels apart, 998 of 1,000 pixels of maps."""
+    """Boxes within 0.1 px, scores within 1e-3, masks of an IoU above 0.99 or two pixels apart, maps in 998 of 1,000."""
     assert type(a) is type(b)
     if isinstance(a, Instances):
         _check_instances(a, b)
