@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import pickle
@@ -139,6 +140,7 @@ def _waited(child: int, seconds: float) -> int | None:
 
 
 def _be_the_child(work: Callable[[], int], output: str, megabytes: int, seconds: int) -> None:
+    gc.freeze()  # collecting a video that the parent read would wait for threads that are not here
     status = CRASHED
     try:
         target = os.open(output, os.O_WRONLY | os.O_APPEND)
