@@ -177,7 +177,7 @@ def test_a_run_goes_on_only_as_what_it_was(run, coco, tmp_path, capsys, variant,
 
 @pytest.mark.parametrize(("changed", "words"), [
     ("image", "(training data was 2 images ("), ("train", "(training data was 2 images ("),
-    ("val", "(val data was 1 images ("), ("size", "short_side=64, long_side=64) and is short_side=96"),
+    ("val", "(val data was 1 images ("), ("size", "short_side=64, long_side=64 and is short_side=96, long_side=96"),
 ])  # fmt: skip
 def test_a_run_goes_on_only_with_its_data(run, coco, tmp_path, capsys, changed, words):
     data = shutil.copytree(coco, tmp_path / "set")

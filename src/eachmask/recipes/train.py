@@ -71,7 +71,7 @@ def train(
     ...         Image.fromarray(pixels).save(folder / "squares" / name / f"{i}.png")
     >>> path = train("mask_rcnn_lite0_fpn", folder / "squares", folder / "run", steps=1, batch=2, size=64,
     ...              pretrained="none", device="cpu")  # doctest: +ELLIPSIS
-    3 training images and 1 val images...
+    3 training images and 1 val image...
     >>> path.relative_to(folder).as_posix()
     'run/model.safetensors'
 

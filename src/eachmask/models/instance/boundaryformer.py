@@ -236,11 +236,11 @@ def map_encoding(level: Tensor, first: float = 0.5) -> Tensor:
     """
     channels, height, width = level.shape
     half = channels // 2
-    period = 10000.0 ** (2 * (torch.arange(half, device=level.device) // 2) / half)
+    frequency = 10000.0 ** (-2 * (torch.arange(half, device=level.device) // 2) / half)
 
     def encode(count: int) -> Tensor:
         place = (torch.arange(count, device=level.device) + first) / (count + 1e-6) * (2 * math.pi)
-        angle = place[:, None] / period  # divided as the references do, so that all bits are theirs
+        angle = place[:, None] * frequency
         return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=-1).flatten(1).T.to(level)
 
     y, x = encode(height)[:, :, None].expand(-1, -1, width), encode(width)[:, None].expand(-1, height, -1)
