@@ -11,7 +11,7 @@ from eachmask.structures import Instances, Matte, PanopticMap, SemanticMap
 
 
 def check(a: Any, b: Any) -> None:
-    """Boxes within 0.1 px, scores within 1e-3, masks of an IoU above 0.99 or two pixels apart, maps in 998 of 1,000."""
+    """Boxes within 0.1 px, scores within 1e-3, masks of an IoU above 0.99; of 1,000 pixels of a map 998; mattes."""
     assert type(a) is type(b)
     if isinstance(a, Instances):
         _check_instances(a, b)
@@ -32,5 +32,4 @@ def _check_instances(a: Instances, b: Instances) -> None:
         torch.testing.assert_close(a.scores, b.scores, atol=1e-3, rtol=0)
     if a.masks is not None and b.masks is not None and len(a):
         iou = np.asarray(a.masks.iou(b.masks)).diagonal()
-        differing = (1 - iou) / (1 + iou) * (a.masks.area() + b.masks.area())
-        assert ((iou > 0.99) | (differing < 2.5)).all()  # pixels of a tiny mask may be ties
+        assert (iou[a.masks.area() > 0] > 0.99).all()
