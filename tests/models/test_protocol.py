@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
-from eachmask.models.protocol import Detections, Detector, Model, Network
+from eachmask import models
+from eachmask.models.protocol import Detections, Detector, Model, Network, Recurrent
 from eachmask.structures import DecodeOptions, ImageBatch, Polygons, RoIMasks
 
 
@@ -68,3 +73,19 @@ def test_a_network_is_a_model_once_its_verbs_are_written():
     empty: Network[Any, Any, Any] = Network()
     with pytest.raises(NotImplementedError):
         empty.decode(None, DecodeOptions())
+
+
+def networks(kind: type[Any] = Network) -> Iterator[type[Any]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from networks(one)
+
+
+def test_only_what_remembers_frames_is_recurrent():
+    for module in pkgutil.walk_packages(models.__path__, models.__name__ + "."):
+        importlib.import_module(module.name)
+    ours = [one for one in networks() if one.__module__.startswith(models.__name__)]
+    recurrent = [one for one in ours if issubclass(one, Recurrent)]
+    assert {"RobustVideoMatting", "STM"} <= {one.__name__ for one in recurrent} and len(recurrent) < len(ours)
+    for one in recurrent:
+        assert list(inspect.signature(one.step).parameters)[1:3] == ["images", "state"], one

@@ -33,7 +33,7 @@ class Told(RecurrentInstance):
     def begin(self, raw):
         return 0
 
-    def step(self, raw, state):
+    def next_object(self, raw, state):
         masks = torch.full((len(raw.sizes), *raw.features.shape[-2:]), -9.0)
         masks[:, 2:5, 3 * state : 3 * state + 3] = 9.0
         return Said(masks, torch.logit(torch.tensor([self.told[state]])).expand(len(raw.sizes))), state + 1
@@ -78,8 +78,8 @@ def test_what_was_said_before_changes_what_is_said(name):
     model = models.variant(name)(**SMALL).eval()
     with torch.no_grad():
         raw = model(ImageBatch.from_tensors([torch.rand(3, 64, 64)]))
-        first, state = model.step(raw, model.begin(raw))
-        second, _ = model.step(raw, state)
+        first, state = model.next_object(raw, model.begin(raw))
+        second, _ = model.next_object(raw, state)
     assert not torch.equal(first.masks, second.masks)
 
 
@@ -98,7 +98,7 @@ def test_spatial_inhibition_does_not_count_the_padding():
     model = models.recurrent_instance_lite0(**SMALL).eval()
     with torch.no_grad():
         raw = model(ImageBatch.from_tensors([torch.rand(3, 40, 64)], divisor=64))
-        said, _ = model.step(raw, model.begin(raw))
+        said, _ = model.next_object(raw, model.begin(raw))
     likely = (said.masks - model.bias).exp()[raw.valid[0][None]].sum()
     assert float(likely.detach()) == pytest.approx(1, abs=1e-4)
 

@@ -86,6 +86,8 @@ def load_exported(session: Session) -> tuple[nn.Module, ModelInfo, CropClassifie
     model.register_buffer(DIGEST, torch.frombuffer(bytearray(session.digest()), dtype=torch.uint8))
     setattr(model, header.verb, Verb(session, header, model))
     for path, graph in header.answers.items():
+        if path not in model.answered_by:  # type: ignore[operator]
+            raise UserError(f"{session.path} answers prompts in another version's way ({path}): export the model again")
         layer, _, name = path.rpartition(".")
         setattr(model.get_submodule(layer), name, Answer(session, graph))
     if isinstance(model, Recurrent) and header.verb == "forward":

@@ -72,7 +72,7 @@ class ConvLSTM(nn.Module):
 class PolygonRNN(Answering):
     """Draws polygons (:class:`~eachmask.models.protocol.Promptable`)."""
 
-    answered_by = ("_features", "begin", "step")
+    answered_by = ("_features", "begin", "next_vertex")
     asked_by = "extremes"
     wants = "give a box around it"
 
@@ -124,7 +124,7 @@ class PolygonRNN(Answering):
         zero = features.new_zeros(len(features), self.config.hidden, *features.shape[2:])
         return self.first(features).flatten(1), [(zero, zero) for _ in self.layers]
 
-    def step(
+    def next_vertex(
         self, features: Tensor, vertices: Tensor, state: list[tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Logits (B, G * G + 1) of the next vertex.
@@ -162,7 +162,7 @@ class PolygonRNN(Answering):
         numbers = [given[0] if given else int(logits[0].argmax())]
         while len(numbers) < self.config.max_vertices:
             recent = torch.tensor([[numbers[-1], numbers[max(-2, -len(numbers))], numbers[0]]], device=image.device)
-            logits, state = self.step(features, recent, state)
+            logits, state = self.next_vertex(features, recent, state)
             number = given[len(numbers)] if len(numbers) < len(given) else int(logits[0].argmax())
             if number == self.config.grid**2:
                 break
@@ -199,7 +199,7 @@ class PolygonRNN(Answering):
         known = vertices.clamp(min=0)
         for t in range(1, vertices.shape[1]):
             recent = torch.stack([known[:, t - 1], known[:, max(t - 2, 0)], known[:, 0]], 1)
-            logits, state = self.step(features, recent, state)
+            logits, state = self.next_vertex(features, recent, state)
             losses.append(F.cross_entropy(logits.float(), vertices[:, t], ignore_index=-1, reduction="sum"))
         num = (vertices[:, 1:] >= 0).sum().clamp(min=1)
         return {"first": losses[0] / len(targets), "next": torch.stack(losses[1:]).sum() / num}

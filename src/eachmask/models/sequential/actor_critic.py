@@ -123,7 +123,7 @@ class ActorCritic(Sequential[State]):
         canvas = raw.features.new_zeros(len(raw.features), *raw.features.shape[-2:])
         return State(self.pre.context(raw.features), canvas)
 
-    def step(self, raw: Raw, state: State) -> tuple[Said, State]:
+    def next_object(self, raw: Raw, state: State) -> tuple[Said, State]:
         """The likeliest action."""
         seen = seen_by(state)
         actions, read = self.actor(seen)

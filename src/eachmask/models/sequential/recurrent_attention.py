@@ -170,7 +170,7 @@ class RecurrentAttention(Sequential[State]):
         canvas = raw.features.new_zeros(len(raw.features), *raw.features.shape[-2:])
         return State(self.pre.context(raw.features), canvas)
 
-    def step(self, raw: Raw, state: State) -> tuple[Said, State]:
+    def next_object(self, raw: Raw, state: State) -> tuple[Said, State]:
         said = self.attended(state).said
         return said, painted(state, said.masks.sigmoid())
 

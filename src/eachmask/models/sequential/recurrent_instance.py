@@ -61,7 +61,7 @@ class RecurrentInstance(Sequential[State]):
         zero = raw.features.new_zeros(len(raw.features), self.config.hidden, *raw.features.shape[-2:])
         return [(zero, zero) for _ in self.layers]
 
-    def step(self, raw: Raw, state: State) -> tuple[Said, State]:
+    def next_object(self, raw: Raw, state: State) -> tuple[Said, State]:
         """Masks compete with themselves: the log-softmax over all cells makes one place win (spatial inhibition)."""
         x, after = raw.features, []
         for layer, before in zip(self.layers, state, strict=True):
@@ -78,7 +78,7 @@ class RecurrentInstance(Sequential[State]):
         grids = self.targets_of(raw, targets)
         state, steps = self.begin(raw), []
         for _ in range(self.length(grids)):
-            said, state = self.step(raw, state)
+            said, state = self.next_object(raw, state)
             steps.append(said)
         probabilities = torch.stack([said.masks for said in steps], 1).float().sigmoid()
         scores = torch.stack([said.scores for said in steps], 1).float()

@@ -2,7 +2,7 @@
 
 ``forward`` ends at the features, as that of a two-stage model ends at its proposals: ``losses`` unrolls the sequence
 with the targets at hand, ``select`` until the network says that nothing is left. A paper's file writes ``begin``,
-``step`` and ``losses``.
+``next_object`` and ``losses``.
 
 An object's score is the least that was said up to it, so that scores fall, and the sequence ends where they fall below
 the threshold. Each step costs the same, hence prediction time grows with the number of objects.
@@ -115,7 +115,7 @@ class Sequential(Network[Raw, Selected, Instances], Generic[StateT]):
         """What is remembered before the first step."""
         raise NotImplementedError
 
-    def step(self, raw: Raw, state: StateT) -> tuple[Said, StateT]:
+    def next_object(self, raw: Raw, state: StateT) -> tuple[Said, StateT]:
         """The next object of each image, and what is to be remembered of it."""
         raise NotImplementedError
 
@@ -137,7 +137,7 @@ class Sequential(Network[Raw, Selected, Instances], Generic[StateT]):
         masks, scores = [], []
         least = raw.features.new_ones(len(raw.sizes), dtype=torch.float32)
         for _ in range(self.max_objects):
-            said, state = self.step(raw, state)
+            said, state = self.next_object(raw, state)
             least = torch.minimum(least, said.scores.float().sigmoid())
             if not bool((least >= threshold).any()):
                 break
