@@ -14,6 +14,7 @@ from PIL import Image
 
 from eachmask import UserError, evaluate
 from eachmask.data import read
+from eachmask.data.convert import convert
 from eachmask.data.formats.coco_read import read_coco
 from eachmask.data.formats.coco_results import read_results
 from eachmask.data.formats.voc_classes import palette
@@ -120,6 +121,22 @@ def test_classes_are_called_what_their_list_says(tmp_path: Path, name: str, text
         read(tmp_path)
     (tmp_path / name).write_text(text, encoding="utf-8-sig")
     assert labels(read(tmp_path)) == [["bolt", "nut"]]
+
+
+def test_the_void_of_a_labelmap_is_no_class(tmp_path: Path) -> None:
+    """Datumaro lists it as a class called ``ignored``, and refuses void pixels where it is not listed."""
+    voc(tmp_path, painted=True)
+    rows = ["background:0,0,0::", "ignored:224,224,192::", "nut:184,61,245::", "bolt:250,50,83::"]
+    (tmp_path / "labelmap.txt").write_text("\n".join(rows))
+    file = tmp_path / "SegmentationClass" / "p.png"
+    pixels = np.array(Image.open(file))
+    pixels[:3] = 224, 224, 192
+    Image.fromarray(pixels).save(file)
+    data = read(tmp_path)
+    assert [category.name for category in data.categories] == ["nut", "bolt"]
+    assert labels(data) == [["bolt", "nut"]] and not data.problems
+    convert(tmp_path, tmp_path / "again", to="voc")
+    assert "ignored:224,224,192::" in (tmp_path / "again" / "labelmap.txt").read_text()
 
 
 def test_without_a_list_the_xml_names_the_classes(tmp_path: Path) -> None:

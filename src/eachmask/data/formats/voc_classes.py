@@ -27,6 +27,9 @@ CLASSES = (
 )  # fmt: skip
 """VOC's own twenty, ids 1..20."""
 
+VOID = "224,224,192"
+"""The color of 255, which belongs to no object."""
+
 _OWN_NAME = re.compile(r"\d{4}_\d{6}")
 """What VOC calls its own images."""
 
@@ -72,8 +75,8 @@ def _of_labelme(lines: list[str]) -> ClassList:
 def _of_cvat(lines: list[str]) -> ClassList:
     """each line must be name:red,green,blue:parts:actions"""
     rows = [line.split(":") for line in lines if not line.startswith("#")]
-    rows = [row for row in rows if row[0] != "background"]
-    colors = {_color(row[1]): number for number, row in enumerate(rows, start=1)}
+    rows = [row for row in rows if row[0] != "background" and row[1] != VOID]
+    colors = {_color(row[1]): number for number, row in enumerate(rows, start=1)} | {_color(VOID): 255}
     return ClassList(named_categories(row[0] for row in rows), colors)
 
 
@@ -136,6 +139,8 @@ def labelmap(categories: Sequence[Category]) -> str:
     """CVAT's and Datumaro's list of the classes and their colors."""
     colors = np.array(palette()).reshape(-1, 3)[1:].tolist()
     rows = [f"{c.name.replace(':', ' ')}:{r},{g},{b}::" for c, (r, g, b) in zip(categories, colors, strict=False)]
+    if all(c.name != "ignored" for c in categories):
+        rows.append(f"ignored:{VOID}::")  # without it Datumaro refuses every map that has a crowd region
     return "\n".join(["# label:color_rgb:parts:actions", "background:0,0,0::", *rows, ""])
 
 
