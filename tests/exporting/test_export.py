@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from models.test_contract import CASES, Case
 from PIL import Image
 
@@ -15,6 +18,7 @@ import eachmask
 from eachmask.cli import main
 from eachmask.exporting.export import write_exported
 from eachmask.runtimes.header import Header
+from eachmask.runtimes.sessions import OpenVinoSession
 from eachmask.structures import Category, Preprocess, UserError
 from eachmask.weights.file import save_model
 from eachmask.weights.header import ModelInfo
@@ -158,3 +162,25 @@ def test_a_damaged_header_is_one_sentence(changes: dict[str, object]) -> None:
         Header.from_json(json.dumps(whole | changes).replace('"' + "1" * 5_000 + '"', "1" * 5_000), "a.onnx")
     with pytest.raises(UserError, match="the header of a.onnx cannot be used"):
         Header.from_json("[" * 100_000, "a.onnx")
+
+
+def test_openvino_computes_in_float32_whatever_the_processor_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to itself it computes in bf16 where the processor multiplies it faster, which moves boxes by pixels."""
+    openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    hints, compiled = [], openvino.Core.compile_model
+
+    def noted(core: Any, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        hints.append(settings["INFERENCE_PRECISION_HINT"])
+        return compiled(core, model, device, settings)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", noted)
+    write_exported(tmp_path / "cells.xml", CELLS.build(), info_of(CELLS), "openvino", "fp32", {})
+    session = OpenVinoSession(tmp_path / "cells.xml")
+    assert session.opened.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+    layer, buffer = torch.nn.Linear(2, 2), io.BytesIO()
+    torch.onnx.export(layer, (torch.zeros(1, 2),), buffer, dynamo=False)
+    answer = session.opened_graph(buffer.getvalue())
+    torch.testing.assert_close(answer([torch.ones(1, 2)])[0], layer(torch.ones(1, 2)).detach())
+    assert hints and set(hints) == {"f32"}
