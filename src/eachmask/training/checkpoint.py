@@ -50,10 +50,10 @@ def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
         if found is not None:
             return found
     if paths:
-        are = plural(len(paths), "is", "are")
+        are, them = plural(len(paths), "is", "are"), plural(len(paths), "it", "them")
         raise UserError(
             f"{' and '.join(path.name for path in paths)} in {folder} {are} damaged, so that the run cannot be "
-            f"resumed: restore them, or remove {folder} to begin anew"
+            f"resumed: restore {them}, or remove {folder} to begin anew"
         )
     return None
 
