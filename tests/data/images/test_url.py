@@ -76,8 +76,8 @@ def test_addresses_among_the_inputs_only_where_they_are_let_in(server: str, tmp_
     found = find_inputs([good, bad], downloads=tmp_path).sources
     assert [Path(source.name).name for source in found] == ["a b.png", "none.png"]
     assert not found[0].problem and "was not fetched" in found[1].problem and found[0].path.is_file()
-    closed = find_inputs([good]).sources
-    assert closed[0].problem == "does not exist"
+    with pytest.raises(UserError, match="does not exist: there is no image to read"):
+        find_inputs([good])
 
 
 def test_files_of_addresses_stay_in_their_folder(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def find_inputs(
         does not exist is among them with its ``problem``.
 
     Raises:
-        UserError: there is nothing at all to do.
+        UserError: there is nothing at all to do: no image, or only names of which none can be read.
     """
     if not arguments:
         raise UserError("name at least one image, folder, pattern or list, or - to read names")
@@ -113,6 +113,10 @@ def find_inputs(
         raise UserError(f"no images found in {', '.join(str(a) for a in arguments)}{reasons}")
     root = _common_folder(search.bases)
     sources = list(_pages([search.source(path, root) for path in search.files], channels))
+    if all(source.problem for source in sources):
+        shown = ", ".join(f"{source.name} {source.problem}" for source in sources[:3])
+        more = f" and {len(sources) - 3} more" if len(sources) > 3 else ""
+        raise UserError(f"{shown}{more}: there is no image to read")
     skipped = [(_relative(path, root), reason) for path, reason in search.skipped]
     return Inputs(_with_outputs(sources), skipped, tuple(asked))
 
