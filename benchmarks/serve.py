@@ -10,8 +10,9 @@ With ``--kills`` one of several workers is killed (SIGKILL) now and then: what i
 
 The last line is JSON: ``throughput`` (share of the loop's images per second), ``images_per_s``, ``loop_images_per_s``,
 ``throughput_by_cpu`` (the loop's CPU time for an image by the server's, which depends less on what else the machine
-does; not with ``--kills``), ``median_ms``, ``p95_ms``, ``wrong``, ``unanswered`` (honest requests that were cut off),
-``statuses``, ``mb_first``, ``mb_last`` (the server's memory after a quarter of the time and at the end).
+does; not with ``--kills``), ``http_share`` (of the server's CPU time, that of the process with the connections, where
+there are several), ``images_per_pass``, ``median_ms``, ``p95_ms``, ``wrong``, ``unanswered`` (honest requests that were
+cut off), ``statuses``, ``mb_first``, ``mb_last`` (the server's memory after a quarter of the time and at the end).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def served(port: int, workers: int = 1) -> Iterator[tuple[str, psutil.Process]]:
     with subprocess.Popen(command, env=os.environ | {"EACHMASK_KEY": KEY}, stderr=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{port}"
         try:
-            while not is_ready(url):
+            while not is_ready(url, workers):
                 assert process.poll() is None, "the server did not start"
                 time.sleep(0.2)
             yield url, psutil.Process(process.pid)
@@ -61,11 +62,19 @@ def served(port: int, workers: int = 1) -> Iterator[tuple[str, psutil.Process]]:
             process.terminate()
 
 
-def is_ready(url: str) -> bool:
+def is_ready(url: str, workers: int) -> bool:
+    """Whether all workers have loaded their model."""
     try:
-        return httpx.get(f"{url}/ready").is_success
+        return counted(url).get("eachmask_workers") == workers
     except httpx.HTTPError:
         return False
+
+
+def counted(url: str) -> dict[str, float]:
+    """The server's counters that have no labels."""
+    text = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {KEY}"}).text
+    rows = (line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#" and "{" not in line)
+    return {name: float(value) for name, value in rows}
 
 
 @dataclass
@@ -129,9 +138,10 @@ def memory(server: psutil.Process) -> float:
     return sum(one.memory_info().rss for one in processes(server)) / 1e6
 
 
-def cpu_seconds(server: psutil.Process) -> float:
-    """Of all of them, since they began."""
-    return sum(sum(one.cpu_times()[:2]) for one in processes(server))
+def cpu_seconds(server: psutil.Process) -> NDArray[np.float64]:
+    """Of the server and of all that compute for it, since they began."""
+    each = [sum(one.cpu_times()[:2]) for one in processes(server)]
+    return np.array([each[0], sum(each)])
 
 
 def images(number: int = 8, side: int = 256) -> list[NDArray[np.uint8]]:
@@ -188,12 +198,16 @@ def main() -> None:
         for thread in asking:
             thread.join()
         took, last, cpu = time.monotonic() - begin, memory(process), cpu_seconds(process) - cpu
+        passes = counted(url)
     rate = len(tally.seconds) / took
     milliseconds = sorted(1000 * value for value in tally.seconds)
     late = milliseconds[int(0.95 * len(milliseconds))]
+    computed = passes["eachmask_images_total"] - tally.statuses["broken 422"]  # those that came too late are among them
     figures = {
         "throughput": round(rate / bare, 3), "images_per_s": round(rate, 2), "loop_images_per_s": round(bare, 2),
-        "throughput_by_cpu": None if options.kills else round(bare_cpu * len(tally.seconds) / cpu, 3),
+        "throughput_by_cpu": None if options.kills else round(bare_cpu * computed / cpu[1], 3),
+        "http_share": None if options.kills or options.workers == 1 else round(cpu[0] / cpu[1], 3),
+        "images_per_pass": round(passes["eachmask_images_total"] / passes["eachmask_batches_total"], 2),
         "median_ms": round(statistics.median(milliseconds)), "p95_ms": round(late),
         "wrong": tally.wrong, "unanswered": tally.unanswered, "statuses": dict(sorted(tally.statuses.items())),
         "mb_first": round(first), "mb_last": round(last),
