@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from eachmask.models.promptable.click_decoder import HEAD_WIDTH, HEADS, WIDTHS, Known
+from eachmask.backbones.fuse import optimize_for_inference
+from eachmask.models.promptable.click_colors import NUM_COLORS
+from eachmask.models.promptable.click_decoder import (
+    FEW,
+    HEAD_WIDTH,
+    HEADS,
+    SIMILARITIES,
+    WIDTHS,
+    Decoder,
+    Known,
+    Seen,
+)
+from eachmask.models.promptable.click_questions import NUM_SAID
 from eachmask.models.promptable.click_windows import View, extent_of, places, sampled, stretched, view
 from eachmask.models.promptable.clicks import similarities
 
@@ -58,3 +70,18 @@ def test_one_row_of_keys_stands_for_all_questions() -> None:
     shared = similarities(keys, clicked, signs)
     assert torch.allclose(shared, similarities(keys.expand(3, -1, -1, -1), clicked, signs), atol=1e-6)
     assert (shared[1, HEADS:] == -1).all() and (shared[2, :HEADS] == -1).all()
+
+
+def test_few_questions_and_many_have_the_same_answers() -> None:
+    """A few are left to torch's own convolutions."""
+    torch.manual_seed(0)
+    decoder = optimize_for_inference(Decoder(NUM_SAID, 4))
+    maps, many = known(), 4 * FEW
+    said, similar = torch.rand(many, NUM_SAID, SIDE, SIDE), torch.rand(many, SIMILARITIES, SIDE // 2, SIDE // 2)
+    colored = torch.rand(many, NUM_COLORS, 2 * SIDE, 2 * SIDE)
+    image, windows = torch.zeros(1, dtype=torch.int64), torch.tensor([[3.0, 5, 60, 41]])
+    with torch.inference_mode():
+        shown = view(maps, image, windows, SIDE)
+        logits, qualities = decoder(Seen(shown.fine, shown.maps, similar, said, colored))
+        few = decoder(Seen(shown.fine, shown.maps, similar[:FEW], said[:FEW], colored[:FEW]))
+    assert torch.allclose(logits[:FEW], few[0], atol=1e-4) and torch.allclose(qualities[:FEW], few[1], atol=1e-4)

@@ -39,20 +39,20 @@ export class Prompter implements Tool {
 
   constructor(readonly name: "click" | "box" | "extreme" | "scribble") {}
 
-  down({ point, right: button, shift, reach }: Press): void {
+  down({ point, right: button, shift, reach, at }: Press): void {
     const right = button || removing.value;
     if (!editable.value) return;
     if (shift && !this.pending() && single.value && !isProposal(single.value.id)) this.prompt.id = single.value.id;
     clearTimeout(this.timer);
     this.target = image.value!.index;
-    if (this.name === "click" || right) return void this.add(point, !right, reach / 4);
+    if (this.name === "click" || right) return this.add(point, !right, reach / 4, at);
     this.hover = null;
     if (this.name !== "extreme") return void (this.track = [point]);
     this.extremes.push(point);
     if (this.extremes.length < 4) return redraw();
     this.prompt.box = boundsOf(this.extremes);
     this.extremes = [];
-    void this.ask();
+    void this.ask(at);
   }
 
   move({ point }: Press, pressed: boolean): void {
@@ -63,13 +63,13 @@ export class Prompter implements Tool {
     if (this.name === "click" && !pressed && !this.pending() && editable.value) this.foresee(point);
   }
 
-  up(): void {
+  up({ at }: Press): void {
     const { track } = this;
     this.track = [];
     if (track.length < 2) return;
     if (this.name === "box") this.prompt.box = boundsOf(track);
     else this.prompt.scribbles = [...this.prompt.scribbles, track.flat()];
-    void this.ask();
+    void this.ask(at);
   }
 
   leave(): void {
@@ -117,16 +117,16 @@ export class Prompter implements Tool {
     this.announce();
   }
 
-  private add(point: Point, sign: boolean, same: number): void {
+  private add(point: Point, sign: boolean, same: number, at: number): void {
     this.prompt.points = [...this.prompt.points, point];
     this.prompt.signs = [...this.prompt.signs, sign];
-    if (this.prompt.id === null) selected.value = new Set();
     const known = this.foreseen && distance(this.foreseen.point, point) <= same ? this.foreseen.answer : null;
-    void this.ask(sign && isLone(this.prompt) ? known : null);
+    void this.ask(at, sign && isLone(this.prompt) ? known : null);
+    if (this.prompt.id === null) selected.value = new Set(); // draws the image: after the question, which takes longer
   }
 
-  private async ask(known: Promise<Answer> | null = null): Promise<void> {
-    const start = performance.now();
+  /** `start` is when the person had shown all. */
+  private async ask(start: number, known: Promise<Answer> | null = null): Promise<void> {
     const turn = ++this.turn;
     const { prompt } = this;
     const answer = await attempt(() => (known ? known.catch(() => this.send(prompt)) : this.send(prompt)));

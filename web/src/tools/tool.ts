@@ -1,7 +1,8 @@
-/** What every tool answers. Points are in the image's pixels; `reach` is what 8 px of the screen are there. */
+/** What every tool answers. Points are in the image's pixels; `reach` is what 8 px of the screen are there, `at` when it
+ *  happened (ms, as of `performance.now`). */
 import type { MaskObject, Point, Ring } from "../types";
 
-export interface Press { point: Point; right: boolean; shift: boolean; alt: boolean; reach: number; double: boolean }
+export interface Press { point: Point; right: boolean; shift: boolean; alt: boolean; reach: number; double: boolean; at: number }
 
 export interface Tool {
   readonly name: ToolName;

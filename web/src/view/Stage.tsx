@@ -42,7 +42,7 @@ function attach(canvas: HTMLCanvasElement): () => void {
   };
   const press = (event: PointerEvent, double = false): Press => ({
     point: toImage(place(event)), right: event.button === 2 || (event.buttons & 2) > 0, shift: event.shiftKey,
-    alt: event.altKey, reach: (REACH_PX[event.pointerType] ?? 8) / camera.value.scale, double,
+    alt: event.altKey, reach: (REACH_PX[event.pointerType] ?? 8) / camera.value.scale, double, at: event.timeStamp,
   });
 
   const down = (event: PointerEvent) => {

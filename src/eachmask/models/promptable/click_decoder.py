@@ -21,6 +21,8 @@ HEADS, HEAD_WIDTH = 8, 8
 """Similarities of every place to the clicked ones, and the length of the vectors that they compare."""
 SIMILARITIES = 2 * HEADS
 DEEPEST = 128
+FEW = 2
+"""Questions whose maps are so small together that torch's own convolutions are the fastest."""
 
 
 class Known(NamedTuple):
@@ -163,6 +165,13 @@ class Decoder(nn.Module):
         finest = grown(self.grow2(y), seen.fine).add_(seen.fine).add_(self.colored(seen.colored))
         fine = self.refine(finest.relu_())
         return grown(coarse, seen.fine).add_(fine), self._qualities(coarse.detach(), y, overall)
+
+    def for_inference(self) -> Decoder:
+        """The same, once its normalizations are folded."""
+        for layer in self.modules():
+            if isinstance(layer, FastConv2d):
+                layer.plain_up_to = FEW
+        return self
 
     def _qualities(self, coarse: Tensor, y: Tensor, overall: Tensor) -> Tensor:
         inside = coarse.sigmoid().flatten(2)
