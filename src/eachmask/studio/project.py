@@ -15,6 +15,7 @@ from eachmask.data.split import Split
 from eachmask.structures import RLE, Category, Instances, UserError
 from eachmask.studio.edits import change_of
 from eachmask.studio.history import Delta, Draft, History, Step
+from eachmask.studio.in_place import digests
 from eachmask.studio.items import Item, clips_of, items_of
 from eachmask.studio.journal import ActionJournal
 from eachmask.studio.objects import Drawn, Size, drawn_of, instances_of, mask_of
@@ -37,6 +38,8 @@ class Known:
 
     split: Split
     index: int
+    part: str
+    """Name of the split."""
 
 
 class Project:
@@ -66,6 +69,8 @@ class Project:
         self.format = "coco"
         self.categories: tuple[Category, ...] = (Category(1, "object"),)
         self.known: dict[str, Known] = {}
+        self.splits: tuple[str, ...] = ("all",)
+        self._on_disk: tuple[Category, ...] = ()
         self.lock = threading.RLock()
         self.on_change: Callable[[int, int], None] = lambda index, revision: None
         """Told an image's index and its new revision."""
@@ -97,12 +102,14 @@ class Project:
         self.format, self.categories = found.name, data.categories or self.categories
         places = {item.path.resolve(): item.name for item in self.items if item.kind == "file"}
         by_name = {name.casefold(): item.name for item in self.items for name in (item.stored, item.name)}
-        for split in data.splits.values():
+        self.splits = tuple(data.splits) or self.splits
+        for part, split in data.splits.items():
             for index in range(len(split)):
                 name = places.get(split.path(index).resolve()) or by_name.get(split.names[index].casefold())
                 if name is not None:
-                    self.known[name] = Known(split, index)
-        self.disk = digests(self.labels)
+                    self.known[name] = Known(split, index, part)
+        self._on_disk = self.categories
+        self.disk = self.digests()
 
     def _replay(self) -> None:
         for entry in self.journal.lines():
@@ -262,16 +269,40 @@ class Project:
 
     def saved(self, disk: dict[str, str]) -> None:
         """What is drawn now is in the annotation files."""
-        self.disk = disk
+        self.disk, self._on_disk = disk, self.categories
         revisions = {name: history.revision for name, history in self._histories.items() if history.revision}
         for name, revision in revisions.items():
             self._histories[name].saved = revision
         self.journal.append({"saved": revisions, "disk": disk})
 
+    def touched(self) -> list[int]:
+        """Places of the images that were changed since they were saved."""
+        histories = dict(self._histories)
+        found = [(i, histories.get(name)) for i, name in enumerate(self.names)]
+        return [i for i, history in found if history is not None and history.revision != history.saved]
+
     @property
     def unsaved(self) -> int:
-        """Images that were changed since they were saved."""
-        return sum(history.revision != history.saved for history in list(self._histories.values()))
+        """How many these are."""
+        return len(self.touched())
+
+    @property
+    def categories_changed(self) -> bool:
+        """Since they were saved."""
+        return [(c.id, c.name, c.parent) for c in self.categories] != [(c.id, c.name, c.parent) for c in self._on_disk]
+
+    def known_places(self) -> list[int]:
+        """Places of the images that the annotations speak of."""
+        return [index for index, name in enumerate(self.names) if name in self.known]
+
+    def stored(self, index: int) -> str:
+        """What an image is called in the annotations."""
+        known = self.known.get(self.names[index])
+        return self.items[index].stored if known is None else str(known.split.names[known.index])
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each annotation file, by absolute name."""
+        return digests(self.labels, {item.path for item in self.items})
 
     def annotated(self) -> list[int]:
         """Places of the images that have objects, or were looked through."""
@@ -303,16 +334,3 @@ def _based(rows: list[dict[str, Any]]) -> History:
     history = History(objects={row["id"]: Drawn(**row) for row in rows})
     history.last_id = max(history.objects, default=0)
     return history
-
-
-def digests(place: Path) -> dict[str, str]:
-    """SHA-256 of an annotation file, or of all files of a folder that are no images' copies, by absolute name."""
-    if not place.exists():
-        return {}
-    files = [place] if place.is_file() else [path for path in sorted(place.rglob("*")) if path.is_file()]
-    kept = [path for path in files if "images" not in path.relative_to(place).parts[:1]]
-    found = {}
-    for path in kept:
-        with open(path, "rb") as handle:
-            found[str(path)] = hashlib.file_digest(handle, "sha256").hexdigest()
-    return found

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.coco_write import write_coco
+from eachmask.data.formats.format import Format
 from eachmask.data.images.files import images_left_in_place
 from eachmask.data.reading import format_named
 from eachmask.files.atomic import write_bytes
 from eachmask.files.progress import no_progress
 from eachmask.structures import UserError
-from eachmask.studio.project import Project, digests
+from eachmask.studio.in_place import places, unchanged
+from eachmask.studio.merge import merged
+from eachmask.studio.project import Project
 
 
 class ChangedOnDiskError(Exception):
@@ -44,7 +48,8 @@ def dataset_of(project: Project, pages: Path | None = None) -> Dataset:
 
 
 def save(project: Project, form: str | None = None, overwrite: bool = False) -> tuple[Path, int]:
-    """Write all annotations; returns where, and of how many images.
+    """Write all annotations; returns where, and of how many images. What says the same as before stays as it is on the
+    disk, unless ``overwrite`` is said.
 
     Raises:
         UserError: the folder may not be written to, or there is no such format.
@@ -54,27 +59,69 @@ def save(project: Project, form: str | None = None, overwrite: bool = False) -> 
         if project.cannot_save:
             raise UserError(f"{project.folder} is read-only: start the studio with --labels in a folder of yours")
         chosen = format_named(form or project.format)
-        data = dataset_of(project)
-        with tempfile.TemporaryDirectory() as scratch, images_left_in_place():
-            if project.labels.suffix.lower() == ".json" and chosen.name == "coco":
-                path = Path(scratch) / project.labels.name
-                write_coco(path, [(image.name, image.targets) for _, image in data.images()])
-                made = {project.labels: path}
-            else:
-                target = Path(scratch) / "new"
-                chosen.write(target, data, no_progress)
-                made = {project.labels / p.relative_to(target): p for p in sorted(target.rglob("*")) if p.is_file()}
-            _refuse_changed(project, list(made), overwrite)
-            for place, path in made.items():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write_bytes(place, path.read_bytes())
+        indices = sorted({*project.annotated(), *project.touched(), *project.known_places()})
+        made = _made(project, chosen, indices)
+        _refuse_changed(project, overwrite)
+        if not overwrite and project.disk and chosen.name == project.format:
+            made = _changed(project, chosen, indices, made)
+        for path, content in made.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, content)
         project.format = chosen.name
-        project.saved(digests(project.labels))
-        return project.labels, len(data)
+        project.saved(project.digests())
+        return project.labels, len(project.annotated())
 
 
-def _refuse_changed(project: Project, places: list[Path], overwrite: bool) -> None:
-    now = digests(project.labels)
+def _made(project: Project, chosen: Format, indices: Sequence[int]) -> dict[Path, bytes]:
+    """What the files of a format say of some images, by their places."""
+    data = _as_read(project, indices)
+    with tempfile.TemporaryDirectory() as scratch, images_left_in_place():
+        if project.labels.suffix.lower() == ".json" and chosen.name == "coco":
+            path = Path(scratch) / project.labels.name
+            write_coco(path, [(image.name, image.targets) for _, image in data.images()])
+            return {project.labels: path.read_bytes()}
+        target = Path(scratch) / "new"
+        target.mkdir()
+        chosen.write(target, data, no_progress)
+        made = {path.relative_to(target): path.read_bytes() for path in sorted(target.rglob("*")) if path.is_file()}
+    disk = [Path(name) for name in project.disk] if chosen.name == project.format else []
+    where = places(list(made), project.labels, disk, list(data.splits))
+    return {where[path]: content for path, content in made.items()}
+
+
+def _as_read(project: Project, indices: Sequence[int]) -> Dataset:
+    """Some images, in the splits and by the names that they have on the disk."""
+    builder = DatasetBuilder(project.categories)
+    for split in project.splits:
+        builder.add_split(split)
+    for index in indices:
+        item, known = project.items[index], project.known.get(project.names[index])
+        try:
+            targets = project.targets(index)
+        except UserError:  # a broken image: what is drawn on it stays in the journal
+            continue
+        split = project.splits[0] if known is None else known.part
+        builder.add(split, project.stored(index), item.path, targets)
+    return builder.build()
+
+
+def _changed(project: Project, chosen: Format, indices: Sequence[int], made: Mapping[Path, bytes]) -> dict[Path, bytes]:
+    """What has to be written where most may stay."""
+    touched = set(project.touched())
+    same = _made(project, chosen, [index for index in indices if index not in touched])
+    there = [path for path in made if str(path) in project.disk]
+    left = unchanged(made, same, _made(project, chosen, []), there, project.categories_changed)
+    own = {index: project.stored(index) for index in touched}
+    names = {name for index, name in own.items() if project.names[index] in project.known}
+    return {
+        path: merged(chosen.name, path, content, names, set(own.values()) - names) if path in there else content
+        for path, content in made.items()
+        if path not in left
+    }
+
+
+def _refuse_changed(project: Project, overwrite: bool) -> None:
+    now = project.digests()
     changed = [name for name, digest in now.items() if project.disk.get(name) != digest]
     gone = [name for name in project.disk if name not in now]
     if (changed or gone) and not overwrite:

@@ -1,0 +1,183 @@
+"""Annotations of other programs, opened and saved: what nobody touched stays as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
+
+from eachmask.studio.in_place import places  # noqa: E402
+from eachmask.studio.project import HIDDEN, Project  # noqa: E402
+from eachmask.studio.save import save  # noqa: E402
+from eachmask.studio.schemas import Action  # noqa: E402
+
+SIZE = {"width": 128, "height": 142}
+OUTLINES = {
+    "left.png": [[10.5, 10.25], [50.75, 12.5], [48.125, 40.875], [12.25, 44.5]],
+    "right.png": [[20.25, 20.75], [60.5, 22.25], [58.75, 50.125], [22.5, 54.5]],
+}
+"""Vertices within pixels: outlines of pixels are others."""
+Made = tuple[Path, Path]
+"""The folder of the images, and the annotations."""
+
+
+def labelme(root: Path, beside: bool = False) -> Made:
+    photos = root / "photos"
+    labels = photos if beside else root / "labels"
+    labels.mkdir(exist_ok=True)
+    for name, points in OUTLINES.items():
+        shape = {"label": "coin", "points": points, "description": "bent", "shape_type": "polygon", "flags": {}}
+        head = {"version": "5.4.1", "imagePath": name if beside else f"../photos/{name}", "imageData": None}
+        content = head | {"flags": {"seen": True}, "shapes": [shape], "imageHeight": 142, "imageWidth": 128}
+        (labels / name).with_suffix(".json").write_text(json.dumps(content, indent=1))
+    return photos, labels
+
+
+def labelme_beside(root: Path) -> Made:
+    return labelme(root, beside=True)
+
+
+def yolo(root: Path) -> Made:
+    photos = (root / "photos").rename(root / "images")
+    (root / "labels").mkdir()
+    (root / "data.yaml").write_text("# mine\npath: .\ntrain: images\nval: images\nnames:\n  0: coin\n")
+    for name, points in OUTLINES.items():
+        row = " ".join(f"{x / 128:.4f} {y / 142:.4f}" for x, y in points)
+        (root / "labels" / name).with_suffix(".txt").write_text(f"0 {row}\n")
+    return photos, root
+
+
+def coco(root: Path) -> Made:
+    images = [{"id": 10 + i, "file_name": name, "license": 3, **SIZE} for i, name in enumerate(OUTLINES)]
+    images.append({"id": 3, "file_name": "elsewhere.png", **SIZE})
+    rings = [sum(points, []) for points in [*OUTLINES.values(), OUTLINES["left.png"]]]
+    rows = [
+        {"id": 100 + i, "image_id": image["id"], "category_id": 5, "iscrowd": 0, "area": 1300.5, "note": "bent"}
+        | {"bbox": [10, 10, 40, 34], "segmentation": [ring]}
+        for i, (image, ring) in enumerate(zip(images, rings, strict=True))
+    ]
+    classes = [{"id": 5, "name": "coin", "supercategory": "money", "color": "gold"}]
+    content = {"info": {"by": "me"}, "images": images, "annotations": rows, "categories": classes}
+    (root / "coco.json").write_text(json.dumps(content))
+    return root / "photos", root / "coco.json"
+
+
+def coco_of_splits(root: Path) -> Made:
+    _, file = coco(root)
+    (root / "annotations").mkdir()
+    file.rename(root / "annotations" / "instances_train.json")
+    return (root / "photos").rename(root / "train"), root
+
+
+def cvat(root: Path) -> Made:
+    (root / "labels").mkdir()
+    images = [
+        f'<image id="{7 + i}" name="{name}" width="128" height="142" task_id="4"><polygon label="coin" occluded="1" '
+        f'points="{";".join(f"{x},{y}" for x, y in points)}"><attribute name="bent">true</attribute></polygon></image>'
+        for i, (name, points) in enumerate(OUTLINES.items())
+    ]
+    head = "<meta><task><id>4</id><labels><label><name>coin</name></label></labels></task></meta>"
+    content = f"<annotations><version>1.1</version>{head}{''.join(images)}</annotations>"
+    (root / "labels" / "annotations.xml").write_text(content)
+    return root / "photos", root / "labels"
+
+
+def of_image(file: Path, name: str) -> object:
+    """All that a file says of an image."""
+    if file.suffix == ".xml":
+        (image,) = [e for e in ElementTree.parse(file).iter("image") if e.get("name") == name]
+        return [(e.tag, e.attrib, (e.text or "").strip()) for e in image.iter()]
+    if file.suffix == ".json" and "images" in (content := json.loads(file.read_text())):
+        images = [image for image in content["images"] if image["file_name"] == name]
+        rows = [row for row in content["annotations"] if row["image_id"] in [image["id"] for image in images]]
+        return images, rows, [content["info"], content["categories"][0]]
+    return file.read_bytes() if file.stem in (name, Path(name).stem, "data") else None
+
+
+FORMS = [labelme, labelme_beside, yolo, coco, coco_of_splits, cvat]
+
+
+@pytest.fixture(params=FORMS, ids=lambda make: make.__name__)
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
+    make: Callable[[Path], Made] = request.param
+    (tmp_path / "photos").mkdir()
+    for name in OUTLINES:
+        Image.fromarray(np.zeros((142, 128), np.uint8)).save(tmp_path / "photos" / name)
+    return make(tmp_path)
+
+
+def files(labels: Path) -> list[Path]:
+    every = [labels] if labels.is_file() else [path for path in sorted(labels.rglob("*")) if path.is_file()]
+    return [path for path in every if path.suffix != ".png" and HIDDEN not in path.parts]
+
+
+def counts(photos: Path, labels: Path) -> list[int]:
+    """Objects of each image, as they are on the disk."""
+    shutil.rmtree(photos / HIDDEN)
+    project = Project(photos, labels)
+    project.journal.close()
+    return [project.counts(index)[0] for index in range(2)]
+
+
+def square(project: Project, name: str = "coin") -> Action:
+    (category,) = [category.id for category in project.categories if category.name == name]
+    return Action(kind="add", category=category, rings=[[80, 80, 100, 80, 100, 100, 80, 100]])
+
+
+def test_an_image_that_was_not_touched_keeps_all_that_was_said_of_it(made: Made) -> None:
+    before = {path: of_image(path, "left.png") for path in files(made[1])}
+    project = Project(*made)
+    project.act(1, 0, square(project))
+    assert save(project)[1] == 2
+    assert {path: of_image(path, "left.png") for path in files(made[1])} == before, "nor is there another file"
+    project.act(1, 1, square(project))
+    save(project)
+    assert {path: of_image(path, "left.png") for path in files(made[1])} == before
+    project.journal.close()
+    assert counts(*made) == [1, 3]
+
+
+def test_saving_without_a_change_writes_nothing(made: Made) -> None:
+    before = {path: path.read_bytes() for path in files(made[1])}
+    project = Project(*made)
+    save(project)
+    project.journal.close()
+    assert {path: path.read_bytes() for path in files(made[1])} == before
+
+
+def test_the_last_object_of_an_image_does_not_come_back(made: Made) -> None:
+    project = Project(*made)
+    project.act(1, 0, Action(kind="remove", ids=[1]))
+    save(project)
+    project.journal.close()
+    assert counts(*made) == [1, 0]
+
+
+def test_an_object_of_a_new_class(made: Made) -> None:
+    before = {path: of_image(path, "left.png") for path in files(made[1]) if path.suffix != ".yaml"}
+    project = Project(*made)
+    project.add_category("leaf")
+    project.act(1, 0, square(project, "leaf"))
+    save(project)
+    project.journal.close()
+    assert counts(*made) == [1, 2]
+    again = Project(*made)
+    assert [c.name for c in again.categories] == ["coin", "leaf"]
+    assert [again.targets(1).label_names[i] for i in range(2)] == ["coin", "leaf"]
+    again.journal.close()
+    assert {path: of_image(path, "left.png") for path in before} == before
+
+
+def test_what_lies_elsewhere_is_no_place_for_a_new_image() -> None:
+    known = [Path("/labels/b/left.json"), Path("/labels/right.json")]
+    made = [Path("all/a/left.json"), Path("all/b/left.json"), Path("all/right.json")]
+    found = places(made, Path("/labels"), known, ["all"])
+    assert list(found.values()) == [Path("/labels/all/a/left.json"), *known]
