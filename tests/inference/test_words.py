@@ -70,6 +70,13 @@ def test_a_box_is_of_the_word_that_fits_best_and_duplicates_go():
     assert len(detector.found(logits - 9, boxes, [101, 7, 1012, 9, 1012, 102], (100, 200)).boxes) == 0
 
 
+def test_more_words_than_the_detector_reads():
+    tokens = [101, *[7, 8, 1012] * 5, 102]
+    logits, boxes = torch.zeros(4, 16), torch.rand(4, 4)
+    with pytest.raises(UserError, match="17 tokens, but the detector reads 16: name fewer at a time"):
+        WordDetector(None, None).found(logits, boxes, tokens, (100, 200))
+
+
 class Knows:
     """A detector that has a box for one word."""
 

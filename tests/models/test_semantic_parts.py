@@ -10,9 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from eachmask import cli, models
+from eachmask.models.semantic.labeling import Raw
 from eachmask.models.semantic.unet import input_side, mirrored
 from eachmask.ops.pixel_losses import border_weights
-from eachmask.structures import ImageBatch
+from eachmask.structures import DecodeOptions, ImageBatch
 
 
 def whole(tensor: torch.Tensor) -> ImageBatch:
@@ -140,3 +141,18 @@ def test_unpooling_puts_values_back_where_they_were():
     model = models.segnet_tiny(2, widths=[4, 8]).eval()
     with torch.no_grad():
         assert model(whole(torch.randn(1, 3, 21, 30))).logits.shape == (1, 2, 21, 30)
+
+
+def test_pointrend_of_mmsegmentation_goes_through_the_size_it_saw():
+    """Its rendered map has whole multiples of the coarse one's sides, here 40 x 48 for 37 x 45 px."""
+    torch.manual_seed(0)
+    model = models.pointrend_semantic_r50_mmseg(3, width=32, point_head={"width": 16}, points={"per_doubling": 50})
+    logits, fine = torch.randn(1, 3, 10, 12), torch.randn(1, 256, 10, 12)
+    raw = Raw(logits, None, (37, 45), ((37, 45),), fine)
+    with torch.no_grad():
+        (seen,), rendered = model.eval().decode(raw, DecodeOptions()), model.grids(raw)
+    assert rendered.shape[-2:] == (40, 48)
+    through = F.interpolate(rendered, size=(37, 45), mode="bilinear")
+    assert torch.equal(seen.labels, through[0].argmax(0))
+    expected = F.interpolate(through, size=(61, 70), mode="bilinear")[0].argmax(0)
+    assert torch.equal(seen.resize((61, 70)).labels, expected)

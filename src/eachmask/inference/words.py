@@ -149,7 +149,7 @@ class WordDetector:
             image: (H, W, 3) RGB.
 
         Raises:
-            UserError: there is no word.
+            UserError: there is no word, or they are more than the detector reads at a time.
         """
         inputs = self.processor(images=image, text=as_text(words), return_tensors="pt").to(self.model.device)
         said = self.model(**inputs)
@@ -158,10 +158,18 @@ class WordDetector:
         return self.found(said.logits[0].float().cpu(), said.pred_boxes[0].float().cpu(), tokens, size)
 
     def found(self, logits: Tensor, boxes: Tensor, tokens: Sequence[int], size: tuple[int, int]) -> Found:
-        """What the network's answer (Q, T), (Q, 4) means; a box is of the word that one of its tokens fits best."""
+        """What the network's answer (Q, T), (Q, 4) means; a box is of the word that one of its tokens fits best.
+
+        Raises:
+            UserError: there are more tokens than the network has read.
+        """
         from eachmask.accel.lazy_dynamo import torchvision
 
         phrase = spans(tokens)
+        if len(phrase) > logits.shape[1]:
+            raise UserError(
+                f"the words are {len(phrase)} tokens, but the detector reads {logits.shape[1]}: name fewer at a time"
+            )
         named = logits[:, : len(phrase)].masked_fill(phrase < 0, -torch.inf)
         scores, corners, probabilities = choose(named, boxes, size, self.threshold)
         labels = phrase[probabilities.argmax(1)] if len(scores) else torch.zeros(0, dtype=torch.int64)

@@ -122,8 +122,9 @@ def pointrend_semantic_r101(num_classes: int = 19, **config: Any) -> PointRendSe
 def pointrend_semantic_r50_mmseg(num_classes: int = 19, **config: Any) -> PointRendSemantic:
     """ResNet-50 whose stem is three convolutions: MMSegmentation's ``pointrend_r50_4xb2-80k_cityscapes-512x1024``."""
     own = Config(
-        norm="batch", loss=semantic_fpn.MMSEG.loss, point_head=PointHeadConfig(), points=PointsConfig(per_doubling=8196)
-    )
+        norm="batch", loss=semantic_fpn.MMSEG.loss, resized_twice=True, point_head=PointHeadConfig(),
+        points=PointsConfig(per_doubling=8196),
+    )  # fmt: skip
     backbone = FPN(ResNet("resnet50", deep_stem=32), FOUR_LEVELS)
     return PointRendSemantic(backbone, num_classes, changed(own, config))
 
