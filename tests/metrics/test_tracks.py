@@ -112,6 +112,12 @@ def test_video_ap():
     assert scores["ar"] == pytest.approx((1 + 6 * 0.5) / 10)
 
 
+def test_video_ap_reads_recalls_as_coco_does():
+    """Seven objects of ten are found: 7 / 10 is less than 0.7000000000000001, the 71st of COCO's recalls."""
+    one = tracks(np.eye(7, 10).T * 10, [10] * 10, [10] * 7, np.linspace(0.9, 0.3, 7))
+    assert video_ap([[one]])["ap"] == pytest.approx(70 / 101)
+
+
 def test_video_ap_is_a_mean_over_classes_that_are_there():
     good, none = tracks([[10]], [10], [10], [0.5]), tracks([], [], [5], [0.9])
     assert video_ap([[good, none]])["ap"] == 1

@@ -3,7 +3,8 @@
 Yang, Fan, Xu: "Video Instance Segmentation", ICCV 2019, arXiv 1905.04804. A track is one object with one score; two
 tracks overlap by the sum of their common pixels over all frames, over that of their union. The rest is COCO's: at each
 IoU of 0.50, 0.55 ... 0.95 the tracks of a class take, by falling score, the object they overlap most that is free;
-precision is made monotone and read at 101 recalls.
+precision is made monotone and read at 101 recalls. Where we differ: all tracks of a video count, not a hundred of each
+class.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _of_class(videos: Sequence[VideoTracks]) -> NDArray[np.float64] | None:
     order = np.argsort(-np.concatenate([video.scores for video in videos]), kind="stable")
     hits = np.concatenate([_hits(video) for video in videos], 1)[:, order]  # IoUs, results
     right = hits.cumsum(1)
-    ap = read_at_recalls(right / np.arange(1, len(order) + 1), right / num + 1e-12)
+    ap = read_at_recalls(right / np.arange(1, len(order) + 1), right / num)
     return np.array([ap, hits.sum(1) / num])
 
 
