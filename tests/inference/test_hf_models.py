@@ -10,6 +10,7 @@ from PIL import Image
 
 import eachmask
 from eachmask.cli import main
+from eachmask.inference.hf_models import preprocess_of
 from eachmask.inference.matting import MattePredictor
 from eachmask.structures import Instances, PanopticMap, SemanticMap, Trimap, UserError
 
@@ -124,6 +125,27 @@ def test_a_saved_model_predicts_like_ours(make, ending, target, image, tmp_path)
     found = predictor.predict(image, score=0.0)
     assert isinstance(found, target) and found.image_size == (60, 90)
     assert [category.name for category in found.categories] == list(NAMES.values())
+
+
+def test_detr_does_not_see_what_pads_an_image(tmp_path):
+    torch.manual_seed(0)
+    net, processor = detr()
+    net.save_pretrained(tmp_path)
+    processor().save_pretrained(tmp_path)
+    model = eachmask.load(f"hf:{tmp_path}", device="cpu", precision="fp32").model
+    pixels, mask = torch.zeros(2, 3, 128, 160), torch.zeros(2, 128, 160, dtype=torch.int64)
+    pixels[0, :, :64, :96], pixels[1] = torch.randn(3, 64, 96), torch.randn(3, 128, 160)
+    mask[0, :64, :96] = mask[1] = 1
+    with torch.inference_mode():
+        raw = model(eachmask.structures.ImageBatch(pixels, ((64, 96), (128, 160))))
+        theirs, blind = (net.eval()(pixel_values=pixels, **more) for more in ({"pixel_mask": mask}, {}))
+    assert torch.allclose(raw.classes, theirs.logits, atol=1e-5)
+    assert not torch.allclose(raw.classes[0], blind.logits[0], atol=1e-5)
+
+
+def test_channels_in_the_order_that_the_processor_wants():
+    assert preprocess_of(transformers.MobileViTImageProcessor()).channels == "bgr"
+    assert preprocess_of(transformers.SegformerImageProcessor()).channels == "rgb"
 
 
 def test_the_logits_are_those_of_transformers(image, tmp_path):

@@ -10,6 +10,7 @@ learnt with transformers, not here.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -80,15 +81,30 @@ class QueryModel(QueryNetwork):
         super().__init__()
         self.net, self.num_classes, self.config = net, num_classes, config
         self.register_buffer("tokens", tokens, persistent=False)
+        self.leaves_out_padding = "pixel_mask" in inspect.signature(net.forward).parameters
 
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> classes and masks."""
         more = {} if self.tokens is None else {"task_inputs": self.tokens.expand(len(images.sizes), -1)}  # type: ignore[operator]
+        if self.leaves_out_padding:
+            more["pixel_mask"] = pixels_of(images)
         said = self.net(pixel_values=images.tensor, **more)
         classes = said.class_queries_logits if "class_queries_logits" in said else said.logits
         masks = said.masks_queries_logits if "masks_queries_logits" in said else said.pred_masks
         height, width = images.tensor.shape[-2:]
         return Raw(classes, masks, (), (height, width), images.sizes)
+
+
+def pixels_of(images: ImageBatch) -> Tensor:
+    """(B, H, W) int64: 1 on the images, 0 where they are padded.
+
+    >>> pixels_of(ImageBatch(torch.zeros(2, 3, 2, 3), ((2, 1), (1, 3)))).tolist()
+    [[[1, 0, 0], [1, 0, 0]], [[1, 1, 1], [0, 0, 0]]]
+    """
+    (height, width), device = images.tensor.shape[-2:], images.tensor.device
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    sizes = torch.tensor(images.sizes, device=device)[:, :, None, None]
+    return ((rows[:, None] < sizes[:, 0]) & (columns < sizes[:, 1])).long()
 
 
 class MatteModel(TrimapNetwork):
@@ -242,7 +258,8 @@ def preprocess_of(processor: Any) -> Preprocess:
     normalizes = getattr(processor, "do_normalize", True)
     mean = tuple(processor.image_mean) if normalizes else (0.0, 0.0, 0.0)
     std = tuple(processor.image_std) if normalizes else (1.0, 1.0, 1.0)
-    return Preprocess(mean=mean, std=std, short_side=short, long_side=long, fixed_size=fixed, divisor=STRIDE)
+    channels: Any = "bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb"
+    return Preprocess(mean, std, channels, short_side=short, long_side=long, fixed_size=fixed, divisor=STRIDE)
 
 
 def _finding(found: Any, place: str, words: list[str]) -> tuple[nn.Module, tuple[Category, ...]]:
