@@ -51,12 +51,13 @@ def opened(browser: Any, address: str, size: tuple[int, int], scheme: str) -> An
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 720), (768, 1024)], ids=str)
+@pytest.mark.parametrize("size", [(1280, 720), (768, 1024), (600, 800)], ids=str)
 def test_texts_are_read_and_controls_have_names(browser: Any, size: tuple[int, int], scheme: str) -> None:
     with running() as (address, studio):
         studio.act(0, {"kind": "add", "category": 0, "rings": [[10, 10, 60, 10, 60, 60, 10, 60]]})
         page = opened(browser, address, size, scheme)
         page.keyboard.press("n")
+        assert page.get_by_test_id("stage").bounding_box()["width"] > 0.5 * size[0]
         for view in ("Annotate", "Models", "Measure"):
             page.get_by_role("tab", name=view).click()
             page.get_by_role("tab", name=view, selected=True).wait_for()

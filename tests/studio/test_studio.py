@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 import eachmask  # noqa: E402
 from eachmask.data.images.read import read_image  # noqa: E402
+from eachmask.files.atomic import write_bytes  # noqa: E402
 from eachmask.studio.app import Studio, create_app  # noqa: E402
 from eachmask.studio.project import HIDDEN, Project  # noqa: E402
 
@@ -335,6 +337,53 @@ def test_a_mistake_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["studio"]) == 2 and "--sample" in capsys.readouterr().err
     assert main(["studio", str(tmp_path / "none")]) == 2 and "is no folder" in capsys.readouterr().err
     assert main(["studio", str(tmp_path)]) == 2 and "holds no images" in capsys.readouterr().err
+    for option in ("--clicks", "--model"):
+        assert main(["studio", str(tmp_path), option, "nocleus"]) == 2 and "nuclei" in capsys.readouterr().err
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    first = Project(tmp_path)
+    assert main(["studio", str(tmp_path), "--port", "0", "--no-browser"]) == 2
+    assert "go on in the page of the studio that has it" in capsys.readouterr().err
+    first.journal.close()
+
+
+def test_what_a_full_disk_did_not_take_was_not_done(
+    folder: Path, studio: Studio, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(client)
+
+    def half(file: int, data: bytes, write: Any = os.write) -> int:
+        if len(data) < 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return int(write(file, data[: len(data) // 2]))
+
+    with monkeypatch.context() as full:
+        full.setattr("eachmask.files.record_lines.os.write", half)
+        refused = act(client, 0, 1, kind="add", category=1, rings=[SQUARE])
+        assert refused.status_code == 507 and "space" in refused.json()["detail"]
+    assert act(client, 0, 1, kind="review", reviewed=True).json()["revision"] == 2
+    studio.project.journal.close()
+    again = Project(folder)
+    history = again.history(0)
+    assert (len(history.objects), history.revision, len(history.done)) == (1, 2, 2) and history.fields["reviewed"]
+    again.journal.close()
+
+
+def test_a_disk_that_is_full_between_two_files_is_not_somebody_elses_change(
+    folder: Path, studio: Studio, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(client)
+    written: list[Path] = []
+
+    def second_fails(path: Path, content: bytes, write: Any = write_bytes) -> None:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        write(path, content)
+
+    with monkeypatch.context() as full:
+        full.setattr("eachmask.studio.save.write_bytes", second_fails)
+        assert client.post("/api/save", json={"format": "yolo"}).status_code == 507
+    assert client.post("/api/save", json={"format": "yolo"}).status_code == 200
 
 
 def test_an_image_is_measured_again_only_once_it_was_changed(

@@ -106,4 +106,19 @@ def _checked(options: StudioOptions) -> Path:
         raise UserError(f"--pixel-size must be above 0, not {options.pixel_size:g}")
     if options.folder is None and not options.sample:
         raise UserError("name a folder of images, or try --sample")
+    for name in (options.clicks, options.model):
+        _check_name(name)
     return options.folder or Path("studio-sample")
+
+
+def _check_name(model: str | None) -> None:
+    """Say at once that nothing has a name, and not only at the first click; what is a file is seen when it is read.
+
+    Raises:
+        UserError: there is no model of that name.
+    """
+    from eachmask.models.promptable.without_learning import CLASSICS
+    from eachmask.weights.catalogue import bundled, find
+
+    if model is not None and model.isidentifier() and model not in (*CLASSICS, *bundled()) and not Path(model).exists():
+        find(model)

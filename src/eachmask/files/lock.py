@@ -8,12 +8,13 @@ from typing import IO
 from eachmask.structures import UserError
 
 
-def lock(path: Path, folder: Path) -> IO[bytes]:
+def lock(path: Path, folder: Path, remedy: str = "wait for it, or choose another --out") -> IO[bytes]:
     """An open file that only one process can have; the system frees it however the process ends.
 
     Args:
         path: the lock file; made if missing.
         folder: what it stands for, for the message.
+        remedy: what the user can do where another process has it.
 
     Raises:
         UserError: another process has it.
@@ -27,7 +28,7 @@ def lock(path: Path, folder: Path) -> IO[bytes]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         handle.close()
-        raise UserError(f"another process is writing to {folder}: wait for it, or choose another --out") from None
+        raise UserError(f"another process is writing to {folder}: {remedy}") from None
     except OSError:  # a file system without locks
         pass
     return handle

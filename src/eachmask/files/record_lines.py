@@ -43,13 +43,21 @@ class RecordLines:
 
         Args:
             synced: it is on the disk when this returns, so that a power cut does not take it back.
+
+        Raises:
+            OSError: it cannot be written, and nothing of it was: half a line would spoil the next one.
         """
         data = text.encode()
-        offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(b"%08x\t%s\n" % (zlib.crc32(data), data))
-        self._file.flush()
-        if synced:
-            os.fsync(self._file.fileno())
+        offset, file = self._file.seek(0, os.SEEK_END), self._file.fileno()
+        rest = b"%08x\t%s\n" % (zlib.crc32(data), data)
+        try:
+            while rest:  # past Python's buffer, which would write later what failed now
+                rest = rest[os.write(file, rest) :]
+            if synced:
+                os.fsync(file)
+        except OSError:
+            self._file.truncate(offset)
+            raise
         return offset
 
     def at(self, offset: int) -> bytes:

@@ -25,7 +25,7 @@ class ActionJournal:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(folder / "lock", folder)
+        self._lock = lock(folder / "lock", folder, "go on in the page of the studio that has it, or end it")
         self._lines = RecordLines(folder / "actions.jsonl")
 
     def lines(self) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,7 @@ def save(project: Project, form: str | None = None, overwrite: bool = False) -> 
         for path, content in made.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, content)
+            project.disk[str(path)] = hashlib.sha256(content).hexdigest()  # should the disk be full at the next one
         project.format = chosen.name
         project.saved(project.digests())
         return project.labels, len(project.annotated())

@@ -85,7 +85,7 @@ function Thumbnail({ position, row }: { position: number; row: ImageRow | undefi
   return (
     <button class={`thumbnail${state}`} style={place} title={row.problem ?? row.name} aria-current={row.index === current.value}
       onClick={() => void open(row.index)}>
-      <span class="frame">{row.problem ? "!" : <img src={api.thumbnail(row.index)} alt="" loading="lazy" onError={unreadable} />}</span>
+      <span class="frame" data-broken={row.problem ? "" : undefined}>{!row.problem && <img src={api.thumbnail(row.index)} alt="" loading="lazy" onError={unreadable} />}</span>
       <span class="caption"><span class="name">{row.name}</span>
         {row.reviewed && <span class="tick" title={texts.reviewed}>✓</span>}
         {row.proposals > 0 && <span class="badge soft" title={texts.proposals}>{row.proposals}</span>}
