@@ -88,13 +88,18 @@ def _parts(item: Any) -> tuple[str, str]:
 
 
 def page(cases: list[tuple[str, str]], done: dict[str, dict[str, Any]]) -> str:
-    """A row for each variant, and the sentences of those that are refused."""
+    """A row for each variant of which something was run, the names of the others, and why some are refused."""
     lines = ["| variant |" + "".join(f" {name} |" for name in RUNTIMES.values()), "|---" * (1 + len(RUNTIMES)) + "|"]
+    left = []
     for variant in dict.fromkeys(variant for variant, _ in cases):
-        cells = [WORDS[done.get(f"{variant}-{runtime}", {"outcome": "untried"})["outcome"]] for runtime in RUNTIMES]
-        lines.append(f"| `{variant}` | {' | '.join(cells)} |")
+        outcomes = [done.get(f"{variant}-{runtime}", {"outcome": "untried"})["outcome"] for runtime in RUNTIMES]
+        if {*outcomes} == {"untried"}:
+            left.append(f"`{variant}`")
+        else:
+            lines.append(f"| `{variant}` | {' | '.join(WORDS[outcome] for outcome in outcomes)} |")
+    others = f"\nNot run: {', '.join(left)}." if left else ""
     sentences = dict.fromkeys(row["why"] for row in done.values() if row["outcome"] == "refused")
-    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in sentences)])
+    return "\n".join([*lines, others, *(f"- {sentence}" for sentence in sentences)]).rstrip()
 
 
 def main() -> None:

@@ -44,3 +44,16 @@ def test_a_pixel_that_is_sure_counts_in_a_mask_without_probabilities() -> None:
     a, b = one_object({}), one_object({(1, 1): 0.1})
     assert a.masks is not None and b.masks is not None
     assert equal.decided_iou(a.masks.to_rle(), b.masks.to_rle()) == pytest.approx(63 / 64)
+
+
+def two_objects(scores: tuple[float, float], turned: bool = False) -> Instances:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 4]])
+    order = [1, 0] if turned else [0, 1]
+    masks = RoIMasks(torch.full((2, 10, 10), 0.9), boxes[order], (10, 10))
+    return Instances((10, 10), boxes[order], masks, scores=torch.tensor(scores))
+
+
+def test_only_objects_of_equal_scores_come_in_any_order() -> None:
+    equal.check(two_objects((0.5, 0.4999)), two_objects((0.5, 0.4999), turned=True))
+    with pytest.raises(AssertionError):
+        equal.check(two_objects((0.5, 0.4)), two_objects((0.5, 0.4), turned=True))
