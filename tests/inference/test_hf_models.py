@@ -143,6 +143,16 @@ def test_detr_does_not_see_what_pads_an_image(tmp_path):
     assert not torch.allclose(raw.classes[0], blind.logits[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["Segformer", "DPT", "MobileViT", "Detr", "RfDetr"])
+def test_large_images_become_small_as_the_processors_make_them(name):
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 450, 3)).astype(np.uint8)
+    more = {"do_center_crop": False} if name == "MobileViT" else {}
+    processor = getattr(transformers, f"{name}ImageProcessor")(size={"height": 64, "width": 96}, **more)
+    ours = preprocess_of(processor)([pixels]).tensor
+    theirs = processor(images=[pixels], return_tensors="pt")["pixel_values"]
+    assert float((ours - theirs).abs().mean()) < 0.01
+
+
 def test_channels_in_the_order_that_the_processor_wants():
     assert preprocess_of(transformers.MobileViTImageProcessor()).channels == "bgr"
     assert preprocess_of(transformers.SegformerImageProcessor()).channels == "rgb"

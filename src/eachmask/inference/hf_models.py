@@ -4,8 +4,8 @@ Any network that transformers' auto classes know for semantic segmentation (SegF
 universal segmentation, that is by queries with a class and a mask each (MaskFormer, Mask2Former, OneFormer, EoMT,
 DETR), or for instances (RF-DETR); SAM 3, which finds what words mean; and ViTMatte, which fills in trimaps (Yao, Wang,
 Yang, Wang, Information Fusion 2024, arXiv 2305.15272). What they say is read here as of our own networks, so that
-tiles, files, drawing and measures are the same; their processors only tell sizes, mean and deviation. Their weights are
-learnt with transformers, not here.
+tiles, files, drawing and measures are the same; their processors only tell sizes, how images get them, mean, deviation
+and the order of channels. Their weights are learnt with transformers, not here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ THINGS = {133: tuple(range(80)), 250: tuple(range(91)), 19: tuple(range(11, 19))
 """Labels of things by the number of classes, COCO's (DETR's are COCO's own ids) and Cityscapes'; transformers' models
 do not say it themselves."""
 
+BICUBIC = 3
+"""PIL's number of it, which processors give."""
 
 MAX_TOKENS = 32
 """Of a word that SAM 3 is asked for."""
@@ -259,7 +261,15 @@ def preprocess_of(processor: Any) -> Preprocess:
     mean = tuple(processor.image_mean) if normalizes else (0.0, 0.0, 0.0)
     std = tuple(processor.image_std) if normalizes else (1.0, 1.0, 1.0)
     channels: Any = "bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb"
-    return Preprocess(mean, std, channels, short_side=short, long_side=long, fixed_size=fixed, divisor=STRIDE)
+    how = _resampling(processor)
+    return Preprocess(mean, std, channels, short, long, fixed_size=fixed, divisor=STRIDE, resampling=how)
+
+
+def _resampling(processor: Any) -> Literal["bilinear", "pil", "pil-bicubic"]:
+    """How a processor resizes images: all smooth what becomes smaller, as PIL does, except RF-DETR's."""
+    if type(processor).__name__.startswith("RfDetr"):
+        return "bilinear"
+    return "pil-bicubic" if getattr(processor, "resample", None) == BICUBIC else "pil"
 
 
 def _finding(found: Any, place: str, words: list[str]) -> tuple[nn.Module, tuple[Category, ...]]:
