@@ -6,7 +6,7 @@ import pytest
 import torch
 from parity.dense import open_dense
 from parity.queries import check_answers, check_layers, check_panoptic, check_total, renamed_by, stuff_of, target_of
-from parity.recorded import batch, check_gradients, check_raw, recorded, run
+from parity.recorded import batch, check_gradients, check_raw, doubled, recorded, run
 from parity.swin import swin_settings
 
 from eachmask import models
@@ -58,10 +58,13 @@ def test_losses(authors):
 
 
 def test_gradients(authors):
+    """In float64 the same on every processor; the recording's own rounding is 0.0012 of its fourth decoder layer."""
     fixture, model, _ = authors
-    with torch.enable_grad():
+    with torch.enable_grad(), doubled(model):
         found = model.losses(model(batch(fixture)), [target_of(fixture)])
-        check_gradients(fixture, model, found, lambda theirs: next(iter(convert({theirs: torch.zeros(1)}))), EARLY)
+        check_gradients(
+            fixture, model, found, lambda theirs: next(iter(convert({theirs: torch.zeros(1)}))), EARLY, 2e-3
+        )
 
 
 @pytest.fixture(scope="module", params=recorded("transformers_maskformer"))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from parity.dense import open_dense
-from parity.recorded import batch, check_losses, check_raw, recorded, run
+from parity.recorded import batch, check_losses, check_raw, doubled, recorded, run
 
 from eachmask import models
+from eachmask.models.panoptic import panoptic_deeplab
 from eachmask.models.semantic.labeling import resized
 from eachmask.ops.center_offsets import center_targets, find_centers
 from eachmask.structures import DecodeOptions, PanopticMap, Segment
@@ -60,9 +61,15 @@ def test_maps(ran):
 
 
 @pytest.mark.parametrize("case", ["plain", "padded_rescaled"])
-def test_segments(ran, case):
-    """Detectron2 numbers the things of each class from 1 on, in the order of their centers."""
+def test_segments(ran, case, monkeypatch):
+    """Detectron2 numbers the things of each class from 1 on, in the order of their centers, here of the recorded ones.
+
+    At the border interpolation repeats a value, up to its last bit: whether one or both of two such pixels are centers
+    is the processor's decision. ``test_centers`` compares ours.
+    """
     fixture, model, raw = ran
+    centers = torch.from_numpy(fixture.full(f"{case}.center_points").astype(np.int64))
+    monkeypatch.setattr(panoptic_deeplab, "find_centers", lambda *_: centers)
     said = fixture.manifest["detections"][case]
     valid, size = (tuple(said[key]) for key in ("img_shape", "ori_shape"))
     seen = raw._replace(sizes=(valid,))
@@ -88,10 +95,14 @@ def test_segments(ran, case):
 def test_centers(ran):
     fixture, model, raw = ran
     c = model.config.group
-    found = find_centers(resized(raw.centers, raw.padded)[0, 0], c.center_threshold, c.window, c.top_k)
-    assert {tuple(place) for place in found.tolist()} == {
-        tuple(place) for place in fixture.full("plain.center_points").tolist()
-    }
+    heat = resized(raw.centers, raw.padded)[0, 0]
+    ours = find_centers(heat, c.center_threshold, c.window, c.top_k)
+    theirs = torch.from_numpy(fixture.full("plain.center_points").astype(np.int64))
+    assert len(ours) > 50 and abs(len(ours) - len(theirs)) < 5
+    for some, others in ((ours, theirs), (theirs, ours)):
+        near = (some[:, None] - others).abs().amax(2) <= c.window // 2
+        equal = (heat[tuple(some.T)][:, None] - heat[tuple(others.T)]).abs() < 1e-6
+        assert (near & equal).any(1).all()  # itself, or a neighbor of which it is a repetition
 
 
 def test_targets(ran):
@@ -110,7 +121,7 @@ def test_targets(ran):
 
 def test_losses_and_gradients(ran):
     fixture, model, _ = ran
-    with torch.enable_grad():
+    with torch.enable_grad(), doubled(model):
         losses = model.losses(model(batch(fixture)), [target_of(fixture)])
         sum(losses.values()).backward()
     check_losses(fixture, losses, {"semantic": "loss_sem_seg", "center": "loss_center", "offset": "loss_offset"})

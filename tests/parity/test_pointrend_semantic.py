@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from parity.dense import dense, open_dense
-from parity.recorded import batch, check_pyramid, check_raw, recorded, weights
+from parity.recorded import batch, check_pyramid, check_raw, doubled, recorded, weights
 
 from eachmask import models
 from eachmask.ops import points as point_ops
@@ -73,10 +73,10 @@ def test_losses_and_gradients(case, monkeypatch):
     said = fixture.manifest
     generator = np.random.RandomState(7)
     shapes = said["aux"]["uniform_draws"]["shapes"]
-    draws = iter([torch.from_numpy(generator.random_sample(tuple(s)).astype(np.float32)) for s in shapes])
+    draws = iter([torch.from_numpy(generator.random_sample(tuple(s)).astype(np.float32)).double() for s in shapes])
     monkeypatch.setattr(point_ops.torch, "rand", lambda *_, **__: next(draws))
     labels = dense().make_label_map(*said["made"]["target_labels"]["shape"], model.num_classes, seed=4)
-    with torch.enable_grad():
+    with torch.enable_grad(), doubled(model):
         losses = model.losses(model(batch(fixture)), [SemanticMap(torch.from_numpy(labels))])
         sum(losses.values()).backward()
     theirs = said["losses"]

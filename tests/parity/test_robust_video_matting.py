@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from parity.dense import dense, open_dense
-from parity.recorded import check_raw, recorded, weights
+from parity.recorded import check_raw, doubled, recorded, weights
 
 from eachmask import models
 from eachmask.models.config import changed
@@ -94,9 +94,11 @@ def test_clips(fixture, network, frames):
         check_raw(fixture, f"{name}.fgr", clip.foreground)
         for i, remembered in enumerate(clip.state, start=1):
             check_raw(fixture, f"{name}.r{i}", remembered)
-    clip = at(network, 0.5, refiner=FastGuidedFilter()).clip(frames)
-    check_raw(fixture, "fast.pha", clip.alpha)
-    check_raw(fixture, "fast.fgr", clip.foreground)
+    with doubled(network):  # it divides a covariance by a variance, differences of nearly equal numbers: so does ...
+        clip = at(network, 0.5, refiner=FastGuidedFilter()).clip(frames.double())
+    for name, ours in (("fast.pha", clip.alpha), ("fast.fgr", clip.foreground)):
+        error, same = fixture.compare_raw(name, ours.numpy())
+        assert same and error < 2e-3, (name, error)  # ... the recording, in float32: 0.00105 of it is rounding
 
 
 def test_frame_by_frame(fixture, network, frames):

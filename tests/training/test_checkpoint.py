@@ -24,11 +24,11 @@ def test_shared_tensors_are_allowed(tmp_path):
 
 def test_two_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, {"step": step})
+        save_checkpoint(tmp_path, step, {"step": step, "weight": torch.ones(1)})
     files = sorted(tmp_path.glob("*.safetensors"))
     assert [f.name for f in files] == ["step-0000002.safetensors", "step-0000003.safetensors"]
     files[-1].write_bytes(files[-1].read_bytes()[:20])
-    assert latest_checkpoint(tmp_path) == (2, {"step": 2})
+    assert latest_checkpoint(tmp_path) == (2, {"step": 2, "weight": torch.ones(1)})
 
 
 def test_half_written_file_is_not_a_checkpoint(tmp_path):

@@ -260,7 +260,7 @@ def new_state(
 
 def _seed(seed: int, step: int, rank: int) -> None:
     """Chance in the losses (sampled proposals, points) depends on the step alone, not on what came before."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, 3, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+    torch.manual_seed(int(np.random.SeedSequence([seed, 3, step, rank]).generate_state(1, np.uint64)[0]) >> 1)
 
 
 def _mean_losses(state: State) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +69,19 @@ def _decoded(path: Path) -> NDArray[Any]:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
     if data.size and is_tiff(path):
         return stored_values(path)
-    labels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    labels = decoded(data)
     if labels is None:
         raise UserError(f"{path} is not an image that can be decoded")
-    return np.asarray(labels)
+    return labels
+
+
+def decoded(data: NDArray[np.uint8]) -> NDArray[Any] | None:
+    """The values of an encoded image as OpenCV orders them (B, G, R), or None; OpenCV 4 reads no GIF."""
+    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if pixels is None and data[:3].tobytes() == b"GIF":
+        with suppress(Exception):  # Pillow's decoders raise whatever they meet
+            pixels = np.array(Image.open(io.BytesIO(data.tobytes())).convert("RGB"))[..., ::-1]
+    return None if pixels is None else np.asarray(pixels)
 
 
 def _is_opaque(pixels: NDArray[Any]) -> bool:

@@ -11,7 +11,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.label_maps import is_jpeg
+from eachmask.data.formats.label_maps import decoded, is_jpeg
 from eachmask.data.images.files import below, copy_image, image_files, image_size, matching
 from eachmask.data.problems import Problem, lossy_masks
 from eachmask.data.targets import masks_of
@@ -82,7 +81,7 @@ def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[
     files = image_files(folder)
     some, num_jpeg = False, 0
     for number, file in zip(_numbers(files), files, strict=True):
-        pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED) if file.stat().st_size else None
+        pixels = decoded(np.fromfile(file, np.uint8))
         if pixels is None:
             problems.append(Problem(str(file), "", "it cannot be decoded", "draw the mask anew", "truncated"))
             continue

@@ -135,9 +135,10 @@ def no_video(path: Path, error: Any) -> UserError:
 def _live(camera: int | str) -> Iterator[tuple[float, NDArray[Any]]]:
     import cv2
 
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # one sentence is enough
+    log_from = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
+    level = log_from(0)  # nothing: one sentence is enough
     device = cv2.VideoCapture(camera)
-    cv2.utils.logging.setLogLevel(level)
+    log_from(level)
     device.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is slower than the camera sees the newest frame, not one of long ago
     try:
         if not device.isOpened():
