@@ -65,7 +65,7 @@ def damaged_bytes(data: bytes, numbers: random.Random) -> bytes:
     if kind == 2:
         return numbers.choice((DEEP.encode(), b'{"a": ' + LONG.encode() + b"}", b"\0\1\2\xff" * 50, b"null", b"7 " * 9))
     changed = bytearray(data)
-    for _ in range(numbers.randrange(1, 8)):
+    for _ in range(numbers.randrange(1, 8) if changed else 0):
         changed[numbers.randrange(len(changed))] = numbers.randrange(256)
     return bytes(changed)
 
