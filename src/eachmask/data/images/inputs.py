@@ -114,9 +114,8 @@ def find_inputs(
     root = _common_folder(search.bases)
     sources = list(_pages([search.source(path, root) for path in search.files], channels))
     if all(source.problem for source in sources):
-        shown = ", ".join(f"{source.name} {source.problem}" for source in sources[:3])
-        more = f" and {len(sources) - 3} more" if len(sources) > 3 else ""
-        raise UserError(f"{shown}{more}: there is no image to read")
+        said = [f"{s.name if s.path in search.failed else s.path} {s.problem}" for s in sources]
+        raise UserError(", ".join(said[:3]) + (f" and {len(said) - 3} more" if len(said) > 3 else ""))
     skipped = [(_relative(path, root), reason) for path, reason in search.skipped]
     return Inputs(_with_outputs(sources), skipped, tuple(asked))
 
