@@ -188,9 +188,13 @@ class _Run:
         """Make tracks; those of enough frames."""
         tracker, tracks = Tracker(self.options.tracker), defaultdict[int, Track](Track)
         for frame in range(num):
-            found, body, _ = self.found(frame)
+            try:
+                found, body, _ = self.found(frame)
+                looks = np.array(body["looks"], np.float64).reshape(len(found), -1 if len(found) else 0)
+            except (KeyError, TypeError, ValueError) as error:
+                what = f"what {self.journal.folder} holds of frame {frame} is damaged ({error})"
+                raise UserError(f"{what}: --overwrite begins anew") from error
             assert found.masks is not None and found.scores is not None
-            looks = np.array(body["looks"]).reshape(len(found), -1 if len(found) else 0)
             numbers = tracker.update(found.masks, found.scores.numpy(), looks)
             self.numbers.append(numbers)
             for number, label, score in zip(
