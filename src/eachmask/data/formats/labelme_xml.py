@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-import cv2
 import numpy as np
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.drawn import BROKEN, Drawing, Entry, data_of, drawings_in, xml_files_with
+from eachmask.data.formats.label_maps import decoded
 from eachmask.data.problems import Problem, only_boxes, reason
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.untrusted_xml import parse_xml
@@ -90,7 +90,7 @@ def _segmentation(entry: Element, masks: Any, size: tuple[int, int]) -> Any:
     path = masks(name, _MASKS) if name else None
     if path is None:
         raise ValueError(f"its mask {name} is not there" if name else "it has no outline")
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    pixels = decoded(np.fromfile(path, np.uint8))
     if pixels is None:
         raise ValueError(f"its mask {name} cannot be decoded")
     inside = np.atleast_3d(pixels)[..., :3].any(2)

@@ -12,14 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.label_maps import numbers_in
+from eachmask.data.formats.label_maps import decoded, numbers_in
 from eachmask.data.formats.paired import copy_pairs, folder_in, folders_of, has_pair, pairs_in, read_pairs
 from eachmask.data.packed import Texts
 from eachmask.files.png import png
@@ -53,7 +52,7 @@ def matte(file: Path, categories: tuple[Category, ...], entry: Mapping[str, Any]
         UserError: it cannot be read.
     """
     data = np.fromfile(file, np.uint8) if file.is_file() else np.empty(0, np.uint8)
-    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    pixels = decoded(data)
     if pixels is None or pixels.dtype.kind != "u":
         raise UserError(f"{file} is no matte: save it as a gray PNG of 8 or 16 bits")
     alpha = pixels if pixels.ndim == 2 else pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 0]
