@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,21 @@ def test_an_interrupted_run_resumes(clip, tmp_path):
     done = run(clip, tmp_path / "cut")
     assert done.resumed == 4 and whole.resumed == 0 and tree(tmp_path / "cut") == tree(tmp_path / "whole")
     assert run(clip, tmp_path / "cut").resumed == NUM
+
+
+@pytest.mark.parametrize("key", ["height", "seconds", "objects", "labels", "looks"])
+@pytest.mark.parametrize("value", ["text", None, [[1], [2, 3]], {"a": []}])
+def test_a_record_of_the_wrong_kind_is_one_sentence(clip, tmp_path, key, value):
+    """With the right checksum, as somebody's script leaves it."""
+    run(clip, tmp_path / "out")
+    path = tmp_path / "out/.journal/records.jsonl"
+    lines = path.read_bytes().splitlines()
+    halves = [json.loads(half) for half in lines[-1].split(b"\t")[1:]]
+    next(half for half in halves if key in half)[key] = value
+    text = b"\t".join(json.dumps(half).encode() for half in halves)
+    path.write_bytes(b"\n".join([*lines[:-1], b"%08x\t%s" % (zlib.crc32(text), text), b""]))
+    with pytest.raises(UserError, match=r"damaged: --overwrite"):
+        run(clip, tmp_path / "out")
 
 
 def test_nonsense_is_one_sentence(clip, tmp_path):

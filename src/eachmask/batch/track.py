@@ -171,9 +171,19 @@ class _Run:
         height, width = found.image_size
         self.journal.append(source, {"seconds": frame.seconds, "height": height, "width": width}, body)
 
-    def found(self, frame: int) -> tuple[Instances, dict[str, Any], float]:
-        """What the journal holds of a frame: detections, all that was written of them, and the time."""
+    def found(self, frame: int) -> tuple[Instances, np.ndarray, float]:
+        """What the journal holds of a frame: detections, the look of each, and the time.
+
+        Raises:
+            UserError: a record of the wrong kind.
+        """
         head, body = self.journal.header(self.sources[frame]), self.journal.body(self.sources[frame])
+        try:
+            return self._of_record(head, body)
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise self.journal.damaged() from error
+
+    def _of_record(self, head: dict[str, Any], body: dict[str, Any]) -> tuple[Instances, np.ndarray, float]:
         size, rows = (head["height"], head["width"]), body["objects"]
         masks = RLE.from_coco([row["segmentation"] for row in rows], size) if rows else RLE.empty(size)
         boxes = torch.tensor([row["bbox"] for row in rows], dtype=torch.float32).reshape(-1, 4)
@@ -182,18 +192,14 @@ class _Run:
         found = Instances(
             size, boxes, masks, labels, scores.reshape(-1).float(), categories=tuple(self.predictor.categories)
         )
-        return found, body, float(head["seconds"])
+        looks = np.array(body["looks"], np.float64).reshape(len(found), -1 if len(found) else 0)
+        return found, looks, float(head["seconds"])
 
     def associate(self, num: int) -> dict[int, Track]:
         """Make tracks; those of enough frames."""
         tracker, tracks = Tracker(self.options.tracker), defaultdict[int, Track](Track)
         for frame in range(num):
-            try:
-                found, body, _ = self.found(frame)
-                looks = np.array(body["looks"], np.float64).reshape(len(found), -1 if len(found) else 0)
-            except (KeyError, TypeError, ValueError) as error:
-                what = f"what {self.journal.folder} holds of frame {frame} is damaged ({error})"
-                raise UserError(f"{what}: --overwrite begins anew") from error
+            found, looks, _ = self.found(frame)
             assert found.masks is not None and found.scores is not None
             numbers = tracker.update(found.masks, found.scores.numpy(), looks)
             self.numbers.append(numbers)
