@@ -346,6 +346,29 @@ def test_a_mistake_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
     first.journal.close()
 
 
+def test_answers_do_not_wait_for_more_to_be_sent() -> None:
+    import asyncio
+    import socket
+
+    from eachmask.cli.studio import _listening
+
+    async def delayed() -> bool:
+        seen: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+        with _listening(0) as listening:
+            place = listening.getsockname()
+
+            def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                seen.set_result(writer.get_extra_info("socket"))
+
+            async with await asyncio.start_server(connected, sock=listening):
+                _, writer = await asyncio.open_connection(*place)
+                found = (await seen).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                writer.close()
+        return not found
+
+    assert not asyncio.run(delayed())
+
+
 def test_what_a_full_disk_did_not_take_was_not_done(
     folder: Path, studio: Studio, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

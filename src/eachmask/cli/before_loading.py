@@ -8,6 +8,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eachmask.batch.options import BatchOptions
+    from eachmask.weights.file import ModelInfo
+
+
+def header_of(model: str) -> ModelInfo | None:
+    """What a model's header says; None: it has none, as it has not learned, or lies on a hub.
+
+    Raises:
+        UserError: there is no such model, or no readable file at the path.
+    """
+    from eachmask.cli.show import find_info
+    from eachmask.models.matting.solvers import SOLVERS
+    from eachmask.models.promptable.without_learning import CLASSICS
+
+    if model.startswith("hf:") or (model in (*CLASSICS, *SOLVERS) and not Path(model).exists()):
+        return None
+    return find_info(model)
 
 
 def check_before_loading(
@@ -30,17 +46,14 @@ def check_before_loading(
         UserError: an option makes no sense for this model, or there is no such model.
     """
     from eachmask.batch.options import with_names
-    from eachmask.cli.show import find_info
     from eachmask.inference.arguments import check_diameter, check_suppression, tile_side
     from eachmask.inference.several_looks import check_looks
     from eachmask.models import model_class
-    from eachmask.models.matting.solvers import SOLVERS
-    from eachmask.models.promptable.without_learning import CLASSICS
     from eachmask.weights.file import categories_of
 
-    if model.startswith("hf:") or (model in (*CLASSICS, *SOLVERS) and not Path(model).exists()):
+    info = header_of(model)
+    if info is None:
         return
-    info = find_info(model)
     network = model_class(info.variant)
     with_names(options, categories_of(info), network.task.outputs)
     tile_side(info, network.task, options.tile, options.overlap, options.stride)

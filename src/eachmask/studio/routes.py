@@ -106,10 +106,12 @@ def add_images(app: FastAPI, studio: Studio) -> None:
         studio.clicks.look(project.item(index))
         return {"ready": True}
 
-    @app.post("/api/images/{index}/click")
-    def click(index: int, said: Click) -> ClickOut:
+    @app.post("/api/images/{index}/click", response_model=ClickOut)
+    def click(index: int, said: Click) -> Response:
+        """Written here, at once: FastAPI would check the answer again, in another turn of its threads."""
         rough = None if said.id is None else project.mask(index, said.id)
-        return studio.clicks.answer(project.item(index), said, rough)
+        answer = studio.clicks.answer(project.item(index), said, rough)
+        return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def add_work(app: FastAPI, studio: Studio) -> None:

@@ -58,6 +58,8 @@ class FastConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, C, H, W)` to `(N, K, H', W')`, activated."""
+        if self._are_few(x):
+            return activated(super().forward(x), self.activation)
         if not self._takes_onednn(x):
             return activated(self._linear(x), self.activation)
         attribute, scalars = _onednn_activation(self.activation)
@@ -68,6 +70,8 @@ class FastConv2d(nn.Conv2d):
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """`conv(x) + residual`, activated; overwrites `residual`, whose shape is the output's, and returns it."""
+        if self._are_few(x):
+            return activated(residual.add_(super().forward(x)), self.activation)
         if not self._takes_onednn(x) or self.activation not in (NO_LIMITS, RELU):
             return activated(residual.add_(self._linear(x)), self.activation)
         relu = None if self.activation == NO_LIMITS else "relu"
@@ -90,8 +94,12 @@ class FastConv2d(nn.Conv2d):
 
     # ---- which algorithm -----------------------------------------------------------------------------------------
 
+    def _are_few(self, x: Tensor) -> bool:
+        """Whether torch's own convolution is to do it, whatever else may be true: not even asking costs least."""
+        return self.plain_up_to > 0 and isinstance(x, Tensor) and x.shape[0] <= self.plain_up_to
+
     def _is_plain(self, x: Tensor) -> bool:
-        """True where torch's own convolution is to do it: few maps, other devices and types, gradients, tracing."""
+        """True where torch's own convolution is to do it: other devices and types, gradients, tracing."""
         return (
             not isinstance(x, Tensor)
             or x.device.type != "cpu"
@@ -104,7 +112,6 @@ class FastConv2d(nn.Conv2d):
             or isinstance(self.padding, str)
             or _is_watched(x)
             or not _has_onednn()
-            or len(x) <= self.plain_up_to
         )
 
     def _is_matrix(self, x: Tensor) -> bool:
