@@ -12,13 +12,15 @@ The last line is JSON: ``throughput`` (share of the loop's images per second), `
 ``throughput_by_cpu`` (the loop's CPU time for an image by the server's, which depends less on what else the machine
 does; not with ``--kills``), ``http_share`` (of the server's CPU time, that of the process with the connections, where
 there are several), ``images_per_pass``, ``median_ms``, ``p95_ms``, ``wrong``, ``unanswered`` (honest requests that were
-cut off), ``statuses``, ``mb_first``, ``mb_last`` (the server's memory after a quarter of the time and at the end).
+cut off), ``statuses``, ``mb_first``, ``mb_last``, ``mb_rested`` (memory of the server and its workers, what they share
+counted once: after a quarter of the time, at the end, and when nothing has come for a while).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import socket
@@ -40,6 +42,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 import eachmask
+from eachmask.server.batcher import REST_SECONDS
 from eachmask.server.client import content_of, instances_of
 
 KEY = "a key for a benchmark on loopback"
@@ -134,8 +137,8 @@ def processes(server: psutil.Process) -> list[psutil.Process]:
 
 
 def memory(server: psutil.Process) -> float:
-    """MB of all of them."""
-    return sum(one.memory_info().rss for one in processes(server)) / 1e6
+    """MB of all of them; of pages that several have, each counts its share."""
+    return sum(one.memory_full_info().pss for one in processes(server)) / 1e6
 
 
 def cpu_seconds(server: psutil.Process) -> NDArray[np.float64]:
@@ -199,8 +202,10 @@ def main() -> None:
             thread.join()
         took, last, cpu = time.monotonic() - begin, memory(process), cpu_seconds(process) - cpu
         passes = counted(url)
+        time.sleep(REST_SECONDS + 5)
+        rested = memory(process)
     rate = len(tally.seconds) / took
-    milliseconds = sorted(1000 * value for value in tally.seconds)
+    milliseconds = sorted(1000 * value for value in tally.seconds) or [math.nan]
     late = milliseconds[int(0.95 * len(milliseconds))]
     computed = passes["eachmask_images_total"] - tally.statuses["broken 422"]  # those that came too late are among them
     figures = {
@@ -208,9 +213,9 @@ def main() -> None:
         "throughput_by_cpu": None if options.kills else round(bare_cpu * computed / cpu[1], 3),
         "http_share": None if options.kills or options.workers == 1 else round(cpu[0] / cpu[1], 3),
         "images_per_pass": round(passes["eachmask_images_total"] / passes["eachmask_batches_total"], 2),
-        "median_ms": round(statistics.median(milliseconds)), "p95_ms": round(late),
+        "median_ms": round(statistics.median(milliseconds), 0), "p95_ms": round(late, 0),
         "wrong": tally.wrong, "unanswered": tally.unanswered, "statuses": dict(sorted(tally.statuses.items())),
-        "mb_first": round(first), "mb_last": round(last),
+        "mb_first": round(first), "mb_last": round(last), "mb_rested": round(rested),
     }  # fmt: skip
     print(json.dumps(figures))
 

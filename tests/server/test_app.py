@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -224,3 +226,9 @@ def test_no_objects_are_an_answer(client: Client) -> None:
     assert len(client.predict(np.zeros((64, 64, 3), np.uint8))) == 0
     content = {"images": [{"width": 4, "height": 3}], "annotations": [], "categories": []}
     assert instances_of(content).image_size == (3, 4)
+
+
+def test_the_process_with_the_connections_needs_no_torch() -> None:
+    """With ``--workers`` it would be half a gigabyte for nothing."""
+    code = "import sys, eachmask.cli.serve, eachmask.server.app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

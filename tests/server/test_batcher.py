@@ -133,6 +133,29 @@ def test_a_worker_that_died_without_work_gets_none() -> None:
     assert worker.starts == 3
 
 
+def test_a_worker_rests_once_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eachmask.server.batcher.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("eachmask.server.batcher.REST_SECONDS", 0.05)
+    worker, work, rested = ThreadWorker(), Double(), list[int]()
+    work.gate.set()
+
+    async def rest() -> None:
+        rested.append(len(work.batches))
+
+    async def live() -> None:
+        batcher = Batcher(Limits(), workers=[worker])
+        batcher.start()
+        for number in range(2):
+            await asyncio.sleep(0.05)  # unemployed: it has nothing to give back
+            await batcher.ask(work, number)
+            await asyncio.sleep(0.5)
+        await batcher.stop()
+
+    worker.rest = rest
+    asyncio.run(live())
+    assert rested == [1, 2]
+
+
 def test_nobody_who_answers_is_said_at_once() -> None:
     async def ask() -> object:
         batcher = Batcher(Limits(), workers=[Mortal(returns=False)])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,14 +30,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def started(*options: str) -> tuple[subprocess.Popen[str], int, str]:
+def started(*options: str, scheme: str = "http") -> tuple[subprocess.Popen[str], int, str]:
     """A server, its port and its key."""
     port = free_port()
     command = [sys.executable, "-m", "eachmask", "serve", "nuclei", "--device", "cpu", "--port", str(port), *options]
     environment = {name: value for name, value in os.environ.items() if name != "EACHMASK_KEY"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     said = [process.stdout.readline(), process.stdout.readline()]
-    assert f"http://127.0.0.1:{port}/" in said[0]
+    assert f"{scheme}://127.0.0.1:{port}/" in said[0]
     return process, port, re.fullmatch(r"Key: (\S{32,})\n", said[1])[1]
 
 
@@ -102,6 +104,27 @@ def test_a_killed_worker_loses_the_request_that_it_ran_and_no_other() -> None:
             assert process.wait(120) in (0, -signal.SIGTERM)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="nothing here makes a certificate")
+def test_a_certificate_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, private = tmp_path / "server.pem", tmp_path / "server.key"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(private), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    process, port, key = started("--certificate", str(certificate), "--private-key", str(private), scheme="https")
+    try:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with Client(f"https://127.0.0.1:{port}", key) as client:
+            until_ready(client)
+            assert status_of(client) == 200
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with Client(f"https://127.0.0.1:{port}", key) as client, pytest.raises(ServerError, match="CERTIFICATE"):
+            client.models()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) in (0, -signal.SIGTERM)
+
+
 def workers_of(server: int) -> list[Any]:
     """The processes that compute."""
     import psutil
@@ -124,6 +147,8 @@ def until(client: Client, line: str) -> None:
         (["--port", "99999"], "--port is a number"),
         (["--certificate", "none.pem"], "both --certificate and --private-key"),
         (["--keys", "none.txt"], "none.txt cannot be read"),
+        (["--certificate", __file__, "--private-key", "none.pem"], "none.pem is no file"),
+        (["--certificate", __file__, "--private-key", __file__], "are not a certificate and its private key"),
         (["--host", "no.such.host.invalid"], "cannot listen on"),
     ],
 )

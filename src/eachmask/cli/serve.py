@@ -60,8 +60,8 @@ class ServeOptions:
     """Requests that may wait; more are told to come back later."""
     seconds: float = 60.0
     """Longest time to an answer."""
-    batch: int = 8
-    """Images that go through a network together at most."""
+    batch: int = 4
+    """Images that go through a network together at most; each needs its memory. More than 4 serve GPUs alone."""
 
 
 def serve(options: ServeOptions) -> int:
@@ -131,10 +131,22 @@ def _check(options: ServeOptions) -> None:
         raise UserError(f"serving needs {', '.join(missing)}: pip install 'eachmask[serve]'")
     if (options.certificate is None) != (options.private_key is None):
         raise UserError("https needs both --certificate and --private-key")
-    for path in (options.certificate, options.private_key):
-        if path is not None and not path.is_file():
-            raise UserError(f"{path} is no file")
+    if options.certificate and options.private_key:
+        _check_certificate(options.certificate, options.private_key)
     _check_port(options.host, options.port)
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    import ssl
+
+    for path in (certificate, key):
+        if not path.is_file():
+            raise UserError(f"{path} is no file")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError:  # SSLError is one
+        wanted = "a certificate and its private key, both PEM, the key without a password"
+        raise UserError(f"{certificate} and {key} are not {wanted}") from None
 
 
 def _check_port(host: str, port: int) -> None:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from eachmask.accel.malloc import give_back_freed_memory, keep_freed_memory, limit_freed_memory
 from eachmask.inference.devices import find_device, find_precision
 from eachmask.inference.preprocessing import preprocessed, reduced, size_of
 from eachmask.ops.tiles import sliding_boxes, tile_boxes
@@ -87,7 +88,6 @@ class Engine(Generic[T]):
         optimize: bool = True,
         in_place: bool = False,
     ) -> None:
-        from eachmask.accel.malloc import give_back_freed_memory, keep_freed_memory
         from eachmask.backbones.fuse import optimize_for_inference
 
         self.preprocess, self.task = preprocess, task
@@ -184,6 +184,8 @@ class Engine(Generic[T]):
             decoded: list[T] = self.model.decode(self._forward(batch, given), job.options)  # type: ignore[operator]
         found = [result.to("cpu").resize(size_of(image)) for result, image in zip(decoded, images, strict=True)]
         job.on_pass(found)
+        if self.device.type == "cpu":
+            limit_freed_memory()
         return found
 
     def _forward(self, batch: ImageBatch, given: Sequence[Any] | None) -> Any:
@@ -191,8 +193,6 @@ class Engine(Generic[T]):
 
     def _predict_tiled(self, image: NDArray[Any], given: Any, job: _Job, store: TileStore[T] | None) -> T:
         """Predict overlapping tiles under one common contrast and join what belongs together."""
-        from eachmask.accel.malloc import give_back_freed_memory
-
         give_back_freed_memory()  # what reading a large image left free would lie beside what the network needs
         size = size_of(image)
         limits = self.preprocess.limits(image)

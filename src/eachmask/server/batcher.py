@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from eachmask.accel.malloc import give_back_freed_memory
 from eachmask.server.settings import Limits
 from eachmask.structures import UserError
 
@@ -26,6 +28,8 @@ LOAD_SECONDS = 5
 """After which who asks while models are being loaded may ask again."""
 LOOK_SECONDS = 1.0
 """So often somebody looks whether a worker without work is still there."""
+REST_SECONDS = 5.0
+"""After so long without work a worker is told that it may rest."""
 MAX_PAUSE = 30.0
 """Seconds between attempts to start a worker that cannot be started."""
 
@@ -41,6 +45,9 @@ class Worker(Protocol):
 
     async def run(self, work: Any, items: Sequence[Any]) -> Sequence[Any]:
         """An answer or an exception for each item; WorkerLostError where it died."""
+
+    async def rest(self) -> None:
+        """Give back what work alone needs: nothing is to be done for a while; WorkerLostError where it died."""
 
     async def stop(self) -> None:
         """End, once what runs is through."""
@@ -83,6 +90,10 @@ class ThreadWorker:
     def compute(self, work: Any, items: Sequence[Any]) -> Sequence[Any]:
         """The same, within the thread."""
         return answered(work.run, items)
+
+    async def rest(self) -> None:
+        """Let the system have memory that is free again."""
+        await asyncio.to_thread(give_back_freed_memory)
 
     async def stop(self) -> None:
         """End, once what runs is through."""
@@ -194,18 +205,30 @@ class Batcher:
             pause = min(2 * pause, MAX_PAUSE)
 
     async def _answer_all(self, worker: Worker) -> None:
+        rest_at = math.inf
         while True:
-            self._idle += 1
-            try:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._filled.wait(), LOOK_SECONDS)
-                if not worker.alive():
-                    raise WorkerLostError
-                jobs = self._next()
-            finally:
-                self._idle -= 1
-            if jobs:
+            if jobs := await self._offered(worker):
                 await self._answer(worker, jobs)
+                rest_at = time.monotonic() + REST_SECONDS
+            elif time.monotonic() >= rest_at:
+                await worker.rest()
+                rest_at = math.inf
+
+    async def _offered(self, worker: Worker) -> list[_Job]:
+        """What is to be done, or nothing after a while.
+
+        Raises:
+            WorkerLostError: it died meanwhile.
+        """
+        self._idle += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._filled.wait(), LOOK_SECONDS)
+            if not worker.alive():
+                raise WorkerLostError
+            return self._next()
+        finally:
+            self._idle -= 1
 
     def _next(self) -> list[_Job]:
         """The oldest request, and those like it, as many as fit; nobody who has gone away.

@@ -30,8 +30,8 @@ class Limits:
     """From a whole request to its answer at most (504)."""
     receive_seconds: float = 20.0
     """For a request to arrive (408)."""
-    batch: int = 8
-    """Images that go through the network together at most."""
+    batch: int = 4
+    """Images that go through the network together at most: of more, CPUs gain nothing, and each needs its memory."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from eachmask.server.batcher import ThreadWorker, WorkerLostError
 from eachmask.server.guard import Refusal
 from eachmask.server.settings import ServerSettings
+from eachmask.server.works import Rest
 from eachmask.structures import UserError
 
 if TYPE_CHECKING:
@@ -112,6 +113,14 @@ class ModelProcess:
         async with self._turn:
             assert self._process is not None
             return await asyncio.to_thread(self._process.ask, work, items)
+
+    async def rest(self) -> None:
+        """Let the system have memory that is free again.
+
+        Raises:
+            WorkerLostError: the process died meanwhile.
+        """
+        await self.run(Rest(), ())
 
     def described(self) -> list[dict[str, Any]]:
         """What is served, see :meth:`Models.described`; nothing while it is being loaded."""

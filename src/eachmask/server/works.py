@@ -1,7 +1,8 @@
-"""What a server does with requests: predict, look at an image for a session, answer prompts about it.
+"""What a server does with requests: predict, look at an image for a session, answer prompts about it; and rest.
 
 Works are plain values, so that they can be sent to another process; those that are equal go through the network
-together. Of each request a work gets the bytes and gives the bytes, so that hardly anything travels.
+together. Of each request a work gets the bytes and gives the bytes, so that hardly anything travels. The process
+with the connections knows works only by name: torch, half a gigabyte, is imported where they run.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from eachmask.inference.prompt_predictor import Embedded, PromptPredictor
+from eachmask.accel.malloc import give_back_freed_memory
 from eachmask.server.answers import JSON, answer, check_format, read_body
 from eachmask.server.guard import Refusal
-from eachmask.structures import DecodeOptions, Prompts
+from eachmask.structures import DecodeOptions
 
 if TYPE_CHECKING:
+    from eachmask.inference.prompt_predictor import Embedded, PromptPredictor
     from eachmask.server.models import Models
 
 
@@ -83,6 +85,8 @@ class Ask:
 
     def run(self, models: Models, items: Sequence[tuple[str, dict[str, Any]]]) -> Sequence[Any]:
         """One answer for each."""
+        from eachmask.structures import Prompts
+
         predictor = models.prompted(self.model)
 
         def ask(item: tuple[str, dict[str, Any]]) -> tuple[bytes, str]:
@@ -91,6 +95,16 @@ class Ask:
             return answer(predictor, _blank(known), found, JSON)
 
         return each(ask, items)
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Nothing -> nothing; memory that the last images left free goes back to the system."""
+
+    def run(self, models: Models, items: Sequence[Any]) -> Sequence[Any]:
+        """No answer."""
+        give_back_freed_memory()
+        return ()
 
 
 def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
