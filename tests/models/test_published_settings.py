@@ -77,6 +77,7 @@ PUBLISHED: list[tuple[Any, dict[str, Any]]] = [
     (cascade_rcnn.StagesConfig(), {
         "ious": (0.5, 0.6, 0.7), "box_weights": (BOX_WEIGHTS, (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)),
         "loss_weights": (1.0, 0.5, 0.25), "gradient": 1.0, "resample": True, "average": "scores",
+        "giou": None,
     }),
     # MMDetection's ms_rcnn_r50_fpn
     (mask_scoring.MaskIoUHeadConfig(), {

@@ -130,7 +130,7 @@ def test_stages_refine_boxes_and_average_their_classes(ran):
             check_raw(fixture, "refined_rois", rois[0])
         of_stage, deltas = model.run_stage(stage, raw.features, rois)
         logits.append(of_stage)
-        rois = model.refined(stage, rois, deltas, raw.sizes)
+        rois = model.refined(stage, rois, model.of_class(of_stage, deltas), raw.sizes)
     check_raw(fixture, "last_reg", deltas.flatten(1))
     check_raw(fixture, "mean_cls", torch.stack(logits).mean(dim=0))
     assert torch.allclose(model.averaged(logits), torch.stack(logits).mean(dim=0).softmax(dim=1), atol=1e-6)

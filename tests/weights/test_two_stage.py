@@ -15,6 +15,8 @@ MMDET = {
     "rpn_head.rpn_reg.weight": "rpn.deltas.weight",
     "roi_head.bbox_head.shared_fcs.1.weight": "box_head.layers.1.weight",
     "roi_head.bbox_head.2.shared_fcs.0.bias": "box_heads.2.layers.0.bias",
+    "roi_head.bbox_head.0.shared_convs.3.conv.weight": "box_heads.0.convs.3.0.weight",
+    "roi_head.bbox_head.2.shared_convs.1.bn.running_var": "box_heads.2.convs.1.1.running_var",
     "roi_head.bbox_head.1.fc_cls.bias": "box_predictors.1.classes.bias",
     "roi_head.mask_head.convs.2.conv.weight": "mask_head.convs.2.0.weight",
     "roi_head.mask_head.0.convs.3.conv.weight": "mask_heads.0.convs.3.0.weight",

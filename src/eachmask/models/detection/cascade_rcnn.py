@@ -8,7 +8,8 @@ and one trained with 0.7 finds too few examples. Refined boxes overlap more than
 with rising thresholds has examples enough at every stage, and meets at test time the kind of boxes it learnt from.
 
 The same numbers as MMDetection's Cascade Mask R-CNN and Detectron2's (see ``tests/parity``); the two differ in what
-the :class:`Config` says. Box regression does not depend on the class, as in the paper's implementation.
+the :class:`Config` says. Box regression does not depend on the class, as in the paper's implementation; Swin's authors
+have a box for each class, and convolutions with normalization in every head (:data:`SWIN`).
 
 Shapes: B images, P proposals of one image, R RoIs of all images, K classes.
 """
@@ -37,6 +38,7 @@ from eachmask.models.detection.faster_rcnn import (
     resnet_fpn,
 )
 from eachmask.models.detection.rpn import Raw, RPNConfig
+from eachmask.ops.losses import giou
 from eachmask.ops.match import UNMATCHED, match_objects
 from eachmask.structures import Instances, UserError
 from eachmask.structures import boxes as box_ops
@@ -63,6 +65,8 @@ class StagesConfig:
     stage before, the objects' own refined too (Detectron2)."""
     average: Literal["scores", "logits"] = "scores"
     """What of the stages' class predictions is averaged when predicting."""
+    giou: float | None = None
+    """Weight of the loss of generalized IoU between refined boxes and objects, instead of smooth L1 of the deltas."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,8 @@ class Config(faster_rcnn.Config):
 
     def __post_init__(self) -> None:
         lengths = {len(self.stages.ious), len(self.stages.box_weights), len(self.stages.loss_weights)}
-        if len(lengths) > 1 or not self.box_head.class_agnostic:
-            raise UserError(
-                "stages.ious, stages.box_weights and stages.loss_weights have one value per stage, and "
-                "box_head.class_agnostic is true: a cascade has a box for all classes"
-            )
+        if len(lengths) > 1:
+            raise UserError("stages.ious, stages.box_weights and stages.loss_weights have one value per stage")
 
 
 class CascadeRCNN(FasterRCNN):
@@ -92,9 +93,9 @@ class CascadeRCNN(FasterRCNN):
     def build_box_head(self, channels: int) -> None:
         """One head per stage."""
         c = self.config
-        heads = [BoxHead(channels, c.box_head) for _ in c.stages.ious]
+        heads, agnostic = [BoxHead(channels, c.box_head) for _ in c.stages.ious], c.box_head.class_agnostic
         self.box_heads = nn.ModuleList(heads)
-        self.box_predictors = nn.ModuleList(BoxPredictor(h.out_features, self.num_classes, True) for h in heads)
+        self.box_predictors = nn.ModuleList(BoxPredictor(h.out_features, self.num_classes, agnostic) for h in heads)
 
     def sample_proposals(
         self, proposals: Tensor, target: Instances, iou: float | None = None, with_gt: bool = True
@@ -112,7 +113,8 @@ class CascadeRCNN(FasterRCNN):
             found |= self.stage_losses(stage, raw, sampled, targets)
             losses |= {f"{name}_{stage}": factor * value for name, value in found.items()}
             if stage + 1 < len(self.box_heads):
-                sampled = self._next(stage + 1, raw, sampled, targets, deltas)
+                chosen = self.of_class(logits, deltas, torch.cat([s.labels for s in sampled]))
+                sampled = self._next(stage + 1, raw, sampled, targets, chosen)
         return losses
 
     def stage_losses(self, stage: int, raw: Raw, sampled: list[Sampled], targets: list[Instances]) -> dict[str, Tensor]:
@@ -120,14 +122,16 @@ class CascadeRCNN(FasterRCNN):
         return {}
 
     def second_stage(self, raw: Raw, boxes: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Proposals through all stages: boxes (P, 1, 4) of the last, class scores (P, K) averaged over all."""
-        counts, logits = [len(b) for b in boxes], []
-        for stage in range(len(self.box_heads)):
-            of_stage, deltas = self.run_stage(stage, raw.features, boxes)
+        """Proposals through all stages: boxes (P, K or 1, 4) of the last, class scores (P, K) averaged over all."""
+        counts, last = [len(b) for b in boxes], len(self.box_heads) - 1
+        of_stage, deltas = self.run_stage(0, raw.features, boxes)
+        logits = [of_stage.float()]
+        for stage in range(last):
+            boxes = self.refined(stage, boxes, self.of_class(of_stage, deltas), raw.sizes)
+            of_stage, deltas = self.run_stage(stage + 1, raw.features, boxes)
             logits.append(of_stage.float())
-            boxes = self.refined(stage, boxes, deltas, raw.sizes)
-        scores = self.averaged(logits)[:, :-1].split(counts)
-        return [(b[:, None], p) for b, p in zip(boxes, scores, strict=True)]
+        refined = self.refined(last, [b[:, None] for b in boxes], deltas, raw.sizes)
+        return list(zip(refined, self.averaged(logits)[:, :-1].split(counts), strict=True))
 
     def averaged(self, logits: Sequence[Tensor]) -> Tensor:
         """The classes' probabilities (R, K + 1) from each stage's logits."""
@@ -136,7 +140,7 @@ class CascadeRCNN(FasterRCNN):
         return _sum([x.softmax(dim=-1) for x in logits]) / len(logits)
 
     def run_stage(self, stage: int, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """One stage's RoIs of all images in one go -> (R, K + 1) logits, (R, 1, 4) deltas."""
+        """One stage's RoIs of all images in one go -> (R, K + 1) logits, (R, K or 1, 4) deltas."""
         rois = self.pool(features, boxes, self.config.box_head.roi_size)
         share = self.config.stages.gradient
         if share != 1 and rois.requires_grad:
@@ -144,12 +148,25 @@ class CascadeRCNN(FasterRCNN):
         result: tuple[Tensor, Tensor] = self.box_predictors[stage](self.box_heads[stage](rois))
         return result
 
+    def of_class(self, logits: Tensor, deltas: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What moves each box to the next stage (R, 4), of a stage's deltas (R, K or 1, 4): those of its class.
+
+        Args:
+            labels: (R,) the classes where they are known, K is background; otherwise the likeliest counts.
+        """
+        if deltas.shape[1] == 1:
+            return deltas.squeeze(1)
+        classes = logits[:, :-1].argmax(dim=1)
+        if labels is not None:
+            classes = torch.where(labels < self.num_classes, labels, classes)
+        return deltas[torch.arange(len(deltas), device=deltas.device), classes]
+
     def refined(
         self, stage: int, boxes: list[Tensor], deltas: Tensor, sizes: tuple[tuple[int, int], ...]
     ) -> list[Tensor]:
-        """Each image's boxes (P, 4) after a stage, within the image."""
+        """Each image's boxes (P, 4) after a stage, moved by deltas (R, 4), within the image."""
         weights = self.config.stages.box_weights[stage]
-        parts = deltas.float().squeeze(1).split([len(b) for b in boxes])
+        parts = deltas.float().split([len(b) for b in boxes])
         moved = (self.moved(b, part, weights) for b, part in zip(boxes, parts, strict=True))
         return [box_ops.clip(b, size) for b, size in zip(moved, sizes, strict=True)]
 
@@ -157,7 +174,15 @@ class CascadeRCNN(FasterRCNN):
         weights = self.config.stages.box_weights[stage]
         labels = torch.cat([s.labels for s in sampled])
         gt_deltas = torch.cat([box_ops.encode(s.matched_boxes, s.boxes, weights) for s in sampled])
-        return box_losses(logits, deltas, labels, gt_deltas, self.config.conventions.smooth_l1_beta)
+        losses = box_losses(logits, deltas, labels, gt_deltas, self.config.conventions.smooth_l1_beta)
+        if self.config.stages.giou is not None:
+            positive = torch.nonzero(labels < self.num_classes).squeeze(1)
+            boxes = torch.cat([s.boxes for s in sampled])[positive]
+            gt_boxes = torch.cat([s.matched_boxes for s in sampled])[positive]
+            found = self.of_class(logits, deltas.float(), labels)[positive]
+            loss = giou(self.moved(boxes, found, weights), gt_boxes).sum()
+            losses["box"] = self.config.stages.giou * loss / max(len(labels), 1)
+        return losses
 
     @torch.no_grad()
     def _next(
@@ -166,7 +191,7 @@ class CascadeRCNN(FasterRCNN):
         """What a later stage learns from.
 
         Args:
-            deltas: what the stage before said of the boxes of ``before``.
+            deltas: (R, 4), what the stage before said of the boxes of ``before``.
         """
         refined = self.refined(stage - 1, [s.boxes for s in before], deltas, raw.sizes)
         columns = zip(refined, before, targets, strict=True)
@@ -212,6 +237,8 @@ DETECTRON2 = Config(
     conventions=conventions.DETECTRON2,
 )
 """What MMDetection's and Detectron2's cascades do otherwise."""
+SWIN = replace(MMDET, box_head=BoxHeadConfig(convs=4, layers=1), stages=replace(MMDET.stages, giou=10.0))
+"""The heads that Swin's authors trained (``giou_4conv1f``)."""
 LIGHT_BOX_HEAD = replace(faster_rcnn.LIGHT_BOX_HEAD, class_agnostic=True)
 
 

@@ -91,10 +91,11 @@ class CascadeMaskRCNN(CascadeRCNN):
 # Variants -------------------------------------------------------------------------------------------------------------
 
 MMDET = Config(rpn=cascade_rcnn.MMDET.rpn, stages=cascade_rcnn.MMDET.stages, conventions=cascade_rcnn.MMDET.conventions)
+SWIN = replace(MMDET, box_head=cascade_rcnn.SWIN.box_head, stages=cascade_rcnn.SWIN.stages)
 DETECTRON2 = Config(
     stages=cascade_rcnn.DETECTRON2.stages, conventions=cascade_rcnn.DETECTRON2.conventions, mask_every_stage=False
 )
-"""What MMDetection's and Detectron2's models do otherwise."""
+"""What the models of MMDetection, of Swin's authors and of Detectron2 do otherwise."""
 LIGHT = Config(rpn=LIGHT_RPN, box_head=LIGHT_BOX_HEAD, mask_head=mask_rcnn.LIGHT.mask_head)
 
 
@@ -117,22 +118,22 @@ def cascade_mask_rcnn_r101_fpn(num_classes: int = 80, **config: Any) -> CascadeM
 
 
 def cascade_mask_rcnn_swin_t_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
-    """Swin-T with MMDetection's two-layer heads; see ``_on_swin``."""
+    """Swin-T with the authors' heads."""
     return _on_swin("swin_t", num_classes, config)
 
 
 def cascade_mask_rcnn_swin_s_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
-    """Swin-S with MMDetection's two-layer heads; see ``_on_swin``."""
+    """Swin-S with the authors' heads."""
     return _on_swin("swin_s", num_classes, config)
 
 
 def cascade_mask_rcnn_swin_b_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
-    """Swin-B with MMDetection's two-layer heads; see ``_on_swin``."""
+    """Swin-B with the authors' heads."""
     return _on_swin("swin_b", num_classes, config)
 
 
 def cascade_mask_rcnn_swin_v2_t_fpn(num_classes: int = 80, **config: Any) -> CascadeMaskRCNN:
-    """Swin-T of the second version with MMDetection's two-layer heads; see ``_on_swin``."""
+    """Swin-T of the second version with the authors' heads."""
     return _on_swin("swin_v2_t", num_classes, config)
 
 
@@ -148,7 +149,6 @@ def cascade_mask_rcnn_lite0_p3(num_classes: int = 80, **config: Any) -> CascadeM
 
 
 def _on_swin(name: str, num_classes: int, config: dict[str, Any]) -> CascadeMaskRCNN:
-    """Settings of the backbone are those under ``swin``. The authors' heads have four convolutions and a GIoU loss
-    besides; ours are those of MMDetection's ResNets."""
+    """The authors' ``cascade_mask_rcnn_swin_*_giou_4conv1f``; settings of the backbone are those under ``swin``."""
     swin = swin_fpn(name, {"keeps_shift": True} | config.pop("swin", {}))
-    return CascadeMaskRCNN(swin, num_classes, changed(MMDET, config))
+    return CascadeMaskRCNN(swin, num_classes, changed(SWIN, config))

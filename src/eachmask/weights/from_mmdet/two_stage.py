@@ -1,4 +1,6 @@
-"""MMDetection's two-stage models: Faster, Mask, Cascade and Mask Scoring R-CNN, with FPN or PAFPN, on ResNet or Swin.
+"""Two-stage models of MMDetection: Faster, Mask, Cascade and Mask Scoring R-CNN, with FPN or PAFPN, on ResNet or Swin.
+
+Those of Swin's authors are built on it and have the same names.
 
 Background is their last class too, so entries are only renamed.
 """
@@ -25,6 +27,8 @@ def _heads(theirs: str, ours: str) -> tuple[Rule, ...]:
         (rf"^roi_head\.bbox_head\.{theirs}fc_cls\.", rf"box_predictor{ours}.classes."),
         (rf"^roi_head\.bbox_head\.{theirs}fc_reg\.", rf"box_predictor{ours}.deltas."),
         (rf"^roi_head\.bbox_head\.{theirs}shared_fcs\.(\d)\.", rf"box_head{ours}.layers.\{1 + bool(ours)}."),
+        (rf"^roi_head\.bbox_head\.{theirs}shared_convs\.(\d)\.conv\.", rf"box_head{ours}.convs.\{1 + bool(ours)}.0."),
+        (rf"^roi_head\.bbox_head\.{theirs}shared_convs\.(\d)\.bn\.", rf"box_head{ours}.convs.\{1 + bool(ours)}.1."),
         (rf"^roi_head\.mask_head\.{theirs}convs\.(\d)\.conv\.", rf"mask_head{ours}.convs.\{1 + bool(ours)}.0."),
         (rf"^roi_head\.mask_head\.{theirs}upsample\.", rf"mask_head{ours}.upsample."),
         (rf"^roi_head\.mask_head\.{theirs}conv_logits\.", rf"mask_head{ours}.masks."),
