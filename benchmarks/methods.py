@@ -93,7 +93,7 @@ def measure(name: str, pack: Path, options: argparse.Namespace) -> dict[str, Any
     from eachmask.training.loop import train
     from eachmask.training.recipe import Run
 
-    train_data, val_data = _samples(pack)
+    train_data, val_data = split_samples(pack)
     out = results(options.steps) / pack.name / name
     chosen, run = recipe(name, pack.name, options), Run(out, seed=SEED, device=options.device)
     train(chosen, train_data, _First(val_data, CURVE_IMAGES), run)
@@ -140,7 +140,7 @@ def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, floa
     from eachmask.training.recipe import Run
     from eachmask.training.sampling import Share, TrainingSequence, batches
 
-    train_data, val_data = _samples(pack)
+    train_data, val_data = split_samples(pack)
     out = results(options.steps) / pack.name / name
     chosen = recipe(name, pack.name, options)
     state, _ = new_state(chosen, train_data.categories, make_accelerator(Run(out, device=options.device)), load=False)
@@ -162,7 +162,7 @@ def speeds(name: str, pack: Path, options: argparse.Namespace) -> dict[str, floa
     return {"train images/s": BATCH / median(steps[1:]), "predict ms/image": 1000 * median(images[1:])}
 
 
-def _samples(pack: Path) -> tuple[Any, Any]:
+def split_samples(pack: Path) -> tuple[Any, Any]:
     """The pack's training and val images, all objects of one class: localization is what is compared."""
     from eachmask.data.builder import map_targets
     from eachmask.data.classes import one_class
