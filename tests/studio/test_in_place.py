@@ -10,11 +10,20 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from eachmask.data.builder import DatasetBuilder
+from eachmask.data.formats.format import Format
+from eachmask.data.formats.known import FORMATS
+from eachmask.data.images.files import images_left_in_place
+from eachmask.files.progress import no_progress
+from eachmask.structures import RLE, Category, Instances
 
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
 from eachmask.studio.in_place import places  # noqa: E402
+from eachmask.studio.merge import ONE_EACH  # noqa: E402
 from eachmask.studio.project import HIDDEN, Project  # noqa: E402
 from eachmask.studio.save import save  # noqa: E402
 from eachmask.studio.schemas import Action  # noqa: E402
@@ -174,6 +183,86 @@ def test_an_object_of_a_new_class(made: Made) -> None:
     assert [again.targets(1).label_names[i] for i in range(2)] == ["coin", "leaf"]
     again.journal.close()
     assert {path: of_image(path, "left.png") for path in before} == before
+
+
+def records(labels: Path, name: str) -> list[str]:
+    """What each object of an image is said to be."""
+    found: list[str] = []
+    for file in files(labels):
+        said = of_image(file, name)
+        if isinstance(said, bytes) and file.stem == Path(name).stem:
+            text = said.decode()
+            found += text.splitlines() if file.suffix == ".txt" else [json.dumps(s) for s in json.loads(text)["shapes"]]
+        elif isinstance(said, tuple):
+            found += [json.dumps(row) for row in said[1]]
+        elif isinstance(said, list):
+            found += [str(said[1:3]), *map(str, said[3:])]
+    return found
+
+
+def test_an_object_that_was_not_touched_keeps_its_own_outline_on_an_image_that_was(made: Made) -> None:
+    (before,) = dict.fromkeys(records(made[1], "right.png")[:1])
+    project = Project(*made)
+    project.act(1, 0, square(project))
+    save(project)
+    assert records(made[1], "right.png")[0] == before
+    project.journal.close()
+    again = Project(*made)  # what is on the disk now was partly written by the package
+    again.act(1, 1, square(again))
+    save(again)
+    assert records(made[1], "right.png")[0] == before
+    rings: list[list[float]] = [[20, 20, 60, 20, 60, 50, 20, 50]]
+    again.act(1, 2, Action(kind="reshape", id=1, rings=rings))
+    save(again)
+    assert before not in records(made[1], "right.png")
+    again.journal.close()
+    assert counts(*made) == [1, 3]
+
+
+def test_points_and_lines_of_labelme_and_parts_of_one_object_stay(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((142, 128), np.uint8)).save(tmp_path / "photos" / "left.png")
+    Image.fromarray(np.zeros((142, 128), np.uint8)).save(tmp_path / "photos" / "right.png")
+    photos, labels = labelme(tmp_path)
+    file = labels / "right.json"
+    content = json.loads(file.read_text())
+    part = content["shapes"][0] | {"group_id": 4}
+    other = part | {"points": [[70.5, 70.5], [90.5, 70.5], [90.5, 90.5]]}
+    content["shapes"] = [part, {"label": "tip", "points": [[3, 4]], "shape_type": "point"}, other]
+    file.write_text(json.dumps(content))
+    project = Project(photos, labels)
+    assert len(project.history(1).objects) == 1, "two parts"
+    project.act(1, 0, square(project))
+    save(project)
+    project.journal.close()
+    assert json.loads(file.read_text())["shapes"][:3] == content["shapes"]
+
+
+def test_files_that_are_said_to_be_of_one_image_each_are(tmp_path: Path) -> None:
+    """Else saving one image would take the others' objects away."""
+    names = ["a/1.png", "a/2.png", "b/3.png", "4.png"]
+    square = np.zeros((1, 40, 50), bool)
+    square[0, 3:12, 4:14] = True
+    masks = RLE.from_bitmaps(square)
+    kinds = (Category(3, "x"),)
+    one = Instances((40, 50), torch.from_numpy(masks.boxes()), masks, torch.tensor([0]), categories=kinds)
+
+    def written(form: Format, chosen: list[str]) -> dict[str, bytes]:
+        builder = DatasetBuilder(kinds)
+        builder.add_split("all")
+        for name in chosen:
+            builder.add("all", name, tmp_path / name, one)
+        target = tmp_path / f"{form.name}-{len(list(tmp_path.iterdir()))}"
+        target.mkdir()
+        with images_left_in_place():
+            form.write(target, builder.build(), no_progress)
+        return {str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()}
+
+    for form in [form for form in FORMATS if form.name in ONE_EACH]:
+        whole, bare, each = written(form, names), written(form, []), [written(form, [name]) for name in names]
+        own = [{path: content for path, content in files.items() if path not in bare} for files in each]
+        assert len(whole) == len(bare) + sum(map(len, own)), form.name
+        assert whole == bare | own[0] | own[1] | own[2] | own[3], form.name
 
 
 def test_what_lies_elsewhere_is_no_place_for_a_new_image() -> None:

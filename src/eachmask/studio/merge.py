@@ -1,63 +1,127 @@
-"""One annotation file of many images: what was changed takes the place of what it said, all else stays, also what the
-package does not know.
+"""One annotation file: what was changed takes the place of what it said, all else stays, also what the package does not
+know.
 
-Each function takes the file as it is, what the package would write, the names of the images that were changed, and of
-those that the file may not have yet; where the file calls its images otherwise, it returns what the package would
-write.
+Each function takes the file as it is, what the package would write of the images that were changed (and perhaps of
+others), and which these are; where the file calls its images otherwise, it returns None: then all has to be written.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
+from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from eachmask.data.formats import cvat, labelme, yolo
 from eachmask.files.untrusted_xml import parse_xml
+from eachmask.studio.keep import Said, Size, sorted_out
 
 Rows = list[dict[str, Any]]
+ONE_EACH = frozenset({"cityscapes", "imagej", "labelme", "qupath", "yolo"})
+"""Formats whose files are of one image each, but for those that speak of the classes alone."""
+_ANY_CLASS = 1 << 62
 
 
-def merged_labelme(place: Path, made: bytes, touched: Collection[str], fresh: Collection[str]) -> bytes:
+@dataclass(frozen=True)
+class Changes:
+    """Which images were changed."""
+
+    touched: Mapping[str, Size]
+    """Their sizes, by name."""
+    fresh: Collection[str]
+    """Those of them that the file may not have yet."""
+
+
+def merged_labelme(place: Path, made: bytes, changes: Changes) -> bytes | None:
     """LabelMe's file of one image, with other shapes."""
-    old = json.loads(place.read_bytes())
-    return json.dumps(old | {"shapes": json.loads(made)["shapes"]}).encode() if isinstance(old, dict) else made
-
-
-def merged_yolo(place: Path, made: bytes, touched: Collection[str], fresh: Collection[str]) -> bytes:
-    """YOLO's data.yaml, whose folders stay; its files of images say nothing that the package does not know."""
-    if place.suffix not in (".yaml", ".yml"):
+    old, new = json.loads(place.read_bytes()), json.loads(made)
+    if not isinstance(old, dict):
         return made
+    size = (new["imageHeight"], new["imageWidth"])
+    stay, fresh = sorted_out(old["shapes"], new["shapes"], size, _said_by_labelme, silent=True)
+    return json.dumps(old | {"shapes": stay + fresh}).encode()
+
+
+def _said_by_labelme(shape: Any, size: Size) -> Said:
+    label, group = str(shape["label"]), shape.get("group_id")
+    if label in ("", labelme.BACKGROUND):
+        raise ValueError("it is no object")
+    what = (label, bool((shape.get("flags") or {}).get("crowd")))
+    return Said({"segmentation": labelme.segmentation_of(shape, size)}, what, None if group is None else (group, label))
+
+
+def merged_yolo(place: Path, made: bytes, changes: Changes) -> bytes | None:
+    """YOLO's data.yaml, whose folders stay, or the lines of an image."""
+    if place.suffix not in (".yaml", ".yml"):
+        return _merged_lines(place, made, changes)
     import yaml
 
     old, new = yaml.safe_load(place.read_bytes()), yaml.safe_load(made)
-    classes = {key: new[key] for key in ("names", "category_ids")} | ({"nc": len(new["names"])} if "nc" in old else {})
-    text: str = yaml.safe_dump(old | classes, sort_keys=False, allow_unicode=True)
+    names = {key: new[key] for key in ("names", "category_ids")} | ({"nc": len(new["names"])} if "nc" in old else {})
+    text: str = yaml.safe_dump(old | names, sort_keys=False, allow_unicode=True)
     return text.encode()
 
 
-def merged_coco(place: Path, made: bytes, touched: Collection[str], fresh: Collection[str]) -> bytes:
+def _merged_lines(place: Path, made: bytes, changes: Changes) -> bytes:
+    stem = place.with_suffix("").parts
+    own = {name: PurePosixPath(name).with_suffix("").parts for name in changes.touched}
+    sizes = {changes.touched[name] for name, parts in own.items() if stem[-len(parts) :] == parts}
+    if len(sizes) != 1:
+        return made
+    old = [line for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+    scored = bool(old) and all(len(line.split()) % 2 == 0 for line in old)
+
+    def said(line: str, size: Size) -> Said:
+        scores = scored and len(line.split()) % 2 == 0  # those of the package have none
+        label, ring, _ = yolo.parsed_line(line, size, _ANY_CLASS, None, scores)
+        return Said({"segmentation": [ring]}, label)
+
+    stay, fresh = sorted_out(old, made.decode().splitlines(), sizes.pop(), said, silent=False)
+    return "".join(f"{line}\n" for line in stay + fresh).encode()
+
+
+def merged_coco(place: Path, made: bytes, changes: Changes) -> bytes | None:
     """COCO's, where numbers of images, objects and classes stay what they were."""
     old, new = json.loads(place.read_bytes()), json.loads(made)
     known = {image["file_name"]: image["id"] for image in old["images"]}
     names = {image["id"]: image["file_name"] for image in new["images"]}
-    if not _called_alike([image["file_name"] for image in old["images"]], names.values(), fresh):
-        return made
+    if not _called_alike([image["file_name"] for image in old["images"]], names.values(), changes.fresh):
+        return None
     ids = known | dict(zip([n for n in names.values() if n not in known], _further(old["images"]), strict=False))
     images = [{**image, "id": ids[image["file_name"]]} for image in new["images"] if image["file_name"] not in known]
-    changed = {ids[name] for name in names.values() if name in touched or name in fresh}
-    rows = [row | {"image_id": ids[names[row["image_id"]]]} for row in new["annotations"]]
-    rows = [row for row in rows if row["image_id"] in changed]
-    rows = [row | {"id": number} for row, number in zip(rows, _further(old["annotations"]), strict=False)]
-    kept = [row for row in old["annotations"] if row["image_id"] not in changed]
+    changed = {ids[name] for name in names.values() if name in changes.touched}
+    before = _by_image(row for row in old["annotations"] if row["image_id"] in changed)
+    now = _by_image(row | {"image_id": ids[names[row["image_id"]]]} for row in new["annotations"])
+    sizes = {ids[name]: size for name, size in changes.touched.items() if name in ids}
+    split = {
+        key: sorted_out(before.get(key, []), now.get(key, []), sizes[key], _said_by_coco, silent=False)
+        for key in changed
+    }
+    stay = {id(row) for own, _ in split.values() for row in own}
+    kept = [row for row in old["annotations"] if row["image_id"] not in changed or id(row) in stay]
+    fresh = [row for key in sorted(split) for row in split[key][1]]
+    rows = [row | {"id": number} for row, number in zip(fresh, _further(old["annotations"]), strict=False)]
     classes = {row["id"] for row in old["categories"]}
     categories = [*old["categories"], *(row for row in new["categories"] if row["id"] not in classes)]
     lists = {"images": [*old["images"], *images], "annotations": [*kept, *rows], "categories": categories}
     return json.dumps(old | lists).encode()
+
+
+def _said_by_coco(row: dict[str, Any], size: Size) -> Said:
+    return Said(row, (row["category_id"], bool(row.get("iscrowd"))))
+
+
+def _by_image(rows: Any) -> dict[int, Rows]:
+    found: dict[int, Rows] = defaultdict(list)
+    for row in rows:
+        found[row["image_id"]].append(row)
+    return found
 
 
 def _further(rows: Rows) -> count[int]:
@@ -65,25 +129,36 @@ def _further(rows: Rows) -> count[int]:
     return count(1 + max((row["id"] for row in rows), default=0))
 
 
-def merged_cvat(place: Path, made: bytes, touched: Collection[str], fresh: Collection[str]) -> bytes:
+def merged_cvat(place: Path, made: bytes, changes: Changes) -> bytes | None:
     """CVAT's, whose images keep their numbers, and its tasks what is said of them."""
     old, new = parse_xml(place), ElementTree.fromstring(made)
     images = {str(image.get("name")): image for image in old.iter("image")}
     labels = old.find(".//labels")
     mine = {str(image.get("name")): image for image in new.iter("image")}
-    if labels is None or not _called_alike([str(e.get("name")) for e in old.iter("image")], mine, fresh):
-        return made
+    if labels is None or not _called_alike([str(e.get("name")) for e in old.iter("image")], mine, changes.fresh):
+        return None
     _add_labels(labels, new)
     numbers = count(1 + max((int(image.get("id") or 0) for image in images.values()), default=-1))
     for name, image in mine.items():
         if name not in images:
             image.set("id", str(next(numbers)))
             old.append(image)
-        elif name in touched or name in fresh:
-            images[name][:] = [copy(shape) for shape in image]
+        elif name in changes.touched:
+            before, size = list(images[name]), changes.touched[name]
+            stay, fresh = sorted_out(before, list(image), size, _said_by_cvat, silent=True)
+            images[name][:] = [*stay, *(copy(shape) for shape in fresh)]
     ElementTree.indent(old)
     text: bytes = ElementTree.tostring(old, encoding="utf-8", xml_declaration=True)
     return text
+
+
+def _said_by_cvat(shape: Element, size: Size) -> Said:
+    if shape.tag not in cvat.SHAPES:
+        raise ValueError("it has no area")
+    label, group = shape.get("label"), shape.get("group_id", "0")
+    crowd = any(a.get("name") == "crowd" and a.text == "true" for a in shape.findall("attribute"))
+    part_of = None if group in ("", "0") else (group, label)
+    return Said({"segmentation": cvat.segmentation_of(shape, size)}, (label, crowd), part_of)
 
 
 def _add_labels(labels: Element, new: Element) -> None:
@@ -94,18 +169,18 @@ def _add_labels(labels: Element, new: Element) -> None:
 
 def _called_alike(old: Collection[str], new: Collection[str], fresh: Collection[str]) -> bool:
     """Whether the old names are one for each image, and those of the new that have to be among them are."""
-    return len(set(old)) == len(old) and all(name in set(old) or name in fresh for name in new)
+    return len(set(old)) == len(old) and set(new) <= set(old) | set(fresh)
 
 
-def merged(form: str, place: Path, made: bytes, touched: Collection[str], fresh: Collection[str]) -> bytes:
-    """By the format's name; what the package would write, where it has no such function or the file is no usual one."""
+def merged(form: str, place: Path, made: bytes, changes: Changes) -> bytes | None:
+    """By the format's name, of a file of one of :data:`MERGES`; None where the file is no usual one."""
     try:
-        return MERGES[form](place, made, touched, fresh) if form in MERGES else made
+        return MERGES[form](place, made, changes)
     except (LookupError, TypeError, ValueError, AttributeError):  # readers take more than what is said of the formats
-        return made
+        return None
 
 
-MERGES: dict[str, Callable[[Path, bytes, Collection[str], Collection[str]], bytes]] = {
+MERGES: dict[str, Callable[[Path, bytes, Changes], bytes | None]] = {
     "coco": merged_coco,
     "cvat": merged_cvat,
     "labelme": merged_labelme,

@@ -315,7 +315,10 @@ class Project:
 
     def targets(self, index: int) -> Instances:
         """What is annotated on an image; :class:`UserError` where it is broken."""
-        return instances_of(list(self.history(index).objects.values()), self.size(index), self.categories)
+        with self.lock:  # of what nobody has opened nothing is kept: there may be thousands
+            history = self._histories.get(self.names[index])
+            objects = _based(self._base(self.names[index])).objects if history is None else history.objects
+            return instances_of(list(objects.values()), self.size(index), self.categories)
 
     def mask(self, index: int, key: int) -> RLE:
         """Of one object; :class:`UserError` where it is gone."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from eachmask.data.builder import DatasetBuilder
@@ -17,7 +18,7 @@ from eachmask.files.atomic import write_bytes
 from eachmask.files.progress import no_progress
 from eachmask.structures import UserError
 from eachmask.studio.in_place import places, unchanged
-from eachmask.studio.merge import merged
+from eachmask.studio.merge import MERGES, ONE_EACH, Changes, merged
 from eachmask.studio.project import Project
 
 
@@ -60,11 +61,11 @@ def save(project: Project, form: str | None = None, overwrite: bool = False) -> 
         if project.cannot_save:
             raise UserError(f"{project.folder} is read-only: start the studio with --labels in a folder of yours")
         chosen = format_named(form or project.format)
-        indices = sorted({*project.annotated(), *project.touched(), *project.known_places()})
-        made = _made(project, chosen, indices)
         _refuse_changed(project, overwrite)
-        if not overwrite and project.disk and chosen.name == project.format:
-            made = _changed(project, chosen, indices, made)
+        if overwrite or not project.disk or chosen.name != project.format:
+            made = _made(project, chosen, _all(project))
+        else:
+            made = _changed(project, chosen)
         for path, content in made.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, content)
@@ -72,6 +73,11 @@ def save(project: Project, form: str | None = None, overwrite: bool = False) -> 
         project.format = chosen.name
         project.saved(project.digests())
         return project.labels, len(project.annotated())
+
+
+def _all(project: Project) -> list[int]:
+    """Places of all images that annotations speak of, or have to."""
+    return sorted({*project.annotated(), *project.touched(), *project.known_places()})
 
 
 def _made(project: Project, chosen: Format, indices: Sequence[int]) -> dict[Path, bytes]:
@@ -107,19 +113,52 @@ def _as_read(project: Project, indices: Sequence[int]) -> Dataset:
     return builder.build()
 
 
-def _changed(project: Project, chosen: Format, indices: Sequence[int], made: Mapping[Path, bytes]) -> dict[Path, bytes]:
-    """What has to be written where most may stay."""
-    touched = set(project.touched())
+def _changed(project: Project, chosen: Format) -> dict[Path, bytes]:
+    """What has to be written where most may stay; where files can be told apart, or be merged, it costs what the
+    changed images cost."""
+    touched = project.touched()
+    if not touched and not project.categories_changed:
+        return {}
+    changes = _changes(project, touched)
+    if chosen.name in ONE_EACH:
+        bare = _made(project, chosen, []) if not project.categories_changed else {}
+        made = {path: content for path, content in _made(project, chosen, touched).items() if path not in bare}
+        return {path: _merged(project, chosen, path, content, changes) or content for path, content in made.items()}
+    if chosen.name not in MERGES:
+        return _compared(project, chosen, touched)
+    made = _made(project, chosen, touched or project.known_places()[:1])  # one shows the classes
+    merged_files = {path: _merged(project, chosen, path, content, changes) for path, content in made.items()}
+    whole = {} if all(merged_files.values()) else _compared(project, chosen, touched)
+    return {path: content for path, content in merged_files.items() if content} | {
+        path: whole[path] for path, content in merged_files.items() if not content and path in whole
+    }
+
+
+def _changes(project: Project, touched: Sequence[int]) -> Changes:
+    sizes, fresh = {}, set()
+    for index in touched:
+        name = project.stored(index)
+        with suppress(UserError):  # a broken image: what is drawn on it stays in the journal
+            sizes[name] = project.size(index)
+        if project.names[index] not in project.known:
+            fresh.add(name)
+    return Changes(sizes, fresh)
+
+
+def _merged(project: Project, chosen: Format, path: Path, content: bytes, changes: Changes) -> bytes | None:
+    """A made file over the one that is there; None where there is none, or it cannot be merged."""
+    there = str(path) in project.disk
+    return merged(chosen.name, path, content, changes) if there and chosen.name in MERGES else None
+
+
+def _compared(project: Project, chosen: Format, touched: Sequence[int]) -> dict[Path, bytes]:
+    """The same of formats whose files say how many images there are, or how they are called."""
+    indices = _all(project)
+    made = _made(project, chosen, indices)
     same = _made(project, chosen, [index for index in indices if index not in touched])
     there = [path for path in made if str(path) in project.disk]
     left = unchanged(made, same, _made(project, chosen, []), there, project.categories_changed)
-    own = {index: project.stored(index) for index in touched}
-    names = {name for index, name in own.items() if project.names[index] in project.known}
-    return {
-        path: merged(chosen.name, path, content, names, set(own.values()) - names) if path in there else content
-        for path, content in made.items()
-        if path not in left
-    }
+    return {path: content for path, content in made.items() if path not in left}
 
 
 def _refuse_changed(project: Project, overwrite: bool) -> None:

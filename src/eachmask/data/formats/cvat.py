@@ -31,7 +31,7 @@ from eachmask.structures import RLE, Category, UserError
 
 _ROOT = "annotations"
 _FRAME = re.compile(r"frame_(\d+)")
-_SHAPES = ("polygon", "box", "mask", "ellipse")
+SHAPES = ("polygon", "box", "mask", "ellipse")
 _ATTRIBUTES = (
     {"name": "crowd", "mutable": "False", "input_type": "checkbox", "default_value": "false", "values": "false"},
     {"name": "score", "mutable": "False", "input_type": "text", "default_value": "", "values": ""},
@@ -98,11 +98,11 @@ def _survey(path: Path) -> tuple[tuple[Category, ...], int, dict[str, list[Eleme
             declared = [label for label in element.findall(".//labels/label") if label.findtext("name")]
             ids |= {str(label.findtext("name")): label.get("category_id") for label in declared}
         if element.tag == "track":
-            for shape in (deepcopy(s) for s in element if s.tag in _SHAPES and s.get("outside") != "1"):
+            for shape in (deepcopy(s) for s in element if s.tag in SHAPES and s.get("outside") != "1"):
                 shape.set("label", element.get("label", ""))
                 tracks.setdefault(shape.get("frame", ""), []).append(shape)
                 used |= {str(element.get("label")): None} if element.get("label") else {}
-        used |= {str(s.get("label")): None for s in element.iter() if s.tag in _SHAPES and s.get("label")}
+        used |= {str(s.get("label")): None for s in element.iter() if s.tag in SHAPES and s.get("label")}
     return tuple(_with_id(c, ids.get(c.name)) for c in named_categories([*ids, *used])), num_images, tracks
 
 
@@ -231,13 +231,13 @@ def _pages(
             result.report(Problem(str(path), f"image {image.get('id')}", what, "export it again", "image"))
             continue
         rows = []
-        own = [s for s in image if s.tag in _SHAPES + _WITHOUT_AREA]
+        own = [s for s in image if s.tag in SHAPES + _WITHOUT_AREA]
         for number, shape in enumerate((*own, *tracks.pop(image.get("id", ""), ())), start=1):
             where = f"{shape.tag} {number} of {page.name}"
             try:
                 if shape.tag in _WITHOUT_AREA:
                     raise ValueError(f"a {shape.tag} has no area")
-                row = {"segmentation": _segmentation(shape, size)}
+                row = {"segmentation": segmentation_of(shape, size)}
                 page.labels.append(label_of[shape.get("label", "")])
             except KeyError:
                 result.report(Problem(str(path), where, "it has no label", "give it one", "category"))
@@ -255,7 +255,7 @@ def _pages(
         yield page, rows, size
 
 
-def _segmentation(shape: Element, size: Size) -> Any:
+def segmentation_of(shape: Element, size: Size) -> Any:
     """A shape as COCO writes it: its ring, or its run lengths."""
     if shape.tag == "polygon":
         return [[float(v) for v in shape.get("points", "").strip("; ").replace(";", ",").split(",")]]

@@ -191,7 +191,7 @@ def _rows(shapes: Sequence[Any], page: _Page, size: Size, label_of: dict[str, in
         if isinstance(shape, dict) and shape.get("label") == BACKGROUND:
             continue
         try:
-            row = {"segmentation": _segmentation(shape, size)}
+            row = {"segmentation": segmentation_of(shape, size)}
             if shape.get("label") in (None, ""):
                 raise ValueError("it has no label")
             label, group, flags = str(shape["label"]), shape.get("group_id"), shape.get("flags") or {}
@@ -230,7 +230,7 @@ def _size(content: dict[str, Any], image: Path) -> Size:
     return image_size(image) if height is None and width is None else (int(height or 0), int(width or 0))
 
 
-def _segmentation(shape: dict[str, Any], size: Size) -> Any:
+def segmentation_of(shape: dict[str, Any], size: Size) -> Any:
     """A shape as COCO writes it: its ring, or its run lengths."""
     kind = shape.get("shape_type") or "polygon"
     points = np.asarray(shape["points"], np.float64).reshape(-1, 2)

@@ -276,7 +276,7 @@ def _pages(
                 if not line.strip():
                     continue
                 try:
-                    label, ring, score = _parse(line, size, num_classes, pose, scored)
+                    label, ring, score = parsed_line(line, size, num_classes, pose, scored)
                 except ValueError as error:
                     problems.append(Problem(str(file), f"line {number}", str(error), "mend or delete the line"))
                     continue
@@ -301,7 +301,7 @@ def _add(result: DatasetBuilder, split: str, pages: Iterable[tuple[Labelled, Row
         result.add(split, name, path, instances_of(masks, labels, crowd, result.categories, scores))
 
 
-def _parse(
+def parsed_line(
     line: str, size: Size, num_classes: int, pose: int | None, scored: bool
 ) -> tuple[int, list[float], float | None]:
     """A line -> label, ring x1, y1, x2, y2 ... in pixels, score; four numbers are a box: center x, y, width, height.
