@@ -6,6 +6,9 @@
 
 Hair, fur, leaves, smoke and glass are drawn; objects are cut out of the photographs of --data, which are data sets with
 masks in any format that `eachmask convert` reads. Images of a split are made of photographs of that split alone.
+
+    python examples/mattes.py made --data coco-mini --backgrounds
+    eachmask train background_matting_small --data made --out runs/background
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(f"--{split}", type=int, default=num, help=f"images (default {num})")
     parser.add_argument("--size", type=int, default=512, help="of the images, px (default 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the first image (default 0)")
+    help_of_backgrounds = "write the background of each image as a second photograph shows it, instead of a trimap"
+    parser.add_argument("--backgrounds", action="store_true", help=help_of_backgrounds)
     options = parser.parse_args(arguments)
     if options.folder.exists():
         parser.error(f"{options.folder} exists: name a new folder")
@@ -37,7 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
     for split in ("train", "val"):
         objects = joined([data.splits[split] for data in sets])
         splits[split] = (getattr(options, split), [objects.path(i) for i in range(len(objects))], objects)
-    write_made_mattes(options.folder, splits, options.seed, (options.size, options.size))
+    size = (options.size, options.size)
+    write_made_mattes(options.folder, splits, options.seed, size, backgrounds=options.backgrounds)
     print(f"{options.train + options.val} images in {options.folder}")
 
 

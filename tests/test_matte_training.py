@@ -52,3 +52,25 @@ def test_from_mattes_to_a_model_of_trimaps(variant: str, folder: Path):
     (alpha,) = (folder / "out/alpha").rglob("*.png")
     found = cv2.imread(str(alpha), cv2.IMREAD_UNCHANGED)
     assert (found[known == 255] == 65535).all() and (found[known == 0] == 0).all() and np.ptp(found[known == 128]) > 0
+
+
+def test_from_clean_backgrounds_to_a_model_that_compares(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """Trained, measured and used with photographs of the backgrounds alone; without them one sentence."""
+    run, disks = folder / "run", folder / "disks"
+    words = ["train", "background_matting_small", "--data", str(disks), "--out", str(run), "--steps", "2", *ON_CPU]
+    words += ["--batch", "2"]
+    assert main(words) == 2
+    assert "backgrounds/" in capsys.readouterr().err and not (run / "model.safetensors").exists()
+    for image in sorted((disks / "images").rglob("*.png")):
+        number = int(image.stem)
+        noise = np.random.default_rng(number).integers(0, 90, (64, 64, 3)).astype(np.uint8)
+        behind = disks / "backgrounds" / image.relative_to(disks / "images")
+        behind.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise).save(behind)
+    assert main(words) == 0
+    assert "brightness=0.03" in (run / "recipe.py").read_text(), "the light of both photographs stays alike"
+    assert main(["evaluate", str(run), "--data", str(disks), "--split", "val", "--out", str(folder / "e")]) == 0
+    image, behind = disks / "images/val/0.png", disks / "backgrounds/val/0.png"
+    out = ["--out", str(folder / "out"), *ON_CPU]
+    assert main(["matte", str(image), "--model", str(run), "--background", str(behind), *out]) == 0
+    assert len(list((folder / "out/alpha").rglob("*.png"))) == 1

@@ -14,6 +14,7 @@ from eachmask.data.foregrounds import KINDS, SUPER, Foreground, Sketch, cutout, 
 from eachmask.data.made_mattes import made_matte, write_made_mattes
 from eachmask.data.reading import read
 from eachmask.structures import RLE, Instances, Matte, Trimap, UserError
+from eachmask.structures.backdrop import Backdrop
 
 SIZE = (96, 120)
 
@@ -128,3 +129,17 @@ def test_a_data_set(photographs: list[Path], tmp_path: Path):
     assert (sample.targets.alpha - made.targets.alpha).abs().max() < 1e-4
     with pytest.raises(UserError, match="at least one photograph"):
         write_made_mattes(tmp_path / "none", {"train": (1, [], None)})
+
+
+def test_backgrounds_are_photographed_a_second_time(photographs, tmp_path):
+    """Almost the same where nothing lies before them, never quite; the image and its matte are those of the seed."""
+    usual, other = (made_matte(5, photographs, size=SIZE, backgrounds=given) for given in (False, True))
+    assert np.array_equal(usual.image, other.image) and isinstance(other.given, Backdrop)
+    apart = (other.given.colors.permute(1, 2, 0).numpy() - other.image / 255)[usual.targets.alpha.numpy() == 0]
+    assert 0.001 < np.abs(apart).mean() < 0.2
+    write_made_mattes(tmp_path / "made", {"train": (2, photographs, None)}, 5, SIZE, backgrounds=True)
+    split = read(tmp_path / "made", target=Matte).splits["train"]
+    assert isinstance(split[0].given, Backdrop) and not (tmp_path / "made/trimaps").exists()
+    assert (split[0].given.colors - other.given.colors).abs().max() <= 0.5 / 255 + 1e-6
+    (tmp_path / "made/backgrounds/train/00001.png").unlink()
+    assert read(tmp_path / "made", target=Matte).splits["train"][0].given is None, "all of them, or none"

@@ -30,6 +30,7 @@ REFUSED = {
     "rcnn_lite0": PROPOSALS,
     "fast_rcnn_lite0": PROPOSALS,
     "yolact_plus_r18": "deform_conv2d",
+    "background_matting_small": "give --background",
     "background_matting_v2_mobilenetv2": "give --background",
     "dcnn_matting": "give --trimap",
     "deep_matting_lite0": "give --trimap",

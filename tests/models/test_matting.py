@@ -13,6 +13,7 @@ from torch import nn
 from eachmask import models
 from eachmask.data.transforms.trimaps import around
 from eachmask.models.config import changed
+from eachmask.models.matting.background_matting import Raw, rough_outline
 from eachmask.models.matting.background_matting_v2 import replaced, windows
 from eachmask.models.matting.network import laplacian_loss
 from eachmask.models.protocol import Model, Recurrent
@@ -22,6 +23,7 @@ from eachmask.structures.backdrop import Backdrop
 pytestmark = pytest.mark.usefixtures("stand_in")
 
 CASES = {
+    "background_matting_small": {"width": 8, "shared_blocks": 1, "own_blocks": 1},
     "background_matting_v2_mobilenetv2": {"scale": 0.5, "sample_pixels": 1600},
     "robust_video_matting_mobilenetv3": {"side": 64},
     "modnet": {},
@@ -31,6 +33,7 @@ CASES = {
 
 
 SIBLINGS = {
+    "background_matting": "background_matting_small",
     "background_matting_v2_resnet50": "background_matting_v2_mobilenetv2",
     "robust_video_matting_resnet50": "robust_video_matting_mobilenetv3",
 }
@@ -180,8 +183,36 @@ def test_all_cells_one_by_one_are_the_whole(kernel: int):
     assert cells.refined.all() and (whole.alpha - cells.alpha).abs().max() < 1e-4
 
 
-def test_without_a_background_one_sentence():
-    model = built("background_matting_v2_mobilenetv2")
+def test_a_rough_outline_is_soft_and_without_specks():
+    behind = torch.full((1, 3, 120, 120), 0.5)
+    image = behind.clone()
+    image[..., 30:90, 30:90] += 0.1
+    image[..., 5, 5] = 1.0  # noise
+    image[..., 100:, 100:] += 0.05  # a faint shadow
+    outline = rough_outline(torch.cat([image, behind], 1), 0.08)[0, 0]
+    assert outline[60, 60] == pytest.approx(1) and outline[:8, :8].max() == 0 == outline[115:, 115:].max()
+    across = outline[60, :31]  # from background into the subject: rises, beginning before the border
+    assert (across.diff() >= -1e-6).all() and 0 < across[20] < 1 and across[:5].max() == 0
+
+
+def test_background_matting_learns_that_the_image_is_composed():
+    """With the truth for an answer all losses vanish; half as opaque, the image is wrong by half of what differs."""
+    batch, given, targets = scenes(built("background_matting_small"), (64, 96))
+    pair = torch.cat([batch.tensor, given[0].colors[None]], 1)
+    alpha, color = targets[0].alpha[None, None], targets[0].foreground[None]
+    model = built("background_matting_small")
+    losses = model.losses(Raw(alpha, color, pair, batch.sizes), targets)
+    assert all(float(value) < 1e-6 for value in losses.values())
+    wrong = model.losses(Raw(alpha / 2, color, pair, batch.sizes), targets)
+    apart = (batch.tensor - pair[:, 3:]).abs().mean()
+    assert float(wrong["image"]) == pytest.approx(float(apart) / 2, rel=1e-4)
+    shifted = model.losses(Raw(alpha, color + 0.1, pair, batch.sizes), targets)
+    assert float(shifted["foreground"]) == pytest.approx(2 * 0.1 * float((alpha > 0).float().mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["background_matting_v2_mobilenetv2", "background_matting_small"])
+def test_without_a_background_one_sentence(name):
+    model = built(name)
     with pytest.raises(UserError, match="give --background"):
         model(scenes(model, (64, 64))[0])
 

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from eachmask.data.foregrounds import KINDS, Foreground, Rng, Values, cutout, in_motion, out_of_focus
-from eachmask.data.formats.mattes import FOLDERS, TRIMAPS
+from eachmask.data.formats.mattes import BACKGROUNDS, FOLDERS, TRIMAPS
 from eachmask.data.images.read import read_image
 from eachmask.data.sample import Sample
 from eachmask.data.samples import Samples
 from eachmask.data.transforms.trimaps import trimapped
 from eachmask.files.png import png
 from eachmask.structures import RLE, Instances, Matte, Preprocess, Trimap, UserError
+from eachmask.structures.backdrop import Backdrop
 
 CUT_OUT = 0.6
 """Share of images whose foreground is an object of a photograph, where there are some."""
@@ -36,6 +38,8 @@ def made_matte(
     photographs: Sequence[Path],
     objects: Samples[Instances] | None = None,
     size: tuple[int, int] = (512, 512),
+    *,
+    backgrounds: bool = False,
 ) -> Sample[Matte]:
     """One image.
 
@@ -44,10 +48,11 @@ def made_matte(
         photographs: what is behind, and what drawn things wear.
         objects: photographs with masks, from which foregrounds are cut; None: all are drawn.
         size: (height, width), px.
+        backgrounds: the background alone is handed over, as a second photograph shows it, instead of a trimap.
 
     Returns:
         image (H, W, 3) uint8; its matte with the foreground's colors, for which I = alpha F + (1 - alpha) B up to
-        rounding; ``given`` is a trimap.
+        rounding; ``given`` is a trimap or a backdrop.
     """
     rng = np.random.default_rng(seed)
     behind = _photograph(rng, photographs, size)
@@ -60,7 +65,7 @@ def made_matte(
     image = np.rint((alpha * front.colors + (1 - alpha) * behind) * 255).astype(np.uint8)
     colors = torch.from_numpy(front.colors).permute(2, 0, 1).contiguous()
     sample = Sample(image, Matte(torch.from_numpy(front.alpha), colors))
-    return trimapped(sample, rng)
+    return replace(sample, given=_second_photograph(rng, behind)) if backgrounds else trimapped(sample, rng)
 
 
 def write_made_mattes(
@@ -68,8 +73,11 @@ def write_made_mattes(
     splits: Mapping[str, tuple[int, Sequence[Path], Samples[Instances] | None]],
     seed: int = 0,
     size: tuple[int, int] = (512, 512),
+    *,
+    backgrounds: bool = False,
 ) -> None:
-    """Write ``images/SPLIT``, ``alpha/SPLIT`` (16 bits) and ``trimaps/SPLIT``, which ``eachmask train --data`` takes.
+    """Write what ``eachmask train --data`` takes: ``images/SPLIT``, ``alpha/SPLIT`` (16 bits), and ``trimaps/SPLIT``
+    or ``backgrounds/SPLIT``.
 
     Args:
         splits: name -> number of images, photographs and objects, see :func:`made_matte`.
@@ -82,17 +90,34 @@ def write_made_mattes(
         if num and not photographs:
             raise UserError(f"{split}: made foregrounds need at least one photograph to lie before")
         for number in range(num):
-            sample, seed = made_matte(seed, photographs, objects, size), seed + 1
+            sample, seed = made_matte(seed, photographs, objects, size, backgrounds=backgrounds), seed + 1
             alpha = np.rint(sample.targets.alpha.double().numpy() * 65535).astype(np.uint16)
             layers = {
                 "images": sample.image,
                 FOLDERS[0]: alpha,
-                TRIMAPS[0]: cast(Trimap, sample.given).values.numpy(),
+                (BACKGROUNDS if backgrounds else TRIMAPS)[0]: _pixels(sample.given),
             }
             for kind, pixels in layers.items():
                 path = folder / kind / split / f"{number:05d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(png(pixels))
+
+
+def _second_photograph(rng: Rng, behind: Values) -> Backdrop:
+    """The background (H, W, 3) taken again: the hand moved a little, the light changed a little, and there is noise."""
+    shift = np.array([[1, 0, rng.uniform(-1.5, 1.5)], [0, 1, rng.uniform(-1.5, 1.5)]])
+    moved = cv2.warpAffine(behind, shift, (behind.shape[1], behind.shape[0]), borderMode=cv2.BORDER_REPLICATE)
+    noise = rng.normal(0, rng.uniform(0.002, 0.012), behind.shape)
+    lit = moved * rng.uniform(0.96, 1.04) + rng.uniform(-0.01, 0.01) + noise
+    return Backdrop(torch.from_numpy(lit.clip(0, 1).astype(np.float32)).permute(2, 0, 1).contiguous())
+
+
+def _pixels(given: Any) -> NDArray[np.uint8]:
+    """What is handed over as an image of 8 bits."""
+    if isinstance(given, Trimap):
+        return given.values.numpy()
+    colors: NDArray[np.float32] = given.colors.permute(1, 2, 0).numpy()
+    return np.rint(colors * 255).astype(np.uint8)
 
 
 def _photograph(rng: Rng, photographs: Sequence[Path], size: tuple[int, int]) -> Values:

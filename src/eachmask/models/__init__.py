@@ -240,6 +240,8 @@ VARIANTS = {
     "deeplabv3_lite0": "semantic.deeplabv3",
     "lraspp_mobilenet_v3_large": "semantic.lraspp",
     "lraspp_lite0": "semantic.lraspp",
+    "background_matting": "matting.background_matting",
+    "background_matting_small": "matting.background_matting",
     "background_matting_v2_mobilenetv2": "matting.background_matting_v2",
     "background_matting_v2_resnet50": "matting.background_matting_v2",
     "robust_video_matting_mobilenetv3": "matting.robust_video_matting",

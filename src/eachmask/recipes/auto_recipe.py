@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from eachmask import models
+from eachmask.data.image_files import ImageFiles
 from eachmask.data.sample import Sample
 from eachmask.data.samplers import repeat_factors
 from eachmask.data.samples import Samples
@@ -23,6 +24,7 @@ from eachmask.data.transforms.trimaps import automatic, trimapped
 from eachmask.models.config import merged
 from eachmask.recipes import prompted
 from eachmask.structures import Instances, Trimap, UserError
+from eachmask.structures.backdrop import Backdrop
 from eachmask.structures.keypoints import mirror_pairs
 from eachmask.tasks.task import Task
 from eachmask.training.pretrained import FromBackbone, backbone_of, backbone_preprocess, choose_start, weights_known
@@ -115,15 +117,29 @@ def auto_recipe(
         ema_decay=0.998 if steps > 1500 else 0.99,
         evaluate_every=max(50, steps // 10),
     )
-    return _asking(recipe, model), notes
+    return _asking(recipe, model, data), notes
 
 
-def _asking(recipe: Recipe, model: Any) -> Recipe:
+def _asking(recipe: Recipe, model: Any, data: Samples[Any]) -> Recipe:
     """For a model that answers prompts alone: val objects are asked for, and the answers' IoU counts. For one of
-    trimaps: they are made of mattes, and images are seen in their own size, large ones in tiles."""
-    if getattr(model, "takes", None) is Trimap:
-        own_size = replace(recipe.preprocess, short_side=None, long_side=None)
+    trimaps: they are made of mattes, and images are seen in their own size, large ones in tiles. For one of clean
+    backgrounds: their light hardly differs from the image's.
+
+    Raises:
+        UserError: the data has no backgrounds, which the model needs.
+    """
+    takes, own_size = getattr(model, "takes", None), replace(recipe.preprocess, short_side=None, long_side=None)
+    if takes is Trimap:
         return replace(recipe, preprocess=own_size, mix=trimapped, ask=automatic, tile=MATTE_TILE)
+    if takes is Backdrop:
+        if isinstance(data, ImageFiles) and len(data) and not isinstance(data.given(0), Backdrop):
+            raise UserError(
+                f"{recipe.variant} compares images with their backgrounds: put a photograph of each, of the same name, "
+                "into backgrounds/ beside images/ and alpha/ (and no trimaps/)"
+            )
+        assert isinstance(recipe.augment, PhotoAugment)
+        light = PhotoLight(brightness=0.03, contrast=0.03, saturation=0.03, hue=0.0, gray=0.0)
+        return replace(recipe, preprocess=own_size, augment=replace(recipe.augment, light=light))
     if not getattr(model, "answers_only", False):
         return recipe
     ask = prompted.ask_extremes if model.asked_by == "extremes" else prompted.ask_points

@@ -1,12 +1,13 @@
-"""Mattes: ``images/[SPLIT/]NAME.*``, ``alpha/[SPLIT/]NAME.png`` (8 or 16 bits), perhaps ``trimaps/[SPLIT/]NAME.png``.
+"""Mattes: ``images/[SPLIT/]NAME.*``, ``alpha/[SPLIT/]NAME.png`` (8 or 16 bits), and what a user hands over.
 
-Alpha is gray, 0 for background and the full scale for foreground; of a PNG with transparency it is the transparency. A
-trimap (0 background, 128 unknown, 255 foreground) is what a user hands over: ``given`` of its sample.
+Alpha is gray, 0 for background and the full scale for foreground; of a PNG with transparency it is the transparency.
+``given`` of a sample is its trimap (0 background, 128 unknown, 255 foreground) in ``trimaps/[SPLIT/]NAME.png``; without
+them a photograph of the background alone, in ``backgrounds/[SPLIT/]NAME.png`` or ``.jpg``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,21 +20,25 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import decoded, numbers_in
-from eachmask.data.formats.paired import copy_pairs, folder_in, folders_of, has_pair, pairs_in, read_pairs
+from eachmask.data.formats.paired import SUFFIXES, copy_pairs, folder_in, folders_of, has_pair, pairs_in, read_pairs
+from eachmask.data.images.read import read_image
 from eachmask.data.packed import Texts
 from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
-from eachmask.structures import Category, Matte, Trimap, UserError
+from eachmask.structures import Category, Matte, Preprocess, Trimap, UserError
+from eachmask.structures.backdrop import Backdrop
+from eachmask.structures.spatial import Spatial
 
 FOLDERS = ("alpha", "alphas", "mattes")
 TRIMAPS = ("trimaps", "trimap")
+BACKGROUNDS = ("backgrounds", "background", "bgr")
 FOREGROUND = (Category(1, "foreground"),)
 
 
 def read_mattes(
     source: Path, progress: Progress = no_progress, *, images: Path | None = None
 ) -> Dataset[FileSplit[Matte]]:
-    """Read images/ (or another folder ``images``) and alpha/; where every image has one, trimaps too.
+    """Read images/ (or another folder ``images``) and alpha/; where every image has one, trimaps or backgrounds too.
 
     Raises:
         UserError: there is no such pair of folders.
@@ -41,8 +46,11 @@ def read_mattes(
     images, alphas = folders_of(source, FOLDERS, images)
     pairs, problems = pairs_in(images, alphas, "matte")
     data = read_pairs(pairs, FOREGROUND, matte, problems)
-    trimaps = folder_in(source, TRIMAPS)
-    return data if trimaps is None else _with_trimaps(data, alphas, trimaps)
+    for names, read in ((TRIMAPS, trimap), (BACKGROUNDS, backdrop)):
+        folder = folder_in(source, names)
+        if folder is not None:
+            return _with_given(data, alphas, folder, read)
+    return data
 
 
 def matte(file: Path, categories: tuple[Category, ...], entry: Mapping[str, Any]) -> Matte:
@@ -71,21 +79,34 @@ def trimap(file: Path) -> Trimap:
         raise UserError(f"{file}: {error}") from None
 
 
+def backdrop(file: Path) -> Backdrop:
+    """One photograph of a background.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    colors = Preprocess().to_float(read_image(file))
+    return Backdrop(colors)
+
+
 def write_mattes(target: Path, data: Dataset[FileSplit[Matte]], progress: Progress = no_progress) -> list[str]:
     """Write images/SPLIT and alpha/SPLIT (gray PNG of 16 bits)."""
     for path, seen in copy_pairs(target, FOLDERS[0], data, progress):
         alpha = (seen.alpha.float() * 65535).round().numpy().astype(np.uint16)
         path.write_bytes(png(alpha))
-    return ["trimaps: only mattes are written"] if any(s.given_in for s in data.splits.values()) else []
+    return ["trimaps and backgrounds: only mattes are written"] if any(s.given_in for s in data.splits.values()) else []
 
 
-def _with_trimaps(data: Dataset[FileSplit[Matte]], alphas: Path, trimaps: Path) -> Dataset[FileSplit[Matte]]:
+def _with_given(
+    data: Dataset[FileSplit[Matte]], alphas: Path, folder: Path, read: Callable[[Path], Spatial]
+) -> Dataset[FileSplit[Matte]]:
     splits = {}
     for name, split in data.splits.items():
-        files = [(trimaps / Path(file).relative_to(alphas)).with_suffix(".png") for file in split.targets_in]
-        there = all(file.is_file() for file in files)
+        stems = [(folder / Path(file).relative_to(alphas)).with_suffix("") for file in split.targets_in]
+        files = [next((f for end in SUFFIXES if (f := stem.with_suffix(end)).is_file()), None) for stem in stems]
+        there = None not in files
         given = Texts.of(str(file) for file in files) if there else None
-        splits[name] = replace(split, given_in=given, read_given=trimap if there else None)
+        splits[name] = replace(split, given_in=given, read_given=read if there else None)
     return data.with_splits(splits)
 
 

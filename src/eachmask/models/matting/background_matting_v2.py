@@ -24,12 +24,13 @@ from torch.nn import functional as F
 
 from eachmask.accel.lazy_dynamo import torchvision
 from eachmask.models.config import changed
+from eachmask.models.matting.background_network import STRIDE, paired
 from eachmask.models.matting.network import UNIT, Mattes, MattingNetwork, Target, sobel, start_half_open
-from eachmask.structures import DecodeOptions, ImageBatch, Matte, UserError
+from eachmask.structures import DecodeOptions, ImageBatch, Matte
 from eachmask.structures.backdrop import Backdrop
 
 HIDDEN = 32
-CELL = 4
+CELL = STRIDE
 """Side of what is refined or not, px."""
 
 
@@ -303,22 +304,6 @@ def _base_losses(raw: Raw, target: Target) -> dict[str, Tensor]:
         "foreground": ((raw.foreground - target.foreground) * target.colored).abs().mean(),
         "error": F.mse_loss(_resized(raw.error, made.shape[2:]), made),
     }
-
-
-def paired(images: ImageBatch, given: Sequence[Any] | None) -> Tensor:
-    """(B, 6, H, W) images and their backgrounds, H and W multiples of 4.
-
-    Raises:
-        UserError: no background is given.
-    """
-    if given is None or not all(isinstance(one, Backdrop) for one in given):
-        raise UserError("background matting compares the image with one of its background alone: give --background")
-    behind = torch.zeros_like(images.tensor)
-    for slot, one in zip(behind, given, strict=True):
-        height, width = one.image_size
-        slot[:, :height, :width] = one.colors.to(slot)
-    bottom, right = (-side % CELL for side in images.tensor.shape[2:])
-    return F.pad(torch.cat([images.tensor, behind], 1), (0, right, 0, bottom))
 
 
 # Variants -------------------------------------------------------------------------------------------------------------
