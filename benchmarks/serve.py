@@ -100,12 +100,14 @@ def ask(url: str, contents: list[bytes], counts: list[int], end: float, tally: T
             begin = time.monotonic()
             try:
                 answer = send(client, url, kind, contents[which])
-            except (httpx.HTTPError, OSError):
+            except (httpx.HTTPError, OSError) as error:
+                tally.statuses[f"{kind} {type(error).__name__}"] += 1
                 tally.unanswered += kind == "honest"
                 continue
             tally.statuses[f"{kind} {answer.status_code}"] += 1
             if answer.status_code == 503:
-                time.sleep(float(answer.headers.get("Retry-After", 1)) * chance.uniform(0.2, 1))
+                wished = float(answer.headers.get("Retry-After", 1)) * chance.uniform(0.2, 1)
+                time.sleep(max(0.0, min(wished, end - time.monotonic())))
             if kind == "honest" and answer.is_success:
                 tally.seconds.append(time.monotonic() - begin)
                 tally.wrong += len(instances_of(answer.json())) != counts[which]

@@ -133,6 +133,16 @@ def test_a_worker_that_died_without_work_gets_none() -> None:
     assert worker.starts == 3
 
 
+def test_none_is_taken_in_who_would_wait_too_long() -> None:
+    """With a queue as long as the time allows, each answer would come just too late."""
+    work = Double()
+    batcher = Batcher(Limits(seconds=10, batch=8))
+    batcher._seconds_each = 1.0
+    found = asyncio.run(_asked(batcher, *[(work, item) for item in range(8)]))
+    assert found[:6] == [0, 2, 4, 6, 8, 10]
+    assert [answer.retry_after for answer in found[6:] if isinstance(answer, BusyError)] == [6, 6]
+
+
 def test_a_worker_rests_once_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eachmask.server.batcher.LOOK_SECONDS", 0.01)
     monkeypatch.setattr("eachmask.server.batcher.REST_SECONDS", 0.05)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,26 @@ def test_a_certificate_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv("SSL_CERT_FILE")
         with Client(f"https://127.0.0.1:{port}", key) as client, pytest.raises(ServerError, match="CERTIFICATE"):
             client.models()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_an_idle_connection_outlives_those_that_clients_keep() -> None:
+    """httpx keeps one for 5 seconds: a server that closed it just then would lose the request that is on its way."""
+    process, port, key = started()
+    try:
+        with Client(f"http://127.0.0.1:{port}", key) as client:
+            until_ready(client)
+        line = HTTPConnection("127.0.0.1", port, timeout=60)
+        line.connect()
+        line.auto_open = 0  # no second connection behind our back
+        for pause in (7, 0):
+            line.request("GET", "/health")
+            assert b"alive" in line.getresponse().read()
+            time.sleep(pause)
+        line.close()
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) in (0, -signal.SIGTERM)

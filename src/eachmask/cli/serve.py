@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from eachmask.server.settings import ServerSettings
 
 
+KEEP_SECONDS = 65
+"""An idle connection stays open: longer than clients and proxies keep theirs (5 to 60 s), who could otherwise send a
+request into one that is just being closed."""
+
+
 @dataclass(frozen=True)
 class ServeOptions:
     """Serve models over HTTP: images in, masks out, prompts in sessions (extra `serve`).
@@ -86,6 +91,7 @@ def serve(options: ServeOptions) -> int:
             access_log=False,
             log_config=_log_config(),
             server_header=False,
+            timeout_keep_alive=KEEP_SECONDS,
             timeout_graceful_shutdown=round(options.seconds),
             limit_concurrency=4 * options.queue,
         )

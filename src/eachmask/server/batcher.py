@@ -131,7 +131,8 @@ class Batcher:
         self.workers = list(workers) or [ThreadWorker()]
         self._jobs: deque[_Job] = deque()
         self._filled = asyncio.Event()
-        self._seconds_each = 0.5
+        self._seconds_each = 0.0
+        """Of one request in a batch, lately."""
         self._up, self._idle = 0, 0
         self._loops: list[asyncio.Task[None]] = []
 
@@ -164,15 +165,17 @@ class Batcher:
         """The answer to one request.
 
         Raises:
-            BusyError: too many wait already.
+            BusyError: as many wait already as may, or as half of the time of :class:`Limits` is enough for.
             LateError: it took too long; if nobody has begun with it, nobody will.
             WorkerLostError: what computed it died.
             Exception: what the work raised for this item.
         """
         if not self._up:
             raise BusyError(LOAD_SECONDS, "the models are being loaded")
-        if len(self._jobs) >= self.limits.queue:
-            raise BusyError(max(1, round(self._seconds_each * len(self._jobs) / max(1, self._up))))
+        wait = self._seconds_each * len(self._jobs) / self._up
+        # Where the wait took all of the time, every answer would come just too late, and nobody would get one.
+        if len(self._jobs) >= self.limits.queue or wait > self.limits.seconds / 2:
+            raise BusyError(max(1, round(wait)))
         job = _Job(work, item, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self._filled.set()
@@ -253,7 +256,8 @@ class Batcher:
             _give(jobs, [error] * len(jobs))
             raise
         seconds = time.perf_counter() - begin
-        self._seconds_each += 0.2 * (seconds / len(jobs) - self._seconds_each)
+        weight = 0.2 if self._seconds_each else 1.0
+        self._seconds_each += weight * (seconds / len(jobs) - self._seconds_each)
         self._on_batch(len(jobs), seconds)
         _give(jobs, found)
 
