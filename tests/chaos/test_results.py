@@ -116,18 +116,27 @@ def test_results_folders(made: Path, tmp_path: Path, seeds: range) -> None:
 def test_videos_and_their_truth(made: Path, tmp_path: Path, seeds: range) -> None:
     labels = np.zeros((48, 64), np.uint8)
     labels[10:30, 10:40] = 1
-    frames = [Image.fromarray(spots_image(1, 48, 64, 3)) for _ in range(3)]
+    frames = [
+        Image.fromarray(spots_image(number, 48, 64, 3)) for number in range(3)
+    ]  # equal ones would be one in a GIF
     frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
+
+    def command(clip: Path, truth: Path, out: Path) -> Command:
+        words = ("track", clip, "--truth", truth, "--out", out, "--model", made / "m.safetensors", *ON_CPU)
+        return Command(words, main_with_spots)
+
     for seed in seeds:
         truth, clip, out = tmp_path / f"truth{seed}", tmp_path / f"{seed}.gif", tmp_path / f"out{seed}"
         truth.mkdir()
         for i in range(3):
             cv2.imwrite(str(truth / f"{i}.png"), labels)
         shutil.copy(tmp_path / "clip.gif", clip)
+        if seed == seeds.start:
+            sound = forked(command(clip, truth, tmp_path / "sound"))
+            assert sound.status == 0, sound.output
         file = clip if seed % 2 else truth / "1.png"
         file.write_bytes(damaged_bytes(file.read_bytes(), random.Random(seed)))
-        words = ("track", clip, "--truth", truth, "--out", out, "--model", made / "m.safetensors", *ON_CPU)
-        check("video", Command(words, main_with_spots))
+        check("video", command(clip, truth, out))
 
 
 @seeds(6, 200)

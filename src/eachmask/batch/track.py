@@ -193,6 +193,8 @@ class _Run:
             size, boxes, masks, labels, scores.reshape(-1).float(), categories=tuple(self.predictor.categories)
         )
         looks = np.array(body["looks"], np.float64).reshape(len(found), -1 if len(found) else 0)
+        if not (np.isfinite(looks).all() and scores.isfinite().all() and boxes.isfinite().all()):
+            raise ValueError("what is not a number")
         return found, looks, float(head["seconds"])
 
     def associate(self, num: int) -> dict[int, Track]:
