@@ -37,6 +37,22 @@ def test_a_sound_set_has_no_errors(sound: Path, capsys: pytest.CaptureFixture[st
     assert "3 images, 6 objects" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("unused", [2, 75])
+def test_classes_without_objects_do_not_hide_the_rest(sound: Path, unused: int) -> None:
+    """A part of COCO has its eighty classes still: one sentence, not one for each."""
+    for path in sound.glob("*.json"):
+        content = json.loads(path.read_text())
+        if "categories" in content:
+            content["categories"] += [{"id": 100 + i, "name": f"unused {i}"} for i in range(unused)]
+            path.write_text(json.dumps(content))
+    empty = [str(f) for f in examine(sound).findings if f.kind == "empty class"]
+    if unused == 2:
+        assert len(empty) == 2 and "class unused 1: the class has not one object" in empty[1]
+    else:
+        (sentence,) = empty
+        assert "75 of 78 classes have not one object: unused 0, unused 1" in sentence
+
+
 def test_missing_and_cut_off_images(sound: Path) -> None:
     (sound / "images/val/c.png").unlink()
     whole = (sound / "images/train/a.png").read_bytes()

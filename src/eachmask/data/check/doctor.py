@@ -33,6 +33,8 @@ from eachmask.structures.spatial import Labeled
 
 _SAME = 0.95
 """Two objects of one class with a higher IoU are one object annotated twice."""
+_NAMED = 5
+"""Classes without objects that are told one by one; of more, these are named in one sentence."""
 _ALIKE = 0.5
 """Annotations of two copies of an image with a higher IoU mean the same object."""
 _SMALLEST = 4
@@ -280,11 +282,15 @@ def _look_at_classes(result: Examination) -> None:
 def _class_findings(result: Examination) -> Iterator[Problem]:
     balance, file = result.class_balance, str(result.source)
     total = {name: sum(counts[name] for counts in balance.values()) for name in next(iter(balance.values()))}
+    empty = [name for name, count in total.items() if not count]
+    if len(empty) > _NAMED:  # a part of COCO has its 80 classes still
+        what = f"{len(empty)} of {len(total)} classes have not one object: {', '.join(empty[:_NAMED])} and others"
+        yield Problem(file, "", what, "remove the classes or annotate them", "empty class", "warning")
     for name, count in total.items():
-        if not count:
+        if not count and len(empty) <= _NAMED:
             what, remedy = "the class has not one object", "remove the class or annotate it"
             yield Problem(file, f"class {name}", what, remedy, "empty class", "warning")
-        elif balance.get("train", {name: 1})[name] == 0:
+        elif count and balance.get("train", {name: 1})[name] == 0:
             what, remedy = "the class is measured, but not in train", "move images with it to train"
             yield Problem(file, f"class {name}", what, remedy, "class not in train", "warning")
     present = {name: count for name, count in total.items() if count}
