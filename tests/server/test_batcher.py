@@ -136,7 +136,7 @@ def test_a_worker_that_died_without_work_gets_none() -> None:
 def test_none_is_taken_in_who_would_wait_too_long() -> None:
     """With a queue as long as the time allows, each answer would come just too late."""
     work = Double()
-    batcher = Batcher(Limits(seconds=10, batch=8))
+    batcher = Batcher(Limits(seconds=10, batch=4))
     batcher._seconds_each = 1.0
     found = asyncio.run(_asked(batcher, *[(work, item) for item in range(8)]))
     assert found[:6] == [0, 2, 4, 6, 8, 10]

@@ -131,8 +131,8 @@ class Batcher:
         self.workers = list(workers) or [ThreadWorker()]
         self._jobs: deque[_Job] = deque()
         self._filled = asyncio.Event()
-        self._seconds_each = 0.0
-        """Of one request in a batch, lately."""
+        self._seconds_each = 0.5
+        """Of one request in a batch, lately; a guess at first."""
         self._up, self._idle = 0, 0
         self._loops: list[asyncio.Task[None]] = []
 
@@ -174,7 +174,8 @@ class Batcher:
             raise BusyError(LOAD_SECONDS, "the models are being loaded")
         wait = self._seconds_each * len(self._jobs) / self._up
         # Where the wait took all of the time, every answer would come just too late, and nobody would get one.
-        if len(self._jobs) >= self.limits.queue or wait > self.limits.seconds / 2:
+        too_long = wait > self.limits.seconds / 2 and len(self._jobs) >= self.limits.batch
+        if too_long or len(self._jobs) >= self.limits.queue:
             raise BusyError(max(1, round(wait)))
         job = _Job(work, item, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
@@ -256,8 +257,7 @@ class Batcher:
             _give(jobs, [error] * len(jobs))
             raise
         seconds = time.perf_counter() - begin
-        weight = 0.2 if self._seconds_each else 1.0
-        self._seconds_each += weight * (seconds / len(jobs) - self._seconds_each)
+        self._seconds_each += 0.2 * (seconds / len(jobs) - self._seconds_each)
         self._on_batch(len(jobs), seconds)
         _give(jobs, found)
 

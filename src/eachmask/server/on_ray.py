@@ -38,5 +38,5 @@ def deployment(settings: ServerSettings, replicas: int = 1, **wishes: Any) -> An
         return create_app(settings)
 
     room = 2 * (settings.limits.queue + settings.limits.batch)  # the server itself refuses what does not fit
-    made = serve.deployment(serve.ingress(app)())
+    made: Any = serve.deployment(serve.ingress(app)())
     return made.options(**{"num_replicas": replicas, "max_ongoing_requests": room, "name": "eachmask"} | wishes).bind()
