@@ -19,7 +19,7 @@ RESULTS = json.dumps([{"image_id": 1, "category_id": 1, "segmentation": [SQUARE]
     ("files", "words"),
     [
         ({"a.txt": "0 0.5 0.5 0.1 0.1\n"}, "data.yaml is missing"),
-        ({"labels/a.txt": "1 0.1 0.1 0.5 0.1 0.5 0.5\n"}, "data.yaml is missing"),
+        ({"labels/a.txt": "1 0.1 0.1 0.5 0.1 0.5 0.5\n"}, "labels is one in the format yolo: pass that folder"),
         ({"task_1.xml": "<annotations><version>1.1</version></annotations>"}, "name it annotations.xml"),
         ({"r.json": RESULTS}, "holds results"),
         ({"x.json": '{"annotations": [], "categories": []}'}, "lacks the list images"),

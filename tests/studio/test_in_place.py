@@ -64,6 +64,16 @@ def yolo(root: Path) -> Made:
     return photos, root
 
 
+def yolo_texts(root: Path) -> Made:
+    """What ``predict save_txt save_conf`` leaves, a score behind each outline, with a list of names."""
+    photos, _ = yolo(root)
+    (root / "data.yaml").unlink()
+    for file in (root / "labels").iterdir():
+        file.write_text(file.read_text().replace("\n", " 0.75\n"))
+    (root / "labels" / "classes.txt").write_text("coin\n")
+    return photos, root / "labels"
+
+
 def coco(root: Path) -> Made:
     images = [{"id": 10 + i, "file_name": name, "license": 3, **SIZE} for i, name in enumerate(OUTLINES)]
     images.append({"id": 3, "file_name": "elsewhere.png", **SIZE})
@@ -111,7 +121,7 @@ def of_image(file: Path, name: str) -> object:
     return file.read_bytes() if file.stem in (name, Path(name).stem, "data") else None
 
 
-FORMS = [labelme, labelme_beside, yolo, coco, coco_of_splits, cvat]
+FORMS = [labelme, labelme_beside, yolo, yolo_texts, coco, coco_of_splits, cvat]
 
 
 @pytest.fixture(params=FORMS, ids=lambda make: make.__name__)
@@ -263,6 +273,24 @@ def test_files_that_are_said_to_be_of_one_image_each_are(tmp_path: Path) -> None
         own = [{path: content for path, content in files.items() if path not in bare} for files in each]
         assert len(whole) == len(bare) + sum(map(len, own)), form.name
         assert whole == bare | own[0] | own[1] | own[2] | own[3], form.name
+
+
+@pytest.mark.parametrize("make", [labelme, labelme_beside, yolo, yolo_texts], ids=lambda make: make.__name__)
+def test_a_new_image_lies_where_the_others_do(make: Callable[[Path], Made], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in [*OUTLINES, "third.png"]:
+        Image.fromarray(np.zeros((142, 128), np.uint8)).save(tmp_path / "photos" / name)
+    photos, labels = make(tmp_path)
+    beside = next(path for path in files(labels) if path.stem == "left")
+    project = Project(photos, labels)
+    project.add_category("leaf")
+    project.act(2, 0, square(project, "leaf"))
+    save(project)
+    project.journal.close()
+    assert beside.with_stem("third").is_file()
+    again = Project(photos, labels)
+    assert [c.name for c in again.categories] == ["coin", "leaf"] and again.targets(2).label_names == ["leaf"]
+    again.journal.close()
 
 
 def test_what_lies_elsewhere_is_no_place_for_a_new_image() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -14,7 +15,12 @@ from eachmask.cli.before_loading import header_of
 from eachmask.files.text import counted, say
 from eachmask.structures.errors import UserError
 
+if TYPE_CHECKING:
+    from eachmask.data.problems import Problem
+
 HOST = "127.0.0.1"
+SHOWN = 5
+"""Problems of the annotations that are told when the studio starts."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ def studio(options: StudioOptions) -> int:
     if options.sample:
         sample_folder(folder)
     project = Project(folder, options.labels)
+    _tell(project.problems)
     begin = "" if first is None else f"#{project.place_of(first)}"
     with _listening(options.port) as listening:
         address = f"http://{HOST}:{listening.getsockname()[1]}/"
@@ -84,6 +91,15 @@ def studio(options: StudioOptions) -> int:
         config = uvicorn.Config(create_app(made), log_level="warning", server_header=False, timeout_graceful_shutdown=3)
         uvicorn.Server(config).run(sockets=[listening])
     return 0
+
+
+def _tell(problems: Sequence[Problem]) -> None:
+    """What could not be used of the annotations, or was guessed: the worst first, and not all where they are many."""
+    worst = sorted(problems, key=lambda problem: ("error", "warning", "note").index(problem.severity))
+    for problem in worst[:SHOWN]:
+        say(f"{problem.severity}: {problem}")
+    if len(worst) > SHOWN:
+        say(f"... and {len(worst) - SHOWN} more: eachmask doctor names them all")
 
 
 def _listening(port: int) -> socket.socket:

@@ -19,7 +19,9 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from eachmask.data.formats import cvat, labelme, yolo
+from eachmask.data.formats.yolo_texts import NAMES
 from eachmask.files.untrusted_xml import parse_xml
+from eachmask.studio.in_place import YAML
 from eachmask.studio.keep import Said, Size, sorted_out
 
 Rows = list[dict[str, Any]]
@@ -58,7 +60,9 @@ def _said_by_labelme(shape: Any, size: Size) -> Said:
 
 def merged_yolo(place: Path, made: bytes, changes: Changes) -> bytes | None:
     """YOLO's data.yaml, whose folders stay, or the lines of an image."""
-    if place.suffix not in (".yaml", ".yml"):
+    if place.name in NAMES:
+        return made
+    if place.suffix not in YAML:
         return _merged_lines(place, made, changes)
     import yaml
 
@@ -83,6 +87,7 @@ def _merged_lines(place: Path, made: bytes, changes: Changes) -> bytes:
         return Said({"segmentation": [ring]}, label)
 
     stay, fresh = sorted_out(old, made.decode().splitlines(), sizes.pop(), said, silent=False)
+    fresh = [f"{line} 1" for line in fresh] if scored and stay else fresh  # all lines of a file have a score, or none
     return "".join(f"{line}\n" for line in stay + fresh).encode()
 
 

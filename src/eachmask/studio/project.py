@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eachmask.data.problems import Problem
 from eachmask.data.reading import read_any
 from eachmask.data.split import Split
 from eachmask.structures import RLE, Category, Instances, UserError
@@ -68,6 +69,8 @@ class Project:
         self.read_only = not os.access(self.folder, os.W_OK)
         self.format = "coco"
         self.categories: tuple[Category, ...] = (Category(1, "object"),)
+        self.problems: list[Problem] = []
+        """What the annotations hold that cannot be used, or was guessed."""
         self.known: dict[str, Known] = {}
         self.splits: tuple[str, ...] = ("all",)
         self._on_disk: tuple[Category, ...] = ()
@@ -100,6 +103,7 @@ class Project:
     def _read_labels(self) -> None:
         data, found = read_any(self.labels, images=self.folder, target=Instances)
         self.format, self.categories = found.name, data.categories or self.categories
+        self.problems = data.problems
         places = {item.path.resolve(): item.name for item in self.items if item.kind == "file"}
         by_name = {name.casefold(): item.name for item in self.items for name in (item.stored, item.name)}
         self.splits = tuple(data.splits) or self.splits

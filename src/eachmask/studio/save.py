@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from eachmask.data.reading import format_named
 from eachmask.files.atomic import write_bytes
 from eachmask.files.progress import no_progress
 from eachmask.structures import UserError
-from eachmask.studio.in_place import places, unchanged
+from eachmask.studio.in_place import YAML, names_file, places, settled, unchanged, without_split
 from eachmask.studio.merge import MERGES, ONE_EACH, Changes, merged
 from eachmask.studio.project import Project
 
@@ -93,8 +93,26 @@ def _made(project: Project, chosen: Format, indices: Sequence[int]) -> dict[Path
         chosen.write(target, data, no_progress)
         made = {path.relative_to(target): path.read_bytes() for path in sorted(target.rglob("*")) if path.is_file()}
     disk = [Path(name) for name in project.disk] if chosen.name == project.format else []
-    where = places(list(made), project.labels, disk, list(data.splits))
-    return {where[path]: content for path, content in made.items()}
+    return _in_place(project, chosen, indices, disk, made)
+
+
+def _in_place(
+    project: Project, chosen: Format, indices: Sequence[int], disk: Sequence[Path], made: Mapping[Path, bytes]
+) -> dict[Path, bytes]:
+    """Made files, by where they belong."""
+    root = project.labels
+    where = places(list(made), root, disk, project.splits)
+    images = {Path(project.stored(index)).with_suffix(""): project.items[index].path for index in indices}
+    names = names_file(root, disk) if chosen.name == "yolo" else None
+    found = {}
+    for path, content in made.items():
+        place, image = where[path], images.get(Path(*without_split(path, project.splits)).with_suffix(""))
+        if names is not None and path.suffix in YAML:
+            place, content = names, "".join(f"{c.name}\n" for c in project.categories).encode()
+        elif disk and place not in disk and image is not None:
+            place = settled(chosen.name, path, image, root, disk, project.splits)
+        found[place] = content
+    return found
 
 
 def _as_read(project: Project, indices: Sequence[int]) -> Dataset:

@@ -11,6 +11,7 @@ from small_sets import make_set, shapes
 from eachmask.data.compare import compare
 from eachmask.data.formats.yolo import read_yolo
 from eachmask.data.formats.yolo_write import one_rings, write_yolo
+from eachmask.data.reading import read_any
 from eachmask.structures import RLE, Polygons, UserError
 
 
@@ -146,3 +147,44 @@ def test_keypoints_are_no_outline(tmp_path: Path, values: int) -> None:
     data = read_yolo(tmp_path)
     assert data.splits["train"].images()[0].targets.boxes.tolist() == [[30, 10, 50, 30]]
     assert "its keypoints are not read" in str(data.problems[0])
+
+
+@pytest.mark.parametrize("names", ["labels/classes.txt", "classes.txt", "labels/obj.names", None])
+def test_a_folder_of_texts_alone(tmp_path: Path, names: str | None) -> None:
+    """LabelImg's and Roboflow's ``labels`` without a data.yaml."""
+    _image(tmp_path, "images/a/x", "1 0.5 0.5 0.25 0.5")
+    _image(tmp_path, "images/y")
+    (tmp_path / "labels/y.txt").unlink()
+    if names is not None:
+        (tmp_path / names).write_text("cat\ndog\n")
+    data, form = read_any(tmp_path / "labels")
+    assert form.name == "yolo" and [c.name for c in data.categories] == (
+        ["cat", "dog"] if names else ["class 0", "class 1"]
+    )
+    first, second = data.splits["all"].images()
+    assert (first.name, len(first.targets), second.name, len(second.targets)) == ("a/x.png", 1, "y.png", 0)
+    assert [p for p in data.problems if "class 0" in str(p) and p.severity == "note"] or names
+    (again,) = read_any(tmp_path / "labels", images=tmp_path / "images")[0].splits["all"].images()
+    assert again.name == "a/x.png", "of a folder that is named, the images that have a text"
+
+
+def test_results_as_texts_have_scores_and_splits(tmp_path: Path) -> None:
+    """What ``yolo predict save_txt=True save_conf=True`` leaves."""
+    for split in ("train", "val"):
+        _image(tmp_path, f"photos/{split}/x")
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        (tmp_path / "labels" / split / "x.txt").write_text(LINE.strip() + " 0.75\n")
+    data, _ = read_any(tmp_path / "labels", images=tmp_path / "photos")
+    assert {name: split.images()[0].scores for name, split in data.splits.items()} == {"train": [0.75], "val": [0.75]}
+
+
+def test_other_texts_are_no_yolo(tmp_path: Path) -> None:
+    _image(tmp_path, "x")
+    (tmp_path / "x.txt").write_text("1 1 car 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(UserError, match="no data set in a known format"):
+        read_any(tmp_path)
+    (tmp_path / "x.txt").unlink()
+    (tmp_path / "x.png").unlink()
+    (tmp_path / "y.txt").write_text(LINE)
+    with pytest.raises(UserError, match="no image of theirs: name it with --images"):
+        read_any(tmp_path)

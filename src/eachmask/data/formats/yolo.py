@@ -1,7 +1,7 @@
 """YOLO segmentation text, read: data.yaml, and one line per object, ``class x1 y1 x2 y2 ...`` in 0..1 of the image.
 
 Instead of data.yaml also darknet's ``obj.data`` (CVAT's YOLO 1.1) or ``classes.txt`` (Label Studio's YOLO; beside the
-images themselves LabelImg's).
+images themselves LabelImg's), or nothing: a folder of texts alone (:mod:`~eachmask.data.formats.yolo_texts`).
 
 Crowd regions do not exist in the format: they are in files of the same make in ``crowd/``, which others do not read.
 """
@@ -20,6 +20,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.formats.yolo_places import SPLITS, Places, end_inside, is_darknets, is_foreign
+from eachmask.data.formats.yolo_texts import Texts, is_texts
 from eachmask.data.formats.yolo_write import label_place, write_yolo
 from eachmask.data.images.files import files_below, image_files, image_size, matching
 from eachmask.data.images.read import SUFFIXES
@@ -59,6 +60,8 @@ def read_yolo(source: Path, progress: Progress = no_progress, *, images: Path | 
     Raises:
         UserError: there is no data.yaml, or it names no classes or no images.
     """
+    if source.is_dir() and not _yaml_paths(source):
+        return _read_texts(source, progress, images)
     yaml_path = _yaml_path(source)
     base = source if source.is_dir() else yaml_path.parent
     content = _load_yaml(yaml_path, base)
@@ -79,14 +82,35 @@ def read_yolo(source: Path, progress: Progress = no_progress, *, images: Path | 
     return result.build()
 
 
-def _yaml_path(source: Path) -> Path:
-    if source.is_file():
-        return source
-    found = [source / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (source / name).is_file()]
-    found = found or matching(source, "*.yaml") or _without_yaml(source)
-    if not found:
+def _read_texts(source: Path, progress: Progress, images: Path | None) -> Dataset:
+    """A folder of texts alone; of splits where it has their folders.
+
+    Raises:
+        UserError: it is no such folder, or there are no images.
+    """
+    if not is_texts(source):
         raise UserError(f"{source} has no data.yaml: write one with train:, val: and names:")
-    return found[0]
+    places = Texts(source, images)
+    result = DatasetBuilder(places.categories)
+    result.problems += places.problems()
+    by_split: dict[str, list[Path]] = {}
+    for path in places.files:
+        top = places.text_of.get(path, source / path.relative_to(places.start)).relative_to(source).parts[0]
+        by_split.setdefault(top if top in SPLITS else "all", []).append(path)
+    for split, files in by_split.items():
+        pages = _pages(progress("reading", files), len(places.categories), None, places, result.problems)
+        _add(result, split, pages, places.start if split == "all" else places.start / split)
+    return result.build()
+
+
+def _yaml_path(source: Path) -> Path:
+    return source if source.is_file() else _yaml_paths(source)[0]
+
+
+def _yaml_paths(source: Path) -> list[Path]:
+    """The files of a folder that name its classes and images, the usual first."""
+    found = [source / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (source / name).is_file()]
+    return found or matching(source, "*.yaml") or _without_yaml(source)
 
 
 def _without_yaml(source: Path) -> list[Path]:
@@ -338,8 +362,8 @@ def parsed_line(
 def _looks_like(source: Path) -> bool:
     if source.is_file():
         return source.suffix.lower() in (".yaml", ".yml", ".data")
-    return bool(matching(source, "*.y*ml")) or bool(_without_yaml(source))
+    return bool(matching(source, "*.y*ml")) or bool(_without_yaml(source)) or is_texts(source)
 
 
-_MARKS = "data.yaml, or classes.txt above labels"
+_MARKS = "data.yaml, classes.txt above labels, or texts of numbers alone"
 FORMAT = Format("yolo", _looks_like, _MARKS, read_yolo, write_yolo, takes_images=True)
