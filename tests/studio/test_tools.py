@@ -129,6 +129,32 @@ def test_a_scribble_a_box_and_extreme_points_ask_the_model(hand: Hand) -> None:
         hand.done(number + 1, lambda: hand.page.get_by_role("button", name="Keep").click())
 
 
+def test_a_mask_by_keys_alone(hand: Hand) -> None:
+    keys = hand.page.keyboard
+    hand.page.get_by_role("button", name="Click", exact=True).focus()  # where the keys come from
+    keys.press("c")
+    keys.press("q")
+
+    def asked(key: str, points: int) -> Any:
+        with hand.page.expect_response(
+            lambda answer: answer.url.endswith("/click") and len(answer.request.post_data_json["points"]) == points
+        ) as answered:
+            keys.press(key)
+        return answered.value.request.post_data_json
+
+    (first,) = asked("Enter", 1)["points"]
+    assert first == pytest.approx([SIZE[1] / 2, SIZE[0] / 2], abs=1), "it begins in the middle"
+    for key in ("ArrowLeft", "Shift+ArrowUp"):
+        keys.press(key)
+    said = asked("Backspace", 2)
+    (x, y), (near, far) = said["points"][1], (first[0] - said["points"][1][0], first[1] - said["points"][1][1])
+    assert said["signs"] == [True, False] and near >= 1 and far == pytest.approx(8 * near, rel=0.01) and min(x, y) > 0
+    hand.done(3, lambda: keys.press("Enter"))
+    keys.press("q")
+    keys.press("ArrowRight")
+    shows(hand.page, "right.png", 0)
+
+
 def test_shift_and_a_right_click_take_away_from_the_object(hand: Hand) -> None:
     hand.page.keyboard.press("v")
     hand.click(40, 40)

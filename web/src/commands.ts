@@ -6,6 +6,7 @@ import { pick, tool } from "./tools/current";
 import { Prompter } from "./tools/prompter";
 import type { ToolName } from "./tools/tool";
 import { camera, center, fit, reveal, stageSize, zoom } from "./view/camera";
+import { hidePointer, pointed, pointer, togglePointer } from "./view/pointer";
 
 export type Name = keyof typeof texts.commands;
 export interface Command { name: Name; keys: string[]; group: keyof typeof texts.groups; run: () => void }
@@ -85,7 +86,9 @@ function nextObject(): void {
 
 function escape(): void {
   if (helpOpen.value) helpOpen.value = false;
-  else if (!tool.value.cancel?.()) selected.value = new Set();
+  else if (tool.value.cancel?.()) return;
+  else if (pointer.value) hidePointer();
+  else selected.value = new Set();
 }
 
 /** To another page or frame; beyond the ends nothing happens. */
@@ -123,6 +126,7 @@ export const commands: Command[] = [
   { name: "follow", keys: ["k"], group: "objects", run: () => void follow(false) },
   { name: "followBack", keys: ["Shift+K"], group: "objects", run: () => void follow(true) },
   grab("select", "v"), grab("click", "c"), grab("box", "b"), grab("extreme", "x"), grab("scribble", "s"),
+  { name: "pointer", keys: ["q"], group: "tools", run: togglePointer },
   grab("polygon", "p"), grab("brush", "d"), grab("eraser", "e"), grab("split", "l"),
   { name: "keep", keys: ["Enter"], group: "tools", run: () => tool.value.finish?.() },
   { name: "alternative", keys: ["t"], group: "tools", run: () => { if (tool.value instanceof Prompter) void tool.value.alternative(); } },
@@ -180,6 +184,7 @@ export function handleKey(event: KeyboardEvent): void {
     if (event.key === "Escape") (event.target as HTMLElement).blur();
     if (key !== "Ctrl+s") return;
   }
+  if (pointed(key)) return event.preventDefault();
   const number = /^[1-9]$/.test(key) ? project.value?.categories[Number(key) - 1] : undefined;
   const found = commands.find((c) => c.keys.includes(key));
   if (number) choose(number.id);
@@ -189,7 +194,7 @@ export function handleKey(event: KeyboardEvent): void {
 
 /** A key as people write it. */
 export function keyLabel(key: string): string {
-  const names: Record<string, string> = { ArrowLeft: "←", ArrowRight: "→", "Shift+!": "Shift 1", "Ctrl+Shift+Z": "Ctrl Shift Z", Escape: "Esc" };
+  const names: Record<string, string> = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", "Shift+!": "Shift 1", "Ctrl+Shift+Z": "Ctrl Shift Z", Escape: "Esc" };
   return key === "+" ? key : (names[key] ?? key.split("+").map((part) => (part.length === 1 ? part.toUpperCase() : part)).join(" "));
 }
 

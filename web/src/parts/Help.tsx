@@ -3,6 +3,11 @@ import { commands, keyLabel } from "../commands";
 import { helpOpen } from "../store";
 import { texts } from "../texts";
 
+const pointerKeys: [string[], string][] = [
+  [["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"], texts.pointerKeys.arrows],
+  [["Enter"], texts.pointerKeys.enter], [["Backspace"], texts.pointerKeys.remove],
+];
+
 export function Help() {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
@@ -16,6 +21,7 @@ export function Help() {
         {(Object.keys(texts.groups) as (keyof typeof texts.groups)[]).map((group) => (
           <section><h2>{texts.groups[group]}</h2><dl>
             {commands.filter((c) => c.group === group).map((c) => <div><dt>{c.keys.map((k) => <kbd>{keyLabel(k)}</kbd>)}</dt><dd>{texts.commands[c.name]}</dd></div>)}
+            {group === "tools" && pointerKeys.map(([keys, text]) => <div><dt>{keys.map((k) => <kbd>{keyLabel(k)}</kbd>)}</dt><dd>{text}</dd></div>)}
             {group === "objects" && <div><dt><kbd>1</kbd>…<kbd>9</kbd></dt><dd>{texts.classKey}</dd></div>}
             {group === "view" && <div><dt><kbd>Space</kbd></dt><dd>{texts.panKey}</dd></div>}
           </dl></section>

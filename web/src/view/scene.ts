@@ -4,6 +4,7 @@ import { tool } from "../tools/current";
 import { camera, stageSize } from "./camera";
 import { Overlay } from "./overlay";
 import { ACCENT, colorOf, pathOf } from "./paths";
+import { drawPointer } from "./pointer";
 import { drawTiles } from "./tiles";
 import { signal } from "@preact/signals";
 
@@ -52,6 +53,7 @@ export function drawScene(canvas: HTMLCanvasElement): void {
   }
   context.lineJoin = context.lineCap = "round";
   tool.value.draw(context, c.scale);
+  drawPointer(context, c.scale);
 }
 
 /** As the server reads it; null: the image has no channels to choose from. */
