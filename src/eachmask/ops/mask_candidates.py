@@ -25,6 +25,10 @@ MAP_CHUNK_SIZE = 1 << 21
 OVERLAP = 0.5
 """IoU of masks from which suppression drops one, where a user asks for such a suppression and names none."""
 
+TIE = 1e-5
+"""Neighbors whose scores differ by a smaller share are equal. A grid finer than the map that it was stretched from is
+flat at its edges; there the last bits of a runtime's sums would choose the objects."""
+
 FREE = -1.0
 """Score of a slot that holds no candidate."""
 
@@ -55,7 +59,7 @@ def find_candidates(logits: list[Tensor], threshold: float, min_areas: Sequence[
     for index, level in enumerate(logits):
         scores = level.float().sigmoid()
         best = F.max_pool2d(scores[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
-        scores = torch.where(scores == best, scores, 0).flatten(1).T  # (S S, K)
+        scores = torch.where(scores >= best * (1 - TIE), scores, 0).flatten(1).T  # (S S, K)
         cells, labels = torch.nonzero(scores > threshold, as_tuple=True)
         level_of, area = torch.full_like(cells, index), torch.full_like(cells, min_areas[index])
         parts.append((level_of, cells, labels, scores[cells, labels], area))
