@@ -90,7 +90,7 @@ def test_an_interrupted_run_resumes(clip, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["height", "seconds", "objects", "labels", "looks"])
-@pytest.mark.parametrize("value", ["text", None, [[1], [2, 3]], {"a": []}, [[math.nan]]])
+@pytest.mark.parametrize("value", ["text", None, [[1], [2, 3]], {"a": []}, [[math.nan]], [{"segmentation": []}]])
 def test_a_record_of_the_wrong_kind_is_one_sentence(clip, tmp_path, key, value):
     """With the right checksum, as somebody's script leaves it."""
     run(clip, tmp_path / "out")

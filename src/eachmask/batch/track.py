@@ -180,7 +180,7 @@ class _Run:
         head, body = self.journal.header(self.sources[frame]), self.journal.body(self.sources[frame])
         try:
             return self._of_record(head, body)
-        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             raise self.journal.damaged() from error
 
     def _of_record(self, head: dict[str, Any], body: dict[str, Any]) -> tuple[Instances, np.ndarray, float]:
