@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,3 +61,21 @@ def test_a_damaged_video_is_said(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"no video at all")
     with pytest.raises(UserError, match="damaged"):
         clip(tmp_path / "v.mp4")
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_an_animation_cut_off_anywhere_is_frames_or_a_sentence(tmp_path: Path, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    frames = [Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)) for _ in range(3)]
+    path, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    whole, refused = path.read_bytes(), 0
+    for length in range(12, len(whole), max(1, len(whole) // 97)):
+        cut.write_bytes(whole[:length])
+        for read in (lambda: list(frames_of(cut)), lambda: [clip(cut).read(i) for i in range(3)]):
+            try:
+                read()
+            except UserError as error:
+                assert str(cut) in str(error)
+                refused += 1
+    assert refused > 20

@@ -17,6 +17,7 @@ from PIL import Image
 
 from eachmask.data.images.read import from_pillow
 from eachmask.data.images.video import (
+    BROKEN,
     FRAME_RATE,
     SUFFIXES,
     no_animation,
@@ -129,14 +130,14 @@ class _Animation(Clip):
                 self._image.load()  # a WebP knows how long a frame is shown only then
                 self.seconds.append(seconds)
                 seconds += seconds_shown(self._image)
-        except (OSError, SyntaxError) as error:
+        except BROKEN as error:
             raise no_animation(path, error) from None
 
     def _read(self, number: int) -> NDArray[Any]:
         try:
             self._image.seek(number)
             return from_pillow(self._image)
-        except (OSError, SyntaxError) as error:
+        except BROKEN as error:
             raise no_animation(self.path, error) from None
 
 

@@ -5,6 +5,7 @@ Frames carry their own time, so that a variable frame rate is right; what a came
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -167,13 +168,17 @@ def _animated(path: Path) -> Iterator[tuple[float, NDArray[Any]]]:
                 image.seek(number)
                 yield seconds, from_pillow(image)
                 seconds += seconds_shown(image)
-    except (OSError, SyntaxError) as error:
+    except BROKEN as error:
         raise no_animation(path, error) from None
 
 
 def seconds_shown(image: Image.Image) -> float:
     """How long the present frame of an animation is shown."""
     return float(image.info.get("duration", 0)) / 1000 or 1 / FRAME_RATE
+
+
+BROKEN = (OSError, EOFError, SyntaxError, ValueError, LookupError, ArithmeticError, struct.error)
+"""What Pillow raises of damaged animations."""
 
 
 def no_animation(path: Path, error: Exception) -> UserError:
