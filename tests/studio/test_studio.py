@@ -127,6 +127,16 @@ def test_a_restart_keeps_all_and_undo_too(folder: Path) -> None:
     again.journal.close()
 
 
+@pytest.mark.parametrize("left", [None, "instances_all.json.part"])
+def test_a_first_save_that_was_killed_leaves_a_folder_that_opens(folder: Path, left: str | None) -> None:
+    """What was drawn is in the journal; the folder of annotations may have nothing in it but part of a file."""
+    below = Project(folder).labels / "annotations"
+    below.mkdir(parents=True)
+    if left:
+        (below / left).write_text('{"images": [')
+    assert Project(folder).known == {}
+
+
 def test_saved_annotations_are_read_back(folder: Path, studio: Studio, client: TestClient) -> None:
     add(client, rings=[SQUARE, HOLE])
     assert client.get("/api/project").json()["unsaved"] == 1

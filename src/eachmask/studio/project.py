@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eachmask.data.images.files import files_below
 from eachmask.data.problems import Problem
 from eachmask.data.reading import read_any
 from eachmask.data.split import Split
@@ -81,7 +82,7 @@ class Project:
         self._sizes: dict[int, Size] = {}
         self.disk: dict[str, str] = {}
         """Annotation file -> its SHA-256 as it was last read or written."""
-        if self.labels.exists() and (self.labels.is_file() or any(self.labels.iterdir())):
+        if self.labels.is_file() or any(file.suffix != ".part" for file in files_below(self.labels)):
             self._read_labels()
         elif labels is not None and not self.labels.parent.is_dir():
             raise UserError(f"{labels} does not exist, nor the folder that it would be in")
