@@ -143,3 +143,15 @@ def test_backgrounds_are_photographed_a_second_time(photographs, tmp_path):
     assert (split[0].given.colors - other.given.colors).abs().max() <= 0.5 / 255 + 1e-6
     (tmp_path / "made/backgrounds/train/00001.png").unlink()
     assert read(tmp_path / "made", target=Matte).splits["train"][0].given is None, "all of them, or none"
+
+
+def test_dots_in_names_are_no_suffixes(tmp_path):
+    """photo.1.png and photo.2.png have backgrounds of their own, in whatever format."""
+    for number in (1, 2):
+        for folder, suffix in (("images", ".png"), ("alpha", ".png"), ("backgrounds", ".jpg")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            mode = "L" if folder == "alpha" else "RGB"
+            Image.new(mode, (8, 8), 60 * number).save(tmp_path / folder / f"photo.{number}{suffix}")
+    split = read(tmp_path, target=Matte).splits["all"]
+    assert [Path(str(split.given_in[i])).name for i in range(2)] == ["photo.1.jpg", "photo.2.jpg"]
+    assert all(isinstance(split[i].given, Backdrop) for i in range(2))

@@ -44,6 +44,7 @@ def doctor(options: DoctorOptions) -> int:
     """Run the command; returns the exit status."""
     from eachmask.data.check.doctor import examine, write_repaired
     from eachmask.data.check.page import page
+    from eachmask.data.problems import SEVERITIES
     from eachmask.files.progress import bar_after_a_while
 
     with bar_after_a_while() as progress:
@@ -56,7 +57,7 @@ def doctor(options: DoctorOptions) -> int:
     objects = f", {counted(sum(result.sizes.values()), 'object')}" if result.sizes else ""
     say(
         f"{counted(len(result.data), 'image')}{objects} ({result.source_format.name}): "
-        + ", ".join(counted(counts[severity], severity) for severity in ("error", "warning", "note"))
+        + ", ".join(counted(counts[severity], severity) for severity in SEVERITIES)
     )
     if result.sizes:
         say("sizes: " + "; ".join(f"{name}: {n}" for name, n in result.sizes.items()))

@@ -95,7 +95,9 @@ def studio(options: StudioOptions) -> int:
 
 def _tell(problems: Sequence[Problem]) -> None:
     """What could not be used of the annotations, or was guessed: the worst first, and not all where they are many."""
-    worst = sorted(problems, key=lambda problem: ("error", "warning", "note").index(problem.severity))
+    from eachmask.data.problems import gravity
+
+    worst = sorted(problems, key=gravity)
     for problem in worst[:SHOWN]:
         say(f"{problem.severity}: {problem}")
     if len(worst) > SHOWN:

@@ -30,6 +30,15 @@ class Problem:
         return printable(f"{where}: {self.what}; {self.remedy}")
 
 
+SEVERITIES = ("error", "warning", "note")
+"""The worst first."""
+
+
+def gravity(problem: Problem) -> int:
+    """A key that sorts the worst first."""
+    return SEVERITIES.index(problem.severity)
+
+
 def reason(error: Exception) -> str:
     """What to say of an entry that raised this while it was read: not Python's own words."""
     if isinstance(error, KeyError):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eachmask.data.images.files import files_below
 from eachmask.data.problems import Problem
 from eachmask.data.reading import read_any
 from eachmask.data.split import Split
@@ -82,7 +81,7 @@ class Project:
         self._sizes: dict[int, Size] = {}
         self.disk: dict[str, str] = {}
         """Annotation file -> its SHA-256 as it was last read or written."""
-        if self.labels.is_file() or any(file.suffix != ".part" for file in files_below(self.labels)):
+        if self.labels.is_file() or any(map(_is_whole, self.labels.rglob("*"))):
             self._read_labels()
         elif labels is not None and not self.labels.parent.is_dir():
             raise UserError(f"{labels} does not exist, nor the folder that it would be in")
@@ -336,6 +335,11 @@ class Project:
         """What the last model that looked at an image had found, whatever became of it; None: none has looked."""
         found = self.history(index).proposed()
         return None if found is None else instances_of(found, self.size(index), self.categories)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a path is a file that was written to its end."""
+    return path.is_file() and path.suffix != ".part"
 
 
 def _based(rows: list[dict[str, Any]]) -> History:

@@ -22,7 +22,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.image_files import ImageView
 from eachmask.data.images.files import image_size
 from eachmask.data.images.read import read_image
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, gravity
 from eachmask.data.reading import read_any
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import masks_of
@@ -111,7 +111,7 @@ def examine(
         _look_at_objects(result, split, image)
     _look_for_copies(result, hashes)
     _look_at_classes(result)
-    result.findings.sort(key=lambda f: ("error", "warning", "note").index(f.severity))
+    result.findings.sort(key=gravity)
     return result
 
 
@@ -146,7 +146,7 @@ def _examine_files(source: Path, found: Format, data: Dataset[Any], progress: Pr
                 balance[names[label]] += 1
     if result.num_errors == 0 and len(names) > 1:
         result.findings += _class_findings(result)
-    result.findings.sort(key=lambda f: ("error", "warning", "note").index(f.severity))
+    result.findings.sort(key=gravity)
     return result
 
 

@@ -20,7 +20,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import decoded, numbers_in
-from eachmask.data.formats.paired import SUFFIXES, copy_pairs, folder_in, folders_of, has_pair, pairs_in, read_pairs
+from eachmask.data.formats.paired import copy_pairs, folder_in, folders_of, has_pair, named, pairs_in, read_pairs
 from eachmask.data.images.read import read_image
 from eachmask.data.packed import Texts
 from eachmask.files.png import png
@@ -85,8 +85,7 @@ def backdrop(file: Path) -> Backdrop:
     Raises:
         UserError: it cannot be read.
     """
-    colors = Preprocess().to_float(read_image(file))
-    return Backdrop(colors)
+    return Backdrop(Preprocess().to_float(read_image(file)))
 
 
 def write_mattes(target: Path, data: Dataset[FileSplit[Matte]], progress: Progress = no_progress) -> list[str]:
@@ -102,8 +101,7 @@ def _with_given(
 ) -> Dataset[FileSplit[Matte]]:
     splits = {}
     for name, split in data.splits.items():
-        stems = [(folder / Path(file).relative_to(alphas)).with_suffix("") for file in split.targets_in]
-        files = [next((f for end in SUFFIXES if (f := stem.with_suffix(end)).is_file()), None) for stem in stems]
+        files = [named(Path(file).relative_to(alphas).with_suffix(""), folder) for file in split.targets_in]
         there = None not in files
         given = Texts.of(str(file) for file in files) if there else None
         splits[name] = replace(split, given_in=given, read_given=read if there else None)

@@ -130,10 +130,15 @@ def copy_pairs(
         yield path, seen
 
 
+def named(stem: Path, folder: Path) -> Path | None:
+    """A folder's file of this relative name, which has no suffix; dots in it are part of the name."""
+    tries = (folder / f"{stem}{end}{suffix}" for end in ENDS for suffix in SUFFIXES)
+    return next((file for file in tries if file.is_file()), None)
+
+
 def _file_of(stem: Path, files: Path, images: Path) -> Path | None:
     """An image's file: of the same relative name, or, where the user names another folder of images, of the last."""
-    tries = (files / f"{stem}{end}{suffix}" for end in ENDS for suffix in SUFFIXES)
-    exact = next((file for file in tries if file.is_file()), None)
+    exact = named(stem, files)
     if exact is not None or images == files.parent / "images":
         return exact
     return ImageFolder(files).of_stem(stem.as_posix())

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eachmask.structures import ImageBatch, UserError
+from eachmask.models.matting.network import laid_on
+from eachmask.structures import ImageBatch
 from eachmask.structures.backdrop import Backdrop
 
 STRIDE = 4
@@ -25,11 +26,7 @@ def paired(images: ImageBatch, given: Sequence[Any] | None) -> Tensor:
     Raises:
         UserError: no background is given.
     """
-    if given is None or not all(isinstance(one, Backdrop) for one in given):
-        raise UserError("background matting compares the image with one of its background alone: give --background")
-    behind = torch.zeros_like(images.tensor)
-    for slot, one in zip(behind, given, strict=True):
-        height, width = one.image_size
-        slot[:, :height, :width] = one.colors.to(slot)
+    wish = "background matting compares the image with one of its background alone: give --background"
+    behind = laid_on(torch.zeros_like(images.tensor), given, lambda one: one.colors, Backdrop, wish)
     bottom, right = (-side % STRIDE for side in images.tensor.shape[2:])
     return F.pad(torch.cat([images.tensor, behind], 1), (0, right, 0, bottom))

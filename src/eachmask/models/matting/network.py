@@ -5,7 +5,7 @@ Shapes: B images of H x W px.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.models.protocol import Network
-from eachmask.structures import DecodeOptions, Matte, Preprocess
+from eachmask.structures import DecodeOptions, Matte, Preprocess, UserError
 from eachmask.structures.spatial import Spatial
 from eachmask.tasks.matting import MATTING
 
@@ -80,6 +80,25 @@ class Target(NamedTuple):
             known.append(target.foreground is not None)
         counts = (alpha > 0) & torch.tensor(known, device=like.device).view(-1, 1, 1, 1)
         return cls(alpha, colors, counts.to(like))
+
+
+def laid_on(
+    canvas: Tensor, given: Sequence[Any] | None, values: Callable[[Any], Tensor], kind: type, wish: str
+) -> Tensor:
+    """The canvas (B, C, H, W) with what a user handed over with each image, (C, h, w), at its upper left.
+
+    Args:
+        wish: what to say where it is not of this kind for every image.
+
+    Raises:
+        UserError: that.
+    """
+    if given is None or not all(isinstance(one, kind) for one in given):
+        raise UserError(wish)
+    for slot, one in zip(canvas, given, strict=True):
+        height, width = one.image_size
+        slot[:, :height, :width] = values(one).to(slot)
+    return canvas
 
 
 def start_half_open(last: Any, channel: int) -> None:

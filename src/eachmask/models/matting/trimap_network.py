@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eachmask.models.matting.network import Mattes, MattingNetwork, Target, laplacian_loss, sobel
-from eachmask.structures import DecodeOptions, ImageBatch, Matte, Trimap, UserError
+from eachmask.models.matting.network import Mattes, MattingNetwork, Target, laid_on, laplacian_loss, sobel
+from eachmask.structures import DecodeOptions, ImageBatch, Matte, Trimap
 
 
 class Raw(NamedTuple):
@@ -69,11 +69,7 @@ def stacked(images: ImageBatch, given: Sequence[Any] | None) -> Tensor:
     Raises:
         UserError: no trimap is given.
     """
-    if given is None or not all(isinstance(one, Trimap) for one in given):
-        raise UserError("this model fills in what a trimap leaves open: give --trimap")
     planes = torch.zeros_like(images.tensor)
     planes[:, 2] = 1
-    for slot, one in zip(planes, given, strict=True):
-        height, width = one.image_size
-        slot[:, :height, :width] = torch.stack([one.foreground, one.unknown, one.background]).to(slot)
-    return planes
+    wish = "this model fills in what a trimap leaves open: give --trimap"
+    return laid_on(planes, given, lambda t: torch.stack([t.foreground, t.unknown, t.background]), Trimap, wish)
