@@ -11,7 +11,7 @@ from torch import nn
 
 from eachmask import models
 from eachmask.structures import Category, Preprocess, UserError
-from eachmask.weights.file import HEADER, ModelInfo, load_model, read_info, replace_info, save_model
+from eachmask.weights.file import CHECKSUMS, HEADER, ModelInfo, load_model, read_info, replace_info, save_model
 
 INFO = ModelInfo(
     variant="panoptic_deeplab_lite0",
@@ -107,6 +107,40 @@ def test_bad_files_are_named(path: Path, model: nn.Module, tmp_path: Path) -> No
     for bad in (text, cut, foreign, garbled, tmp_path / "absent.safetensors", tmp_path):
         with pytest.raises(UserError, match=bad.name):
             read_info(bad)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.2, 0.5, 0.97])
+def test_one_flipped_bit_of_a_weight_is_damage(path: Path, place: float) -> None:
+    whole = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(whole[:8], "little")
+    whole[begin + int(place * (len(whole) - begin))] ^= 1
+    path.write_bytes(whole)
+    for use in (load_model, lambda path: replace_info(path, card="new")):
+        with pytest.raises(UserError, match=r"small\.safetensors is damaged"):
+            use(path)
+    assert path.read_bytes() == whole, "a new header does not make it sound"
+
+
+@pytest.mark.parametrize("text, instead", [("sigma_min", "sigma_max"), ("0.2", "0.3")])
+def test_a_changed_header_is_damage(path: Path, text: str, instead: str) -> None:
+    whole = path.read_bytes()
+    assert text.encode() in whole
+    path.write_bytes(whole.replace(text.encode(), instead.encode(), 1))
+    with pytest.raises(UserError, match="header of .* is damaged"):
+        read_info(path)
+
+
+def test_files_without_checksums_are_read(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"checksums", b"something", 1))
+    assert load_model(path)[1] == INFO
+
+
+@pytest.mark.parametrize("sums", ["", "[]", "{", '{"a": "b"}', "{}", "[" * 100_000])
+def test_checksums_that_are_none(path: Path, model: nn.Module, sums: str) -> None:
+    text = INFO.to_json().removesuffix("}") + CHECKSUMS + sums + "}"
+    save_file(model.state_dict(), path, metadata={HEADER: text})
+    with pytest.raises(UserError, match="header of .* is damaged"):
+        read_info(path)
 
 
 def test_weights_that_do_not_fit_their_variant(path: Path, tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -34,3 +36,8 @@ def write_tensors(
             number = re.search(r"os error (\d+)", str(error))
             code = int(number[1]) if number else errno.EIO
             raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def checksum_of(tensor: Tensor, before: int = 0) -> int:
+    """CRC-32 of the bytes of a contiguous tensor on the CPU, or of all whose checksum is ``before`` and then of it."""
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, before)

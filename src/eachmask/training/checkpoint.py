@@ -6,15 +6,13 @@ A checkpoint file is complete or absent, also after a crash in the middle of wri
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from eachmask.files.tensors import write_tensors
+from eachmask.files.tensors import checksum_of, write_tensors
 from eachmask.files.text import plural
 from eachmask.structures import UserError
 
@@ -78,7 +76,7 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     """CRC-32 of all values, in the order of their names."""
     value = 0
     for name in sorted(tensors):
-        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, value)
+        value = checksum_of(tensors[name], value)
     return f"{value:08x}"
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eachmask import models
-from eachmask.files.tensors import write_tensors
+from eachmask.files.tensors import checksum_of, write_tensors
 from eachmask.models.crop_classifier import Config as ClassifierConfig
 from eachmask.models.crop_classifier import CropClassifier, with_narrower
 from eachmask.structures import Category, UserError
@@ -27,6 +29,9 @@ HEADER = "eachmask"
 """Key of the JSON text in the file's metadata."""
 CLASSIFIER = "crop_classifier."
 """Begins the names of the tensors that are the classifier's, not the model's."""
+CHECKSUMS = ', "checksums": '
+"""Begins the last field of that text: name of each tensor -> its CRC-32, and ``HEADER`` -> that of the text before.
+Older files have none."""
 _CHUNK_SIZE = 16
 """Tensors that are read before the file is closed for a moment."""
 
@@ -62,22 +67,46 @@ def replace_info(path: str | Path, **changes: Any) -> ModelInfo:
     """
     info = replace(read_info(path), **changes)
     with safe_open(path, framework="pt") as handle:
-        tensors = {migrated_weight(key): handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+        sums = _checksums(handle.metadata()[HEADER], path)
+        tensors = {migrated_weight(key): _weight(handle, key, sums, path) for key in handle.keys()}  # noqa: SIM118
     _write(Path(path), tensors, info)
     return info
 
 
 def _write(path: Path, tensors: dict[str, Tensor], info: ModelInfo) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, tensors, {HEADER: info.to_json()})
+    head = info.to_json().removesuffix("}")
+    sums = {HEADER: crc32(head.encode())} | {name: checksum_of(tensor) for name, tensor in tensors.items()}
+    write_tensors(path, tensors, {HEADER: f"{head}{CHECKSUMS}{json.dumps(sums)}}}"})
     return path
+
+
+def _checksums(text: str, path: str | Path) -> dict[str, int]:
+    """Of the tensors, by name, from the text of the header, which is checked itself; empty if it has none."""
+    head, found, rest = text.rpartition(CHECKSUMS)
+    if not found:
+        return {}
+    try:
+        sums: dict[str, int] = SCHEMA.read(dict[str, int], json.loads(rest.removesuffix("}")))
+    except (ValueError, RecursionError):
+        sums = {}
+    if sums.get(HEADER) != crc32(head.encode()):
+        raise UserError(f"the eachmask header of {path} is damaged (its checksum differs): fetch or save it again")
+    return sums
+
+
+def _weight(handle: Any, key: str, sums: dict[str, int], path: str | Path) -> Tensor:
+    weight: Tensor = handle.get_tensor(key)
+    if key in sums and checksum_of(weight) != sums[key]:
+        raise UserError(f"{path} is damaged (the checksum of {key} differs): fetch or save it again")
+    return weight
 
 
 def read_info(path: str | Path) -> ModelInfo:
     """What the file says about itself, without reading the weights.
 
     Raises:
-        UserError: no such file, or not a model file of ours.
+        UserError: no such file, not a model file of ours, or damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -91,6 +120,7 @@ def read_info(path: str | Path) -> ModelInfo:
         raise UserError(
             f"{path} holds weights but no eachmask header: only files written by eachmask can be loaded by path"
         )
+    _checksums(text, path)
     try:
         return ModelInfo.from_json(text)
     except SchemaError as error:
@@ -101,7 +131,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     """Build the variant and fill in the weights, in eval mode on the CPU, float32.
 
     Raises:
-        UserError: see :func:`read_info`; or weights and variant do not fit together.
+        UserError: see :func:`read_info`; or weights are damaged, or do not fit the variant.
     """
     info = read_info(path)
     model = build(info, path)
@@ -182,6 +212,7 @@ def _fill(module: nn.Module, path: str | Path, rename: Callable[[str], str | Non
     """
     with safe_open(path, framework="pt") as handle:
         keys_now = {key: migrated_weight(key) for key in handle.keys()}  # noqa: SIM118
+        sums = _checksums(handle.metadata()[HEADER], path)
     names = {key: name for key, now in keys_now.items() if (name := rename(now)) is not None}
     own = module.state_dict()
     if different := set(own) ^ set(names.values()):
@@ -190,7 +221,7 @@ def _fill(module: nn.Module, path: str | Path, rename: Callable[[str], str | Non
     while some := list(islice(keys, _CHUNK_SIZE)):
         with safe_open(path, framework="pt") as handle, torch.no_grad():
             for key, name in some:
-                weight = handle.get_tensor(key)
+                weight = _weight(handle, key, sums, path)
                 if weight.shape != own[name].shape:
                     raise RuntimeError(f"{name} is {tuple(weight.shape)}, not {tuple(own[name].shape)}")
                 own[name].copy_(weight)

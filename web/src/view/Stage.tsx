@@ -83,7 +83,8 @@ function attach(canvas: HTMLCanvasElement): () => void {
 
   const up = (event: PointerEvent) => {
     if (!pointers.delete(event.pointerId)) return;
-    if (!panning && image.value) {
+    if (event.type === "pointercancel" && held) held = null; // the system took the finger before it pressed anything
+    else if (!panning && image.value) {
       release();
       tool.value.up(press(event));
     }
