@@ -27,33 +27,37 @@ def made(seed: int, size: tuple[int, int] = (23, 31)) -> tuple[SemanticMap, Sema
     return tuple(SemanticMap(torch.from_numpy(labels), CLASSES) for labels in (found, target))
 
 
-def slow_outline(labels: np.ndarray, label: int, known: np.ndarray) -> set[tuple[int, int]]:
+def slow_outline(labels: np.ndarray, label: int) -> set[tuple[int, int]]:
     height, width = labels.shape
     found = set()
     for y in range(height):
         for x in range(width):
             near = [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
             inside = [(a, b) for a, b in near if 0 <= a < height and 0 <= b < width]
-            if labels[y, x] == label and known[y, x] and any(labels[a, b] != label for a, b in inside):
+            if labels[y, x] == label and any(labels[a, b] != label for a, b in inside):
                 found.add((y, x))
     return found
 
 
 def slow_f(pairs, num_classes):
+    """What is not known is neither wrong, nor due unless it is a seam between two classes."""
     values = {k: [] for k in range(num_classes)}
     for found, target in pairs:
         a, b = found.labels.numpy(), target.labels.numpy()
-        known = b != 255
         reach = max(1, round(0.0075 * math.hypot(*b.shape)))
         for k in range(num_classes):
-            if not ((a == k) & known).any() and not ((b == k) & known).any():
+            here, there = (a[b != 255] == k).any(), (b == k).any()
+            if not here or not there:
+                values[k] += [0.0] if here or there else []
                 continue
-            p, q = slow_outline(a, k, known), slow_outline(b, k, known)
-            if not p and not q:
-                values[k].append(1.0)
-                continue
-            hit = [sum(any(math.dist(i, j) <= reach for j in other) for i in own) for own, other in ((p, q), (q, p))]
-            precision, recall = hit[0] / max(len(p), 1), hit[1] / max(len(q), 1)
+            others = [(int(y), int(x)) for y, x in zip(*np.nonzero((b != 255) & (b != k)), strict=True)]
+            p, edges = slow_outline(a, k), slow_outline(b, k)
+            gap = {i: min((math.dist(i, j) for j in others), default=math.inf) for i in edges}
+            due = [i for i in edges if gap[i] <= 2 * reach]
+            judged = [i for i in p if b[i] != 255]
+            right = sum(any(math.dist(i, j) <= reach for j in edges) for i in judged)
+            found_again = sum(any(math.dist(i, j) <= max(reach, gap[i]) for j in p) for i in due)
+            precision, recall = right / len(judged) if judged else 1.0, found_again / len(due) if due else 1.0
             values[k].append(2 * precision * recall / (precision + recall) if precision + recall else 0.0)
     return [float(np.mean(v)) if v else float("nan") for v in values.values()]
 
@@ -72,6 +76,43 @@ def test_one_pixel_off_is_right_and_four_are_wrong():
         return float(boundary_f([(moved, SemanticMap(target[:, 4:16], CLASSES))], 4)[0])
 
     assert f(0) == f(1) == 1.0 and f(4) == 0.0
+
+
+def disk(radius: float, void: float = 0.0) -> torch.Tensor:
+    """Class 1 in the middle of 120 x 160 px of class 0, within a border of void on the outline."""
+    y, x = torch.meshgrid(torch.arange(120) - 60, torch.arange(160) - 80, indexing="ij")
+    distance = torch.hypot(x.float(), y.float())
+    return torch.where((distance - radius).abs() < void, 255, (distance < radius).long())
+
+
+def test_an_outline_in_the_border_of_void_around_an_object_is_right():
+    """As VOC draws it: wherever in the border the outline lies; one outside of it is wrong, and so is none."""
+    target = SemanticMap(disk(30, void=1.6), CLASSES)
+
+    def f(labels: torch.Tensor) -> tuple[float, ...]:
+        return tuple(boundary_f([(SemanticMap(labels, CLASSES), target)], 4)[:2])
+
+    assert f(disk(30)) == f(disk(29)) == f(disk(31)) == (1.0, 1.0)
+    assert max(f(disk(36))) < 0.1 and max(f(disk(24))) < 0.1
+    assert f(torch.zeros_like(target.labels)) == (0.0, 0.0)
+
+
+def test_what_lies_in_a_hole_of_void_is_neither_wrong_nor_due():
+    """An object that nobody labeled, whether it is found as a class of its own or not."""
+    labels = torch.zeros(60, 80, dtype=torch.int64)
+    labels[:, 40:] = 1
+    plain = labels.clone()
+    labels[20:40, 10:25] = 255
+    target = SemanticMap(labels, CLASSES)
+    found = torch.where(labels == 255, 2, labels)
+    for seen in (plain, found):
+        assert boundary_f([(SemanticMap(seen, CLASSES), target)], 4)[:2].tolist() == [1.0, 1.0]
+
+
+def test_a_class_that_only_one_of_the_two_has_is_wrong_where_it_is_the_whole_image():
+    """Neither has an outline."""
+    road, car = (SemanticMap(torch.full((8, 8), label), CLASSES) for label in (0, 1))
+    assert boundary_f([(road, car)], 4)[:2].tolist() == [0.0, 0.0]
 
 
 def test_a_class_that_is_the_whole_image_has_no_outline():
