@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import Progress, no_progress
-from eachmask.structures import Instances
+from eachmask.structures import Instances, PanopticMap
 
 
 @dataclass
@@ -99,9 +100,11 @@ def compare_files(
 
 
 def changed_pixels(here: Any, there: Any) -> int:
-    """How many pixels of a map or matte differ; all of them where the sizes do."""
+    """How many pixels of a map or matte differ; all of them where the sizes do. Segments may be numbered anew."""
     if here.image_size != there.image_size:
         return int(np.prod(here.image_size))
+    if isinstance(here, PanopticMap) and isinstance(there, PanopticMap):
+        return _pixels_in_other_segments(here, there)
     differs = torch.zeros(here.image_size, dtype=torch.bool)
     for layer in dataclasses.fields(here):
         a, b = getattr(here, layer.name), getattr(there, layer.name)
@@ -109,6 +112,24 @@ def changed_pixels(here: Any, there: Any) -> int:
             unequal = (a.float() - b.float()).abs() > 1e-4 if a.is_floating_point() else a != b
             differs |= unequal.reshape(-1, *here.image_size).any(0)
     return int(differs.sum())
+
+
+def _pixels_in_other_segments(here: PanopticMap, there: PanopticMap) -> int:
+    """Of a segment and its counterpart, which share more pixels with one another than with any other and are of one
+    class, the common pixels are unchanged."""
+    (kinds, rows), (kinds_there, columns) = _kinds_and_places(here), _kinds_and_places(there)
+    shape = (len(kinds), len(kinds_there))
+    common = np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).reshape(shape)
+    best = common.argmax(1)
+    kept = [n for n, m in enumerate(best) if common[:, m].argmax() == n and kinds[n] == kinds_there[m]]
+    return int(common.sum() - common[kept, best[kept]].sum())
+
+
+def _kinds_and_places(seen: PanopticMap) -> tuple[list[tuple[str, bool] | None], NDArray[np.int64]]:
+    """Class and crowd of each segment that is there, None of no segment; (H * W,) the segment of each pixel."""
+    kind_of = {s.id: (seen.name_of(s.label), s.crowd) for s in seen.segments}
+    ids, places = np.unique(seen.ids.cpu().numpy(), return_inverse=True)
+    return [kind_of.get(i) for i in ids.tolist()], places.reshape(-1)
 
 
 def _stem(split: FileSplit[Any], index: int) -> str:

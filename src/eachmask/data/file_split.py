@@ -20,6 +20,8 @@ T = TypeVar("T", bound=Spatial, default=Instances)
 
 ReadTarget = Callable[[Path, tuple[Category, ...], Mapping[str, Any]], T]
 """(the target's file, the classes that it speaks of, what else is known of the image) -> the target."""
+Doubts = Callable[[Path, Mapping[str, Any]], str]
+"""(a target's file, what else is known of the image) -> what of it was not understood and does not count; mostly ""."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +40,8 @@ class FileSplit(ImageFiles[T]):
     """Label in ``known`` -> label in ``categories``; None: they are the same."""
     entries: Texts | None = None
     """(n,) JSON: what else is known of each image, for ``read``: the segments of a panoptic map."""
+    doubts: Doubts | None = None
+    """Asked where a data set is examined."""
     given_in: Texts | None = None
     """(n,) the files of what a user hands over: trimaps, clean backgrounds."""
     read_given: Callable[[Path], Spatial] | None = None

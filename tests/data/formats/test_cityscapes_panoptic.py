@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import torch
 
 import eachmask
 from eachmask import cli
+from eachmask.data.compare import changed_pixels
 from eachmask.structures import PanopticMap, UserError
 
 
@@ -45,6 +47,34 @@ def test_it_goes_to_coco_and_back(tmp_path):
     assert last.categories == first.categories
     one, other = (data.splits["val"].targets(0) for data in (first, last))
     assert torch.equal(one.ids, other.ids) and one.segments == other.segments
+
+
+def test_what_was_written_is_known_again_and_segments_may_be_numbered_anew(tmp_path, capsys):
+    """Ids that are no classes of Cityscapes' are not taken for its objects."""
+    source = tmp_path / "a"
+    for folder in ("images/val", "panoptic/val"):
+        (source / folder).mkdir(parents=True)
+    cv2.imwrite(str(source / "images/val/a.png"), np.full((8, 9, 3), 90, np.uint8))
+    colors = np.zeros((8, 9, 3), np.uint8)
+    colors[..., 2] = np.repeat([5, 9, 7], 3)
+    cv2.imwrite(str(source / "panoptic/val/a.png"), colors)
+    segments = [{"id": i, "category_id": k, "iscrowd": 0} for i, k in ((5, 200), (9, 100), (7, 100))]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 9}],
+        "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": segments}],
+        "categories": [{"id": 100, "name": "nut", "isthing": 1}, {"id": 200, "name": "table", "isthing": 0}],
+    }
+    (source / "panoptic_val.json").write_text(json.dumps(content))
+    assert cli.main(["convert", str(source), str(tmp_path / "b"), "--to", "cityscapes-panoptic"]) == 0
+    assert "pixels that changed                 0 of 72" in capsys.readouterr().out
+    assert cli.main(["doctor", str(tmp_path / "b")]) == 0
+    assert "1 images (cityscapes-panoptic): 0 errors" in capsys.readouterr().out.replace("1 image (", "1 images (")
+    before, after = (eachmask.data.read(tmp_path / n).splits["val"].targets(0) for n in "ab")
+    assert changed_pixels(before, after) == 0 and not torch.equal(before.ids, after.ids)
+    other = replace(after, segments=tuple(replace(s, label=1 - s.label) for s in after.segments))
+    assert changed_pixels(before, other) == 72
+    joined = after.relabeled({0: 1, 1: 1}, after.categories)
+    assert changed_pixels(before, joined) == 48, "the table keeps its own third"
 
 
 def test_what_cityscapes_scripts_write_is_read_and_written(tmp_path):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 import eachmask
+from eachmask import cli
 from eachmask.data.formats.coco_panoptic import FORMAT
 from eachmask.files.progress import no_progress
-from eachmask.structures import PanopticMap
+from eachmask.structures import PanopticMap, UserError
 
 
 def small_set(folder: Path) -> Path:
@@ -67,6 +69,23 @@ def test_what_is_missing_is_named(tmp_path):
     (folder / "panoptic" / "train" / "5.png").unlink()
     data = eachmask.data.read(folder)
     assert len(data.splits["train"]) == 1 and "5.png" in data.problems[0].file
+
+
+def test_a_map_that_does_not_fit_its_list_is_named(tmp_path, capsys):
+    """One of another image or of one channel is refused; of what is partly strange the doctor tells."""
+    folder = small_set(tmp_path)
+    cv2.imwrite(str(folder / "panoptic" / "train" / "5.png"), np.full((20, 30), 9, np.uint8))
+    content = json.loads((folder / "panoptic_train.json").read_text())
+    content["annotations"][0]["segments_info"] += [{"id": 4, "category_id": 5, "iscrowd": 0}]
+    (folder / "panoptic_train.json").write_text(json.dumps(content))
+    data = eachmask.data.read(folder)
+    assert "segment 4 of 3.jpg has the category 5" in str(data.problems[0]) and len(data.splits["train"]) == 2
+    with pytest.raises(UserError, match="5.png shows none of the 3 segments"):
+        data.splits["train"].targets(1)
+    assert cli.main(["doctor", str(folder)]) == 1
+    said = capsys.readouterr().out
+    assert "0.2% of its pixels have ids that are not listed (999 ...)" in said
+    assert "1 listed segments have no pixel (4 ...)" in said and "5.png: shows none of the 3 segments" in said
 
 
 def test_a_folder_with_objects_too_is_read_as_asked(shared):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import eachmask
+from eachmask import cli
 from eachmask.data.formats.known import FORMATS
 from eachmask.data.reading import detect_format, format_named
 from eachmask.files.progress import no_progress
@@ -108,6 +109,73 @@ def test_nyu_has_three_classes_more_than_sun(tmp_path):
     put(tmp_path / "label40" / "a.png", [[0, 1, 40]])
     names, labels = labels_of(tmp_path, "indoor-maps")
     assert len(names) == 40 and labels == [[255, 0, 39]] and names[39] == "otherprop"
+
+
+VOC_COLORS = [[[0, 0, 0], [128, 0, 0], [0, 64, 128], [224, 224, 192]]]
+
+
+@pytest.mark.parametrize(
+    ("listed", "colors", "last"),
+    [
+        ({}, VOC_COLORS, 20),
+        ({"labelmap.txt": "background:0,0,0::\ncat:128,0,0::\ndog:0,64,128::\n"}, VOC_COLORS, 2),
+        ({"class_names.txt": "_background_\ncat\ndog\n"}, [[[v] * 3 for v in (0, 1, 2, 255)]], 2),
+    ],
+)
+def test_voc_maps_of_rgb_are_painted_or_have_their_number_three_times(tmp_path, listed, colors, last):
+    """As CVAT exports them, and as careless programs save indices."""
+    photo(tmp_path / "JPEGImages" / "2007_000001.jpg", (1, 4))
+    put(tmp_path / "SegmentationClass" / "2007_000001.png", colors)
+    for name, text in listed.items():
+        (tmp_path / name).write_text(text)
+    names, labels = labels_of(tmp_path, "voc-classes")
+    assert labels == [[0, 1, last, 255]] and names[last] == ("dog" if listed else "tvmonitor")
+
+
+def test_the_doctor_tells_of_values_and_colors_that_are_no_class(tmp_path, capsys):
+    """They do not count, which nobody asked for; what is known not to count is not told."""
+    for number in (0, 1):
+        photo(tmp_path / "voc" / "JPEGImages" / f"2007_{number:06}.jpg", (2, 4 + number))
+        photo(tmp_path / "city" / "leftImg8bit" / "val" / "ulm" / f"ulm_{number}_leftImg8bit.png", (2, 4 + number))
+        photo(tmp_path / "painted" / "train" / f"{number}.png", (2, 4 + number))
+    put(tmp_path / "voc" / "SegmentationClass" / "2007_000000.png", [[0, 1, 20, 255], [0, 0, 77, 99]], palette=True)
+    put(tmp_path / "voc" / "SegmentationClass" / "2007_000001.png", np.full((2, 5), 255), palette=True)
+    city = tmp_path / "city" / "gtFine" / "val" / "ulm"
+    put(city / "ulm_0_gtFine_labelIds.png", [[0, 6, 33, 255], [7, 7, 7, 7]])
+    put(city / "ulm_1_gtFine_labelIds.png", [[34, 6, 33, 255, 7], [7, 7, 7, 7, 7]])
+    put(tmp_path / "painted" / "train_labels" / "0.png", np.zeros((2, 4, 3)))
+    put(tmp_path / "painted" / "train_labels" / "1.png", np.full((2, 5, 3), [1, 2, 3]))
+    (tmp_path / "painted" / "label_colors.txt").write_text("128 64 128\tRoad\n0 0 0\tVoid\n")
+    said = {}
+    for name in ("voc", "city", "painted"):
+        assert cli.main(["doctor", str(tmp_path / name)]) == 0
+        said[name] = [line for line in capsys.readouterr().out.splitlines() if "classes have not" not in line]
+    assert "2007_000000.png: 25.0% of its pixels have values that are no class (77, 99 ...)" in "".join(said["voc"])
+    assert "2007_000001.png: not one pixel is of a class" in "".join(said["voc"])
+    assert "ulm_1_gtFine_labelIds.png: 10.0% of its pixels" in "".join(said["city"]) and len(said["city"]) == 2
+    assert "1.png: 100.0% of its pixels have colors that are no class ((1, 2, 3) ...)" in "".join(said["painted"])
+    assert "0.png: not one pixel is of a class" in "".join(said["painted"])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_maps_of_jpeg_are_refused_under_whatever_name(tmp_path, suffix):
+    """White is no mask there but a class, or does not count."""
+    photo(tmp_path / "images" / "x.png", (8, 8))
+    labels = np.full((8, 8), 255)
+    labels[:4] = 1
+    path = put(tmp_path / "classes" / "x.jpg", labels)
+    path.rename(path.with_suffix(suffix))
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match=r"is JPEG, which does not keep the numbers of classes"):
+        eachmask.data.read(tmp_path, target=SemanticMap).splits["all"].targets(0)
+
+
+def test_a_map_that_cannot_be_read_is_not_blamed_on_the_list_of_classes(tmp_path):
+    photo(tmp_path / "images" / "x.png")
+    put(tmp_path / "classes" / "x.png", np.zeros((4, 6, 3)) + [1, 2, 3])
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match=r"one channel of whole numbers$"):
+        eachmask.data.read(tmp_path, target=SemanticMap).splits["all"].targets(0)
 
 
 @pytest.mark.parametrize("table", ["label_colors.txt", "class_dict.csv"])

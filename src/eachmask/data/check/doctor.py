@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.convert import make_classes_unique, make_images_unique
 from eachmask.data.dataset import Dataset
+from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
 from eachmask.data.image_files import ImageView
 from eachmask.data.images.files import image_size
@@ -139,15 +140,30 @@ def _examine_files(source: Path, found: Format, data: Dataset[Any], progress: Pr
             try:
                 target = image.targets
             except UserError as error:
-                result.add(Problem(images.targets_in[i], "", str(error), "restore it from the original", "label map"))
+                file = images.targets_in[i]
+                what = str(error).removeprefix(f"{file}: ").removeprefix(f"{file} ")
+                result.add(Problem(file, "", what, "restore it from the original", "label map"))
                 result.broken.add(own)
                 continue
+            _look_at_map(result, images, i, target)
             for label in target.present() if isinstance(target, Labeled) else ():
                 balance[names[label]] += 1
     if result.num_errors == 0 and len(names) > 1:
         result.findings += _class_findings(result)
     result.findings.sort(key=gravity)
     return result
+
+
+def _look_at_map(result: Examination, images: FileSplit[Any], index: int, target: Any) -> None:
+    """What of it does not count, though nobody said so."""
+    file = images.targets_in[index]
+    doubts = images.doubts(Path(file), images.entry(index)) if images.doubts is not None else ""
+    if doubts:
+        remedy = "correct the map, or name what is missing in the list of classes"
+        result.add(Problem(file, "", doubts, remedy, "unknown value", "warning"))
+    elif isinstance(target, Labeled) and not target.present():
+        what, remedy = "not one pixel is of a class", "right if nothing in the image is to count"
+        result.add(Problem(file, "", what, remedy, "no objects", "warning"))
 
 
 # One image ----------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ CLASSES = (
 """The classes that have objects."""
 FIRST_OBJECT = 24
 """Cityscapes' lower ids are those of scenery, which has no objects."""
+_THINGS_AND_STUFF = "panoptic_classes.txt"
 _MAX_OBJECTS = 999
 _CITY = "city"
 _NOT_DRAWN = ("license plate",)
@@ -235,8 +236,10 @@ def _front(masks: RLE) -> NDArray[np.int32]:
 
 
 def _looks_like(source: Path) -> bool:
-    """Label maps alone are another format."""
+    """Label maps alone are another format, and so are those with a list of things and stuff."""
     folder = source / "gtFine"
+    if (folder / _THINGS_AND_STUFF).is_file() and not (folder / "classes.txt").is_file():
+        return False
     return folder.is_dir() and (any(_files(folder)) or not files_below(folder, "*_gtFine_label*Ids.png"))
 
 

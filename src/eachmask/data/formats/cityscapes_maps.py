@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eachmask.data.formats.paired import Pair
-from eachmask.data.formats.scene_maps import Coding, Layout
+from eachmask.data.formats.scene_maps import IGNORE, Coding, Layout
 from eachmask.data.images.files import files_below, find_image
 from eachmask.data.problems import Problem
 from eachmask.structures.class_lists import CITYSCAPES
@@ -17,6 +17,8 @@ from eachmask.structures.class_lists import CITYSCAPES
 ENDINGS = ("labelTrainIds", "labelIds")
 CITY = "city"
 """Of images that have none, where they are written."""
+NUM_IDS = 34
+"""Of labelIds, which 19 of are trained; the license plate is -1, in 8 bits 255."""
 
 
 def find(source: Path) -> tuple[list[Pair], list[Problem]]:
@@ -50,7 +52,8 @@ def coding(source: Path) -> Coding:
     ending, _ = _maps(source)
     if ending == "labelTrainIds":
         return Coding.counted(tuple(CITYSCAPES))
-    return Coding(tuple(CITYSCAPES), {number: label for label, number in enumerate(CITYSCAPES.values())})
+    trained = {number: label for label, number in enumerate(CITYSCAPES.values())}
+    return Coding(tuple(CITYSCAPES), trained, void=frozenset({*range(NUM_IDS), IGNORE}))
 
 
 def _maps(source: Path) -> tuple[str, list[Path]]:

@@ -18,7 +18,7 @@ import torch
 from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.label_maps import numbers_in
+from eachmask.data.formats.label_maps import classes_in
 from eachmask.data.formats.paired import Pair, copy_pairs, folders_of, has_pair, pairs_in, read_pairs
 from eachmask.data.images.files import image_files, matching
 from eachmask.data.problems import Problem
@@ -93,7 +93,9 @@ def class_map(file: Path, categories: tuple[Category, ...], entry: Mapping[str, 
         UserError: it cannot be read, or has a number that is no class.
     """
     try:
-        return SemanticMap(torch.from_numpy(numbers_in(file).astype(np.int64)), categories, ignore_of(len(categories)))
+        return SemanticMap(torch.from_numpy(classes_in(file).astype(np.int64)), categories, ignore_of(len(categories)))
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{file}: {error}; name every class in {NAMES}, one per line") from None
 
@@ -125,7 +127,7 @@ def _categories(file: Path, pairs: list[Pair], problems: list[Problem], progress
     most = -1
     for pair in progress("counting classes", pairs):
         try:
-            values = np.unique(numbers_in(pair.file))
+            values = np.unique(classes_in(pair.file))
         except UserError as error:
             problems.append(Problem(str(pair.file), "", str(error), "save it anew as PNG", "label map"))
             continue

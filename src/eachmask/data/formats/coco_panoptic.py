@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
@@ -74,7 +75,7 @@ def read_parts(parts: Iterable[Part]) -> Dataset[FileSplit[PanopticMap]]:
         if known is not None and categories != known:
             raise UserError(f"{part.file} has other categories than the file before it: read one of them at a time")
         known = categories
-        rows = _rows(part, content, problems)
+        rows = _rows(part, content, {category.id for category in categories}, problems)
         if rows:
             splits[part.split] = _split(rows, categories)
     return Dataset(known or (), splits, problems)
@@ -94,7 +95,9 @@ def _part(file: Path, images: Path | None) -> Part:
     return Part(file, split, maps, find)
 
 
-def _rows(part: Part, content: Mapping[str, Any], problems: list[Problem]) -> list[tuple[str, Path, Path, str]]:
+def _rows(
+    part: Part, content: Mapping[str, Any], known: set[int], problems: list[Problem]
+) -> list[tuple[str, Path, Path, str]]:
     """(name, image, map, what is known of it) of each image that has a map."""
     records = {record.get("id"): record for record in content["images"] if isinstance(record, dict)}
     rows = []
@@ -103,10 +106,14 @@ def _rows(part: Part, content: Mapping[str, Any], problems: list[Problem]) -> li
             name, image = part.find(records[row["image_id"]])
             place = image_file(safe_name(str(row["file_name"]), part.file), part.maps)
             segments = [(int(s["id"]), int(s["category_id"]), is_crowd(s)) for s in row["segments_info"]]
+            unknown = next((s for s in segments if s[1] not in known), None)
         except (KeyError, TypeError, ValueError):
             what = "an annotation without file_name, segments_info or an image that is listed"
             problems.append(Problem(str(part.file), "", what, "write it anew", "annotation"))
             continue
+        if unknown is not None:
+            what = f"segment {unknown[0]} of {name} has the category {unknown[1]}, which is not in the list"
+            problems.append(Problem(str(part.file), "", what, "add it to categories; it does not count", "annotation"))
         missing = next((path for path in (image, place) if not path.is_file()), None)
         if missing is not None:
             problems.append(Problem(str(missing), "", "there is no such file", "put it there", "missing"))
@@ -126,6 +133,7 @@ def _split(rows: list[tuple[str, Path, Path, str]], categories: tuple[Category, 
         targets_in=Texts.of(str(path) for path in maps),
         read=panoptic_map,
         known=categories,
+        doubts=strangers,
         entries=Texts.of(entries),
     )
 
@@ -137,19 +145,48 @@ def panoptic_map(file: Path, categories: tuple[Category, ...], entry: Mapping[st
         entry: ``segments``, a list of id, category id and whether it is a crowd.
 
     Raises:
-        UserError: it is no image of three channels.
+        UserError: it is no image, or shows none of its segments.
     """
+    ids, listed = _ids_in(file), [i for i, _, _ in entry["segments"]]
+    if listed and not np.isin(ids, listed).any():
+        raise UserError(
+            f"{file} shows none of the {len(listed)} segments that are listed for it: it must be their PNG, of RGB, "
+            "where id = R + 256 G + 65536 B"
+        )
+    label_of = {category.id: label for label, category in enumerate(categories)}
+    found = [(i, label_of[k], crowd) for i, k, crowd in entry["segments"] if k in label_of and i > 0]
+    ids = np.where(np.isin(ids, [i for i, _, _ in found]), ids, 0)
+    return PanopticMap(torch.from_numpy(ids), tuple(Segment(i, k, crowd=bool(c)) for i, k, c in found), categories)
+
+
+def strangers(file: Path, entry: Mapping[str, Any]) -> str:
+    """What of a map is in no list, and what of the list is not in the map.
+
+    Raises:
+        UserError: it is no image.
+    """
+    ids, listed = _ids_in(file), {i for i, _, _ in entry["segments"]}
+    values, counts = np.unique(ids, return_counts=True)
+    strange = ~np.isin(values, [0, *listed])
+    gone = sorted(listed - set(values.tolist()))
+    said = []
+    if strange.any():
+        share, shown = counts[strange].sum() / counts.sum(), ", ".join(map(str, values[strange][:3].tolist()))
+        said.append(f"{share:.1%} of its pixels have ids that are not listed ({shown} ...) and do not count")
+    if gone:
+        said.append(f"{len(gone)} listed segments have no pixel ({', '.join(map(str, gone[:3]))} ...)")
+    return "; ".join(said)
+
+
+def _ids_in(file: Path) -> NDArray[np.int32]:
+    """(H, W) ids of a PNG."""
     try:
-        colors = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
+        colors = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR_RGB)
     except (OSError, cv2.error) as error:
         raise UserError(f"{file} cannot be read ({error})") from None
     if colors is None:
         raise UserError(f"{file} is not an image that can be decoded")
-    label_of = {category.id: label for label, category in enumerate(categories)}
-    found = [(i, label_of[k], crowd) for i, k, crowd in entry["segments"] if k in label_of and i > 0]
-    ids = decode_ids(np.asarray(colors, np.uint8)[..., ::-1])
-    ids = np.where(np.isin(ids, [i for i, _, _ in found]), ids, 0)
-    return PanopticMap(torch.from_numpy(ids), tuple(Segment(i, k, crowd=bool(c)) for i, k, c in found), categories)
+    return decode_ids(np.asarray(colors, np.uint8))
 
 
 def write_coco_panoptic(

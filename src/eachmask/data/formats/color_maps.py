@@ -51,8 +51,10 @@ def colors_in(source: Path) -> dict[str, Color]:
 
 def coding(source: Path) -> Coding:
     """By the table, without what is void."""
-    named = {name: color for name, color in colors_in(source).items() if name.casefold() != VOID}
-    return Coding(tuple(named), {}, {color: label for label, color in enumerate(named.values())})
+    table = colors_in(source)
+    named = {name: color for name, color in table.items() if name.casefold() != VOID}
+    void = frozenset(color for name, color in table.items() if name not in named)
+    return Coding(tuple(named), {}, {color: label for label, color in enumerate(named.values())}, void)
 
 
 def find(source: Path) -> tuple[list[Pair], list[Problem]]:

@@ -17,6 +17,8 @@ from eachmask.data.images.tiff import stored_values
 from eachmask.structures import Masks, UserError
 
 _MAX_IN_PNG = 65535
+_JPEG = b"\xff\xd8\xff"
+"""What such a file begins with."""
 
 
 def label_map_suffix(num_objects: int) -> str:
@@ -59,6 +61,19 @@ def numbers_in(path: Path) -> NDArray[Any]:
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
         raise UserError(f"{path} is no label map: it must have one channel of whole numbers")
     return np.asarray(labels)
+
+
+def classes_in(path: Path) -> NDArray[Any]:
+    """The same of a map of classes; a UserError where it is JPEG, under whatever name: 255 is not white there, but a
+    pixel that does not count."""
+    try:
+        with open(path, "rb") as file:
+            jpeg = file.read(len(_JPEG)) == _JPEG
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+    if jpeg:
+        raise UserError(f"{path} is JPEG, which does not keep the numbers of classes: save it anew as PNG")
+    return numbers_in(path)
 
 
 def _decoded(path: Path) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
-from eachmask.data.file_split import FileSplit, ReadTarget
+from eachmask.data.file_split import Doubts, FileSplit, ReadTarget
 from eachmask.data.image_files import ImageView
 from eachmask.data.images.files import copy_image, files_below, image_files, image_size
 from eachmask.data.packed import Texts
@@ -85,7 +85,11 @@ def pairs_in(images: Path, files: Path, what: str) -> tuple[list[Pair], list[Pro
 
 
 def read_pairs(
-    pairs: Sequence[Pair], categories: tuple[Category, ...], read: ReadTarget[T], problems: list[Problem]
+    pairs: Sequence[Pair],
+    categories: tuple[Category, ...],
+    read: ReadTarget[T],
+    problems: list[Problem],
+    doubts: Doubts | None = None,
 ) -> Dataset[FileSplit[T]]:
     """A data set whose targets are read when they are asked for; an image that is none becomes a problem."""
     rows: dict[str, list[tuple[Pair, tuple[int, int]]]] = {}
@@ -94,12 +98,15 @@ def read_pairs(
             rows.setdefault(pair.split, []).append((pair, image_size(pair.image)))
         except UserError as error:
             problems.append(Problem(str(pair.image), "", str(error), "restore it from the original", "image"))
-    splits = {name: _split(own, categories, read) for name, own in rows.items() if own}
+    splits = {name: _split(own, categories, read, doubts) for name, own in rows.items() if own}
     return Dataset(categories, splits, problems)
 
 
 def _split(
-    rows: Sequence[tuple[Pair, tuple[int, int]]], categories: tuple[Category, ...], read: ReadTarget[T]
+    rows: Sequence[tuple[Pair, tuple[int, int]]],
+    categories: tuple[Category, ...],
+    read: ReadTarget[T],
+    doubts: Doubts | None,
 ) -> FileSplit[T]:
     return FileSplit(
         categories=categories,
@@ -110,6 +117,7 @@ def _split(
         targets_in=Texts.of(str(pair.file) for pair, _ in rows),
         read=read,
         known=categories,
+        doubts=doubts,
     )
 
 

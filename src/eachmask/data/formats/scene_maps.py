@@ -18,11 +18,12 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.label_maps import numbers_in
+from eachmask.data.formats.label_maps import classes_in
 from eachmask.data.formats.paired import Pair, read_pairs
 from eachmask.data.image_files import ImageView
 from eachmask.data.images.files import copy_image
@@ -47,12 +48,16 @@ class Coding:
     values: Mapping[int, int]
     """Value in a map -> label; all others do not count."""
     colors: Mapping[Color, int] | None = None
-    """Color in a painted map -> label; all others do not count."""
+    """Color in a painted map -> label; all others do not count. Where values are known too, files that have colors and
+    no numbers are painted."""
+    void: frozenset[int | Color] = frozenset({IGNORE})
+    """Values and colors that are known not to count; of others the doctor tells."""
 
     @staticmethod
     def counted(names: Sequence[str], first: int = 0) -> Coding:
-        """The k-th class has the value ``first + k``."""
-        return Coding(tuple(names), {first + k: k for k in range(len(names))})
+        """The k-th class has the value ``first + k``; what is below does not count."""
+        values = {first + k: k for k in range(len(names))}
+        return Coding(tuple(names), values, void=frozenset({IGNORE, *range(first)}))
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,29 @@ def coded_map(file: Path, categories: tuple[Category, ...], entry: Mapping[str, 
     Raises:
         UserError: it cannot be read.
     """
-    labels = _painted(file, coding.colors) if coding.colors is not None else _numbered(file, coding.values)
+    colors = _colors_for(file, coding)
+    labels = _numbered(file, coding.values) if colors is None else _painted(file, colors)
     return SemanticMap(torch.from_numpy(labels), categories, IGNORE)
+
+
+def strangers(file: Path, entry: Mapping[str, Any], coding: Coding) -> str:
+    """The values or colors of a map that are neither of a class nor known not to count.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    colors = _colors_for(file, coding)
+    values, counts = np.unique(classes_in(file) if colors is None else _packed(file), return_counts=True)
+    kinds = [*coding.values] if colors is None else [_number(color) for color in colors]
+    void = [_number(each) if isinstance(each, tuple) else each for each in coding.void]
+    strange = ~np.isin(values, [*kinds, *void])
+    if not strange.any():
+        return ""
+    most = values[strange][np.argsort(-counts[strange], kind="stable")][:3].tolist()
+    shown = most if colors is None else [(value >> 16, value >> 8 & 255, value & 255) for value in most]
+    kind, share = "values" if colors is None else "colors", counts[strange].sum() / counts.sum()
+    listed = ", ".join(map(str, shown))
+    return f"{share:.1%} of its pixels have {kind} that are no class ({listed} ...) and do not count"
 
 
 def named_in(file: Path) -> list[str]:
@@ -98,7 +124,7 @@ def named_in(file: Path) -> list[str]:
 
 
 def _numbered(file: Path, values: Mapping[int, int]) -> NDArray[np.int64]:
-    numbers = numbers_in(file)
+    numbers = classes_in(file)
     lookup = np.full(max(int(numbers.max(initial=0)), *values) + 1, IGNORE, np.int64)
     lookup[list(values)] = list(values.values())
     return np.asarray(lookup[numbers])
@@ -106,24 +132,50 @@ def _numbered(file: Path, values: Mapping[int, int]) -> NDArray[np.int64]:
 
 def _painted(file: Path, colors: Mapping[Color, int]) -> NDArray[np.int64]:
     """Colors become one number each, which is looked up among the sorted ones."""
-    image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise UserError(f"{file} is not an image that can be decoded")
-    packed = (image.astype(np.int64) << np.array([16, 8, 0])).sum(-1)
-    keys = np.array([(r << 16) + (g << 8) + b for r, g, b in colors], np.int64)
+    packed, keys = _packed(file), np.array([_number(color) for color in colors], np.int64)
     order = np.argsort(keys)
     place = np.searchsorted(keys[order], packed).clip(max=len(keys) - 1)
     labels = np.array(list(colors.values()), np.int64)[order][place]
     return np.where(keys[order][place] == packed, labels, IGNORE)
 
 
+def _packed(file: Path) -> NDArray[np.int64]:
+    """(H, W) a number for each color of an image."""
+    data = np.fromfile(file, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    if image is None:
+        raise UserError(f"{file} is not an image that can be decoded")
+    return np.asarray((image.astype(np.int64) << np.array([16, 8, 0])).sum(-1))
+
+
+def _number(color: Color) -> int:
+    red, green, blue = color
+    return (red << 16) + (green << 8) + blue
+
+
+def _colors_for(file: Path, coding: Coding) -> Mapping[Color, int] | None:
+    """None where the file has numbers, be it with a palette or in three equal channels."""
+    if coding.colors is None or not coding.values:
+        return coding.colors
+    try:
+        with Image.open(file) as image:
+            has_colors = image.mode in ("RGB", "RGBA")
+    except (OSError, ValueError):
+        return None  # whoever reads it says why
+    grays = [_number((value,) * 3) for value in (*coding.values, IGNORE)]
+    return coding.colors if has_colors and not np.isin(_packed(file), grays).all() else None
+
+
 def _read(layout: Layout, source: Path, progress: Progress = no_progress) -> Dataset[FileSplit[SemanticMap]]:
     own = named_in(source / layout.names)
-    coding = Coding.counted(own, layout.first) if own else layout.coding(source)
+    coding = layout.coding(source)
+    if own and coding.colors is None:
+        coding = Coding.counted(own, layout.first)
     if len(coding.names) > IGNORE:
         raise UserError(f"{source} names {len(coding.names)} classes: maps of 8 bits have room for {IGNORE}")
     pairs, problems = layout.find(source)
-    return read_pairs(pairs, named_categories(coding.names), partial(coded_map, coding=coding), problems)
+    categories, read = named_categories(coding.names), partial(coded_map, coding=coding)
+    return read_pairs(pairs, categories, read, problems, partial(strangers, coding=coding))
 
 
 def _write(

@@ -27,8 +27,9 @@ CLASSES = (
 )  # fmt: skip
 """VOC's own twenty, ids 1..20."""
 
-VOID = "224,224,192"
-"""The color of 255, which belongs to no object."""
+VOID_COLOR = (224, 224, 192)
+"""Of 255, which belongs to no object."""
+VOID = ",".join(map(str, VOID_COLOR))
 
 _OWN_NAME = re.compile(r"\d{4}_\d{6}")
 """What VOC calls its own images."""

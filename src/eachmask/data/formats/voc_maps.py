@@ -1,23 +1,26 @@
 """PASCAL VOC's and Pascal Context's label maps: ``JPEGImages/NAME.jpg`` and ``SegmentationClass/NAME.png``.
 
-A map's value is the class: 0 background, 255 void. ``SegmentationClassContext`` (Mottaghi et al., CVPR 2014) has 59
-classes and the background. Splits are ``ImageSets/Segmentation(Context)/SPLIT.txt``.
+A map's value is the class: 0 background, 255 void; maps of RGB, as CVAT exports them, have the colors of
+``labelmap.txt`` or VOC's own. ``SegmentationClassContext`` (Mottaghi et al., CVPR 2014) has 59 classes and the
+background. Splits are ``ImageSets/Segmentation(Context)/SPLIT.txt``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eachmask.data.formats.paired import Pair
-from eachmask.data.formats.scene_maps import Coding, Layout
-from eachmask.data.formats.voc_classes import read_classes
+from eachmask.data.formats.scene_maps import IGNORE, Coding, Layout, named_in
+from eachmask.data.formats.voc_classes import VOID_COLOR, read_classes
 from eachmask.data.images.files import find_image, matching
 from eachmask.data.problems import Problem
 from eachmask.files.text import read_text
 
+NAMES = "class_names.txt"
 CONTEXT = (
     "background", "aeroplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat", "book", "bottle",
     "building", "bus", "cabinet", "car", "cat", "ceiling", "chair", "cloth", "computer", "cow", "cup", "curtain", "dog",
@@ -50,8 +53,10 @@ def find(source: Path, folder: str, lists: str) -> tuple[list[Pair], list[Proble
 def voc_coding(source: Path) -> Coding:
     """By the folder's lists, else VOC's twenty."""
     listed = read_classes(source)
-    names = ("background", *(category.name for category in listed.categories))
-    return Coding.counted(names)
+    own = named_in(source / NAMES)
+    coding = Coding.counted(own or ("background", *(category.name for category in listed.categories)))
+    colors = {(0, 0, 0): 0} | {color: label for color, label in listed.colors.items() if label in coding.values}
+    return replace(coding, colors=colors, void=frozenset({IGNORE, VOID_COLOR}))
 
 
 def write_lists(lists: str, target: Path, stems: Mapping[str, Sequence[str]]) -> None:
@@ -75,7 +80,7 @@ def _layout(name: str, folder: str, lists: str, coding: Any) -> Layout:
         find=partial(find, folder=folder, lists=lists),
         coding=coding,
         place=lambda split, stem: (f"JPEGImages/{plain(stem)}", f"{folder}/{plain(stem)}.png"),
-        names="class_names.txt",
+        names=NAMES,
         flat=True,
         finish=partial(write_lists, lists),
     )
