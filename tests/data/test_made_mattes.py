@@ -138,11 +138,16 @@ def test_backgrounds_are_photographed_a_second_time(photographs, tmp_path):
     apart = (other.given.colors.permute(1, 2, 0).numpy() - other.image / 255)[usual.targets.alpha.numpy() == 0]
     assert 0.001 < np.abs(apart).mean() < 0.2
     write_made_mattes(tmp_path / "made", {"train": (2, photographs, None)}, 5, SIZE, backgrounds=True)
-    split = read(tmp_path / "made", target=Matte).splits["train"]
+    data = read(tmp_path / "made", target=Matte)
+    split = data.splits["train"]
+    assert not data.problems
     assert isinstance(split[0].given, Backdrop) and not (tmp_path / "made/trimaps").exists()
     assert (split[0].given.colors - other.given.colors).abs().max() <= 0.5 / 255 + 1e-6
     (tmp_path / "made/backgrounds/train/00001.png").unlink()
-    assert read(tmp_path / "made", target=Matte).splits["train"][0].given is None, "all of them, or none"
+    data = read(tmp_path / "made", target=Matte)
+    assert data.splits["train"][0].given is None, "all of them, or none"
+    (problem,) = data.problems
+    assert problem.file.endswith("alpha/train/00001.png") and "backgrounds/ has nothing for 1 of 2" in str(problem)
 
 
 def test_dots_in_names_are_no_suffixes(tmp_path):

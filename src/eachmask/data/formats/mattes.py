@@ -23,6 +23,7 @@ from eachmask.data.formats.label_maps import decoded, numbers_in
 from eachmask.data.formats.paired import copy_pairs, folder_in, folders_of, has_pair, named, pairs_in, read_pairs
 from eachmask.data.images.read import read_image
 from eachmask.data.packed import Texts
+from eachmask.data.problems import Problem
 from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import Category, Matte, Preprocess, Trimap, UserError
@@ -99,13 +100,18 @@ def write_mattes(target: Path, data: Dataset[FileSplit[Matte]], progress: Progre
 def _with_given(
     data: Dataset[FileSplit[Matte]], alphas: Path, folder: Path, read: Callable[[Path], Spatial]
 ) -> Dataset[FileSplit[Matte]]:
-    splits = {}
+    splits, problems = {}, list(data.problems)
     for name, split in data.splits.items():
         files = [named(Path(file).relative_to(alphas).with_suffix(""), folder) for file in split.targets_in]
-        there = None not in files
-        given = Texts.of(str(file) for file in files) if there else None
-        splits[name] = replace(split, given_in=given, read_given=read if there else None)
-    return data.with_splits(splits)
+        missing = [str(alpha) for alpha, file in zip(split.targets_in, files, strict=True) if file is None]
+        if missing and len(missing) < len(files):
+            what = f"{folder.name}/ has nothing for {len(missing)} of {len(files)} mattes (this is the first), so that"
+            remedy = f"add what is missing, or take {folder.name}/ away"
+            where = "" if len(data.splits) == 1 else f" for {name}"
+            problems.append(Problem(missing[0], "", f"{what} none is used{where}", remedy, "missing", "warning"))
+        given = None if missing else Texts.of(str(file) for file in files)
+        splits[name] = replace(split, given_in=given, read_given=None if missing else read)
+    return replace(data.with_splits(splits), problems=problems)
 
 
 FORMAT = Format(
