@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.sparse import csr_array
 from torch.nn import functional as F
 
 PADDING = 20
@@ -87,16 +88,22 @@ def _heat(ids: np.ndarray, centers: np.ndarray, steps: int) -> np.ndarray:
 
     The neighborhood is 3 x 3, and pixels of others count as 0. The border of the map must be background.
     """
-    flat, width = torch.from_numpy(np.ascontiguousarray(ids)).flatten(), ids.shape[1]
-    inside = flat.nonzero()[:, 0]
-    around = inside + torch.tensor([dy * width + dx for dy, dx in NEIGHBORS])[:, None]
-    same = (flat[around] == flat[inside]).double()
-    heat, sources = torch.zeros(ids.size, dtype=torch.float64), torch.from_numpy(centers[:, 0] * width + centers[:, 1])
+    flat, width = np.ravel(ids), ids.shape[1]
+    inside = np.flatnonzero(flat)
+    around = inside[:, None] + np.array([dy * width + dx for dy, dx in NEIGHBORS])
+    same = flat[around] == flat[inside, None]
+    numbers = np.zeros(flat.size, np.int32)
+    numbers[inside] = np.arange(len(inside))
+    # A sparse matrix, since the steps are many: nothing is added up for pixels of other objects.
+    rows = np.concatenate([[0], np.cumsum(same.sum(1))])
+    sums = csr_array((np.ones(rows[-1]), numbers[around[same]], rows), shape=(len(inside), len(inside)))
+    heat, sources = np.zeros(len(inside)), numbers[centers[:, 0] * width + centers[:, 1]]
     for _ in range(steps):
         heat[sources] += 1
-        heat[inside] = (heat[around] * same).mean(0)
-    result: np.ndarray = heat.view(ids.shape).numpy()
-    return result
+        heat = sums @ heat / len(NEIGHBORS)
+    result = np.zeros(flat.size)
+    result[inside] = heat
+    return result.reshape(ids.shape)
 
 
 def follow(flow: np.ndarray, start: np.ndarray, steps: int = 200) -> np.ndarray:
