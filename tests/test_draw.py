@@ -11,6 +11,8 @@ from PIL import Image
 from eachmask import draw
 from eachmask.draw.labels import captions
 from eachmask.structures import RLE, Category, Instances, Matte, PanopticMap, Segment, SemanticMap, UserError
+from eachmask.tasks.panoptic import PANOPTIC
+from eachmask.tasks.semantic import SEMANTIC
 
 
 def _discs(size: tuple[int, int], num: int, seed: int = 0) -> Instances:
@@ -226,6 +228,18 @@ def test_a_legend_names_the_classes_that_are_there() -> None:
     np.testing.assert_array_equal(
         draw.overlay(image[:12, :20], tiny), draw.overlay(image[:12, :20], tiny, draw.DrawOptions(names=False))
     )
+
+
+def test_maps_of_a_folder_get_the_legend_that_a_single_one_has() -> None:
+    """`eachmask predict` draws without words, for the thumbnails, and names then."""
+    image, street = np.full((200, 300, 3), 128, np.uint8), _street()
+    ids = torch.where(street.labels == 255, 0, street.labels.int() + 5)
+    panoptic = PanopticMap(ids, (Segment(5, 0), Segment(6, 2)), (SKY, ROAD, CAR))
+    for task, seen in ((SEMANTIC, street), (PANOPTIC, panoptic)):
+        plain = draw.overlay(image, seen, draw.DrawOptions(names=False))
+        named = task.outputs.named(plain, seen)
+        assert (named != plain).any()
+        np.testing.assert_array_equal(named, draw.overlay(image, seen))
 
 
 def test_a_long_legend_counts_what_it_leaves_out() -> None:

@@ -16,7 +16,7 @@ from eachmask.draw.display import jpeg_source, shrink, to_display
 from eachmask.draw.instances import draw_instances
 from eachmask.draw.labels import write_names
 from eachmask.draw.legend import write_legend
-from eachmask.draw.maps import draw_panoptic, draw_semantic
+from eachmask.draw.maps import draw_panoptic, draw_semantic, write_classes
 from eachmask.draw.matte import draw_matte
 from eachmask.draw.options import Color, DrawOptions, RGBImage
 from eachmask.structures import Instances, Matte, PanopticMap, SemanticMap, UserError
@@ -39,6 +39,7 @@ __all__ = [
     "save",
     "shrink",
     "to_display",
+    "write_classes",
     "write_legend",
     "write_names",
 ]

@@ -13,7 +13,7 @@ from eachmask.draw.display import check_size, to_display
 from eachmask.draw.legend import write_legend
 from eachmask.draw.options import Color, DrawOptions, RGBImage
 from eachmask.draw.outlines import edges, line_width
-from eachmask.structures import PanopticMap, SemanticMap
+from eachmask.structures import PanopticMap, Segment, SemanticMap
 
 FILL = 0.5
 """Opacity of the tints."""
@@ -30,12 +30,10 @@ def draw_semantic(image: NDArray[Any], seen: SemanticMap, options: DrawOptions |
         ValueError: the image has another size than the map.
     """
     check_size(image, seen)
-    counts = seen.counts().cpu().numpy()
-    order = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
     labels = seen.labels.cpu().numpy()
     regions = np.where(labels == seen.ignore, 0, labels.astype(np.int32) + 1)
-    colors = [color(label) for label in range(len(counts))]
-    return _draw(image, regions, colors, [(seen.name_of(k), colors[k]) for k in order], options)
+    colors = [color(label) for label in range(int(seen.counts().numel()))]
+    return _draw(image, seen, regions, colors, options or DrawOptions())
 
 
 def draw_panoptic(image: NDArray[Any], seen: PanopticMap, options: DrawOptions | None = None) -> RGBImage:
@@ -49,21 +47,46 @@ def draw_panoptic(image: NDArray[Any], seen: PanopticMap, options: DrawOptions |
         ValueError: the image has another size than the map.
     """
     check_size(image, seen)
-    segments = sorted(seen.segments, key=lambda segment: segment.id)
+    options = options or DrawOptions()
+    return _draw(image, seen, _numbered(seen), _colors(seen, options), options)
+
+
+def write_classes(canvas: RGBImage, seen: SemanticMap | PanopticMap, options: DrawOptions | None = None) -> RGBImage:
+    """The legend of a map over its drawing, the class with most pixels first.
+
+    Args:
+        canvas: (H, W, 3) what :func:`draw_semantic` or :func:`draw_panoptic` gave without names.
+        options: those that it was drawn with.
+    """
+    if isinstance(seen, PanopticMap):
+        return write_legend(canvas, _entries(seen, _colors(seen, options or DrawOptions())))
+    counts = seen.counts().cpu().numpy()
+    order = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
+    return write_legend(canvas, [(seen.name_of(label), color(label)) for label in order])
+
+
+def _in_order(seen: PanopticMap) -> list[Segment]:
+    return sorted(seen.segments, key=lambda segment: segment.id)
+
+
+def _numbered(seen: PanopticMap) -> NDArray[np.int32]:
+    """(H, W) the place of each pixel's segment from 1, 0 where there is none."""
     ids = seen.ids.cpu().numpy()
-    places = np.searchsorted([s.id for s in segments], ids) + 1
-    regions = np.where(ids == 0, 0, places).astype(np.int32)
-    by_class = options is not None and options.color_by == "class"
+    places = np.searchsorted([segment.id for segment in _in_order(seen)], ids) + 1
+    return np.where(ids == 0, 0, places).astype(np.int32)
+
+
+def _colors(seen: PanopticMap, options: DrawOptions) -> list[Color]:
+    """Of each segment."""
+    segments, by_class = _in_order(seen), options.color_by == "class"
     first = len(seen.categories) or 1 + max((s.label for s in segments), default=0)
-    colors = [color(s.label if by_class or not seen.is_thing(s) else first + i) for i, s in enumerate(segments)]
-    return _draw(image, regions, colors, _entries(seen, segments, colors, regions), options)
+    return [color(s.label if by_class or not seen.is_thing(s) else first + i) for i, s in enumerate(segments)]
 
 
-def _entries(
-    seen: PanopticMap, segments: list[Any], colors: list[Color], regions: NDArray[np.int32]
-) -> list[tuple[str, Color]]:
+def _entries(seen: PanopticMap, colors: list[Color]) -> list[tuple[str, Color]]:
     """Classes by the area of all their segments, with the number of things and the largest one's color."""
-    areas = np.bincount(regions.ravel(), minlength=len(segments) + 1)[1:]
+    segments = _in_order(seen)
+    areas = np.bincount(_numbered(seen).ravel(), minlength=len(segments) + 1)[1:]
     total: dict[int, int] = {}
     for segment, area in zip(segments, areas.tolist(), strict=True):
         total[segment.label] = total.get(segment.label, 0) + area
@@ -77,13 +100,12 @@ def _entries(
 
 def _draw(
     image: NDArray[Any],
+    seen: SemanticMap | PanopticMap,
     regions: NDArray[np.int32],
     colors: list[Color],
-    entries: list[tuple[str, Color]],
-    options: DrawOptions | None,
+    options: DrawOptions,
 ) -> RGBImage:
     """Regions 1, 2, ... (0 stays as it is) in their colors."""
-    options = options or DrawOptions()
     canvas = to_display(image, options.stretch)
     opacity = FILL if options.fill is None else options.fill
     width = line_width(canvas.shape, True) if options.outline is None else options.outline
@@ -92,4 +114,4 @@ def _draw(
     if opacity > 0:
         cv2.copyTo(cv2.addWeighted(canvas, 1 - opacity, tint, opacity, 0), inside, canvas)
     cv2.copyTo(tint, edges(regions, width).view(np.uint8) & inside, canvas)
-    return canvas if options.names is False else write_legend(canvas, entries)
+    return canvas if options.names is False else write_classes(canvas, seen, options)

@@ -80,9 +80,8 @@ def answer(predictor: Predictor[Any], image: NDArray[Any], result: Any, kind: st
 def _drawn(task: Task[Any], image: NDArray[Any], result: Any) -> bytes:
     from PIL import Image
 
-    drawn = task.outputs.named(task.render(image, result, None), result)
     buffer = io.BytesIO()
-    Image.fromarray(drawn).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(task.render(image, result, None)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

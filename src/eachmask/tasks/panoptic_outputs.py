@@ -15,7 +15,7 @@ from eachmask.files.png import png
 from eachmask.structures import PanopticMap
 from eachmask.structures.coco import category_to_dict
 from eachmask.tasks.records import Records, class_counts, coco_images, mean_score
-from eachmask.tasks.task import About, Outputs, Record, Recorded, Written
+from eachmask.tasks.task import About, Outputs, Record, Recorded, Written, legend
 
 
 def record(name: str, seen: PanopticMap, image: NDArray[Any]) -> Record:
@@ -70,6 +70,7 @@ def _map_of(image: Recorded) -> str:
 
 OUTPUTS: Outputs[PanopticMap] = Outputs(
     record=record,
+    named=legend,
     writers={"panoptic": _panoptic, "labels": _labels, "instance_ids": _instance_ids},
     collections={"panoptic.json": panoptic_json},
     noun="segment",

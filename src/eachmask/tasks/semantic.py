@@ -26,7 +26,7 @@ from eachmask.ops.tile_seams import join_labels, join_scores
 from eachmask.structures import Category, SemanticMap, UserError
 from eachmask.tasks.kept import Arrays, Kept
 from eachmask.tasks.settings import Settings
-from eachmask.tasks.task import About, Box, Outputs, Record, Recorded, Scoring, Task, Written, overlay
+from eachmask.tasks.task import About, Box, Outputs, Record, Recorded, Scoring, Task, Written, legend, overlay
 
 # Training -------------------------------------------------------------------------------------------------------------
 
@@ -203,6 +203,7 @@ SEMANTIC: Task[SemanticMap] = Task(
     render=overlay,
     outputs=Outputs(
         record,
+        named=legend,
         writers={"labels": _labels, "palette": _palette},
         collections={"classes.csv": classes_table, class_maps.NAMES: class_names},
         noun="class",

@@ -217,6 +217,13 @@ class Task(Generic[T]):
         return Verdict(quality, f"{self.scoring.measure} {quality:.2f}")
 
 
+def legend(canvas: RGBImage, result: Any) -> RGBImage:
+    """The ``named`` of maps."""
+    from eachmask import draw
+
+    return draw.write_classes(canvas, result)
+
+
 def overlay(image: NDArray[Any], result: Any, options: DrawOptions | None) -> RGBImage:
     """The ``render`` of all results that :mod:`eachmask.draw` knows."""
     from eachmask import draw  # late, because it brings fonts and image writers in
