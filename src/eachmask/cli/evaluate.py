@@ -40,6 +40,7 @@ class EvaluateOptions:
       eachmask evaluate runs/mine --data my-labelme-folder --out results
       eachmask evaluate mask_rcnn_r50_fpn --data instances.json --images photos --out results
       eachmask evaluate --predictions results.json --data instances.json --fail-under ap=0.3 bbox.ap50=0.5
+      eachmask evaluate --predictions runs/segment/predict/labels --data mine
       eachmask evaluate --predictions new.json --compare old.json --data instances.json
       eachmask evaluate --predictions results --task semantic --data camvid --split test
       eachmask evaluate --predictions mattes --task matting --data clip --video
@@ -61,7 +62,8 @@ class EvaluateOptions:
     """Folder of the images, where they are not in the data set's own; by default that of a file given as --data."""
     predictions: Path | None = None
     """Results of any tool in COCO's format: a list of image_id, category_id, score and segmentation. If the file names
-    its images, as that of `eachmask predict` does, names and not ids say which is which. Of maps and mattes (--task)
+    its images, as that of `eachmask predict` does, names and not ids say which is which. Or a folder of YOLO's texts
+    (save_txt=True save_conf=True). Of maps and mattes (--task)
     the folder of their files, or of a finished `eachmask predict --save labels`, panoptic or alpha."""
     task: Literal["semantic", "panoptic", "matting", "tracks", "marked"] | None = None
     """What --predictions are, where they are no objects; a model says it itself. Of videos, folders of label maps, one
@@ -152,16 +154,18 @@ def evaluate(options: EvaluateOptions) -> int:
 
 def _task(options: EvaluateOptions) -> Task[Any] | None:
     """What the predictions are."""
+    from eachmask.data.formats.yolo_texts import is_texts
     from eachmask.tasks.matting import MATTING
     from eachmask.tasks.panoptic import PANOPTIC
     from eachmask.tasks.semantic import SEMANTIC
 
     if options.task is not None and options.predictions is None:
         raise UserError("--task says what --predictions are, and a model says it itself: leave it out")
-    if options.task is None and options.predictions is not None and options.predictions.is_dir():
+    folder = options.predictions if options.task is None and options.predictions is not None else None
+    if folder is not None and folder.is_dir() and not is_texts(folder):
         raise UserError(
-            f"{options.predictions} is a folder: of objects name the file in it (predictions.json), of maps and mattes "
-            "add --task semantic, panoptic or matting"
+            f"{folder} is a folder, and holds no results as YOLO's texts: of objects name the file in it "
+            "(predictions.json), of maps and mattes add --task semantic, panoptic or matting"
         )
     return next((task for task in (SEMANTIC, PANOPTIC, MATTING) if task.name == options.task), None)
 

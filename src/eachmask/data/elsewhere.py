@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -9,31 +10,40 @@ from typing import Any
 
 from eachmask.data.dataset import Dataset
 from eachmask.data.image_files import ImageFiles
-from eachmask.data.images.files import image_files
+from eachmask.data.images.files import image_files, spelled
 from eachmask.data.packed import Texts
 from eachmask.data.problems import Problem
 from eachmask.files.journal import recorded_paths
 
+UPLOAD = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of an uploaded file."""
+
 
 class ImageFolder:
-    """The images below a folder, found by the ends of their names; links that lead out of it are left out."""
+    """The images below a folder, found by the ends of their names, however these are spelled; links that lead out of it
+    are left out."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.by_name: dict[str, list[Path]] = {}
+        """By their last names, as :func:`spelled` has them."""
         self.by_stem: dict[str, list[Path]] = {}
         for path in image_files(folder):
             if path.resolve().is_relative_to(folder.resolve()):
-                self.by_name.setdefault(path.name, []).append(path)
-                self.by_stem.setdefault(path.stem, []).append(path)
+                self.by_name.setdefault(spelled(path.name), []).append(path)
+                self.by_stem.setdefault(spelled(path.stem), []).append(path)
 
     def named(self, name: str) -> Path | None:
         """The one image whose path ends like a relative POSIX path; at least the last name must agree."""
-        return _best(self.by_name.get(PurePosixPath(name).name, []), PurePosixPath(name))
+        own = PurePosixPath(name)
+        found = self.by_name.get(spelled(own.name)) or self.by_name.get(spelled(UPLOAD.sub("", own.name)), [])
+        return _best([path for path in found if path.name == own.name] or found, own)
 
     def of_stem(self, name: str) -> Path | None:
         """The same without a suffix."""
-        return _best(self.by_stem.get(PurePosixPath(name).name, []), PurePosixPath(name))
+        own = PurePosixPath(name)
+        found = self.by_stem.get(spelled(own.name)) or self.by_stem.get(spelled(UPLOAD.sub("", own.name)), [])
+        return _best([path for path in found if path.stem == own.name] or found, own)
 
     def like(self, name: str, path: Path) -> Path | None:
         """The image of a name in the data set, or of the file that is missing; of another suffix where that is only a

@@ -25,7 +25,7 @@ _ROW = re.compile(rb"\s*\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.MULTILINE)
 def nearest(source: Path) -> str:
     """What is missing in a folder, or of what kind a file is; "" where it resembles nothing."""
     if source.is_file():
-        return "unpack it and pass the folder" if zipfile.is_zipfile(source) else ""
+        return "unpack it and pass the folder" if zipfile.is_zipfile(source) else tool_of(_of([source], *LOOKED_AT))
     inside = _set_inside(source)
     if inside:
         return inside

@@ -41,6 +41,7 @@ TOOLS = (
     Tool("run lengths as of Kaggle", ".csv", r"(?i)encodedpixels|image_?id[,;].*rle", "paint them into label-maps"),
     Tool("Open Images", ".csv", r"ImageID LabelName", _FIFTYONE),
     Tool("TensorFlow's or RetinaNet's CSV", ".csv", r"filename[,;] xmin", _BOXES),
+    Tool("Cellpose's outlines", ".txt", r"\A\d+(,\d+){5,}\s", "save x_cp_masks.png or x_seg.npy there, which are read"),
     Tool("KITTI", ".txt", r"(?m)^[A-Za-z]+\s+(-?[\d.]+\s+){13,14}-?[\d.]+\s*$", _FIFTYONE),
 )
 _PACKED = {

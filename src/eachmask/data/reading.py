@@ -63,6 +63,10 @@ def read(
         UserError: nothing is there or nothing known, not one image, or no such split.
     """
     check_path("data set", path)
+    if images is not None:
+        check_path("folder of images", images)
+    if not isinstance(target, type | None):
+        raise UserError(f"target must be a class, such as eachmask.structures.Instances, not {target!r}")
     data, _ = read_any(Path(path), format, images=None if images is None else Path(images), target=target)
     if split is None:
         return data

@@ -11,6 +11,7 @@ from typing import Any
 
 from eachmask.data.classes import Merge
 from eachmask.data.dataset import Dataset
+from eachmask.data.formats.yolo_texts import is_texts
 from eachmask.data.samples import Samples
 from eachmask.data.split import Split
 from eachmask.evaluation.evaluation import Evaluation
@@ -22,6 +23,7 @@ from eachmask.files.atomic import write_text
 from eachmask.files.progress import Progress, no_progress
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import Category, UserError
+from eachmask.structures.checks import check_path, kind_of
 from eachmask.structures.decode import Paste, Suppression
 from eachmask.tasks.instances import INSTANCES
 from eachmask.tasks.kept_storage import in_classes
@@ -36,10 +38,10 @@ def evaluate(
     out: str | Path | None = None,
     *,
     split: str = "val",
-    images: Path | None = None,
+    images: str | Path | None = None,
     merge: Merge | None = None,
     known_foreground: bool = False,
-    compare: Path | None = None,
+    compare: str | Path | None = None,
     task: Task[Any] | None = None,
     score: float | None = None,
     resamples: int = 200,
@@ -71,8 +73,8 @@ def evaluate(
 
     Args:
         model: name, file or run folder of a model, or a predictor; or predictions: a COCO results file (a ``Path``, or
-            a string that ends in ``.json``), with ``task`` a folder of maps or mattes, or one result for each image, in
-            order.
+            a string that ends in ``.json``), the ``Path`` of a folder of YOLO's texts, with ``task`` a folder of maps
+            or mattes, or one result for each image, in order.
         data: file or folder in any format that can be read, a data set that was read already, or samples of any target
             (maps, mattes).
         out: folder that gets report.html, evaluation.json and, of a model, predictions.json; None writes nothing.
@@ -90,8 +92,7 @@ def evaluate(
     Raises:
         UserError: files that cannot be used, no class in common, or a setting out of its range.
     """
-    if model is None:
-        raise UserError("a model or its predictions are needed: a name, a file, or a result for each image")
+    _check(model, task, {"folder out": out, "folder of images": images, "file to compare with": compare})
     settings = Settings(score, resamples, boundary, seed, gallery, video)
     is_model = isinstance(model, Predictor) or (isinstance(model, str | Path) and not _is_results(model, task))
     decoding = ({} if nms is None else {"suppression": nms}) | ({} if paste == "accurate" else {"paste": paste})
@@ -104,7 +105,7 @@ def evaluate(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
         predictor = _loaded(model, device, precision, side).decoding(**decoding) if is_model else None
         task = (task or INSTANCES) if predictor is None else predictor.task
-        source = open_source(data, split, images, merge, say, progress, task.target)
+        source = open_source(data, split, None if images is None else Path(images), merge, say, progress, task.target)
         if out is not None:
             folder.mkdir(parents=True, exist_ok=True)
             _write_source(source, folder)
@@ -119,7 +120,7 @@ def evaluate(
                 )
         else:
             found = _of_results(task, model, source)
-        others = None if compare is None else (compare.stem, _of_results(task, compare, source).found)
+        others = None if compare is None else (Path(compare).stem, _of_results(task, compare, source).found)
         evaluation = evaluate_values(
             task,
             found.found,
@@ -140,9 +141,24 @@ def evaluate(
     return evaluation
 
 
+def _check(model: Any, task: Any, paths: dict[str, Any]) -> None:
+    """Refuse what is of another type than :func:`evaluate` takes, in a sentence."""
+    if not isinstance(model, str | Path | Predictor | Sequence) or isinstance(model, bytes):
+        raise UserError(
+            f"a model or its predictions are needed: a name, a file, or a result for each image, not {kind_of(model)}"
+        )
+    if not isinstance(task, Task | None):
+        raise UserError(f"task must be one of eachmask.tasks, not {task!r}: eachmask.tasks.semantic.SEMANTIC, say")
+    for name, path in paths.items():
+        if path is not None:
+            check_path(name, path)
+
+
 def _is_results(model: str | Path, task: Task[Any] | None) -> bool:
     path = Path(model)
     if task is not None and task.files is not None and path.is_dir() and not (path / "model.safetensors").is_file():
+        return True
+    if isinstance(model, Path) and path.is_dir() and is_texts(path):
         return True
     return path.suffix == ".json" or (isinstance(model, Path) and path.suffix != ".safetensors" and not path.is_dir())
 
@@ -218,6 +234,9 @@ def _of_results(task: Task[Any], results: Any, source: Source) -> Predictions[An
         if storage is None or storage.read is None:
             raise UserError(f"{results}: predictions of {task.name} on these samples are no file: give the model")
         return storage.read(Path(results), source.samples, source.classes)
+    odd = [kind_of(one) for one in results if not isinstance(one, task.target)]
+    if odd:
+        raise UserError(f"a prediction must be {task.target.__name__}, as those of a model, not {odd[0]}")
     if len(results) != len(source.samples):
         raise UserError(f"{len(results)} predictions for {len(source.samples)} images: give one for each, in order")
     found = source.in_order(results)

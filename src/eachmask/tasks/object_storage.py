@@ -9,7 +9,8 @@ from typing import Any
 
 from eachmask.data.classes import Classes
 from eachmask.data.formats.coco_results import Results, read_results, results_of
-from eachmask.data.formats.segmentations import rasterize_one
+from eachmask.data.formats.segmentations import is_compressed, rasterize_one
+from eachmask.data.formats.yolo_results import read_yolo_results
 from eachmask.data.samples import Samples
 from eachmask.data.split import Split
 from eachmask.data.stated import StatedResults
@@ -35,26 +36,27 @@ def load(
 
 
 def read(path: Path, data: Samples[Instances], classes: Classes) -> Predictions[Instances]:
-    """A results file in COCO's format.
+    """A results file in COCO's format, or a folder of YOLO's texts.
 
     Raises:
-        UserError: as :func:`~eachmask.data.formats.coco_results.read_results`.
+        UserError: as :func:`~eachmask.data.formats.coco_results.read_results` and
+            :func:`~eachmask.data.formats.yolo_results.read_yolo_results`.
     """
     split = _split(data)
-    found = read_results(path, split, classes)
+    found = (read_yolo_results if path.is_dir() else read_results)(path, split, classes)
     return Predictions(numbered(found, split), found.notes)
 
 
 def numbered(found: Results, data: Split) -> StatedResults:
-    """Images numbered from 1 in their order, classes by label + 1; outlines as run lengths, whose size and box alone
-    COCO's tools take."""
+    """Images numbered from 1 in their order, classes by label + 1; outlines and other spellings as the run
+    lengths that COCO's tools take."""
     image = {data.image_id(i): i for i in range(len(data))}
     label = {category.id: number for number, category in enumerate(data.categories, start=1)}
     rows = []
     for row in found.rows:
         place = image[row["image_id"]]
         new = {**row, "image_id": place + 1, "category_id": label[row["category_id"]]}
-        if isinstance(row.get("segmentation"), list):
+        if row.get("segmentation") and not is_compressed(row["segmentation"]):
             new["segmentation"] = rasterize_one([row], data.image_size(place)).masks.to_coco()[0]
         rows.append(new)
     return StatedResults(found.instances, rows)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from eachmask.structures import UserError
+from eachmask.structures.checks import check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -12,7 +14,7 @@ class Settings:
     """How to measure.
 
     Raises:
-        UserError: a threshold outside 0..1, a negative number of draws or seed.
+        UserError: a threshold outside 0..1, a negative number of draws or seed, or something else than a number.
     """
 
     score: float | None = None
@@ -28,10 +30,14 @@ class Settings:
     """The images are the frames of one video, in their order: mattes are also measured by how much they flicker."""
 
     def __post_init__(self) -> None:
-        if self.score is not None and not 0 <= self.score <= 1:
-            raise UserError(f"the score threshold must lie in 0..1, not {self.score:g}")
+        if self.score is not None:
+            check_number("score threshold", self.score, 0, 1)
         for name, number in (
             ("number of resamples", self.resamples), ("seed", self.seed), ("number of images shown", self.gallery)
         ):  # fmt: skip
-            if number < 0:
+            if isinstance(number, Integral) and number < 0:
                 raise UserError(f"the {name} must not be negative, but is {number}")
+            check_whole(name, number, 0)
+        for name, choice in (("boundary", self.boundary), ("video", self.video)):
+            if not isinstance(choice, bool):
+                raise UserError(f"{name} must be True or False, not {choice!r}")

@@ -40,11 +40,11 @@ def read_cellpose(source: Path, progress: Progress = no_progress, *, images: Pat
         UserError: there is none.
     """
     maps = _maps(source)
-    known = None if images is None else ImageFolder(images)
+    known = ImageFolder(images or source)
     result, table = DatasetBuilder(read_table(source).categories), read_table(source)
     images_of: dict[Path, Path] = {}
     for stem, files in maps.items():
-        image = _image_of(stem) or (known.of_stem(stem.name) if known else None)
+        image = _image_of(stem) or known.of_stem(stem.name)
         if image is None:
             result.report(Problem(str(files[0]), "", "it has no image", "put the image there", "missing"))
             continue

@@ -19,7 +19,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import classes_in
-from eachmask.data.formats.paired import Pair, copy_pairs, folders_of, has_pair, pairs_in, read_pairs
+from eachmask.data.formats.paired import Pair, copy_pairs, folder_in, has_pair, pairs_below, read_pairs, roots_of
 from eachmask.data.images.files import image_files, matching
 from eachmask.data.problems import Problem
 from eachmask.data.targets import named_categories
@@ -46,9 +46,9 @@ def read_class_maps(
     """
     if tables_in(source):
         return _read_roboflow(source)
-    images, maps = folders_of(source, FOLDERS, images)
-    pairs, problems = pairs_in(images, maps, "map of classes")
-    named = maps.parent if maps == source and (maps.parent / NAMES).is_file() else source
+    pairs, problems = pairs_below(source, FOLDERS, images, "map of classes")
+    above = images is not None and folder_in(source, FOLDERS) is None and (source.parent / NAMES).is_file()
+    named = source.parent if above else source
     categories = _categories(named / NAMES, pairs, problems, progress)
     return read_pairs(pairs, categories, class_map, problems)
 
@@ -120,7 +120,7 @@ def write_class_maps(
 def _categories(file: Path, pairs: list[Pair], problems: list[Problem], progress: Progress) -> tuple[Category, ...]:
     """The names in a file; without one, a number for each value up to the highest in the maps."""
     if file.is_file():
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(file).splitlines()
         return named_categories(line.strip() for line in lines if line.strip())
     if file.with_name(JSON_NAMES).is_file():
         return named_categories(_listed(file.with_name(JSON_NAMES)))
@@ -146,9 +146,13 @@ def _listed(file: Path) -> list[str]:
     return names
 
 
+def _looks_like(source: Path) -> bool:
+    return source.is_dir() and (has_pair(source, FOLDERS) or bool(roots_of(source, FOLDERS) or tables_in(source)))
+
+
 FORMAT = Format(
     "class-maps",
-    lambda source: has_pair(source, FOLDERS) or (source.is_dir() and bool(tables_in(source))),
+    _looks_like,
     "folders images and classes, or _classes.csv beside masks",
     read_class_maps,
     write_class_maps,

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.images.files import image_files, safe_name
+from eachmask.data.images.files import alike, image_files, safe_name, spelled
 from eachmask.files.json_text import read_json_file
 from eachmask.structures import Category, UserError
 
@@ -107,27 +107,30 @@ def inside_name(name: str, file: Path, folders: Sequence[Path]) -> str:
 
 @lru_cache(maxsize=8)
 def _last_names(base: Path, changed: float) -> dict[str, tuple[Path, ...]]:
-    """The images below a folder by their last names."""
+    """The images below a folder by their last names, as :func:`spelled` has them."""
     del changed
     names: dict[str, tuple[Path, ...]] = {}
     for path in image_files(base):
         if path.resolve().is_relative_to(base.resolve()):
-            names[path.name] = (*names.get(path.name, ()), path)
+            names[spelled(path.name)] = (*names.get(spelled(path.name), ()), path)
     return names
 
 
 def _named(base: Path, last: str) -> tuple[Path, ...]:
-    return _last_names(base, base.stat().st_mtime).get(last, ()) if base.is_dir() else ()
+    found = _last_names(base, base.stat().st_mtime).get(spelled(last), ()) if base.is_dir() else ()
+    return tuple(path for path in found if path.name == last) or found
 
 
 def image_file(name: str, folders: Sequence[Path]) -> Path:
     """The image of that name in the first folder that has it, else where it should be.
 
-    Some tools write the folder of the images into the name once more, and those of Windows a backslash behind it.
+    Some tools write the folder of the images into the name once more, and those of Windows a backslash behind it; and
+    Windows and macOS do not tell all spellings of a name apart.
     """
     spellings = dict.fromkeys((name, name.replace("\\", "/")))
     places = [folder / spelling for folder in folders for spelling in spellings]
-    return next((place for place in places if place.is_file()), places[0])
+    found = next((place for place in places if place.is_file()), None) or next(filter(None, map(alike, places)), None)
+    return found if found is not None and found.is_file() else places[0]
 
 
 def whole_number(value: Any) -> int | None:

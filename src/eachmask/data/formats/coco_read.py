@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -92,6 +92,11 @@ def read_coco(
     if not contents:
         raise UserError(builder.problems[0].what)
     builder.categories = _joined_categories(contents)
+    root = _empty_root(builder.categories, contents.values())
+    if root is not None:
+        builder.categories = tuple(category for category in builder.categories if category is not root)
+        what, remedy = "it has no objects and is the supercategory of all others", "it is left out of the classes"
+        builder.report(Problem(str(files[0]), f"class {root.name}", what, remedy, "category", "note"))
     for content in contents.values():
         for key, more in fields.read_category_fields(content["categories"]).items():
             builder.category_fields.setdefault(key, more)
@@ -138,6 +143,16 @@ def _joined_categories(contents: dict[Path, dict[str, Any]]) -> tuple[Category, 
     return tuple(by_id.values())
 
 
+def _empty_root(categories: Sequence[Category], contents: Iterable[dict[str, Any]]) -> Category | None:
+    """The class that Roboflow puts above all others, and of which no annotation is."""
+    used = {number for content in contents for number in content["annotations"].classes}
+    for root in categories:
+        others = [category for category in categories if category is not root]
+        if others and root.id not in used and all(category.parent == root.name for category in others):
+            return root
+    return None
+
+
 def _split_name(path: Path) -> str:
     name = path.parent.name if path.name == "_annotations.coco.json" else path.stem
     own = name.lower().replace("instances", "", 1)
@@ -165,17 +180,21 @@ class _Annotations(JsonList):
         """(N,) numbers of ``images``; -1 where an annotation names none or is none."""
         self.same_id: list[int] = []
         """Places of those whose id another has had."""
+        self.classes: set[int | None] = set()
+        """The categories that annotations name."""
         self._ids: set[float | str | None] = set()
 
     def append(self, begin: int, end: int, entry: Any) -> None:
         super().append(begin, end, entry)
+        self.classes.add(fields.whole_number(entry.get("category_id")) if isinstance(entry, dict) else None)
         owner = fields.plain_id(entry.get("image_id")) if _has_an_id(entry) else None
         if owner is None:
             self.owners.append(-1)
             return
-        if entry.get("id") in self._ids:
+        own = entry.get("id")
+        if own is not None and own in self._ids:
             self.same_id.append(len(self.owners))
-        self._ids.add(entry.get("id"))
+        self._ids.add(own)
         self.owners.append(self.images.setdefault(owner, len(self.images)))
 
 
@@ -192,6 +211,14 @@ def _scores(rows: list[dict[str, Any]]) -> torch.Tensor | None:
 def _is_size(height: int, width: int) -> bool:
     """Whether runs of pixels can be counted in 32 bits."""
     return height > 0 and width > 0 and height * width < 1 << 32
+
+
+def _are_shares(rings: Any) -> bool:
+    """Whether an outline lies within 0 to 1, and not in whole numbers."""
+    if not isinstance(rings, list) or not all(isinstance(ring, list | tuple) for ring in rings):
+        return False
+    numbers = [number for ring in rings for number in ring]
+    return all(0 <= number <= 1 for number in numbers) and any(number % 1 for number in numbers)
 
 
 @dataclass
@@ -266,6 +293,7 @@ class _Reader:
             if key in ids or name in names or not _is_size(height, width):
                 what = "its size is no size" if key not in ids and name not in names else "it is listed twice"
                 self.builder.report(Problem(str(self.file), f"image {key}", what, "mend its entry", "duplicate id"))
+                self.refused.add(key)
                 continue
             ids.add(key)
             names.add(name)
@@ -328,7 +356,10 @@ class _Reader:
             rings = outline_of(row)
             few = isinstance(rings, list) and all(len(ring) < 6 for ring in rings)
             what = "its outline has fewer than three points" if few else "it covers no pixel of the image"
-            self._problem(row, what, "delete it or draw it anew", "empty", record=record)
+            remedy = "delete it or draw it anew"
+            if _are_shares(rings or [fields.box_of(row)]):
+                what, remedy = "its coordinates look like shares of the image", "multiply them by its width and height"
+            self._problem(row, what, remedy, "empty", record=record)
         for i in mistakes.outside:
             self._problem(rows[i], *LEAVES, record=record)
 
@@ -394,7 +425,8 @@ class _Reader:
         severity: str = "error",
         record: Mapping[str, Any] | None = None,
     ) -> None:
-        name = f"annotation {row.get('id')}" if isinstance(row, dict) else "an annotation"
+        known = isinstance(row, dict) and row.get("id") is not None
+        name = f"annotation {row['id']}" if known else "an annotation"
         if record is None and isinstance(row, dict) and row.get("image_id") is not None:
             name += f" of image {row['image_id']}"
         elif record is not None:

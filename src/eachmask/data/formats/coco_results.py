@@ -116,7 +116,10 @@ def _names(
 
 def category_key(row: Mapping[str, Any]) -> int | str | None:
     """What a result calls its category: a number, or, as some tools have it, a name."""
-    named = row.get("category_id", row.get("category_name"))
+    name = row.get("category_name")
+    if row.get("category_id") is None and isinstance(name, str):
+        return name.casefold()
+    named = row.get("category_id", name)
     number = whole_number(named)
     return named.casefold() if number is None and isinstance(named, str) else number
 
@@ -158,7 +161,8 @@ def _plain(
         if ids[key] is None and row.get(key) is None:
             raise ValueError(f"has no {key}")
         if ids[key] is None or ids[key] not in known:
-            raise ValueError(f"has {key} {row.get(key)}, which the annotations do not know")
+            named = ids[key] if row.get(key) is None else row[key]
+            raise ValueError(f"has {key} {named}, which the annotations do not know")
     image, category = images[ids["image_id"]], categories[ids["category_id"]]
     if image is None or category is None:
         return image, None

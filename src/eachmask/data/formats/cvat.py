@@ -7,8 +7,9 @@ holes or several parts are written so; all others as polygons. Crowd regions car
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.drawn import is_of_one_image
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
@@ -62,7 +64,7 @@ def read_cvat(source: Path, progress: Progress = no_progress) -> Dataset:
     """
     path = source / "annotations.xml" if source.is_dir() else source
     categories, num_images, tracks = _survey(path)
-    result = DatasetBuilder(categories)
+    result, below = DatasetBuilder(categories), cache(lambda: ImageFolder(path.parent))
     images: Iterable[Element] = (element for element in children_of_root(path, _ROOT) if element.tag == "image")
     if not num_images:
         images = _frames(path, tracks)
@@ -78,7 +80,7 @@ def read_cvat(source: Path, progress: Progress = no_progress) -> Dataset:
             result.report(Problem(str(path), page.shapes[i], why, remedy, kind))
         masks, (labels, crowd, scores) = united(drawn, page.objects, (page.labels, page.crowd, page.scores))
         targets = instances_of(masks, labels, crowd, categories, scores)
-        result.add(page.split, page.name, _find(path.parent, page.split, page.name), targets)
+        result.add(page.split, page.name, _find(path.parent, page.split, page.name, below), targets)
     if tracks:
         number = sum(map(len, tracks.values()))
         what, remedy = f"{number} shapes of tracks are of frames without an image", "export the frames too"
@@ -284,9 +286,10 @@ def _turned(ring: NDArray[np.float64], shape: Element) -> list[float]:
     return numbers
 
 
-def _find(base: Path, split: str, name: str) -> Path:
+def _find(base: Path, split: str, name: str, below: Callable[[], ImageFolder]) -> Path:
+    """An image where it is usual, else, as those of a task may be in its subset's folder, the only one of that name."""
     places = [base / "images" / split / name, base / "images" / name, base / split / name, base / name]
-    return next((p for p in places if p.is_file()), places[0])
+    return next((p for p in places if p.is_file()), None) or below().named(name) or places[0]
 
 
 def _looks_like(source: Path) -> bool:

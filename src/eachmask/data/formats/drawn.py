@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.classes_file import CLASSES_FILE, known_categories, with_categories
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.formats.yolo_write import one_rings
-from eachmask.data.images.files import files_below, image_size
+from eachmask.data.images.files import files_below, image_size, spelled
 from eachmask.data.problems import Problem, reason
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, united
@@ -177,7 +177,8 @@ def split_of(image: Path, source: Path) -> tuple[str, str]:
 
 
 def images_by_name(source: Path, images: Path | None = None) -> dict[str, list[Path]]:
-    """The images inside a folder, or inside that which the user names for them, by their last names."""
+    """The images inside a folder, or inside that which the user names for them, by their last names as :func:`spelled`
+    has them."""
     return ImageFolder(images or source).by_name
 
 
@@ -187,12 +188,15 @@ def image_named(name: str, images: Mapping[str, Sequence[Path]], near: Path | No
     Args:
         near: of several the one in this folder.
     """
-    last = re.split(r"[/=]", unquote(name.replace("\\", "/")))[-1]
-    for spelling in (last, _UPLOAD.sub("", last, count=1)):
-        found = images.get(spelling, ())
-        close = [path for path in found if path.parent == near]
-        if len(close) == 1 or len(found) == 1:
-            return (close or found)[0]
+    place = name.replace("\\", "/")
+    address = unquote(urlsplit(place).path).rsplit("/", 1)[-1] if "://" in place else ""  # without its signature
+    last = re.split(r"[/=]", unquote(place))[-1]
+    for spelling in (address, last, _UPLOAD.sub("", last, count=1)):
+        found = images.get(spelled(spelling), ())
+        exact = [path for path in found if path.name == spelling] or found
+        close = [path for path in exact if path.parent == near]
+        if len(close) == 1 or len(exact) == 1:
+            return (close or exact)[0]
     return None
 
 

@@ -49,10 +49,10 @@ def read_imagej(source: Path, progress: Progress = no_progress, *, images: Path 
     if not files:
         raise UserError(f"{source} holds no regions of ImageJ: save them from the ROI Manager as NAME_rois.zip")
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
-    known = None if images is None else ImageFolder(images)
+    known = ImageFolder(images or folder)
 
     def entries(file: Path) -> Iterator[Entry]:
-        found = _image_of(file) or (known.of_stem(_stem(file)) if known else None)
+        found = _image_of(file) or known.of_stem(_stem(file))
         yield found, f"image {_stem(file)}", lambda page: _add_rois(page, problems)
 
     return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,32 +16,27 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import write_label_map
 from eachmask.data.formats.map_objects import read_maps
 from eachmask.data.formats.painted import painted
-from eachmask.data.formats.paired import folder_in, has_pair, pairs_in
+from eachmask.data.formats.paired import folder_in, has_pair, pairs_below, roots_of
 from eachmask.data.images.files import copy_image
 from eachmask.data.targets import masks_of
 from eachmask.files.png import png
 from eachmask.files.progress import Progress, no_progress
-from eachmask.structures import UserError
 
 FOLDERS = ("labels", "masks")
 
 
 def read_label_map_folder(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
-    """Read images/ (or another folder ``images``) and labels/ (or masks/).
+    """Read images/ (or another folder ``images``) and labels/ (or masks/), or these two of each split.
 
     Raises:
         UserError: there is no such pair of folders.
     """
     table = read_table(source)
-    labels = folder_in(source, FOLDERS)
-    images = images or source / "images"
-    if labels is None or not images.is_dir():
-        raise UserError(f"{source} must hold the folders images and labels (or masks) with equal file names")
+    pairs, problems = pairs_below(source, FOLDERS, images, "label map")
     result = DatasetBuilder(table.categories)
-    pairs, problems = pairs_in(images, labels, "label map")
     result.problems += problems
     found = {pair.file: pair for pair in pairs}
-    for file, masks in read_maps(progress("reading", list(found)), labels, result):
+    for file, masks in read_maps(progress("reading", list(found)), folder_in(source, FOLDERS) or source, result):
         pair = found[file]
         result.add(pair.split, pair.name, pair.image, table.targets(pair.split, pair.name, masks))
     return result.build()
@@ -66,7 +60,7 @@ def write_label_map_folder(target: Path, data: Dataset, progress: Progress = no_
 
 FORMAT = Format(
     "label-maps",
-    partial(has_pair, names=FOLDERS),
+    lambda source: has_pair(source, FOLDERS) or bool(roots_of(source, FOLDERS)),
     "folders images and labels (or masks)",
     read_label_map_folder,
     write_label_map_folder,

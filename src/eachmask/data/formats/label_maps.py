@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eachmask.data.images.read import is_tiff
+from eachmask.data.images.read import is_tiff, num_pages
 from eachmask.data.images.tiff import stored_values
 from eachmask.structures import Masks, UserError
 
@@ -58,8 +58,10 @@ def numbers_in(path: Path) -> NDArray[Any]:
         labels = labels.astype(np.int64)  # Fiji's plugins save numbers so
     if is_jpeg(path):
         labels = _cut(labels, path)
+    if labels.dtype.kind == "b":  # TIFF of one bit
+        labels = labels.astype(np.uint8) * 255
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise UserError(f"{path} is no label map: it must have one channel of whole numbers")
+        raise UserError(f"{path} is no label map: it must have one channel of whole numbers, and {_instead(labels)}")
     return np.asarray(labels)
 
 
@@ -76,6 +78,14 @@ def classes_in(path: Path) -> NDArray[Any]:
     return numbers_in(path)
 
 
+def _instead(pixels: NDArray[Any]) -> str:
+    """What a map has that is none."""
+    if pixels.ndim == 3:
+        return "it is painted in colors" if pixels.shape[2] in (3, 4) else f"it has {pixels.shape[2]} channels"
+    odd = pixels[pixels != np.rint(pixels)] if pixels.dtype.kind == "f" else pixels[:0]
+    return f"it has the value {odd[0]:g}" if odd.size else "it has other values"
+
+
 def _decoded(path: Path) -> NDArray[Any]:
     """(H, W) or (H, W, channels), of any type; a UserError where it is no image."""
     try:
@@ -83,6 +93,11 @@ def _decoded(path: Path) -> NDArray[Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
     if data.size and is_tiff(path):
+        pages = num_pages(path)
+        if pages > 1:
+            raise UserError(
+                f"{path} has {pages} pages, and a label map has one: save all objects in one, or each plane"
+            )
         return stored_values(path)
     labels = decoded(data)
     if labels is None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.classes_file import CLASSES_FILE, known_categories, with_categories, write_categories
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.labelme_xml import read_labelme_xml, xml_files
@@ -158,6 +160,7 @@ def _pages(
     files: Iterable[Path], source: Path, label_of: dict[str, int], problems: list[Problem]
 ) -> Iterator[tuple[_Page, Rows, Size]]:
     """Each file with the outlines of its shapes, not yet filled; names that are new get the next label."""
+    below = cache(lambda: ImageFolder(source))
     for path in files:
         try:
             content = read_json_file(path)
@@ -169,7 +172,7 @@ def _pages(
         for shape in content["shapes"]:
             if isinstance(shape, dict) and shape.get("label") not in (None, "", IGNORE, BACKGROUND):
                 label_of.setdefault(str(shape["label"]), len(label_of))
-        inner, image = path.relative_to(source), _image(path, content, source)
+        inner, image = path.relative_to(source), _image(path, content, source, below)
         try:
             size = _size(content, image)
             if min(size) < 1:
@@ -207,8 +210,9 @@ def _rows(shapes: Sequence[Any], page: _Page, size: Size, label_of: dict[str, in
         yield row
 
 
-def _image(path: Path, content: dict[str, Any], source: Path) -> Path:
-    """The image where the file says it is, within the data set, or beside it: by the name it gives, or by its own."""
+def _image(path: Path, content: dict[str, Any], source: Path, below: Callable[[], ImageFolder]) -> Path:
+    """The image where the file says it is, within the data set, or beside it: by the name it gives, or by its own; else
+    the only one of that name in the data set."""
     named = str(content.get("imagePath") or "").replace("\\", "/")
     name = Path(named).name
     for place in (path.parent / named, path.parent / name) if name else ():
@@ -217,7 +221,7 @@ def _image(path: Path, content: dict[str, Any], source: Path) -> Path:
     beside = find_image(path.parent, path.stem)
     if beside is None and isinstance(content.get(FIELD), str) and content[FIELD]:
         return path  # the image is inside
-    return beside or path.parent / (name or f"{path.stem}.jpg")
+    return beside or below().named(name) or path.parent / (name or f"{path.stem}.jpg")
 
 
 def _size(content: dict[str, Any], image: Path) -> Size:

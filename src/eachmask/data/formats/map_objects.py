@@ -30,9 +30,10 @@ def read_maps(
     maps: list[tuple[Path, dict[int, RLE]]] = []
     for file in files:
         try:
-            maps.append((file, masks_by_number(numbers(file))))
+            maps.append((file, masks_by_number(_counted(numbers(file)))))
         except UserError as error:
-            result.report(Problem(str(file), "", str(error), "save it anew as 16-bit PNG", "label map"))
+            what = str(error).replace(str(file), "it", 1)
+            result.report(Problem(str(file), "", what, "save it anew as 16-bit PNG", "label map"))
     result.problems += lossy_masks(source, sum(is_jpeg(file) for file, _ in maps))
     found = {number for _, masks in maps for number in masks} - {0}
     if len(found) == 1 and found <= {1, *WHITE}:
@@ -56,6 +57,14 @@ def _of_foreground(
         return maps
     result.report(Problem(str(source), "", what, remedy, "binary map", "warning"))
     return parted if value in WHITE else maps
+
+
+def _counted(labels: NDArray[Any]) -> NDArray[Any]:
+    """The map itself; a UserError where it has numbers below 0, whose 0 may be an object."""
+    least = int(labels.min(initial=0))
+    if least < 0:
+        raise UserError(f"it has the number {least}, but the background must be 0 and objects count from 1")
+    return labels
 
 
 def masks_by_number(labels: NDArray[Any]) -> dict[int, RLE]:

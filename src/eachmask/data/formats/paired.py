@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.file_split import Doubts, FileSplit, ReadTarget
 from eachmask.data.image_files import ImageView
-from eachmask.data.images.files import copy_image, files_below, image_files, image_size
+from eachmask.data.images.files import alike, copy_image, files_below, image_files, image_size
 from eachmask.data.packed import Texts
 from eachmask.data.problems import Problem
 from eachmask.files.progress import Progress
@@ -24,6 +24,7 @@ SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
 """Of files with a value for each pixel, the best first."""
 ENDS = ("", "_mask", "_masks", "_label", "_labels")
 """What may stand behind an image's name in that of its file."""
+_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 T = TypeVar("T", bound=Spatial)
 
 
@@ -47,6 +48,32 @@ def has_pair(source: Path, names: Sequence[str]) -> bool:
     """Whether images/ and one of the folders are there, and that has images or nothing at all in it, and no texts."""
     files = folder_in(source, names)
     return (source / "images").is_dir() and files is not None and (bool(image_files(files)) or not files_below(files))
+
+
+def roots_of(source: Path, names: Sequence[str]) -> list[Path]:
+    """The folders of splits that have such a pair each, as StarDist's and others' sets: train/images, train/masks."""
+    if (source / "images").is_dir() or not source.is_dir():
+        return []
+    roots = (path for path in sorted(source.iterdir()) if path.name.casefold() in _SPLITS and has_pair(path, names))
+    return [root for root in roots if image_files(folder_in(root, names) or root)]
+
+
+def pairs_below(source: Path, names: Sequence[str], images: Path | None, what: str) -> tuple[list[Pair], list[Problem]]:
+    """The pairs of a set, or of each of its splits; see :func:`pairs_in`.
+
+    Raises:
+        UserError: there are no such folders.
+    """
+    roots = roots_of(source, names) if images is None else []
+    if not roots:
+        return pairs_in(*folders_of(source, names, images), what)
+    found: list[Pair] = []
+    problems: list[Problem] = []
+    for root in roots:
+        pairs, more = pairs_in(*folders_of(root, names, None), what)
+        found += [replace(pair, split=root.name) if pair.split == "all" else pair for pair in pairs]
+        problems += more
+    return found, problems
 
 
 def folders_of(source: Path, names: Sequence[str], images: Path | None) -> tuple[Path, Path]:
@@ -140,8 +167,9 @@ def copy_pairs(
 
 def named(stem: Path, folder: Path) -> Path | None:
     """A folder's file of this relative name, which has no suffix; dots in it are part of the name."""
-    tries = (folder / f"{stem}{end}{suffix}" for end in ENDS for suffix in SUFFIXES)
-    return next((file for file in tries if file.is_file()), None)
+    tries = [folder / f"{stem}{end}{suffix}" for end in ENDS for suffix in SUFFIXES]
+    found = next((file for file in tries if file.is_file()), None) or next(filter(None, map(alike, tries)), None)
+    return found if found is not None and found.is_file() else None
 
 
 def _file_of(stem: Path, files: Path, images: Path) -> Path | None:

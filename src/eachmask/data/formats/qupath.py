@@ -38,10 +38,10 @@ def read_qupath(source: Path, progress: Progress = no_progress, *, images: Path 
     if not files:
         raise UserError(f"{source} holds no GeoJSON: export objects from QuPath as .geojson beside their images")
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
-    known = None if images is None else ImageFolder(images)
+    known = ImageFolder(images or folder)
 
     def entries(file: Path) -> Iterator[Entry]:
-        found = _image_of(file) or (known.of_stem(file.stem) if known else None)
+        found = _image_of(file) or known.of_stem(file.stem)
         yield found, f"image {file.stem}", lambda page: _add_features(page, problems)
 
     return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)

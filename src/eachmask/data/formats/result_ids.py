@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.formats.coco_fields import plain_id, whole_number
+from eachmask.data.images.files import spelled
 from eachmask.data.split import Split
 from eachmask.data.targets import masks_of
 from eachmask.structures import Category, Instances
@@ -39,7 +40,7 @@ def images_by_id(rows: Sequence[Any], data: Split) -> tuple[dict[Any, int | None
         return known, []
     if not used & set(known):
         names = {i: data.file_name(i) for i in range(len(data))}
-        by_name = max((_named(used, names, spelling) for spelling in (last_name, _stem, _plain_stem)), key=len)
+        by_name = max((_named(used, names, spelling) for spelling in (last_name, _stem, plain_stem)), key=len)
         if by_name:
             return by_name, ["the results call images by their files' names: matched by these"]
         numbers = unique_names(names, _number_in)
@@ -70,7 +71,7 @@ def image_key(row: Mapping[str, Any]) -> float | str | None:
 def _named(used: Iterable[Any], names: Mapping[int, str], spelling: Callable[[str], str]) -> dict[Any, int | None]:
     """What results call an image -> its place, where that is the spelling of a file's name."""
     found = unique_names(names, spelling)
-    keys = {name: spelling(str(name)) if spelling is _plain_stem else str(name) for name in used}
+    keys = {name: spelling(str(name)) if spelling is plain_stem else str(name) for name in used}
     return {name: found[key] for name, key in keys.items() if key in found}
 
 
@@ -99,11 +100,11 @@ def _stem(name: str) -> str:
     return PurePosixPath(last_name(name)).stem
 
 
-def _plain_stem(name: str) -> str:
-    """Without folders, suffix, percent codes and what Roboflow appends; capitals do not matter."""
+def plain_stem(name: str) -> str:
+    """Without folders, suffix, percent codes and what Roboflow appends; how it is spelled does not matter."""
     last = last_name(unquote(name))
     stem = PurePosixPath(last).stem if re.search(r"\.[A-Za-z]{3,4}$", last) else last
-    return _ROBOFLOW.sub("", stem).casefold()
+    return spelled(_ROBOFLOW.sub("", stem))
 
 
 def _number_in(name: str) -> str:

@@ -29,6 +29,8 @@ MAX_BATCH = 64
 MIN_NUMBERS = 6
 """Numbers of a ring that encloses something: three points."""
 _NOTHING: Mapping[str, Any] = {"segmentation": [[]]}
+_OF_BYTES = ("b'", 'b"')
+"""What Python's ``str`` begins with of the bytes that pycocotools gives."""
 LEAVES = ("its outline leaves the image", "it is cut at the border", "outside", "warning")
 """What, remedy, kind and severity of such a problem."""
 
@@ -174,11 +176,26 @@ def _rles(rows: Rows, size: Size) -> list[dict[str, Any]]:
     return result
 
 
+def is_compressed(segmentation: Any) -> bool:
+    """Whether it is run lengths as COCO's own tools take them: a text of a known size."""
+    counts = segmentation.get("counts") if isinstance(segmentation, Mapping) else None
+    return isinstance(counts, str) and counts[:2] not in _OF_BYTES and "size" in segmentation
+
+
 def _compressed(segmentation: Mapping[str, Any], size: Size) -> dict[str, Any]:
     """Run lengths, compressed or plain; those of another size than the image's are refused."""
-    if isinstance(segmentation["counts"], str | bytes) and tuple(segmentation.get("size", size)) == size:
-        return {"size": size, "counts": segmentation["counts"]}
-    return RLE.from_coco([{"size": size, **segmentation}], size).to_coco()[0]
+    counts, own = segmentation["counts"], tuple(segmentation.get("size", size))
+    if own != size:
+        theirs = " x ".join(map(str, own[::-1]))
+        raise ValueError(
+            f"its run lengths are of {theirs} pixels, expected are those of the image, {size[1]} x {size[0]}"
+        )
+    if isinstance(counts, str) and counts[:2] in _OF_BYTES:
+        counts = counts[2:-1].replace("\\\\", "\\")
+    if isinstance(counts, str | bytes):
+        return {"size": size, "counts": counts}
+    whole = [int(n) if isinstance(n, float) and n.is_integer() else n for n in counts]
+    return RLE.from_coco([{"size": size, "counts": whole}], size).to_coco()[0]
 
 
 def _filled(outlines: Sequence[Sequence[Sequence[float]]], size: Size) -> list[dict[str, Any]]:
@@ -221,13 +238,15 @@ def _united(parts: list[dict[str, Any]], size: Size) -> dict[str, Any]:
 
 
 def outline_of(row: Mapping[str, Any]) -> Any:
-    """An annotation's ``segmentation``, as a list of rings where it is one, flat or of points; None where it says
-    nothing: ``[]``, and beside a box ``[[]]``."""
+    """An annotation's ``segmentation``, as a list of rings where it is one, flat or of points, as run lengths where a
+    list has these alone; None where it says nothing: ``[]``, and beside a box ``[[]]``."""
     found = row.get("segmentation")
     if not found or (row.get("bbox") and isinstance(found, list) and not any(found)):
         return None
     if not isinstance(found, list):
         return found
+    if len(found) == 1 and isinstance(found[0], dict):
+        return found[0]
     if type(found[0]) in (int, float):
         return [found]
     return [list(chain.from_iterable(found))] if len(found) > 2 and all(map(_is_point, found)) else found

@@ -35,9 +35,14 @@ from eachmask.data.targets import score_in
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
+_NAMES = ("class", "label", "name", "type", "category")
+"""What the attribute is called that is the class."""
+_OURS = ("crowd", "score")
+
 
 def read_via(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
-    """Read every VIA file of a folder, or one; a region's class is its first attribute.
+    """Read every VIA file of a folder, or one; a region's class is its attribute ``class``, ``label``, ``name``,
+    ``type`` or ``category``, else the first.
 
     Raises:
         UserError: no file holds regions.
@@ -49,9 +54,14 @@ def read_via(source: Path, progress: Progress = no_progress, *, images: Path | N
     by_name = images_by_name(folder, images)
 
     def entries(file: Path) -> Iterator[Entry]:
-        for entry in entries_of(file):
+        found = list(entries_of(file))
+        key, others = _key_of_class(found)
+        if others:
+            what = f"a region's class is its attribute {key!r}, and not {' or '.join(map(repr, others))}"
+            problems.append(Problem(str(file), "", what, "call that of the classes 'class'", "category", "note"))
+        for entry in found:
             name, regions = str(entry.get("filename")), entry.get("regions") or []
-            draw = partial(_add_regions, regions=regions, name=name, problems=problems)
+            draw = partial(_add_regions, regions=regions, key=key, name=name, problems=problems)
             yield image_named(name, by_name, file.parent), name, draw
 
     return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
@@ -87,22 +97,37 @@ def write_via(target: Path, data: Dataset, progress: Progress = no_progress) -> 
     return [BRIDGED]
 
 
-def _add_regions(page: Drawing, regions: Any, name: str, problems: list[Problem]) -> None:
+def _add_regions(page: Drawing, regions: Any, key: str, name: str, problems: list[Problem]) -> None:
     for number, region in enumerate(regions.values() if isinstance(regions, dict) else regions, start=1):
         where = f"{name}, region {number}"
         try:
             attributes = region.get("region_attributes") or {}
             crowd = attributes.get("crowd") == "1"
             shape, score = _segmentation(region["shape_attributes"]), score_in(attributes)
-            page.add(shape, _class_of(attributes), where, crowd, score)
+            page.add(shape, _class_of(attributes, key), where, crowd, score)
         except BROKEN as error:
             what = f"it cannot be read ({reason(error)})"
             problems.append(Problem(str(page.file), where, what, "draw it anew or delete it"))
 
 
-def _class_of(attributes: Any) -> str:
-    """The first attribute's value; of checkboxes, ``{"nut": true}``, the first that is set."""
-    for value in (attributes or {}).values():
+def _key_of_class(entries: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    """Which attribute of regions is their class, and the others."""
+    keys: dict[str, None] = {}
+    for entry in entries:
+        regions = entry.get("regions") or []
+        for region in regions.values() if isinstance(regions, dict) else regions:
+            known = region.get("region_attributes") if isinstance(region, dict) else None
+            keys |= dict.fromkeys(known if isinstance(known, dict) else ())
+    names = [key for key in keys if key not in _OURS]
+    best = min(names, key=lambda key: _NAMES.index(key.casefold()) if key.casefold() in _NAMES else 9, default="")
+    return best, [key for key in names if key != best]
+
+
+def _class_of(attributes: Any, key: str) -> str:
+    """The value of that attribute, else of the first that has one; of checkboxes, ``{"nut": true}``, the first that is
+    set."""
+    known = attributes or {}
+    for value in (known.get(key, ""), *(known[own] for own in known if own not in _OURS)):
         if isinstance(value, dict):
             value = next((key for key, chosen in value.items() if chosen), "")
         if str(value).strip():

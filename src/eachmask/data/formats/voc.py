@@ -32,7 +32,7 @@ from eachmask.data.formats.voc_classes import (
     palette,
     read_classes,
 )
-from eachmask.data.images.files import copy_image, find_image, matching
+from eachmask.data.images.files import copy_image, files_below, find_image, is_clutter, matching
 from eachmask.data.problems import Problem
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of
@@ -139,7 +139,9 @@ def _write_xml(target: Path, name: str, record: AnnotatedImage, categories: tupl
 
 def _names(source: Path) -> list[tuple[str, str]]:
     """(split, name): by the lists in ImageSets/Segmentation, else all maps."""
-    found = listed(source, "Segmentation") or {p.stem: "all" for p in matching(source / "SegmentationObject", "*.png")}
+    folder = source / "SegmentationObject"
+    maps = (path.relative_to(folder).with_suffix("") for path in files_below(folder, "*.png"))
+    found = listed(source, "Segmentation") or {path.as_posix(): "all" for path in maps}
     return [(split, name) for name, split in found.items()]
 
 
@@ -225,7 +227,8 @@ def _majority(numbers: NDArray[np.int32], kinds: NDArray[np.int32], void: int) -
 
 
 def _looks_like(source: Path) -> bool:
-    return bool(matching(source / "SegmentationObject", "*.png"))  # CVAT and Datumaro leave it empty beside boxes
+    folder = source / "SegmentationObject"  # CVAT and Datumaro leave it empty beside boxes
+    return any(not is_clutter(path.relative_to(folder)) for path in folder.rglob("*.png"))
 
 
 FORMAT = Format("voc", _looks_like, "maps in SegmentationObject", read_voc, write_voc)

@@ -9,7 +9,7 @@ Crowd regions do not exist in the format: they are in files of the same make in 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,21 +20,21 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.formats.yolo_places import SPLITS, Places, end_inside, is_darknets, is_foreign
-from eachmask.data.formats.yolo_texts import Texts, is_texts
+from eachmask.data.formats.yolo_texts import Texts, ends_in_tracks, is_texts, without_last
 from eachmask.data.formats.yolo_write import label_place, write_yolo
 from eachmask.data.images.files import files_below, image_files, image_size, matching
 from eachmask.data.images.read import SUFFIXES
 from eachmask.data.problems import Problem, only_boxes
 from eachmask.data.targets import instances_of
 from eachmask.files.progress import Progress, no_progress
-from eachmask.files.text import read_text
+from eachmask.files.text import counted, read_text
 from eachmask.structures import Category, UserError
 
 Labelled = tuple[Path, list[tuple[Path, int]], list[int], list[bool], list[float | None]]
 """An image's file, and of each object the file and line it is from, its label, whether it is a crowd, its score."""
 
 
-_WINDOWS_PATH = re.compile(r'"[A-Za-z]:\\[^"\n]*"')
+_WINDOWS_PATH = re.compile(r'"[A-Za-z]:\\[^"\n]*"|^\s*"?(?:path|train|val|valid|test)"?\s*:.*$', re.MULTILINE)
 """In quotes, where YAML takes backslashes for more than that."""
 SPLIT_COMMENT = "# split"
 """``# split all = train`` in obj.data, which others skip: what they call train is called all."""
@@ -68,14 +68,16 @@ def read_yolo(source: Path, progress: Progress = no_progress, *, images: Path | 
     categories = _categories(content, yaml_path)
     result = DatasetBuilder(categories)
     pose = _numbers_of_pose(content, yaml_path, result.problems)
+    result.problems += _miscounted(content, categories, yaml_path)
     places = Places(base, images)
     named = list(_split_images(content, yaml_path, places, result.problems))
     for split, listed in named:
         result.add_split(split)
         pages = _pages(progress("reading", listed.files), len(categories), pose, places, result.problems)
         _add(result, split, pages, listed.base)
+        result.problems += _without_texts(split, listed, places)
         if listed.whole:
-            result.problems += _without_image(listed)
+            result.problems += _without_image(listed, places)
     if not named:
         more = f" ({result.problems[0].what}; {result.problems[0].remedy})" if result.problems else ""
         raise UserError(f"{yaml_path} names no folder of images{more}: add train: images/train")
@@ -119,7 +121,7 @@ def _without_yaml(source: Path) -> list[Path]:
     if roboflow:
         return roboflow
     texts = [path for path in (source / "classes.txt", source / "obj.names") if path.is_file()]
-    labels = bool(image_files(source / "images")) and bool(files_below(source / "labels", "*.txt"))
+    labels = bool(files_below(source / "labels", "*.txt"))  # whose images the user may name
     return data_files(source) or (texts[:1] if labels or _is_flat(source) else [])
 
 
@@ -174,12 +176,13 @@ def _load_yaml(path: Path, base: Path) -> dict[str, Any]:
     if path.suffix in (".data", ".txt", ".names", ".labels"):
         return _load_plain(path, base)
     try:
-        content = yaml.safe_load(_WINDOWS_PATH.sub(lambda found: found[0].replace("\\", "/"), read_text(path)))
+        text = _WINDOWS_PATH.sub(lambda found: found[0].replace("\\", "/"), read_text(path))
+        content, plain = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)  # noqa: S506 makes nothing but text
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not readable as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must have entries train:, val: and names:")
-    return content
+    return content | {"names": plain.get("names") or None}  # classes called no, 01 or 1e3 are
 
 
 def _categories(content: dict[str, Any], path: Path) -> tuple[Category, ...]:
@@ -198,6 +201,14 @@ def _categories(content: dict[str, Any], path: Path) -> tuple[Category, ...]:
         return tuple(Category(int(ids.get(k, k + 1)), by_number[k]) for k in keys)
     except (TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: names: must number the classes 0, 1, 2 ... without gaps") from None
+
+
+def _miscounted(content: dict[str, Any], categories: Sequence[Category], path: Path) -> Iterator[Problem]:
+    """What to say where ``nc`` is another number than that of the names."""
+    number = content.get("nc")
+    if isinstance(number, int) and number != len(categories):
+        what = f"it says that there are {counted(number, 'class')}, and names: has {len(categories)}"
+        yield Problem(str(path), "nc", what, "the names are taken; mend nc: or names:", "category", "warning")
 
 
 def _numbers_of_pose(content: dict[str, Any], path: Path, problems: list[Problem]) -> int | None:
@@ -265,21 +276,36 @@ def _read_list(path: Path, places: Places, root: str) -> list[Path]:
     return [places.image(name, path.parent, root) for name in names]
 
 
-def _without_image(listed: _Listed) -> Iterator[Problem]:
+def _without_texts(split: str, listed: _Listed, places: Places) -> Iterator[Problem]:
+    """Where not one image has a text, they are elsewhere rather than images of nothing."""
+    if not listed.files or any(places.labels(image, "labels") for image in listed.files):
+        return
+    text = listed.files[0].with_suffix(".txt")
+    what = f"not one of its {counted(len(listed.files), 'image')} has a text with its objects"
+    remedy = f"put them where they are looked for, as {label_place(text, 'labels') or text}"
+    yield Problem(str(listed.base), f"split {split}", what, remedy, "file", "warning")
+
+
+def _without_image(listed: _Listed, places: Places) -> Iterator[Problem]:
     """Annotations of images that are not there; beside the images other texts may lie."""
     folder = label_place(listed.base, "labels")
-    known = {label_place(image.with_suffix(".txt"), "labels") for image in listed.files}
+    known = {places.labels(image, "labels") for image in listed.files}
     for path in files_below(folder, "*.txt") if folder is not None else ():
         if path not in known and path.name != "classes.txt" and path.stat().st_size:
-            yield Problem(str(path), "", "it has no image", "put the image there or delete the file", "missing")
+            remedy = "put the image there, name its folder with --images, or delete the file"
+            yield Problem(str(path), "", "it has no image", remedy, "missing")
 
 
 def _pages(
     paths: Iterable[Path], num_classes: int, pose: int | None, places: Places, problems: list[Problem]
 ) -> Iterator[tuple[Labelled, Rows, Size]]:
     """Each image with the outlines of its objects, not yet filled."""
-    num_boxes, folder = 0, Path()
+    num_boxes, tracked, folder = 0, 0, Path()
     for path in paths:
+        if not path.is_file():
+            remedy = "put it there, or name the folder of the images with --images"
+            problems.append(Problem(str(path), "", "the image is missing", remedy, "missing"))
+            continue
         try:
             size = image_size(path)
         except UserError as error:
@@ -295,6 +321,8 @@ def _pages(
             if file is None:
                 continue
             lines = read_text(file).splitlines()
+            if pose is None and ends_in_tracks(lines):
+                tracked, lines = tracked + 1, list(map(without_last, lines))
             scored = pose is None and all(len(line.split()) % 2 == 0 for line in lines)
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
@@ -313,6 +341,9 @@ def _pages(
                 scores.append(score)
         yield (path, where, labels, crowd, scores), rows, size
     problems += only_boxes(folder, num_boxes)
+    if tracked:
+        what = f"the lines of {counted(tracked, 'text')} end in numbers of tracks"
+        problems.append(Problem(str(folder), "", what, "they are left out", "track", "note"))
 
 
 def _add(result: DatasetBuilder, split: str, pages: Iterable[tuple[Labelled, Rows, Size]], base: Path) -> None:

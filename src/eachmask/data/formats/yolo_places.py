@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from eachmask.data.elsewhere import ImageFolder
+from eachmask.data.elsewhere import UPLOAD, ImageFolder
 from eachmask.data.formats.yolo_write import label_place
-from eachmask.data.images.files import files_below
+from eachmask.data.images.files import alike, files_below
 
 SPLITS = ("train", "val", "valid", "test")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -89,7 +89,8 @@ class Places:
         ends = [end_inside(folder, name) for folder in (beside, self.base, self.images) if folder is not None]
         tries += [path for path in ends if path is not None]
         found = next((path for path in tries if path.is_file()), None)
-        return found or (self._elsewhere.named(name) if self._elsewhere else None) or self.base / Path(name).name
+        found = found or (self._elsewhere.named(name) if self._elsewhere else None)
+        return found or next(iter(tries), self.base / Path(name).name)
 
     def labels(self, image: Path, kind: str) -> Path | None:
         """The text file of an image: in the folder ``kind`` that stands beside ``images``, beside the image, or, of an
@@ -97,7 +98,8 @@ class Places:
         text = image.with_suffix(".txt")
         own = label_place(text, kind)
         tries = [path for path in (own, text if kind == "labels" else None) if path is not None]
-        found = next((path for path in tries if path.is_file()), None)
+        found = next((path for path in tries if path.is_file()), None) or next(filter(None, map(alike, tries)), None)
+        found = found if found is not None and found.is_file() else None
         if found is None and self.images is not None:
             texts = self._texts.get(image.stem, ())
             named = [p for p in texts if kind in p.parts or (kind == "labels" and any(map(is_darknets, p.parts)))]
@@ -120,8 +122,9 @@ class Places:
 
     @cached_property
     def _texts(self) -> dict[str, list[Path]]:
-        """The text files of the set, by their names."""
+        """The text files of the set, by their names, and by those that their images had before an upload."""
         found: dict[str, list[Path]] = {}
         for path in files_below(self.base, "*.txt"):
-            found.setdefault(path.stem, []).append(path)
+            for stem in {path.stem, UPLOAD.sub("", path.stem)}:
+                found.setdefault(stem, []).append(path)
         return found

@@ -46,18 +46,48 @@ def _without_names(files: Iterable[Path]) -> list[Path]:
 
 
 def _first_line(path: Path) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         return next((line for line in (file.readline(100_000) for _ in range(3)) if line.strip()), "").strip()
 
 
 def _is_yolos(words: Sequence[str]) -> bool:
-    """A class's number, and a box or an outline in shares of the image."""
+    """A class's number, a box or an outline in shares of the image, and perhaps the number of a track."""
+    if len(words) < 5 or not _NUMBER.fullmatch(words[0]):
+        return False
+    shares = words[1:-1] if _NUMBER.fullmatch(words[-1]) else words[1:]
     try:
-        return (
-            len(words) >= 5 and _NUMBER.fullmatch(words[0]) is not None and all(-1 <= float(w) <= 2 for w in words[1:])
-        )
+        return all(-1 <= float(word) <= 2 for word in shares)
     except ValueError:
         return False
+
+
+def texts_in(folder: Path) -> list[Path]:
+    """The texts of objects below a folder."""
+    return _without_names(files_below(folder, "*.txt"))
+
+
+def names_file(folder: Path) -> Path | None:
+    """The file that names the classes, beside the texts or in the folder above."""
+    places = [base / name for base in (folder, folder.parent) for name in NAMES]
+    return next((place for place in places if place.is_file()), None)
+
+
+def listed(names: Path) -> list[str]:
+    """The lines of a list of classes."""
+    return [line.strip() for line in read_text(names).splitlines() if line.strip()]
+
+
+def ends_in_tracks(lines: Sequence[str]) -> bool:
+    """Whether each line ends in the number of a track, as Ultralytics' ``track save_txt`` writes them: from 1, where
+    shares of an image end and scores too."""
+    last = [line.split()[-1] for line in lines if line.strip()]
+    numbers = [int(word) for word in last if _NUMBER.fullmatch(word) and len(word) < 9]
+    return len(numbers) == len(last) and min(numbers, default=0) > 0 and max(numbers, default=0) > 1
+
+
+def without_last(line: str) -> str:
+    """The line without its last number."""
+    return line.rstrip().rpartition(" ")[0]
 
 
 class Texts(Places):
@@ -81,7 +111,7 @@ class Texts(Places):
         """Image -> its text."""
         self.lonely: list[Path] = []
         """Texts without an image."""
-        for text in _without_names(files_below(folder, "*.txt")):
+        for text in texts_in(folder):
             image = known.of_stem(text.relative_to(folder).with_suffix("").as_posix())
             if image is None:
                 self.lonely.append(text)
@@ -104,7 +134,7 @@ class Texts(Places):
     def categories(self) -> tuple[Category, ...]:
         """The classes by name, or by number."""
         if self.names is not None:
-            names = [line.strip() for line in read_text(self.names).splitlines() if line.strip()]
+            names = listed(self.names)
         else:
             names = [f"class {number}" for number in range(1 + max(map(_highest, self.text_of.values())))]
         return tuple(Category(number, name) for number, name in enumerate(names, start=1))
@@ -112,8 +142,7 @@ class Texts(Places):
     @cached_property
     def names(self) -> Path | None:
         """The file that names the classes."""
-        places = [folder / name for folder in (self.base, self.base.parent) for name in NAMES]
-        return next((place for place in places if place.is_file()), None)
+        return names_file(self.base)
 
     def problems(self) -> list[Problem]:
         """What to say of the folder."""

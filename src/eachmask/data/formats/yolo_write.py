@@ -133,7 +133,7 @@ def _write_yaml(path: Path, data: Dataset) -> None:
 def label_place(image: Path, kind: str) -> Path | None:
     """images/train/a -> labels/train/a: the last folder named images changes its name; None where there is none."""
     parts = list(image.parts)
-    places = [i for i, part in enumerate(parts) if part == "images"]
+    places = [i for i, part in enumerate(parts) if part.casefold() == "images"]
     if not places:
         return None
     parts[places[-1]] = kind

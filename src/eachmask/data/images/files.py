@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +30,47 @@ _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """One of these is in every PNG that has an orientation, in plain letters."""
 
 
+def spelled(name: str) -> str:
+    """A name as all its spellings have it: letters of either case, umlauts of one sign or (macOS) of two, blanks or
+    what uploads make of them.
+
+    >>> spelled("Mu\\u0308cke 1.PNG") == spelled("m\\u00fccke_1.png")
+    True
+    """
+    return unicodedata.normalize("NFC", name).casefold().replace(" ", "_")
+
+
+def alike(path: Path) -> Path | None:
+    """The file or folder of that path, or the only one whose names are spelled otherwise (:func:`spelled`), as of a
+    data set that was made on a computer which does not tell them apart; None where there is none, or several."""
+    if path.exists() or path.parent == path:
+        return path
+    folder = alike(path.parent)
+    if folder is None or not folder.is_dir():
+        return None
+    found = _spellings(folder, folder.stat().st_mtime_ns).get(spelled(path.name), ())
+    return found[0] if len(found) == 1 else None
+
+
+@lru_cache(maxsize=64)
+def _spellings(folder: Path, changed: int) -> dict[str, tuple[Path, ...]]:
+    """What is in a folder, by the names' common spelling."""
+    del changed
+    found: dict[str, tuple[Path, ...]] = {}
+    for path in sorted(folder.iterdir()):
+        found[spelled(path.name)] = (*found.get(spelled(path.name), ()), path)
+    return found
+
+
 def find_image(folder: Path, stem: str) -> Path | None:
     """The image file of that name (without suffix) in a folder, or None."""
-    for suffix in (".jpg", ".png", *sorted(SUFFIXES)):
-        for spelling in (suffix, suffix.upper()):
-            if (folder / (stem + spelling)).is_file():
-                return folder / (stem + spelling)
-    return None
+    suffixes = [".jpg", ".png", *sorted(SUFFIXES)]
+    exact = (folder / (stem + own) for suffix in suffixes for own in (suffix, suffix.upper()))
+    found = next((path for path in exact if path.is_file()), None)
+    if found is None and folder.is_dir():
+        others = (alike(folder / (stem + suffix)) for suffix in suffixes)
+        found = next((path for path in others if path is not None and path.is_file()), None)
+    return found
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -1,0 +1,70 @@
+"""Names that only some computers tell apart: of either case, and umlauts of one sign or, on macOS, of two."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from foreign_sets import SIZE, coco, image, labels
+
+from eachmask.data import read
+from eachmask.data.elsewhere import ImageFolder
+from eachmask.data.images.files import alike, find_image
+
+LINE = "0 0.1 0.1 0.3 0.1 0.3 0.4 0.1 0.4\n"
+SPELLINGS: list[Callable[[str], str]] = [
+    str.upper,
+    lambda name: unicodedata.normalize("NFD", name),
+    lambda name: unicodedata.normalize("NFC", name),
+    lambda name: name.replace("_", " "),
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_images_of_coco(tmp_path: Path, spelling: Callable[[str], str]) -> None:
+    image(tmp_path / "images" / spelling("b_ü.png"))
+    coco(tmp_path / "instances_train.json", name="Images/b_ü.png")
+    data = read(tmp_path)
+    assert data.splits["train"].path(0).is_file() and not data.problems
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_texts_of_yolo(tmp_path: Path, spelling: Callable[[str], str]) -> None:
+    image(tmp_path / "Images/train/b_ü.png")
+    text = tmp_path / "Labels/train" / spelling("b_ü.txt")
+    text.parent.mkdir(parents=True)
+    text.write_text(LINE)
+    (tmp_path / "data.yaml").write_text("train: Images/train\nnames: [nut]\n")
+    data = read(tmp_path)
+    assert labels(data, "train") == [["nut"]] and not data.problems
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_label_maps(tmp_path: Path, spelling: Callable[[str], str]) -> None:
+    image(tmp_path / "images/b_ü.png")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / spelling("b_ü.png")).write_bytes(cv2.imencode(".png", np.eye(*SIZE, dtype=np.uint16))[1])
+    assert labels(read(tmp_path)) == [["object"]]
+
+
+def test_what_is_spelled_as_asked_goes_first(tmp_path: Path) -> None:
+    for name in ("a.png", "A.png"):
+        image(tmp_path / name)
+    assert alike(tmp_path / "A.png") == tmp_path / "A.png"
+    assert alike(tmp_path / "a.PNG") is None, "two are spelled so"
+    assert find_image(tmp_path, "a") == tmp_path / "a.png"
+    assert ImageFolder(tmp_path).named("A.png") == tmp_path / "A.png"
+    assert ImageFolder(tmp_path).named("a.PNG") is None
+
+
+def test_uploads_of_label_studio_have_their_own_names(tmp_path: Path) -> None:
+    photos = image(tmp_path / "photos/p0.png").parent
+    (tmp_path / "set/labels").mkdir(parents=True)
+    (tmp_path / "set/labels/abcdef12-p0.txt").write_text(LINE)
+    (tmp_path / "set/images").mkdir()
+    (tmp_path / "set/classes.txt").write_text("nut\n")
+    assert labels(read(tmp_path / "set", images=photos)) == [["nut"]]
