@@ -47,7 +47,8 @@ def test_texts_of_yolo(tmp_path: Path, spelling: Callable[[str], str]) -> None:
 def test_label_maps(tmp_path: Path, spelling: Callable[[str], str]) -> None:
     image(tmp_path / "images/b_ü.png")
     (tmp_path / "masks").mkdir()
-    (tmp_path / "masks" / spelling("b_ü.png")).write_bytes(cv2.imencode(".png", np.eye(*SIZE, dtype=np.uint16))[1])
+    file = tmp_path / "masks" / spelling("b_ü.png")
+    file.write_bytes(cv2.imencode(".png", np.eye(*SIZE, dtype=np.uint16))[1].tobytes())
     assert labels(read(tmp_path)) == [["object"]]
 
 

@@ -33,7 +33,7 @@ def run_lengths() -> Any:
     return coco_mask.merge(coco_mask.frPyObjects([SQUARE], *SIZE))
 
 
-def plain(rle: Any) -> list[float]:
+def plain(rle: Any) -> Any:
     flat = coco_mask.decode(rle).T.reshape(-1)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     return np.diff([0, *edges.tolist(), flat.size]).astype(float).tolist()
