@@ -61,7 +61,7 @@ def numbers_in(path: Path) -> NDArray[Any]:
     if labels.dtype.kind == "b":  # TIFF of one bit
         labels = labels.astype(np.uint8) * 255
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise UserError(f"{path} is no label map: it must have one channel of whole numbers, and {_instead(labels)}")
+        raise UserError(f"{path} is no label map: {_instead(labels)}, and must have one channel of whole numbers")
     return np.asarray(labels)
 
 
