@@ -170,6 +170,30 @@ def test_maps_of_jpeg_are_refused_under_whatever_name(tmp_path, suffix):
         eachmask.data.read(tmp_path, target=SemanticMap).splits["all"].targets(0)
 
 
+@pytest.mark.parametrize(
+    ("listed", "names"),
+    [
+        (None, ["background", "foreground"]),
+        ("membrane\n", ["background", "membrane"]),
+        ("cell\ngap\n", ["cell", "gap"]),
+    ],
+)
+def test_masks_in_black_and_white_are_two_classes(tmp_path, listed, names):
+    """As most sets of one kind of thing have them; as labels, white would be what does not count."""
+    for number in range(3):
+        photo(tmp_path / "images" / f"{number}.png", (1, 4))
+        put(tmp_path / "masks" / f"{number}.png", [[0, 0, 0, 0]] if number == 0 else [[0, 255, 255, 0]])
+    if listed:
+        (tmp_path / "classes.txt").write_text(listed)
+    data = eachmask.data.read(tmp_path, target=SemanticMap)
+    assert [c.name for c in data.categories] == names
+    assert [data.splits["all"].targets(i).labels.tolist() for i in (0, 1)] == [[[0, 0, 0, 0]], [[0, 1, 1, 0]]]
+    put(tmp_path / "masks" / "2.png", [[0, 255, 1, 0]])
+    data = eachmask.data.read(tmp_path, target=SemanticMap)
+    if listed != "membrane\n":  # a list of one name has no 1
+        assert data.splits["all"].targets(1).labels.tolist() == [[0, 255, 255, 0]], "numbers, of which 255 is void"
+
+
 def test_a_map_that_cannot_be_read_is_not_blamed_on_the_list_of_classes(tmp_path):
     photo(tmp_path / "images" / "x.png")
     put(tmp_path / "classes" / "x.png", np.zeros((4, 6, 3)) + [1, 2, 3])

@@ -1,7 +1,8 @@
 """Class maps: ``images/[SPLIT/]NAME.*``, ``classes/[SPLIT/]NAME.png`` with the class of each pixel, ``classes.txt``.
 
 The pixel value is the class, from 0, a line of ``classes.txt`` each; 255 (65535 in maps of 16 bits where there are
-more classes) is a pixel that does not count. Maps are gray or have a palette, as PASCAL VOC's do. ``labels/``,
+more classes) is a pixel that does not count. Where no map has other values than 0 and 255 they are masks in black and
+white, and white is the second class. Maps are gray or have a palette, as PASCAL VOC's do. ``labels/``,
 ``masks/`` and ``annotations/`` are read as well, where classes and not objects are asked for; and what Roboflow
 exports: ``NAME_mask.png`` beside the images, and ``_classes.csv``.
 """
@@ -49,7 +50,10 @@ def read_class_maps(
     pairs, problems = pairs_below(source, FOLDERS, images, "map of classes")
     above = images is not None and folder_in(source, FOLDERS) is None and (source.parent / NAMES).is_file()
     named = source.parent if above else source
-    categories = _categories(named / NAMES, pairs, problems, progress)
+    names = _names_in(named / NAMES)
+    if (names is None or len(names) <= 2) and _are_black_and_white(pairs):
+        return read_pairs(pairs, _two(names, named / NAMES, problems), black_and_white, problems)
+    categories = _numbers(named / NAMES, pairs, problems, progress) if names is None else named_categories(names)
     return read_pairs(pairs, categories, class_map, problems)
 
 
@@ -100,6 +104,15 @@ def class_map(file: Path, categories: tuple[Category, ...], entry: Mapping[str, 
         raise UserError(f"{file}: {error}; name every class in {NAMES}, one per line") from None
 
 
+def black_and_white(file: Path, categories: tuple[Category, ...], entry: Mapping[str, Any]) -> SemanticMap:
+    """One mask: 0 is the first class, 255 the second.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return SemanticMap(torch.from_numpy((classes_in(file) > 0).astype(np.int64)), categories)
+
+
 def ignore_of(num_classes: int) -> int:
     """The value of pixels that do not count."""
     return 255 if num_classes <= 255 else 65535
@@ -117,13 +130,41 @@ def write_class_maps(
     return []
 
 
-def _categories(file: Path, pairs: list[Pair], problems: list[Problem], progress: Progress) -> tuple[Category, ...]:
-    """The names in a file; without one, a number for each value up to the highest in the maps."""
+def _names_in(file: Path) -> list[str] | None:
+    """The lines of a list, or the names in the JSON file beside it; None without either."""
     if file.is_file():
         lines = read_text(file).splitlines()
-        return named_categories(line.strip() for line in lines if line.strip())
-    if file.with_name(JSON_NAMES).is_file():
-        return named_categories(_listed(file.with_name(JSON_NAMES)))
+        return [line.strip() for line in lines if line.strip()]
+    listed = file.with_name(JSON_NAMES)
+    return _listed(listed) if listed.is_file() else None
+
+
+def _are_black_and_white(pairs: list[Pair]) -> bool:
+    """Whether no map has other values than 0 and 255, and one has 255: as labels there would be nothing to learn."""
+    white = False
+    for pair in pairs:
+        try:
+            values = set(np.unique(classes_in(pair.file)).tolist())
+        except UserError:
+            continue  # told where it is read
+        if not values <= {0, 255}:
+            return False
+        white |= 255 in values
+    return white
+
+
+def _two(names: list[str] | None, file: Path, problems: list[Problem]) -> tuple[Category, ...]:
+    """Of black and white: a list may name both, or what is white alone."""
+    if names is None:
+        what = f"there is no {NAMES}, so black is called background and white foreground"
+        problems.append(Problem(str(file.parent), "", what, f"name them in {NAMES}", "class name", "note"))
+    return named_categories(
+        names if names is not None and len(names) == 2 else ("background", *(names or ["foreground"]))
+    )
+
+
+def _numbers(file: Path, pairs: list[Pair], problems: list[Problem], progress: Progress) -> tuple[Category, ...]:
+    """A number for each value up to the highest in the maps."""
     most = -1
     for pair in progress("counting classes", pairs):
         try:
