@@ -85,7 +85,8 @@ class PredictOptions:
     pastes them."""
     save: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND ...")] = ()
     """Also one file per image of: labels (16-bit label map), crops (cut-out objects), polygons (JSON with
-    holes), csv, geojson."""
+    holes), csv, geojson; of maps labels, palette (in the overlay's colors), panoptic (COCO's PNG), instance_ids
+    (Cityscapes')."""
     tile: int | None = None
     """Predict larger images in squares of this side, px, and join what they cut; 0 never. The model's own
     choice by default."""
