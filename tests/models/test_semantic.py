@@ -53,14 +53,43 @@ CASES = [
     Case("lraspp_lite0"),
     Case("lraspp_mobilenet_v3_large", learning_rate=0),
     Case("segnet_tiny", {"widths": (8, 16, 24)}),
-    Case("deconvnet_tiny", {"widths": (8, 16, 24), "bottleneck": 32}, learning_rate=0),
+    Case("deconvnet_tiny", {"widths": (8, 16, 24), "bottleneck": 32}),
     Case("segnet_vgg16", {"backbone": "vgg11_bn"}, learning_rate=0),
     Case("dilated_context_lite0", {"dilations": (1, 2, 1)}, learning_rate=0),
-    Case("sliding_window", {"widths": (8, 16), "hidden": 16}, learning_rate=0),
+    Case("sliding_window", {"widths": (8, 16), "hidden": 16}),
     Case("unet_tiny", {"border_weight": 10.0}),
     Case("unet_s5_d16", {"width": 8}, learning_rate=0),
     Case("unet_lite0", {"up": "sub_pixel"}, learning_rate=0),
 ]
+SIBLINGS = {
+    "deconvnet_vgg16": "deconvnet_tiny",
+    "deeplabv3_resnet50": "deeplabv3_lite0",
+    "deeplabv3_resnet101": "deeplabv3_lite0",
+    "deeplabv3plus_r50_d8": "deeplabv3plus_lite0",
+    "deeplabv3plus_r52": "deeplabv3plus_lite0",
+    "deeplabv3plus_r103": "deeplabv3plus_lite0",
+    "dilated_context_resnet50": "dilated_context_lite0",
+    "fcn16s_vgg16": "fcn16s_lite0",
+    "fcn32s_vgg16": "fcn32s_lite0",
+    "fcn_resnet101": "fcn_resnet50",
+    "pointrend_semantic_r50": "pointrend_semantic_lite0",
+    "pointrend_semantic_r50_mmseg": "pointrend_semantic_lite0",
+    "pointrend_semantic_r101": "pointrend_semantic_lite0",
+    "pspnet_r50_d8": "pspnet_lite0",
+    "pspnet_r50_d8_align": "pspnet_lite0",
+    "pspnet_r101_d8": "pspnet_lite0",
+    "segformer_b1": "segformer_b0",
+    "segformer_b2": "segformer_b0",
+    "segformer_b5": "segformer_b0",
+    "semantic_fpn_r50": "semantic_fpn_lite0",
+    "semantic_fpn_r50_mmseg": "semantic_fpn_lite0",
+    "unet": "unet_tiny",
+    "upernet_r50": "upernet_lite0",
+    "upernet_swin_t": "upernet_lite0",
+    "upernet_swin_s": "upernet_lite0",
+    "upernet_swin_b": "upernet_lite0",
+}
+"""Large variants -> the small one of the same code; they are only built here."""
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.variant)
@@ -95,6 +124,19 @@ def scenes(*sizes: tuple[int, int]) -> tuple[ImageBatch, list[SemanticMap]]:
 def predict(model: nn.Module, batch: ImageBatch) -> list[SemanticMap]:
     with torch.inference_mode():
         return model.decode(model(batch), DecodeOptions())
+
+
+def test_every_variant_is_here():
+    known = {name for name, module in models.VARIANTS.items() if module.startswith("semantic.")}
+    assert {case.variant for case in CASES} | set(SIBLINGS) == known
+    assert set(SIBLINGS.values()) <= {case.variant for case in CASES}
+
+
+@pytest.mark.parametrize("name", sorted(SIBLINGS))
+def test_large_variants_are_built_of_the_same_code(name):
+    with torch.device("meta"):  # shapes without numbers: no time, no memory
+        large, small = (models.variant(n)(num_classes=3) for n in (name, SIBLINGS[name]))
+    assert type(large) is type(small) and large.num_classes == 3
 
 
 def test_is_a_model_of_the_task(model):
