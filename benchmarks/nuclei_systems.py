@@ -137,9 +137,10 @@ class Cellpose:
         images = [gray(sample.image) for sample in samples]
         flows = labels_to_flows([label_map(sample) for sample in samples], device=torch.device("cpu"))
         prepared = time.process_time() - begin
-        epoch = self._fit(images, flows, 1, 2 * CELLPOSE_BATCH, folder, "timed") / 2
-        batches = max(1, round(seconds / epoch / CELLPOSE_EPOCHS))
-        epochs = max(10, int(seconds / epoch / batches))
+        few, more = (self._fit(images, flows, 1, n * CELLPOSE_BATCH, folder, "timed") for n in (1, 5))
+        step = max((more - few) / 4, 1e-3)  # without what happens once
+        batches = max(1, round(seconds / step / CELLPOSE_EPOCHS))
+        epochs = max(10, int(seconds / step / batches))
         spent = self._fit(images, flows, epochs, batches * CELLPOSE_BATCH, folder, "model")
         return {"steps": epochs * batches, "train_s": round(spent, 1), "flows_s": round(prepared, 1)}
 
