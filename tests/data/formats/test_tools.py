@@ -91,6 +91,10 @@ def test_label_studios_regions_and_names(tmp_path: Path, name: str) -> None:
     data = read(tmp_path / "set")
     assert names(data) == ["nut", "bolt"] and areas(data) == [32 * 24, 32 * 24] and not data.problems
     assert data.splits["all"].path(0) == place
+    result[0]["image_rotation"] = 90
+    (tmp_path / "set" / "export.json").write_text(json.dumps([task]))
+    (problem,) = read(tmp_path / "set").problems
+    assert problem.count == 1 and "image_rotation" in problem.what and problem.severity == "note"
     place.rename(tmp_path / "a 1.png")  # outside the set
     found = format_named("label-studio").read(tmp_path / "set", no_progress)
     assert not len(found) and found.problems[0].kind == "missing"

@@ -46,10 +46,12 @@ _PLAIN = tuple(kind.removesuffix("labels") for kind in _KINDS)
 _LINES = ("keypoint", "vector", "polyline")
 _SEVERAL, _PREDICTED = "tasks with several annotations", "tasks with predictions alone"
 _NO_AREA = "points and lines, which have no area"
+_TURNED = "regions drawn on an image that was turned there (image_rotation)"
 _REMEDIES = {
     _SEVERAL: "the last of each is read; delete the others where they are better",
     _PREDICTED: "these are read in place of annotations",
     _NO_AREA: "they are left out",
+    _TURNED: "they are read as if it had not been turned; look whether they lie right",
 }
 
 
@@ -164,6 +166,7 @@ def _add_regions(
             if kind not in _KINDS + _PLAIN:
                 passed[_NO_AREA] += "from_name" in region and kind.removesuffix("labels") in _LINES
                 continue  # choices, texts and relations say nothing of outlines
+            passed[_TURNED] += bool(region.get("image_rotation"))
             names = region["value"].get(kind) or classes.get(region.get("id")) or ["object"]
             crowd = "crowd" in ((region.get("meta") or {}).get("text") or [])
             page.add(_segmentation(region, page.size), str(names[0]), where, crowd, score_in(region))
