@@ -55,7 +55,7 @@ CASES = [
     Case("segnet_tiny", {"widths": (8, 16, 24)}),
     Case("deconvnet_tiny", {"widths": (8, 16, 24), "bottleneck": 32}),
     Case("segnet_vgg16", {"backbone": "vgg11_bn"}, learning_rate=0),
-    Case("dilated_context_lite0", {"dilations": (1, 2, 1)}, learning_rate=0),
+    Case("dilated_context_lite0", {"dilations": (1, 2, 1)}),
     Case("sliding_window", {"widths": (8, 16), "hidden": 16}),
     Case("unet_tiny", {"border_weight": 10.0}),
     Case("unet_s5_d16", {"width": 8}, learning_rate=0),
