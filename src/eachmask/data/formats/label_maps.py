@@ -74,7 +74,10 @@ def classes_in(path: Path) -> NDArray[Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
     if jpeg:
-        raise UserError(f"{path} is JPEG, which does not keep the numbers of classes: save it anew as PNG")
+        raise UserError(
+            f"{path} is JPEG, which does not keep the numbers of classes: save it anew as PNG "
+            "(a mask in black and white: cut at half, 255 where it is above 127)"
+        )
     return numbers_in(path)
 
 
