@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -192,6 +193,32 @@ def test_masks_in_black_and_white_are_two_classes(tmp_path, listed, names):
     data = eachmask.data.read(tmp_path, target=SemanticMap)
     if listed != "membrane\n":  # a list of one name has no 1
         assert data.splits["all"].targets(1).labels.tolist() == [[0, 255, 255, 0]], "numbers, of which 255 is void"
+
+
+@pytest.mark.parametrize("quality", [40, 75, 95])
+def test_jpeg_masks_in_black_and_white_are_cut_at_half(tmp_path, quality):
+    mask = np.zeros((96, 128), np.uint8)
+    cv2.circle(mask, (60, 50), 30, 255, -1)
+    (tmp_path / "masks").mkdir()
+    for name, pixels in (("a", mask), ("b", 0 * mask)):
+        photo(tmp_path / "images" / f"{name}.png", mask.shape)
+        cv2.imwrite(str(tmp_path / "masks" / f"{name}.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    data = eachmask.data.read(tmp_path, target=SemanticMap)
+    assert [c.name for c in data.categories] == ["background", "foreground"]
+    labels = data.splits["all"].targets(0).labels.numpy()
+    assert ((labels == 1) != (mask > 0)).mean() < 0.005 and not data.splits["all"].targets(1).labels.any()
+    assert "2 masks are JPEG" in "".join(map(str, data.problems))
+
+
+@pytest.mark.parametrize("values", [(1, 255), (0, 2, 255), (0, 90)])
+def test_other_jpeg_maps_are_no_masks(tmp_path, values):
+    """Numbers of classes, and what does not count; or gray."""
+    labels = np.repeat(np.repeat(np.array([values], np.uint8), 64, 1), 96, 0)
+    (tmp_path / "masks").mkdir()
+    photo(tmp_path / "images" / "a.png", labels.shape)
+    cv2.imwrite(str(tmp_path / "masks/a.jpg"), labels, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    with pytest.raises(UserError, match="does not keep the numbers of classes"):
+        eachmask.data.read(tmp_path, target=SemanticMap).splits["all"].targets(0)
 
 
 def test_a_map_that_cannot_be_read_is_not_blamed_on_the_list_of_classes(tmp_path):

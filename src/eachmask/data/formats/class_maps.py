@@ -19,10 +19,10 @@ import torch
 from eachmask.data.dataset import Dataset
 from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.label_maps import classes_in
+from eachmask.data.formats.label_maps import black_and_white_in, classes_in, is_jpeg
 from eachmask.data.formats.paired import Pair, copy_pairs, folder_in, has_pair, pairs_below, read_pairs, roots_of
 from eachmask.data.images.files import image_files, matching
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, lossy_masks
 from eachmask.data.targets import named_categories
 from eachmask.files.json_text import read_json_file
 from eachmask.files.png import png
@@ -52,6 +52,7 @@ def read_class_maps(
     named = source.parent if above else source
     names = _names_in(named / NAMES)
     if (names is None or len(names) <= 2) and _are_black_and_white(pairs):
+        problems.extend(lossy_masks(source, sum(is_jpeg(pair.file) for pair in pairs)))
         return read_pairs(pairs, _two(names, named / NAMES, problems), black_and_white, problems)
     categories = _numbers(named / NAMES, pairs, problems, progress) if names is None else named_categories(names)
     return read_pairs(pairs, categories, class_map, problems)
@@ -110,7 +111,7 @@ def black_and_white(file: Path, categories: tuple[Category, ...], entry: Mapping
     Raises:
         UserError: it cannot be read.
     """
-    return SemanticMap(torch.from_numpy((classes_in(file) > 0).astype(np.int64)), categories)
+    return SemanticMap(torch.from_numpy((black_and_white_in(file) > 0).astype(np.int64)), categories)
 
 
 def ignore_of(num_classes: int) -> int:
@@ -144,7 +145,7 @@ def _are_black_and_white(pairs: list[Pair]) -> bool:
     white = False
     for pair in pairs:
         try:
-            values = set(np.unique(classes_in(pair.file)).tolist())
+            values = set(np.unique(black_and_white_in(pair.file)).tolist())
         except UserError:
             continue  # told where it is read
         if not values <= {0, 255}:

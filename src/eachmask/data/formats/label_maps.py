@@ -19,6 +19,10 @@ from eachmask.structures import Masks, UserError
 _MAX_IN_PNG = 65535
 _JPEG = b"\xff\xd8\xff"
 """What such a file begins with."""
+_JPEG_BLOCK = 16
+"""Edges are blurred within so many px."""
+_MOST_GRAY = 0.01
+"""Share of the pixels away from edges that a mask in black and white may have between 0 and 255."""
 
 
 def label_map_suffix(num_objects: int) -> str:
@@ -68,17 +72,41 @@ def numbers_in(path: Path) -> NDArray[Any]:
 def classes_in(path: Path) -> NDArray[Any]:
     """The same of a map of classes; a UserError where it is JPEG, under whatever name: 255 is not white there, but a
     pixel that does not count."""
+    if _begins_as_jpeg(path):
+        raise UserError(f"{path} is JPEG, which does not keep the numbers of classes: save it anew as PNG")
+    return numbers_in(path)
+
+
+def black_and_white_in(path: Path) -> NDArray[Any]:
+    """The same of what may be a mask in black and white: JPEG is cut at half where it was surely one."""
+    if not _begins_as_jpeg(path):
+        return numbers_in(path)
+    gray = _decoded(path)
+    gray = gray.max(2) if gray.ndim == 3 else gray  # chroma is rounded too
+    white = (gray > 127).astype(np.uint8)
+    around = np.ones((2 * _JPEG_BLOCK + 1,) * 2, np.uint8)
+    flat = gray[cv2.dilate(white, around) == cv2.erode(white, around)]
+    slack = _rounding(path)
+    if not flat.size or ((flat > slack) & (flat < 255 - slack)).mean() > _MOST_GRAY:
+        return classes_in(path)
+    return white * np.uint8(255)
+
+
+def _rounding(path: Path) -> int:
+    """By how much JPEG may have changed a block of 8 x 8 px of one value."""
+    try:
+        with Image.open(path) as image:
+            return int(image.quantization[0][0] / 16 + 0.5)  # type: ignore[attr-defined]
+    except (OSError, LookupError, AttributeError, Image.DecompressionBombError):
+        return 0
+
+
+def _begins_as_jpeg(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
-            jpeg = file.read(len(_JPEG)) == _JPEG
+            return file.read(len(_JPEG)) == _JPEG
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
-    if jpeg:
-        raise UserError(
-            f"{path} is JPEG, which does not keep the numbers of classes: save it anew as PNG "
-            "(a mask in black and white: cut at half, 255 where it is above 127)"
-        )
-    return numbers_in(path)
 
 
 def _instead(pixels: NDArray[Any]) -> str:
