@@ -15,7 +15,7 @@ from eachmask import cli
 from eachmask.data.formats.known import FORMATS
 from eachmask.data.reading import detect_format, format_named
 from eachmask.files.progress import no_progress
-from eachmask.structures import SemanticMap, UserError
+from eachmask.structures import Instances, SemanticMap, UserError
 
 NAMES = ("road", "sky", "tree")
 LAYOUTS = ("class-maps", "voc-classes", "pascal-context", "cityscapes-classes", "ade20k", "indoor-maps", "color-maps")
@@ -193,6 +193,16 @@ def test_masks_in_black_and_white_are_two_classes(tmp_path, listed, names):
     data = eachmask.data.read(tmp_path, target=SemanticMap)
     if listed != "membrane\n":  # a list of one name has no 1
         assert data.splits["all"].targets(1).labels.tolist() == [[0, 255, 255, 0]], "numbers, of which 255 is void"
+
+
+@pytest.mark.parametrize("target", [SemanticMap, Instances])
+def test_maps_as_fiftyone_exports_them(tmp_path, target):
+    """Its directories of segmentations: data/ and labels/."""
+    photo(tmp_path / "data" / "x.jpg")
+    put(tmp_path / "labels" / "x.png", np.tile([0, 1, 2, 2, 0, 1], (4, 1)))
+    data = eachmask.data.read(tmp_path, target=target)
+    (split,) = data.splits.values()
+    assert split.names[0] == "x.jpg" and split.targets(0) is not None and len(split) == 1
 
 
 @pytest.mark.parametrize("quality", [40, 75, 95])

@@ -25,6 +25,8 @@ SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
 ENDS = ("", "_mask", "_masks", "_label", "_labels")
 """What may stand behind an image's name in that of its file."""
 _SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+IMAGES = ("images", "data")
+"""Folders of images; the second is FiftyOne's."""
 T = TypeVar("T", bound=Spatial)
 
 
@@ -46,13 +48,13 @@ def folder_in(source: Path, names: Sequence[str]) -> Path | None:
 
 def has_pair(source: Path, names: Sequence[str]) -> bool:
     """Whether images/ and one of the folders are there, and that has images or nothing at all in it, and no texts."""
-    files = folder_in(source, names)
-    return (source / "images").is_dir() and files is not None and (bool(image_files(files)) or not files_below(files))
+    images, files = folder_in(source, IMAGES), folder_in(source, names)
+    return images is not None and files is not None and (bool(image_files(files)) or not files_below(files))
 
 
 def roots_of(source: Path, names: Sequence[str]) -> list[Path]:
     """The folders of splits that have such a pair each, as StarDist's and others' sets: train/images, train/masks."""
-    if (source / "images").is_dir() or not source.is_dir():
+    if folder_in(source, IMAGES) or not source.is_dir():
         return []
     roots = (path for path in sorted(source.iterdir()) if path.name.casefold() in _SPLITS and has_pair(path, names))
     return [root for root in roots if image_files(folder_in(root, names) or root)]
@@ -83,8 +85,8 @@ def folders_of(source: Path, names: Sequence[str], images: Path | None) -> tuple
         UserError: one of them is not there.
     """
     files = folder_in(source, names) or (source if images is not None and source.is_dir() else None)
-    images = images or source / "images"
-    if files is None or not images.is_dir():
+    images = images or folder_in(source, IMAGES)
+    if files is None or images is None or not images.is_dir():
         raise UserError(f"{source} must hold the folders images and {' or '.join(names)} with equal file names")
     return images, files
 
@@ -175,7 +177,7 @@ def named(stem: Path, folder: Path) -> Path | None:
 def _file_of(stem: Path, files: Path, images: Path) -> Path | None:
     """An image's file: of the same relative name, or, where the user names another folder of images, of the last."""
     exact = named(stem, files)
-    if exact is not None or images == files.parent / "images":
+    if exact is not None or images == folder_in(files.parent, IMAGES):
         return exact
     return ImageFolder(files).of_stem(stem.as_posix())
 
