@@ -73,7 +73,10 @@ def classes_in(path: Path) -> NDArray[Any]:
     """The same of a map of classes; a UserError where it is JPEG, under whatever name: 255 is not white there, but a
     pixel that does not count."""
     if _begins_as_jpeg(path):
-        raise UserError(f"{path} is JPEG, which does not keep the numbers of classes: save it anew as PNG")
+        raise UserError(
+            f"{path} is JPEG, which does not keep the numbers of classes: save it anew as PNG "
+            "(a mask in black and white: cut at half, 255 where it is above 127)"
+        )
     return numbers_in(path)
 
 
