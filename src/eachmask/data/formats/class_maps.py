@@ -51,7 +51,7 @@ def read_class_maps(
     above = images is not None and folder_in(source, FOLDERS) is None and (source.parent / NAMES).is_file()
     named = source.parent if above else source
     names = _names_in(named / NAMES)
-    if (names is None or len(names) <= 2) and _are_black_and_white(pairs):
+    if (names is None or len(names) <= 2) and _are_black_and_white(pairs, progress):
         problems.extend(lossy_masks(source, sum(is_jpeg(pair.file) for pair in pairs)))
         return read_pairs(pairs, _two(names, named / NAMES, problems), black_and_white, problems)
     categories = _numbers(named / NAMES, pairs, problems, progress) if names is None else named_categories(names)
@@ -140,10 +140,10 @@ def _names_in(file: Path) -> list[str] | None:
     return _listed(listed) if listed.is_file() else None
 
 
-def _are_black_and_white(pairs: list[Pair]) -> bool:
+def _are_black_and_white(pairs: list[Pair], progress: Progress) -> bool:
     """Whether no map has other values than 0 and 255, and one has 255: as labels there would be nothing to learn."""
     white = False
-    for pair in pairs:
+    for pair in progress("looking at maps", pairs):
         try:
             values = set(np.unique(black_and_white_in(pair.file)).tolist())
         except UserError:

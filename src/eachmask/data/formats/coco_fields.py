@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.images.files import alike, image_files, safe_name, spelled
+from eachmask.data.images.files import first_file, image_files, safe_name, spelled
 from eachmask.files.json_text import read_json_file
 from eachmask.structures import Category, UserError
 
@@ -129,8 +129,7 @@ def image_file(name: str, folders: Sequence[Path]) -> Path:
     """
     spellings = dict.fromkeys((name, name.replace("\\", "/")))
     places = [folder / spelling for folder in folders for spelling in spellings]
-    found = next((place for place in places if place.is_file()), None) or next(filter(None, map(alike, places)), None)
-    return found if found is not None and found.is_file() else places[0]
+    return first_file(places) or places[0]
 
 
 def whole_number(value: Any) -> int | None:

@@ -13,7 +13,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.file_split import Doubts, FileSplit, ReadTarget
 from eachmask.data.image_files import ImageView
-from eachmask.data.images.files import alike, copy_image, files_below, image_files, image_size
+from eachmask.data.images.files import copy_image, files_below, first_file, image_files, image_size
 from eachmask.data.packed import Texts
 from eachmask.data.problems import Problem
 from eachmask.files.progress import Progress
@@ -169,9 +169,7 @@ def copy_pairs(
 
 def named(stem: Path, folder: Path) -> Path | None:
     """A folder's file of this relative name, which has no suffix; dots in it are part of the name."""
-    tries = [folder / f"{stem}{end}{suffix}" for end in ENDS for suffix in SUFFIXES]
-    found = next((file for file in tries if file.is_file()), None) or next(filter(None, map(alike, tries)), None)
-    return found if found is not None and found.is_file() else None
+    return first_file([folder / f"{stem}{end}{suffix}" for end in ENDS for suffix in SUFFIXES])
 
 
 def _file_of(stem: Path, files: Path, images: Path) -> Path | None:

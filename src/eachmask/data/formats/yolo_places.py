@@ -14,7 +14,7 @@ from pathlib import Path
 
 from eachmask.data.elsewhere import UPLOAD, ImageFolder
 from eachmask.data.formats.yolo_write import label_place
-from eachmask.data.images.files import alike, files_below
+from eachmask.data.images.files import files_below, first_file
 
 SPLITS = ("train", "val", "valid", "test")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -97,9 +97,7 @@ class Places:
         image that is not in the set, of its name in the set."""
         text = image.with_suffix(".txt")
         own = label_place(text, kind)
-        tries = [path for path in (own, text if kind == "labels" else None) if path is not None]
-        found = next((path for path in tries if path.is_file()), None) or next(filter(None, map(alike, tries)), None)
-        found = found if found is not None and found.is_file() else None
+        found = first_file([path for path in (own, text if kind == "labels" else None) if path is not None])
         if found is None and self.images is not None:
             texts = self._texts.get(image.stem, ())
             named = [p for p in texts if kind in p.parts or (kind == "labels" and any(map(is_darknets, p.parts)))]

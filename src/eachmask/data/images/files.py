@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -50,6 +50,12 @@ def alike(path: Path) -> Path | None:
         return None
     found = _spellings(folder, folder.stat().st_mtime_ns).get(spelled(path.name), ())
     return found[0] if len(found) == 1 else None
+
+
+def first_file(places: Sequence[Path]) -> Path | None:
+    """The first of them that is a file, else the first that is one by another spelling of its names."""
+    found = next((place for place in places if place.is_file()), None) or next(filter(None, map(alike, places)), None)
+    return found if found is not None and found.is_file() else None
 
 
 @lru_cache(maxsize=64)
