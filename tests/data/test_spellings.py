@@ -52,6 +52,22 @@ def test_label_maps(tmp_path: Path, spelling: Callable[[str], str]) -> None:
     assert labels(read(tmp_path)) == [["object"]]
 
 
+@pytest.mark.parametrize(
+    ("name", "of"), [("b.png", "mask_b.png"), ("img_012.png", "mask_012.png"), ("Image7.tif", "label_7.png")]
+)
+def test_label_maps_that_say_first_what_they_are(tmp_path: Path, name: str, of: str) -> None:
+    image(tmp_path / "images" / name)
+    image(tmp_path / "images" / "c.png")
+    for i, file in enumerate((of, "c_mask.png", "mask_c.png")):
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        pixels = np.minimum(np.eye(*SIZE, dtype=np.uint16) * (1 + np.arange(SIZE[1])), i + 1).astype(np.uint16)
+        (tmp_path / "masks" / file).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    data = read(tmp_path)
+    assert sorted(map(len, labels(data))) == [1, 2], "of two maps of an image the one that ends so goes first"
+    (problem,) = data.problems
+    assert problem.file.endswith("mask_c.png") and "no image" in problem.what
+
+
 def test_what_is_spelled_as_asked_goes_first(tmp_path: Path) -> None:
     for name in ("a.png", "A.png"):
         image(tmp_path / name)

@@ -89,6 +89,18 @@ def test_the_size_of_a_png_is_found_without_decoding_it(tmp_path: Path) -> None:
     assert sizes == {"a.jpg": (40, 80), "plain.png": (200, 300), "turned.png": (30, 20)}
 
 
+def test_names_before_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("train: .\nnames: {bolt: 1, nut: 0}\n")
+    assert [category.name for category in read_yolo(tmp_path).categories] == ["nut", "bolt"]
+
+
+@pytest.mark.parametrize("names", ["{a: 0, b: 2}", "{a: 0, b: 0}", "{a: x, b: y}"])
+def test_names_before_numbers_with_gaps_are_refused(tmp_path: Path, names: str) -> None:
+    (tmp_path / "data.yaml").write_text(f"train: .\nnames: {names}\n")
+    with pytest.raises(UserError, match="without gaps"):
+        read_yolo(tmp_path)
+
+
 def test_names_with_gaps_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text("train: .\nnames: {0: a, 2: b}\n")
     with pytest.raises(UserError, match="without gaps"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,10 @@ from eachmask.structures.spatial import Spatial
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
 """Of files with a value for each pixel, the best first."""
 ENDS = ("", "_mask", "_masks", "_label", "_labels")
-"""What may stand behind an image's name in that of its file."""
+"""What may stand behind an image's name in that of its file ..."""
+STARTS = ("mask_", "masks_", "label_", "labels_")
+"""... or before it: mask_a.png of a.png, mask_1.png of img_1.png."""
+_OF_AN_IMAGE = re.compile(r"(image|img|im)_?(?=\d)", re.IGNORECASE)
 _SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 IMAGES = ("images", "data")
 """Folders of images; the second is FiftyOne's."""
@@ -169,7 +173,10 @@ def copy_pairs(
 
 def named(stem: Path, folder: Path) -> Path | None:
     """A folder's file of this relative name, which has no suffix; dots in it are part of the name."""
-    return first_file([folder / f"{stem}{end}{suffix}" for end in ENDS for suffix in SUFFIXES])
+    number = _OF_AN_IMAGE.sub("", stem.name) if _OF_AN_IMAGE.match(stem.name) else stem.name
+    names = [f"{stem.name}{end}" for end in ENDS]
+    names += [start + own for own in dict.fromkeys((stem.name, number)) for start in STARTS]
+    return first_file([folder / stem.parent / f"{name}{suffix}" for name in names for suffix in SUFFIXES])
 
 
 def _file_of(stem: Path, files: Path, images: Path) -> Path | None:

@@ -192,15 +192,22 @@ def _categories(content: dict[str, Any], path: Path) -> tuple[Category, ...]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     try:
-        keys = sorted(int(k) for k in names) if isinstance(names, dict) else []
-        if not keys or keys != list(range(len(keys))):
+        by_number = _by_number(names) if isinstance(names, dict) else {}
+        keys = sorted(by_number)
+        if not keys or keys != list(range(len(names))):
             raise ValueError
-        assert isinstance(names, dict)
-        by_number = {int(k): str(v) for k, v in names.items()}
         ids = content.get("category_ids") or {}
         return tuple(Category(int(ids.get(k, k + 1)), by_number[k]) for k in keys)
     except (TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: names: must number the classes 0, 1, 2 ... without gaps") from None
+
+
+def _by_number(names: dict[Any, Any]) -> dict[int, str]:
+    """From {0: nut, 1: bolt}, or the other way round."""
+    try:
+        return {int(number): str(name) for number, name in names.items()}
+    except ValueError:
+        return {int(number): str(name) for name, number in names.items()}
 
 
 def _miscounted(content: dict[str, Any], categories: Sequence[Category], path: Path) -> Iterator[Problem]:
