@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from eachmask import draw
+from eachmask.draw import maps
 from eachmask.draw.labels import captions
 from eachmask.structures import RLE, Category, Instances, Matte, PanopticMap, Segment, SemanticMap, UserError
 from eachmask.tasks.panoptic import PANOPTIC
@@ -240,6 +241,16 @@ def test_maps_of_a_folder_get_the_legend_that_a_single_one_has() -> None:
         named = task.outputs.named(plain, seen)
         assert (named != plain).any()
         np.testing.assert_array_equal(named, draw.overlay(image, seen))
+
+
+def test_a_panoptic_map_and_its_legend_are_numbered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbered: list[PanopticMap] = []
+    number = maps._numbered
+    monkeypatch.setattr(maps, "_numbered", lambda seen: number(numbered.append(seen) or seen))
+    ids = torch.where(_street().labels == 255, 0, _street().labels.int() + 5)
+    seen = PanopticMap(ids, (Segment(5, 0), Segment(6, 2)), (SKY, ROAD, CAR))
+    draw.overlay(np.full((200, 300, 3), 128, np.uint8), seen)
+    assert len(numbered) == 1
 
 
 def test_a_long_legend_counts_what_it_leaves_out() -> None:

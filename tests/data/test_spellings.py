@@ -13,6 +13,7 @@ from foreign_sets import SIZE, coco, image, labels
 
 from eachmask.data import read
 from eachmask.data.elsewhere import ImageFolder
+from eachmask.data.formats.drawn import image_named
 from eachmask.data.images.files import alike, find_image
 
 LINE = "0 0.1 0.1 0.3 0.1 0.3 0.4 0.1 0.4\n"
@@ -76,6 +77,24 @@ def test_what_is_spelled_as_asked_goes_first(tmp_path: Path) -> None:
     assert find_image(tmp_path, "a") == tmp_path / "a.png"
     assert ImageFolder(tmp_path).named("A.png") == tmp_path / "A.png"
     assert ImageFolder(tmp_path).named("a.PNG") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("3c5d1e2f-p0.png", True),
+        ("images/3c5d1e2f-p0.png", True),
+        ("/data/upload/1/3c-p0.png", True),
+        ("upload/3c5d1e2f-p0.png", True),
+        ("images/3c-p0.png", False),  # another image, which is not there
+        ("scan-3c5d1e2f-p0.png", False),
+    ],
+)
+def test_every_reader_knows_the_same_names_of_uploads(tmp_path: Path, name: str, found: bool) -> None:
+    there = image(tmp_path / "p0.png")
+    place = there if found else None
+    assert ImageFolder(tmp_path).named(name) == place
+    assert image_named(name, ImageFolder(tmp_path).by_name) == place
 
 
 def test_uploads_of_label_studio_have_their_own_names(tmp_path: Path) -> None:

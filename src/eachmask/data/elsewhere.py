@@ -15,8 +15,17 @@ from eachmask.data.packed import Texts
 from eachmask.data.problems import Problem
 from eachmask.files.journal import recorded_paths
 
-UPLOAD = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of an uploaded file."""
+_UPLOAD = re.compile(r"^(?:.*\bupload/(?:\d+/)?[0-9a-f]{2,}|(?:.*/)?[0-9a-f]{8})-")
+"""What Label Studio puts before the name of an uploaded file; in its folder of uploads fewer digits are enough."""
+
+
+def before_upload(place: str) -> str:
+    """The last name of a path (POSIX), without what an upload has put before it.
+
+    >>> before_upload("3c5d1e2f-a.png"), before_upload("/data/upload/1/3c-a.png"), before_upload("scans/3c-a.png")
+    ('a.png', 'a.png', '3c-a.png')
+    """
+    return PurePosixPath(_UPLOAD.sub("", place, count=1)).name
 
 
 class ImageFolder:
@@ -36,13 +45,13 @@ class ImageFolder:
     def named(self, name: str) -> Path | None:
         """The one image whose path ends like a relative POSIX path; at least the last name must agree."""
         own = PurePosixPath(name)
-        found = self.by_name.get(spelled(own.name)) or self.by_name.get(spelled(UPLOAD.sub("", own.name)), [])
+        found = self.by_name.get(spelled(own.name)) or self.by_name.get(spelled(before_upload(name)), [])
         return _best([path for path in found if path.name == own.name] or found, own)
 
     def of_stem(self, name: str) -> Path | None:
         """The same without a suffix."""
         own = PurePosixPath(name)
-        found = self.by_stem.get(spelled(own.name)) or self.by_stem.get(spelled(UPLOAD.sub("", own.name)), [])
+        found = self.by_stem.get(spelled(own.name)) or self.by_stem.get(spelled(before_upload(name)), [])
         return _best([path for path in found if path.stem == own.name] or found, own)
 
     def like(self, name: str, path: Path) -> Path | None:

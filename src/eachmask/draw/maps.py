@@ -30,10 +30,11 @@ def draw_semantic(image: NDArray[Any], seen: SemanticMap, options: DrawOptions |
         ValueError: the image has another size than the map.
     """
     check_size(image, seen)
-    labels = seen.labels.cpu().numpy()
+    options = options or DrawOptions()
+    labels, counts = seen.labels.cpu().numpy(), seen.counts().cpu().numpy()
     regions = np.where(labels == seen.ignore, 0, labels.astype(np.int32) + 1)
-    colors = [color(label) for label in range(int(seen.counts().numel()))]
-    return _draw(image, seen, regions, colors, options or DrawOptions())
+    canvas = _draw(image, regions, [color(label) for label in range(len(counts))], options)
+    return canvas if options.names is False else write_legend(canvas, _classes(seen, counts))
 
 
 def draw_panoptic(image: NDArray[Any], seen: PanopticMap, options: DrawOptions | None = None) -> RGBImage:
@@ -48,7 +49,9 @@ def draw_panoptic(image: NDArray[Any], seen: PanopticMap, options: DrawOptions |
     """
     check_size(image, seen)
     options = options or DrawOptions()
-    return _draw(image, seen, _numbered(seen), _colors(seen, options), options)
+    regions, colors = _numbered(seen), _colors(seen, options)
+    canvas = _draw(image, regions, colors, options)
+    return canvas if options.names is False else write_legend(canvas, _entries(seen, regions, colors))
 
 
 def write_classes(canvas: RGBImage, seen: SemanticMap | PanopticMap, options: DrawOptions | None = None) -> RGBImage:
@@ -59,10 +62,13 @@ def write_classes(canvas: RGBImage, seen: SemanticMap | PanopticMap, options: Dr
         options: those that it was drawn with.
     """
     if isinstance(seen, PanopticMap):
-        return write_legend(canvas, _entries(seen, _colors(seen, options or DrawOptions())))
-    counts = seen.counts().cpu().numpy()
+        return write_legend(canvas, _entries(seen, _numbered(seen), _colors(seen, options or DrawOptions())))
+    return write_legend(canvas, _classes(seen, seen.counts().cpu().numpy()))
+
+
+def _classes(seen: SemanticMap, counts: NDArray[np.int64]) -> list[tuple[str, Color]]:
     order = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
-    return write_legend(canvas, [(seen.name_of(label), color(label)) for label in order])
+    return [(seen.name_of(label), color(label)) for label in order]
 
 
 def _in_order(seen: PanopticMap) -> list[Segment]:
@@ -83,10 +89,10 @@ def _colors(seen: PanopticMap, options: DrawOptions) -> list[Color]:
     return [color(s.label if by_class or not seen.is_thing(s) else first + i) for i, s in enumerate(segments)]
 
 
-def _entries(seen: PanopticMap, colors: list[Color]) -> list[tuple[str, Color]]:
+def _entries(seen: PanopticMap, regions: NDArray[np.int32], colors: list[Color]) -> list[tuple[str, Color]]:
     """Classes by the area of all their segments, with the number of things and the largest one's color."""
     segments = _in_order(seen)
-    areas = np.bincount(_numbered(seen).ravel(), minlength=len(segments) + 1)[1:]
+    areas = np.bincount(regions.ravel(), minlength=len(segments) + 1)[1:]
     total: dict[int, int] = {}
     for segment, area in zip(segments, areas.tolist(), strict=True):
         total[segment.label] = total.get(segment.label, 0) + area
@@ -98,13 +104,7 @@ def _entries(seen: PanopticMap, colors: list[Color]) -> list[tuple[str, Color]]:
     return entries
 
 
-def _draw(
-    image: NDArray[Any],
-    seen: SemanticMap | PanopticMap,
-    regions: NDArray[np.int32],
-    colors: list[Color],
-    options: DrawOptions,
-) -> RGBImage:
+def _draw(image: NDArray[Any], regions: NDArray[np.int32], colors: list[Color], options: DrawOptions) -> RGBImage:
     """Regions 1, 2, ... (0 stays as it is) in their colors."""
     canvas = to_display(image, options.stretch)
     opacity = FILL if options.fill is None else options.fill
@@ -114,4 +114,4 @@ def _draw(
     if opacity > 0:
         cv2.copyTo(cv2.addWeighted(canvas, 1 - opacity, tint, opacity, 0), inside, canvas)
     cv2.copyTo(tint, edges(regions, width).view(np.uint8) & inside, canvas)
-    return canvas if options.names is False else write_classes(canvas, seen, options)
+    return canvas

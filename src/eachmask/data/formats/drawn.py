@@ -13,7 +13,7 @@ import numpy as np
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
-from eachmask.data.elsewhere import ImageFolder
+from eachmask.data.elsewhere import ImageFolder, before_upload
 from eachmask.data.formats.classes_file import CLASSES_FILE, known_categories, with_categories
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.formats.yolo_write import one_rings
@@ -24,8 +24,6 @@ from eachmask.data.targets import instances_of, masks_of, united
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
-_UPLOAD = re.compile(r"[0-9a-f]{2,}-")
-"""What Label Studio puts before the name of an uploaded file."""
 _ONE_IMAGE = re.compile(rb"<annotation[\s>]")
 
 BROKEN = (LookupError, TypeError, ValueError, AttributeError)
@@ -191,7 +189,7 @@ def image_named(name: str, images: Mapping[str, Sequence[Path]], near: Path | No
     place = name.replace("\\", "/")
     address = unquote(urlsplit(place).path).rsplit("/", 1)[-1] if "://" in place else ""  # without its signature
     last = re.split(r"[/=]", unquote(place))[-1]
-    for spelling in (address, last, _UPLOAD.sub("", last, count=1)):
+    for spelling in (address, last, before_upload(unquote(place))):
         found = images.get(spelled(spelling), ())
         exact = [path for path in found if path.name == spelling] or found
         close = [path for path in exact if path.parent == near]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from eachmask.data.elsewhere import UPLOAD, ImageFolder
+from eachmask.data.elsewhere import ImageFolder, before_upload
 from eachmask.data.formats.yolo_write import label_place
 from eachmask.data.images.files import files_below, first_file
 
@@ -123,6 +123,6 @@ class Places:
         """The text files of the set, by their names, and by those that their images had before an upload."""
         found: dict[str, list[Path]] = {}
         for path in files_below(self.base, "*.txt"):
-            for stem in {path.stem, UPLOAD.sub("", path.stem)}:
+            for stem in {path.stem, before_upload(path.stem)}:
                 found.setdefault(stem, []).append(path)
         return found
