@@ -157,6 +157,119 @@ def test_a_mask_by_keys_alone(hand: Hand) -> None:
     shows(hand.page, "right.png", 0)
 
 
+class Keys:
+    """The pointer that keys move, in the middle of the image when it comes; a key moves it by a step of the screen."""
+
+    def __init__(self, hand: Hand) -> None:
+        self.keyboard, self.place = hand.page.keyboard, (SIZE[1] / 2, SIZE[0] / 2)
+        stage = hand.page.get_by_test_id("stage").bounding_box()
+        self.step = max(1, 8 / min((stage["width"] - 48) / SIZE[1], (stage["height"] - 48) / SIZE[0], 16))
+        self.keyboard.press("q")
+
+    def to(self, x: float, y: float) -> None:
+        """Go there by arrow keys, to half a step."""
+        for axis, (goal, keys) in enumerate([(x, ("ArrowLeft", "ArrowRight")), (y, ("ArrowUp", "ArrowDown"))]):
+            steps = round((goal - self.place[axis]) / self.step)
+            for _ in range(abs(steps)):
+                self.keyboard.press(keys[steps > 0])
+            moved = self.place[axis] + steps * self.step
+            self.place = (moved, self.place[1]) if axis == 0 else (self.place[0], moved)
+
+    def drag(self, *places: tuple[float, float]) -> None:
+        self.to(*places[0])
+        self.keyboard.press("Enter")
+        for place in places[1:]:
+            self.to(*place)
+        self.keyboard.press("Enter")
+
+
+@pytest.mark.parametrize(
+    ("tool", "places"), [("b", [(48, 44), (88, 82)]), ("s", [(58, 58), (66, 66), (74, 58)])], ids=["box", "scribble"]
+)
+def test_a_box_and_a_scribble_by_keys_give_the_mask_of_the_mouse(
+    hand: Hand, tool: str, places: list[tuple[float, float]]
+) -> None:
+    page = hand.page
+    page.keyboard.press(tool)
+    hand.drag(*places)
+    by_mouse = hand.done(3, lambda: page.get_by_role("button", name="Keep").click())[-1]
+    keys = Keys(hand)
+    page.get_by_text("Enter begins").wait_for()
+    keys.to(*places[0])
+    page.keyboard.press("Enter")
+    page.get_by_text("Esc discards").wait_for()
+    page.keyboard.press("Escape")  # lets go of what is held, and of no more
+    page.get_by_text("Enter begins").wait_for()
+    with page.expect_response("**/click") as answered:
+        keys.drag(*places)
+    said = answered.value.request.post_data_json
+    shown = said["box"] if tool == "b" else said["scribbles"][0]
+    for there, place in [(shown[:2], places[0]), (shown[-2:], places[-1])]:
+        assert there == pytest.approx(place, abs=keys.step)
+    by_keys = hand.done(4, lambda: page.keyboard.press("Enter"))[-1]
+    assert hand.area(by_keys) > 200 and mask_of(by_keys, SIZE).iou(mask_of(by_mouse, SIZE)).item() > 0.8
+
+
+def test_enter_before_the_answer_keeps_the_answer(hand: Hand) -> None:
+    keys = Keys(hand)
+    hand.page.keyboard.press("b")
+    hand.page.route("**/click", lambda route: (hand.page.wait_for_timeout(500), route.continue_()))
+    made = hand.done(3, lambda: (keys.drag((48, 44), (88, 82)), hand.page.keyboard.press("Enter")))
+    assert hand.area(made[-1]) > 200
+
+
+def test_a_line_by_keys_splits(hand: Hand) -> None:
+    keys = Keys(hand)
+    hand.page.keyboard.press("l")
+    parts = hand.done(3, lambda: keys.drag((40.5, 10), (40.5, 70)))
+    areas = sorted(hand.area(one) for one in parts)
+    assert areas[2] == 900 and areas[0] + areas[1] == 1600 and areas[0] >= 700
+
+
+def test_brush_and_eraser_by_keys(hand: Hand) -> None:
+    keys = Keys(hand)
+    hand.page.keyboard.press("d")
+    hand.page.get_by_label("Brush").last.fill("5")
+    hand.page.get_by_test_id("stage").focus()
+    painted = hand.done(3, lambda: keys.drag((20, 110), (60, 110)))[-1]
+    assert hand.area(painted) == pytest.approx(40 * 10 + 78, rel=0.1)
+    hand.page.keyboard.press("e")
+    erased = hand.done(3, lambda: keys.drag((40, 100), (40, 125)))[-1]
+    assert hand.area(erased) < hand.area(painted) - 80
+
+
+def test_a_polygon_and_its_vertices_by_keys(hand: Hand) -> None:
+    keys = Keys(hand)
+    hand.page.keyboard.press("p")
+    for place in [(10, 100), (60, 100), (60, 130), (10, 130)]:
+        keys.to(*place)
+        hand.page.keyboard.press("Enter")
+    made = hand.done(3, lambda: hand.page.keyboard.press("Enter"))[-1]
+    assert hand.area(made) == pytest.approx(50 * 30, rel=0.1)
+    hand.page.keyboard.press("v")
+    wider = hand.done(3, lambda: keys.drag((10, 130), (10, 140)))[-1]
+    assert hand.area(wider) == pytest.approx(hand.area(made) + 50 * 10 / 2, rel=0.1)
+
+
+def test_shift_and_enter_select_one_more(hand: Hand) -> None:
+    keys = Keys(hand)
+    for place, key in [((40, 40), "Enter"), ((95, 95), "Shift+Enter")]:
+        keys.to(*place)
+        hand.page.keyboard.press(key)
+    hand.done(1, lambda: hand.page.keyboard.press("m"))
+
+
+def test_what_is_pending_is_kept_where_it_was_drawn(hand: Hand) -> None:
+    hand.page.keyboard.press("c")
+    hand.click(64, 62)
+    hand.page.get_by_role("button", name="Keep").wait_for()
+    hand.page.get_by_title("right.png").click()
+    shows(hand.page, "right.png", 0)
+    hand.page.get_by_role("button", name="Keep").wait_for(state="detached")
+    hand.page.get_by_title(NAME).click()
+    shows(hand.page, NAME, 3)
+
+
 def test_shift_and_a_right_click_take_away_from_the_object(hand: Hand) -> None:
     hand.page.keyboard.press("v")
     hand.click(40, 40)

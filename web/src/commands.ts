@@ -1,12 +1,12 @@
 /** Everything that a key or a button does, in one list: the keys, the `?` page and the tool tips read it. */
-import { act, attempt, current, helpOpen, image, isProposal, objects, order, outlines, project, proposals, radius, redo, save, say, selected, selection, shown, single, takeJob, threshold, undo, open, category } from "./store";
+import { act, attempt, current, helpOpen, image, isProposal, objects, order, outlines, project, proposals, radius, redo, save, say, selected, selection, settled, shown, single, takeJob, threshold, undo, open, category } from "./store";
 import { api } from "./api";
 import { texts } from "./texts";
-import { pick, tool } from "./tools/current";
+import { pick, putDown, tool } from "./tools/current";
 import { Prompter } from "./tools/prompter";
 import type { ToolName } from "./tools/tool";
 import { camera, center, fit, reveal, stageSize, zoom } from "./view/camera";
-import { hidePointer, pointed, pointer, togglePointer } from "./view/pointer";
+import { hidePointer, pointed, pointer, pointerPlace, togglePointer } from "./view/pointer";
 
 export type Name = keyof typeof texts.commands;
 export interface Command { name: Name; keys: string[]; group: keyof typeof texts.groups; run: () => void }
@@ -58,19 +58,24 @@ export async function nextDoubtful(): Promise<void> {
   order.value = "doubt";
   const rows = await attempt(() => api.images(0, 2, "doubt"));
   const next = rows?.images.find((row) => row.index !== current.value && row.doubt !== null);
-  if (next) await open(next.index);
+  if (next) await goTo(next.index);
   else if (rows) say(texts.nothingDoubtful);
 }
 
+export async function goTo(index: number): Promise<void> {
+  await putDown();
+  await settled();
+  await open(index);
+}
+
 export function go(step: number): void {
-  tool.value.finish?.();
-  void open(current.value + step);
+  void goTo(current.value + step);
 }
 
 async function copyToNext(): Promise<void> {
   const from = image.value?.index;
   if (from === undefined || from + 1 >= (project.value?.count ?? 0)) return;
-  await open(from + 1);
+  await goTo(from + 1);
   await act({ kind: "copy_from", image: from });
 }
 
@@ -102,7 +107,8 @@ export function turn(step: number): void {
 export async function follow(back: boolean): Promise<void> {
   const now = image.value;
   if (!now?.counts.length) return;
-  tool.value.finish?.();
+  await putDown();
+  await settled();
   const chosen = own();
   const job = await attempt(() => api.start({ kind: "follow", indices: [now.index], objects: chosen.length ? chosen : null, back }));
   if (job) takeJob(job);
@@ -145,8 +151,8 @@ export const commands: Command[] = [
   { name: "reject", keys: ["r"], group: "objects", run: () => judge("reject") },
   { name: "fit", keys: ["0", "Home"], group: "view", run: () => { if (image.value) fit(image.value.width, image.value.height); } },
   { name: "actual", keys: ["Shift+!"], group: "view", run: actual },
-  { name: "zoomIn", keys: ["+", "="], group: "view", run: () => zoom(1.25) },
-  { name: "zoomOut", keys: ["-"], group: "view", run: () => zoom(0.8) },
+  { name: "zoomIn", keys: ["+", "="], group: "view", run: () => zoom(1.25, pointerPlace()) },
+  { name: "zoomOut", keys: ["-"], group: "view", run: () => zoom(0.8, pointerPlace()) },
   { name: "hide", keys: ["h"], group: "view", run: () => { shown.value = !shown.value; } },
   { name: "outline", keys: ["o"], group: "view", run: () => { outlines.value = !outlines.value; } },
   { name: "undo", keys: ["Ctrl+z"], group: "file", run: undo },
@@ -184,6 +190,7 @@ export function handleKey(event: KeyboardEvent): void {
     if (event.key === "Escape") (event.target as HTMLElement).blur();
     if (key !== "Ctrl+s") return;
   }
+  if (event.repeat && event.key === "Enter") return event.preventDefault(); // held down too long, not meant twice
   if (pointed(key)) return event.preventDefault();
   const number = /^[1-9]$/.test(key) ? project.value?.categories[Number(key) - 1] : undefined;
   const found = commands.find((c) => c.keys.includes(key));

@@ -160,6 +160,9 @@ function take(index: number, changed: Changed): void {
 
 let line: Promise<unknown> = Promise.resolve();
 
+/** Once every change so far is on the server. */
+export const settled = (): Promise<unknown> => line;
+
 /** Another tab, or a job, has brought an image to a revision; one's own changes are told of too, and are there already. */
 export function changedElsewhere(index: number, revision: number): void {
   generation.value++;

@@ -3,9 +3,10 @@ import { commands, keyLabel } from "../commands";
 import { helpOpen } from "../store";
 import { texts } from "../texts";
 
+const ARROWS = ["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"];
 const pointerKeys: [string[], string][] = [
-  [["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"], texts.pointerKeys.arrows],
-  [["Enter"], texts.pointerKeys.enter], [["Backspace"], texts.pointerKeys.remove],
+  [ARROWS, texts.pointerKeys.arrows], [["Enter"], texts.pointerKeys.enter], [["Enter", ...ARROWS, "Enter"], texts.pointerKeys.drag],
+  [["Escape"], texts.pointerKeys.drop], [["Shift+Enter"], texts.pointerKeys.shift], [["Backspace"], texts.pointerKeys.remove],
 ];
 
 export function Help() {

@@ -2,7 +2,8 @@
 import { useEffect, useRef } from "preact/hooks";
 import { signal } from "@preact/signals";
 import { api } from "../api";
-import { attempt, current, generation, open, order, project } from "../store";
+import { goTo } from "../commands";
+import { attempt, current, generation, order, project } from "../store";
 import { texts } from "../texts";
 import type { ImageRow, Order } from "../types";
 
@@ -84,7 +85,7 @@ function Thumbnail({ position, row }: { position: number; row: ImageRow | undefi
   const state = row.problem ? " broken" : "";
   return (
     <button class={`thumbnail${state}`} style={place} title={row.problem ?? row.name} aria-current={row.index === current.value}
-      onClick={() => void open(row.index)}>
+      onClick={() => void goTo(row.index)}>
       <span class="frame" data-broken={row.problem ? "" : undefined}>{!row.problem && <img src={api.thumbnail(row.index)} alt="" loading="lazy" onError={unreadable} />}</span>
       <span class="caption"><span class="name">{row.name}</span>
         {row.reviewed && <span class="tick" title={texts.reviewed}>✓</span>}

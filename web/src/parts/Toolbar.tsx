@@ -4,7 +4,9 @@ import { texts } from "../texts";
 import { pick, tool, toolName } from "../tools/current";
 import { pendingMask, Prompter, removing } from "../tools/prompter";
 import { TOOL_NAMES, type ToolName } from "../tools/tool";
+import { pointer } from "../view/pointer";
 
+const DRAWN_BY_DRAGGING: ToolName[] = ["box", "scribble", "split"];
 /** Shapes on a grid of 24. */
 const ICONS: Record<ToolName, string> = {
   select: "M6 3l12 9-5.500 1L10 19z", click: "M12 4v16M4 12h16M12 8.500a3.500 3.500 0 1 0 .01 0",
@@ -49,6 +51,7 @@ export function ActionBar() {
       <label class="actionbar">{texts.radius}
         <input type="range" min="1" max="100" value={radius.value} onInput={(e) => { radius.value = Number(e.currentTarget.value); }} />
         <span class="quiet">{radius.value} {texts.pixels}</span>
+        {pointer.value && <span class="quiet">{dragHint()}</span>}
       </label>
     );
   }
@@ -61,5 +64,8 @@ export function ActionBar() {
     );
   }
   if (name === "click" || name === "polygon") return <div class="actionbar quiet">{name === "click" ? `${texts.clickHint}${single.value ? `. ${texts.correctHint}` : ""}` : texts.polygonHint}</div>;
+  if (pointer.value && DRAWN_BY_DRAGGING.includes(name)) return <div class="actionbar quiet">{dragHint()}</div>;
   return null;
 }
+
+const dragHint = () => (tool.value.held?.() ? texts.pointerHolds : texts.pointerDrags);

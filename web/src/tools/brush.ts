@@ -45,6 +45,10 @@ export class Brush implements Tool {
     void (id === null ? actAndSelect(action) : act(action));
   }
 
+  held(): boolean {
+    return this.stroke.length > 0;
+  }
+
   leave(): void {
     this.at = null;
     redraw();

@@ -17,8 +17,16 @@ const tools: Record<ToolName, Tool> = {
 export const toolName = signal<ToolName>("select");
 export const tool = computed(() => tools[toolName.value]);
 
-/** What is pending is kept: nobody loses a mask by reaching for another tool. */
+/** What is pending is kept: nobody loses a mask by reaching for another tool or image. */
+export async function putDown(): Promise<void> {
+  const before = tool.value;
+  if (before.held?.()) before.cancel?.();
+  const answering = before.finish?.();
+  if (answering) await answering; // which leaves nothing pending, unless more was said meanwhile
+  else before.cancel?.();
+}
+
 export function pick(name: ToolName): void {
-  tool.value.finish?.();
+  void putDown();
   toolName.value = name;
 }

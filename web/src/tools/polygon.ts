@@ -10,28 +10,40 @@ export class Polygon implements Tool {
   readonly name = "polygon";
   readonly cursor = "crosshair";
   private points: Point[] = [];
-  private held = -1;
+  private moving = -1;
+  /** Where that vertex was before, null for a new one: by keys that is set at once. */
+  private from: Point | null = null;
   private next: Point | null = null;
 
   down(press: Press): void {
     if (!editable.value) return;
     const at = this.points.findIndex((p) => distance(p, press.point) <= press.reach);
-    if (press.right) return at < 0 ? void this.points.pop() : void this.points.splice(at, 1);
+    if (press.right) return this.takeAway(at);
     if (at === 0 && this.points.length > 2) return this.finish();
     if (press.double && this.points.length > 2) return this.finish();
-    this.held = at;
-    if (at < 0) this.held = this.points.push(snapped(press)) - 1;
+    [this.moving, this.from] = [at, this.points[at] ?? null];
+    if (at < 0) this.moving = this.points.push(snapped(press)) - 1;
+    redraw();
+  }
+
+  /** Away from all vertices, the last one. */
+  private takeAway(at: number): void {
+    this.points.splice(at, 1);
     redraw();
   }
 
   move(press: Press, pressed: boolean): void {
-    if (pressed && this.held >= 0) this.points[this.held] = snapped(press);
+    if (pressed && this.moving >= 0) this.points[this.moving] = snapped(press);
     this.next = snapped(press);
     if (this.points.length) redraw();
   }
 
   up(): void {
-    this.held = -1;
+    [this.moving, this.from] = [-1, null];
+  }
+
+  held(): boolean {
+    return this.from !== null;
   }
 
   leave(): void {
@@ -44,21 +56,26 @@ export class Polygon implements Tool {
   }
 
   finish(): void {
-    const rings = [this.points.flat()];
-    if (this.points.length > 2) void actAndSelect({ kind: "add", category: category.value, rings });
-    this.cancel();
+    if (this.points.length < 3) return;
+    void actAndSelect({ kind: "add", category: category.value, rings: [this.points.flat()] });
+    this.points = [];
+    this.up();
+    redraw();
   }
 
+  /** Of a vertex that is held, only where it went. */
   cancel(): boolean {
     const had = this.points.length > 0;
-    [this.points, this.held] = [[], -1];
+    if (this.from) this.points[this.moving] = this.from;
+    else this.points = [];
+    this.up();
     redraw();
     return had;
   }
 
   draw(context: CanvasRenderingContext2D, scale: number): void {
     if (!this.points.length) return;
-    const line = this.next && this.held < 0 ? [...this.points, this.next] : this.points;
+    const line = this.next && this.moving < 0 ? [...this.points, this.next] : this.points;
     const path = polyline(line);
     context.fillStyle = currentColor();
     context.globalAlpha = 0.25;

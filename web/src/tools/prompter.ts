@@ -36,6 +36,7 @@ export class Prompter implements Tool {
   private foreseen: { point: Point; answer: Promise<Answer> } | null = null;
   private target = -1;
   private turn = 0;
+  private asking: Promise<void> | null = null;
 
   constructor(readonly name: "click" | "box" | "extreme" | "scribble") {}
 
@@ -52,7 +53,7 @@ export class Prompter implements Tool {
     if (this.extremes.length < 4) return redraw();
     this.prompt.box = boundsOf(this.extremes);
     this.extremes = [];
-    void this.ask(at);
+    this.ask(at);
   }
 
   move({ point }: Press, pressed: boolean): void {
@@ -69,7 +70,11 @@ export class Prompter implements Tool {
     if (track.length < 2) return;
     if (this.name === "box") this.prompt.box = boundsOf(track);
     else this.prompt.scribbles = [...this.prompt.scribbles, track.flat()];
-    void this.ask(at);
+    this.ask(at);
+  }
+
+  held(): boolean {
+    return this.track.length > 0;
   }
 
   leave(): void {
@@ -84,22 +89,33 @@ export class Prompter implements Tool {
     return this.answers.length > 0 || points.length > 0 || scribbles.length > 0 || box !== null;
   }
 
-  finish(): void {
+  /** Who keeps before the answer is there keeps the answer. */
+  async finish(): Promise<void> {
+    const { turn } = this;
+    await this.asking;
+    if (turn !== this.turn) return;
     const rings = this.answers[this.chosen]?.rings;
     const { target: index, prompt: { id } } = this;
-    this.cancel();
+    this.drop();
     if (!rings?.length || image.value?.index !== index) return;
     void (id === null ? actAndSelect({ kind: "add", category: category.value, rings }) : act({ kind: "reshape", id, rings }));
   }
 
+  /** Of a stroke that is held, only that stroke. */
   cancel(): boolean {
-    const had = this.pending() || this.extremes.length > 0;
-    this.turn++;
-    this.settle();
-    [this.prompt, this.answers, this.chosen, this.hover, this.extremes] = [empty(), [], 0, null, []];
-    [pendingMask.value, removing.value] = [null, false];
+    const had = this.pending() || this.held() || this.extremes.length > 0;
+    if (this.held()) this.track = [];
+    else this.drop();
     redraw();
     return had;
+  }
+
+  private drop(): void {
+    this.turn++;
+    this.settle();
+    [this.prompt, this.answers, this.chosen, this.hover, this.extremes, this.track] = [empty(), [], 0, null, [], []];
+    [pendingMask.value, removing.value] = [null, false];
+    redraw();
   }
 
   /** The next best answer; the others are only worked out when somebody wants to see them. */
@@ -121,18 +137,21 @@ export class Prompter implements Tool {
     this.prompt.points = [...this.prompt.points, point];
     this.prompt.signs = [...this.prompt.signs, sign];
     const known = this.foreseen && distance(this.foreseen.point, point) <= same ? this.foreseen.answer : null;
-    void this.ask(at, sign && isLone(this.prompt) ? known : null);
+    this.ask(at, sign && isLone(this.prompt) ? known : null);
     if (this.prompt.id === null) selected.value = new Set(); // draws the image: after the question, which takes longer
   }
 
   /** `start` is when the person had shown all. */
-  private async ask(start: number, known: Promise<Answer> | null = null): Promise<void> {
-    const turn = ++this.turn;
+  private ask(start: number, known: Promise<Answer> | null = null): void {
+    this.asking = this.answered(++this.turn, start, known);
+  }
+
+  private async answered(turn: number, start: number, known: Promise<Answer> | null): Promise<void> {
     const { prompt } = this;
     const answer = await attempt(() => (known ? known.catch(() => this.send(prompt)) : this.send(prompt)));
     if (turn !== this.turn) return; // dropped, or more was said
     this.hover = null;
-    if (!answer) return this.answers.length ? redraw() : void this.cancel();
+    if (!answer) return this.answers.length ? redraw() : this.drop();
     this.take(answer);
     requestAnimationFrame(() => requestAnimationFrame(() => performance.measure(MEASURED, { start })));
   }

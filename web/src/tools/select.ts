@@ -59,6 +59,10 @@ export class Select implements Tool {
     if (this.edited?.changed) this.send();
   }
 
+  held(): boolean {
+    return this.grip !== null || this.edge !== null;
+  }
+
   private insert({ ring, vertex }: Grip, point: Point): void {
     const rings = this.edited!.rings.map((r) => [...r]);
     rings[ring].splice(2 * vertex, 0, ...point);
@@ -82,8 +86,8 @@ export class Select implements Tool {
   }
 
   cancel(): boolean {
-    const had = this.edited?.changed ?? false;
-    [this.edited, this.grip] = [null, null];
+    const had = this.held();
+    [this.edited, this.grip, this.edge] = [null, null, null];
     redraw();
     return had;
   }

@@ -28,6 +28,10 @@ export class Split implements Tool {
     if (own && line.length > 1) void act({ kind: "split", id: own.id, line: line.flat() });
   }
 
+  held(): boolean {
+    return this.line.length > 0;
+  }
+
   private crossed(line: Point[]) {
     return line.map((p) => objectAt(p, objects.value)).find((o) => o !== undefined);
   }

@@ -11,8 +11,10 @@ export interface Tool {
   move(press: Press, pressed: boolean): void;
   up(press: Press): void;
   leave?(): void;
-  /** Enter: keeps what is pending. */
-  finish?(): void;
+  /** Whether a press has taken hold of something that moves until it is let go. */
+  held?(): boolean;
+  /** Enter: keeps what is pending, once it is there. */
+  finish?(): void | Promise<void>;
   /** Escape: drops what is pending; false where nothing was. */
   cancel?(): boolean;
   pending?(): boolean;

@@ -1,4 +1,5 @@
-/** A pointer that keys move, for those who have no mouse: it presses as a mouse does with the tool in hand. */
+/** A pointer that keys move, for those who have no mouse: it presses as a mouse does with the tool in hand, and holds what
+ *  a mouse would drag until the next press. */
 import { signal } from "@preact/signals";
 import { image, say } from "../store";
 import { texts } from "../texts";
@@ -14,6 +15,8 @@ export const pointer = signal<Point | null>(null);
 const NEAR = 8;
 const FAR = 64;
 const REACH = 8;
+/** px of the image: a pointer that goes from pixel to pixel comes no nearer to any place than this. */
+const NEAREST = 0.75;
 const DIRECTIONS: Record<string, Point> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 /** Whether it was moved since it pressed: where it was not, the same key keeps what came of it. */
 let moved = true;
@@ -34,15 +37,19 @@ export function hidePointer(): void {
 }
 
 /** What a key does while there is a pointer; false: nothing. */
-export function pointed(key: string): boolean {
+export function pointed(named: string): boolean {
   if (!pointer.value || !image.value) return false;
-  const direction = DIRECTIONS[key.replace("Shift+", "")];
-  if (direction) move(direction, key.startsWith("Shift+") ? FAR : NEAR);
-  else if (key === "Enter" && (moved || !tool.value.pending?.())) press(false);
-  else if (key === "Backspace" || key === "Delete") press(true);
+  const key = named.replace("Shift+", "");
+  const shift = key !== named;
+  if (DIRECTIONS[key]) move(DIRECTIONS[key], shift ? FAR : NEAR);
+  else if (key === "Enter" && (holds() || moved || !tool.value.pending?.())) press({ right: false, shift });
+  else if (key === "Escape" && holds()) drop();
+  else if (key === "Backspace" || key === "Delete") press({ right: true, shift });
   else return false;
   return true;
 }
+
+const holds = () => tool.value.held?.() ?? false;
 
 function move([dx, dy]: Point, far: number): void {
   const step = Math.max(1, far / camera.value.scale);
@@ -50,18 +57,38 @@ function move([dx, dy]: Point, far: number): void {
   pointer.value = inside([x + dx * step, y + dy * step]);
   moved = true;
   reveal(pointer.value);
-  tool.value.move(at(false), false);
+  tool.value.move(at(), holds());
 }
 
-function press(right: boolean): void {
-  const said = at(right);
+/** Takes hold where the tool draws by dragging, else clicks; lets go of what is held. */
+function press(how: Pick<Press, "right" | "shift">): void {
+  const said = { ...at(), ...how };
+  const held = holds();
   moved = false;
-  tool.value.down(said);
-  tool.value.up(said);
+  if (!held) tool.value.down(said);
+  if (held || !holds()) tool.value.up(said);
+  announce();
 }
 
-function at(right: boolean): Press {
-  return { point: pointer.value!, right, shift: false, alt: false, reach: REACH / camera.value.scale, double: false, at: performance.now() };
+function drop(): void {
+  tool.value.cancel?.();
+  announce();
+}
+
+/** What is said below the image depends on what is held. */
+function announce(): void {
+  pointer.value = [...pointer.value!];
+}
+
+function at(): Press {
+  const reach = Math.max(REACH / camera.value.scale, NEAREST);
+  return { point: pointer.value!, right: false, shift: false, alt: false, reach, double: false, at: performance.now() };
+}
+
+/** Where it is in the window: what keys zoom about. */
+export function pointerPlace(): Point | undefined {
+  const { scale, x, y } = camera.value;
+  return pointer.value ? [pointer.value[0] * scale + x, pointer.value[1] * scale + y] : undefined;
 }
 
 function inside([x, y]: Point): Point {
