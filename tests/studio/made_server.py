@@ -132,7 +132,7 @@ class Studio:
             case ["jobs"]:
                 return 200, []
             case ["measure"]:
-                rows = [{"image": 0, "matched": 3, "missed": 1, "invented": 0, "poor": 2}]
+                rows = [{"image": 0, "name": "coins.png", "matched": 3, "missed": 1, "invented": 0, "poor": 2}]
                 return 200, {"rows": rows, "by_category": [], "by_size": [], "objects": [], "unit": "px"}
         return 404, {"detail": "There is nothing at this address."}
 

@@ -23,7 +23,7 @@ from eachmask.structures import RLE, Category, Instances
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
 from eachmask.studio.in_place import places  # noqa: E402
-from eachmask.studio.merge import ONE_EACH  # noqa: E402
+from eachmask.studio.merge import LISTED, ONE_EACH  # noqa: E402
 from eachmask.studio.project import HIDDEN, Project  # noqa: E402
 from eachmask.studio.save import save  # noqa: E402
 from eachmask.studio.schemas import Action  # noqa: E402
@@ -262,17 +262,54 @@ def test_files_that_are_said_to_be_of_one_image_each_are(tmp_path: Path) -> None
         builder.add_split("all")
         for name in chosen:
             builder.add("all", name, tmp_path / name, one)
-        target = tmp_path / f"{form.name}-{len(list(tmp_path.iterdir()))}"
-        target.mkdir()
+        target = tmp_path / f"{form.name}-{len(list(tmp_path.iterdir()))}" / "set"
+        target.mkdir(parents=True)
         with images_left_in_place():
             form.write(target, builder.build(), no_progress)
         return {str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()}
 
-    for form in [form for form in FORMATS if form.name in ONE_EACH]:
+    for form in [form for form in FORMATS if form.name in ONE_EACH | LISTED]:
         whole, bare, each = written(form, names), written(form, []), [written(form, [name]) for name in names]
         own = [{path: content for path, content in files.items() if path not in bare} for files in each]
         assert len(whole) == len(bare) + sum(map(len, own)), form.name
+        bare = bare if form.name in ONE_EACH else {path: whole[path] for path in bare}
         assert whole == bare | own[0] | own[1] | own[2] | own[3], form.name
+
+
+@pytest.mark.parametrize("form", [*sorted(LISTED), "datumaro", "label-studio", "via"])
+def test_one_changed_image_is_written_without_the_others(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, labels = tmp_path / "photos", tmp_path / "labels"
+    photos.mkdir()
+    for name in ("left.png", "right.png", "third.png"):
+        Image.fromarray(np.zeros((142, 128), np.uint8)).save(photos / name)
+    project = Project(photos, labels)
+    project.add_category("coin")
+    for index in range(2):
+        project.act(index, 0, square(project))
+    save(project, form)
+    project.journal.close()
+    shutil.rmtree(photos / HIDDEN)
+    project = Project(photos, labels)
+    assert project.format == form
+    with monkeypatch.context() as patch:
+        patch.setattr("eachmask.studio.save._compared", lambda *_: pytest.fail("all were made"))
+        project.act(1, 0, square(project).model_copy(update={"rings": [[20, 20, 40, 20, 40, 50, 20, 50]]}))
+        save(project)
+        if form not in LISTED:
+            project.act(2, 0, square(project))
+            project.add_category("leaf")
+            save(project)
+    merged = {path: said(path) for path in files(labels)}
+    save(project, overwrite=True)
+    assert {path: said(path) for path in files(labels)} == merged
+    project.journal.close()
+    assert counts(photos, labels)[:2] == [1, 2]
+
+
+def said(path: Path) -> object:
+    return json.loads(path.read_bytes()) if path.suffix == ".json" else path.read_bytes()
 
 
 @pytest.mark.parametrize("make", [labelme, labelme_beside, yolo, yolo_texts], ids=lambda make: make.__name__)

@@ -96,6 +96,21 @@ def test_a_broken_image_is_said_and_left(tab: Open) -> None:
     tab.page.get_by_label("chelsea.png, 0 objects").wait_for()
 
 
+def test_a_row_of_the_measures_opens_its_image_by_keys(tab: Open) -> None:
+    tab.page.get_by_text("chelsea.png").first.click()
+    tab.page.get_by_label("chelsea.png, 0 objects").wait_for()
+    tab.page.get_by_role("tab", name="Measure").click()
+    tab.page.get_by_role("button", name="Open coins.png").focus()
+    tab.page.keyboard.press("Enter")
+    tab.page.get_by_label("coins.png, 0 objects").wait_for()
+
+
+def test_an_export_that_is_refused_says_why(tab: Open) -> None:
+    tab.page.get_by_role("tab", name="Measure").click()
+    tab.page.get_by_role("link", name="Tracks of videos").click()
+    tab.page.get_by_text("There is nothing at this address.").wait_for()
+
+
 def test_all_keys_are_on_one_page(tab: Open) -> None:
     tab.page.keyboard.press("?")
     dialog = tab.page.get_by_role("dialog")

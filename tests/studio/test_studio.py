@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 import eachmask  # noqa: E402
 from eachmask.data.images.read import read_image  # noqa: E402
+from eachmask.data.reading import read_any  # noqa: E402
 from eachmask.files.atomic import write_bytes  # noqa: E402
+from eachmask.structures import Instances  # noqa: E402
 from eachmask.studio.app import Studio, create_app  # noqa: E402
 from eachmask.studio.project import HIDDEN, Project  # noqa: E402
 
@@ -239,6 +243,18 @@ def test_exports(client: TestClient, form: str) -> None:
     add(client)
     answer = client.get(f"/api/export?format={form}")
     assert answer.status_code == 200 and answer.content[:2] == (b"im" if form == "csv" else b"PK")
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo", "geojson", "label-tiff"])
+def test_exports_open_again_with_the_images(client: TestClient, folder: Path, tmp_path: Path, form: str) -> None:
+    for index in (0, 2):
+        add(client, index)
+    with zipfile.ZipFile(io.BytesIO(client.get(f"/api/export?format={form}").content)) as archive:
+        archive.extractall(tmp_path / "export")
+    source = "label-maps" if form == "label-tiff" else None
+    data, _ = read_any(tmp_path / "export", source, target=Instances, images=folder)
+    found = {image.path: image.targets.masks.area().tolist() for _, image in data.images()}
+    assert found == {folder / "a.png": [400], folder / "sub" / "b.png": [400]}
 
 
 def test_a_broken_image_is_said_and_stops_nothing(client: TestClient) -> None:

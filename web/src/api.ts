@@ -11,6 +11,13 @@ export class ApiError extends Error {
 }
 
 async function ask<T>(path: string, init?: RequestInit): Promise<T> {
+  const response = await answered(path, init);
+  return response.json().catch((error: unknown) => {
+    throw init?.signal?.aborted ? error : new ApiError(0, texts.offline); // it ended in the middle of its answer
+  }) as Promise<T>;
+}
+
+async function answered(path: string, init?: RequestInit): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(`/api/${path}`, init);
@@ -18,9 +25,14 @@ async function ask<T>(path: string, init?: RequestInit): Promise<T> {
     if (init?.signal?.aborted) throw error;
     throw new ApiError(0, texts.offline);
   }
+  if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new ApiError(response.status, sentence(body.detail), body);
-  return body as T;
+  throw new ApiError(response.status, sentence(body.detail), body);
+}
+
+/** The name that an answer gives what is in it. */
+function nameOf(response: Response): string {
+  return /filename="([^"]+)"/.exec(response.headers.get("content-disposition") ?? "")?.[1] ?? "export";
 }
 
 function sentence(detail: unknown): string {
@@ -67,6 +79,10 @@ export const api = {
   resume: (id: string) => post<Job>(`jobs/${id}/resume`, {}),
   measure: () => ask<Measures>("measure"),
   exportAddress: (format: ExportFormat) => `/api/export?format=${format}`,
+  exported: async (format: ExportFormat) => {
+    const answer = await answered(`export?format=${format}`);
+    return { name: nameOf(answer), content: await answer.blob() };
+  },
 };
 
 /** Events of the server, for as long as the page is open; the browser connects again by itself. */

@@ -156,6 +156,8 @@ export const texts = {
   sizes: { small: "small: below 32 × 32 px", medium: "medium", large: "large: from 96 × 96 px on" },
   perObject: "Objects",
   histogram: "Areas",
+  openImage: (name: string) => `Open ${name}`,
+  firstRows: (shown: number, all: number) => `The first ${shown.toLocaleString("en")} of ${all.toLocaleString("en")}: sort for others; the table (CSV) has all.`,
   columns: { image: "Image", category: "Class", id: "Object", name: "File", size: "Area", matched: "Matched", missed: "Missed", invented: "Invented", poor: "Poor outline" },
   nothingCompared: "No model has looked at the annotated images yet, so nothing is compared: let one propose first.",
   nothingMeasured: "Nothing to show yet: annotate, or compare with a model.",

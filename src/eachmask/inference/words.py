@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eachmask.inference.hub import import_transformers
 from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.models.promptable.fastsam import TextEncoder, by_text
 from eachmask.structures import Category, DecodeOptions, Instances, Prompts, UserError
@@ -47,6 +46,14 @@ class Found(NamedTuple):
     scores: Tensor  # (N,) 0..1
 
 
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(MISSING) from error
+    return transformers
+
+
 def _fetched(role: str, model: str, processor: str, name: str, device: str) -> tuple[Any, Any]:
     """A network and what prepares its inputs, from the hub or a folder.
 
@@ -54,7 +61,7 @@ def _fetched(role: str, model: str, processor: str, name: str, device: str) -> t
         role: what it is called where it is not there.
         model, processor: classes of transformers.
     """
-    found = import_transformers(MISSING)
+    found = _transformers()
     try:
         network = getattr(found, model).from_pretrained(name)
         return network.eval().to(device), getattr(found, processor).from_pretrained(name)

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from eachmask.data.formats import cvat, labelme, yolo
+from eachmask.data.formats.classes_file import CLASSES_FILE
 from eachmask.data.formats.yolo_texts import NAMES
 from eachmask.files.untrusted_xml import parse_xml
 from eachmask.studio.in_place import YAML
@@ -27,6 +28,8 @@ from eachmask.studio.keep import Said, Size, sorted_out
 Rows = list[dict[str, Any]]
 ONE_EACH = frozenset({"cityscapes", "imagej", "labelme", "qupath", "yolo"})
 """Formats whose files are of one image each, but for those that speak of the classes alone."""
+LISTED = frozenset({"darknet", "voc", "voc-boxes"})
+"""The same besides lists of the images, which stay as long as the images and the classes are the same."""
 _ANY_CLASS = 1 << 62
 
 
@@ -172,6 +175,66 @@ def _add_labels(labels: Element, new: Element) -> None:
     labels.extend([label for label in new.iter("label") if label.findtext("name") not in known])
 
 
+def merged_via(place: Path, made: bytes, changes: Changes) -> bytes | None:
+    """VIA's file of a folder, whose other images and whose attributes of files stay."""
+    if place.name == CLASSES_FILE:
+        return made
+    old, new = json.loads(place.read_bytes()), json.loads(made)
+    fresh = {PurePosixPath(name).name for name in changes.fresh}
+    rows = _replaced(list(old.values()), list(new.values()), lambda row: row["filename"], ("regions",), changes, fresh)
+    return None if rows is None else json.dumps({f"{row['filename']}{row['size']}": row for row in rows}).encode()
+
+
+def merged_label_studio(place: Path, made: bytes, changes: Changes) -> bytes | None:
+    """Label Studio's tasks, as the package writes them."""
+    if place.name == CLASSES_FILE:
+        return made
+    old, new = json.loads(place.read_bytes()), json.loads(made)
+    tasks = [row | {"id": number} for row, number in zip(new, _further(old), strict=False)]
+    rows = _replaced(old, tasks, _image_of_task, ("annotations", "predictions"), changes, changes.fresh)
+    return None if rows is None else json.dumps(rows).encode()
+
+
+def _image_of_task(task: dict[str, Any]) -> str:
+    """b/c.png of /data/local-files/?d=images/SPLIT/b/c.png."""
+    name: str = task["data"]["image"].split("?d=images/")[1].split("/", 1)[1]
+    return name
+
+
+def merged_datumaro(place: Path, made: bytes, changes: Changes) -> bytes | None:
+    """Datumaro's items of a subset; classes are numbered by their places, so that new ones follow the others."""
+    old, new = json.loads(place.read_bytes()), json.loads(made)
+    before, now = (content["categories"]["label"]["labels"] for content in (old, new))
+    if [row["name"] for row in before] != [row["name"] for row in now[: len(before)]]:
+        return None
+    frames = [{**row, "attr": {"frame": i}} for i, row in enumerate(new["items"], start=len(old["items"]))]
+    rows = _replaced(old["items"], frames, lambda row: row["image"]["path"], ("annotations",), changes, changes.fresh)
+    label = old["categories"]["label"] | {"labels": [*before, *now[len(before) :]]}
+    heads = {"infos": (old.get("infos") or {}) | new["infos"], "categories": old["categories"] | {"label": label}}
+    return None if rows is None else json.dumps(old | heads | {"items": rows}).encode()
+
+
+def _replaced(
+    old: Rows,
+    new: Rows,
+    name_of: Callable[[dict[str, Any]], str],
+    fields: Collection[str],
+    changes: Changes,
+    fresh: Collection[str],
+) -> Rows | None:
+    """Records of images: of those that were changed these fields are the new ones, and new images follow."""
+    mine = {name_of(row): row for row in new}
+    names = [name_of(row) for row in old]
+    if not _called_alike(names, mine, fresh):
+        return None
+    rows = []
+    for name, row in zip(names, old, strict=True):
+        fields_now = {key: value for key, value in mine.get(name, {}).items() if key in fields}
+        others = {key: value for key, value in row.items() if key not in fields}
+        rows.append(others | fields_now if changes.touched and name in mine else row)
+    return rows + [row for name, row in mine.items() if name not in names]
+
+
 def _called_alike(old: Collection[str], new: Collection[str], fresh: Collection[str]) -> bool:
     """Whether the old names are one for each image, and those of the new that have to be among them are."""
     return len(set(old)) == len(old) and set(new) <= set(old) | set(fresh)
@@ -188,6 +251,9 @@ def merged(form: str, place: Path, made: bytes, changes: Changes) -> bytes | Non
 MERGES: dict[str, Callable[[Path, bytes, Changes], bytes | None]] = {
     "coco": merged_coco,
     "cvat": merged_cvat,
+    "datumaro": merged_datumaro,
+    "label-studio": merged_label_studio,
     "labelme": merged_labelme,
+    "via": merged_via,
     "yolo": merged_yolo,
 }

@@ -18,7 +18,7 @@ from eachmask.files.atomic import write_bytes
 from eachmask.files.progress import no_progress
 from eachmask.structures import UserError
 from eachmask.studio.in_place import YAML, names_file, places, settled, unchanged, without_split
-from eachmask.studio.merge import MERGES, ONE_EACH, Changes, merged
+from eachmask.studio.merge import LISTED, MERGES, ONE_EACH, Changes, merged
 from eachmask.studio.project import Project
 
 
@@ -142,6 +142,11 @@ def _changed(project: Project, chosen: Format) -> dict[Path, bytes]:
         bare = _made(project, chosen, []) if not project.categories_changed else {}
         made = {path: content for path, content in _made(project, chosen, touched).items() if path not in bare}
         return {path: _merged(project, chosen, path, content, changes) or content for path, content in made.items()}
+    if chosen.name in LISTED and not changes.fresh and not project.categories_changed:
+        bare = _made(project, chosen, [])
+        made = {path: content for path, content in _made(project, chosen, touched).items() if path not in bare}
+        if all(str(path) in project.disk for path in made):  # else files are called otherwise, by what others there are
+            return made
     if chosen.name not in MERGES:
         return _compared(project, chosen, touched)
     made = _made(project, chosen, touched or project.known_places()[:1])  # one shows the classes

@@ -1,11 +1,14 @@
 import { useEffect, useState } from "preact/hooks";
 import { api } from "../api";
-import { attempt, generation, open, view } from "../store";
+import { goTo, show } from "../commands";
+import { attempt, generation, view } from "../store";
 import { texts } from "../texts";
 import type { Cell, ExportFormat, Measures } from "../types";
 
 const MAX_ROWS = 500;
 const BINS = 24;
+/** How long what is downloaded is held for the browser to write. */
+const KEPT_MS = 60_000;
 type Row = Record<string, Cell>;
 
 export function Measure() {
@@ -17,7 +20,7 @@ export function Measure() {
   return (
     <main class="page">
       <div class="row exports"><span class="quiet">{texts.export}</span>
-        {(Object.keys(texts.formats) as ExportFormat[]).map((f) => <a class="button" href={api.exportAddress(f)} download>{texts.formats[f]}</a>)}
+        {(Object.keys(texts.formats) as ExportFormat[]).map((f) => <a class="button" href={api.exportAddress(f)} onClick={(e) => { e.preventDefault(); void download(f); }}>{texts.formats[f]}</a>)}
       </div>
       {rows.length + measures.objects.length === 0 && <p class="quiet">{texts.nothingMeasured}</p>}
       {rows.length === 0 && measures.objects.length > 0 && <p class="quiet">{texts.nothingCompared}</p>}
@@ -35,11 +38,6 @@ function Table({ title, rows }: { title: string; rows: Row[] }) {
   if (!rows.length) return null;
   const columns = Object.keys(rows[0]).filter((c) => typeof rows[0][c] !== "object");
   const sorted = sort ? [...rows].sort((a, b) => compare(a[sort.column], b[sort.column]) * (sort.down ? -1 : 1)) : rows;
-  const show = (row: Row) => {
-    if (typeof row.image !== "number") return;
-    view.value = "annotate";
-    void open(row.image);
-  };
   return (
     <section class="card wide">
       <h2>{title} <span class="badge soft">{rows.length}</span></h2>
@@ -50,11 +48,31 @@ function Table({ title, rows }: { title: string; rows: Row[] }) {
               {(texts.columns as Record<string, string>)[c] ?? heading(c)}{sort?.column === c && (sort.down ? " ↓" : " ↑")}
             </button></th>))}</tr></thead>
         <tbody>{sorted.slice(0, MAX_ROWS).map((row) => (
-          <tr onClick={() => show(row)}>{columns.map((c) => <td class={typeof row[c] === "number" ? "number" : ""}>{shownCell(c, row[c])}</td>)}</tr>
+          <tr onClick={() => void look(row)}>{columns.map((c) => <td class={typeof row[c] === "number" ? "number" : ""}>
+            {c === "image" ? <button class="link" aria-label={texts.openImage(String(row.name))}>{shownCell(c, row[c])}</button> : shownCell(c, row[c])}
+          </td>)}</tr>
         ))}</tbody>
       </table></div>
+      {sorted.length > MAX_ROWS && <p class="quiet">{texts.firstRows(MAX_ROWS, sorted.length)}</p>}
     </section>
   );
+}
+
+/** By hand: a browser says of a refused download only that it failed. */
+async function download(form: ExportFormat): Promise<void> {
+  const file = await attempt(() => api.exported(form));
+  if (!file) return;
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file.content), download: file.name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MS);
+}
+
+/** Opens the image of a row, and selects its object. */
+async function look(row: Row): Promise<void> {
+  if (typeof row.image !== "number") return;
+  view.value = "annotate";
+  await goTo(row.image);
+  if (typeof row.id === "number") show(row.id);
 }
 
 /** box_x1 -> Box x1, area_um2 -> Area µm². */

@@ -1,5 +1,5 @@
-import { command, tip } from "../commands";
-import { encoded, image, radius, selected, single } from "../store";
+import { command, tip, type Name } from "../commands";
+import { encoded, image, isProposal, radius, selected, selection, single } from "../store";
 import { texts } from "../texts";
 import { pick, tool, toolName } from "../tools/current";
 import { pendingMask, Prompter, removing } from "../tools/prompter";
@@ -59,13 +59,20 @@ export function ActionBar() {
     return (
       <div class="actionbar">
         <span class="quiet">{texts.severalSelected(selected.value.size)}</span>
-        {(["merge", "fill", "remove"] as const).map((each) => <button title={tip(each)} onClick={() => command(each).run()}>{texts.commands[each]}</button>)}
+        {offered().map((each) => <button title={tip(each)} onClick={() => command(each).run()}>{texts.commands[each]}</button>)}
       </div>
     );
   }
   if (name === "click" || name === "polygon") return <div class="actionbar quiet">{name === "click" ? `${texts.clickHint}${single.value ? `. ${texts.correctHint}` : ""}` : texts.polygonHint}</div>;
   if (pointer.value && DRAWN_BY_DRAGGING.includes(name)) return <div class="actionbar quiet">{dragHint()}</div>;
   return null;
+}
+
+/** What can be done with several objects, or with several proposals. */
+function offered(): Name[] {
+  const proposed = selection.value.filter((o) => isProposal(o.id)).length;
+  const judged: Name[] = proposed ? ["reject", "accept"] : [];
+  return proposed < selection.value.length ? [...judged, "merge", "fill", "remove"] : judged;
 }
 
 const dragHint = () => (tool.value.held?.() ? texts.pointerHolds : texts.pointerDrags);

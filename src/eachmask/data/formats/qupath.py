@@ -41,7 +41,8 @@ def read_qupath(source: Path, progress: Progress = no_progress, *, images: Path 
     known = ImageFolder(images or folder)
 
     def entries(file: Path) -> Iterator[Entry]:
-        found = _image_of(file) or known.of_stem(file.stem)
+        place = file.relative_to(folder).with_suffix("").as_posix()
+        found = _image_of(file) or known.of_stem(place) or known.named(place)
         yield found, f"image {file.stem}", lambda page: _add_features(page, problems)
 
     return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
