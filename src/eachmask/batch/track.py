@@ -131,7 +131,7 @@ class _Run:
             for frame, neighbor in with_neighbors(frames):
                 size = size or frame.image.shape[:2]
                 if frame.image.shape[:2] != size:
-                    raise UserError(f"frame {frame.number} of {footage.video} has another size than the first one")
+                    raise UserError(_of_another_size(f"frame {frame.number} of {footage.video}", frame.image, size))
                 source = footage.source(frame.number)
                 if self.journal.is_done(source):
                     resumed += 1
@@ -251,3 +251,11 @@ def with_neighbors(frames: Iterable[VideoFrame]) -> Iterator[tuple[VideoFrame, V
         for frame in frames:
             yield frame, before
             before = frame
+
+
+def _of_another_size(name: str, image: np.ndarray, first: tuple[int, ...]) -> str:
+    (height, width), (first_height, first_width) = image.shape[:2], first
+    return (
+        f"{name} is {width} x {height} pixels and the first one {first_width} x {first_height}: frames of a video have "
+        "one size; images that are no video are for eachmask predict"
+    )

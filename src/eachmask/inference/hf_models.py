@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask.inference.hub import import_transformers
 from eachmask.inference.predictor import Predictor
 from eachmask.models.matting.trimap_network import TrimapNetwork
 from eachmask.models.panoptic.queries import (
@@ -199,7 +200,7 @@ def load_hf(name: str, *, device: str = "auto", precision: str = "auto", side: i
     Raises:
         UserError: transformers is not installed, there is no such model within reach, or it does not segment.
     """
-    found = _transformers()
+    found = import_transformers(MISSING)
     place, _, asked = name.removeprefix(PREFIX).partition("#")
     try:
         config = found.AutoConfig.from_pretrained(place)
@@ -306,11 +307,3 @@ def _task_tokens(found: Any, place: str, kind: str) -> Tensor:
     tokenizer = found.AutoTokenizer.from_pretrained(place)
     ids = tokenizer(f"the task is {kind}", padding="max_length", max_length=77, truncation=True)["input_ids"]
     return torch.tensor([ids])
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError(MISSING) from error
-    return transformers

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eachmask.inference.hub import import_transformers
 from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.models.promptable.fastsam import TextEncoder, by_text
 from eachmask.structures import Category, DecodeOptions, Instances, Prompts, UserError
@@ -46,14 +47,6 @@ class Found(NamedTuple):
     scores: Tensor  # (N,) 0..1
 
 
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError(MISSING) from error
-    return transformers
-
-
 def _fetched(role: str, model: str, processor: str, name: str, device: str) -> tuple[Any, Any]:
     """A network and what prepares its inputs, from the hub or a folder.
 
@@ -61,7 +54,7 @@ def _fetched(role: str, model: str, processor: str, name: str, device: str) -> t
         role: what it is called where it is not there.
         model, processor: classes of transformers.
     """
-    found = _transformers()
+    found = import_transformers(MISSING)
     try:
         network = getattr(found, model).from_pretrained(name)
         return network.eval().to(device), getattr(found, processor).from_pretrained(name)
