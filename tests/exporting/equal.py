@@ -2,8 +2,9 @@
 
 A pixel whose probability lies within ``ROUNDING`` of the threshold falls to either side by the last bits of a sum: of a
 mask of 60 pixels two of them are 3 %. Such pixels are left out of the IoU, where they are few; the probabilities that
-they come from are compared as numbers instead. Objects whose scores are equal but for rounding may come in another
-order.
+they come from are compared as numbers instead. So are boxes, and grids of probabilities are then pasted into the same
+ones: of an object five pixels wide, 0.002 px move a column. Objects whose scores are equal but for rounding may come in
+another order. Models that look again at the most doubtful points choose between points of equal doubt by rounding too.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from eachmask.structures import Instances, Masks, Matte, PanopticMap, RoIMasks, SemanticMap
+from eachmask.structures.boxes import iou as box_iou
 from eachmask.structures.logit_masks import LogitMasks
 
 ROUNDING = 1e-3
 """Of scores and probabilities."""
 FEW = 0.1
 """Of a mask's pixels may be undecided."""
+FEWEST = 1e-4
+"""Of all probabilities may be others."""
 
 
 def check(a: Any, b: Any) -> None:
@@ -50,18 +54,26 @@ def _check_instances(a: Instances, b: Instances) -> None:
 
 
 def _in_order_of(a: Instances, b: Instances) -> Instances:
-    """Objects with the masks of others of ``a`` in their places; whether their scores allow it is seen afterwards."""
-    if a.masks is None or b.masks is None or not len(a):
+    """Objects with the masks, or boxes, of others of ``a`` in their places; whether their scores allow it is seen
+    afterwards."""
+    if not len(a):
         return b
-    iou = np.asarray(a.masks.iou(b.masks))
-    moved, order = np.flatnonzero((a.masks.area() > 0) & (iou.diagonal() <= 0.99)), np.arange(len(a))
+    if a.masks is None or b.masks is None:
+        iou, there = box_iou(a.boxes, b.boxes).numpy(), np.ones(len(a), bool)
+    else:
+        iou, there = np.asarray(a.masks.iou(b.masks)), a.masks.area() > 0
+    moved, order = np.flatnonzero(there & (iou.diagonal() <= 0.99)), np.arange(len(a))
     order[moved] = moved[linear_sum_assignment(-iou[np.ix_(moved, moved)])[1]]
     return b[order]
 
 
 def _check_masks(a: Masks, b: Masks) -> None:
     if isinstance(a, RoIMasks | LogitMasks):
-        torch.testing.assert_close(_probabilities(a), _probabilities(b), atol=ROUNDING, rtol=0)
+        apart = (_probabilities(a) - _probabilities(b)).abs() > ROUNDING
+        assert apart.float().mean() <= FEWEST, f"{int(apart.sum())} of {apart.numel()} probabilities differ"
+    if isinstance(a, RoIMasks) and isinstance(b, RoIMasks):
+        torch.testing.assert_close(a.roi_boxes, b.roi_boxes, atol=0.1, rtol=0)
+        b = RoIMasks(b.probabilities, a.roi_boxes, b.size, b.threshold, b.paste)
     iou = np.asarray(a.iou(b)).diagonal()
     for i in np.flatnonzero((a.area() > 0) & (iou <= 0.99)):
         assert decided_iou(a[[int(i)]], b[[int(i)]]) > 0.99, f"object {i}: IoU {iou[i]:.3f}"

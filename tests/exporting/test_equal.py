@@ -57,3 +57,42 @@ def test_only_objects_of_equal_scores_come_in_any_order() -> None:
     equal.check(two_objects((0.5, 0.4999)), two_objects((0.5, 0.4999), turned=True))
     with pytest.raises(AssertionError):
         equal.check(two_objects((0.5, 0.4)), two_objects((0.5, 0.4), turned=True))
+
+
+def boxes_alone(*scores: float, turned: bool = False) -> Instances:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 4]])
+    return Instances((10, 10), boxes.flip(0) if turned else boxes, scores=torch.tensor(scores))
+
+
+def test_boxes_of_equal_scores_come_in_any_order() -> None:
+    equal.check(boxes_alone(0.5, 0.4999), boxes_alone(0.5, 0.4999, turned=True))
+    with pytest.raises(AssertionError):
+        equal.check(boxes_alone(0.5, 0.4), boxes_alone(0.5, 0.4, turned=True))
+
+
+@pytest.mark.parametrize(("number", "equals"), [(100, True), (101, False)])
+def test_points_of_equal_doubt(number: int, equals: bool) -> None:
+    """Of a million probabilities."""
+    grid = torch.full((1, 1000, 1000), 0.9)
+    other = grid.clone()
+    other[0, 0, :number] = 0.92
+    box = torch.tensor([[0.0, 0, 1000, 1000]])
+    a, b = (Instances((1000, 1000), box, RoIMasks(one, box, (1000, 1000))) for one in (grid, other))
+    if equals:
+        equal.check(a, b)
+    else:
+        with pytest.raises(AssertionError, match="101 of 1000000"):
+            equal.check(a, b)
+
+
+def in_box(right: float) -> Instances:
+    box = torch.tensor([[0.0, 0, right, 20]])
+    return Instances((20, 20), box, RoIMasks(torch.full((1, 14, 14), 0.9), box, (20, 20)), scores=torch.tensor([0.5]))
+
+
+def test_boxes_are_compared_as_numbers() -> None:
+    narrow, wide = in_box(15.561), in_box(15.563)
+    assert narrow.masks is not None and wide.masks is not None and wide.masks.area() - narrow.masks.area() == 18
+    equal.check(narrow, wide)
+    with pytest.raises(AssertionError, match="not close"):
+        equal.check(in_box(15.5), in_box(15.61))
