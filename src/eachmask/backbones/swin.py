@@ -143,24 +143,31 @@ class WindowAttention(nn.Module):
         w = self.window
         x = F.pad(x, (0, 0, 0, -width % w, 0, -height % w))
         rows, columns = x.shape[1] // w, x.shape[2] // w
-        down, right = (self.shift if n > 1 or self.keeps_shift else 0 for n in (rows, columns))
-        x = torch.roll(x, (-down, -right), (1, 2)) if down or right else x
+        down, right = self._shift(rows), self._shift(columns)
+        x = _rolled(x, down, right)
         tokens = x.view(batch, rows, w, columns, w, channels).transpose(2, 3).reshape(-1, w * w, channels)
-        qkv = self.qkv(tokens).view(len(tokens), w * w, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        width_of_head = self.proj.in_features // self.num_heads
+        qkv = self.qkv(tokens).view(-1, w * w, 3, self.num_heads, width_of_head).permute(2, 0, 3, 1, 4)
         bias = self.bias(batch, rows, columns, down, right)
         found = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=bias)
         tokens = self.proj(found.transpose(1, 2).reshape(tokens.shape))
         x = tokens.view(batch, rows, columns, w, w, channels).transpose(2, 3).reshape(x.shape)
-        x = torch.roll(x, (down, right), (1, 2)) if down or right else x
+        x = _rolled(x, -down, -right)
         return x[:, :height, :width].contiguous()
 
-    def bias(self, batch: int, rows: int, columns: int, down: int, right: int) -> Tensor:
+    def _shift(self, windows: int | Tensor) -> int | Tensor:
+        """Tokens by which so many windows in a row are shifted; while a network is traced, both depend on the image."""
+        if self.keeps_shift or not self.shift:
+            return self.shift
+        return self.shift * (windows > 1) if isinstance(windows, Tensor) else self.shift * int(windows > 1)
+
+    def bias(self, batch: int, rows: int, columns: int, down: int | Tensor, right: int | Tensor) -> Tensor:
         """What is added to the logits, (1 or B * windows, heads, w², w²): relative positions, and -100 where two
         tokens are neighbors only because the map has wrapped around."""
         index = self.relative_position_index
         size = self.window**2
         bias = self.relative_position_bias_table[index].view(size, size, -1).permute(2, 0, 1)[None]  # type: ignore[index]
-        if not (down or right):
+        if not isinstance(down, Tensor) and not (down or right):
             return bias
         regions = [_regions(n, self.window, shift, bias) for n, shift in ((rows, down), (columns, right))]
         region = regions[0][:, None, :, None] * 3 + regions[1][None, :, None, :]
@@ -169,11 +176,20 @@ class WindowAttention(nn.Module):
         return (bias + mask[:, None]).repeat(batch, 1, 1, 1)
 
 
-def _regions(count: int, window: int, shift: int, like: Tensor) -> Tensor:
+def _rolled(x: Tensor, up: int | Tensor, left: int | Tensor) -> Tensor:
+    """(B, H, W, C), moved; what leaves comes back on the other side."""
+    if not isinstance(up, Tensor) or not isinstance(left, Tensor):
+        return torch.roll(x, (-int(up), -int(left)), (1, 2)) if up or left else x
+    for dim, shift in ((1, up), (2, left)):
+        x = x.index_select(dim, (torch.arange(x.shape[dim], device=x.device) + shift) % x.shape[dim])
+    return x
+
+
+def _regions(count: int, window: int, shift: int | Tensor, like: Tensor) -> Tensor:
     """(count, window): which part of a side each token is of; 1 and 2 lie in the last window."""
     place = torch.arange(count * window, device=like.device)
     region = (place >= count * window - window).long() + (place >= count * window - shift)
-    return (region if shift else torch.zeros_like(place)).view(count, window)
+    return (region if isinstance(shift, Tensor) or shift else torch.zeros_like(place)).view(count, window)
 
 
 def relative_index(window: int) -> Tensor:
