@@ -9,7 +9,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from eachmask.backbones.fpn import FPN, Pyramid
 from eachmask.backbones.networks import ResNet, Timm, freeze, set_training_mode
-from eachmask.backbones.swin import Swin
+from eachmask.backbones.swin import Swin, WindowAttention
 
 BODIES = {
     "resnet18": lambda: ResNet("resnet18"),
@@ -83,3 +83,14 @@ def test_timms_stages_are_frozen_from_the_image_on():
     freeze(backbone, 3)
     learnt = {name.split(".")[2] for name, p in backbone.named_parameters() if p.requires_grad and "blocks" in name}
     assert learnt == {"2", "3", "4", "5", "6"} and not backbone.net.conv_stem.weight.requires_grad
+
+
+@torch.inference_mode()
+def test_shifted_windows_are_traced_for_any_size():
+    """Whether windows are shifted depends on how many there are, so that it belongs into the graph."""
+    torch.manual_seed(0)
+    attention = WindowAttention(16, [7, 7], [3, 3], 2).eval()
+    traced = torch.jit.trace(attention, torch.randn(1, 24, 40, 16), check_trace=False)
+    for size in ((1, 6, 10), (2, 33, 5), (1, 5, 33)):
+        x = torch.randn(*size, 16)
+        torch.testing.assert_close(traced(x), attention(x), atol=1e-6, rtol=0)
