@@ -19,11 +19,14 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
 import eachmask  # noqa: E402
+from eachmask.data.reading import read_any  # noqa: E402
+from eachmask.structures import Instances  # noqa: E402
 from eachmask.studio.app import Studio  # noqa: E402
 from eachmask.studio.jobs import Job, Jobs, Lines, curve_of  # noqa: E402
+from eachmask.studio.orders import Orders  # noqa: E402
 from eachmask.studio.project import Project  # noqa: E402
 from eachmask.studio.rows import project_out  # noqa: E402
-from eachmask.studio.schemas import JobIn  # noqa: E402
+from eachmask.studio.schemas import Action, JobIn  # noqa: E402
 
 PATIENCE = 60.0
 
@@ -141,6 +144,33 @@ def alive(process: int) -> bool:
         return False
     status = Path(f"/proc/{process}/stat")  # nobody may have waited for it: then it is a zombie
     return not (status.is_file() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_what_is_left_is_told_by_what_was_done_since_it_went_on(tmp_path: Path) -> None:
+    job = Job(JobIn(kind="train"), tmp_path / "train-1", 10, share=0.5, before=0.5)
+    job.began -= 30
+    assert job.out().eta_s is None, "nothing was done since"
+    job.share = 0.75
+    assert job.out().eta_s == pytest.approx(30, rel=0.1)
+
+
+def test_a_model_learns_the_chosen_classes_alone(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in "ab":
+        Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(photos / f"{name}.png")
+    project = Project(photos)
+    project.add_category("coin")
+    kinds = [category.id for category in project.categories]
+    for index in range(2):
+        for step, kind in enumerate(kinds):
+            ring = [5.0 * step, 5, 5 * step + 4, 5, 5 * step + 4, 9, 5 * step, 9]
+            project.act(index, step, Action(kind="add", category=kind, rings=[ring]))
+    job = Orders(project, tmp_path / "jobs").job(JobIn(kind="train", categories=kinds[1:]))
+    data, _ = read_any(job.folder / "data", None, target=Instances)
+    assert [category.name for category in data.categories] == ["coin"]
+    assert [image.targets.label_names for _, image in data.images()] == [["coin"]] * 2
+    project.journal.close()
 
 
 def test_the_newest_drawings_of_a_run_are_shown(tmp_path: Path) -> None:

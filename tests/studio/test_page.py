@@ -58,7 +58,7 @@ def test_a_click_is_kept_classed_undone_and_saved(tab: Open) -> None:
     tab.page.keyboard.press("Control+z")
     tab.objects(0)
     tab.page.keyboard.press("Control+s")
-    tab.page.get_by_text("Saved 1 file to coco.json").wait_for()
+    tab.page.get_by_text("Saved 1 image to coco.json").wait_for()
     assert tab.complaints == []
 
 
@@ -69,6 +69,14 @@ def test_hovering_asks_for_the_mask_of_a_click(tab: Open) -> None:
         tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert answered.value.ok
     assert tab.studio.actions == [], "looking changes nothing"
+
+
+def test_the_next_image_is_looked_at_ahead(tab: Open) -> None:
+    tab.page.get_by_label("coins.png, 0 objects").wait_for()
+    with tab.page.expect_request("**/images/2/look"):
+        tab.page.keyboard.press(".")
+    looked = [address for address in tab.requests if address.endswith("/look")]
+    assert [urlsplit(address).path for address in looked] == [f"/api/images/{i}/look" for i in range(3)], "once each"
 
 
 def test_a_polygon_is_closed_by_enter(tab: Open) -> None:

@@ -68,8 +68,28 @@ def test_a_read_only_folder_is_marked_but_not_written(
     with served(Project(folder, tmp_path / "labels")) as (address, _):
         page = opened(context, address, "left.png", 1)
         page.get_by_role("button", name="Save").click()
-        page.get_by_text("Saved 1 file to").wait_for()
+        page.get_by_text("Saved 1 image to").wait_for()
     assert list((tmp_path / "labels").rglob("*.json"))
+
+
+def test_annotations_that_somebody_else_changed_are_overwritten_only_when_told_to(context: Any, folder: Path) -> None:
+    with served(Project(folder)) as (address, _):
+        page = opened(context, address, "left.png")
+        save = page.get_by_role("button", name="Save")
+        mark(page)
+        shows(page, "left.png", 1)
+        save.click()
+        page.get_by_text("Saved 1 image to").wait_for()
+        (file,) = (folder / "annotations").glob("instances_*.json")
+        file.write_text(theirs := file.read_text().replace('"object"', '"thing"'))
+        mark(page)
+        shows(page, "left.png", 2)
+        save.click()
+        page.get_by_text("Changed on disk by something else").wait_for()
+        assert file.read_text() == theirs
+        page.get_by_role("button", name="Overwrite").click()
+        page.get_by_text("Saved 1 image to").wait_for()
+        assert file.read_text() != theirs and '"object"' in file.read_text()
 
 
 def test_proposals_are_accepted_and_undone(context: Any, folder: Path) -> None:

@@ -15,7 +15,7 @@ export const texts = {
   unexpected: "Something unexpected happened; the terminal that runs the studio says more.",
   changedElsewhere: "This image was changed in another tab and is shown as it is now.",
   readOnly: "The folder cannot be written to: start the studio with --labels to save elsewhere. Nothing is lost.",
-  saved: (n: number, path: string) => `Saved ${plural(n, "file")} to ${path}`,
+  saved: (n: number, path: string) => `Saved ${plural(n, "image")} to ${path}`,
   changedOnDisk: (paths: string) => `Changed on disk by something else: ${paths}`,
   overwrite: "Overwrite",
   dismiss: "Dismiss",

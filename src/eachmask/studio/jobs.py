@@ -51,6 +51,8 @@ class Job:
     """That is done, 0..1."""
     result: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)
+    before: float = 0.0
+    """The share that was done when it began, or went on."""
     process: subprocess.Popen[bytes] | None = None
     watcher: threading.Thread | None = None
     """Follows the process and writes down how it ended."""
@@ -76,8 +78,8 @@ class Job:
 
     def out(self) -> JobOut:
         """As the page gets it."""
-        spent = time.monotonic() - self.began
-        eta = spent * (1 - self.share) / self.share if self.state == "running" and self.share > 0.01 else None
+        spent, done = time.monotonic() - self.began, self.share - self.before
+        eta = spent * (1 - self.share) / done if self.state == "running" and done > 0.01 else None
         samples = [f"{path.parent.name}/{path.name}" for path in self.samples()]
         return JobOut(
             id=self.id, kind=self.order.kind, state=self.state, progress=self.share, message=self.message, eta_s=eta,
@@ -200,7 +202,7 @@ class Jobs:
             raise UserError("another job is running: wait for it, or stop it")
 
     def _begin(self, job: Job) -> Job:
-        job.state, job.message, job.began = "running", "", time.monotonic()
+        job.state, job.message, job.began, job.before = "running", "", time.monotonic(), job.share
         job.keep()
         job.process = None
         job.watcher = threading.Thread(target=self._run, args=(job,), daemon=True)

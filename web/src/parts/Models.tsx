@@ -47,9 +47,15 @@ function Card(props: { title: string; text: string; start: () => JobOrder; child
 function ModelChoice({ value, set }: { value: string; set: (name: string) => void }) {
   return (
     <label>{texts.model}<select value={value} onChange={(e) => set(e.currentTarget.value)}>
-      {project.value?.models.map((m) => <option value={m.name}>{m.name}</option>)}
+      {project.value?.models.map((m) => <option value={m.name}>{labelOf(m.name)}</option>)}
     </select></label>
   );
+}
+
+/** A run is known by its job's name, which the list must not cut off. */
+function labelOf(name: string): string {
+  const job = /([^/\\]+)[/\\]run$/.exec(name)?.[1];
+  return job ? `${job}: ${name}` : name;
 }
 
 const firstModel = () => project.value?.model ?? project.value?.models[0]?.name ?? "";
