@@ -104,9 +104,9 @@ def pairs_in(images: Path, files: Path, what: str) -> tuple[list[Pair], list[Pro
     found: dict[Path, Pair] = {}
     problems: list[Problem] = []
     for path in image_files(images):
-        name = path.relative_to(images)
-        stem = name.with_suffix("")
-        file = _file_of(stem, files, images) or _file_of(name, files, images)  # a.tif of a.png, or else a.png.tif
+        own = path.relative_to(images)
+        stem = own.with_suffix("")
+        file = _file_of(stem, files, images) or _file_of(own, files, images)  # a.tif of a.png, or else a.png.tif
         if file is None:
             problems.append(Problem(str(path), "", f"there is no {what} {files / stem}.png", "add one", "image"))
             continue
