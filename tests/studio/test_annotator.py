@@ -158,6 +158,10 @@ def test_proposals_are_judged_one_by_one_and_in_order_of_doubt(context: Any, pro
         hand = Hand(page, proposed)
         slide(page, "Score at least", 0.2)
         page.get_by_role("button", name="Accept 3").wait_for()
+        page.get_by_role("button", name="Find missed").click()
+        for offered in ("Reject selected", "Accept selected"):
+            page.get_by_role("button", name=offered).wait_for()
+        assert not page.get_by_role("button", name="Merge selected").count(), "they are no objects yet"
         slide(page, "Score at least", 0.8)
         page.get_by_role("button", name="Accept 1").wait_for()
         slide(page, "Score at least", 0.2)
