@@ -6,13 +6,16 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 from tiny_model import Spots, spots_image, spots_info
 
+from eachmask.batch import cluster as cluster_module
 from eachmask.batch import run as run_module
-from eachmask.batch.cluster import Cluster, Done, Worker
+from eachmask.batch.cluster import Cluster, Done, Shard, Worker
 from eachmask.batch.options import BatchOptions
 from eachmask.batch.run import Outcome, run
 from eachmask.cli import main
@@ -128,6 +131,64 @@ def test_without_ray_it_says_what_to_install(
     assert "pip install 'eachmask[ray]'" in capsys.readouterr().err
     assert main([*arguments, "--workers", "2"]) == 2
     assert "--on" in capsys.readouterr().err
+
+
+class FakeRay(SimpleNamespace):
+    """One worker, each of whose answers is an exception to raise, or None for the work itself."""
+
+    def __init__(self, answers: list[Exception | None], worker: Worker) -> None:
+        error = type("RayError", (Exception,), {})
+        names = {"RayError": error} | {
+            name: type(name, (error,), {}) for name in ("RayTaskError", "ActorUnavailableError", "ActorDiedError")
+        }
+        asked = iter(answers)
+
+        def work(shard: Shard) -> dict[str, str] | Exception:
+            name = next(asked)
+            if name in (None, "killed"):
+                found = worker.work(shard)
+            return found if name is None else names["ActorUnavailableError" if name == "killed" else name]()
+
+        handle = SimpleNamespace(work=SimpleNamespace(remote=lambda shard: Box(work(shard))))
+        super().__init__(
+            exceptions=SimpleNamespace(**names),
+            put=lambda value: value,
+            wait=lambda boxes: ([boxes[0]], boxes[1:]),
+            get=lambda box: box.get(),
+            kill=lambda worker: None,
+            remote=lambda **_: lambda _: SimpleNamespace(remote=lambda *_: handle),
+        )
+
+
+class Box:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def get(self) -> Any:
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("answers", "lost"),
+    [
+        (["ActorUnavailableError"] * 20 + [None], 0),  # its machine is silent, no more
+        (["killed"] * 3 + [None], 0),
+        (["killed"] * 4, 1),  # what they had done counts; the broken image is left
+        (["ActorDiedError"] * 4, 10),
+    ],
+)
+def test_a_machine_that_does_not_answer_is_no_lost_worker(
+    predictor: Predictor, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list, lost: int
+) -> None:
+    """Ray says for half a minute that a worker is unavailable before it knows that its machine is gone."""
+    monkeypatch.setattr(cluster_module, "PAUSE", 0)
+    monkeypatch.setattr(cluster_module, "connected", lambda _: FakeRay(answers, Worker(predictor, OPTIONS)))
+    cluster = Cluster(workers=1, shard_size=100)
+    found = run(predictor, find_inputs([images]), tmp_path / "many", OPTIONS, cluster=cluster)
+    assert (found.done, found.failed) == (0, 10) if lost == 10 else (9, 1)
+    assert sum("4 workers were lost" in failure.reason for failure in found.failures) == lost
 
 
 @pytest.mark.slow

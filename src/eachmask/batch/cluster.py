@@ -16,6 +16,7 @@ import hashlib
 import logging
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,10 @@ from eachmask.inference.predictor import Predictor
 from eachmask.structures import UserError
 
 LOCAL = "local"
-MAX_RETRIES = 3
-"""So often a shard is given to another worker; after that its images count as failed."""
+MAX_STARTS = 4
+"""So often a shard is begun, by worker after worker; after that its images count as failed."""
+PAUSE = 1.0
+"""Seconds until a worker that does not answer is asked again."""
 MAX_SECONDS = 5.0
 """To wait for an address to answer."""
 SHARDS = "shards"
@@ -55,6 +58,21 @@ class Shard:
 
     sources: list[Source]
     out: Path
+
+    @property
+    def begun(self) -> Path:
+        """A file with a byte for each time that a worker began it."""
+        return self.out.with_suffix(".begun")
+
+    def begin(self) -> None:
+        """Count another start."""
+        self.begun.parent.mkdir(parents=True, exist_ok=True)
+        with self.begun.open("ab") as file:
+            file.write(b".")
+
+    def starts(self) -> int:
+        """How often it was begun."""
+        return self.begun.stat().st_size if self.begun.exists() else 0
 
 
 @dataclass(frozen=True)
@@ -132,33 +150,44 @@ def predict_shards(
     ray = connected(cluster)
     gpu = predictor.device.type == "cuda"
     workers = cluster.workers or int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
-    remote = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=MAX_RETRIES)(Worker)
+    # Ray's own retries are gone within seconds, long before it knows that a machine is: no shard would outlive it.
+    remote = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=0)(Worker)
     shared = ray.put(predictor)
     idle = [remote.remote(shared, options) for _ in range(min(workers, len(shards)))]
     todo, running = list(reversed(shards)), dict[Any, tuple[Any, Shard]]()
     while todo or running:
         while todo and idle:
             worker, shard = idle.pop(), todo.pop()
+            shard.begun.unlink(missing_ok=True)
             running[worker.work.remote(shard)] = worker, shard
         ((reference,), _) = ray.wait(list(running))
         worker, shard = running.pop(reference)
-        done = Done(shard, _failures(ray, reference, shard))
+        failures = _failures(ray, reference, shard)
+        if failures is None:  # the same worker, which Ray starts anew on another machine when it knows more
+            time.sleep(PAUSE)
+            running[worker.work.remote(shard)] = worker, shard
+            continue
         if todo:
             idle.append(worker)
         else:
             ray.kill(worker)  # makes room for the successor of a worker whose machine is gone
-        yield done
+        yield Done(shard, failures)
 
 
-def _failures(ray: Any, reference: Any, shard: Shard) -> dict[str, str]:
+def _failures(ray: Any, reference: Any, shard: Shard) -> dict[str, str] | None:
+    """None: its worker was lost, or does not answer."""
     try:
         result: dict[str, str] = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise
-    except ray.exceptions.RayError:
-        lost = f"was not predicted: {MAX_RETRIES + 1} workers were lost with it or with an image of its shard"
+    except ray.exceptions.RayError as error:
+        if isinstance(error, getattr(ray.exceptions, "ActorDiedError", ())):
+            shard.begin()  # a worker that cannot even be started, and will never be
+        if shard.starts() < MAX_STARTS:
+            return None
+        lost = f"was not predicted: {MAX_STARTS} workers were lost with it or with an image of its shard"
         return {source.name: f"{source.name} {lost}" for source in shard.sources}
     return result
 
@@ -173,6 +202,7 @@ class Worker:
         """Name of each image without a result, and why."""
         from eachmask.batch.run import run
 
+        shard.begin()
         with one_thread():  # on their number sums in bf16 depend
             summary = run(self.predictor, Inputs(shard.sources), shard.out, self.options)
         return {failure.file: failure.reason for failure in summary.failures}
@@ -186,3 +216,4 @@ def gather(journal: Journal, shard: Shard) -> None:
                 journal.forget(source)
                 journal.take_over(part, source)
     shutil.rmtree(shard.out, ignore_errors=True)
+    shard.begun.unlink(missing_ok=True)
