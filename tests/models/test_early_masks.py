@@ -83,8 +83,8 @@ def test_a_pixel_listens_to_the_nearest_classifiers():
     weights = interpolation(2, 4)
     assert torch.allclose(weights.sum(0), torch.ones(4, 4))
     # Classifiers stand at 1/4 and 3/4 of the side, pixels at 1/8, 3/8, 5/8, 7/8.
-    assert weights[0, 0].tolist() == [1, 0.75, 0.25, 0]
-    assert weights[3, 3].tolist() == [0, 0.25, 0.75, 1]
+    assert weights[0, 0].tolist() == pytest.approx([1, 0.75, 0.25, 0], abs=1e-6)
+    assert weights[3, 3].tolist() == pytest.approx([0, 0.25, 0.75, 1], abs=1e-6)
     assert (interpolation(1, 5) == 1).all()
 
 
