@@ -192,9 +192,11 @@ def _categories(content: dict[str, Any], path: Path) -> tuple[Category, ...]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     try:
-        by_number = _by_number(names) if isinstance(names, dict) else {}
+        if not names or not isinstance(names, dict):
+            raise ValueError
+        by_number = _by_number(names)
         keys = sorted(by_number)
-        if not keys or keys != list(range(len(names))):
+        if keys != list(range(len(names))):
             raise ValueError
         ids = content.get("category_ids") or {}
         return tuple(Category(int(ids.get(k, k + 1)), by_number[k]) for k in keys)
