@@ -97,7 +97,8 @@ def test_flags_words_and_holes(context: Any, folder: Path) -> None:
         hand = Hand(page, project)
         page.keyboard.press("n")
         (one,) = hand.done(1, lambda: page.keyboard.press("i"))
-        assert one.crowd and page.get_by_label("Crowd, ignored when measured").is_checked()
+        assert one.crowd
+        page.get_by_role("checkbox", name="Crowd, ignored when measured", checked=True).wait_for()
 
         def written(label: str, text: str) -> Any:
             page.get_by_label(label).fill(text)

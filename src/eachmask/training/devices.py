@@ -6,6 +6,7 @@ machine or many), or one computes it in parts: ``Recipe.batch_size`` counts the 
 
 from __future__ import annotations
 
+import atexit
 import os
 from typing import Any
 
@@ -53,6 +54,17 @@ def make_accelerator(run: Run) -> Any:
         if run.device.startswith("cuda:"):
             os.environ["ACCELERATE_TORCH_DEVICE"] = run.device
     return Accelerator(cpu=on_cpu, mixed_precision=PRECISIONS[precision])
+
+
+def leave_at_exit(accelerator: Any) -> None:
+    """When this process ends, take leave of the others: their threads, still running, would abort it."""
+    if accelerator.num_processes > 1:
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def share_of(accelerator: Any, run: Run) -> Share:

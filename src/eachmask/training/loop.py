@@ -28,7 +28,7 @@ from eachmask.files.lock import lock
 from eachmask.structures import Category, UserError
 from eachmask.training.checkpoint import latest_checkpoint, save_checkpoint
 from eachmask.training.console import Console
-from eachmask.training.devices import Step, make_accelerator, share_of
+from eachmask.training.devices import Step, leave_at_exit, make_accelerator, share_of
 from eachmask.training.interrupt import Interrupt
 from eachmask.training.optim import MovingAverage, make_optimizer, set_learning_rate
 from eachmask.training.pretrained import backbone_of
@@ -127,6 +127,7 @@ def _train(recipe: Recipe, train_data: Samples[Any], val_data: Samples[Any], run
         console.say(_resumed(state, recipe) if found else start)
         _Training(recipe, run, state, folder, console, interrupt).run(sequence)
     accelerator.wait_for_everyone()
+    leave_at_exit(accelerator)
     return run.out / "model.safetensors"
 
 
