@@ -61,7 +61,7 @@ def pytest_configure() -> None:
     """Before any test is collected."""
     for name in ("conv1d", "conv2d", "conv3d", "conv_transpose2d", "linear", "scaled_dot_product_attention"):
         setattr(F, name, _wrapped(getattr(F, name)))
-    for name in ("conv2d", "matmul", "bmm", "mm", "baddbmm", "addmm", "einsum"):
+    for name in ("matmul", "bmm", "mm", "baddbmm", "addmm", "einsum"):  # not conv2d: code asks whether a call is of it
         setattr(torch, name, _wrapped(getattr(torch, name)))
     for name in ("__matmul__", "matmul", "bmm", "mm"):
         setattr(Tensor, name, _wrapped(getattr(Tensor, name)))
