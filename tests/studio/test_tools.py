@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,17 @@ def test_vertices_are_moved_added_and_taken_away(hand: Hand) -> None:
 
 
 def test_the_brush_paints_and_the_eraser_takes_away(hand: Hand) -> None:
+    check_brush_and_eraser(hand, hand.drag, rel=0.05)
+
+
+def check_brush_and_eraser(hand: Hand, drag: Callable[..., object], rel: float) -> None:
     hand.page.keyboard.press("d")
     hand.page.get_by_label("Brush").last.fill("5")
-    painted = hand.done(3, lambda: hand.drag((20, 110), (60, 110)))[-1]
-    assert hand.area(painted) == pytest.approx(40 * 10 + 78, rel=0.05)
+    hand.page.get_by_test_id("stage").focus()
+    painted = hand.done(3, lambda: drag((20, 110), (60, 110)))[-1]
+    assert hand.area(painted) == pytest.approx(40 * 10 + 78, rel=rel)
     hand.page.keyboard.press("e")
-    erased = hand.done(3, lambda: hand.drag((40, 100), (40, 125)))[-1]
+    erased = hand.done(3, lambda: drag((40, 100), (40, 125)))[-1]
     assert hand.area(erased) < hand.area(painted) - 80
 
 
@@ -227,15 +232,7 @@ def test_a_line_by_keys_splits(hand: Hand) -> None:
 
 
 def test_brush_and_eraser_by_keys(hand: Hand) -> None:
-    keys = Keys(hand)
-    hand.page.keyboard.press("d")
-    hand.page.get_by_label("Brush").last.fill("5")
-    hand.page.get_by_test_id("stage").focus()
-    painted = hand.done(3, lambda: keys.drag((20, 110), (60, 110)))[-1]
-    assert hand.area(painted) == pytest.approx(40 * 10 + 78, rel=0.1)
-    hand.page.keyboard.press("e")
-    erased = hand.done(3, lambda: keys.drag((40, 100), (40, 125)))[-1]
-    assert hand.area(erased) < hand.area(painted) - 80
+    check_brush_and_eraser(hand, Keys(hand).drag, rel=0.1)
 
 
 def test_a_polygon_and_its_vertices_by_keys(hand: Hand) -> None:

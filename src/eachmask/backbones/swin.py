@@ -159,7 +159,7 @@ class WindowAttention(nn.Module):
         """Tokens by which so many windows in a row are shifted; while a network is traced, both depend on the image."""
         if self.keeps_shift or not self.shift:
             return self.shift
-        return self.shift * (windows > 1) if isinstance(windows, Tensor) else self.shift * int(windows > 1)
+        return self.shift * (windows > 1)
 
     def bias(self, batch: int, rows: int, columns: int, down: int | Tensor, right: int | Tensor) -> Tensor:
         """What is added to the logits, (1 or B * windows, heads, w², w²): relative positions, and -100 where two
@@ -188,8 +188,7 @@ def _rolled(x: Tensor, up: int | Tensor, left: int | Tensor) -> Tensor:
 def _regions(count: int, window: int, shift: int | Tensor, like: Tensor) -> Tensor:
     """(count, window): which part of a side each token is of; 1 and 2 lie in the last window."""
     place = torch.arange(count * window, device=like.device)
-    region = (place >= count * window - window).long() + (place >= count * window - shift)
-    return (region if isinstance(shift, Tensor) or shift else torch.zeros_like(place)).view(count, window)
+    return ((place >= count * window - window).long() + (place >= count * window - shift)).view(count, window)
 
 
 def relative_index(window: int) -> Tensor:
