@@ -44,7 +44,7 @@ def recorded_rand(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.RandomState(7)
 
     def rand(*size: int, **_: Any) -> Tensor:
-        return torch.from_numpy(generator.random_sample(size).astype(np.float32))
+        return torch.from_numpy(generator.random_sample(size).astype(np.float32)).to(torch.get_default_dtype())
 
     monkeypatch.setattr(torch, "rand", rand)
 
