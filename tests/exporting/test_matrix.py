@@ -18,6 +18,7 @@ import eachmask
 from eachmask import models
 from eachmask.exporting.export import SUFFIXES, write_exported
 from eachmask.inference.prompt_predictor import PromptPredictor
+from eachmask.models.promptable.clicks import Clicks
 from eachmask.runtimes.sessions import session_of
 from eachmask.structures import Category, DecodeOptions, Instances, Preprocess, Prompts, UserError
 from eachmask.weights.header import ModelInfo
@@ -144,6 +145,18 @@ def check_graphs(file: Path, model: nn.Module) -> None:
     if header.verb == "encode":
         assert set(header.answers) == set(model.answered_by) != set()
         assert sum(t.numel() for t in header.weights.values()) < 0.1 * sum(t.numel() for t in model.parameters())
+
+
+def test_a_file_that_answers_in_an_older_way_is_to_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    case = next(c for c in CASES if c.variant == "clicks_lite0")
+    monkeypatch.setattr(Clicks, "answered_by", ("decoder.forward",))
+    write_exported(tmp_path / "model.onnx", case.build(), case.info(), "onnx", "fp32", {})
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"another version's way \(decoder.glance\): export the model again"):
+        eachmask.load(tmp_path / "model.onnx")
 
 
 def prompts(case: Case, image: np.ndarray) -> Prompts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from eachmask.backbones.fuse import optimize_for_inference
@@ -15,9 +16,10 @@ from eachmask.models.promptable.click_decoder import (
     Decoder,
     Known,
     Seen,
+    of_length_one,
 )
 from eachmask.models.promptable.click_questions import NUM_SAID
-from eachmask.models.promptable.click_windows import View, extent_of, places, sampled, stretched, view
+from eachmask.models.promptable.click_windows import View, view
 from eachmask.models.promptable.clicks import similarities
 
 SIDE = 16
@@ -33,21 +35,27 @@ def known(batch: int = 1) -> Known:
     return Known(fine, tuple(rest), keys, torch.randn(batch, 3, height // 2, width // 2))
 
 
+@torch.inference_mode()
+def some_seen(questions: int) -> Seen:
+    """A window that so many questions look through."""
+    shown = view(known(), torch.zeros(1, dtype=torch.int64), torch.tensor([[3.0, 5, 60, 41]]), SIDE)
+    said, similar = (torch.rand(questions, n, SIDE // s, SIDE // s) for n, s in ((NUM_SAID, 1), (SIMILARITIES, 2)))
+    return Seen(shown.fine, shown.maps, similar, said, torch.rand(questions, NUM_COLORS, 2 * SIDE, 2 * SIDE))
+
+
 def apart(windows: View, others: View) -> float:
     pairs = zip((windows.fine, *windows.maps, windows.keys, windows.colors),
                 (others.fine, *others.maps, others.keys, others.colors), strict=True)  # fmt: skip
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-def test_rows_are_summed_as_maps_are_sampled() -> None:
+def test_maps_are_read_by_lines_as_they_are_sampled() -> None:
     maps = known(2)
     image, windows = torch.tensor([0, 0, 1]), torch.tensor([[3.0, 5, 60, 41], [0, 0, 96, 64], [50.5, 20, 90, 64]])
-    with torch.inference_mode():
-        summed = view(maps, image, windows, SIDE)
-    assert apart(summed, view(maps, image, windows, SIDE)) < 1e-4, "with gradients every map is sampled"
-    grid = places(windows[:1], extent_of(maps), SIDE)
-    direct = sampled(maps.fine, image[:1], grid.flatten(1, 2)).unflatten(2, (SIDE, SIDE))
-    assert torch.equal(stretched(maps.fine[:1], image[:1], grid), direct)
+    for rows in ([0, 1, 2], [0], [2]):
+        with torch.inference_mode():
+            by_lines = view(maps, image[rows], windows[rows], SIDE)
+        assert apart(by_lines, view(maps, image[rows], windows[rows], SIDE)) < 1e-4, "with gradients they are sampled"
 
 
 def test_what_all_see_is_looked_at_once_and_kept_until_the_image_goes() -> None:
@@ -65,23 +73,33 @@ def test_what_all_see_is_looked_at_once_and_kept_until_the_image_goes() -> None:
 
 
 def test_one_row_of_keys_stands_for_all_questions() -> None:
-    keys, clicked = torch.randn(1, 64, 4, 4), torch.randn(3, 64, 2)
+    keys, clicked = of_length_one(torch.randn(1, 64, 4, 4)).flatten(1, 2), torch.randn(3, 64, 2)
     signs = torch.tensor([[1, 0], [1, -1], [0, 0]])
     shared = similarities(keys, clicked, signs)
     assert torch.allclose(shared, similarities(keys.expand(3, -1, -1, -1), clicked, signs), atol=1e-6)
     assert (shared[1, HEADS:] == -1).all() and (shared[2, :HEADS] == -1).all()
+    assert float(similarities(keys, 3 * keys[0, None, :, 1, 2, None], signs[:1, :1])[0, 0, 1, 2]) == pytest.approx(1)
 
 
 def test_few_questions_and_many_have_the_same_answers() -> None:
     """A few are left to torch's own convolutions."""
     torch.manual_seed(0)
     decoder = optimize_for_inference(Decoder(NUM_SAID, 4))
-    maps, many = known(), 4 * FEW
-    said, similar = torch.rand(many, NUM_SAID, SIDE, SIDE), torch.rand(many, SIMILARITIES, SIDE // 2, SIDE // 2)
-    colored = torch.rand(many, NUM_COLORS, 2 * SIDE, 2 * SIDE)
-    image, windows = torch.zeros(1, dtype=torch.int64), torch.tensor([[3.0, 5, 60, 41]])
+    seen = some_seen(4 * FEW)
     with torch.inference_mode():
-        shown = view(maps, image, windows, SIDE)
-        logits, qualities = decoder(Seen(shown.fine, shown.maps, similar, said, colored))
-        few = decoder(Seen(shown.fine, shown.maps, similar[:FEW], said[:FEW], colored[:FEW]))
+        logits, qualities = decoder(seen)
+        few = decoder(seen._replace(similar=seen.similar[:FEW], said=seen.said[:FEW], colored=seen.colored[:FEW]))
     assert torch.allclose(logits[:FEW], few[0], atol=1e-4) and torch.allclose(qualities[:FEW], few[1], atol=1e-4)
+
+
+def test_a_glance_says_the_same_without_the_finest_maps() -> None:
+    torch.manual_seed(0)
+    decoder = optimize_for_inference(Decoder(NUM_SAID, 4))
+    seen = some_seen(1)
+    with torch.inference_mode():
+        logits, qualities = decoder.glance(seen)
+        fine, own = decoder(seen)
+        assert torch.equal(qualities, own) and logits.shape == fine.shape
+        assert not torch.allclose(logits, fine, atol=1e-3)
+        decoder.refine[1].weight.zero_()
+        assert torch.allclose(logits + decoder.refine[1].bias[:, None, None], decoder(seen)[0], atol=1e-5)

@@ -85,9 +85,11 @@ def load_exported(session: Session) -> tuple[nn.Module, ModelInfo, CropClassifie
     _fill(model, header.weights)
     model.register_buffer(DIGEST, torch.frombuffer(bytearray(session.digest()), dtype=torch.uint8))
     setattr(model, header.verb, Verb(session, header, model))
+    other = set(header.answers) ^ set(getattr(model, "answered_by", ()))
+    if header.answers and other:
+        paths = ", ".join(sorted(other))
+        raise UserError(f"{session.path} answers prompts in another version's way ({paths}): export the model again")
     for path, graph in header.answers.items():
-        if path not in model.answered_by:  # type: ignore[operator]
-            raise UserError(f"{session.path} answers prompts in another version's way ({path}): export the model again")
         layer, _, name = path.rpartition(".")
         setattr(model.get_submodule(layer), name, Answer(session, graph))
     if isinstance(model, Recurrent) and header.verb == "forward":

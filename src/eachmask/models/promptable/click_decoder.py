@@ -108,8 +108,7 @@ class Neck(nn.Module):
         e4 = self.smooth4(self.lateral4(c4) + grown(self.down4(e8), c4))
         colors = F.avg_pool2d(images, 2)
         fine = self.fine(torch.cat([finest, colors], 1))
-        keys = F.normalize(self.keys(e8).unflatten(1, (HEADS, HEAD_WIDTH)), dim=2).flatten(1, 2)
-        return Known(fine, (e4, e8, e16), keys, colors)
+        return Known(fine, (e4, e8, e16), of_length_one(self.keys(e8)).flatten(1, 2), colors)
 
 
 class Seen(NamedTuple):
@@ -150,6 +149,19 @@ class Decoder(nn.Module):
 
     def forward(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """-> logits (R, M, 2 S, 2 S) and logits of their IoU (R, M)."""
+        y, coarse, qualities = self._understood(seen)
+        # The largest maps: what may be added in its own memory is.
+        finest = grown(self.grow2(y), seen.fine).add_(seen.fine).add_(self.colored(seen.colored))
+        fine = self.refine(finest.relu_())
+        return grown(coarse, seen.fine).add_(fine), qualities
+
+    def glance(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """The same without the finest maps, of which the logits show nothing then."""
+        _, coarse, qualities = self._understood(seen)
+        return grown(coarse, seen.fine), qualities
+
+    def _understood(self, seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
+        """-> features (R, 32, S, S), coarse logits (R, M, S, S), and logits of their IoU (R, M)."""
         e4, e8, e16 = (for_each(x, seen.said) for x in seen.maps)
         x4 = self.enter(torch.cat([e4, seen.said, F.avg_pool2d(seen.colored, 2)], 1))
         x8 = self.at8(self.join8(torch.cat([self.halve8(x4), e8, seen.similar], 1)))
@@ -161,10 +173,7 @@ class Decoder(nn.Module):
         y = self.out8(x8 + grown(self.grow8(y), x8))
         y = self.out4(x4 + grown(self.grow4(y), x4))
         coarse = self.coarse(y)
-        # The largest maps: what may be added in its own memory is.
-        finest = grown(self.grow2(y), seen.fine).add_(seen.fine).add_(self.colored(seen.colored))
-        fine = self.refine(finest.relu_())
-        return grown(coarse, seen.fine).add_(fine), self._qualities(coarse.detach(), y, overall)
+        return y, coarse, self._qualities(coarse.detach(), y, overall)
 
     def for_inference(self) -> Decoder:
         """The same, once its normalizations are folded."""
@@ -183,6 +192,11 @@ class Decoder(nn.Module):
         both = [overall[:, None].expand(-1, within.shape[1], -1), within, sure, share, named]
         result: Tensor = self.quality(torch.cat(both, 2))[..., 0]
         return result
+
+
+def of_length_one(keys: Tensor) -> Tensor:
+    """(N, heads x width, ...) -> (N, heads, width, ...): each head's vector by its own length."""
+    return F.normalize(keys.unflatten(1, (HEADS, HEAD_WIDTH)), dim=2)
 
 
 def for_each(x: Tensor, like: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 
-from eachmask.models.promptable.click_decoder import Known
+from eachmask.models.promptable.click_decoder import Known, of_length_one
 from eachmask.models.promptable.click_questions import resampled
 
 NOWHERE = -20.0
 """Logit of what lies beyond a window."""
-BAG_CHANNELS = 16
-"""From so many on a place's channels are summed as a row: twice as fast as map by map where windows are many."""
+LINE_CHANNELS = 16
+"""From so many on it is faster to read whole places of a channels-last map, first rows and then columns."""
 
 
 class View(NamedTuple):
@@ -27,7 +27,7 @@ class View(NamedTuple):
 
     fine: Tensor  # (Q, 16, 2 S, 2 S)
     maps: tuple[Tensor, ...]  # (Q, 32, S, S), (Q, 64, S / 2, S / 2), (Q, 96, S / 4, S / 4)
-    keys: Tensor  # (Q, 64, S / 2, S / 2)
+    keys: Tensor  # (Q, 64, S / 2, S / 2): vectors of each head, of length 1
     colors: Tensor  # (Q, 3, 2 S, 2 S)
 
 
@@ -56,13 +56,13 @@ def view(known: Known, image: Tensor, windows: Tensor, side: int) -> View:
 
 def _view(known: Known, image: Tensor, windows: Tensor, side: int) -> View:
     extent = extent_of(known)
-    grids = [places(windows, extent, (2 * side) >> level) for level in range(4)]
-    maps = tuple(stretched(x, image, grid) for x, grid in zip(known.maps, grids[1:], strict=True))
+    lines = [places(windows, extent, (2 * side) >> level) for level in range(4)]
+    maps = tuple(stretched(x, image, *line) for x, line in zip(known.maps, lines[1:], strict=True))
     return View(
-        stretched(known.fine, image, grids[0]),
+        stretched(known.fine, image, *lines[0]),
         maps,
-        stretched(known.keys, image, grids[2]),
-        stretched(known.colors, image, grids[0]),
+        of_length_one(stretched(known.keys, image, *lines[2])).flatten(1, 2),
+        stretched(known.colors, image, *lines[0]),
     )
 
 
@@ -71,22 +71,28 @@ def extent_of(known: Known) -> Tensor:
     return known.fine.new_tensor([known.fine.shape[3] * 2, known.fine.shape[2] * 2])
 
 
-def places(windows: Tensor, extent: Tensor, side: int) -> Tensor:
-    """Where the cells of grids of windows (R, 4) lie: (R, side, side, 2) xy, -1..1 being the whole map."""
+def places(windows: Tensor, extent: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Where the cells of grids of windows (R, 4) lie: x of their columns and y of their rows, (R, side) each, -1..1
+    being the whole map."""
     steps = (torch.arange(side, device=windows.device, dtype=windows.dtype) + 0.5) / side
     low, size = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
     x, y = (2 * (low + steps[None, :, None] * size) / extent - 1).unbind(2)
-    return torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], 3)
+    return x, y
 
 
-def stretched(maps: Tensor, image: Tensor, grid: Tensor) -> Tensor:
-    """Maps (B, C, h, w) at places of their own for each row, (R, s, s, 2): (R, C, s, s); see :func:`view`."""
-    rows, side = len(grid), grid.shape[1]
-    by_rows = rows > 1 and maps.shape[1] >= BAG_CHANNELS and not torch.is_grad_enabled()
-    if by_rows and maps.device.type == "cpu" and maps.dtype == torch.float32:
-        return _summed(maps, image, grid)
-    found: Tensor = sampled(maps, image, grid.flatten(1, 2)).unflatten(2, (side, side))
-    return found.contiguous(memory_format=torch.channels_last)
+def stretched(maps: Tensor, image: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Maps (B, C, h, w) at columns x and rows y of their own for each row, (R, s) each: (R, C, s, s); see
+    :func:`view`."""
+    side = x.shape[1]
+    in_lines = maps.shape[1] >= LINE_CHANNELS and not torch.is_grad_enabled()
+    if in_lines and maps.device.type == "cpu" and maps.dtype == torch.float32:
+        found = maps.new_empty(len(x), side, side, maps.shape[1])
+        for row, i in enumerate(image.tolist()):
+            _by_lines(maps[i].permute(1, 2, 0), x[row], y[row], found[row])
+        return found.permute(0, 3, 1, 2)
+    grid = torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], 3)
+    values: Tensor = sampled(maps, image, grid.flatten(1, 2)).unflatten(2, (side, side))
+    return values.contiguous(memory_format=torch.channels_last)
 
 
 def sampled(maps: Tensor, image: Tensor, points: Tensor) -> Tensor:
@@ -99,25 +105,19 @@ def sampled(maps: Tensor, image: Tensor, points: Tensor) -> Tensor:
     return result[0] if len(result) == 1 else torch.cat(result)  # nothing is copied for one image
 
 
-def _summed(maps: Tensor, image: Tensor, grid: Tensor) -> Tensor:
-    """:func:`stretched` as sums of four rows each: every place of channels-last maps is a row."""
-    _, channels, height, width = maps.shape
-    (left, right, across), (top, bottom, along) = (
-        _neighbors(line, cells) for line, cells in ((grid[:, 0, :, 0], width), (grid[:, :, 0, 1], height))
-    )
-    first = (image * height)[:, None]
-    rows = torch.stack([first + top, first + bottom], 2) * width
-    columns = torch.stack([left, right], 2)
-    by_row, by_column = torch.stack([1 - along, along], 2), torch.stack([1 - across, across], 2)
-    shares = by_row[:, :, None, :, None] * by_column[:, None, :, None]
-    index = rows[:, :, None, :, None] + columns[:, None, :, None]  # (R, s, s, 2, 2)
-    table = maps.permute(0, 2, 3, 1).reshape(-1, channels)
-    found = F.embedding_bag(index.view(-1, 4), table, mode="sum", per_sample_weights=shares.view(-1, 4))
-    return found.view(*grid.shape[:3], channels).permute(0, 3, 1, 2)
+def _by_lines(places: Tensor, x: Tensor, y: Tensor, found: Tensor) -> None:
+    """A map (h, w, C) at columns x and rows y, (s,) each in -1..1, ascending: ``found`` (s, s, C)."""
+    top, bottom, lower = _neighbors(y, places.shape[0])
+    left, right, farther = _neighbors(x, places.shape[1])
+    first = int(left[0])
+    seen = places[:, first : int(right[-1]) + 1]
+    rows = torch.lerp(seen.index_select(0, top), seen.index_select(0, bottom), lower[:, None, None])
+    before, after = rows.index_select(1, left - first), rows.index_select(1, right - first)
+    torch.lerp(before, after, farther[:, None], out=found)
 
 
 def _neighbors(line: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of places (R, s) in -1..1: the cells before and after, and the share of the one after; the border repeats."""
+    """Of places (s,) in -1..1: the cells before and after, and the share of the one after; the border repeats."""
     place = ((line + 1) * (cells / 2) - 0.5).clamp(0, cells - 1)
     before = place.long()
     return before, (before + 1).clamp(max=cells - 1), place - before

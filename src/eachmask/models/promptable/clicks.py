@@ -20,13 +20,12 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from eachmask.backbones.networks import Timm
 from eachmask.models.config import changed
 from eachmask.models.promptable import click_training as training
 from eachmask.models.promptable.click_colors import color_maps
-from eachmask.models.promptable.click_decoder import HEAD_WIDTH, HEADS, Decoder, Known, Neck, Seen
+from eachmask.models.promptable.click_decoder import HEAD_WIDTH, HEADS, Decoder, Known, Neck, Seen, of_length_one
 from eachmask.models.promptable.click_parts import connected_to_clicks
 from eachmask.models.promptable.click_questions import (
     NUM_SAID,
@@ -123,7 +122,7 @@ class Clicks(Network[Raw, Selected, Instances]):
     backbone_from = "objects"
     answers_only = True
     """While it trains, it is measured by what it answers to prompts."""
-    answered_by = ("decoder.forward",)
+    answered_by = ("decoder.forward", "decoder.glance")
     samples: ClassVar[Samples] = "centers"
     grid_defaults = MappingProxyType({"points_per_side": 16, "iou_threshold": 0.75, "stability_threshold": 0.85})
 
@@ -152,7 +151,9 @@ class Clicks(Network[Raw, Selected, Instances]):
             UserError: there are texts, which this network does not understand.
         """
         questions = questions_of(prompts, self.config.grid * 2, embedding.known.keys.device)
-        return Raw(embedding, questions, self.answer(embedding, questions, self.windows(embedding, questions)))
+        windows = self.windows(embedding, questions)
+        # What is asked again from near by needs no more than a glance before; what is learnt from does.
+        return Raw(embedding, questions, self.answer(embedding, questions, windows, glance=not torch.is_grad_enabled()))
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """Losses of the first answers and of further rounds of simulated clicks.
@@ -225,12 +226,13 @@ class Clicks(Network[Raw, Selected, Instances]):
 
     # Windows ------------------------------------------------------------------------------------------------------
 
-    def answer(self, embedding: Embedding, questions: Questions, windows: Tensor) -> Answers:
-        """What the decoder says of windows (R, 4)."""
+    def answer(self, embedding: Embedding, questions: Questions, windows: Tensor, glance: bool = False) -> Answers:
+        """What the decoder says of windows (R, 4), perhaps without its finest maps."""
         if torch.is_grad_enabled() or len(windows) <= CHUNK_SIZE:
-            return Answers(windows, *self.decoder(self.look(embedding, questions, windows)))
+            says = self.decoder.glance if glance else self.decoder
+            return Answers(windows, *says(self.look(embedding, questions, windows)))
         rows = torch.arange(len(windows), device=windows.device).split(CHUNK_SIZE)
-        parts = [self.answer(embedding, questions.take(own), windows[own]) for own in rows]
+        parts = [self.answer(embedding, questions.take(own), windows[own], glance) for own in rows]
         return Answers(windows, *(torch.cat(part) for part in list(zip(*parts, strict=True))[1:]))
 
     def closer(
@@ -252,11 +254,13 @@ class Clicks(Network[Raw, Selected, Instances]):
     def windows(self, embedding: Embedding, questions: Questions, margin: Tensor | float | None = None) -> Tensor:
         """Where to look for the answer to each question, (R, 4): around its box and its previous answer, else
         everywhere."""
+        whole = _whole(embedding, questions)
+        if not (questions.has_box | questions.has_previous).any():
+            return whole
         config = self.config
         found, known = questions.extent()
         spread = config.margin if margin is None else margin
         near = widened(found, spread, config.least_window, config.most_aspect)
-        whole = _whole(embedding, questions)
         return inside(torch.where(known[:, None], near, whole), whole)
 
     def inside_image(self, embedding: Embedding, questions: Questions, windows: Tensor) -> Tensor:
@@ -309,11 +313,10 @@ def similarities(keys: Tensor, clicked: Tensor, signs: Tensor) -> Tensor:
     """How alike each place is to the clicked ones, by each head: (R, 2 heads, s, s) in -1..1; -1 without clicks.
 
     Args:
-        keys: (R or 1, heads x width, s, s); clicked: (R, heads x width, K); signs: (R, K) 1 on the object, 0 beside
-            it, -1 no click.
+        keys: (R or 1, heads x width, s, s) of length 1; clicked: (R, heads x width, K), of any length.
+        signs: (R, K) 1 on the object, 0 beside it, -1 no click.
     """
-    places = F.normalize(keys.flatten(2).unflatten(1, (HEADS, HEAD_WIDTH)), dim=2)
-    clicks = F.normalize(clicked.unflatten(1, (HEADS, HEAD_WIDTH)), dim=2)
+    places, clicks = keys.flatten(2).unflatten(1, (HEADS, HEAD_WIDTH)), of_length_one(clicked)
     whose = "rhck,rhcs->rhks" if len(places) == len(clicks) else "rhck,xhcs->rhks"
     alike = torch.einsum(whose, clicks, places)  # (R, heads, K, s * s)
     both = [alike.masked_fill((signs != sign)[:, None, :, None], -1).amax(2) for sign in (1, 0)]
