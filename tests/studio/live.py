@@ -28,9 +28,9 @@ CLICKS = Clicks()
 
 
 @contextmanager
-def served(project: Project) -> Iterator[tuple[str, Studio]]:
+def served(project: Project, clicks: Clicks = CLICKS) -> Iterator[tuple[str, Studio]]:
     """A server in a thread, and the link that opens it."""
-    studio = Studio(project, clicks=CLICKS, token="T")
+    studio = Studio(project, clicks=clicks, token="T")
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(create_app(studio), log_level="critical", timeout_graceful_shutdown=1))
@@ -42,7 +42,7 @@ def served(project: Project) -> Iterator[tuple[str, Studio]]:
         finally:
             server.should_exit = True
             thread.join(20)
-            with CLICKS._looking, CLICKS._answering:  # no thread may compute when the process ends
+            with clicks._looking, clicks._answering:  # no thread may compute when the process ends
                 pass
             project.journal.close()
 

@@ -365,6 +365,13 @@ def test_a_mistake_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["studio", str(tmp_path)]) == 2 and "holds no images" in capsys.readouterr().err
     for option in ("--clicks", "--model"):
         assert main(["studio", str(tmp_path), option, "nocleus"]) == 2 and "nuclei" in capsys.readouterr().err
+    for option, name, why in [
+        ("--clicks", "nuclei", "nuclei takes no prompts"),
+        ("--clicks", "closed_form", "closed_form takes no prompts"),
+        ("--model", "grabcut", "name it as --clicks"),
+        ("--model", "closed_form", "finds no single objects"),
+    ]:
+        assert main(["studio", str(tmp_path), option, name]) == 2 and why in capsys.readouterr().err
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
     first = Project(tmp_path)
     assert main(["studio", str(tmp_path), "--port", "0", "--no-browser"]) == 2

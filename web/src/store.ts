@@ -62,6 +62,11 @@ export function complain(error: unknown): void {
   notice.value = { text: error instanceof Error ? error.message : texts.unexpected, bad: true };
 }
 
+/** A complaint is over once something else is done; one that offers a remedy waits for its answer. */
+export function forgive(): void {
+  if (notice.value?.bad && !notice.value.action) notice.value = null;
+}
+
 /** Runs something that asks the server; what goes wrong is told to the person. */
 export async function attempt<T>(run: () => Promise<T>): Promise<T | undefined> {
   try {
@@ -180,6 +185,7 @@ function inLine(change: (index: number, revision: number) => Promise<Changed>): 
     try {
       const changed = await change(now.index, now.revision);
       take(now.index, changed);
+      forgive();
       return changed;
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== 409) return void complain(error);

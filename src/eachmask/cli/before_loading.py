@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eachmask.batch.options import BatchOptions
+    from eachmask.models.protocol import Network
     from eachmask.weights.file import ModelInfo
 
 
@@ -24,6 +25,22 @@ def header_of(model: str) -> ModelInfo | None:
     if model.startswith("hf:") or (model in (*CLASSICS, *SOLVERS) and not Path(model).exists()):
         return None
     return find_info(model)
+
+
+def class_of(model: str) -> type[Network[Any, Any, Any]] | None:
+    """The class of a model's network, which says what it is for; None: it lies on a hub.
+
+    Raises:
+        UserError: there is no such model, or no readable file at the path.
+    """
+    from eachmask.models import model_class
+    from eachmask.models.matting.solvers import SOLVERS, TrimapSolver
+    from eachmask.models.promptable.without_learning import CLASSICS, Classic
+
+    info = header_of(model)
+    if info is not None:
+        return model_class(info.variant)
+    return {**dict.fromkeys(CLASSICS, Classic), **dict.fromkeys(SOLVERS, TrimapSolver)}.get(model)
 
 
 def check_before_loading(

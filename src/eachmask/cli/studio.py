@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from eachmask.cli.before_loading import header_of
+from eachmask.cli.before_loading import class_of
 from eachmask.files.text import counted, say
 from eachmask.structures.errors import UserError
 
@@ -137,6 +137,25 @@ def _checked(options: StudioOptions) -> Path:
         raise UserError(f"--pixel-size must be above 0, not {options.pixel_size:g}")
     if options.folder is None and not options.sample:
         raise UserError("name a folder of images, or try --sample")
-    for name in filter(None, (options.clicks, options.model)):
-        header_of(name)  # a wrong name is said at once, and not only at the first click
+    _check_models(options.clicks, options.model)
     return options.folder or Path("studio-sample")
+
+
+def _check_models(clicks: str, model: str | None) -> None:
+    """What is wrong with the models is said at once, and not only at the first click.
+
+    Raises:
+        UserError: there is no such model, the one takes no prompts, or the other finds no objects by itself.
+    """
+    from eachmask.models.protocol import Promptable
+    from eachmask.tasks.instances import INSTANCES
+
+    asked, proposer = class_of(clicks), None if model is None else class_of(model)
+    if asked is not None and not issubclass(asked, Promptable):
+        raise UserError(f"{clicks} takes no prompts: choose one such as clicks; --model names what proposes objects")
+    if proposer is None:
+        return
+    if getattr(proposer, "answers_only", False) and not hasattr(proposer, "at_points"):
+        raise UserError(f"{model} answers prompts alone: name it as --clicks, and as --model one such as objects")
+    if proposer.task is not INSTANCES:
+        raise UserError(f"{model} finds no single objects: choose a model such as objects or nuclei")

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
 import { api } from "../api";
-import { attempt, current, jobs, notice, project, takeJob } from "../store";
+import { attempt, current, forgive, jobs, project, takeJob } from "../store";
 import { texts } from "../texts";
 import type { Job, JobOrder } from "../types";
 import { Curve } from "./Curve";
@@ -17,7 +17,7 @@ export async function loadJobs(): Promise<void> {
 async function order(what: JobOrder): Promise<void> {
   const job = await attempt(() => api.start(what));
   if (!job) return;
-  notice.value = null; // what was refused before is mended
+  forgive();
   takeJob(job);
 }
 

@@ -1,5 +1,5 @@
 import { command, go, tip } from "../commands";
-import { current, editable, helpOpen, image, project, redo, save, undo, view, type View } from "../store";
+import { current, editable, forgive, helpOpen, image, project, redo, save, undo, view, type View } from "../store";
 import { texts } from "../texts";
 
 export function TopBar() {
@@ -10,7 +10,7 @@ export function TopBar() {
       <strong class="brand">{all?.name ?? texts.name}</strong>
       <div class="tabs" role="tablist">
         {(Object.keys(texts.views) as View[]).map((name) => (
-          <button role="tab" aria-selected={view.value === name} onClick={() => { view.value = name; }}>{texts.views[name]}</button>
+          <button role="tab" aria-selected={view.value === name} onClick={() => { forgive(); view.value = name; }}>{texts.views[name]}</button>
         ))}
       </div>
       <div class="where">

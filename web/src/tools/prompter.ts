@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { api, ApiError } from "../api";
 import { boundsOf, distance } from "../geometry";
-import { act, actAndSelect, attempt, category, complain, editable, image, isProposal, selected, single } from "../store";
+import { act, actAndSelect, attempt, category, complain, editable, forgive, image, isProposal, selected, single } from "../store";
 import type { Answer, MaskObject, Point, Prompt, Ring } from "../types";
 import { currentColor, pathOf } from "../view/paths";
 import { redraw, strokeTwice } from "../view/scene";
@@ -152,6 +152,7 @@ export class Prompter implements Tool {
     if (turn !== this.turn) return; // dropped, or more was said
     this.hover = null;
     if (!answer) return this.answers.length ? redraw() : this.drop();
+    forgive();
     this.take(answer);
     requestAnimationFrame(() => requestAnimationFrame(() => performance.measure(MEASURED, { start })));
   }
