@@ -84,7 +84,7 @@ BOX = shape("rectanglelabels", "rectanglelabels", x=10, y=10, width=20, height=2
         ({"annotations": [], "predictions": [{"result": [BOX], "score": 0.5}]}, "tasks with predictions alone: 1"),
         (
             {"annotations": [{"result": [BOX, shape("keypointlabels", "keypointlabels", x=1, y=1, width=1)]}]},
-            "no area: 1",
+            "a keypoint has no area; it is left out",
         ),
         ({"annotations": [{"result": [BOX, {"type": "relation", "from_id": "a", "to_id": "b"}]}]}, ""),
     ],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from eachmask.files.text import printable
 
@@ -46,6 +47,43 @@ def reason(error: Exception) -> str:
     if isinstance(error, IndexError | TypeError | AttributeError):
         return "it has another form than expected"
     return str(error)
+
+
+class NoAreaError(ValueError):
+    """A point or a line was drawn: nothing is wrong with it, but it outlines no object."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"a {kind} has no area")
+
+
+def unread(file: Path, where: str, error: Exception, remedy: str = "draw it anew or delete it") -> Problem:
+    """What to say of a shape that raised this while it was read."""
+    if isinstance(error, NoAreaError):
+        return Problem(str(file), where, str(error), "it is left out", "left out", "note")
+    return Problem(str(file), where, f"it cannot be read ({reason(error)})", remedy)
+
+
+def gathered(problems: Iterable[Problem]) -> list[Problem]:
+    """Notes of what was left out as one of each sort, with their number, at the place of the first; the rest as it is.
+
+    >>> point = Problem("a.json", "shape 2", "a point has no area", "it is left out", "left out", "note")
+    >>> [str(problem) for problem in gathered([point, point])]
+    ['a.json, shape 2, the first of 2: a point has no area; it is left out']
+    """
+    alike: dict[Any, list[Problem]] = {}
+    for number, problem in enumerate(problems):
+        known = (problem.what, problem.remedy) if (problem.kind, problem.severity) == ("left out", "note") else number
+        alike.setdefault(known, []).append(problem)
+    return [_one_of(some) for some in alike.values()]
+
+
+def _one_of(alike: Sequence[Problem]) -> Problem:
+    first, number = alike[0], sum(problem.count for problem in alike)
+    if len(alike) == 1:
+        return first
+    files = len({problem.file for problem in alike})
+    several = f"{number} in {files} files" if files > 1 else f"{number}"
+    return replace(first, annotation=f"{first.annotation}, the first of {several}", count=number)
 
 
 def only_boxes(file: Path, number: int) -> Iterator[Problem]:

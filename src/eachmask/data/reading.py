@@ -17,7 +17,7 @@ from eachmask.data.formats.known import FORMATS
 from eachmask.data.image_files import ImageFiles
 from eachmask.data.images.files import clutter_in, safe_name
 from eachmask.data.nearest import nearest
-from eachmask.data.problems import Problem
+from eachmask.data.problems import Problem, gathered
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 from eachmask.structures.checks import check_path
@@ -98,7 +98,7 @@ def read_any(
     if target is not None and not issubclass(chosen.target, target):
         raise _other_target(f"{source}, read as {chosen.name},", chosen.target, target)
     data = with_images(contained(_read(chosen, source, progress, images)), source, images)
-    data.problems.extend(_clutter(source))
+    data.problems[:] = [*gathered(data.problems), *_clutter(source)]
     if not len(data):
         more = f" ({data.problems[0]})" if data.problems else ""
         raise UserError(f"{source} holds no usable image in the format {chosen.name}{more}")

@@ -48,7 +48,7 @@ def test_files_of_others(tmp_path: Path) -> None:
     assert targets.masks.area().tolist() == [12, 2, 25]
     assert not targets.crowd.any()  # type: ignore[union-attr]
     (problem,) = data.problems
-    assert "polyline 4 of a.jpg: it cannot be read (a polyline has no area)" in str(problem)
+    assert "polyline 4 of a.jpg: a polyline has no area; it is left out" in str(problem)
 
 
 def test_ellipses_and_what_is_turned(tmp_path: Path) -> None:

@@ -72,6 +72,23 @@ def test_bad_shapes_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     assert "cannot belong to an image" in str(data.problems[4])
 
 
+def test_points_and_lines_are_counted_and_are_no_mistakes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((20, 30, 3), np.uint8))
+        shapes = [{"label": "nut", "shape_type": "rectangle", "points": [[1, 1], [9, 9]]}]
+        shapes += [{"label": "mark", "shape_type": "point", "points": [[3, 3]]}] * 2
+        shapes += [{"label": "axis", "shape_type": "line", "points": [[3, 3], [9, 3]]}]
+        content = {"shapes": shapes, "imagePath": f"{name}.png", "imageHeight": 20, "imageWidth": 30}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    data, _ = read_any(tmp_path)
+    assert [c.name for c in data.categories] == ["nut"], "no class without a single object"
+    first = tmp_path / "a.json"
+    assert [(str(p), p.severity, p.count) for p in data.problems] == [
+        (f"{first}, shape 2, the first of 4 in 2 files: a point has no area; it is left out", "note", 4),
+        (f"{first}, shape 4, the first of 2 in 2 files: a line has no area; it is left out", "note", 2),
+    ]
+
+
 def test_new_labels_are_in_alphabetical_order_after_the_known(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text(json.dumps([{"id": 7, "name": "m"}]))
     names = ["z", "m", "a", "z"]

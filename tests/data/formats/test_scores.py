@@ -112,6 +112,6 @@ def test_datumaros_groups_boxes_and_attributes(tmp_path: Path) -> None:
     assert split.targets(0).crowd.tolist() == [True, False, False, False] and split.path(0).is_file()
     assert [(c.name, c.parent) for c in data.categories] == [("bolt", ""), ("nut", "part")]
     assert [p.what for p in data.problems] == [
-        "it cannot be read (a polyline has no area)",
+        "a polyline has no area",
         "it cannot be read (its label_id 9 is not among the labels)",
     ]

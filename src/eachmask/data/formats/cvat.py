@@ -24,7 +24,7 @@ from eachmask.data.formats.drawn import is_of_one_image
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.images.files import copy_image, image_files, image_size, safe_name
-from eachmask.data.problems import Problem, reason
+from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, named_categories, score_in, united
 from eachmask.files.progress import Progress, no_progress
@@ -238,14 +238,14 @@ def _pages(
             where = f"{shape.tag} {number} of {page.name}"
             try:
                 if shape.tag in _WITHOUT_AREA:
-                    raise ValueError(f"a {shape.tag} has no area")
+                    raise NoAreaError(shape.tag)
                 row = {"segmentation": segmentation_of(shape, size)}
                 page.labels.append(label_of[shape.get("label", "")])
             except KeyError:
                 result.report(Problem(str(path), where, "it has no label", "give it one", "category"))
                 continue
             except (ValueError, TypeError) as error:
-                result.report(Problem(str(path), where, f"it cannot be read ({reason(error)})", "draw it anew"))
+                result.report(unread(path, where, error, "draw it anew"))
                 continue
             rows.append(row)
             page.shapes.append(where)

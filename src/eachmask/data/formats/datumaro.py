@@ -20,7 +20,7 @@ from eachmask.data.formats.drawn import beginning, ellipse
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, corners, rasterize_readable
 from eachmask.data.images.files import copy_image, image_size, matching, safe_name
-from eachmask.data.problems import Problem, reason
+from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, score_in, united
 from eachmask.files.atomic import atomic
@@ -197,9 +197,7 @@ def _rows(annotations: Sequence[Any], page: _Page, result: DatasetBuilder) -> It
             if not 0 <= label < len(result.categories):
                 raise ValueError(f"its label_id {label} is not among the labels")
         except _BROKEN as error:
-            result.report(
-                Problem(str(page.file), where, f"it cannot be read ({reason(error)})", "draw it anew or delete it")
-            )
+            result.report(unread(page.file, where, error))
             continue
         attributes = row.get("attributes") or {}
         page.where.append(where)
@@ -222,7 +220,7 @@ def _segmentation(row: dict[str, Any]) -> Any:
         x1, y1, x2, y2 = (float(v) for v in row["points"])
         return ellipse((x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2, (y2 - y1) / 2)
     if kind != "rotated_bbox":
-        raise ValueError(f"a {kind} has no area")
+        raise NoAreaError(kind)
     x, y, w, h, degrees = (float(v) for v in row["bbox"])
     turn = np.deg2rad(degrees)
     points = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2

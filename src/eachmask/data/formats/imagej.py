@@ -24,7 +24,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import corners
 from eachmask.data.formats.yolo_write import one_ring
 from eachmask.data.images.files import copy_image, files_below, find_image, image_files
-from eachmask.data.problems import Problem
+from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
 
@@ -105,7 +105,7 @@ def decode_roi(data: bytes, title: str = "") -> tuple[str, list[list[float]]]:
         return title, [corners([float(x), float(y), float(w), float(h)])]
     if kind == _OVAL:
         return title, ellipse(x + w / 2, y + h / 2, w / 2, h / 2)
-    raise ValueError("it is a line, a point or an angle, which have no area")
+    raise NoAreaError("line, point or angle")
 
 
 def encode_roi(ring: NDArray[np.float64], name: str) -> bytes:
@@ -168,6 +168,8 @@ def _add_rois(page: Drawing, problems: list[Problem]) -> None:
             ours = _OURS.fullmatch(name)
             own = ours[1] if ours else "object"
             page.add(rings, own.removesuffix(CROWD), title, own.endswith(CROWD))
+        except NoAreaError as error:
+            problems.append(unread(page.file, title, error))
         except ValueError as error:
             what = str(error) if "buffer" not in str(error) else "it is cut short"
             problems.append(Problem(str(page.file), title, what, "draw it anew or delete it"))

@@ -33,7 +33,7 @@ from eachmask.data.formats.drawn import (
 )
 from eachmask.data.formats.format import Format
 from eachmask.data.images.files import copy_image, matching
-from eachmask.data.problems import Problem, reason
+from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import score_in
 from eachmask.files.progress import Progress, no_progress
@@ -45,12 +45,10 @@ _PLAIN = tuple(kind.removesuffix("labels") for kind in _KINDS)
 
 _LINES = ("keypoint", "vector", "polyline")
 _SEVERAL, _PREDICTED = "tasks with several annotations", "tasks with predictions alone"
-_NO_AREA = "points and lines, which have no area"
 _TURNED = "regions drawn on an image that was turned there (image_rotation)"
 _REMEDIES = {
     _SEVERAL: "the last of each is read; delete the others where they are better",
     _PREDICTED: "these are read in place of annotations",
-    _NO_AREA: "they are left out",
     _TURNED: "they are read as if it had not been turned; look whether they lie right",
 }
 
@@ -164,15 +162,15 @@ def _add_regions(
                 continue  # it is on another of the task's images
             kind = str(region.get("type"))
             if kind not in _KINDS + _PLAIN:
-                passed[_NO_AREA] += "from_name" in region and kind.removesuffix("labels") in _LINES
+                if "from_name" in region and kind.removesuffix("labels") in _LINES:
+                    raise NoAreaError(kind.removesuffix("labels"))
                 continue  # choices, texts and relations say nothing of outlines
             passed[_TURNED] += bool(region.get("image_rotation"))
             names = region["value"].get(kind) or classes.get(region.get("id")) or ["object"]
             crowd = "crowd" in ((region.get("meta") or {}).get("text") or [])
             page.add(_segmentation(region, page.size), str(names[0]), where, crowd, score_in(region))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            what = f"it cannot be read ({reason(error)})"
-            problems.append(Problem(str(page.file), where, what, "draw it anew or delete it"))
+            problems.append(unread(page.file, where, error))
 
 
 def _segmentation(region: dict[str, Any], size: tuple[int, int]) -> Any:

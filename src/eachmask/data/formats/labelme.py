@@ -29,7 +29,7 @@ from eachmask.data.formats.labelme_xml import read_labelme_xml, xml_files
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.images.embedded import FIELD, suffix_of
 from eachmask.data.images.files import copy_image, files_below, find_image, image_size
-from eachmask.data.problems import Problem, reason
+from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, score_in, united
 from eachmask.files.json_text import read_json_file
@@ -39,8 +39,8 @@ from eachmask.structures import RLE, Category, UserError
 
 IGNORE, BACKGROUND = "__ignore__", "_background_"
 """Labels of LabelMe's own examples that are no classes: a region to be ignored, and what is no object."""
-
-
+_REGIONS = ("polygon", "mask", "rectangle", "circle", "rotation", "oriented_rectangle")
+"""Shapes with an area; the last two of four corners, as some tools write."""
 _NO_SPLITS = ("labels", "annotations", "images")
 """Folders that say what is in them."""
 _ANY = -1
@@ -61,7 +61,7 @@ class _Page(NamedTuple):
     labels: list[int]
     crowd: list[bool]
     scores: list[float | None]
-    refused: dict[int, str]
+    refused: dict[int, Problem]
     """What is wrong with each shape that cannot be used, by its place in the file."""
 
 
@@ -89,9 +89,10 @@ def read_labelme(source: Path, progress: Progress = no_progress, *, images: Path
         bad = dict(page.refused)
         for i in np.flatnonzero(drawn.area == 0).tolist():
             why = mistakes.unread.get(i)
-            bad[page.numbers[i]] = f"it cannot be read ({why})" if why else "it covers no pixel"
-        for number, what in sorted(bad.items()):
-            result.report(Problem(str(page.file), f"shape {number}", what, "draw it anew or delete it"))
+            what = f"it cannot be read ({why})" if why else "it covers no pixel"
+            bad[page.numbers[i]] = Problem(str(page.file), where[i], what, "draw it anew or delete it")
+        for _, problem in sorted(bad.items()):
+            result.report(problem)
         inside += page.image == page.file
         masks, (labels, crowd, scores) = united(drawn, page.objects, (page.labels, page.crowd, page.scores))
         targets = instances_of(masks, labels, crowd, (), scores)
@@ -170,7 +171,8 @@ def _pages(
             problems.append(Problem(str(path), "", f"no LabelMe file ({error})", "mend or remove it", "file"))
             continue
         for shape in content["shapes"]:
-            if isinstance(shape, dict) and shape.get("label") not in (None, "", IGNORE, BACKGROUND):
+            known = isinstance(shape, dict) and shape.get("label") not in (None, "", IGNORE, BACKGROUND)
+            if known and (shape.get("shape_type") or "polygon") in _REGIONS:
                 label_of.setdefault(str(shape["label"]), len(label_of))
         inner, image = path.relative_to(source), _image(path, content, source, below)
         try:
@@ -200,7 +202,7 @@ def _rows(shapes: Sequence[Any], page: _Page, size: Size, label_of: dict[str, in
             label, group, flags = str(shape["label"]), shape.get("group_id"), shape.get("flags") or {}
             crowd = bool(flags.get("crowd"))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            page.refused[number] = f"it cannot be read ({reason(error)})"
+            page.refused[number] = unread(page.file, f"shape {number}", error)
             continue
         page.numbers.append(number)
         page.objects.append(number if group is None else ("group", str(group), label))
@@ -249,8 +251,8 @@ def segmentation_of(shape: dict[str, Any], size: Size) -> Any:
         angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
         radius = np.hypot(*(points[1] - points[0]))
         points = points[0] + radius * np.stack([np.cos(angle), np.sin(angle)], 1)
-    elif kind not in ("polygon", "rectangle", "rotation", "oriented_rectangle"):  # of four corners, as some tools write
-        raise ValueError(f"a {kind} has no area")
+    elif kind not in _REGIONS:
+        raise NoAreaError(kind)
     return [points.ravel().tolist()]
 
 

@@ -18,7 +18,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.drawn import BROKEN, Drawing, Entry, data_of, drawings_in, xml_files_with
 from eachmask.data.formats.label_maps import decoded
-from eachmask.data.problems import Problem, only_boxes, reason
+from eachmask.data.problems import Problem, only_boxes, unread
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.untrusted_xml import parse_xml
 from eachmask.structures import RLE
@@ -73,7 +73,7 @@ def _add_objects(page: Drawing, root: Element, file: Path, masks: Any, boxes: li
                 raise ValueError("it has no name")
             segmentation = _segmentation(entry, masks, page.size)
         except BROKEN as error:
-            told.append(Problem(str(file), where, f"it cannot be read ({reason(error)})", "draw it anew or delete it"))
+            told.append(unread(file, where, error))
             continue
         if _text(entry, "type") == "bounding_box":
             boxes.append(name)

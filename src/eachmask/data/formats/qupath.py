@@ -22,7 +22,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.geojson import to_geojson
 from eachmask.data.formats.yolo_write import one_ring
 from eachmask.data.images.files import copy_image, files_below, find_image
-from eachmask.data.problems import Problem, reason
+from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.targets import masks_of, score_in
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
@@ -77,8 +77,7 @@ def _add_features(page: Drawing, problems: list[Problem]) -> None:
             name, crowd = _class_of(properties), bool(properties.get("crowd"))
             page.add(_segmentation(feature["geometry"]), name, f"feature {number}", crowd, _score_of(properties))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            what, remedy = f"it cannot be read ({reason(error)})", "draw it anew or delete it"
-            problems.append(Problem(str(page.file), f"feature {number}", what, remedy))
+            problems.append(unread(page.file, f"feature {number}", error))
 
 
 def _class_of(properties: dict[str, Any]) -> str:
@@ -102,7 +101,7 @@ def _segmentation(geometry: dict[str, Any]) -> list[list[float]]:
     if kind == "GeometryCollection":
         return [ring for part in geometry["geometries"] for ring in _segmentation(part)]
     if kind not in ("Polygon", "MultiPolygon"):
-        raise ValueError(f"a {kind} has no area")
+        raise NoAreaError(kind)
     polygons: Sequence[Any] = [coordinates] if kind == "Polygon" else coordinates or []
     return [_bridged(polygon) for polygon in polygons]
 

@@ -30,7 +30,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import corners
 from eachmask.data.formats.via_entries import MARKS, entries_of
 from eachmask.data.images.files import copy_image, files_below
-from eachmask.data.problems import Problem, reason
+from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.targets import score_in
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import UserError
@@ -106,8 +106,7 @@ def _add_regions(page: Drawing, regions: Any, key: str, name: str, problems: lis
             shape, score = _segmentation(region["shape_attributes"]), score_in(attributes)
             page.add(shape, _class_of(attributes, key), where, crowd, score)
         except BROKEN as error:
-            what = f"it cannot be read ({reason(error)})"
-            problems.append(Problem(str(page.file), where, what, "draw it anew or delete it"))
+            problems.append(unread(page.file, where, error))
 
 
 def _key_of_class(entries: list[dict[str, Any]]) -> tuple[str, list[str]]:
@@ -148,7 +147,7 @@ def _segmentation(shape: dict[str, Any]) -> list[list[float]]:
         turn = float(shape.get("theta") or 0) * 180 / 3.141592653589793
         x, y, rx, ry = (float(shape[key]) for key in ("cx", "cy", "rx", "ry"))
         return ellipse(x, y, rx, ry, turn)
-    raise ValueError(f"a {kind} has no area")
+    raise NoAreaError(kind)
 
 
 def _files(source: Path) -> list[Path]:

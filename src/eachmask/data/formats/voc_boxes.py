@@ -22,7 +22,7 @@ from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import corners
 from eachmask.data.formats.voc import listed, write_images
 from eachmask.data.images.files import find_image
-from eachmask.data.problems import Problem, only_boxes, reason
+from eachmask.data.problems import Problem, only_boxes, unread
 from eachmask.files.progress import Progress, no_progress
 from eachmask.files.untrusted_xml import parse_xml
 from eachmask.structures import UserError
@@ -73,9 +73,7 @@ def _add_boxes(
             outline = [float(value.text or "") for value in entry.findall("polygon/*")]
             page.add([outline or _ring(entry)], name, where, entry.findtext("crowd") == "1")
         except BROKEN as error:
-            problems.append(
-                Problem(str(file), where, f"it cannot be read ({reason(error)})", "draw it anew or delete it")
-            )
+            problems.append(unread(file, where, error))
             continue
         boxes += [] if outline else [name]
 
