@@ -4,18 +4,23 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from small_sets import built, make_set, rows_of
 
 from eachmask.cli.convert import ConvertOptions
 from eachmask.cli.convert import convert as run_command
+from eachmask.data.builder import DatasetBuilder
 from eachmask.data.compare import compare
 from eachmask.data.convert import REPORT, Conversion, convert
 from eachmask.data.formats.coco_read import read_coco
 from eachmask.data.formats.coco_write import write_coco_folder
 from eachmask.data.formats.known import FORMATS
+from eachmask.data.images.files import image_files
 from eachmask.data.reading import contained, detect_format, read_any
-from eachmask.structures import Instances, UserError
+from eachmask.data.targets import instances_of, named_categories
+from eachmask.structures import RLE, Instances, UserError
 
 NAMES = [known.name for known in FORMATS if known.target is Instances]
 WITH_SIZES = {"coco", "voc", "cityscapes", "labelme", "cvat", "datumaro"}
@@ -262,3 +267,32 @@ def test_round_trips_of_real_images(shared: Path, tmp_path: Path, middle: str) -
         assert loss.exact
     else:  # 12 pairs of neighbors overlap by a few pixels
         assert loss.pixels_lost == 258 and loss.pixels_added == 0 and loss.min_iou > 0.99
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"cvppp"}))
+def test_images_in_subfolders_keep_their_names_and_objects(tmp_path: Path, name: str) -> None:
+    """Also where only their folders tell them apart, in the set and apart from it."""
+    names = ["a/b/left.png", "a/left.png", "left.png"]
+    result = DatasetBuilder(named_categories(["nut"]))
+    for number, own in enumerate(names):
+        (tmp_path / "photos" / own).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(tmp_path / "photos" / own)
+        square = np.zeros((1, 30, 40), bool)
+        square[0, 5:15, 4 + 8 * number : 14 + 8 * number] = True
+        targets = instances_of(RLE.from_bitmaps(square), [0], [False], result.categories)
+        result.add("train", own, tmp_path / "photos" / own, targets)
+    write_coco_folder(tmp_path / "coco", result.build())
+    report = convert(tmp_path / "coco", tmp_path / "set", name)
+    assert not (report.loss.images_missing or report.loss.objects_missing or report.loss.objects_added)
+    again, _ = read_any(tmp_path / "set")
+    found = {image.stem: image.targets.gt_masks.boxes()[0, 0] for _, image in again.images()}
+    assert found == {"a/b/left": 4, "a/left": 12, "left": 20}
+    if name in {"voc", "voc-boxes", "darknet", "yolo", "coco"}:
+        for image in image_files(tmp_path / "set"):
+            if not image.relative_to(tmp_path / "set").parts[0].startswith("Segmentation"):
+                image.unlink()
+        again, known = read_any(tmp_path / "set", images=tmp_path / "photos")
+        assert known.name == name
+        found = {image.path: image.targets.gt_masks.boxes()[0, 0] for _, image in again.images()}
+        assert found == {tmp_path / "photos" / own: 4 + 8 * number for number, own in enumerate(names)}
+        assert not [problem for problem in again.problems if problem.severity == "error"]

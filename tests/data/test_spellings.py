@@ -94,7 +94,7 @@ def test_every_reader_knows_the_same_names_of_uploads(tmp_path: Path, name: str,
     there = image(tmp_path / "p0.png")
     place = there if found else None
     assert ImageFolder(tmp_path).named(name) == place
-    assert image_named(name, ImageFolder(tmp_path).by_name) == place
+    assert image_named(name, ImageFolder(tmp_path)) == place
 
 
 def test_uploads_of_label_studio_have_their_own_names(tmp_path: Path) -> None:

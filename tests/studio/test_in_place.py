@@ -17,6 +17,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.known import FORMATS
 from eachmask.data.images.files import images_left_in_place
+from eachmask.data.targets import masks_of
 from eachmask.files.progress import no_progress
 from eachmask.structures import RLE, Category, Instances
 
@@ -306,6 +307,39 @@ def test_one_changed_image_is_written_without_the_others(
     assert {path: said(path) for path in files(labels)} == merged
     project.journal.close()
     assert counts(photos, labels)[:2] == [1, 2]
+
+
+BESIDE = {"label-maps", "mask-files", "cellpose", "cvppp"}
+"""Formats that are known by the images in them."""
+
+
+@pytest.mark.parametrize("form", sorted({form.name for form in FORMATS if form.target is Instances} - BESIDE))
+def test_images_in_subfolders_are_found_again_without_the_journal(form: str, tmp_path: Path) -> None:
+    photos, labels = tmp_path / "photos", tmp_path / "labels"
+    names = ["a/b/left.png", "a/left.png", "a/right.png", "left.png"]
+    for name in names:
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((142, 128), np.uint8)).save(photos / name)
+    project = Project(photos, labels)
+    assert project.names == names
+    project.add_category("coin")
+    corners = [10, 30, 50, 70]
+    for index, x in enumerate(corners):
+        ring = [x, 20, x + 30, 20, x + 30, 60, x, 60]
+        project.act(index, 0, square(project).model_copy(update={"rings": [ring]}))
+    save(project, form)
+    for left in range(2):  # the second time from what was saved again
+        project.journal.close()
+        shutil.rmtree(photos / HIDDEN)
+        project = Project(photos, labels)
+        assert [one.what for one in project.problems if one.severity == "error"] == []
+        found = [project.targets(index) for index in range(len(names))]
+        assert [masks_of(one).boxes().tolist() for one in found] == [[[x, 20, x + 30, 60]] for x in corners]
+        project.act(left, 0, square(project).model_copy(update={"rings": [[0, 80, 20, 80, 20, 90, 0, 90]]}))
+        save(project)
+        project.act(left, 1, Action(kind="remove", ids=[max(project.history(left).objects)]))
+        save(project)
+    project.journal.close()
 
 
 def said(path: Path) -> object:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import dropwhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,9 @@ from eachmask.files.journal import recorded_paths
 
 _UPLOAD = re.compile(r"^(?:.*\bupload/(?:\d+/)?[0-9a-f]{2,}|(?:.*/)?[0-9a-f]{8})-")
 """What Label Studio puts before the name of an uploaded file; in its folder of uploads fewer digits are enough."""
+
+_OF_SETS = frozenset({"images", "labels", "all", "train", "val", "valid", "test"})
+"""Folders that data sets have above the images' own."""
 
 
 def before_upload(place: str) -> str:
@@ -46,13 +50,13 @@ class ImageFolder:
         """The one image whose path ends like a relative POSIX path; at least the last name must agree."""
         own = PurePosixPath(name)
         found = self.by_name.get(spelled(own.name)) or self.by_name.get(spelled(before_upload(name)), [])
-        return _best([path for path in found if path.name == own.name] or found, own)
+        return self.best([path for path in found if path.name == own.name] or found, own)
 
     def of_stem(self, name: str) -> Path | None:
         """The same without a suffix."""
         own = PurePosixPath(name)
         found = self.by_stem.get(spelled(own.name)) or self.by_stem.get(spelled(before_upload(name)), [])
-        return _best([path for path in found if path.stem == own.name] or found, own)
+        return self.best([path for path in found if path.stem == own.name] or found, own)
 
     def like(self, name: str, path: Path) -> Path | None:
         """The image of a name in the data set, or of the file that is missing; of another suffix where that is only a
@@ -61,16 +65,18 @@ class ImageFolder:
         exact = self.named(name) or self.named(path.as_posix())
         return exact or self.of_stem(stems[0]) or self.of_stem(stems[1])
 
-
-def _best(found: list[Path], name: PurePosixPath) -> Path | None:
-    """Of several the one with the same folders above it, as many as it takes to tell them apart."""
-    folders = name.parts[:-1]
-    for i in range(len(folders) + 1):
-        own = folders[i:]
-        alike = [path for path in found if path.parts[-1 - len(own) : -1] == own]
-        if len(alike) == 1:
-            return alike[0]
-    return None
+    def best(self, found: Sequence[Path], name: PurePosixPath) -> Path | None:
+        """Of several the one with the same folders above it, as many as it takes to tell them apart; else that at the
+        very place below the folder, but for the words of data sets that the name may begin with."""
+        folders = name.parts[:-1]
+        for i in range(len(folders) + 1):
+            own = folders[i:]
+            alike = [path for path in found if path.parts[-1 - len(own) : -1] == own]
+            if len(alike) == 1:
+                return alike[0]
+        place = self.folder.joinpath(*dropwhile(_OF_SETS.__contains__, folders))
+        there = [path for path in found if path.parent in (place, self.folder / name.parent)]
+        return there[0] if len(there) == 1 else None
 
 
 def with_images(data: Dataset[Any], source: Path, images: Path | None) -> Dataset[Any]:

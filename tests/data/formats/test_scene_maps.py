@@ -37,15 +37,16 @@ def photo(path: Path, size=(4, 6)) -> Path:
 
 @pytest.fixture
 def data(tmp_path):
-    """Two splits of images, three classes and pixels that do not count."""
+    """Two splits of images, one of them in a folder, three classes and pixels that do not count."""
     source = tmp_path / "made"
     rng = np.random.default_rng(0)
     for split, number in (("train", 2), ("val", 1)):
         for i in range(number):
-            photo(source / "images" / split / f"{split}{i}.png")
+            own = f"{split}{i}.png" if i else f"deep/{split}.png"
+            photo(source / "images" / split / own)
             labels = rng.integers(0, 3, (4, 6))
             labels[0] = 255
-            put(source / "classes" / split / f"{split}{i}.png", labels)
+            put(source / "classes" / split / own, labels)
     (source / "classes.txt").write_text("\n".join(NAMES))
     return eachmask.data.read(source, target=SemanticMap)
 
@@ -61,10 +62,12 @@ def test_what_is_written_comes_back(data, tmp_path, name):
     ]
     assert {k: len(v) for k, v in again.splits.items()} == {"train": 2, "val": 1}
     for split, images in data.splits.items():
+        other = again.splits[split]
+        assert sorted(other.names) == sorted(images.names)
         for i in range(len(images)):
-            other = again.splits[split]
-            assert torch.equal(images.targets(i).labels, other.targets(i).labels), name
-            assert other[i].image.shape == (4, 6, 3)
+            place = list(other.names).index(images.names[i])
+            assert torch.equal(images.targets(i).labels, other.targets(place).labels), name
+            assert other[place].image.shape == (4, 6, 3)
 
 
 def test_every_layout_of_label_maps_is_tried():

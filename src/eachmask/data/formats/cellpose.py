@@ -44,7 +44,7 @@ def read_cellpose(source: Path, progress: Progress = no_progress, *, images: Pat
     result, table = DatasetBuilder(read_table(source).categories), read_table(source)
     images_of: dict[Path, Path] = {}
     for stem, files in maps.items():
-        image = _image_of(stem) or known.of_stem(stem.name)
+        image = _image_of(stem) or known.of_stem(stem.relative_to(source).as_posix())
         if image is None:
             result.report(Problem(str(files[0]), "", "it has no image", "put the image there", "missing"))
             continue

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -174,27 +174,23 @@ def split_of(image: Path, source: Path) -> tuple[str, str]:
     return ("all", parts[0]) if len(parts) == 1 else (parts[0], "/".join(parts[1:]))
 
 
-def images_by_name(source: Path, images: Path | None = None) -> dict[str, list[Path]]:
-    """The images inside a folder, or inside that which the user names for them, by their last names as :func:`spelled`
-    has them."""
-    return ImageFolder(images or source).by_name
-
-
-def image_named(name: str, images: Mapping[str, Sequence[Path]], near: Path | None = None) -> Path | None:
+def image_named(name: str, images: ImageFolder, near: Path | None = None) -> Path | None:
     """The one image of the last name of a path or URL, percent codes decoded, with or without the prefix of an upload.
 
     Args:
-        near: of several the one in this folder.
+        near: of several the one in this folder, else the one that the folders of the name tell from the others.
     """
     place = name.replace("\\", "/")
     address = unquote(urlsplit(place).path).rsplit("/", 1)[-1] if "://" in place else ""  # without its signature
     last = re.split(r"[/=]", unquote(place))[-1]
     for spelling in (address, last, before_upload(unquote(place))):
-        found = images.get(spelled(spelling), ())
+        found = images.by_name.get(spelled(spelling), ())
         exact = [path for path in found if path.name == spelling] or found
         close = [path for path in exact if path.parent == near]
         if len(close) == 1 or len(exact) == 1:
             return (close or exact)[0]
+        if exact:
+            return images.best(exact, PurePosixPath(unquote(place).rpartition("=")[2]))
     return None
 
 

@@ -52,7 +52,7 @@ def read_imagej(source: Path, progress: Progress = no_progress, *, images: Path 
     known = ImageFolder(images or folder)
 
     def entries(file: Path) -> Iterator[Entry]:
-        found = _image_of(file) or known.of_stem(_stem(file))
+        found = _image_of(file) or known.of_stem((file.parent.relative_to(folder) / _stem(file)).as_posix())
         yield found, f"image {_stem(file)}", lambda page: _add_rois(page, problems)
 
     return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)

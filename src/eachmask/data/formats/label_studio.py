@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.classes_file import write_categories
 from eachmask.data.formats.coco_fields import parsed
 from eachmask.data.formats.drawn import (
@@ -28,7 +29,6 @@ from eachmask.data.formats.drawn import (
     drawings_in,
     ellipse,
     image_named,
-    images_by_name,
     rings_to_write,
 )
 from eachmask.data.formats.format import Format
@@ -63,14 +63,14 @@ def read_label_studio(source: Path, progress: Progress = no_progress, *, images:
     if not files:
         raise UserError(f"{source} holds no Label Studio export: export the project as JSON")
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
-    by_name = images_by_name(folder, images)
+    known = ImageFolder(images or folder)
 
     passed = Counter[str]()
 
     def entries(file: Path) -> Iterator[Entry]:
         for number, task in enumerate(_tasks(parsed(file)), start=1):
             for item, name in enumerate(_image_names(task)):
-                found = image_named(name, by_name) if name else None
+                found = image_named(name, known) if name else None
                 draw = partial(_add_regions, task=task, number=number, item=item, problems=problems, passed=passed)
                 yield found, f"task {number} ({name})", draw
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.classes_file import write_categories
 from eachmask.data.formats.drawn import (
     BRIDGED,
@@ -23,7 +24,6 @@ from eachmask.data.formats.drawn import (
     drawings_in,
     ellipse,
     image_named,
-    images_by_name,
     rings_to_write,
 )
 from eachmask.data.formats.format import Format
@@ -51,7 +51,7 @@ def read_via(source: Path, progress: Progress = no_progress, *, images: Path | N
     if not files:
         raise UserError(f"{source} holds no VIA file: export the annotations as JSON")
     folder, problems = source if source.is_dir() else source.parent, list[Problem]()
-    by_name = images_by_name(folder, images)
+    known = ImageFolder(images or folder)
 
     def entries(file: Path) -> Iterator[Entry]:
         found = list(entries_of(file))
@@ -62,7 +62,8 @@ def read_via(source: Path, progress: Progress = no_progress, *, images: Path | N
         for entry in found:
             name, regions = str(entry.get("filename")), entry.get("regions") or []
             draw = partial(_add_regions, regions=regions, key=key, name=name, problems=problems)
-            yield image_named(name, by_name, file.parent), name, draw
+            place = (file.parent.relative_to(folder) / name).as_posix() if "/" not in name else name
+            yield image_named(place, known, file.parent), name, draw
 
     return data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
 

@@ -74,13 +74,13 @@ def write_images(
     target: Path, data: Dataset, progress: Progress, lists: Sequence[str]
 ) -> list[tuple[str, AnnotatedImage]]:
     """Write JPEGImages, Annotations, and the named kinds of lists in ImageSets; returns the images with their names
-    there, where all splits are in one folder."""
+    there, where all splits are in one folder. Images in subfolders keep these, in all folders and lists, as what joins
+    names to paths finds them (torchvision, CVAT, Datumaro)."""
     written: list[tuple[str, AnnotatedImage]] = []
     names: dict[str, list[str]] = {split: [] for split in data.splits}
     stems = Counter(record.stem for _, record in data.images())
     for split, record in progress("writing", list(data.images())):
-        stem = record.stem.replace("/", "__")
-        name = f"{split}__{stem}" if stems[record.stem] > 1 else stem
+        name = f"{split}__{record.stem}" if stems[record.stem] > 1 else record.stem
         names[split].append(name)
         written.append((name, record))
         copy_image(record, target / "JPEGImages" / f"{name}{Path(record.name).suffix}")

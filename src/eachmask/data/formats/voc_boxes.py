@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -41,11 +41,14 @@ def read_voc_boxes(source: Path, progress: Progress = no_progress, *, images: Pa
     split_of_name = listed(folder, "Main")
 
     def entries(file: Path) -> Iterator[Entry]:
-        root, place = parse_xml(file), file.relative_to(folder).with_suffix("")
+        root, place = parse_xml(file), _place(file, folder)
         name = (root.findtext("filename") or f"{file.stem}.jpg").strip()
-        image = find_image(file.parent, file.stem) or found.of_stem(place.as_posix()) or found.named(name)
-        split = split_of_name.get(file.stem)
-        draw = partial(_add_boxes, root=root, split=split, file=file, boxes=boxes, problems=problems)
+        listed_as = place if place in split_of_name else file.stem
+        split = split_of_name.get(listed_as)
+        own = PurePosixPath(listed_as.removeprefix(f"{split}__"))
+        there = find_image(file.parent, file.stem) or find_image(folder / "JPEGImages", place)
+        image = there or found.of_stem(place.removeprefix(f"{split}__")) or found.named(name)
+        draw = partial(_add_boxes, root=root, split=split, own=own, file=file, boxes=boxes, problems=problems)
         yield image, name, draw
 
     data = data_of(folder, drawings_in(files, entries, problems, progress), problems, images)
@@ -61,10 +64,11 @@ def write_voc_boxes(target: Path, data: Dataset, progress: Progress = no_progres
 
 
 def _add_boxes(
-    page: Drawing, root: Element, split: str | None, file: Path, boxes: list[str], problems: list[Problem]
-) -> None:
+    page: Drawing, root: Element, split: str | None, own: PurePosixPath, file: Path, boxes: list[str],
+    problems: list[Problem],
+) -> None:  # fmt: skip
     if split is not None:
-        page.place = split, page.image.name.removeprefix(f"{split}__")
+        page.place = split, str(own.with_name(page.image.name.removeprefix(f"{split}__")))
     for number, entry in enumerate(root.findall("object"), start=1):
         where, name = f"object {number}", (entry.findtext("name") or "").strip()
         try:
@@ -76,6 +80,12 @@ def _add_boxes(
             problems.append(unread(file, where, error))
             continue
         boxes += [] if outline else [name]
+
+
+def _place(file: Path, folder: Path) -> str:
+    """What an XML file's image is called: with the folders below ``Annotations``, or below the set."""
+    own = file.relative_to(folder).with_suffix("")
+    return (own.relative_to("Annotations") if own.parts[0] == "Annotations" else own).as_posix()
 
 
 def _ring(entry: Element) -> Any:

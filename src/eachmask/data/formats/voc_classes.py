@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.images.files import matching
+from eachmask.data.images.files import files_below
 from eachmask.data.targets import named_categories
 from eachmask.files.text import read_text
 from eachmask.files.untrusted_xml import parse_xml
@@ -88,14 +88,14 @@ def _color(text: str) -> Color:
 
 def _unlisted(source: Path) -> ClassList:
     names: dict[str, None] = {}
-    for path in matching(source / "Annotations", "*.xml"):
+    for path in files_below(source / "Annotations", "*.xml"):
         try:
             names |= {name: None for name, _ in objects_of(path) if name}
         except UserError:
             continue  # told where its image is read
     if names and not set(names) <= set(CLASSES):
         return ClassList(named_categories(sorted(names)), PALETTE, only_names=True)
-    maps = [path.stem for path in matching(source / "SegmentationObject", "*.png")]
+    maps = [path.stem for path in files_below(source / "SegmentationObject", "*.png")]
     if names or all(_OWN_NAME.fullmatch(stem) for stem in maps):
         return ClassList(named_categories(CLASSES), PALETTE)
     raise UserError(

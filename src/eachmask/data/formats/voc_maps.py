@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eachmask.data.formats.paired import Pair
 from eachmask.data.formats.scene_maps import IGNORE, Coding, Layout, named_in
 from eachmask.data.formats.voc_classes import VOID_COLOR, read_classes
-from eachmask.data.images.files import find_image, matching
+from eachmask.data.images.files import files_below, find_image, matching
 from eachmask.data.problems import Problem
 from eachmask.files.text import read_text
 
@@ -38,7 +38,8 @@ def find(source: Path, folder: str, lists: str) -> tuple[list[Pair], list[Proble
         for name in read_text(file).splitlines():
             if name.strip():
                 names.setdefault(name.strip(), file.stem)
-    names = names or {file.stem: "all" for file in matching(source / folder, "*.png")}
+    maps = (file.relative_to(source / folder).with_suffix("") for file in files_below(source / folder, "*.png"))
+    names = names or {file.as_posix(): "all" for file in maps}
     pairs, problems = [], []
     for name, split in names.items():
         image, file = find_image(source / "JPEGImages", name), source / folder / f"{name}.png"
@@ -46,7 +47,8 @@ def find(source: Path, folder: str, lists: str) -> tuple[list[Pair], list[Proble
             what = f"there is no image {name}" if image is None else f"there is no map {file}"
             problems.append(Problem(str(source), "", what, "add it or take it off the list", "image"))
         else:
-            pairs.append(Pair(split, image.name.removeprefix(f"{split}__"), image, file))
+            own = PurePosixPath(name.removeprefix(f"{split}__"))
+            pairs.append(Pair(split, str(own.with_name(image.name.removeprefix(f"{split}__"))), image, file))
     return pairs, problems
 
 
@@ -64,22 +66,17 @@ def write_lists(lists: str, target: Path, stems: Mapping[str, Sequence[str]]) ->
     folder = target / "ImageSets" / lists
     folder.mkdir(parents=True, exist_ok=True)
     for split, own in stems.items():
-        (folder / f"{split}.txt").write_text("".join(f"{plain(stem)}\n" for stem in own), encoding="utf-8")
-
-
-def plain(stem: str) -> str:
-    """A name without folders."""
-    return stem.replace("/", "__")
+        (folder / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in own), encoding="utf-8")
 
 
 def _layout(name: str, folder: str, lists: str, coding: Any) -> Layout:
     return Layout(
         name=name,
         marks=f"folders JPEGImages and {folder}",
-        looks_like=lambda source: (source / "JPEGImages").is_dir() and bool(matching(source / folder, "*.png")),
+        looks_like=lambda source: (source / "JPEGImages").is_dir() and bool(files_below(source / folder, "*.png")),
         find=partial(find, folder=folder, lists=lists),
         coding=coding,
-        place=lambda split, stem: (f"JPEGImages/{plain(stem)}", f"{folder}/{plain(stem)}.png"),
+        place=lambda split, stem: (f"JPEGImages/{stem}", f"{folder}/{stem}.png"),
         names=NAMES,
         flat=True,
         finish=partial(write_lists, lists),

@@ -265,14 +265,17 @@ def _listed(entry: str, root: str, place: Path | None, places: Places) -> _Liste
         return _Listed(places.images or places.base, elsewhere, whole=False)
     if place is not None and place.suffix == ".txt" and place.is_file():
         named = _read_list(place, places, root)
-        return _Listed(_start(place.parent, named), named, whole=False)
+        return _Listed(_start(place.parent, named, places.images), named, whole=False)
     if place is None or not place.is_dir() or (not files and places.is_outside(entry, root)):
         return None
     return _Listed(place, files, whole=True)
 
 
-def _start(folder: Path, images: list[Path]) -> Path:
-    """Where the names of listed images start: in darknet's folder of a split, where all of them are in one."""
+def _start(folder: Path, images: list[Path], elsewhere: Path | None) -> Path:
+    """Where the names of listed images start: in the user's folder of images, where none of them is in the set, and
+    there in darknet's folder of a split, where all of them are in one."""
+    if elsewhere is not None and not any(path.is_relative_to(folder) for path in images):
+        folder = elsewhere
     tops = {path.relative_to(folder).parts[0] if path.is_relative_to(folder) else "" for path in images}
     top = tops.pop() if len(tops) == 1 else ""
     return folder / top if is_darknets(top) else folder

@@ -51,6 +51,8 @@ class Places:
 
     def __init__(self, base: Path, images: Path | None) -> None:
         self.base, self.images = base, images
+        self._listed: dict[Path, list[Path]] = {}
+        """Image of a list -> the places that its line may mean, beside which its text may lie."""
 
     def find(self, entry: str, root: str = ".") -> Path | None:
         """The folder or list that an entry of data.yaml names.
@@ -71,8 +73,15 @@ class Places:
             return []
         place = entry.replace("\\", "/")
         folders = {label_place(path, "labels") for path in self._literal(place, root) if self._is_allowed(path)}
-        texts = [path for folder in folders - {None} if folder is not None for path in files_below(folder, "*.txt")]
-        return [image for path in texts if (image := self._elsewhere.of_stem(path.with_suffix("").as_posix()))]
+        found = []
+        for folder in filter(None, folders):
+            for text in files_below(folder, "*.txt"):
+                stems = text.with_suffix(""), text.relative_to(folder).with_suffix("")
+                image = next(filter(None, (self._elsewhere.of_stem(stem.as_posix()) for stem in stems)), None)
+                if image is not None:
+                    self._listed[image] = [text]
+                    found.append(image)
+        return found
 
     def is_outside(self, entry: str, root: str) -> bool:
         """Whether there is such a place, where it may not be looked at."""
@@ -90,14 +99,16 @@ class Places:
         tries += [path for path in ends if path is not None]
         found = next((path for path in tries if path.is_file()), None)
         found = found or (self._elsewhere.named(name) if self._elsewhere else None)
-        return found or next(iter(tries), self.base / Path(name).name)
+        found = found or next(iter(tries), self.base / Path(name).name)
+        self._listed[found] = tries
+        return found
 
     def labels(self, image: Path, kind: str) -> Path | None:
-        """The text file of an image: in the folder ``kind`` that stands beside ``images``, beside the image, or, of an
-        image that is not in the set, of its name in the set."""
-        text = image.with_suffix(".txt")
-        own = label_place(text, kind)
-        found = first_file([path for path in (own, text if kind == "labels" else None) if path is not None])
+        """An image's text file: in the folder ``kind`` that stands beside ``images``, beside the image or where a list
+        has it, or, of an image that is not in the set, of its name in the set."""
+        texts = [place.with_suffix(".txt") for place in (image, *self._listed.get(image, ()))]
+        tries = [path for text in texts for path in (label_place(text, kind), text if kind == "labels" else None)]
+        found = first_file([path for path in tries if path is not None])
         if found is None and self.images is not None:
             texts = self._texts.get(image.stem, ())
             named = [p for p in texts if kind in p.parts or (kind == "labels" and any(map(is_darknets, p.parts)))]
