@@ -35,15 +35,15 @@ class Studio:
         self.revisions = [0, 0]
         self.saved = 0
         self.actions: list[dict[str, Any]] = []
+        self.jobs: list[dict[str, Any]] = []
 
     def project(self) -> dict[str, Any]:
         colors = {"coin": "#4f9dff", "cat": "#ff9f43"}
         categories = [{"id": i, "name": n, "parent": "", "color": c} for i, (n, c) in enumerate(colors.items())]
-        models = [{"name": "nuclei", "promptable": False}, {"name": "clicks", "promptable": True}]
+        models = [{"name": "nuclei"}, {"name": "clicks"}]
         about = {"name": "images", "count": 3, "format": "coco", "labels_path": "coco.json", "read_only": False}
         unsaved = sum(self.revisions) - self.saved
-        chosen = {"model": "nuclei", "clicks_model": "clicks"}
-        return about | chosen | {"unsaved": unsaved, "categories": categories, "models": models}
+        return about | {"model": "nuclei", "unsaved": unsaved, "categories": categories, "models": models}
 
     def row(self, index: int) -> dict[str, Any]:
         broken = index == 2
@@ -130,7 +130,11 @@ class Studio:
                 self.saved = sum(self.revisions)
                 return 200, {"path": "coco.json", "written": 1}
             case ["jobs"]:
-                return 200, []
+                return 200, self.jobs
+            case ["jobs", key, "stop"]:
+                (job,) = (job for job in self.jobs if job["id"] == key)
+                job["state"] = "stopped"
+                return 200, job
             case ["measure"]:
                 rows = [{"image": 0, "name": "coins.png", "matched": 3, "missed": 1, "invented": 0, "poor": 2}]
                 return 200, {"rows": rows, "by_category": [], "by_size": [], "objects": [], "unit": "px"}

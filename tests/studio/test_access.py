@@ -83,3 +83,70 @@ def test_focus_goes_from_the_bar_over_images_and_tools_to_the_side(browser: Any)
             places.append(place)
         assert list(dict.fromkeys(places)) == order and places == sorted(places, key=order.index)
         page.context.close()
+
+
+FOCUS = """() => {
+  const e = document.activeElement;
+  const own = e.closest("header.topbar, form, article, .exports, section, canvas");
+  const { top, bottom } = e.getBoundingClientRect();
+  return {
+    place: own?.matches("header, canvas, .exports") ? own.className : own?.getAttribute("aria-label")
+      ?? own?.querySelector("h2").firstChild.data.trim() ?? "",
+    name: e.ariaLabel || e.title || e.textContent.trim() || e.labels?.[0]?.textContent.trim() || "",
+    outline: getComputedStyle(e).outlineStyle, seen: top >= 0 && bottom <= innerHeight,
+  };
+}"""
+
+
+def walked(page: Any) -> list[str]:
+    """The places that Tab goes through, from the first control on and once around."""
+    page.evaluate("document.activeElement.blur()")
+    found = []
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        focus = page.evaluate(FOCUS)
+        if not focus["place"]:
+            break
+        assert focus["name"] and focus["outline"] != "none" and focus["seen"], focus
+        found.append(focus["place"])
+    return found
+
+
+def job(key: str, kind: str, state: str) -> dict[str, Any]:
+    about = {"id": key, "kind": kind, "state": state, "progress": 0.5, "message": "", "eta_s": None}
+    return about | {"curve": [], "samples": [], "result": None}
+
+
+def test_focus_goes_through_the_models_and_stays_on_the_job_that_is_stopped(browser: Any) -> None:
+    with running() as (address, studio):
+        studio.jobs = [job("b", "train", "running"), job("a", "predict", "failed")]
+        page = opened(browser, address, (1280, 720), "light")
+        page.get_by_role("tab", name="Models").click()
+        page.get_by_role("article", name="Proposals").wait_for()
+        cards = ["Let a model propose", "Train on your annotations", "Compare with a model", "Training", "Proposals"]
+        places = walked(page)
+        assert list(dict.fromkeys(places)) == ["topbar", *cards] and places == sorted(places, key=places.index)
+        assert places.count("Let a model propose") == 4, "model, score, images, start"
+        assert places.count("Train on your annotations") == 5, "network, epochs, two classes, start"
+        stop = page.get_by_role("article", name="Training").get_by_role("button")
+        stop.focus()
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Resume").nth(1).wait_for()
+        assert page.evaluate("document.activeElement.textContent") == "Resume"
+        assert page.get_by_role("article").first.get_attribute("aria-label") == "Training", "rows stay where they are"
+        page.context.close()
+
+
+def test_focus_goes_through_the_measures_and_into_the_image_that_is_opened(browser: Any) -> None:
+    with running() as (address, _):
+        page = opened(browser, address, (1280, 720), "light")
+        page.get_by_role("tab", name="Measure").click()
+        page.get_by_role("button", name="Open coins.png").wait_for()
+        places = walked(page)
+        assert list(dict.fromkeys(places)) == ["topbar", "row exports", "Images"]
+        assert places == sorted(places, key=places.index) and places.count("row exports") == 6
+        page.get_by_role("button", name="Open coins.png").focus()
+        page.keyboard.press("Enter")
+        page.get_by_role("tab", name="Annotate", selected=True).wait_for()
+        page.wait_for_function("document.activeElement.className === 'stage'")
+        page.context.close()

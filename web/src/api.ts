@@ -44,6 +44,8 @@ function post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> 
   return ask<T>(path, { method: "POST", headers, body: JSON.stringify(body), signal });
 }
 
+const exportPath = (format: ExportFormat) => `export?format=${format}`;
+
 export interface TileView { low: number | null; high: number | null; channel: number | null; shades: string | null }
 
 export const api = {
@@ -69,18 +71,15 @@ export const api = {
   look: (index: number) => post<{ ready: boolean }>(`images/${index}/look`, {}),
   click: (index: number, prompt: Prompt, signal?: AbortSignal) => post<Answer>(`images/${index}/click`, prompt, signal),
   save: (options: { format?: string; overwrite?: boolean } = {}) => post<{ path: string; written: number }>("save", options),
-  jobs: async () => {
-    const answer = await ask<Job[] | { jobs: Job[] }>("jobs");
-    return Array.isArray(answer) ? answer : answer.jobs;
-  },
+  jobs: () => ask<Job[]>("jobs"),
   start: (order: JobOrder) => post<Job>("jobs", order),
   sample: (id: string, name: string) => `/api/jobs/${id}/samples/${name.split("/").map(encodeURIComponent).join("/")}`,
   stop: (id: string) => post<Job>(`jobs/${id}/stop`, {}),
   resume: (id: string) => post<Job>(`jobs/${id}/resume`, {}),
   measure: () => ask<Measures>("measure"),
-  exportAddress: (format: ExportFormat) => `/api/export?format=${format}`,
+  exportAddress: (format: ExportFormat) => `/api/${exportPath(format)}`,
   exported: async (format: ExportFormat) => {
-    const answer = await answered(`export?format=${format}`);
+    const answer = await answered(exportPath(format));
     return { name: nameOf(answer), content: await answer.blob() };
   },
 };

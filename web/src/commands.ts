@@ -1,5 +1,5 @@
 /** Everything that a key or a button does, in one list: the keys, the `?` page and the tool tips read it. */
-import { act, attempt, current, helpOpen, image, isProposal, objects, order, outlines, project, proposals, radius, redo, save, say, selected, selection, settled, shown, single, takeJob, threshold, undo, open, category } from "./store";
+import { act, attempt, current, helpOpen, image, isProposal, objects, order, outlines, project, proposals, radius, redo, save, say, selected, selection, settled, shown, singleOwn, takeJob, threshold, undo, open, category } from "./store";
 import { api } from "./api";
 import { texts } from "./texts";
 import { pick, putDown, tool } from "./tools/current";
@@ -144,7 +144,7 @@ export const commands: Command[] = [
   { name: "remove", keys: ["Delete", "Backspace"], group: "objects", run: remove },
   { name: "merge", keys: ["m"], group: "objects", run: () => withOwn("merge", 2) },
   { name: "fill", keys: ["f"], group: "objects", run: () => withOwn("fill_holes") },
-  { name: "crowd", keys: ["i"], group: "objects", run: () => { if (single.value) void act({ kind: "change", id: single.value.id, crowd: !single.value.crowd }); } },
+  { name: "crowd", keys: ["i"], group: "objects", run: () => { if (singleOwn.value) void act({ kind: "change", id: singleOwn.value.id, crowd: !singleOwn.value.crowd }); } },
   { name: "copy", keys: ["g"], group: "objects", run: () => void copyToNext() },
   { name: "accept", keys: ["a"], group: "objects", run: () => judge("accept") },
   { name: "acceptAll", keys: ["Shift+A"], group: "objects", run: acceptAll },

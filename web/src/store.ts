@@ -47,6 +47,8 @@ export const proposals = computed(() =>
   (image.value?.proposals ?? []).filter((p) => (p.score ?? 1) >= threshold.value));
 export const selection = computed(() => [...objects.value, ...proposals.value].filter((o) => selected.value.has(o.id)));
 export const single = computed(() => (selection.value.length === 1 ? selection.value[0] : null));
+/** The one selected object, where it is no proposal. */
+export const singleOwn = computed(() => (single.value && !isProposal(single.value.id) ? single.value : null));
 export const editable = computed(() => image.value !== null);
 
 export function isProposal(id: number): boolean {
@@ -226,5 +228,6 @@ export async function save(options: { format?: string; overwrite?: boolean } = {
 }
 
 export function takeJob(job: Job): void {
-  jobs.value = [job, ...jobs.value.filter((j) => j.id !== job.id)];
+  const known = jobs.value.some((j) => j.id === job.id);
+  jobs.value = known ? jobs.value.map((j) => (j.id === job.id ? job : j)) : [job, ...jobs.value];
 }

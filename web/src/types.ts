@@ -14,9 +14,8 @@ export interface Project {
   read_only: boolean;
   unsaved: number;
   categories: Category[];
-  models: { name: string; promptable: boolean }[];
+  models: { name: string }[];
   model: string;
-  clicks_model: string;
 }
 
 export interface ImageRow {

@@ -38,9 +38,8 @@ def project_out(studio: Studio) -> ProjectOut:
         read_only=project.cannot_save,
         unsaved=project.unsaved,
         categories=categories,
-        models=[ModelOut(name=name, promptable=name == studio.clicks.model) for name in names],
+        models=[ModelOut(name=name) for name in names],
         model=studio.model,
-        clicks_model=studio.clicks.model,
     )
 
 

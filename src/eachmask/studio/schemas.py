@@ -30,7 +30,6 @@ class ModelOut(BaseModel):
     """A model at hand."""
 
     name: str
-    promptable: bool
 
 
 class ProjectOut(BaseModel):
@@ -45,7 +44,6 @@ class ProjectOut(BaseModel):
     categories: list[CategoryOut]
     models: list[ModelOut]
     model: str | None
-    clicks_model: str
 
 
 class NewCategory(Strict):

@@ -3,6 +3,7 @@ import { api } from "../api";
 import { goTo, show } from "../commands";
 import { attempt, generation, view } from "../store";
 import { texts } from "../texts";
+import { focusStage } from "../view/pointer";
 import type { Cell, ExportFormat, Measures } from "../types";
 
 const MAX_ROWS = 500;
@@ -14,11 +15,11 @@ type Row = Record<string, Cell>;
 export function Measure() {
   const [measures, set] = useState<Measures | null>(null);
   useEffect(() => { void attempt(api.measure).then((now) => set(now ?? { rows: [], by_category: [], by_size: [], objects: [], unit: "px" })); }, [generation.value]);
-  if (!measures) return <main class="page"><p class="quiet">{texts.measuring}</p></main>;
+  if (!measures) return <main class="page" aria-label={texts.views.measure}><p class="quiet">{texts.measuring}</p></main>;
   const rows = measures.rows.map((row) => ({ ...row })) as Row[];
   const areas = measures.objects.map((o) => Number(o.area_um2 ?? o.area)).filter((n) => n > 0);
   return (
-    <main class="page">
+    <main class="page" aria-label={texts.views.measure}>
       <div class="row exports"><span class="quiet">{texts.export}</span>
         {(Object.keys(texts.formats) as ExportFormat[]).map((f) => <a class="button" href={api.exportAddress(f)} onClick={(e) => { e.preventDefault(); void download(f); }}>{texts.formats[f]}</a>)}
       </div>
@@ -72,6 +73,7 @@ async function look(row: Row): Promise<void> {
   if (typeof row.image !== "number") return;
   view.value = "annotate";
   await goTo(row.image);
+  focusStage(); // the button that was pressed is gone
   if (typeof row.id === "number") show(row.id);
 }
 

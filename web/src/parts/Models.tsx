@@ -23,7 +23,7 @@ async function order(what: JobOrder): Promise<void> {
 
 export function Models() {
   return (
-    <main class="page">
+    <main class="page" aria-label={texts.views.models}>
       <div class="cards"><Propose /><Train /><Compare /></div>
       <section class="card wide">
         <h2>{texts.running}</h2>
@@ -110,6 +110,7 @@ function Compare() {
 }
 
 function JobRow({ job }: { job: Job }) {
+  const running = job.state === "running";
   const act = async (what: (id: string) => Promise<Job>) => {
     const now = await attempt(() => what(job.id));
     if (now) takeJob(now);
@@ -118,9 +119,8 @@ function JobRow({ job }: { job: Job }) {
     <article class={`job ${job.state}`} aria-label={texts.kinds[job.kind]}>
       <header><b>{texts.kinds[job.kind]}</b> <span class="badge soft">{texts.states[job.state]}</span>
         <span class="quiet grow">{job.result ? texts.results[job.kind](job.result) : job.message}</span>
-        {job.state === "running" && job.eta_s !== null && <span class="quiet">{texts.eta(job.eta_s)}</span>}
-        {job.state === "running" && <button onClick={() => void act(api.stop)}>{texts.stop}</button>}
-        {(job.state === "stopped" || job.state === "failed") && <button onClick={() => void act(api.resume)}>{texts.resume}</button>}
+        {running && job.eta_s !== null && <span class="quiet">{texts.eta(job.eta_s)}</span>}
+        {job.state !== "done" && <button onClick={() => void act(running ? api.stop : api.resume)}>{running ? texts.stop : texts.resume}</button>}
       </header>
       <progress max="1" value={job.progress} aria-label={texts.kinds[job.kind]} />
       {job.curve.length > 1 && <Curve points={job.curve} />}

@@ -1,6 +1,6 @@
 /** Paints onto the selected object, or a new one; erases from it. */
 import { objectAt } from "../geometry";
-import { act, actAndSelect, category, editable, isProposal, objects, radius, selected, single } from "../store";
+import { act, actAndSelect, category, editable, objects, radius, selected, single, singleOwn } from "../store";
 import type { Point } from "../types";
 import { colorOf, currentColor } from "../view/paths";
 import { redraw } from "../view/scene";
@@ -35,7 +35,7 @@ export class Brush implements Tool {
   up(press: Press): void {
     const stroke = this.stroke.length === 1 ? [...this.stroke, press.point] : this.stroke;
     this.stroke = [];
-    const own = single.value && !isProposal(single.value.id) ? single.value : null;
+    const own = singleOwn.value;
     if (!stroke.length || (this.erase && !own)) return redraw();
     const id = own?.id ?? null;
     const action = {

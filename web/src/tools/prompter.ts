@@ -1,8 +1,8 @@
 /** Click, box, four extreme points, scribble: what a person shows, a promptable model turns into a mask. */
 import { signal } from "@preact/signals";
 import { api, ApiError } from "../api";
-import { boundsOf, distance } from "../geometry";
-import { act, actAndSelect, attempt, category, complain, editable, forgive, image, isProposal, selected, single } from "../store";
+import { boundsOf, distance, pointsOf } from "../geometry";
+import { act, actAndSelect, attempt, category, complain, editable, forgive, image, selected, singleOwn } from "../store";
 import type { Answer, MaskObject, Point, Prompt, Ring } from "../types";
 import { currentColor, pathOf } from "../view/paths";
 import { redraw, strokeTwice } from "../view/scene";
@@ -43,7 +43,7 @@ export class Prompter implements Tool {
   down({ point, right: button, shift, reach, at }: Press): void {
     const right = button || removing.value;
     if (!editable.value) return;
-    if (shift && !this.pending() && single.value && !isProposal(single.value.id)) this.prompt.id = single.value.id;
+    if (shift && !this.pending() && singleOwn.value) this.prompt.id = singleOwn.value.id;
     clearTimeout(this.timer);
     this.target = image.value!.index;
     if (this.name === "click" || right) return this.add(point, !right, reach / 4, at);
@@ -221,17 +221,13 @@ export class Prompter implements Tool {
       strokeTwice(context, path, scale, currentColor());
       context.globalAlpha = 1;
     }
-    const lines = [...this.prompt.scribbles.map((s) => polyline(chunk(s)))];
+    const lines = [...this.prompt.scribbles.map((s) => polyline(pointsOf(s)))];
     if (this.track.length > 1) lines.push(this.name === "box" ? boxPath(this.track) : polyline(this.track));
     if (this.prompt.box) lines.push(boxPath([[this.prompt.box[0], this.prompt.box[1]], [this.prompt.box[2], this.prompt.box[3]]]));
     for (const line of lines) strokeTwice(context, line, scale, GREEN);
     dots(context, this.extremes, scale, GREEN);
     this.prompt.points.forEach((p, i) => dots(context, [p], scale, this.prompt.signs[i] ? GREEN : RED));
   }
-}
-
-function chunk(flat: number[]): Point[] {
-  return Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]]);
 }
 
 function boxPath(points: Point[]): Path2D {

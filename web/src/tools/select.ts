@@ -1,6 +1,6 @@
 /** Selects objects; moves, adds and takes away the vertices of the one that is selected. */
 import { distance, edgeAt, objectAt, simplify, vertexAt, pointsOf, type Grip } from "../geometry";
-import { act, isProposal, objects, proposals, selected, single } from "../store";
+import { act, objects, proposals, selected, single, singleOwn } from "../store";
 import type { MaskObject, Point, Ring } from "../types";
 import { colorOf } from "../view/paths";
 import { redraw } from "../view/scene";
@@ -19,8 +19,8 @@ export class Select implements Tool {
 
   /** The selected object's outline with few enough vertices to take hold of. */
   private handles(): NonNullable<Select["edited"]> | null {
-    const object = single.value;
-    if (!object || isProposal(object.id)) return (this.edited = null);
+    const object = singleOwn.value;
+    if (!object) return (this.edited = null);
     if (this.edited?.object !== object) {
       this.edited = { object, rings: object.rings.map((ring) => simplify(ring, 0.8)), changed: false };
     }

@@ -1,6 +1,6 @@
 /** A line drawn across an object makes two of it. */
 import { objectAt } from "../geometry";
-import { act, editable, isProposal, objects, single } from "../store";
+import { act, editable, objects, singleOwn } from "../store";
 import type { Point } from "../types";
 import { redraw, strokeTwice } from "../view/scene";
 import { polyline, type Press, type Tool } from "./tool";
@@ -24,7 +24,7 @@ export class Split implements Tool {
     const { line } = this;
     this.line = [];
     redraw();
-    const own = single.value && !isProposal(single.value.id) ? single.value : this.crossed(line);
+    const own = singleOwn.value ?? this.crossed(line);
     if (own && line.length > 1) void act({ kind: "split", id: own.id, line: line.flat() });
   }
 

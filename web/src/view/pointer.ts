@@ -27,8 +27,12 @@ export function togglePointer(): void {
   if (!image.value) return;
   pointer.value = inside(toImage([width / 2, height / 2]));
   moved = true;
-  document.querySelector<HTMLElement>(".stage")?.focus(); // a button would keep the arrow keys
+  focusStage(); // a button would keep the arrow keys
   say(texts.pointerOn);
+}
+
+export function focusStage(): void {
+  document.querySelector<HTMLElement>(".stage")?.focus();
 }
 
 export function hidePointer(): void {

@@ -184,7 +184,7 @@ def image_named(name: str, images: ImageFolder, near: Path | None = None) -> Pat
     address = unquote(urlsplit(place).path).rsplit("/", 1)[-1] if "://" in place else ""  # without its signature
     last = re.split(r"[/=]", unquote(place))[-1]
     for spelling in (address, last, before_upload(unquote(place))):
-        found = images.by_name.get(spelled(spelling), ())
+        found = images.by_name.get(spelled(spelling), [])
         exact = [path for path in found if path.name == spelling] or found
         close = [path for path in exact if path.parent == near]
         if len(close) == 1 or len(exact) == 1:
