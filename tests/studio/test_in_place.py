@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.known import FORMATS
 from eachmask.data.images.files import images_left_in_place
+from eachmask.data.reading import format_named
 from eachmask.data.targets import masks_of
 from eachmask.files.progress import no_progress
 from eachmask.structures import RLE, Category, Instances
@@ -24,9 +26,9 @@ from eachmask.structures import RLE, Category, Instances
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
 from eachmask.studio.in_place import places  # noqa: E402
-from eachmask.studio.merge import LISTED, ONE_EACH  # noqa: E402
+from eachmask.studio.merge import LISTED, ONE_EACH, TABLED  # noqa: E402
 from eachmask.studio.project import HIDDEN, Project  # noqa: E402
-from eachmask.studio.save import save  # noqa: E402
+from eachmask.studio.save import _all, _made, save  # noqa: E402
 from eachmask.studio.schemas import Action  # noqa: E402
 
 SIZE = {"width": 128, "height": 142}
@@ -309,7 +311,49 @@ def test_one_changed_image_is_written_without_the_others(
     assert counts(photos, labels)[:2] == [1, 2]
 
 
-BESIDE = {"label-maps", "mask-files", "cellpose", "cvppp"}
+@pytest.mark.parametrize("form", sorted(TABLED))
+def test_tables_are_merged_as_if_all_had_been_written(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, labels = tmp_path / "photos", tmp_path / "labels"
+    builder = DatasetBuilder((Category(3, "coin"), Category(-5, "=leaf")))
+    builder.add_split("train")
+    builder.add_split("val")
+    for number, name in enumerate(["a.png", "deep/b.png", "c.png", "d.png", "e.png"]):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((142, 128), np.uint8)).save(photos / name)
+        squares = np.zeros((2, 142, 128), bool)
+        squares[0, 10:30, 10 + number : 30], squares[1, 50:70, 10 + number : 30] = True, True
+        masks = RLE.from_bitmaps(squares)
+        targets = Instances((142, 128), torch.from_numpy(masks.boxes()), masks, torch.tensor([0, 1]))
+        if number < 4:
+            split = "val" if number == 2 else "train"
+            builder.add(split, name, photos / name, dataclasses.replace(targets, categories=builder.categories))
+    chosen = format_named(form)
+    chosen.write(labels, builder.build(), no_progress)
+    project = Project(photos, labels)
+    assert project.format == form and [project.counts(i)[0] for i in range(5)] == [2, 2, 2, 2, 0]
+    with monkeypatch.context() as patch:
+        patch.setattr("eachmask.studio.save._compared", lambda *_: pytest.fail("all were made"))
+        project.act(0, 0, Action(kind="remove", ids=[2]))
+        project.act(2, 0, square(project))
+        save(project)
+        project.act(0, 1, Action(kind="remove", ids=[1]))
+        project.act(4, 0, square(project))
+        project.add_category("stone")
+        project.act(3, 0, square(project, "stone"))
+        save(project)
+    for path, content in _made(project, chosen, _all(project)).items():
+        assert path.read_bytes() == content, path.name
+    project.journal.close()
+    shutil.rmtree(photos / HIDDEN)
+    again = Project(photos, labels)
+    assert [again.counts(i)[0] for i in range(5)] == [0, 2, 3, 3, 1] and again.problems == []
+    assert again.targets(3).label_names == ["coin", "=leaf", "stone"]
+    again.journal.close()
+
+
+BESIDE = {"label-maps", "cellpose", "cvppp"}
 """Formats that are known by the images in them."""
 
 

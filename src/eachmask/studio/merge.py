@@ -7,9 +7,11 @@ others), and which these are; where the file calls its images otherwise, it retu
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import count
@@ -20,6 +22,7 @@ from xml.etree.ElementTree import Element
 
 from eachmask.data.formats import cvat, labelme, yolo
 from eachmask.data.formats.classes_file import CLASSES_FILE
+from eachmask.data.formats.spreadsheet import csv_text, unescaped
 from eachmask.data.formats.yolo_texts import NAMES
 from eachmask.files.untrusted_xml import parse_xml
 from eachmask.studio.in_place import YAML
@@ -30,6 +33,8 @@ ONE_EACH = frozenset({"cityscapes", "imagej", "labelme", "qupath", "yolo"})
 """Formats whose files are of one image each, but for those that speak of the classes alone."""
 LISTED = frozenset({"darknet", "voc", "voc-boxes"})
 """The same besides lists of the images, which stay as long as the images and the classes are the same."""
+TABLED = frozenset({"cellpose", "cvppp", "label-maps", "mask-files"})
+"""The same besides tables with rows of all images, which are merged."""
 _ANY_CLASS = 1 << 62
 
 
@@ -41,6 +46,8 @@ class Changes:
     """Their sizes, by name."""
     fresh: Collection[str]
     """Those of them that the file may not have yet."""
+    order: Sequence[tuple[str, str]] = ()
+    """(split, name) of all images, as a file about all of them has them."""
 
 
 def merged_labelme(place: Path, made: bytes, changes: Changes) -> bytes | None:
@@ -235,6 +242,37 @@ def _replaced(
     return rows + [row for name, row in mine.items() if name not in names]
 
 
+def merged_table(place: Path, made: bytes, changes: Changes) -> bytes | None:
+    """``objects.csv``, or CVPPP's counts of one split: changed images have new rows, in the order of all."""
+    (head, old), (_, new) = _rows_by_image(place.read_text(encoding="utf-8")), _rows_by_image(made.decode())
+    of_objects = bool(head)
+    order = [(split, name) if of_objects else _counted(name) for split, name in changes.order]
+    touched = {key for key, (_, name) in zip(order, changes.order, strict=True) if name in changes.touched}
+    if len(set(order)) < len(order) or len({name for _, name in changes.order}) < len(order):
+        return None  # names do not say which image is meant
+    kept = {key: rows for key, rows in old.items() if key not in touched} | {k: new[k] for k in touched if k in new}
+    classes = new.pop(("", ""), []) if of_objects else []
+    kept.pop(("", ""), None)
+    rows = [row for key in (*order, *(key for key in kept if key not in set(order))) for row in kept.get(key, [])]
+    return csv_text([*head, *classes, *rows]).encode()
+
+
+def _rows_by_image(text: str) -> tuple[list[Any], dict[Any, list[Any]]]:
+    """The head, which counts have not, and the rows of each image, numbers as such."""
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    head, found = [row for row in rows[:1] if row[0] == "split"], defaultdict[Any, list[Any]](list)
+    for row in rows[len(head) :]:
+        key = (unescaped(row[0]), unescaped(row[1])) if head else row[0]
+        numbers = (2, 3, 5) if head else (1,)
+        found[key].append([int(cell) if place in numbers and cell else cell for place, cell in enumerate(row)])
+    return head, found
+
+
+def _counted(name: str) -> str:
+    """What CVPPP's counts call an image."""
+    return f"{PurePosixPath(name).stem}_rgb{PurePosixPath(name).suffix}"
+
+
 def _called_alike(old: Collection[str], new: Collection[str], fresh: Collection[str]) -> bool:
     """Whether the old names are one for each image, and those of the new that have to be among them are."""
     return len(set(old)) == len(old) and set(new) <= set(old) | set(fresh)
@@ -249,6 +287,7 @@ def merged(form: str, place: Path, made: bytes, changes: Changes) -> bytes | Non
 
 
 MERGES: dict[str, Callable[[Path, bytes, Changes], bytes | None]] = {
+    **dict.fromkeys(TABLED, merged_table),
     "coco": merged_coco,
     "cvat": merged_cvat,
     "datumaro": merged_datumaro,

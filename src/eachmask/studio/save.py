@@ -18,7 +18,7 @@ from eachmask.files.atomic import write_bytes
 from eachmask.files.progress import no_progress
 from eachmask.structures import UserError
 from eachmask.studio.in_place import YAML, names_file, places, settled, unchanged, without_split
-from eachmask.studio.merge import LISTED, MERGES, ONE_EACH, Changes, merged
+from eachmask.studio.merge import LISTED, MERGES, ONE_EACH, TABLED, Changes, merged
 from eachmask.studio.project import Project
 
 
@@ -70,6 +70,8 @@ def save(project: Project, form: str | None = None, overwrite: bool = False) -> 
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, content)
             project.disk[str(path)] = hashlib.sha256(content).hexdigest()  # should the disk be full at the next one
+        for path in _left_over(project, chosen):
+            path.unlink(missing_ok=True)
         project.format = chosen.name
         project.saved(project.digests())
         return project.labels, len(project.annotated())
@@ -121,13 +123,12 @@ def _as_read(project: Project, indices: Sequence[int]) -> Dataset:
     for split in project.splits:
         builder.add_split(split)
     for index in indices:
-        item, known = project.items[index], project.known.get(project.names[index])
+        item = project.items[index]
         try:
             targets = project.targets(index)
         except UserError:  # a broken image: what is drawn on it stays in the journal
             continue
-        split = project.splits[0] if known is None else known.part
-        builder.add(split, project.stored(index), item.path, targets)
+        builder.add(_split_of(project, index), project.stored(index), item.path, targets)
     return builder.build()
 
 
@@ -137,18 +138,44 @@ def _changed(project: Project, chosen: Format) -> dict[Path, bytes]:
     touched = project.touched()
     if not touched and not project.categories_changed:
         return {}
-    changes = _changes(project, touched)
+    changes, found = _changes(project, touched), None
     if chosen.name in ONE_EACH:
-        bare = _made(project, chosen, []) if not project.categories_changed else {}
-        made = {path: content for path, content in _made(project, chosen, touched).items() if path not in bare}
-        return {path: _merged(project, chosen, path, content, changes) or content for path, content in made.items()}
-    if chosen.name in LISTED and not changes.fresh and not project.categories_changed:
-        bare = _made(project, chosen, [])
-        made = {path: content for path, content in _made(project, chosen, touched).items() if path not in bare}
-        if all(str(path) in project.disk for path in made):  # else files are called otherwise, by what others there are
-            return made
-    if chosen.name not in MERGES:
-        return _compared(project, chosen, touched)
+        found = _of_each(project, chosen, touched, changes)
+    elif chosen.name in LISTED:
+        found = None if changes.fresh or project.categories_changed else _listed(project, chosen, touched)
+    elif chosen.name in TABLED:
+        found = _tabled(project, chosen, touched, changes)
+    elif chosen.name in MERGES:
+        found = _with_others(project, chosen, touched, changes)
+    return _compared(project, chosen, touched) if found is None else found
+
+
+def _of_each(project: Project, chosen: Format, touched: Sequence[int], changes: Changes) -> dict[Path, bytes]:
+    bare = _made(project, chosen, []) if not project.categories_changed else {}
+    made = {path: content for path, content in _made(project, chosen, touched).items() if path not in bare}
+    return {path: _merged(project, chosen, path, content, changes) or content for path, content in made.items()}
+
+
+def _listed(project: Project, chosen: Format, touched: Sequence[int]) -> dict[Path, bytes] | None:
+    """None where files are called otherwise, by what others there are."""
+    bare = _made(project, chosen, [])
+    made = {path: content for path, content in _made(project, chosen, touched).items() if path not in bare}
+    return made if all(str(path) in project.disk for path in made) else None
+
+
+def _tabled(project: Project, chosen: Format, touched: Sequence[int], changes: Changes) -> dict[Path, bytes] | None:
+    """None where there is no table yet, or its names do not tell images apart."""
+    made = _made(project, chosen, touched)
+    for path in _made(project, chosen, []):
+        table = _merged(project, chosen, path, made[path], changes)
+        if table is None:
+            return None
+        made[path] = table
+    return made
+
+
+def _with_others(project: Project, chosen: Format, touched: Sequence[int], changes: Changes) -> dict[Path, bytes]:
+    """Files about many images."""
     made = _made(project, chosen, touched or project.known_places()[:1])  # one shows the classes
     merged_files = {path: _merged(project, chosen, path, content, changes) for path, content in made.items()}
     whole = {} if all(merged_files.values()) else _compared(project, chosen, touched)
@@ -165,7 +192,14 @@ def _changes(project: Project, touched: Sequence[int]) -> Changes:
             sizes[name] = project.size(index)
         if project.names[index] not in project.known:
             fresh.add(name)
-    return Changes(sizes, fresh)
+    of_all = [(_split_of(project, index), project.stored(index)) for index in _all(project)]
+    of_all.sort(key=lambda image: project.splits.index(image[0]))
+    return Changes(sizes, fresh, of_all)
+
+
+def _split_of(project: Project, index: int) -> str:
+    known = project.known.get(project.names[index])
+    return project.splits[0] if known is None else known.part
 
 
 def _merged(project: Project, chosen: Format, path: Path, content: bytes, changes: Changes) -> bytes | None:
@@ -182,6 +216,24 @@ def _compared(project: Project, chosen: Format, touched: Sequence[int]) -> dict[
     there = [path for path in made if str(path) in project.disk]
     left = unchanged(made, same, _made(project, chosen, []), there, project.categories_changed)
     return {path: content for path, content in made.items() if path not in left}
+
+
+def _left_over(project: Project, chosen: Format) -> list[Path]:
+    """Of a format with a file for each object, those of changed images that stand for none any more."""
+    if chosen.name != "mask-files":
+        return []
+    unread = {problem.file for problem in project.problems}
+    numbers: dict[tuple[str, ...], int] = {}
+    for index in project.touched():
+        with suppress(UserError):
+            place = without_split(Path(project.stored(index)).with_suffix("") / "masks", project.splits)
+            numbers[place] = len(project.targets(index))
+    found = []
+    for path in map(Path, project.disk):
+        number = numbers.get(without_split(path.parent.relative_to(project.labels), project.splits))
+        if number is not None and str(path) not in unread:
+            found += [] if path.name in {f"{i:05d}.png" for i in range(1, number + 1)} else [path]
+    return found
 
 
 def _refuse_changed(project: Project, overwrite: bool) -> None:

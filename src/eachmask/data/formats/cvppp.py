@@ -45,7 +45,10 @@ def read_cvppp(source: Path, progress: Progress = no_progress, *, images: Path |
     result, found = DatasetBuilder(table.categories), {}
     maps = _maps(source)
     for stem, file in maps.items():
-        image = find_image(stem.parent, f"{stem.name}_rgb") or (known.of_stem(f"{stem.name}_rgb") if known else None)
+        image = find_image(stem.parent, f"{stem.name}_rgb")
+        if image is None and known is not None:
+            place = stem.relative_to(source).as_posix()
+            image = known.of_stem(f"{place}_rgb") or known.of_stem(place)
         if image is None:
             what = f"it has no image {stem.name}_rgb.png"
             result.report(Problem(str(file), "", what, "put the image there", "missing"))

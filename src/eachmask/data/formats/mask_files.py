@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
+from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import decoded, is_jpeg
@@ -27,30 +28,32 @@ from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, UserError
 
 
-def read_mask_files(source: Path, progress: Progress = no_progress) -> Dataset:
-    """Read folders ID/images and ID/masks, at any depth.
+def read_mask_files(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
+    """Read folders ID/images and ID/masks, at any depth; what is not there is looked for in the folder ``images``.
 
     Raises:
         UserError: there is no such folder.
     """
-    table = read_table(source)
+    table, elsewhere = read_table(source), None if images is None else ImageFolder(images)
     result = DatasetBuilder(table.categories)
     for folder in progress("reading", [p.parent for p in below(source, "masks") if p.is_dir()]):
-        images = image_files(folder / "images") if (folder / "images").is_dir() else []
-        if len(images) != 1:
-            what = f"images/ holds {len(images)} images instead of one"
+        relative = folder.relative_to(source)
+        found = image_files(folder / "images") if (folder / "images").is_dir() else []
+        if not found and elsewhere is not None:
+            found = [path for path in [elsewhere.of_stem(relative.as_posix())] if path is not None]
+        if len(found) != 1:
+            what = f"images/ holds {len(found)} images instead of one"
             result.report(Problem(str(folder), "", what, "leave the one that the masks belong to", "image"))
             continue
-        relative = folder.relative_to(source)
         split = relative.parts[0] if len(relative.parts) > 1 else "all"
         inner = Path(*relative.parts[1:]) if len(relative.parts) > 1 else relative
-        name = f"{inner.as_posix()}{images[0].suffix}"
-        masks = dict(_read_masks(folder / "masks", images[0], result.problems))
+        name = f"{inner.as_posix()}{found[0].suffix}"
+        masks = dict(_read_masks(folder / "masks", found[0], result.problems))
         if not masks:
             what, remedy = "neither the image nor a mask can be read", "restore the image or delete its folder"
-            result.report(Problem(str(images[0]), "", what, remedy, "image"))
+            result.report(Problem(str(found[0]), "", what, remedy, "image"))
             continue
-        result.add(split, name, images[0], table.targets(split, name, masks))
+        result.add(split, name, found[0], table.targets(split, name, masks))
     if not len(result):
         raise UserError(f"{source} holds no folders ID/images and ID/masks")
     return result.build()
@@ -121,4 +124,11 @@ def _looks_like(source: Path) -> bool:
     return any(path.is_dir() for pattern in ("*/masks", "*/*/masks") for path in matching(source, pattern))
 
 
-FORMAT = Format("mask-files", _looks_like, "folders ID/images and ID/masks", read_mask_files, write_mask_files)
+FORMAT = Format(
+    "mask-files",
+    _looks_like,
+    "folders ID/images and ID/masks",
+    read_mask_files,
+    write_mask_files,
+    takes_images=True,
+)

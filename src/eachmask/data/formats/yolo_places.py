@@ -106,8 +106,8 @@ class Places:
     def labels(self, image: Path, kind: str) -> Path | None:
         """An image's text file: in the folder ``kind`` that stands beside ``images``, beside the image or where a list
         has it, or, of an image that is not in the set, of its name in the set."""
-        texts = [place.with_suffix(".txt") for place in (image, *self._listed.get(image, []))]
-        tries = [path for text in texts for path in (label_place(text, kind), text if kind == "labels" else None)]
+        beside = [place.with_suffix(".txt") for place in (image, *self._listed.get(image, []))]
+        tries = [path for text in beside for path in (label_place(text, kind), text if kind == "labels" else None)]
         found = first_file([path for path in tries if path is not None])
         if found is None and self.images is not None:
             texts = self._texts.get(image.stem, ())
