@@ -90,16 +90,3 @@ def test_few_questions_and_many_have_the_same_answers() -> None:
         logits, qualities = decoder(seen)
         few = decoder(seen._replace(similar=seen.similar[:FEW], said=seen.said[:FEW], colored=seen.colored[:FEW]))
     assert torch.allclose(logits[:FEW], few[0], atol=1e-4) and torch.allclose(qualities[:FEW], few[1], atol=1e-4)
-
-
-def test_a_glance_says_the_same_without_the_finest_maps() -> None:
-    torch.manual_seed(0)
-    decoder = optimize_for_inference(Decoder(NUM_SAID, 4))
-    seen = some_seen(1)
-    with torch.inference_mode():
-        logits, qualities = decoder.glance(seen)
-        fine, own = decoder(seen)
-        assert torch.equal(qualities, own) and logits.shape == fine.shape
-        assert not torch.allclose(logits, fine, atol=1e-3)
-        decoder.refine[1].weight.zero_()
-        assert torch.allclose(logits + decoder.refine[1].bias[:, None, None], decoder(seen)[0], atol=1e-5)

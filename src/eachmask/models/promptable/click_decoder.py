@@ -149,19 +149,6 @@ class Decoder(nn.Module):
 
     def forward(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """-> logits (R, M, 2 S, 2 S) and logits of their IoU (R, M)."""
-        y, coarse, qualities = self._understood(seen)
-        # The largest maps: what may be added in its own memory is.
-        finest = grown(self.grow2(y), seen.fine).add_(seen.fine).add_(self.colored(seen.colored))
-        fine = self.refine(finest.relu_())
-        return grown(coarse, seen.fine).add_(fine), qualities
-
-    def glance(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """The same without the finest maps, of which the logits show nothing then."""
-        _, coarse, qualities = self._understood(seen)
-        return grown(coarse, seen.fine), qualities
-
-    def _understood(self, seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
-        """-> features (R, 32, S, S), coarse logits (R, M, S, S), and logits of their IoU (R, M)."""
         e4, e8, e16 = (for_each(x, seen.said) for x in seen.maps)
         x4 = self.enter(torch.cat([e4, seen.said, F.avg_pool2d(seen.colored, 2)], 1))
         x8 = self.at8(self.join8(torch.cat([self.halve8(x4), e8, seen.similar], 1)))
@@ -173,7 +160,10 @@ class Decoder(nn.Module):
         y = self.out8(x8 + grown(self.grow8(y), x8))
         y = self.out4(x4 + grown(self.grow4(y), x4))
         coarse = self.coarse(y)
-        return y, coarse, self._qualities(coarse.detach(), y, overall)
+        # The largest maps: what may be added in its own memory is.
+        finest = grown(self.grow2(y), seen.fine).add_(seen.fine).add_(self.colored(seen.colored))
+        fine = self.refine(finest.relu_())
+        return grown(coarse, seen.fine).add_(fine), self._qualities(coarse.detach(), y, overall)
 
     def for_inference(self) -> Decoder:
         """The same, once its normalizations are folded."""

@@ -122,7 +122,7 @@ class Clicks(Network[Raw, Selected, Instances]):
     backbone_from = "objects"
     answers_only = True
     """While it trains, it is measured by what it answers to prompts."""
-    answered_by = ("decoder.forward", "decoder.glance")
+    answered_by = ("decoder.forward",)
     samples: ClassVar[Samples] = "centers"
     grid_defaults = MappingProxyType({"points_per_side": 16, "iou_threshold": 0.75, "stability_threshold": 0.85})
 
@@ -151,9 +151,7 @@ class Clicks(Network[Raw, Selected, Instances]):
             UserError: there are texts, which this network does not understand.
         """
         questions = questions_of(prompts, self.config.grid * 2, embedding.known.keys.device)
-        windows = self.windows(embedding, questions)
-        # What is asked again from near by needs no more than a glance before; what is learnt from does.
-        return Raw(embedding, questions, self.answer(embedding, questions, windows, glance=not torch.is_grad_enabled()))
+        return Raw(embedding, questions, self.answer(embedding, questions, self.windows(embedding, questions)))
 
     def losses(self, raw: Raw, targets: list[Instances]) -> dict[str, Tensor]:
         """Losses of the first answers and of further rounds of simulated clicks.
@@ -226,13 +224,12 @@ class Clicks(Network[Raw, Selected, Instances]):
 
     # Windows ------------------------------------------------------------------------------------------------------
 
-    def answer(self, embedding: Embedding, questions: Questions, windows: Tensor, glance: bool = False) -> Answers:
-        """What the decoder says of windows (R, 4), perhaps without its finest maps."""
+    def answer(self, embedding: Embedding, questions: Questions, windows: Tensor) -> Answers:
+        """What the decoder says of windows (R, 4)."""
         if torch.is_grad_enabled() or len(windows) <= CHUNK_SIZE:
-            says = self.decoder.glance if glance else self.decoder
-            return Answers(windows, *says(self.look(embedding, questions, windows)))
+            return Answers(windows, *self.decoder(self.look(embedding, questions, windows)))
         rows = torch.arange(len(windows), device=windows.device).split(CHUNK_SIZE)
-        parts = [self.answer(embedding, questions.take(own), windows[own], glance) for own in rows]
+        parts = [self.answer(embedding, questions.take(own), windows[own]) for own in rows]
         return Answers(windows, *(torch.cat(part) for part in list(zip(*parts, strict=True))[1:]))
 
     def closer(
