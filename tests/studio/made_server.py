@@ -125,7 +125,8 @@ class Studio:
             case ["images", _, "click"]:
                 x, y = body["points"][0] if body["points"] else body["box"][:2]
                 other = {"rings": [square(x, y, 30)], "score": 0.7}
-                return 200, {"rings": [square(x, y, 20)], "score": 0.9, "alternatives": [other], "ms": 5}
+                rings = [square(x, y, 20)] if x > 20 else []
+                return 200, {"rings": rings, "score": 0.9, "alternatives": [other], "ms": 5}
             case ["save"]:
                 self.saved = sum(self.revisions)
                 return 200, {"path": "coco.json", "written": 1}

@@ -71,6 +71,18 @@ def test_hovering_asks_for_the_mask_of_a_click(tab: Open) -> None:
     assert tab.studio.actions == [], "looking changes nothing"
 
 
+def test_a_model_that_finds_nothing_is_said_so_until_it_finds_something(tab: Open) -> None:
+    tab.page.keyboard.press("c")
+    box, (width, height) = tab.page.get_by_test_id("stage").bounding_box(), tab.studio.images[0].size
+    scale = min((box["width"] - 48) / width, (box["height"] - 48) / height, 16)
+    tab.mark(0.5 + (10 - width / 2) * scale / box["width"], 0.5)
+    tab.page.get_by_text("The model finds nothing there.").wait_for()
+    assert not tab.page.get_by_role("button", name="Keep").count()
+    tab.mark(0.5, 0.5)
+    tab.page.get_by_role("button", name="Keep").wait_for()
+    tab.page.get_by_text("The model finds nothing there.").wait_for(state="detached")
+
+
 def test_the_next_image_is_looked_at_ahead(tab: Open) -> None:
     tab.page.get_by_label("coins.png, 0 objects").wait_for()
     with tab.page.expect_request("**/images/2/look"):

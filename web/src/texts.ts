@@ -87,6 +87,7 @@ export const texts = {
   discard: "Discard",
   clickHint: "Click adds, right click removes",
   takeAway: "Take away",
+  nothingThere: "The model finds nothing there.",
   correctHint: "With Shift, the selected object is corrected",
   correcting: "Correcting the selected object",
   polygonHint: "Click sets vertices, Enter closes",

@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { api, ApiError } from "../api";
 import { boundsOf, distance, pointsOf } from "../geometry";
 import { act, actAndSelect, attempt, category, complain, editable, forgive, image, selected, singleOwn } from "../store";
+import { texts } from "../texts";
 import type { Answer, MaskObject, Point, Prompt, Ring } from "../types";
 import { currentColor, pathOf } from "../view/paths";
 import { redraw, strokeTwice } from "../view/scene";
@@ -151,7 +152,8 @@ export class Prompter implements Tool {
     const answer = await attempt(() => (known ? known.catch(() => this.send(prompt)) : this.send(prompt)));
     if (turn !== this.turn) return; // dropped, or more was said
     this.hover = null;
-    if (!answer) return this.answers.length ? redraw() : this.drop();
+    if (answer && !answer.rings.length) complain(new Error(texts.nothingThere));
+    if (!answer?.rings.length) return this.answers.length ? redraw() : this.drop();
     forgive();
     this.take(answer);
     requestAnimationFrame(() => requestAnimationFrame(() => performance.measure(MEASURED, { start })));
