@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from studio.made_server import PAGE, Studio, running
+from studio.made_server import PAGE, Studio, running, square
 
 pytestmark = pytest.mark.xdist_group("browser")
 LOOPBACK = {"127.0.0.1", "localhost", ""}
@@ -81,6 +81,15 @@ def test_a_model_that_finds_nothing_is_said_so_until_it_finds_something(tab: Ope
     tab.mark(0.5, 0.5)
     tab.page.get_by_role("button", name="Keep").wait_for()
     tab.page.get_by_text("The model finds nothing there.").wait_for(state="detached")
+
+
+def test_a_list_that_is_cut_says_how_much_is_left(tab: Open) -> None:
+    drawn = {k: Studio.made(k, 0, [square(20 + k, 20 + k, 5)]) for k in range(1, 204)}
+    tab.studio.objects[0] = drawn
+    tab.page.reload()
+    tab.objects(203)
+    tab.page.get_by_text("and 3 more: select them in the image").wait_for()
+    assert tab.page.get_by_role("complementary").get_by_role("listitem").count() == 201
 
 
 def test_the_next_image_is_looked_at_ahead(tab: Open) -> None:

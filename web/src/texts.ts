@@ -36,6 +36,7 @@ export const texts = {
   newClass: "New class",
   addClass: "Add",
   objects: "Objects",
+  further: (n: number) => `and ${n.toLocaleString("en")} more: select them in the image`,
   noObjects: "None yet. Point at something with the click tool.",
   proposals: "Proposals",
   noProposals: "None. Models propose objects on the Models page.",

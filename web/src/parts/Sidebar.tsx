@@ -63,6 +63,7 @@ function List({ objects }: { objects: MaskObject[] }) {
           <span class="quiet">{o.score !== null ? o.score.toFixed(2) : `${o.area.toLocaleString("en")} px`}</span>
         </button></li>
       ))}
+      {objects.length > MAX_ROWS && <li class="quiet">{texts.further(objects.length - MAX_ROWS)}</li>}
     </ul>
   );
 }

@@ -75,7 +75,7 @@ def write_images(
 ) -> list[tuple[str, AnnotatedImage]]:
     """Write JPEGImages, Annotations, and the named kinds of lists in ImageSets; returns the images with their names
     there, where all splits are in one folder. Images in subfolders keep these, in all folders and lists, as what joins
-    names to paths (torchvision's ``VOCSegmentation``) finds them."""
+    names to paths (torchvision, Datumaro) finds them."""
     written: list[tuple[str, AnnotatedImage]] = []
     names: dict[str, list[str]] = {split: [] for split in data.splits}
     stems = Counter(record.stem for _, record in data.images())
