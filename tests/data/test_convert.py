@@ -293,6 +293,6 @@ def test_images_in_subfolders_keep_their_names_and_objects(tmp_path: Path, name:
                 image.unlink()
         again, known = read_any(tmp_path / "set", images=tmp_path / "photos")
         assert known.name == name
-        found = {image.path: image.targets.gt_masks.boxes()[0, 0] for _, image in again.images()}
-        assert found == {tmp_path / "photos" / own: 4 + 8 * number for number, own in enumerate(names)}
+        places = {image.path: image.targets.gt_masks.boxes()[0, 0] for _, image in again.images()}
+        assert places == {tmp_path / "photos" / own: 4 + 8 * number for number, own in enumerate(names)}
         assert not [problem for problem in again.problems if problem.severity == "error"]

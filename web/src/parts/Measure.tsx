@@ -15,11 +15,11 @@ type Row = Record<string, Cell>;
 export function Measure() {
   const [measures, set] = useState<Measures | null>(null);
   useEffect(() => { void attempt(api.measure).then((now) => set(now ?? { rows: [], by_category: [], by_size: [], objects: [], unit: "px" })); }, [generation.value]);
-  if (!measures) return <main class="page" aria-label={texts.views.measure}><p class="quiet">{texts.measuring}</p></main>;
+  if (!measures) return <main class="page"><p class="quiet">{texts.measuring}</p></main>;
   const rows = measures.rows.map((row) => ({ ...row })) as Row[];
   const areas = measures.objects.map((o) => Number(o.area_um2 ?? o.area)).filter((n) => n > 0);
   return (
-    <main class="page" aria-label={texts.views.measure}>
+    <main class="page">
       <div class="row exports"><span class="quiet">{texts.export}</span>
         {(Object.keys(texts.formats) as ExportFormat[]).map((f) => <a class="button" href={api.exportAddress(f)} onClick={(e) => { e.preventDefault(); void download(f); }}>{texts.formats[f]}</a>)}
       </div>

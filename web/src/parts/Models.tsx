@@ -23,7 +23,7 @@ async function order(what: JobOrder): Promise<void> {
 
 export function Models() {
   return (
-    <main class="page" aria-label={texts.views.models}>
+    <main class="page">
       <div class="cards"><Propose /><Train /><Compare /></div>
       <section class="card wide">
         <h2>{texts.running}</h2>
