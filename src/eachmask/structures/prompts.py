@@ -207,7 +207,10 @@ class Prompts:
 
     def to(self, device: torch.device | str) -> Prompts:
         """Tensors on another device."""
-        values = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        if self.masks is None and all(t.device == torch.device(device) for t in (*tensors.values(), *self.scribbles)):
+            return self
+        values = {name: value.to(device) for name, value in tensors.items()}
         lines = tuple(line.to(device) for line in self.scribbles)
         masks = None if self.masks is None else self.masks.to(device)
         return replace(self, scribbles=lines, masks=masks, **cast(Any, values))
