@@ -86,7 +86,9 @@ class Watch(threading.Thread):
         for process in psutil.Process().children(recursive=True):
             try:
                 used, name = sum(process.cpu_times()[:2]), " ".join(process.cmdline()[:1])
-                self.seconds[process.pid, process.create_time()] = used, name.startswith("ray::Worker")
+                key = process.pid, process.create_time()
+                was = self.seconds.get(key, (0.0, False))[1]  # at its end a worker goes by another name
+                self.seconds[key] = used, was or name.startswith("ray::Worker")
                 if process.name() == "raylet":
                     self.store = max(self.store, process.memory_info().shared)
             except psutil.Error:

@@ -87,7 +87,8 @@ class Clicks:
             options = DecodeOptions(alternatives=click.alternatives)
             found = self._loaded().predict(embedded, prompts, options=options)
         if not len(found) or found.masks is None:
-            raise UserError("the model finds nothing there: click elsewhere, or draw a box")
+            remedy = "click elsewhere, or draw a box" if click.box is None else "draw another box, or click"
+            raise UserError(f"the model finds nothing there: {remedy}")
         scores = [1.0] * len(found) if found.scores is None else found.scores.tolist()
         masks = found.masks.to_rle()
         answers = [AnswerOut(rings=rings_of(masks[i]), score=score) for i, score in enumerate(scores)]
