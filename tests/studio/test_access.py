@@ -42,8 +42,11 @@ FOCUSED = """() => { const e = document.activeElement, c = e.closest("header, na
 
 
 def opened(browser: Any, address: str, size: tuple[int, int], scheme: str) -> Any:
-    """A page whose content security policy does not keep the test's own script from running."""
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, bypass_csp=True)
+    """A page whose content security policy does not keep the test's own script from running, and whose colors do not
+    fade into one another: half way a text may be hard to read for a tenth of a second."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True
+    )
     page = context.new_page()
     page.goto(address)
     page.get_by_text("coins.png").first.wait_for()
