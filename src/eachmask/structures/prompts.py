@@ -208,7 +208,7 @@ class Prompts:
     def to(self, device: torch.device | str) -> Prompts:
         """Tensors on another device."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        if self.masks is None and all(t.device == torch.device(device) for t in (*tensors.values(), *self.scribbles)):
+        if self.masks is None and {t.device for t in (*tensors.values(), *self.scribbles)} == {torch.device(device)}:
             return self
         values = {name: value.to(device) for name, value in tensors.items()}
         lines = tuple(line.to(device) for line in self.scribbles)

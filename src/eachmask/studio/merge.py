@@ -20,7 +20,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from eachmask.data.formats import cvat, labelme, yolo
+from eachmask.data.formats import cvat, cvppp, labelme, yolo
 from eachmask.data.formats.classes_file import CLASSES_FILE
 from eachmask.data.formats.spreadsheet import csv_text, unescaped
 from eachmask.data.formats.yolo_texts import NAMES
@@ -246,14 +246,15 @@ def merged_table(place: Path, made: bytes, changes: Changes) -> bytes | None:
     """``objects.csv``, or CVPPP's counts of one split: changed images have new rows, in the order of all."""
     (head, old), (_, new) = _rows_by_image(place.read_text(encoding="utf-8")), _rows_by_image(made.decode())
     of_objects = bool(head)
-    order = [(split, name) if of_objects else _counted(name) for split, name in changes.order]
+    order = [(split, name) if of_objects else cvppp.image_name(name) for split, name in changes.order]
     touched = {key for key, (_, name) in zip(order, changes.order, strict=True) if name in changes.touched}
-    if len(set(order)) < len(order) or len({name for _, name in changes.order}) < len(order):
+    every = set(order)
+    if len(every) < len(order) or len({name for _, name in changes.order}) < len(order):
         return None  # names do not say which image is meant
     kept = {key: rows for key, rows in old.items() if key not in touched} | {k: new[k] for k in touched if k in new}
     classes = new.pop(("", ""), []) if of_objects else []
     kept.pop(("", ""), None)
-    rows = [row for key in (*order, *(key for key in kept if key not in set(order))) for row in kept.get(key, [])]
+    rows = [row for key in (*order, *(key for key in kept if key not in every)) for row in kept.get(key, [])]
     return csv_text([*head, *classes, *rows]).encode()
 
 
@@ -266,11 +267,6 @@ def _rows_by_image(text: str) -> tuple[list[Any], dict[Any, list[Any]]]:
         numbers = (2, 3, 5) if head else (1,)
         found[key].append([int(cell) if place in numbers and cell else cell for place, cell in enumerate(row)])
     return head, found
-
-
-def _counted(name: str) -> str:
-    """What CVPPP's counts call an image."""
-    return f"{PurePosixPath(name).stem}_rgb{PurePosixPath(name).suffix}"
 
 
 def _called_alike(old: Collection[str], new: Collection[str], fresh: Collection[str]) -> bool:

@@ -41,7 +41,8 @@ def read_cellpose(source: Path, progress: Progress = no_progress, *, images: Pat
     """
     maps = _maps(source)
     known = ImageFolder(images or source)
-    result, table = DatasetBuilder(read_table(source).categories), read_table(source)
+    table = read_table(source)
+    result = DatasetBuilder(table.categories)
     images_of: dict[Path, Path] = {}
     for stem, files in maps.items():
         image = _image_of(stem) or known.of_stem(stem.relative_to(source).as_posix())

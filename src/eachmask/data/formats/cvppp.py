@@ -77,14 +77,19 @@ def write_cvppp(target: Path, data: Dataset, progress: Progress = no_progress) -
     rows: dict[str, list[tuple[str, int]]] = {split: [] for split in data.splits}
     for split, image in progress("writing", list(data.images())):
         path = target / split / image.name
-        copy_image(image, path.with_name(f"{path.stem}_rgb{path.suffix}"))
+        copy_image(image, path.with_name(image_name(path.name)))
         masks = masks_of(image.targets)
         covered += write_maps(path.with_suffix(""), masks)
-        rows[split].append((f"{path.stem}_rgb{path.suffix}", len(masks)))
+        rows[split].append((image_name(path.name), len(masks)))
     for split, own in rows.items():
         write_counts(target / split / f"{Path(split).name}.csv", own)
     write_table(target, data)
     return [f"{covered} objects that others cover altogether"] if covered else []
+
+
+def image_name(name: str) -> str:
+    """What CVPPP calls an image ``plant.png``: ``plant_rgb.png``."""
+    return f"{Path(name).stem}_rgb{Path(name).suffix}"
 
 
 def write_maps(stem: Path, masks: Masks) -> int:

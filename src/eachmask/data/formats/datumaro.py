@@ -18,7 +18,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.formats.coco_fields import parsed
 from eachmask.data.formats.drawn import beginning, ellipse
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.segmentations import LEAVES, Rows, Size, corners, rasterize_readable
+from eachmask.data.formats.segmentations import LEAVES, Rows, Size, corners, rasterize_readable, without_pixels
 from eachmask.data.images.files import copy_image, image_size, matching, safe_name
 from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.split import AnnotatedImage
@@ -67,10 +67,8 @@ def read_datumaro(source: Path, progress: Progress = no_progress) -> Dataset:
         for page, drawn, mistakes in rasterize_readable(pages):
             for i in mistakes.outside:
                 result.report(Problem(str(path), page.where[i], *LEAVES))
-            for i in np.flatnonzero(drawn.area == 0).tolist():
-                why = mistakes.unread.get(i)
-                what = f"it cannot be read ({why})" if why else "it covers no pixel"
-                result.report(Problem(str(path), page.where[i], what, "draw it anew or delete it"))
+            for problem in without_pixels(path, page.where, drawn, mistakes).values():
+                result.report(problem)
             masks, (labels, crowd, scores) = united(drawn, page.objects, (page.labels, page.crowd, page.scores))
             targets = instances_of(masks, labels, crowd, result.categories, scores)
             result.add(split, page.name, page.image, targets)

@@ -15,7 +15,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder, before_upload
 from eachmask.data.formats.classes_file import CLASSES_FILE, known_categories, with_categories
-from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
+from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable, without_pixels
 from eachmask.data.formats.yolo_write import one_rings
 from eachmask.data.images.files import files_below, image_size, spelled
 from eachmask.data.problems import Problem, reason
@@ -146,10 +146,8 @@ def data_of(source: Path, drawings: Iterable[Drawing], problems: list[Problem], 
     for page, drawn, mistakes in rasterize_readable(_numbered(drawings, label_of)):
         for i in mistakes.outside:
             result.report(Problem(str(page.file), page.where[i], *LEAVES))
-        for i in np.flatnonzero(drawn.area == 0).tolist():
-            why = mistakes.unread.get(i)
-            what = f"it cannot be read ({why})" if why else "it covers no pixel"
-            result.report(Problem(str(page.file), page.where[i], what, "draw it anew or delete it"))
+        for problem in without_pixels(page.file, page.where, drawn, mistakes).values():
+            result.report(problem)
         base = source if images is None or page.image.is_relative_to(source) else images
         split, name = page.place or split_of(page.image, base)
         columns = [label_of[own] for own in page.names], page.crowd, page.scores

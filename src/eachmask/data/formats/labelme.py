@@ -26,7 +26,7 @@ from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.classes_file import CLASSES_FILE, known_categories, with_categories, write_categories
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.labelme_xml import read_labelme_xml, xml_files
-from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
+from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable, without_pixels
 from eachmask.data.images.embedded import FIELD, suffix_of
 from eachmask.data.images.files import copy_image, files_below, find_image, image_size
 from eachmask.data.problems import NoAreaError, Problem, unread
@@ -86,13 +86,10 @@ def read_labelme(source: Path, progress: Progress = no_progress, *, images: Path
         where = [f"shape {number}" for number in page.numbers]
         for i in mistakes.outside:
             result.report(Problem(str(page.file), where[i], *LEAVES))
-        bad = dict(page.refused)
-        for i in np.flatnonzero(drawn.area == 0).tolist():
-            why = mistakes.unread.get(i)
-            what = f"it cannot be read ({why})" if why else "it covers no pixel"
-            bad[page.numbers[i]] = Problem(str(page.file), where[i], what, "draw it anew or delete it")
-        for _, problem in sorted(bad.items()):
-            result.report(problem)
+        empty = without_pixels(page.file, where, drawn, mistakes).items()
+        bad = page.refused | {page.numbers[i]: problem for i, problem in empty}
+        for number in sorted(bad):
+            result.report(bad[number])
         inside += page.image == page.file
         masks, (labels, crowd, scores) = united(drawn, page.objects, (page.labels, page.crowd, page.scores))
         targets = instances_of(masks, labels, crowd, (), scores)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, tee
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eachmask.data.problems import Problem
 from eachmask.structures import RLE, Polygons
 from eachmask.structures.rle_codec import decode_strings
 from eachmask.structures.runs import Runs
@@ -89,6 +91,20 @@ def rasterize_readable(images: Iterable[tuple[Known, Rows, Size]]) -> Iterator[t
             filled = rasterize_one([_NOTHING if i in wrong else row for i, row in enumerate(rows)], size)
         outside = [i for i, row in enumerate(rows) if filled.area[i] and _leaves(outline_of(row), size)]
         yield own, filled, Mistakes(wrong, outside)
+
+
+def without_pixels(file: Path, where: Sequence[str], drawn: Rasterized, mistakes: Mistakes) -> dict[int, Problem]:
+    """What to say of each annotation of an image that has no pixel, by its place.
+
+    Args:
+        file: they are written in; where: each is called there.
+    """
+    said = {}
+    for i in np.flatnonzero(drawn.area == 0).tolist():
+        why = mistakes.unread.get(i)
+        what = f"it cannot be read ({why})" if why else "it covers no pixel"
+        said[i] = Problem(str(file), where[i], what, "draw it anew or delete it")
+    return said
 
 
 def _mistake(row: Mapping[str, Any], size: Size) -> str:
