@@ -11,7 +11,17 @@ from torch import nn
 
 from eachmask import models
 from eachmask.structures import Category, Preprocess, UserError
-from eachmask.weights.file import CHECKSUMS, HEADER, ModelInfo, load_model, read_info, replace_info, save_model
+from eachmask.weights.catalogue import bundled
+from eachmask.weights.file import (
+    CHECKSUMS,
+    HEADER,
+    ModelInfo,
+    load_classifier,
+    load_model,
+    read_info,
+    replace_info,
+    save_model,
+)
 
 INFO = ModelInfo(
     variant="panoptic_deeplab_lite0",
@@ -154,3 +164,14 @@ def test_weights_that_do_not_fit_their_variant(path: Path, tmp_path: Path) -> No
     replace_info(path, variant="mask_rcnn_r51")
     with pytest.raises(UserError, match="mask_rcnn_r18_fpn|mask_rcnn_r50_fpn"):
         load_model(path)
+
+
+@pytest.mark.parametrize("name", sorted(bundled()))
+def test_a_damaged_byte_of_a_bundled_file_is_noticed(name: str, tmp_path: Path) -> None:
+    damaged = bytearray(bundled()[name].read_bytes())
+    damaged[-1] ^= 64
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"damaged.safetensors is damaged \(the checksum of"):
+        load_model(path)
+        load_classifier(path)
