@@ -100,10 +100,11 @@ def _survey(path: Path) -> tuple[tuple[Category, ...], int, dict[str, list[Eleme
             declared = [label for label in element.findall(".//labels/label") if label.findtext("name")]
             ids |= {str(label.findtext("name")): label.get("category_id") for label in declared}
         if element.tag == "track":
-            for shape in (deepcopy(s) for s in element if s.tag in SHAPES and s.get("outside") != "1"):
+            drawn = SHAPES + _WITHOUT_AREA
+            for shape in (deepcopy(s) for s in element if s.tag in drawn and s.get("outside") != "1"):
                 shape.set("label", element.get("label", ""))
                 tracks.setdefault(shape.get("frame", ""), []).append(shape)
-                used |= {str(element.get("label")): None} if element.get("label") else {}
+                used |= {str(element.get("label")): None} if element.get("label") and shape.tag in SHAPES else {}
         used |= {str(s.get("label")): None for s in element.iter() if s.tag in SHAPES and s.get("label")}
     return tuple(_with_id(c, ids.get(c.name)) for c in named_categories([*ids, *used])), num_images, tracks
 

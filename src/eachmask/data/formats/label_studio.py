@@ -1,4 +1,4 @@
-"""Label Studio's own JSON export: tasks with polygons, rectangles, ellipses and brush strokes in percent of the image.
+"""Label Studio's own JSON export: tasks with polygons, rectangles, ellipses, brush strokes and bit masks.
 
 Of a task the last annotation that was not cancelled counts; predictions count where there is none. Images are found by
 the name they were uploaded with, inside the data set alone.
@@ -6,6 +6,7 @@ the name they were uploaded with, inside the data set alone.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from eachmask.data.formats.drawn import (
     rings_to_write,
 )
 from eachmask.data.formats.format import Format
+from eachmask.data.formats.label_maps import decoded
 from eachmask.data.images.files import copy_image, matching
 from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.split import AnnotatedImage
@@ -39,17 +41,22 @@ from eachmask.data.targets import score_in
 from eachmask.files.progress import Progress, no_progress
 from eachmask.structures import RLE, UserError
 
-_KINDS = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels")
+_KINDS = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels", "bitmasklabels")
 _PLAIN = tuple(kind.removesuffix("labels") for kind in _KINDS)
 """What regions are called where one tag draws them and another, ``Labels``, says their class."""
 
 _LINES = ("keypoint", "vector", "polyline")
 _SEVERAL, _PREDICTED = "tasks with several annotations", "tasks with predictions alone"
 _TURNED = "regions drawn on an image that was turned there (image_rotation)"
+_UNDONE, _UNNAMED = "tasks that nobody has annotated, or that were skipped", "regions without a label"
+_OF_TWO = "regions with several labels"
 _REMEDIES = {
     _SEVERAL: "the last of each is read; delete the others where they are better",
     _PREDICTED: "these are read in place of annotations",
     _TURNED: "they are read as if it had not been turned; look whether they lie right",
+    _UNDONE: "their images are taken to show nothing; leave them out of the export if that is not so",
+    _UNNAMED: "they are called object; give each a label",
+    _OF_TWO: "the first of each is its class",
 }
 
 
@@ -152,9 +159,10 @@ def _add_regions(
     done = [a for a in every if not a.get("was_cancelled")]
     passed[_SEVERAL] += item == 0 and len(done) > 1
     passed[_PREDICTED] += item == 0 and not done and bool(task.get("predictions"))
+    passed[_UNDONE] += item == 0 and not done and not task.get("predictions")
     chosen = (done or task.get("predictions") or [{}])[-1]
     regions = chosen.get("result") or []
-    classes = {r.get("id"): r["value"]["labels"] for r in regions if r.get("type") == "labels" and r.get("value")}
+    classes = {r.get("id"): r["value"].get("labels") for r in regions if r.get("type") == "labels" and r.get("value")}
     for place, region in enumerate(regions, start=1):
         where = f"task {number}, region {place}"
         try:
@@ -166,9 +174,11 @@ def _add_regions(
                     raise NoAreaError(kind.removesuffix("labels"))
                 continue  # choices, texts and relations say nothing of outlines
             passed[_TURNED] += bool(region.get("image_rotation"))
-            names = region["value"].get(kind) or classes.get(region.get("id")) or ["object"]
+            names = region["value"].get(kind) or classes.get(region.get("id")) or []
+            passed[_UNNAMED] += not names
+            passed[_OF_TWO] += len(names) > 1
             crowd = "crowd" in ((region.get("meta") or {}).get("text") or [])
-            page.add(_segmentation(region, page.size), str(names[0]), where, crowd, score_in(region))
+            page.add(_segmentation(region, page.size), str((*names, "object")[0]), where, crowd, score_in(region))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             problems.append(unread(page.file, where, error))
 
@@ -176,11 +186,12 @@ def _add_regions(
 def _segmentation(region: dict[str, Any], size: tuple[int, int]) -> Any:
     kind, value = region["type"].removesuffix("labels"), region["value"]
     scale = np.array([size[1], size[0]]) / 100
-    if kind == "brush":
-        own = (int(region["original_height"]), int(region["original_width"]))
-        if own != size:
-            raise ValueError(f"it is drawn on {own[1]} x {own[0]} px, and the image is {size[1]} x {size[0]}")
-        alpha = decode_brush(value["rle"], own[0] * own[1] * 4).reshape(*own, 4)[..., 3]
+    if kind in ("brush", "bitmask"):
+        alpha = _alpha(value, (int(region["original_height"]), int(region["original_width"])))
+        if alpha.shape != size:
+            raise ValueError(
+                f"it is drawn on {alpha.shape[1]} x {alpha.shape[0]} px, and the image is {size[1]} x {size[0]}"
+            )
         return RLE.from_bitmaps((alpha > 127)[None]).to_coco()[0]
     if kind == "polygon":
         return [(np.asarray(value["points"], np.float64) * scale).ravel().tolist()]
@@ -194,6 +205,17 @@ def _segmentation(region: dict[str, Any], size: tuple[int, int]) -> Any:
     points = np.array([[0, 0], [w, 0], [w, h], [0, h]])
     turned = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     return [(turned + [x, y]).ravel().tolist()]
+
+
+def _alpha(value: dict[str, Any], size: tuple[int, int]) -> NDArray[Any]:
+    """(H, W) opacity that a brush or, in a PNG, a bit mask has painted; of a brush the size is known."""
+    if "rle" in value:
+        return decode_brush(value["rle"], size[0] * size[1] * 4).reshape(*size, 4)[..., 3]
+    png = base64.b64decode(str(value["imageDataURL"]).rpartition(",")[2])
+    pixels = decoded(np.frombuffer(png, np.uint8))
+    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
+        raise ValueError("its imageDataURL is no PNG with transparency")
+    return np.asarray(pixels[..., 3])
 
 
 def decode_brush(data: list[int], expected: int) -> NDArray[np.uint8]:

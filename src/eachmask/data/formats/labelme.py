@@ -39,8 +39,9 @@ from eachmask.structures import RLE, Category, UserError
 
 IGNORE, BACKGROUND = "__ignore__", "_background_"
 """Labels of LabelMe's own examples that are no classes: a region to be ignored, and what is no object."""
-_REGIONS = ("polygon", "mask", "rectangle", "circle", "rotation", "oriented_rectangle")
-"""Shapes with an area; the last two of four corners, as some tools write."""
+_REGIONS = ("polygon", "mask", "rectangle", "circle", "rotation", "oriented_rectangle", "quadrilateral")
+"""Shapes with an area; the last three of four corners, as some tools write."""
+_WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _NO_SPLITS = ("labels", "annotations", "images")
 """Folders that say what is in them."""
 _ANY = -1
@@ -248,8 +249,10 @@ def segmentation_of(shape: dict[str, Any], size: Size) -> Any:
         angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
         radius = np.hypot(*(points[1] - points[0]))
         points = points[0] + radius * np.stack([np.cos(angle), np.sin(angle)], 1)
-    elif kind not in _REGIONS:
+    elif kind in _WITHOUT_AREA:
         raise NoAreaError(kind)
+    elif kind not in _REGIONS:
+        raise ValueError(f"shapes of the type {kind!r} are not known")
     return [points.ravel().tolist()]
 
 

@@ -87,7 +87,7 @@ def ends_in_tracks(lines: Sequence[str]) -> bool:
 
 def without_last(line: str) -> str:
     """The line without its last number."""
-    return line.rstrip().rpartition(" ")[0]
+    return " ".join(line.split()[:-1])
 
 
 class Texts(Places):
