@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from foreign_sets import SQUARE, image, labels
+from foreign_sets import SIZE, SQUARE, coco, image, labels
+from PIL import Image
 
+from eachmask import UserError
 from eachmask.data import Dataset, read
+from eachmask.data.check.doctor import examine
+from eachmask.data.targets import masks_of
 
 CORNERS = np.reshape(SQUARE, (-1, 2)).tolist()
 PERCENT = (np.array(CORNERS) * 100 / [64, 48]).tolist()
@@ -24,7 +31,7 @@ def said(data: Dataset) -> str:
 
 def areas(data: Dataset) -> list[list[int]]:
     split = data.splits["all"]
-    return [split.targets(i).masks.area().tolist() for i in range(len(split))]
+    return [masks_of(split.targets(i)).area().tolist() for i in range(len(split))]
 
 
 # YOLO -----------------------------------------------------------------------------------------------
@@ -98,7 +105,7 @@ def label_studio(folder: Path, *regions: dict[str, Any], **task: Any) -> Dataset
 def bit_mask(channels: int) -> dict[str, Any]:
     pixels = np.zeros((48, 64, channels), np.uint8)
     pixels[5:20, 5:20, -1] = 255
-    text = base64.b64encode(cv2.imencode(".png", pixels)[1]).decode()
+    text = base64.b64encode(cv2.imencode(".png", pixels)[1].tobytes()).decode()
     return region("bitmasklabels", ["nut"], imageDataURL=f"data:image/png;base64,{text}")
 
 
@@ -125,5 +132,142 @@ def test_tasks_that_were_skipped_are_told(tmp_path: Path) -> None:
     cancelled = {"result": [shape], "was_cancelled": True}
     skipped = label_studio(tmp_path, annotations=[cancelled])
     assert areas(skipped) == [[]] and "nobody has annotated, or that were skipped: 1" in said(skipped)
-    nothing = {"result": []}  # was found there by somebody
+    nothing: dict[str, Any] = {"result": []}  # was found there by somebody
     assert not label_studio(tmp_path, annotations=[cancelled, nothing]).problems
+
+
+# QuPath and ImageJ ----------------------------------------------------------------------------------
+
+POLYGON = {"type": "Polygon", "coordinates": [[*CORNERS, CORNERS[0]]]}
+
+
+def geojson(folder: Path, content: Any) -> Dataset:
+    image(folder / "a.png")
+    (folder / "a.geojson").write_text(json.dumps(content))
+    return read(folder)
+
+
+@pytest.mark.parametrize("content", [POLYGON, {"type": "GeometryCollection", "geometries": [POLYGON]}])
+def test_a_geometry_alone_is_an_object(tmp_path: Path, content: Any) -> None:
+    data = geojson(tmp_path, content)
+    assert areas(data) == [[225]] and not data.problems
+
+
+def test_coordinates_on_a_map_are_told(tmp_path: Path) -> None:
+    ring = [[-115.2, 36.1], [-115.1, 36.1], [-115.1, 36.2], [-115.2, 36.1]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+    data = geojson(tmp_path, {"type": "FeatureCollection", "crs": {"type": "name"}, "features": [feature]})
+    assert "places on a map (crs)" in said(data) and "feature 1: it lies outside the image" in said(data)
+
+
+def region_of_imagej(position: int, second: int = 0) -> bytes:
+    head = bytearray(128)
+    struct.pack_into(">4sHBx4h", head, 0, b"Iout", 227, 1, 5, 5, 20, 20)  # a rectangle
+    struct.pack_into(">ii", head, 56, position, 64)
+    struct.pack_into(">i", head, 64 + 8, second)  # of a hyperstack: Z
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    ("places", "told"), [([(1, 0), (2, 0)], True), ([(0, 1), (0, 2)], True), ([(3, 0)] * 2, False)]
+)
+def test_regions_on_several_slices_are_told(tmp_path: Path, places: list[tuple[int, int]], told: bool) -> None:
+    image(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "a_rois.zip", "w") as archive:
+        for number, place in enumerate(places):
+            archive.writestr(f"{number}.roi", region_of_imagej(*place))
+    data = read(tmp_path)
+    assert areas(data) == [[225, 225]] and ("lie on 2 slices of a stack" in said(data)) == told
+
+
+def test_outlines_beside_the_image_are_said_to_be_there(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    far = [n + 500 for n in SQUARE]
+    data = read(coco(tmp_path / "a.json", annotation={"segmentation": [far], "bbox": [505, 505, 15, 15]}))
+    assert "annotation 1 of a.png: it lies outside the image" in said(data)
+
+
+# Maps -----------------------------------------------------------------------------------------------
+
+
+def number_map() -> Any:
+    numbers = np.zeros(SIZE, np.uint16)
+    numbers[5:20, 5:20], numbers[25:40, 30:50] = 1, 2
+    return numbers
+
+
+def maps(folder: Path, numbers: Any, name: str = "a.png", of: str = "a.png") -> Dataset:
+    image(folder / "images" / of)
+    (folder / "masks").mkdir(exist_ok=True)
+    Image.fromarray(numbers).save(folder / "masks" / name)
+    return read(folder)
+
+
+@pytest.mark.parametrize("void", [255, 65535])
+def test_void_among_the_numbers_of_objects_is_told(tmp_path: Path, void: int) -> None:
+    numbers = number_map().astype(np.uint8 if void == 255 else np.uint16)
+    assert not maps(tmp_path, numbers).problems
+    numbers[:3] = void
+    assert f"in 1 map {void} stands far above all other numbers, and is an object" in said(maps(tmp_path, numbers))
+    numbers[numbers == 2] = void - 1  # as many objects
+    assert not maps(tmp_path, numbers).problems
+
+
+@pytest.mark.parametrize(("name", "of"), [("a.ome.tif", "a.png"), ("a.tif", "a.ome.tif"), ("a.ome.tif", "a.ome.tif")])
+def test_maps_of_ome(tmp_path: Path, name: str, of: str) -> None:
+    assert areas(maps(tmp_path, number_map(), name, of)) == [[225, 300]]
+
+
+def cellpose(folder: Path, content: Any) -> Dataset:
+    image(folder / "a.tif")
+    np.save(folder / "a_seg.npy", content, allow_pickle=True)
+    return read(folder)
+
+
+@pytest.mark.parametrize(
+    "content", [{"masks": number_map().astype(np.float32)}, np.array([{"masks": number_map()}], object)]
+)
+def test_variants_of_cellposes_files(tmp_path: Path, content: Any) -> None:
+    assert areas(cellpose(tmp_path, content)) == [[225, 300]]
+
+
+def test_cellposes_files_without_masks_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a_seg.npy: it holds no masks; save the objects from Cellpose again"):
+        cellpose(tmp_path, {"outlines": number_map()})
+
+
+# Annotations made before EXIF turned the image -------------------------------------------------------
+
+
+def turned(path: Path) -> None:
+    photo = Image.new("RGB", SIZE[::-1])
+    exif = photo.getexif()
+    exif[274] = 6
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", exif=exif)
+    path.write_bytes(buffer.getvalue())
+
+
+def voc(folder: Path, height: int, width: int) -> None:
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    box = "<bndbox><xmin>6</xmin><ymin>6</ymin><xmax>60</xmax><ymax>40</ymax></bndbox>"
+    entry = f"<object><name>nut</name>{box}</object>"
+    (folder / "a.xml").write_text(f"<annotation><filename>a.jpg</filename>{size}{entry}</annotation>")
+
+
+def test_boxes_on_the_stored_pixels_keep_them(tmp_path: Path) -> None:
+    turned(tmp_path / "a.jpg")
+    voc(tmp_path, *SIZE)
+    assert areas(read(tmp_path)) == [[55 * 35]] and "leaves" not in said(read(tmp_path))
+    assert "ignore the EXIF orientation" in "\n".join(map(str, examine(tmp_path).findings))
+    voc(tmp_path, 0, 0)  # says nothing
+    assert areas(read(tmp_path)) == [[(48 - 5) * 35]]
+
+
+def test_regions_of_label_studio_on_the_stored_pixels(tmp_path: Path) -> None:
+    turned(tmp_path / "a.jpg")
+    shape = region("polygonlabels", ["nut"])
+    task = {"data": {"image": "a.jpg"}, "annotations": [{"result": [shape]}]}
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    split = read(tmp_path).splits["all"]
+    assert split.targets(0).image_size == SIZE and masks_of(split.targets(0)).area().tolist() == [225]

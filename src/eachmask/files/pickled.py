@@ -98,7 +98,7 @@ def read_pickled(path: Path) -> Any:
         if not dtype.hasobject:
             return np.frombuffer(file.read(), dtype).reshape(shape, order="F" if is_fortran else "C")
         value = _content(_Unpickler(file).load())
-        value = value[0] if shape == () and isinstance(value, list) and len(value) == 1 else value
+        value = value[0] if shape in ((), (1,)) and isinstance(value, list) and len(value) == 1 else value
         return {key: _content(item) for key, item in value.items()} if isinstance(value, dict) else value
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None

@@ -18,7 +18,7 @@ from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.drawn import split_of
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix, numbers_in
+from eachmask.data.formats.label_maps import encode_label_map, label_map_suffix, numbers_in, whole
 from eachmask.data.formats.map_objects import read_maps
 from eachmask.data.images.files import copy_image, files_below, find_image
 from eachmask.data.problems import Problem
@@ -31,6 +31,7 @@ _ENDS = ("_cp_masks", "_masks")
 _IMAGE = "_img"
 """May stand behind the image's name: ``000_img.png`` and ``000_masks.png``, as in Cellpose's own data."""
 _PICKLED = "_seg.npy"
+_AGAIN = "save the objects from Cellpose again"
 
 
 def read_cellpose(source: Path, progress: Progress = no_progress, *, images: Path | None = None) -> Dataset:
@@ -51,10 +52,13 @@ def read_cellpose(source: Path, progress: Progress = no_progress, *, images: Pat
             continue
         images_of[stem] = image
 
-    def numbers(stem: Path) -> NDArray[Any]:
-        return _numbers(maps[stem], result)
+    stem_of = {maps[stem][-1]: stem for stem in images_of}
 
-    for stem, masks in read_maps(progress("reading", list(images_of)), source, result, numbers):
+    def numbers(file: Path) -> NDArray[Any]:
+        return _numbers(maps[stem_of[file]], result)
+
+    for file, masks in read_maps(progress("reading", list(stem_of)), source, result, numbers, _AGAIN):
+        stem = stem_of[file]
         split, name = split_of(stem.with_name(images_of[stem].name), source)
         result.add(split, name, images_of[stem], table.targets(split, name, masks))
     if not maps and not result.problems:
@@ -104,7 +108,7 @@ def _numbers(files: list[Path], result: DatasetBuilder) -> NDArray[Any]:
         try:
             return _numbers_in(path)
         except UserError as error:
-            remedy = f"{files[-1].name} is taken; save the objects from Cellpose again"
+            remedy = f"{files[-1].name} is taken; {_AGAIN}"
             result.report(Problem(str(path), "", str(error), remedy, "file", "warning"))
     return _numbers_in(files[-1])
 
@@ -114,8 +118,9 @@ def _numbers_in(path: Path) -> NDArray[Any]:
         return numbers_in(path)
     content = read_pickled(path)
     labels = content.get("masks") if isinstance(content, dict) else content
-    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "ui":
-        raise UserError(f"{path} holds no masks: save the objects from Cellpose again")
+    labels = whole(labels) if isinstance(labels, np.ndarray) else np.zeros(0, object)
+    if labels.dtype.kind not in "ui":
+        raise UserError(f"{path} holds no masks")
     labels = labels.reshape([n for n in labels.shape if n > 1] if labels.ndim > 2 else labels.shape)
     if labels.ndim != 2:
         raise UserError(f"{path} holds the masks of a stack, {labels.shape}: save its planes one by one")

@@ -23,6 +23,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats import coco_fields as fields
 from eachmask.data.formats.segmentations import (
+    BEYOND,
     LEAVES,
     Mistakes,
     Rasterized,
@@ -356,6 +357,7 @@ class _Reader:
             rings = outline_of(row)
             few = isinstance(rings, list) and all(len(ring) < 6 for ring in rings)
             what = "its outline has fewer than three points" if few else "it covers no pixel of the image"
+            what = BEYOND if i in mistakes.beyond else what
             remedy = "delete it or draw it anew"
             if _are_shares(rings or [fields.box_of(row)]):
                 what, remedy = "its coordinates look like shares of the image", "multiply them by its width and height"

@@ -22,7 +22,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.drawn import is_of_one_image
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable
+from eachmask.data.formats.segmentations import BEYOND, LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.images.files import copy_image, image_files, image_size, safe_name
 from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.split import AnnotatedImage
@@ -74,7 +74,7 @@ def read_cvat(source: Path, progress: Progress = no_progress) -> Dataset:
         for i in mistakes.outside:
             result.report(Problem(str(path), page.shapes[i], *LEAVES))
         for i in np.flatnonzero(drawn.area == 0).tolist():
-            why, remedy, kind = "it covers no pixel", "delete it", "empty"
+            why, remedy, kind = BEYOND if i in mistakes.beyond else "it covers no pixel", "delete it", "empty"
             if i in mistakes.unread:
                 why, remedy, kind = f"it cannot be read ({mistakes.unread[i]})", "draw it anew", "annotation"
             result.report(Problem(str(path), page.shapes[i], why, remedy, kind))

@@ -15,6 +15,7 @@ from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder, before_upload
 from eachmask.data.formats.classes_file import CLASSES_FILE, known_categories, with_categories
+from eachmask.data.formats.coco_fields import whole_number
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable, without_pixels
 from eachmask.data.formats.yolo_write import one_rings
 from eachmask.data.images.files import files_below, image_size, spelled
@@ -65,6 +66,12 @@ class Drawing:
         self.where.append(where)
         self.crowd.append(crowd)
         self.scores.append(score)
+
+    def drawn_on(self, height: Any, width: Any) -> None:
+        """The size that the file states counts where it is that of the stored pixels, which EXIF turns."""
+        stated = (whole_number(height), whole_number(width))
+        if None not in stated and stated != self.size and stated == image_size(self.image, upright=False):
+            self.size = self.size[::-1]
 
 
 Entry = tuple[Path | None, str, Callable[[Drawing], None]]

@@ -161,8 +161,16 @@ def _name_in(data: bytes, second: int) -> str:
     return data[place : place + 2 * length].decode("utf-16-be", "replace") if 0 < length < 4096 and place > 0 else ""
 
 
+def _slice(data: bytes) -> bytes:
+    """What says on which slice of a stack, or of a hyperstack, a region lies."""
+    second = int.from_bytes(data[60:64], "big")
+    return data[56:60] + (data[second + 4 : second + 16] if second >= _HEADER else b"")
+
+
 def _add_rois(page: Drawing, problems: list[Problem]) -> None:
+    slices = set[bytes]()
     for title, data in _rois(page.file, problems):
+        slices.add(_slice(data))
         try:
             name, rings = decode_roi(data, Path(title).stem)
             ours = _OURS.fullmatch(name)
@@ -173,6 +181,9 @@ def _add_rois(page: Drawing, problems: list[Problem]) -> None:
         except ValueError as error:
             what = str(error) if "buffer" not in str(error) else "it is cut short"
             problems.append(Problem(str(page.file), title, what, "draw it anew or delete it"))
+    if len(slices) > 1:
+        what = f"its regions lie on {len(slices)} slices of a stack, and all are read as of one image"
+        problems.append(Problem(str(page.file), "", what, "save each slice with its own regions", "stack", "warning"))
 
 
 def _rois(file: Path, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:

@@ -58,8 +58,7 @@ def numbers_in(path: Path) -> NDArray[Any]:
         labels = labels[..., :3]
     if labels.ndim == 3 and (labels == labels[..., :1]).all():
         labels = labels[..., 0]
-    if labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)) and (labels >= 0).all():
-        labels = labels.astype(np.int64)  # Fiji's plugins save numbers so
+    labels = whole(labels)
     if is_jpeg(path):
         labels = _cut(labels, path)
     if labels.dtype.kind == "b":  # TIFF of one bit
@@ -67,6 +66,12 @@ def numbers_in(path: Path) -> NDArray[Any]:
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
         raise UserError(f"{path} is no label map: {_instead(labels)}, and must have one channel of whole numbers")
     return np.asarray(labels)
+
+
+def whole(labels: NDArray[Any]) -> NDArray[Any]:
+    """Floats that are whole numbers from 0, as Fiji's plugins save them, as such; anything else as it is."""
+    is_whole = labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)) and (labels >= 0).all()
+    return labels.astype(np.int64) if is_whole else labels
 
 
 def classes_in(path: Path) -> NDArray[Any]:
@@ -115,7 +120,8 @@ def _begins_as_jpeg(path: Path) -> bool:
 def _instead(pixels: NDArray[Any]) -> str:
     """What a map has that is none."""
     if pixels.ndim == 3:
-        return "it is painted in colors" if pixels.shape[2] in (3, 4) else f"it has {pixels.shape[2]} channels"
+        colors = "it is painted in colors (number them; where each is a class, name them in label_colors.txt)"
+        return colors if pixels.shape[2] in (3, 4) else f"it has {pixels.shape[2]} channels"
     odd = pixels[pixels != np.rint(pixels)] if pixels.dtype.kind == "f" else pixels[:0]
     return f"it has the value {odd[0]:g}" if odd.size else "it has other values"
 

@@ -64,6 +64,7 @@ def _near(files: ImageFolder, place: Path, name: str, inside: str = "") -> Path 
 
 
 def _add_objects(page: Drawing, root: Element, file: Path, masks: Any, boxes: list[str], told: list[Problem]) -> None:
+    page.drawn_on(root.findtext("imagesize/nrows"), root.findtext("imagesize/ncols"))
     for number, entry in enumerate(root.findall("object"), start=1):
         if _text(entry, "deleted") == "1":
             continue

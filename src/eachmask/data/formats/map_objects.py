@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.formats.label_maps import is_jpeg, numbers_in
 from eachmask.data.problems import Problem, lossy_masks
+from eachmask.files.text import counted
 from eachmask.structures import RLE, UserError
 
 WHITE = (255, 65535)
@@ -20,7 +21,11 @@ WHITE = (255, 65535)
 
 
 def read_maps(
-    files: Iterable[Path], source: Path, result: DatasetBuilder, numbers: Callable[[Path], NDArray[Any]] = numbers_in
+    files: Iterable[Path],
+    source: Path,
+    result: DatasetBuilder,
+    numbers: Callable[[Path], NDArray[Any]] = numbers_in,
+    remedy: str = "save it anew as 16-bit PNG",
 ) -> Iterator[tuple[Path, dict[int, RLE]]]:
     """Each map with the masks of its numbers; one that ``numbers`` cannot read is reported.
 
@@ -33,12 +38,23 @@ def read_maps(
             maps.append((file, masks_by_number(_counted(numbers(file)))))
         except UserError as error:
             what = str(error).replace(str(file), "it", 1)
-            result.report(Problem(str(file), "", what, "save it anew as 16-bit PNG", "label map"))
+            result.report(Problem(str(file), "", what, remedy, "label map"))
     result.problems += lossy_masks(source, sum(is_jpeg(file) for file, _ in maps))
     found = {number for _, masks in maps for number in masks} - {0}
     if len(found) == 1 and found <= {1, *WHITE}:
         maps = _of_foreground(maps, found.pop(), source, result)
+    elif len(found) > 2:
+        result.problems += _void(maps, source)
     yield from maps
+
+
+def _void(maps: list[tuple[Path, dict[int, RLE]]], source: Path) -> Iterator[Problem]:
+    """What to say where the highest number of 8 or 16 bits stands far above all others, as that of no object."""
+    alone = [max(own) for _, own in maps if len(own) > 1 and max(own) in WHITE and sorted(own)[-2] * 2 < max(own)]
+    if alone:
+        what = f"in {counted(len(alone), 'map')} {alone[0]} stands far above all other numbers, and is an object"
+        remedy = "write 0 there if it means pixels that do not count"
+        yield Problem(str(source), "", what, remedy, "void", "warning", len(alone))
 
 
 def _of_foreground(

@@ -23,7 +23,7 @@ from eachmask.structures.spatial import Spatial
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
 """Of files with a value for each pixel, the best first."""
-ENDS = ("", "_mask", "_masks", "_label", "_labels")
+ENDS = ("", ".ome", "_mask", "_masks", "_label", "_labels")
 """What may stand behind an image's name in that of its file ..."""
 STARTS = ("mask_", "masks_", "label_", "labels_")
 """... or before it: mask_a.png of a.png, mask_1.png of img_1.png."""
@@ -106,7 +106,8 @@ def pairs_in(images: Path, files: Path, what: str) -> tuple[list[Pair], list[Pro
     for path in image_files(images):
         own = path.relative_to(images)
         stem = own.with_suffix("")
-        file = _file_of(stem, files, images) or _file_of(own, files, images)  # a.tif of a.png, or else a.png.tif
+        plain = stem.with_suffix("") if stem.suffix == ".ome" else own  # a.tif of a.ome.tif, or a.png.tif of a.png
+        file = _file_of(stem, files, images) or _file_of(plain, files, images)
         if file is None:
             problems.append(Problem(str(path), "", f"there is no {what} {files / stem}.png", "add one", "image"))
             continue

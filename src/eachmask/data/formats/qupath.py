@@ -71,11 +71,15 @@ def _add_features(page: Drawing, problems: list[Problem]) -> None:
     except (UserError, ValueError) as error:
         problems.append(Problem(str(page.file), "", f"no GeoJSON ({error})", "export it anew", "file"))
         return
+    if isinstance(content, dict) and content.get("crs"):
+        what, remedy = "it says that its coordinates are places on a map (crs)", "they are read as pixels of the image"
+        problems.append(Problem(str(page.file), "", what, remedy, "geojson", "warning"))
     for number, feature in enumerate(features, start=1):
         try:
+            geometry = feature["geometry"] if feature.get("type", "Feature") == "Feature" else feature
             properties = feature.get("properties") or {}
             name, crowd = _class_of(properties), bool(properties.get("crowd"))
-            page.add(_segmentation(feature["geometry"]), name, f"feature {number}", crowd, _score_of(properties))
+            page.add(_segmentation(geometry), name, f"feature {number}", crowd, _score_of(properties))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             problems.append(unread(page.file, f"feature {number}", error))
 

@@ -35,6 +35,7 @@ _OF_BYTES = ("b'", 'b"')
 """What Python's ``str`` begins with of the bytes that pycocotools gives."""
 LEAVES = ("its outline leaves the image", "it is cut at the border", "outside", "warning")
 """What, remedy, kind and severity of such a problem."""
+BEYOND = "it lies outside the image"
 
 
 class Rasterized(NamedTuple):
@@ -71,6 +72,8 @@ class Mistakes(NamedTuple):
     """Why they cannot be read; their masks are empty."""
     outside: list[int]
     """Those that leave the image, and have pixels in it."""
+    beyond: list[int]
+    """Those that leave it, and have none."""
 
 
 def rasterize_readable(images: Iterable[tuple[Known, Rows, Size]]) -> Iterator[tuple[Known, Rasterized, Mistakes]]:
@@ -89,8 +92,9 @@ def rasterize_readable(images: Iterable[tuple[Known, Rows, Size]]) -> Iterator[t
         if filled is None:
             wrong = {i: why for i, row in enumerate(rows) if (why := _mistake(row, size))}
             filled = rasterize_one([_NOTHING if i in wrong else row for i, row in enumerate(rows)], size)
-        outside = [i for i, row in enumerate(rows) if filled.area[i] and _leaves(outline_of(row), size)]
-        yield own, filled, Mistakes(wrong, outside)
+        leaving = [i for i, row in enumerate(rows) if _leaves(outline_of(row), size)]
+        outside = [i for i in leaving if filled.area[i]]
+        yield own, filled, Mistakes(wrong, outside, [i for i in leaving if not filled.area[i]])
 
 
 def without_pixels(file: Path, where: Sequence[str], drawn: Rasterized, mistakes: Mistakes) -> dict[int, Problem]:
@@ -102,7 +106,7 @@ def without_pixels(file: Path, where: Sequence[str], drawn: Rasterized, mistakes
     said = {}
     for i in np.flatnonzero(drawn.area == 0).tolist():
         why = mistakes.unread.get(i)
-        what = f"it cannot be read ({why})" if why else "it covers no pixel"
+        what = f"it cannot be read ({why})" if why else BEYOND if i in mistakes.beyond else "it covers no pixel"
         said[i] = Problem(str(file), where[i], what, "draw it anew or delete it")
     return said
 

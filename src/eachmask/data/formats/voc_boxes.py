@@ -69,6 +69,7 @@ def _add_boxes(
 ) -> None:  # fmt: skip
     if split is not None:
         page.place = split, str(own.with_name(page.image.name.removeprefix(f"{split}__")))
+    page.drawn_on(root.findtext("size/height"), root.findtext("size/width"))
     for number, entry in enumerate(root.findall("object"), start=1):
         where, name = f"object {number}", (entry.findtext("name") or "").strip()
         try:
