@@ -93,6 +93,42 @@ def test_shares_of_the_image_are_named(tmp_path: Path) -> None:
     assert "look like shares of the image" in said(read(coco(tmp_path / "a.json", annotation=shares)))
 
 
+@pytest.mark.parametrize("names", [["annotations"], ["images"], ["images", "annotations"]])
+def test_lists_may_be_objects_of_ids(tmp_path: Path, names: list[str]) -> None:
+    rows = [
+        {"id": n, "image_id": 1, "category_id": 1, "segmentation": [SQUARE], "bbox": [5, 5, 15, 15]} for n in (1, 2)
+    ]
+    content = json.loads(coco(tmp_path / "a.json", annotations=rows).read_text())
+    for name in names:
+        content[name] = {f"a{row['id']}": row for row in content[name]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    image(tmp_path / "a.png")
+    data = read(tmp_path)
+    assert data.splits["all"].num_objects_of(0) == 2 and not data.problems
+
+
+@pytest.mark.parametrize("of", [{"category_id": "Zelle für Ü"}, {"category_id": None, "category_name": "Zelle für Ü"}])
+def test_classes_by_name(tmp_path: Path, of: dict[str, Any]) -> None:
+    image(tmp_path / "a.png")
+    content = json.loads(coco(tmp_path / "a.json", annotation=of).read_text())
+    if of["category_id"] is None:
+        del content["annotations"][0]["category_id"]
+        (tmp_path / "a.json").write_text(json.dumps(content))
+    data = read(tmp_path)
+    assert labels(data) == [["Zelle für Ü"]] and not data.problems
+
+
+@pytest.mark.parametrize("outline", [{}, {"segmentation": []}])
+def test_corners_for_boxes_are_told(tmp_path: Path, outline: dict[str, Any]) -> None:
+    image(tmp_path / "a.png")
+    ring = {"segmentation": [[40, 30, 60, 30, 60, 46, 40, 46]]} | outline
+    wrong = read(coco(tmp_path / "a.json", annotation={**ring, "bbox": [40, 30, 60, 46]}))
+    assert "look like corners" in said(wrong)
+    assert "look like corners" not in said(
+        read(coco(tmp_path / "a.json", annotation={**ring, "bbox": [40, 30, 20, 16]}))
+    )
+
+
 # YOLO -----------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,8 @@ class JsonList(Sequence[Any]):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._begin, self._end = array("q"), array("q")
+        self.named = False
+        """Whether each entry has a name before it in the file, as those of an object have."""
 
     def append(self, begin: int, end: int, entry: Any) -> None:
         """An entry that was found.
@@ -62,7 +64,8 @@ class JsonList(Sequence[Any]):
             return []
         with open(self._path, "rb") as file:
             first, last = places[0], places[-1]
-            if list(places) == list(range(first, last + 1)):  # neighbors, with commas in between: parsed together
+            with_commas_between = not self.named and list(places) == list(range(first, last + 1))
+            if with_commas_between:  # parsed together
                 return list(_parsed(file, self._begin[first], self._end[last], "[%s]"))
             return [_parsed(file, self._begin[i], self._end[i]) for i in places]
 
@@ -76,7 +79,8 @@ def read_object(path: Path, lists: Mapping[str, Callable[[Path], JsonList]]) -> 
     """A JSON object, some of whose lists are not held in memory; {} where the file is no object.
 
     Args:
-        lists: what to note the entries of lists of these names in.
+        lists: what to note the entries of lists of these names in; of objects, which some tools write instead, the
+            values.
 
     Raises:
         UserError: the file cannot be read, or is no JSON from its beginning to its end.
@@ -104,11 +108,15 @@ def _members(text: _Text, path: Path, lists: Mapping[str, Callable[[Path], JsonL
         if not isinstance(name, str):
             text.fail("expecting a name in quotes")
         text.expect(":")
-        if name not in lists or text.next() != "[":
+        if name not in lists or text.next() not in ("[", "{"):
             yield name, text.value()[2]
             continue
         entries = lists[name](path)
-        for _ in text.items("[", "]"):
+        entries.named = text.next() == "{"
+        for _ in text.items(*("{}" if entries.named else "[]")):
+            if entries.named:
+                text.value()
+                text.expect(":")
             entries.append(*text.value())
         yield name, entries
 

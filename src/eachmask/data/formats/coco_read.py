@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
@@ -230,6 +231,8 @@ class _Reader:
     builder: DatasetBuilder
     refused: set[float | str] = field(default_factory=set)
     """Images whose entries cannot be used."""
+    boxes: Counter[str] = field(default_factory=Counter)
+    """How many there are, how many could be two corners, how many are wrong as they are meant."""
 
     def read(self, content: dict[str, Any], progress: Progress) -> None:
         """All images of the file, with their annotations."""
@@ -252,6 +255,9 @@ class _Reader:
             self._add(record, rows, masks, mistakes, label_of)
         for problem in only_boxes(self.file, num_boxes):
             self.builder.report(problem)
+        if self.boxes["wrong"] and self.boxes["corners"] == self.boxes["all"]:
+            what, remedy = "its boxes look like corners, x1 y1 x2 y2", "COCO's are x y width height: write them so"
+            self.builder.report(Problem(str(self.file), "", what, remedy, "box corners", "warning"))
 
     def _by_image(
         self, annotations: _Annotations, image: Mapping[Any, int]
@@ -370,11 +376,17 @@ class _Reader:
     ) -> Iterator[dict[str, Any]]:
         for row in rows:
             number = fields.whole_number(row.get("category_id"))
-            if number in label_of:
-                yield row if isinstance(row["category_id"], int) else {**row, "category_id": number}
+            if number not in label_of:
+                number = self._id_of(row.get("category_id", row.get("category_name")))
+            if number is not None:
+                yield row if isinstance(row.get("category_id"), int) else {**row, "category_id": number}
             else:
                 what = f"category_id {row.get('category_id')} is not among the categories"
                 self._problem(row, what, "add the category or mend the id", "category", record=record)
+
+    def _id_of(self, name: Any) -> int | None:
+        """The id of a category that an annotation gives by its name."""
+        return next((category.id for category in self.builder.categories if category.name == str(name)), None)
 
     def _keypoints(self, rows: list[dict[str, Any]]) -> NDArray[np.float32] | None:
         """Those that can be read; the others are named."""
@@ -402,6 +414,8 @@ class _Reader:
         outside = given & ~flat & ((x < -1) | (y < -1) | (x + w > width + 1) | (y + h > height + 1))
         gap = np.abs(tight - np.stack([x, y, x + w, y + h], 1)).max(1, initial=0)
         another = given & ~flat & ~outside & (gap > np.maximum(5, 0.1 * np.maximum(w, h)))
+        corners = (w > x) & (h > y) & (w <= width + 1) & (h <= height + 1)
+        self.boxes.update(all=given.sum(), corners=corners.sum(), wrong=(outside | another).sum())
         for i in np.flatnonzero(~given | flat | outside | another):
             if flat[i]:
                 self._problem(
