@@ -37,6 +37,64 @@ def test_the_nearest_format_is_named_and_what_it_lacks(tmp_path: Path, files: di
     assert "Tried were" in str(caught.value) and "instances_SPLIT.json" in str(caught.value)
 
 
+TEN = " ".join(["1.0"] * 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", '{"datasetId": "x", "annotations": [{"coordinates": []}]}', "is Dataloop, .* export COCO there"),
+        ("a.json", '[{"labels": [{"jsonResponse": {}}]}]', "is Kili, .* export COCO there"),
+        ("a.json", '[{"task_id": "x", "params": {"attachment": "u"}}]', "is Scale's tasks, .* COCO's segmentation"),
+        ("a.json", '{"assets": {"a": {"asset": {}, "regions": []}}}', "is VoTT"),
+        ("a.json", '[{"labels": [{"poly2d": []}]}]', "is BDD100K, .*to_coco"),
+        ("a.json", '{"objects": [{"label": "object--car", "polygon": []}]}', "is Mapillary Vistas, .* panoptic"),
+        ("instances.json", '{"videos": [], "annotations": [{"segmentations": []}]}', "is YouTube-VIS"),
+        ("a.manifest", '{"source-ref": "s3://b/a.png"}', "is Ground Truth of SageMaker, .* color-maps"),
+        ("a.jsonl", '{"image_url": "a.png", "label": []}', "is Azure's labels"),
+        ("a.jsonl", '{"image": "a.png", "_task_hash": 1}', "is Prodigy"),
+        ("a.jsonl", '{"image": "a.png", "prefix": "", "suffix": ""}', "made for language models"),
+        ("metadata.jsonl", '{"file_name": "a.png", "objects": {}}', "is metadata of Hugging Face, .* COCO file"),
+        ("a.odgt", '{"ID": "a", "gtboxes": []}', "is CrowdHuman's, .* boxes alone"),
+        ("a.xml", "<Annotations><Regions><Region><Vertices/></Region></Regions></Annotations>", "Aperio ImageScope"),
+        ("a.xml", "<ASAP_Annotations></ASAP_Annotations>", "is ASAP's"),
+        ("a.ome.xml", '<OME xmlns="x"><ROI ID="1"/></OME>', "is OME's regions, .* ROI Manager"),
+        ("a.csv", "image_id,roi_id,shape_id\n", "is OMERO's table of regions"),
+        ("a.csv", "object_id,labelimage_oid\n", "is ilastik's table, .* Object Identities"),
+        ("a.csv", "nut,1,2,3,4,a.png,64,48\n", "is makesense.ai's CSV"),
+        ("a.txt", f"imagesource:x\ngsd:1\n{TEN} small-vehicle 0\n", "is DOTA, .* makes YOLO"),
+        ("images.npy", "x", "arrays of NumPy: save the objects' numbers as PNG of 16 bits"),
+        ("a.mat", "x", "it is MATLAB's"),
+        ("a.h5", "x", "it is HDF5"),
+        ("a.zarr/0/0.0", "x", "it is Zarr"),
+        ("a.pkl", "x", "a pickle may run anything"),
+        ("a.tar", "x", "it is an archive: unpack it"),
+    ],
+)
+def test_files_of_tools_that_are_not_read_say_what_helps(tmp_path: Path, name: str, text: str, words: str) -> None:
+    image(tmp_path / "images" / "photo.png")
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    sources = [tmp_path] if path.parent != tmp_path else [tmp_path, path]
+    for source in sources:
+        with pytest.raises(UserError, match=words):
+            read(source)
+
+
+def test_lines_of_yolo_are_not_dotas(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"0 0.5 0.5 0.1 0.1\n1 {TEN}\nend\n")
+    image(tmp_path / "photo.png")
+    with pytest.raises(UserError, match="lines as of yolo"):
+        read(tmp_path)
+
+
+def test_the_file_is_named_and_not_its_copy(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"images": []}', encoding="utf-16")
+    with pytest.raises(UserError, match=f"{tmp_path}/a.json is no COCO instances file"):
+        read(tmp_path / "a.json")
+
+
 def test_folders_of_images_alone(tmp_path: Path) -> None:
     image(tmp_path / "images" / "a.png")
     with pytest.raises(UserError, match="maps of label-maps are missing"):

@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from eachmask.data.formats.known import FORMATS
-from eachmask.data.images.files import files_below, is_clutter
+from eachmask.data.images.files import below, files_below, is_clutter
 from eachmask.data.images.read import SUFFIXES
-from eachmask.data.other_tools import LOOKED_AT, tool_of
+from eachmask.data.other_tools import LOOKED_AT, arrays_of, tool_of
 from eachmask.files.text import counted
 
 _MAX_READ = 1 << 16
@@ -25,7 +25,9 @@ _ROW = re.compile(rb"\s*\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.MULTILINE)
 def nearest(source: Path) -> str:
     """What is missing in a folder, or of what kind a file is; "" where it resembles nothing."""
     if source.is_file():
-        return "unpack it and pass the folder" if zipfile.is_zipfile(source) else tool_of(_of([source], *LOOKED_AT))
+        if source.suffix.lower() != ".npz" and zipfile.is_zipfile(source):
+            return "unpack it and pass the folder"
+        return tool_of(_of([source], *LOOKED_AT)) or arrays_of([source])
     inside = _set_inside(source)
     if inside:
         return inside
@@ -85,6 +87,10 @@ def _yolo(source: Path, files: list[Path]) -> str:
     return ""
 
 
+def _arrays(source: Path, files: list[Path]) -> str:
+    return arrays_of([*files, *below(source, "*.zarr")])
+
+
 def _maps(source: Path, files: list[Path]) -> str:
     folders = {path.name.casefold(): path for path in sorted(source.iterdir()) if path.is_dir()}
     labels = next((folders[name] for name in ("labels", "masks", "annotations") if name in folders), None)
@@ -113,4 +119,4 @@ def _images(source: Path, files: list[Path]) -> str:
     return f"{counted(len(files), 'file')}, and no image among them" if files else "it holds no files"
 
 
-_LOOKS: tuple[Callable[[Path, list[Path]], str], ...] = (_foreign, _json, _xml, _yolo, _pairs, _maps, _images)
+_LOOKS: tuple[Callable[[Path, list[Path]], str], ...] = (_foreign, _json, _xml, _yolo, _pairs, _arrays, _maps, _images)

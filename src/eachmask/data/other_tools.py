@@ -10,6 +10,9 @@ from typing import NamedTuple
 _COCO = "export COCO there"
 _FIFTYONE = "FiftyOne reads it and exports COCO (COCODetectionDataset)"
 _BOXES = "it has boxes alone; export COCO or YOLO, which hold outlines"
+_POINTS = "its points are pixels: write them as COCO's segmentation"
+_ROI_MANAGER = "open them in ImageJ and save them from its ROI Manager as NAME_rois.zip, which is read"
+_MAPS = "save the objects' numbers as PNG of 16 bits, beside images as label-maps"
 
 
 class Tool(NamedTuple):
@@ -33,6 +36,26 @@ TOOLS = (
     Tool("CreateML", ".json", r'"coordinates" "label" "image"', _BOXES),
     Tool("FiftyOne", ".json", r'"_cls"', "export it as COCODetectionDataset"),
     Tool("FiftyOne", ".json", r'"bounding_box" "labels" "classes"', "export it as COCODetectionDataset"),
+    Tool("Dataloop", ".json", r'"datasetId" "coordinates"', f"{_COCO} (its converters)"),
+    Tool("Kili", ".json", r'"jsonResponse"', f"{_COCO} (export_labels of its Python package)"),
+    Tool("Scale's tasks", ".json", r'"task_id" "attachment"', _POINTS),
+    Tool("VoTT", ".json", r'"assets" "asset" "regions"', _POINTS),
+    Tool("BDD100K", ".json", r'"poly2d"', "its own bdd100k.label.to_coco makes COCO of it"),
+    Tool("Mapillary Vistas", ".json", r'"polygon" "(object|void|nature)--', "its folder panoptic is read"),
+    Tool("YouTube-VIS", ".json", r'"videos" "segmentations"', "write each frame as an image of a COCO file"),
+    Tool("Ground Truth of SageMaker", ".manifest .jsonl", r'"source-ref"', "take its colored masks as color-maps"),
+    Tool("Azure's labels", ".jsonl", r'"image_url" "label"', _COCO),
+    Tool("Prodigy", ".jsonl", r'"_task_hash"', _POINTS),
+    Tool("made for language models", ".jsonl", r'"prefix" "suffix"', _COCO),
+    Tool("metadata of Hugging Face", ".jsonl", r'"file_name"', "write its objects into a COCO file"),
+    Tool("CrowdHuman's", ".odgt", r'"gtboxes"', _BOXES),
+    Tool("Aperio ImageScope's", ".xml", r"<Regions?\b <Vert", _POINTS),
+    Tool("ASAP's", ".xml", r"<ASAP_Annotations", _POINTS),
+    Tool("OME's regions", ".xml", r"<OME\b <ROI\b", _ROI_MANAGER),
+    Tool("OMERO's table of regions", ".csv", r"roi_id shape_id", _ROI_MANAGER),
+    Tool("ilastik's table", ".csv", r"labelimage_oid", "export its Object Identities, to be read as label-maps"),
+    Tool("makesense.ai's CSV", ".csv", r"\A[^,\n]+(,\d+){4},[^,\n]+\.\w+,\d+,\d+\s", _BOXES),
+    Tool("DOTA", ".txt", r"(?m)^(-?[\d.]+[^\S\n]+){8}[A-Za-z][\w-]*([^\S\n]+\d)?\s*$", "Ultralytics makes YOLO of it"),
     Tool("ISAT", ".json", r'"ISAT" "objects"', "ISAT converts it to COCO"),
     Tool("Label Studio's videos", ".json", r'"videorectangle"|"timelinelabels"', "annotate frames as images instead"),
     Tool("VIA's videos", ".json", r'"data_format_version":\s*"3 "fname"', "annotate frames as images instead"),
@@ -49,10 +72,20 @@ _PACKED = {
     ".zip": "it is an archive: unpack it",
     ".7z": "it is an archive: unpack it",
     ".rar": "it is an archive: unpack it",
+    ".tar": "it is an archive: unpack it",
+    ".tgz": "it is an archive: unpack it",
     ".tfrecord": f"it is TensorFlow's: {_COCO}",
     ".parquet": "eachmask predict looks into it; annotations are not read from it",
 }
 """What is known by its name."""
+_ARRAYS = {
+    **dict.fromkeys((".npy", ".npz"), f"it holds arrays of NumPy: {_MAPS}"),
+    **dict.fromkeys((".h5", ".hdf5"), f"it is HDF5: {_MAPS}"),
+    ".zarr": f"it is Zarr: {_MAPS}",
+    ".mat": f"it is MATLAB's: {_MAPS}",
+    **dict.fromkeys((".pkl", ".pickle"), "a pickle may run anything: write a COCO file from it"),
+}
+"""What may hold objects, and may hold anything."""
 LOOKED_AT = tuple(dict.fromkeys([suffix for tool in TOOLS for suffix in tool.suffixes.split()] + list(_PACKED)))
 """Suffixes of all that is known."""
 
@@ -70,6 +103,12 @@ def tool_of(files: Iterable[tuple[Path, bytes]]) -> str:
         if path.suffix.lower() in _PACKED:
             return f"{path} is not read: {_PACKED[path.suffix.lower()]}"
     return ""
+
+
+def arrays_of(files: Iterable[Path]) -> str:
+    """What to do with the first file of arrays; "" where there is none."""
+    found = next((path for path in files if path.suffix.lower() in _ARRAYS), None)
+    return f"{found} is not read: {_ARRAYS[found.suffix.lower()]}" if found is not None else ""
 
 
 def _has_all(text: bytes, marks: str) -> bool:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats import coco_fields as fields
+from eachmask.data.formats.drawn import beginning
 from eachmask.data.formats.segmentations import (
     BEYOND,
     LEAVES,
@@ -34,6 +35,7 @@ from eachmask.data.formats.segmentations import (
     rasterize_readable,
 )
 from eachmask.data.images.files import image_size, matching
+from eachmask.data.other_tools import tool_of
 from eachmask.data.packed import Records
 from eachmask.data.problems import Problem, only_boxes
 from eachmask.data.targets import score_in
@@ -85,12 +87,14 @@ def read_coco(
     builder = DatasetBuilder(strict=strict)
     contents, copies = {}, tempfile.TemporaryDirectory()
     for path in progress("parsing", files):
+        own = _utf8(path, Path(copies.name))
         try:
-            contents[path] = _content(_utf8(path, Path(copies.name)))
+            contents[path] = _content(own)
         except UserError as error:
+            what = str(error).replace(str(own), str(path))
             if len(files) == 1:
-                raise
-            builder.report(Problem(str(path), "", str(error), "the other files are read", "file"))
+                raise UserError(what) from None
+            builder.report(Problem(str(path), "", what, "the other files are read", "file"))
     if not contents:
         raise UserError(builder.problems[0].what)
     builder.categories = _joined_categories(contents)
@@ -127,7 +131,8 @@ def _content(path: Path) -> dict[str, Any]:
     content = read_object(path, {"images": JsonList, "annotations": _Annotations})
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), JsonList | list):
-            raise UserError(f"{path} is no COCO instances file: it has no list named {key!r}")
+            other = tool_of([(path, beginning(path))])
+            raise UserError(other or f"{path} is no COCO instances file: it has no list named {key!r}")
     return content
 
 

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
-from eachmask.data.formats.drawn import is_of_one_image
+from eachmask.data.formats.drawn import beginning, is_of_one_image
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import BEYOND, LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.images.files import copy_image, image_files, image_size, safe_name
+from eachmask.data.other_tools import tool_of
 from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, named_categories, score_in, united
@@ -295,7 +296,8 @@ def _find(base: Path, split: str, name: str, below: Callable[[], ImageFolder]) -
 
 def _looks_like(source: Path) -> bool:
     if source.is_file():
-        return source.suffix.lower() == ".xml" and not is_of_one_image(source)
+        is_xml = source.suffix.lower() == ".xml" and not is_of_one_image(source)
+        return is_xml and not tool_of([(source, beginning(source))])
     return (source / "annotations.xml").is_file()
 
 
