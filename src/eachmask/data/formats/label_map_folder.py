@@ -1,6 +1,7 @@
 """Label maps, one number per pixel: ``images/SPLIT/NAME.*`` and ``labels/SPLIT/NAME.png`` (8, 16 or 32 bits).
 
-``masks/`` is read as well. What class an object is of says ``objects.csv`` (:mod:`~eachmask.data.formats.class_table`).
+``masks/`` is read as well, and what :mod:`~eachmask.data.formats.map_layouts` knows. What class an object is of says
+``objects.csv`` (:mod:`~eachmask.data.formats.class_table`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import write_label_map
+from eachmask.data.formats.map_layouts import has_layout, pairs_of_layout
 from eachmask.data.formats.map_objects import read_maps
 from eachmask.data.formats.painted import painted
 from eachmask.data.formats.paired import folder_in, has_pair, pairs_below, roots_of
@@ -32,7 +34,8 @@ def read_label_map_folder(source: Path, progress: Progress = no_progress, *, ima
         UserError: there is no such pair of folders.
     """
     table = read_table(source)
-    pairs, problems = pairs_below(source, FOLDERS, images, "label map")
+    known = not _is_usual(source) and has_layout(source)
+    pairs, problems = pairs_of_layout(source) if known else pairs_below(source, FOLDERS, images, "label map")
     result = DatasetBuilder(table.categories)
     result.problems += problems
     found = {pair.file: pair for pair in pairs}
@@ -58,9 +61,13 @@ def write_label_map_folder(target: Path, data: Dataset, progress: Progress = no_
     return []
 
 
+def _is_usual(source: Path) -> bool:
+    return has_pair(source, FOLDERS) or bool(roots_of(source, FOLDERS))
+
+
 FORMAT = Format(
     "label-maps",
-    lambda source: has_pair(source, FOLDERS) or bool(roots_of(source, FOLDERS)),
+    lambda source: _is_usual(source) or has_layout(source),
     "folders images and labels (or masks)",
     read_label_map_folder,
     write_label_map_folder,

@@ -103,7 +103,10 @@ def pairs_in(images: Path, files: Path, what: str) -> tuple[list[Pair], list[Pro
     """
     found: dict[Path, Pair] = {}
     problems: list[Problem] = []
+    within = images != files and files.is_relative_to(images)
     for path in image_files(images):
+        if within and path.is_relative_to(files):
+            continue
         own = path.relative_to(images)
         stem = own.with_suffix("")
         plain = stem.with_suffix("") if stem.suffix == ".ome" else own  # a.tif of a.ome.tif, or a.png.tif of a.png
