@@ -46,6 +46,7 @@ TEN = " ".join(["1.0"] * 8)
         ("a.json", '{"datasetId": "x", "annotations": [{"coordinates": []}]}', "is Dataloop, .* export COCO there"),
         ("a.json", '[{"labels": [{"jsonResponse": {}}]}]', "is Kili, .* export COCO there"),
         ("a.json", '[{"task_id": "x", "params": {"attachment": "u"}}]', "is Scale's tasks, .* COCO's segmentation"),
+        ("a.json", '{"image": {}, "annotations": [{"predicted_iou": 0.9}]}', "is Segment Anything, .* one COCO file"),
         ("a.json", '{"assets": {"a": {"asset": {}, "regions": []}}}', "is VoTT"),
         ("a.json", '[{"labels": [{"poly2d": []}]}]', "is BDD100K, .*to_coco"),
         ("a.json", '{"objects": [{"label": "object--car", "polygon": []}]}', "is Mapillary Vistas, .* panoptic"),
@@ -93,6 +94,25 @@ def test_the_file_is_named_and_not_its_copy(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"images": []}', encoding="utf-16")
     with pytest.raises(UserError, match=f"{tmp_path}/a.json is no COCO instances file"):
         read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("image/a.png", "mask/a.png"), "image and .*mask have images of the same names: .* images and labels"),
+        (("imgs/a.jpg", "masks/a_mask.png"), "imgs and .*masks have images of the same names"),
+        (("images/a.png", "gt/a.png"), "gt and .*images have images of the same names"),
+        (("a.jpg", "a_segmentation.png"), "a_segmentation may be the map of a: put the images into a folder images"),
+        (("images/a.png", "masks/a/1.png"), "make one number map of the files in .*masks/a"),
+    ],
+)
+def test_images_and_maps_elsewhere_are_told_how_to_be_called(
+    tmp_path: Path, names: tuple[str, str], words: str
+) -> None:
+    for name in names:
+        image(tmp_path / name)
+    with pytest.raises(UserError, match=words):
+        read(tmp_path)
 
 
 def test_folders_of_images_alone(tmp_path: Path) -> None:

@@ -156,8 +156,8 @@ def test_a_geometry_alone_is_an_object(tmp_path: Path, content: Any) -> None:
 def test_coordinates_on_a_map_are_told(tmp_path: Path) -> None:
     ring = [[-115.2, 36.1], [-115.1, 36.1], [-115.1, 36.2], [-115.2, 36.1]]
     feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
-    data = geojson(tmp_path, {"type": "FeatureCollection", "crs": {"type": "name"}, "features": [feature]})
-    assert "places on a map (crs)" in said(data) and "feature 1: it lies outside the image" in said(data)
+    told = said(geojson(tmp_path, {"type": "FeatureCollection", "crs": {"type": "name"}, "features": [feature]}))
+    assert "places on a map (crs)" in told and "feature 1: it covers no pixel, since it lies outside" in told
 
 
 def region_of_imagej(position: int, second: int = 0) -> bytes:
@@ -184,7 +184,7 @@ def test_outlines_beside_the_image_are_said_to_be_there(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     far = [n + 500 for n in SQUARE]
     data = read(coco(tmp_path / "a.json", annotation={"segmentation": [far], "bbox": [505, 505, 15, 15]}))
-    assert "annotation 1 of a.png: it lies outside the image" in said(data)
+    assert "annotation 1 of a.png: it covers no pixel, since it lies outside" in said(data)
 
 
 # Maps -----------------------------------------------------------------------------------------------
@@ -271,3 +271,24 @@ def test_regions_of_label_studio_on_the_stored_pixels(tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text(json.dumps([task]))
     split = read(tmp_path).splits["all"]
     assert split.targets(0).image_size == SIZE and masks_of(split.targets(0)).area().tolist() == [225]
+
+
+# VIA and VOC ----------------------------------------------------------------------------------------
+
+
+def test_numbers_that_make_no_points_are_told_in_plain_words(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    shape = {"name": "polygon", "all_points_x": [5, 20, 20], "all_points_y": [5, 5, 20, 20]}
+    regions = [{"shape_attributes": shape, "region_attributes": {"class": "nut"}}]
+    (tmp_path / "via.json").write_text(json.dumps({"a": {"filename": "a.png", "size": 1, "regions": regions}}))
+    assert "region 1: it cannot be read (it has 3 x and 4 y)" in said(read(tmp_path))
+
+
+def test_objects_without_a_box_are_told_in_plain_words(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    box = "<bndbox><xmin>6</xmin><ymin>6</ymin><xmax>20</xmax><ymax>20</ymax></bndbox>"
+    turned_box = "<robndbox><cx>9</cx><cy>9</cy><w>4</w><h>4</h><angle>0.5</angle></robndbox>"
+    objects = "".join(f"<object><name>nut</name>{own}</object>" for own in (box, turned_box))
+    (tmp_path / "a.xml").write_text(f"<annotation><filename>a.png</filename>{objects}</annotation>")
+    data = read(tmp_path)
+    assert areas(data) == [[225]] and "object 2: it cannot be read (it has no bndbox of four numbers)" in said(data)

@@ -69,6 +69,17 @@ def test_label_maps_that_say_first_what_they_are(tmp_path: Path, name: str, of: 
     assert problem.file.endswith("mask_c.png") and "no image" in problem.what
 
 
+@pytest.mark.parametrize("folders", [("Images", "Masks"), ("IMAGES", "labels"), ("Data", "Labels")])
+def test_folders_of_label_maps(tmp_path: Path, folders: tuple[str, str]) -> None:
+    image(tmp_path / folders[0] / "a.png")
+    (tmp_path / folders[1]).mkdir()
+    numbers = np.zeros(SIZE, np.uint16)
+    numbers[5:9, 5:9] = 300
+    assert cv2.imwrite(str(tmp_path / folders[1] / "a.png"), numbers)
+    data = read(tmp_path)
+    assert labels(data) == [["object"]] and not data.problems
+
+
 def test_what_is_spelled_as_asked_goes_first(tmp_path: Path) -> None:
     for name in ("a.png", "A.png"):
         image(tmp_path / name)

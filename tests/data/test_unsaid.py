@@ -118,6 +118,19 @@ def test_classes_by_name(tmp_path: Path, of: dict[str, Any]) -> None:
     assert labels(data) == [["Zelle für Ü"]] and not data.problems
 
 
+@pytest.mark.parametrize("called", ["a.png", "a"])
+def test_images_by_their_names(tmp_path: Path, called: str) -> None:
+    image(tmp_path / "a.png")
+    data = read(coco(tmp_path / "a.json", annotation={"image_id": called}))
+    assert data.splits["all"].num_objects_of(0) == 1 and not data.problems
+
+
+def test_names_of_images_without_a_suffix(tmp_path: Path) -> None:
+    image(tmp_path / "images/a.png")
+    data = read(coco(tmp_path / "a.json", name="a"))
+    assert data.splits["all"].path(0) == tmp_path / "images/a.png" and not data.problems
+
+
 @pytest.mark.parametrize("outline", [{}, {"segmentation": []}])
 def test_corners_for_boxes_are_told(tmp_path: Path, outline: dict[str, Any]) -> None:
     image(tmp_path / "a.png")
@@ -148,6 +161,22 @@ def test_classes_are_called_as_they_are_written(tmp_path: Path, name: str) -> No
 
 def test_backslashes_in_quotes(tmp_path: Path) -> None:
     assert labels(read(yolo(tmp_path, 'train: "images\\train"\nnames: [nut]\n')), "train") == [["nut"]]
+
+
+def test_what_is_no_number_and_no_list_is_quoted(tmp_path: Path) -> None:
+    folder = yolo(tmp_path, text=LINE.replace("0.3 0.1", "0.3;0.1"))
+    assert "line 1: it holds '0.3;0.1', which is no number" in said(read(folder))
+    (folder / "data.yaml").write_text("train: images/train\nnames: nut, bolt\n")
+    with pytest.raises(UserError, match=r"names: must be a list, such as \[nut, bolt\], and is 'nut, bolt'"):
+        read(folder)
+
+
+def test_the_list_of_classes_beside_the_texts(tmp_path: Path) -> None:
+    folder = yolo(tmp_path)
+    (folder / "data.yaml").unlink()
+    (folder / "labels/classes.txt").write_text("nut\nbolt\n")  # as LabelImg saves it
+    data = read(folder)
+    assert [c.name for c in data.categories] == ["nut", "bolt"] and not data.problems
 
 
 def test_a_count_of_classes_that_is_not_theirs_is_said(tmp_path: Path) -> None:

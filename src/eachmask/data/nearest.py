@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 
 from eachmask.data.formats.known import FORMATS
@@ -18,6 +18,8 @@ _MAX_READ = 1 << 16
 """Bytes of a file that are looked at."""
 _MAX_FILES = 50
 """Files of a kind that are looked at."""
+_OF_MAP = re.compile(r"[_-](masks?|labels?|seg|segmentation|gt)$", re.IGNORECASE)
+"""What stands behind an image's name in that of its map."""
 _ROW = re.compile(rb"\s*\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.MULTILINE)
 """A line of YOLO: a class and four numbers or more."""
 
@@ -91,6 +93,34 @@ def _arrays(source: Path, files: list[Path]) -> str:
     return arrays_of([*files, *below(source, "*.zarr")])
 
 
+def _side_by_side(source: Path, files: list[Path]) -> str:
+    """An image and its map, a.png and a_mask.png."""
+    for folder, stems in _stems_of_images(files).items():
+        map_of = {_OF_MAP.sub("", stem): stem for stem in sorted(stems) if _OF_MAP.search(stem)}
+        for image in map_of.keys() & stems:
+            called = "put the images into a folder images and the maps into a folder labels"
+            return f"in {folder} {map_of[image]} may be the map of {image}: {called}"
+    return ""
+
+
+def _of_same_names(source: Path, files: list[Path]) -> str:
+    """Images and their maps in folders that are not called so."""
+    for (one, stems), (other, others) in combinations(_stems_of_images(files).items(), 2):
+        if one.parent == other.parent and stems & {_OF_MAP.sub("", stem) for stem in others}:
+            called = "if these are images and their maps, call the folders images and labels"
+            return f"{one} and {other} have images of the same names: {called}"
+    return ""
+
+
+def _stems_of_images(files: list[Path]) -> dict[Path, set[str]]:
+    """Folder -> the names of its images, without suffix."""
+    stems: dict[Path, set[str]] = {}
+    for path in files:
+        if path.suffix.lower() in SUFFIXES:
+            stems.setdefault(path.parent, set()).add(path.stem)
+    return stems
+
+
 def _maps(source: Path, files: list[Path]) -> str:
     folders = {path.name.casefold(): path for path in sorted(source.iterdir()) if path.is_dir()}
     labels = next((folders[name] for name in ("labels", "masks", "annotations") if name in folders), None)
@@ -119,4 +149,6 @@ def _images(source: Path, files: list[Path]) -> str:
     return f"{counted(len(files), 'file')}, and no image among them" if files else "it holds no files"
 
 
-_LOOKS: tuple[Callable[[Path, list[Path]], str], ...] = (_foreign, _json, _xml, _yolo, _pairs, _arrays, _maps, _images)
+_LOOKS: tuple[Callable[[Path, list[Path]], str], ...] = (
+    _foreign, _json, _xml, _yolo, _pairs, _arrays, _side_by_side, _of_same_names, _maps, _images,
+)  # fmt: skip

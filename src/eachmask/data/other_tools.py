@@ -38,6 +38,7 @@ TOOLS = (
     Tool("FiftyOne", ".json", r'"bounding_box" "labels" "classes"', "export it as COCODetectionDataset"),
     Tool("Dataloop", ".json", r'"datasetId" "coordinates"', f"{_COCO} (its converters)"),
     Tool("Kili", ".json", r'"jsonResponse"', f"{_COCO} (export_labels of its Python package)"),
+    Tool("Segment Anything", ".json", r'"predicted_iou"|"stability_score"', "join its annotations into one COCO file"),
     Tool("Scale's tasks", ".json", r'"task_id" "attachment"', _POINTS),
     Tool("VoTT", ".json", r'"assets" "asset" "regions"', _POINTS),
     Tool("BDD100K", ".json", r'"poly2d"', "its own bdd100k.label.to_coco makes COCO of it"),

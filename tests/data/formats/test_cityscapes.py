@@ -42,6 +42,14 @@ def test_official_files_scenery_left_out_groups_are_crowds(tmp_path: Path) -> No
     assert image.name == "lund/lund_000000_000019.png"
 
 
+def test_images_where_cvat_puts_them(tmp_path: Path) -> None:
+    write_cityscapes(tmp_path, make_set(tmp_path / "images"))
+    (tmp_path / "imgsFine").mkdir()
+    (tmp_path / "leftImg8bit").rename(tmp_path / "imgsFine/leftImg8bit")
+    split = read_cityscapes(tmp_path).splits["train"]
+    assert all(split.path(i).is_file() for i in range(len(split)))
+
+
 def test_polygons_where_there_are_no_numbers_later_ones_in_front(tmp_path: Path) -> None:
     folder = tmp_path / "gtFine/val/lund"
     folder.mkdir(parents=True)

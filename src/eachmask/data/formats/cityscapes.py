@@ -59,6 +59,7 @@ def read_cityscapes(source: Path, progress: Progress = no_progress) -> Dataset:
     if not (source / "gtFine").is_dir():
         raise UserError(f"{source} has no folder gtFine")
     result = DatasetBuilder(_read_categories(source))
+    bases = source / "leftImg8bit", source / "imgsFine" / "leftImg8bit"  # the second is CVAT's
     files: dict[str, Path] = {}
     for base, path in _files(source / "gtFine"):
         files.setdefault(base, path)
@@ -70,7 +71,7 @@ def read_cityscapes(source: Path, progress: Progress = no_progress) -> Dataset:
         except UserError as error:
             result.report(Problem(str(path), "", str(error), "restore the file", "file"))
             continue
-        folder = source / "leftImg8bit" / relative.parent
+        folder = next((own for own in bases if own.is_dir()), bases[0]) / relative.parent
         image = find_image(folder, f"{relative.name}_leftImg8bit") or folder / f"{relative.name}_leftImg8bit.png"
         inner = Path(*relative.parts[1:]) if len(relative.parts) > 1 else relative
         if inner.parts[0] == _CITY and len(inner.parts) > 1:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.data.images.files import first_file, image_files, safe_name, spelled
+from eachmask.data.images.files import find_image, first_file, image_files, safe_name, spelled
 from eachmask.files.json_text import read_json_file
 from eachmask.structures import Category, UserError
 
@@ -129,7 +129,8 @@ def image_file(name: str, folders: Sequence[Path]) -> Path:
     """
     spellings = dict.fromkeys((name, name.replace("\\", "/")))
     places = [folder / spelling for folder in folders for spelling in spellings]
-    return first_file(places) or places[0]
+    without_suffix = () if PurePosixPath(name).suffix else (find_image(folder, name) for folder in folders)
+    return first_file(places) or next(filter(None, without_suffix), places[0])
 
 
 def whole_number(value: Any) -> int | None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -209,6 +209,13 @@ def _has_an_id(row: Any) -> bool:
     return isinstance(row, dict) and isinstance(row.get("id"), int | float | str | None)
 
 
+def _by_name(records: Sequence[dict[str, Any]]) -> dict[Any, int]:
+    """Images by their names, with suffix and without, by which some tools' annotations call them."""
+    names = [record["file_name"] for record in records]
+    stems = {str(PurePosixPath(name).with_suffix("")): i for i, name in enumerate(names)}
+    return stems | {name: i for i, name in enumerate(names)}
+
+
 def _scores(rows: list[dict[str, Any]]) -> torch.Tensor | None:
     """Those of predictions; NaN beside them where a row has none."""
     found = [score_in(row) for row in rows]
@@ -245,6 +252,8 @@ class _Reader:
         records = Records(self._records(content["images"]))
         annotations: _Annotations = content["annotations"]
         known = {fields.plain_id(record["id"]): i for i, record in enumerate(records)}
+        if not known.keys() >= annotations.images.keys():
+            known = _by_name(records) | known
         places, first = self._by_image(annotations, known)
         label_of = {category.id: label for label, category in enumerate(self.builder.categories)}
         num_boxes = 0

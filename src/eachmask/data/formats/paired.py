@@ -14,7 +14,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.file_split import Doubts, FileSplit, ReadTarget
 from eachmask.data.image_files import ImageView
-from eachmask.data.images.files import copy_image, files_below, first_file, image_files, image_size
+from eachmask.data.images.files import alike, copy_image, files_below, first_file, image_files, image_size
 from eachmask.data.packed import Texts
 from eachmask.data.problems import Problem
 from eachmask.files.progress import Progress
@@ -46,8 +46,9 @@ class Pair:
 
 
 def folder_in(source: Path, names: Sequence[str]) -> Path | None:
-    """The first of the folders that is there."""
-    return next((source / name for name in names if (source / name).is_dir()), None)
+    """The first of the folders that is there, in letters of either case."""
+    found = (alike(source / name) for name in names)
+    return next((folder for folder in found if folder is not None and folder.is_dir()), None)
 
 
 def has_pair(source: Path, names: Sequence[str]) -> bool:
@@ -112,7 +113,9 @@ def pairs_in(images: Path, files: Path, what: str) -> tuple[list[Pair], list[Pro
         plain = stem.with_suffix("") if stem.suffix == ".ome" else own  # a.tif of a.ome.tif, or a.png.tif of a.png
         file = _file_of(stem, files, images) or _file_of(plain, files, images)
         if file is None:
-            problems.append(Problem(str(path), "", f"there is no {what} {files / stem}.png", "add one", "image"))
+            is_folder = (files / stem).is_dir()
+            remedy = f"make one number map of the files in {files / stem}" if is_folder else "add one"
+            problems.append(Problem(str(path), "", f"there is no {what} {files / stem}.png", remedy, "image"))
             continue
         split, name = _split_of(file.relative_to(files).with_name(path.name))
         found[file] = Pair(split, name, path, file)

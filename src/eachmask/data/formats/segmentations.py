@@ -35,7 +35,7 @@ _OF_BYTES = ("b'", 'b"')
 """What Python's ``str`` begins with of the bytes that pycocotools gives."""
 LEAVES = ("its outline leaves the image", "it is cut at the border", "outside", "warning")
 """What, remedy, kind and severity of such a problem."""
-BEYOND = "it lies outside the image"
+BEYOND = "it covers no pixel, since it lies outside the image"
 
 
 class Rasterized(NamedTuple):

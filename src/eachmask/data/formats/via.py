@@ -138,8 +138,10 @@ def _class_of(attributes: Any, key: str) -> str:
 def _segmentation(shape: dict[str, Any]) -> list[list[float]]:
     kind = shape["name"]
     if kind == "polygon":
-        pairs = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
-        return [[float(v) for pair in pairs for v in pair]]
+        xs, ys = shape["all_points_x"], shape["all_points_y"]
+        if len(xs) != len(ys):
+            raise ValueError(f"it has {len(xs)} x and {len(ys)} y")
+        return [[float(v) for pair in zip(xs, ys, strict=True) for v in pair]]
     if kind == "rect":
         return [corners([float(shape[key]) for key in ("x", "y", "width", "height")])]
     if kind == "circle":

@@ -91,6 +91,8 @@ def _place(file: Path, folder: Path) -> str:
 
 def _ring(entry: Element) -> Any:
     texts = [entry.findtext(f"bndbox/{tag}") or "" for tag in ("xmin", "ymin", "xmax", "ymax")]
+    if not all(texts):
+        raise ValueError("it has no bndbox of four numbers")
     x1, y1, x2, y2 = map(float, texts)
     if not any("." in text for text in texts):
         x1, y1 = max(x1 - 1, 0), max(y1 - 1, 0)

@@ -191,6 +191,8 @@ def _categories(content: dict[str, Any], path: Path) -> tuple[Category, ...]:
         names = [f"class_{number}" for number in range(content["nc"])]  # as Ultralytics calls them
     if isinstance(names, list):
         names = dict(enumerate(names))
+    if isinstance(names, str):
+        raise UserError(f"{path}: names: must be a list, such as [nut, bolt], and is {names!r}")
     try:
         if not names or not isinstance(names, dict):
             raise ValueError
@@ -381,7 +383,7 @@ def parsed_line(
     try:
         label, values = int(float(words[0])), np.array([float(w) for w in words[1:]])
     except (ValueError, OverflowError):
-        raise ValueError("it holds something that is no number") from None
+        raise ValueError(f"it holds {next(filter(_is_odd, words))[:30]!r}, which is no number") from None
     if not 0 <= label < num_classes:
         raise ValueError(f"class {label} is not among the {num_classes} names (they count from 0)")
     if not np.isfinite(values).all():
@@ -400,6 +402,13 @@ def parsed_line(
         raise ValueError("its coordinates are pixels, but must be shares of width and height, 0..1")
     pixels: list[float] = (values.reshape(-1, 2) * np.array([size[1], size[0]])).ravel().tolist()
     return label, pixels, score
+
+
+def _is_odd(word: str) -> bool:
+    try:
+        return abs(float(word)) == float("inf")
+    except ValueError:
+        return True
 
 
 def _looks_like(source: Path) -> bool:

@@ -67,8 +67,8 @@ def texts_in(folder: Path) -> list[Path]:
 
 
 def names_file(folder: Path) -> Path | None:
-    """The file that names the classes, beside the texts or in the folder above."""
-    places = [base / name for base in (folder, folder.parent) for name in NAMES]
+    """The file that names the classes: beside the texts, in the folder ``labels`` or in the folder above."""
+    places = [base / name for base in (folder, folder / "labels", folder.parent) for name in NAMES]
     return next((place for place in places if place.is_file()), None)
 
 
