@@ -52,9 +52,12 @@ def folder_in(source: Path, names: Sequence[str]) -> Path | None:
 
 
 def has_pair(source: Path, names: Sequence[str]) -> bool:
-    """Whether images/ and one of the folders are there, and that has images or nothing at all in it, and no texts."""
+    """Whether images/ and one of the folders are there, and that has images or nothing at all in it, and no texts; nor
+    are there files of LabelMe's web version, which has Images and Masks too."""
     images, files = folder_in(source, IMAGES), folder_in(source, names)
-    return images is not None and files is not None and (bool(image_files(files)) or not files_below(files))
+    if images is None or files is None or files_below(source / "Annotations", "*.xml"):
+        return False
+    return bool(image_files(files)) or not files_below(files)
 
 
 def roots_of(source: Path, names: Sequence[str]) -> list[Path]:
