@@ -102,6 +102,8 @@ def test_the_file_is_named_and_not_its_copy(tmp_path: Path) -> None:
         (("image/a.png", "mask/a.png"), "image and .*mask have images of the same names: .* images and labels"),
         (("imgs/a.jpg", "masks/a_mask.png"), "imgs and .*masks have images of the same names"),
         (("images/a.png", "gt/a.png"), "gt and .*images have images of the same names"),
+        (("test/bent/a.png", "ground_truth/bent/a_mask.png"), "bent and .*bent have images of the same names"),
+        (("train/a.png", "val/a.png"), "2 images and no annotations"),
         (("a.jpg", "a_segmentation.png"), "a_segmentation may be the map of a: put the images into a folder images"),
         (("images/a.png", "masks/a/1.png"), "make one number map of the files in .*masks/a"),
     ],

@@ -284,6 +284,23 @@ def test_numbers_that_make_no_points_are_told_in_plain_words(tmp_path: Path) -> 
     assert "region 1: it cannot be read (it has 3 x and 4 y)" in said(read(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("chosen", "wanted", "told"),
+    [
+        ({}, "object", "region 1: it has no class: it is an object"),
+        ({"type": {"nut": True, "bolt": True}}, "nut", "region 1: it has several classes, and is of the first"),
+        ({"type": {"nut": False, "bolt": True}}, "bolt", ""),
+    ],
+)
+def test_regions_of_via_of_no_class_or_several(tmp_path: Path, chosen: Any, wanted: str, told: str) -> None:
+    image(tmp_path / "a.png")
+    shape = {"name": "rect", "x": 5, "y": 5, "width": 15, "height": 15}
+    regions = [{"shape_attributes": shape, "region_attributes": chosen}]
+    (tmp_path / "via.json").write_text(json.dumps({"a": {"filename": "a.png", "size": 1, "regions": regions}}))
+    data = read(tmp_path)
+    assert labels(data) == [[wanted]] and told in said(data) and bool(told) == bool(data.problems)
+
+
 def test_objects_without_a_box_are_told_in_plain_words(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     box = "<bndbox><xmin>6</xmin><ymin>6</ymin><xmax>20</xmax><ymax>20</ymax></bndbox>"

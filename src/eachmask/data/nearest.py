@@ -20,6 +20,7 @@ _MAX_FILES = 50
 """Files of a kind that are looked at."""
 _OF_MAP = re.compile(r"[_-](masks?|labels?|seg|segmentation|gt)$", re.IGNORECASE)
 """What stands behind an image's name in that of its map."""
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _ROW = re.compile(rb"\s*\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.MULTILINE)
 """A line of YOLO: a class and four numbers or more."""
 
@@ -105,11 +106,19 @@ def _side_by_side(source: Path, files: list[Path]) -> str:
 
 def _of_same_names(source: Path, files: list[Path]) -> str:
     """Images and their maps in folders that are not called so."""
-    for (one, stems), (other, others) in combinations(_stems_of_images(files).items(), 2):
-        if one.parent == other.parent and stems & {_OF_MAP.sub("", stem) for stem in others}:
+    folders = islice(_stems_of_images(files).items(), _MAX_FILES)
+    plain = [(folder, {_OF_MAP.sub("", stem) for stem in stems}) for folder, stems in folders]
+    for (one, stems), (other, others) in combinations(plain, 2):
+        if stems & others and _are_called_otherwise(one, other):
             called = "if these are images and their maps, call the folders images and labels"
             return f"{one} and {other} have images of the same names: {called}"
     return ""
+
+
+def _are_called_otherwise(one: Path, other: Path) -> bool:
+    """Whether paths differ by one folder, and not as splits do."""
+    words = [{a.casefold(), b.casefold()} for a, b in zip(one.parts, other.parts, strict=False) if a != b]
+    return len(one.parts) == len(other.parts) and len(words) == 1 and not words[0] <= _SPLITS
 
 
 def _stems_of_images(files: list[Path]) -> dict[Path, set[str]]:

@@ -105,7 +105,11 @@ def _add_regions(page: Drawing, regions: Any, key: str, name: str, problems: lis
             attributes = region.get("region_attributes") or {}
             crowd = attributes.get("crowd") == "1"
             shape, score = _segmentation(region["shape_attributes"]), score_in(attributes)
-            page.add(shape, _class_of(attributes, key), where, crowd, score)
+            names = _classes_of(attributes, key)
+            if len(names) != 1:
+                what = "it has several classes, and is of the first" if names else "it has no class: it is an object"
+                problems.append(Problem(str(page.file), where, what, "choose one", "left out", "note"))
+            page.add(shape, (*names, "object")[0], where, crowd, score)
         except BROKEN as error:
             problems.append(unread(page.file, where, error))
 
@@ -123,16 +127,16 @@ def _key_of_class(entries: list[dict[str, Any]]) -> tuple[str, list[str]]:
     return best, [key for key in names if key != best]
 
 
-def _class_of(attributes: Any, key: str) -> str:
-    """The value of that attribute, else of the first that has one; of checkboxes, ``{"nut": true}``, the first that is
+def _classes_of(attributes: Any, key: str) -> list[str]:
+    """The value of that attribute, else of the first that has one; of checkboxes, ``{"nut": true}``, those that are
     set."""
     known = attributes or {}
     for value in (known.get(key, ""), *(known[own] for own in known if own not in _OURS)):
-        if isinstance(value, dict):
-            value = next((key for key, chosen in value.items() if chosen), "")
-        if str(value).strip():
-            return str(value).strip()
-    return "object"
+        values = [name for name, chosen in value.items() if chosen] if isinstance(value, dict) else [value]
+        named = [str(own).strip() for own in values if str(own).strip()]
+        if named:
+            return named
+    return []
 
 
 def _segmentation(shape: dict[str, Any]) -> list[list[float]]:
