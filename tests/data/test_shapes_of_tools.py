@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from foreign_sets import SIZE, SQUARE, coco, image, labels
 from PIL import Image
 
@@ -216,6 +217,53 @@ def test_void_among_the_numbers_of_objects_is_told(tmp_path: Path, void: int) ->
 @pytest.mark.parametrize(("name", "of"), [("a.ome.tif", "a.png"), ("a.tif", "a.ome.tif"), ("a.ome.tif", "a.ome.tif")])
 def test_maps_of_ome(tmp_path: Path, name: str, of: str) -> None:
     assert areas(maps(tmp_path, number_map(), name, of)) == [[225, 300]]
+
+
+def test_a_background_that_is_not_0_is_told(tmp_path: Path) -> None:
+    data = maps(tmp_path, number_map() + 1)
+    assert areas(data) == [[64 * 48 - 525, 225, 300]] and "not one pixel is 0" in said(data)
+
+
+@pytest.mark.parametrize("of", ["color", "white", "black"])
+def test_files_of_one_mask_each_by_color_or_transparency(tmp_path: Path, of: str) -> None:
+    image(tmp_path / "a/images/a.png")
+    (tmp_path / "a/masks").mkdir()
+    inside = (number_map() == 1).astype(np.uint8) * 255
+    opaque = np.full(SIZE, 255, np.uint8)
+    color = {"color": inside, "white": opaque, "black": np.zeros(SIZE, np.uint8)}[of]
+    pixels = np.dstack([color] * 3 + [opaque if of == "color" else inside])
+    Image.fromarray(pixels).save(tmp_path / "a/masks/1.png")
+    data = read(tmp_path)
+    assert areas(data) == [[225]] and not data.problems
+
+
+def test_files_of_one_mask_each_in_any_tiff(tmp_path: Path) -> None:
+    image(tmp_path / "a/images/a.tif")
+    (tmp_path / "a/masks").mkdir()
+    tifffile.imwrite(tmp_path / "a/masks/1.tif", (number_map() == 1).astype(np.float32), compression="lzma")
+    assert areas(read(tmp_path)) == [[225]]
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+def test_pointers_of_git_lfs_are_named(tmp_path: Path) -> None:
+    image(tmp_path / "images/a.png")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/a.png").write_text(POINTER)
+    with pytest.raises(UserError, match="git lfs pull fetches"):
+        read(tmp_path)
+    for name in ("instances_train.json", "a.json"):
+        (tmp_path / name).write_text(POINTER)
+        with pytest.raises(UserError, match=f"{name} is a pointer of Git LFS, .* git lfs pull fetches the file"):
+            read(tmp_path / name)
+
+
+def test_pages_behind_the_first_are_told(tmp_path: Path) -> None:
+    coco(tmp_path / "instances_train.json", name="a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, *SIZE), np.uint8), photometric="minisblack")
+    told = "\n".join(map(str, examine(tmp_path).findings))
+    assert "a.tif: it has 3 pages, and its annotations are taken to be of the first" in told
 
 
 def cellpose(folder: Path, content: Any) -> Dataset:

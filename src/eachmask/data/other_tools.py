@@ -25,7 +25,11 @@ class Tool(NamedTuple):
     remedy: str
 
 
+_TEXTS = ".json .xml .csv .txt"
+
 TOOLS = (
+    Tool("a pointer of Git LFS", _TEXTS, r"\Aversion\shttps://git-lfs", "git lfs pull fetches the file"),
+    Tool("a web page", _TEXTS, r"(?i)\A\s*<(!doctype\shtml|html)", "fetch the file again"),
     Tool("SuperAnnotate", ".json", r'"instances" "className"', f"{_COCO} (export_annotation of its Python package)"),
     Tool("Supervisely", ".json", r'"classTitle" "geometryType"', f"{_COCO} (its app Export to COCO)"),
     Tool("V7 Darwin", ".json", r'"slot_names"|darwin_json', "darwin convert coco makes COCO of it"),

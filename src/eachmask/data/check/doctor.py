@@ -22,7 +22,7 @@ from eachmask.data.file_split import FileSplit
 from eachmask.data.formats.format import Format
 from eachmask.data.image_files import ImageView
 from eachmask.data.images.files import image_size
-from eachmask.data.images.read import read_image
+from eachmask.data.images.read import num_pages, read_image
 from eachmask.data.problems import Problem, gravity
 from eachmask.data.reading import read_any
 from eachmask.data.split import AnnotatedImage
@@ -186,6 +186,10 @@ def _look_at_image(result: Examination, split: str, image: ImageView[Any]) -> st
         result.add(Problem(str(path), "", what, "restore it from the original", "damaged image"))
         result.broken.add(key)
         return ""
+    pages = num_pages(path)
+    if pages > 1:
+        what = f"it has {pages} pages, and its annotations are taken to be of the first"
+        result.add(Problem(str(path), "", what, "save each page as an image of its own", "pages", "note"))
     size = (int(pixels.shape[0]), int(pixels.shape[1]))
     if size != expected:
         _wrong_size(result, split, image, (size, stored))

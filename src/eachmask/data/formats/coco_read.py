@@ -91,7 +91,7 @@ def read_coco(
         try:
             contents[path] = _content(own)
         except UserError as error:
-            what = str(error).replace(str(own), str(path))
+            what = tool_of([(path, beginning(path))]) or str(error).replace(str(own), str(path))
             if len(files) == 1:
                 raise UserError(what) from None
             builder.report(Problem(str(path), "", what, "the other files are read", "file"))
@@ -131,8 +131,7 @@ def _content(path: Path) -> dict[str, Any]:
     content = read_object(path, {"images": JsonList, "annotations": _Annotations})
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), JsonList | list):
-            other = tool_of([(path, beginning(path))])
-            raise UserError(other or f"{path} is no COCO instances file: it has no list named {key!r}")
+            raise UserError(f"{path} is no COCO instances file: it has no list named {key!r}")
     return content
 
 

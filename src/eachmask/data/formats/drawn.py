@@ -85,7 +85,7 @@ def drawing_on(image: Path | None, file: Path, what: str, result: list[Problem])
         what: the image's name as the file has it.
     """
     if image is None:
-        remedy = "put it in the data set's folder"
+        remedy = "put it in the data set's folder, where links that lead out of it are not followed"
         result.append(Problem(str(file), what, "there is no such image, or several of that name", remedy, "missing"))
         return None
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eachmask.data.images.kinds import HEAD, other_kind
 from eachmask.data.images.read import is_tiff, num_pages
 from eachmask.data.images.tiff import stored_values
 from eachmask.structures import Masks, UserError
@@ -51,7 +52,7 @@ def write_label_map(path: str | Path, masks: Masks) -> None:
 
 def numbers_in(path: Path) -> NDArray[Any]:
     """(H, W) whole numbers of a label map; of a JPEG 0 and 255; a UserError where it is none."""
-    labels = _decoded(path)
+    labels = values_in(path)
     if labels.ndim == 3 and path.suffix.lower() == ".png":
         labels = _indices(path, labels)
     if _is_opaque(labels):
@@ -89,7 +90,7 @@ def black_and_white_in(path: Path) -> NDArray[Any]:
     """The same of what may be a mask in black and white: JPEG is cut at half where it was surely one."""
     if not _begins_as_jpeg(path):
         return numbers_in(path)
-    gray = _decoded(path)
+    gray = values_in(path)
     gray = gray.max(2) if gray.ndim == 3 else gray  # chroma is rounded too
     white = (gray > 127).astype(np.uint8)
     around = np.ones((2 * _JPEG_BLOCK + 1,) * 2, np.uint8)
@@ -126,8 +127,8 @@ def _instead(pixels: NDArray[Any]) -> str:
     return f"it has the value {odd[0]:g}" if odd.size else "it has other values"
 
 
-def _decoded(path: Path) -> NDArray[Any]:
-    """(H, W) or (H, W, channels), of any type; a UserError where it is no image."""
+def values_in(path: Path) -> NDArray[Any]:
+    """(H, W) or (H, W, channels) as they are stored, of any type; a UserError where it is no image, or of pages."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -141,7 +142,7 @@ def _decoded(path: Path) -> NDArray[Any]:
         return stored_values(path)
     labels = decoded(data)
     if labels is None:
-        raise UserError(f"{path} is not an image that can be decoded")
+        raise UserError(f"{path} {other_kind(data[:HEAD].tobytes()) or 'is not an image that can be decoded'}")
     return labels
 
 

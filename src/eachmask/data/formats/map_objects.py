@@ -44,7 +44,7 @@ def read_maps(
     if len(found) == 1 and found <= {1, *WHITE}:
         maps = _of_foreground(maps, found.pop(), source, result)
     elif len(found) > 2:
-        result.problems += _void(maps, source)
+        result.problems += [*_void(maps, source), *_without_background(maps, source)]
     yield from maps
 
 
@@ -55,6 +55,15 @@ def _void(maps: list[tuple[Path, dict[int, RLE]]], source: Path) -> Iterator[Pro
         what = f"in {counted(len(alone), 'map')} {alone[0]} stands far above all other numbers, and is an object"
         remedy = "write 0 there if it means pixels that do not count"
         yield Problem(str(source), "", what, remedy, "void", "warning", len(alone))
+
+
+def _without_background(maps: list[tuple[Path, dict[int, RLE]]], source: Path) -> Iterator[Problem]:
+    """What to say where every pixel of every map is of an object, as where the background is 1."""
+    sizes = [next(iter(own.values())).size for _, own in maps]
+    covered = [sum(int(mask.area().sum()) for mask in own.values()) for _, own in maps]
+    if covered == [height * width for height, width in sizes]:
+        what, remedy = "not one pixel is 0, so that the background, if there is one, is an object", "write 0 for it"
+        yield Problem(str(source), "", what, remedy, "background", "warning")
 
 
 def _of_foreground(

@@ -19,7 +19,7 @@ from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.class_table import read_table, write_table
 from eachmask.data.formats.format import Format
-from eachmask.data.formats.label_maps import decoded, is_jpeg
+from eachmask.data.formats.label_maps import is_jpeg, values_in
 from eachmask.data.images.files import below, copy_image, image_files, image_size, matching
 from eachmask.data.problems import Problem, lossy_masks
 from eachmask.data.targets import masks_of
@@ -84,9 +84,11 @@ def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[
     files = image_files(folder)
     some, num_jpeg = False, 0
     for number, file in zip(_numbers(files), files, strict=True):
-        pixels = decoded(np.fromfile(file, np.uint8))
-        if pixels is None:
-            problems.append(Problem(str(file), "", "it cannot be decoded", "draw the mask anew", "truncated"))
+        try:
+            pixels = values_in(file)
+        except UserError as error:
+            what = str(error).replace(str(file), "it", 1)
+            problems.append(Problem(str(file), "", what, "draw the mask anew", "truncated"))
             continue
         size = size or pixels.shape[:2]
         if pixels.shape[:2] != size:
@@ -106,8 +108,11 @@ def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[
 
 
 def _inside(pixels: NDArray[Any], file: Path) -> NDArray[np.bool_]:
-    """(1, H, W): what is not black; of JPEG, where nothing is quite black, what is brighter than half."""
+    """(1, H, W): what is not black; of JPEG, where nothing is quite black, what is brighter than half. Where all is of
+    one color, what is not transparent."""
     value = pixels[..., :3].max(2) if pixels.ndim == 3 else pixels
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and (value == value[0, 0]).all():
+        value = pixels[..., 3]
     return np.asarray(value > (127 if is_jpeg(file) else 0))[None]
 
 
