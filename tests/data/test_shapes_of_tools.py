@@ -237,6 +237,15 @@ def test_files_of_one_mask_each_by_color_or_transparency(tmp_path: Path, of: str
     assert areas(data) == [[225]] and not data.problems
 
 
+def test_masks_without_black_are_told(tmp_path: Path) -> None:
+    image(tmp_path / "a/images/a.png")
+    (tmp_path / "a/masks").mkdir()
+    purple, yellow = (68, 1, 84), (253, 231, 37)  # as plotting programs save a mask
+    pixels = np.where((number_map() == 1)[..., None], yellow, purple).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a/masks/1.png")
+    assert "1.png: the mask covers all of the image; make it black where the object is not" in said(read(tmp_path))
+
+
 def test_files_of_one_mask_each_in_any_tiff(tmp_path: Path) -> None:
     image(tmp_path / "a/images/a.tif")
     (tmp_path / "a/masks").mkdir()

@@ -100,6 +100,9 @@ def _read_masks(folder: Path, image: Path, problems: list[Problem]) -> Iterator[
         if not inside.any():
             problems.append(Problem(str(file), "", "the mask is empty", "delete the file", "empty"))
             continue
+        if inside.all():
+            what, remedy = "the mask covers all of the image", "make it black where the object is not"
+            problems.append(Problem(str(file), "", what, remedy, "full mask", "warning"))
         some = True
         yield number, RLE.from_bitmaps(inside)
     problems += lossy_masks(folder, num_jpeg)
