@@ -153,9 +153,16 @@ def check_target(data: Dataset[Any], target: type[Any], name: str) -> None:
 
 
 def _other_target(name: str, found: type[Any], target: type[Any]) -> UserError:
-    formats = [known.name for known in FORMATS if issubclass(known.target, target)]
-    remedy = f"they are in data sets of the format {' or '.join(formats)}" if formats else "no format holds them"
-    return UserError(f"{name} holds {found.__name__} and not {target.__name__}: {remedy}")
+    formats, others = _formats_of(target), _formats_of(found)
+    remedy = f"they are in data sets of the format {formats}" if formats else "no format holds them"
+    more = f"; {found.__name__} can be converted to {others}" if others else ""
+    return UserError(f"{name} holds {found.__name__} and not {target.__name__}: {remedy}{more}")
+
+
+def _formats_of(target: type[Any]) -> str:
+    names = [known.name for known in FORMATS if issubclass(known.target, target)]
+    more = [f"{len(names) - 3} others"] if len(names) > 4 else []
+    return " or ".join([*names[:3], *more] if more else names)
 
 
 def detect_format(source: Path, target: type[Any] | None = None) -> Format:

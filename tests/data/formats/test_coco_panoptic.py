@@ -64,6 +64,14 @@ def test_it_is_written_and_read_back(tmp_path):
     assert {s["area"] for s in said["annotations"][0]["segments_info"]} >= {50, 80}
 
 
+def test_objects_asked_of_it_are_answered_with_what_it_can_become(tmp_path, capsys):
+    small_set(tmp_path / "set")
+    assert cli.main(["convert", str(tmp_path / "set"), str(tmp_path / "out"), "--to", "coco"]) == 2
+    told = capsys.readouterr().err
+    assert "holds PanopticMap and not Instances" in told and len(told) < 500
+    assert "PanopticMap can be converted to coco-panoptic or cityscapes-panoptic" in told
+
+
 def test_what_is_missing_is_named(tmp_path):
     folder = small_set(tmp_path)
     (folder / "panoptic" / "train" / "5.png").unlink()
