@@ -171,6 +171,15 @@ def test_what_is_no_number_and_no_list_is_quoted(tmp_path: Path) -> None:
         read(folder)
 
 
+@pytest.mark.parametrize("seen", [[2, 0], [2, 1, 2, 0], [2, 2, 1]])
+def test_keypoints_that_nobody_said_are_no_outlines(tmp_path: Path, seen: list[int]) -> None:
+    points = " ".join(f"0.4 0.5 {own}" for own in seen)
+    folder = yolo(tmp_path, text=f"0 0.5 0.5 0.2 0.2 {points}\n")
+    assert f"it looks like a box and {len(seen)} keypoints, and data.yaml has no kpt_shape" in said(read(folder))
+    (folder / "data.yaml").write_text(f"train: images/train\nnames: [nut]\nkpt_shape: [{len(seen)}, 3]\n")
+    assert labels(read(folder), "train") == [["nut"]]
+
+
 def test_the_list_of_classes_beside_the_texts(tmp_path: Path) -> None:
     folder = yolo(tmp_path)
     (folder / "data.yaml").unlink()

@@ -34,6 +34,8 @@ Labelled = tuple[Path, list[tuple[Path, int]], list[int], list[bool], list[float
 """An image's file, and of each object the file and line it is from, its label, whether it is a crowd, its score."""
 
 
+_VISIBLE = 2
+"""Behind a keypoint's x and y, which are shares; 1 where it is hidden, 0 where it is not there."""
 _WINDOWS_PATH = re.compile(r'"[A-Za-z]:\\[^"\n]*"|^\s*"?(?:path|train|val|valid|test)"?\s*:.*$', re.MULTILINE)
 """In quotes, where YAML takes backslashes for more than that."""
 SPLIT_COMMENT = "# split"
@@ -390,6 +392,9 @@ def parsed_line(
         raise ValueError("it holds a number that is not finite")
     if len(values) == pose:
         values = values[:4]
+    elif _VISIBLE in values[6::3] and set(values[6::3]) <= {0, 1, _VISIBLE} and len(values) % 3 == 1:
+        points = (len(values) - 4) // 3
+        raise ValueError(f"it looks like a box and {points} keypoints, and data.yaml has no kpt_shape: [{points}, 3]")
     score = None
     if scored and 0 <= values[-1] <= 1:
         score, values = float(values[-1]), values[:-1]
