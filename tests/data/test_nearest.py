@@ -70,6 +70,8 @@ TEN = " ".join(["1.0"] * 8)
         ("a.zarr/0/0.0", "x", "it is Zarr"),
         ("a.pkl", "x", "a pickle may run anything"),
         ("a.tar", "x", "it is an archive: unpack it"),
+        ("project.qpproj", "{}", "project of QuPath: export its objects as GeoJSON"),
+        ("a.ilp", "x", "project of ilastik: export its Object Identities"),
     ],
 )
 def test_files_of_tools_that_are_not_read_say_what_helps(tmp_path: Path, name: str, text: str, words: str) -> None:

@@ -66,6 +66,15 @@ def test_points_of_tracks_are_told(tmp_path: Path) -> None:
     assert "skeleton 1 of frame_000001.png: a skeleton has no area" in said(data)
 
 
+def test_shapes_without_numbers_are_told_in_plain_words(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    shapes = '<polygon label="nut" points=""/><polygon label="nut" points="5,5;20,5;20,20;5,20"/>'
+    one = f'<image id="0" name="a.png" width="64" height="48">{shapes}</image>'
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{one}</annotations>")
+    data = read(tmp_path)
+    assert areas(data) == [[225]] and "polygon 1 of a.png: it cannot be read (it holds what is no number)" in said(data)
+
+
 # LabelMe --------------------------------------------------------------------------------------------
 
 
@@ -78,6 +87,12 @@ def labelme(folder: Path, *shapes: dict[str, Any]) -> Dataset:
 
 def test_a_quadrilateral_is_an_outline(tmp_path: Path) -> None:
     assert areas(labelme(tmp_path, {"label": "nut", "shape_type": "quadrilateral", "points": CORNERS})) == [[225]]
+
+
+def test_other_json_is_told_in_plain_words(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[1, 2]")
+    data = labelme(tmp_path, {"label": "nut", "points": CORNERS})
+    assert areas(data) == [[225]] and "no LabelMe file (it has another form than expected)" in said(data)
 
 
 def test_shapes_that_are_not_known_are_no_lines(tmp_path: Path) -> None:
@@ -126,6 +141,12 @@ def test_bit_masks_without_transparency_are_named(tmp_path: Path) -> None:
 def test_regions_of_no_label_or_several(tmp_path: Path, names: list[str], wanted: str, told: str) -> None:
     data = label_studio(tmp_path, region("polygonlabels", names))
     assert labels(data) == [[wanted]] and told in said(data)
+
+
+def test_the_image_of_a_task_is_what_ends_as_one(tmp_path: Path) -> None:
+    shape = region("polygonlabels", ["nut"])
+    data = label_studio(tmp_path, shape, data={"caption": "hello", "photo": "s3://b/a.png?sig=1"})
+    assert labels(data) == [["nut"]] and not data.problems
 
 
 def test_tasks_that_were_skipped_are_told(tmp_path: Path) -> None:

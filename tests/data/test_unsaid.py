@@ -180,6 +180,17 @@ def test_keypoints_that_nobody_said_are_no_outlines(tmp_path: Path, seen: list[i
     assert labels(read(folder), "train") == [["nut"]]
 
 
+@pytest.mark.parametrize("place", ["{0}/{1}", "{1}/{0}"])
+def test_splits_of_texts_without_data_yaml(tmp_path: Path, place: str) -> None:
+    for split in ("train", "val"):
+        image(tmp_path / place.format("images", split) / f"{split}.png")
+        text = tmp_path / place.format("labels", split) / f"{split}.txt"
+        text.parent.mkdir(parents=True)
+        text.write_text(LINE)
+    data = read(tmp_path)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 1, "val": 1}
+
+
 def test_the_list_of_classes_beside_the_texts(tmp_path: Path) -> None:
     folder = yolo(tmp_path)
     (folder / "data.yaml").unlink()

@@ -12,6 +12,7 @@ _FIFTYONE = "FiftyOne reads it and exports COCO (COCODetectionDataset)"
 _BOXES = "it has boxes alone; export COCO or YOLO, which hold outlines"
 _POINTS = "its points are pixels: write them as COCO's segmentation"
 _ROI_MANAGER = "open them in ImageJ and save them from its ROI Manager as NAME_rois.zip, which is read"
+_GEOJSON = "export its objects as GeoJSON beside the images, which is read"
 _MAPS = "save the objects' numbers as PNG of 16 bits, beside images as label-maps"
 
 
@@ -80,6 +81,9 @@ _PACKED = {
     ".tar": "it is an archive: unpack it",
     ".tgz": "it is an archive: unpack it",
     ".tfrecord": f"it is TensorFlow's: {_COCO}",
+    ".qpproj": f"it is a project of QuPath: {_GEOJSON}",
+    ".qpdata": f"it is QuPath's: {_GEOJSON}",
+    ".ilp": "it is a project of ilastik: export its Object Identities, to be read as label-maps",
     ".parquet": "eachmask predict looks into it; annotations are not read from it",
 }
 """What is known by its name."""

@@ -40,13 +40,17 @@ def gravity(problem: Problem) -> int:
     return SEVERITIES.index(problem.severity)
 
 
+_NO_NUMBER = ("could not convert", "invalid literal", "cannot convert")
+"""What Python begins with."""
+
+
 def reason(error: Exception) -> str:
     """What to say of an entry that raised this while it was read: not Python's own words."""
     if isinstance(error, KeyError):
         return f"it has no {error.args[0]}" if error.args else "something is missing in it"
     if isinstance(error, IndexError | TypeError | AttributeError):
         return "it has another form than expected"
-    return str(error)
+    return "it holds what is no number" if str(error).startswith(_NO_NUMBER) else str(error)
 
 
 class NoAreaError(ValueError):

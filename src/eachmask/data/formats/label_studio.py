@@ -11,8 +11,9 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ from eachmask.data.formats.drawn import (
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import decoded
 from eachmask.data.images.files import copy_image, matching
+from eachmask.data.images.read import SUFFIXES
 from eachmask.data.problems import NoAreaError, Problem, unread
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import score_in
@@ -147,9 +149,15 @@ def _image_names(task: Any) -> list[str]:
     """Of a task's image, or of several that it shows side by side."""
     data = task.get("data") if isinstance(task, dict) else None
     values = [data["image"]] if isinstance(data, dict) and "image" in data else list((data or {}).values())
-    one = next((value for value in values if isinstance(value, str)), "")
+    texts = [value for value in values if isinstance(value, str)]
+    one = next(filter(_is_image, texts), next(iter(texts), ""))
     several = next((value for value in values if isinstance(value, list)), [])
     return [one] if one else [str(name) for name in several] or [""]
+
+
+def _is_image(name: str) -> bool:
+    """Whether a path or an address ends as an image does."""
+    return any(PurePosixPath(end).suffix.lower() in SUFFIXES for end in (name, urlsplit(name).path))
 
 
 def _add_regions(

@@ -29,7 +29,7 @@ from eachmask.data.formats.labelme_xml import read_labelme_xml, xml_files
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, rasterize_readable, without_pixels
 from eachmask.data.images.embedded import FIELD, suffix_of
 from eachmask.data.images.files import copy_image, files_below, find_image, image_size
-from eachmask.data.problems import NoAreaError, Problem, unread
+from eachmask.data.problems import NoAreaError, Problem, reason, unread
 from eachmask.data.split import AnnotatedImage
 from eachmask.data.targets import instances_of, masks_of, score_in, united
 from eachmask.files.json_text import read_json_file
@@ -166,7 +166,7 @@ def _pages(
             if not isinstance(content.get("shapes"), list):
                 raise ValueError("it has no list of shapes")
         except (UserError, ValueError, AttributeError) as error:
-            problems.append(Problem(str(path), "", f"no LabelMe file ({error})", "mend or remove it", "file"))
+            problems.append(Problem(str(path), "", f"no LabelMe file ({reason(error)})", "mend or remove it", "file"))
             continue
         for shape in content["shapes"]:
             known = isinstance(shape, dict) and shape.get("label") not in (None, "", IGNORE, BACKGROUND)

@@ -99,11 +99,14 @@ def _read_texts(source: Path, progress: Progress, images: Path | None) -> Datase
     result.problems += places.problems()
     by_split: dict[str, list[Path]] = {}
     for path in places.files:
-        top = places.text_of.get(path, source / path.relative_to(places.start)).relative_to(source).parts[0]
-        by_split.setdefault(top if top in SPLITS else "all", []).append(path)
+        text = places.text_of.get(path, source / path.relative_to(places.start)).relative_to(source)
+        split = next((part for part in text.parts[:-1] if part in SPLITS), "all")  # labels/train or train/labels
+        by_split.setdefault(split, []).append(path)
     for split, files in by_split.items():
         pages = _pages(progress("reading", files), len(places.categories), None, places, result.problems)
-        _add(result, split, pages, places.start if split == "all" else places.start / split)
+        parts = files[0].relative_to(places.start).parts
+        above = parts[: parts.index(split) + 1] if split in parts else ()
+        _add(result, split, pages, places.start.joinpath(*above))
     return result.build()
 
 
