@@ -342,6 +342,17 @@ def test_boxes_on_the_stored_pixels_keep_them(tmp_path: Path) -> None:
     assert areas(read(tmp_path)) == [[(48 - 5) * 35]]
 
 
+def test_boxes_on_a_larger_copy_are_of_that(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    voc(tmp_path, 96, 128)
+    target = read(tmp_path).splits["all"].targets(0)
+    assert target.image_size == (96, 128) and masks_of(target).area().tolist() == [55 * 35]
+    assert "the annotations are for 128 x 96, the image is 64 x 48" in "\n".join(map(str, examine(tmp_path).findings))
+    for height, width in ((90, 128), (49, 65)):  # of no copy, and miscounted
+        voc(tmp_path, height, width)
+        assert read(tmp_path).splits["all"].targets(0).image_size == SIZE
+
+
 def test_regions_of_label_studio_on_the_stored_pixels(tmp_path: Path) -> None:
     turned(tmp_path / "a.jpg")
     shape = region("polygonlabels", ["nut"])

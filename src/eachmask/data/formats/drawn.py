@@ -67,11 +67,15 @@ class Drawing:
         self.crowd.append(crowd)
         self.scores.append(score)
 
-    def drawn_on(self, height: Any, width: Any) -> None:
-        """The size that the file states counts where it is that of the stored pixels, which EXIF turns."""
-        stated = (whole_number(height), whole_number(width))
-        if None not in stated and stated != self.size and stated == image_size(self.image, upright=False):
-            self.size = self.size[::-1]
+    def drawn_on(self, height: Any, width: Any, in_pixels: bool = True) -> None:
+        """The size that the file states counts where it is that of the stored pixels, which EXIF turns, or, of shapes
+        ``in_pixels``, that of a larger or smaller copy of the image."""
+        stated = (whole_number(height) or 0, whole_number(width) or 0)
+        if min(stated) < 1 or max(abs(a - b) for a, b in zip(stated, self.size, strict=True)) <= 1:
+            return
+        is_copy = abs(stated[0] * self.size[1] - stated[1] * self.size[0]) <= max(self.size)
+        if (is_copy and in_pixels) or stated == image_size(self.image, upright=False):
+            self.size = stated
 
 
 Entry = tuple[Path | None, str, Callable[[Drawing], None]]

@@ -181,7 +181,7 @@ def _add_regions(
                 if "from_name" in region and kind.removesuffix("labels") in _LINES:
                     raise NoAreaError(kind.removesuffix("labels"))
                 continue  # choices, texts and relations say nothing of outlines
-            page.drawn_on(region.get("original_height"), region.get("original_width"))
+            page.drawn_on(region.get("original_height"), region.get("original_width"), in_pixels=False)
             passed[_TURNED] += bool(region.get("image_rotation"))
             names = region["value"].get(kind) or classes.get(region.get("id")) or []
             passed[_UNNAMED] += not names
