@@ -98,7 +98,7 @@ def _side_by_side(source: Path, files: list[Path]) -> str:
     """An image and its map, a.png and a_mask.png."""
     for folder, stems in _stems_of_images(files).items():
         map_of = {_OF_MAP.sub("", stem): stem for stem in sorted(stems) if _OF_MAP.search(stem)}
-        for image in map_of.keys() & stems:
+        for image in sorted(map_of.keys() & stems):
             called = "put the images into a folder images and the maps into a folder labels"
             return f"in {folder} {map_of[image]} may be the map of {image}: {called}"
     return ""
