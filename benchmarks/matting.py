@@ -1,12 +1,14 @@
 """Mattes from automatic trimaps, against solvers and the hard mask; and what refining patches alone saves.
 
-    python benchmarks/matting.py mattes FOLDER --methods runs/mattes closed_form --json out.json
+    python benchmarks/matting.py mattes FOLDER --methods mattes closed_form [--masks clicks] --json out.json
     python benchmarks/matting.py composed FOLDER --foreground lemur/foreground_estimated.png \\
         --alpha lemur/alpha_estimated.png --behind lemur/new_background.png beach.jpg
     python benchmarks/matting.py refinement --size 1080 1920
 
 FOLDER has images/ and alpha/, perhaps in splits. The trimap of each image is made of its hard mask (alpha above one
 half), as `eachmask matte` makes one of the mask that a model finds: no method sees more of the true matte than that.
+With `--masks clicks` it is made of the mask with which the model clicks answers the box around that hard mask; the
+row `hard_mask` is then that mask's. Smoke and glass, which no mask means, are left out there.
 """
 
 from __future__ import annotations
@@ -23,18 +25,20 @@ from eachmask import models
 from eachmask.data.formats import mattes
 from eachmask.data.images.read import read_image
 from eachmask.data.reading import read
-from eachmask.data.transforms.trimaps import automatic
 from eachmask.files.png import png
 from eachmask.inference.load import load
 from eachmask.inference.matting import MattePredictor
 from eachmask.metrics.mattes import matte_errors
-from eachmask.structures import ImageBatch, Matte, UserError
+from eachmask.structures import RLE, ImageBatch, Matte, Prompts, Trimap, UserError
 from eachmask.structures.backdrop import Backdrop
 from eachmask.tasks.matting import covering
 
 
-def against_each_other(folder: Path, methods: list[str], band: float, most: int) -> dict[str, dict[str, float]]:
+def against_each_other(
+    folder: Path, methods: list[str], band: float, most: int, finder: str | None = None
+) -> dict[str, dict[str, float]]:
     """Mean errors of each method, of the hard mask, and of a band in which all is right."""
+    asked = None if finder is None else load(finder)
     predictors = {name: load(name) for name in methods}
     found: dict[str, list[Matte]] = {name: [] for name in ("hard_mask", "perfect_band", *methods)}
     seconds = dict.fromkeys(found, 0.0)
@@ -42,8 +46,14 @@ def against_each_other(folder: Path, methods: list[str], band: float, most: int)
     for split in read(folder, target=Matte).splits.values():
         for i in range(min(len(split), most)):
             sample = split[i]
-            hard = sample.targets.alpha > 0.5
-            trimap = automatic(sample.targets, band)
+            alpha = sample.targets.alpha
+            if asked is not None and (alpha > 0.98).sum() < 0.5 * (alpha > 0.02).sum():
+                continue
+            mask = RLE.from_bitmaps((alpha > 0.5).numpy()[None])
+            if asked is not None:
+                box = Prompts(mask.size, boxes=torch.from_numpy(mask.boxes()))
+                mask = asked.look_at(sample.image).predict(box).masks.to_rle()
+            trimap, hard = Trimap.from_mask(mask, band), torch.from_numpy(mask.decode()[0]).bool()
             targets.append(sample.targets)
             found["hard_mask"].append(Matte(hard.float()))
             right = torch.where(trimap.unknown, sample.targets.alpha, trimap.foreground.float())
@@ -97,6 +107,7 @@ def main() -> None:
     first.add_argument("folder", type=Path)
     first.add_argument("--methods", nargs="+", default=["closed_form"], help="names or model files")
     first.add_argument("--band", type=float, default=0.05, help="as of `eachmask matte`")
+    first.add_argument("--masks", metavar="MODEL", help="that answers the box of each object (default: the true ones)")
     first.add_argument("--most", type=int, default=1000, help="images of each split")
     made = what.add_parser("composed")
     made.add_argument("folder", type=Path, help="to write")
@@ -110,7 +121,7 @@ def main() -> None:
         one.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.what == "mattes":
-        result = against_each_other(options.folder, options.methods, options.band, options.most)
+        result = against_each_other(options.folder, options.methods, options.band, options.most, options.masks)
     elif options.what == "composed":
         result = composed(options.folder, options.foreground, options.alpha, options.behind)
     else:

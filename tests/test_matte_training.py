@@ -39,7 +39,7 @@ def test_from_mattes_to_a_model_of_trimaps(variant: str, folder: Path):
     words = ["train", variant, "--data", str(folder / "disks"), "--out", str(run), "--steps", "2", "--batch", "2"]
     assert main([*words, *ON_CPU]) == 0
     written = (run / "recipe.py").read_text()
-    assert "mix=trimapped" in written and "ask=automatic" in written
+    assert "mix=Trimapped(" in written and "ask=automatic" in written
     assert read_info(run / "model.safetensors").preprocess.mean == (0.0, 0.0, 0.0), (
         "the solver wants colors as they are"
     )

@@ -49,7 +49,8 @@ def files(tmp_path: Path) -> Path:
 @needs_solvers
 def test_from_a_trimap_to_files_that_obey_the_equation(files: Path):
     out = files / "out"
-    words = ["matte", str(files / "disk.png"), "--trimap", str(files / "trimap.png"), "--device", "cpu"]
+    words = ["matte", str(files / "disk.png"), "--trimap", str(files / "trimap.png"), "--solver", "closed_form"]
+    words += ["--device", "cpu"]
     assert main([*words, "--onto", str(files / "beach.png"), "--out", str(out)]) == 0
     (alpha,) = (out / "alpha").rglob("*.png")
     (rgba,) = (out / "rgba").rglob("*.png")
@@ -165,7 +166,7 @@ def test_without_the_package_one_sentence(files: Path, capsys: pytest.CaptureFix
         (["--trimap", "trimap.png", "--background", "disk.png"], "not both"),
         (["--background", "disk.png"], "needs a model that compares"),
         (["--onto", "no-such-color", "--trimap", "trimap.png"], "neither an image file nor a color"),
-        (["--solver", "magic"], "--solver knows closed_form"),
+        (["--solver", "magic"], "--solver knows mattes, closed_form"),
         (["--band", "-1"], "--band is a share"),
         (["--model", "closed_form"], "wants a trimap with the image: give --trimap"),
         (["--model", "grabcut", "--trimap", "trimap.png"], "leave out --model"),

@@ -14,11 +14,14 @@ from torch import nn
 from eachmask import models
 from eachmask.data.transforms.trimaps import around
 from eachmask.models.config import changed
+from eachmask.models.matting.automatic_matting import BACKGROUND, FOREGROUND, UNKNOWN
+from eachmask.models.matting.automatic_matting import Raw as Said
 from eachmask.models.matting.background_matting import Raw, rough_outline
 from eachmask.models.matting.background_matting_v2 import replaced, windows
 from eachmask.models.matting.network import laplacian_loss
+from eachmask.models.matting.trimap_ladder import planes_of
 from eachmask.models.protocol import Model, Recurrent
-from eachmask.structures import DecodeOptions, ImageBatch, Matte, Trimap, UserError
+from eachmask.structures import RLE, DecodeOptions, ImageBatch, Matte, Trimap, UserError
 from eachmask.structures.backdrop import Backdrop
 
 pytestmark = pytest.mark.usefixtures("stand_in")
@@ -28,6 +31,7 @@ CASES = {
     "background_matting_v2_mobilenetv2": {"scale": 0.5, "sample_pixels": 1600},
     "robust_video_matting_mobilenetv3": {"side": 64},
     "modnet": {},
+    "automatic_matting_lite0": {},
     "dcnn_matting": {"widths": (8, 8, 8)},
     "deep_matting_lite0": {},
 }
@@ -217,7 +221,7 @@ def test_without_a_background_one_sentence(name):
         model(scenes(model, (64, 64))[0])
 
 
-@pytest.mark.parametrize("name", ["deep_matting_lite0", "dcnn_matting"])
+@pytest.mark.parametrize("name", ["automatic_matting_lite0", "deep_matting_lite0", "dcnn_matting"])
 def test_what_a_trimap_knows_stays(name):
     model = built(name)
     batch, given, _ = scenes(model, (50, 70), (64, 41))
@@ -228,13 +232,82 @@ def test_what_a_trimap_knows_stays(name):
         model(batch)
 
 
-def test_a_trimap_without_a_gap_needs_no_network(monkeypatch: pytest.MonkeyPatch):
-    model = built("deep_matting_lite0")
-    monkeypatch.setattr(model.backbone, "forward", None)
+@pytest.mark.parametrize("name", ["automatic_matting_lite0", "deep_matting_lite0"])
+def test_a_trimap_without_a_gap_needs_no_network(name: str, monkeypatch: pytest.MonkeyPatch):
+    model = built(name)
+    for part in (model.backbone, getattr(model.backbone, "net", model.backbone)):
+        monkeypatch.setattr(part, "forward", None)
     batch, given, _ = scenes(model, (64, 64))
     closed = [Trimap(torch.where(one.unknown, 255, one.values)) for one in given or []]
     (matte,) = predict(model, batch, closed)
     assert torch.equal(matte.alpha, closed[0].foreground.float())
+
+
+def test_an_outline_lies_half_way_between_what_is_known():
+    """A band around a mask keeps where the mask ended; a tile that knows one side alone takes it for all."""
+    mask = torch.zeros(60, 80, dtype=torch.bool)
+    mask[15:45, 20:60] = True
+    trimap = Trimap.from_mask(RLE.from_bitmaps(mask.numpy()[None]), 0.25)
+    known = torch.stack([trimap.foreground, trimap.unknown, trimap.background]).float()[None]
+    near = planes_of(known)[0, 2]
+    assert (near[trimap.foreground] == 1).all() and (near[trimap.background] == 0).all()
+    along = near[30, 5:35]  # across the left side, whose outline is between pixels 19 and 20
+    assert float(along[14]) < 0.5 < float(along[15]) and (along.diff() >= 0).all()
+    for value in (0, 255):
+        alone = torch.full((8, 8), value, dtype=torch.uint8)
+        alone[3] = 128
+        sides = Trimap(alone)
+        planes = torch.stack([sides.foreground, sides.unknown, sides.background]).float()[None]
+        assert planes_of(planes)[0, 2].numpy() == pytest.approx(value / 255, abs=1e-3)
+
+
+def said_of(labels: torch.Tensor, opacity: torch.Tensor) -> torch.Tensor:
+    """(4, H, W) as a network says it that is sure of its labels (H, W)."""
+    logits = [torch.where(labels == label, 20.0, 0.0) for label in (FOREGROUND, UNKNOWN, BACKGROUND)]
+    return torch.stack([*logits, opacity.logit()])
+
+
+def test_certainties_are_known_to_the_solver():
+    """What is told is foreground or background alone; what is undecided, or hardly decided, stays open."""
+    model = built("automatic_matting_lite0")
+    said = said_of(torch.tensor([[FOREGROUND, UNKNOWN, BACKGROUND, FOREGROUND]]), torch.full((1, 4), 0.3))
+    said[FOREGROUND, 0, 3] = 2.5  # a probability of 0.86
+    assert model.told(said).tolist() == [[1, 0.5, 0, 0.5]]
+    said[FOREGROUND, 0, 3] = 3.5  # 0.94
+    assert model.told(said).tolist() == [[1, 0.5, 0, 1]]
+
+
+def test_a_tile_without_a_side_is_not_solved():
+    """All of it open, and the network undecided everywhere: its opacity is the answer."""
+    model = built("automatic_matting_lite0")
+    undecided, opacity = torch.full((2, 3), UNKNOWN), torch.rand(2, 3) * 0.8 + 0.1
+    known = torch.zeros(1, 3, 2, 3)
+    known[:, 1] = 1
+    raw = Said(said_of(undecided, opacity)[None], known, torch.zeros(1, 3, 2, 3), ((2, 3),))
+    (matte,) = model.decode(raw, DecodeOptions())
+    assert matte.alpha.numpy() == pytest.approx(opacity.numpy(), abs=1e-4)
+
+
+def test_labels_are_learnt_where_the_trimap_is_open():
+    """No loss of labels where all is said right, and one where the trimap does not know and the network is wrong."""
+    model = built("automatic_matting_lite0")
+    alpha = torch.tensor([[1.0, 0.97, 0.5, 0.04, 0.0, 0.0]])
+    right = torch.tensor([[FOREGROUND, FOREGROUND, UNKNOWN, BACKGROUND, BACKGROUND, BACKGROUND]])
+    known = torch.zeros(1, 3, 1, 6)
+    known[0, 1, :, :5], known[0, 2, :, 5] = 1, 1
+
+    def losses(labels: torch.Tensor, opacity: torch.Tensor) -> list[float]:
+        raw = Said(said_of(labels, opacity.clamp(1e-6, 1 - 1e-6))[None], known, torch.zeros(1, 3, 1, 6), ((1, 6),))
+        return [float(value) for value in model.losses(raw, [Matte(alpha)]).values()]
+
+    assert losses(right, alpha) == pytest.approx([0, 0], abs=1e-4)
+    elsewhere = right.clone()
+    elsewhere[0, 5] = FOREGROUND
+    assert losses(elsewhere, alpha) == pytest.approx([0, 0], abs=1e-4), "what was given is not to be learnt"
+    wrong = right.clone()
+    wrong[0, 1] = UNKNOWN
+    assert losses(wrong, alpha)[0] == pytest.approx(20 / 5, rel=1e-3)
+    assert losses(right, alpha.roll(1))[1] > 0.1
 
 
 def test_what_was_solved_is_changed():

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 class MatteOptions(PredictOptions):
     """Cut out what is in front, with the opacity of every pixel: hair, fur, glass, what is out of focus or moves.
 
-    By default the model objects finds things, a band along their outlines is left open, and closed form matting says
-    how much of each pixel in it belongs to them (pip install 'eachmask[matting]'). With --trimap that band is yours,
-    with --background a clean image of the background helps a model that compares, and a model such as modnet needs
-    neither. Robust Video Matting remembers what it saw of a video.
+    By default the model objects finds things, a band along their outlines is left open, and the model mattes says how
+    much of each pixel in it belongs to them: a network and closed form matting (pip install 'eachmask[matting]'). With
+    --trimap that band is yours, with --background a clean image of the background helps a model that compares, and a
+    model such as modnet needs neither. Robust Video Matting remembers what it saw of a video.
 
     The results folder gets, per image: rgba/ (PNG with transparency and the foreground's own colors), alpha/ (gray PNG
     of 16 bits), with --onto composite/; and mattes.csv, overlays/, report.html and summary.json. Of a video (mp4, mov,
@@ -66,10 +66,10 @@ class MatteOptions(PredictOptions):
     onto: str | None = None
     """Also put the cut-out before this: an image, which is made to cover, a color (white, '#00ff88'), or of a video
     another video."""
-    solver: str = "closed_form"
-    """What makes mattes of masks and trimaps: closed_form, knn_matting, learning_based_matting,
-    random_walk_matting, ViTMatte (hf:hustvl/vitmatte-small-composition-1k; pip install 'eachmask[transformers]'), or a
-    model of your own that takes trimaps, a file or a run's folder."""
+    solver: str = "mattes"
+    """What makes mattes of masks and trimaps: mattes (closed form and what a network believes), closed_form,
+    knn_matting, learning_based_matting, random_walk_matting, ViTMatte (hf:hustvl/vitmatte-small-composition-1k; pip
+    install 'eachmask[transformers]'), or a model of your own that takes trimaps, a file or a run's folder."""
     band: float = 0.05
     """Of masks: how far what is left open reaches to either side of an outline, as a share of the root of the object's
     area."""
@@ -162,8 +162,9 @@ def chosen(options: MatteOptions, onto: NDArray[np.uint8] | None) -> MattePredic
     from eachmask.models.matting.solvers import SOLVERS
     from eachmask.structures import Instances
 
-    if options.solver not in SOLVERS and not options.solver.startswith(PREFIX) and not Path(options.solver).exists():
-        raise UserError(f"--solver knows {', '.join(SOLVERS)} and model files, not {options.solver!r}")
+    named = (MatteOptions.solver, *SOLVERS)
+    if options.solver not in named and not options.solver.startswith(PREFIX) and not Path(options.solver).exists():
+        raise UserError(f"--solver knows {', '.join(named)} and model files, not {options.solver!r}")
     given = _given(options)
     where: dict[str, Any] = {"device": options.device, "precision": options.precision}
     if options.masks is not None:

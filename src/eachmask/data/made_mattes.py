@@ -20,7 +20,7 @@ from eachmask.data.formats.mattes import BACKGROUNDS, FOLDERS, TRIMAPS
 from eachmask.data.images.read import read_image
 from eachmask.data.sample import Sample
 from eachmask.data.samples import Samples
-from eachmask.data.transforms.trimaps import trimapped
+from eachmask.data.transforms.trimaps import Trimapped
 from eachmask.files.png import png
 from eachmask.structures import RLE, Instances, Matte, Preprocess, Trimap, UserError
 from eachmask.structures.backdrop import Backdrop
@@ -65,7 +65,7 @@ def made_matte(
     image = np.rint((alpha * front.colors + (1 - alpha) * behind) * 255).astype(np.uint8)
     colors = torch.from_numpy(front.colors).permute(2, 0, 1).contiguous()
     sample = Sample(image, Matte(torch.from_numpy(front.alpha), colors))
-    return replace(sample, given=_second_photograph(rng, behind)) if backgrounds else trimapped(sample, rng)
+    return replace(sample, given=_second_photograph(rng, behind)) if backgrounds else Trimapped()(sample, rng)
 
 
 def write_made_mattes(

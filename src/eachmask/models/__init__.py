@@ -248,6 +248,7 @@ VARIANTS = {
     "robust_video_matting_resnet50": "matting.robust_video_matting",
     "modnet": "matting.modnet",
     "dcnn_matting": "matting.dcnn_matting",
+    "automatic_matting_lite0": "matting.automatic_matting",
     "deep_matting_lite0": "matting.deep_matting",
     "stm_lite0": "video.stm",
     "segnet_vgg16": "semantic.segnet",

@@ -10,6 +10,8 @@ Shapes: images (H, W, 3) in 0..1.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any, Literal, cast
 
 import cv2
@@ -46,7 +48,8 @@ def solve_alpha(image: Image, trimap: Image, solver: Solver = "closed_form") -> 
         return np.round(trimap)
     if not (trimap >= 0.9).any() or not (trimap <= 0.1).any():
         raise UserError("a trimap must say of some pixels that they are foreground and of some that they are not")
-    found: Image = getattr(_pymatting(), f"estimate_alpha_{FUNCTIONS[solver]}")(image, trimap)
+    with contextlib.redirect_stdout(io.StringIO()):  # advice on preconditioners, of which it takes the next by itself
+        found: Image = getattr(_pymatting(), f"estimate_alpha_{FUNCTIONS[solver]}")(image, trimap)
     return np.where(unknown, found, np.round(trimap)).clip(0, 1)
 
 

@@ -20,7 +20,7 @@ from eachmask.data.samples import Samples
 from eachmask.data.transforms.color import PhotoLight
 from eachmask.data.transforms.crop import Flip, LargeScaleJitter
 from eachmask.data.transforms.mix import CopyPaste, PhotoMix
-from eachmask.data.transforms.trimaps import automatic, trimapped
+from eachmask.data.transforms.trimaps import Trimapped, automatic
 from eachmask.models.config import merged
 from eachmask.recipes import prompted
 from eachmask.structures import Instances, Trimap, UserError
@@ -130,7 +130,7 @@ def _asking(recipe: Recipe, model: Any, data: Samples[Any]) -> Recipe:
     """
     takes, own_size = getattr(model, "takes", None), replace(recipe.preprocess, short_side=None, long_side=None)
     if takes is Trimap:
-        return replace(recipe, preprocess=own_size, mix=trimapped, ask=automatic, tile=MATTE_TILE)
+        return replace(recipe, preprocess=own_size, mix=Trimapped(), ask=automatic, tile=MATTE_TILE)
     if takes is Backdrop:
         if isinstance(data, ImageFiles) and len(data) and not isinstance(data.given(0), Backdrop):
             raise UserError(

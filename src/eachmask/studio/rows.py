@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PROPOSER = "objects"
 """The bundled model that comes first where none is named: it finds objects of any kind."""
+NOT_FINDING = {"mattes", "memory"}
+"""Bundled models that find no objects: one cuts out what is marked, the other follows it."""
 
 
 def project_out(studio: Studio) -> ProjectOut:
@@ -28,7 +30,7 @@ def project_out(studio: Studio) -> ProjectOut:
         for one, shade in zip(project.categories, colors, strict=True)
     ]
     trained = [str(job.run) for job in studio.jobs.jobs.values() if job.order.kind == "train" and job.state == "done"]
-    carried = sorted({*bundled()} - {"memory"}, key=lambda name: (name != PROPOSER, name))  # it follows, finds nothing
+    carried = sorted({*bundled()} - NOT_FINDING, key=lambda name: (name != PROPOSER, name))
     names = dict.fromkeys([*filter(None, [studio.model]), *reversed(trained), *carried])
     return ProjectOut(
         name=project.folder.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -14,27 +14,31 @@ from numpy.typing import NDArray
 from eachmask.data.sample import Sample
 from eachmask.structures import RLE, Matte, Trimap
 
-EXACT = 0.5
-"""Share of trimaps that a careful person drew: all that is half transparent is left open. The rest are bands along
-outlines."""
-WIDEST = 0.08
-"""Reach of the widest band to either side, as a share of the shorter side (of a careful one) or of the root of the
-object's area."""
 
+@dataclass(frozen=True)
+class Trimapped:
+    """The sample with a trimap as a person draws one, or as a model's mask becomes one."""
 
-def trimapped(
-    sample: Sample[Any], rng: np.random.Generator, others: Callable[[], Sample[Any]] | None = None
-) -> Sample[Any]:
-    """The sample with a trimap as a person draws one, or as a model's mask becomes one.
+    exact: float = 0.5
+    """Share of trimaps that a careful person drew: all that is half transparent is left open. The rest are bands along
+    outlines."""
+    widest: float = 0.08
+    """Reach of the widest band to either side, as a share of the shorter side (of a careful one) or of the root of the
+    object's area."""
 
-    Args:
-        sample: its targets are a :class:`~eachmask.structures.Matte`.
-        others: of a mix; none are wanted.
-    """
-    alpha: NDArray[np.float32] = sample.targets.alpha.float().numpy()
-    thin = (alpha > 0.98).sum() < 0.5 * (alpha > 0.02).sum()  # smoke and glass: no mask means them
-    made = careful(alpha, rng) if thin or rng.random() < EXACT else rough(alpha, rng)
-    return replace(sample, given=made)
+    def __call__(
+        self, sample: Sample[Any], rng: np.random.Generator, others: Callable[[], Sample[Any]] | None = None
+    ) -> Sample[Any]:
+        """Draw one trimap.
+
+        Args:
+            sample: its targets are a :class:`~eachmask.structures.Matte`.
+            others: of a mix; none are wanted.
+        """
+        alpha: NDArray[np.float32] = sample.targets.alpha.float().numpy()
+        thin = (alpha > 0.98).sum() < 0.5 * (alpha > 0.02).sum()  # smoke and glass: no mask means them
+        draw = careful if thin or rng.random() < self.exact else rough
+        return replace(sample, given=draw(alpha, rng, self.widest))
 
 
 def automatic(matte: Matte, width: float = 0.05) -> Trimap:
@@ -46,9 +50,9 @@ def automatic(matte: Matte, width: float = 0.05) -> Trimap:
     return Trimap.from_mask(RLE.from_bitmaps((matte.alpha > 0.5).cpu().numpy()[None]), width)
 
 
-def careful(alpha: NDArray[np.float32], rng: np.random.Generator) -> Trimap:
+def careful(alpha: NDArray[np.float32], rng: np.random.Generator, widest: float) -> Trimap:
     """What is half transparent, and some pixels to either side of it."""
-    reach = int(rng.integers(1, 2 + round(WIDEST / 2 * min(alpha.shape))))
+    reach = int(rng.integers(1, 2 + round(widest / 2 * min(alpha.shape))))
     return around(alpha, reach)
 
 
@@ -62,9 +66,9 @@ def around(alpha: NDArray[np.float32], reach: int) -> Trimap:
     return Trimap(torch.from_numpy(values))
 
 
-def rough(alpha: NDArray[np.float32], rng: np.random.Generator) -> Trimap:
+def rough(alpha: NDArray[np.float32], rng: np.random.Generator, widest: float) -> Trimap:
     """A band along the outline of a mask that is not quite right: rounded, a little too small or too large."""
     side = min(alpha.shape)
     blurred = cv2.GaussianBlur(alpha, (0, 0), float(rng.uniform(0.3, 0.012 * side + 0.5)))
     mask = RLE.from_bitmaps((blurred > rng.uniform(0.3, 0.7))[None])
-    return Trimap.from_mask(mask, float(rng.uniform(0.02, WIDEST)))
+    return Trimap.from_mask(mask, float(rng.uniform(0.02, widest)))

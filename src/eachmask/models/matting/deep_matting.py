@@ -17,7 +17,6 @@ Shapes: B images of H x W px.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +27,9 @@ from torch.nn import functional as F
 from eachmask.backbones.by_name import backbone_named
 from eachmask.models.config import changed
 from eachmask.models.matting.small_unet import conv
+from eachmask.models.matting.trimap_ladder import PLANES, TrimapLadder, padded, planes_of
 from eachmask.models.matting.trimap_network import TrimapNetwork
 from eachmask.structures import ImageBatch
-
-STRIDE = 32
 
 
 @dataclass(frozen=True)
@@ -46,38 +44,6 @@ class Config:
     """Channels at the image's own resolution."""
 
 
-# Blocks ---------------------------------------------------------------------------------------------------------------
-
-
-class Decoder(nn.Module):
-    """From the coarsest map to the image's own resolution; every level sees the trimap."""
-
-    def __init__(self, maps: Sequence[int], widths: Sequence[int], full_width: int) -> None:
-        super().__init__()
-        below = [maps[-1] + 3, *widths]
-        skips = [channels + 3 for channels in maps[-2::-1]]
-        self.levels = nn.ModuleList(conv(b + s, w) for b, s, w in zip(below, skips, widths, strict=False))
-        self.full = nn.Sequential(conv(widths[-1] + 6, full_width), conv(full_width, full_width))
-        self.alpha = nn.Conv2d(full_width, 1, 3, padding=1)
-
-    def forward(self, images: Tensor, maps: Sequence[Tensor], trimaps: Tensor) -> Tensor:
-        """Logits (B, 1, H, W)."""
-        x = torch.cat([maps[-1], _shrunk(trimaps, maps[-1])], 1)
-        for level, skip in zip(self.levels, maps[-2::-1], strict=True):
-            x = level(torch.cat([_grown(x, skip), skip, _shrunk(trimaps, skip)], 1))
-        found: Tensor = self.alpha(self.full(torch.cat([_grown(x, images), images, trimaps], 1)))
-        return found
-
-
-def _shrunk(trimaps: Tensor, like: Tensor) -> Tensor:
-    """Shares of foreground, unknown and background in each cell of a map."""
-    return F.avg_pool2d(trimaps, trimaps.shape[2] // like.shape[2])
-
-
-def _grown(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
-
-
 # The model ------------------------------------------------------------------------------------------------------------
 
 
@@ -90,14 +56,19 @@ class DeepMatting(TrimapNetwork):
         super().__init__()
         self.num_classes, self.config = num_classes, config
         self.backbone: Any = backbone_named(config.backbone, finest=2)
-        self.decoder = Decoder(self.backbone.channels, config.widths, config.full_width)
+        self.ladder = TrimapLadder(self.backbone.channels, config.widths)
+        self.full = nn.Sequential(
+            conv(config.widths[-1] + 3 + PLANES, config.full_width), conv(config.full_width, config.full_width)
+        )
+        self.alpha = nn.Conv2d(config.full_width, 1, 3, padding=1)
 
     def opacities(self, images: ImageBatch, known: Tensor) -> Tensor:
-        """What the decoder says."""
+        """What the network says."""
         height, width = images.tensor.shape[2:]
-        padding = (0, -width % STRIDE, 0, -height % STRIDE)
-        seen, trimaps = F.pad(images.tensor, padding), F.pad(known, padding)
-        found: Tensor = self.decoder(seen, self.backbone(seen).maps, trimaps).sigmoid()
+        seen, trimaps = padded(images.tensor), padded(planes_of(known))
+        x = self.ladder(seen, trimaps, self.backbone(seen).maps)
+        x = F.interpolate(x, seen.shape[2:], mode="bilinear", align_corners=False)
+        found: Tensor = self.alpha(self.full(torch.cat([x, seen, trimaps], 1))).sigmoid()
         return found[..., :height, :width]
 
 
