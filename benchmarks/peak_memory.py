@@ -1,4 +1,4 @@
-"""The most memory that this process ever held."""
+"""How much memory this process holds, and the most that it ever held."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def peak_mb() -> float:
         return int(line.split()[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def held_mb() -> float:
+    """Resident memory of this process now, on Linux, in units of 2^20 bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peak_memory import peak_mb
+from peak_memory import held_mb, peak_mb
 
 from eachmask.batch.track import TrackOptions, track
 from eachmask.data.formats.label_maps import numbers_in
@@ -156,8 +155,7 @@ def long(number: int, model: str) -> None:
 
     for t, _ in enumerate(follow(video, frames(), first), start=1):
         if t in (100, 500, 1000) or t % 2000 == 0:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            print(f"{t} frames: {pages * resource.getpagesize() / 2**20:.0f} MB", flush=True)
+            print(f"{t} frames: {held_mb():.0f} MB", flush=True)
 
 
 def main() -> None:
