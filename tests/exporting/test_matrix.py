@@ -33,6 +33,7 @@ REFUSED = {
     "yolact_plus_r18": "deform_conv2d",
     "background_matting_small": "give --background",
     "background_matting_v2_mobilenetv2": "give --background",
+    "automatic_matting_lite0": "give --trimap",
     "dcnn_matting": "give --trimap",
     "deep_matting_lite0": "give --trimap",
     "recurrent_instance_lite0": "cannot be exported for images of any size",

@@ -17,6 +17,8 @@ from eachmask.cli import main
 from eachmask.inference.load import load
 from eachmask.inference.matting import CutPredictor, MattePredictor
 from eachmask.ops.matting import own_colors, solve_foreground
+from eachmask.server.models import Models
+from eachmask.server.settings import ServerSettings
 from eachmask.structures import RLE, Instances, Matte, Trimap, UserError
 from eachmask.structures.backdrop import Backdrop
 from eachmask.tasks.matting import composite, covering
@@ -207,3 +209,12 @@ def test_backdrops_lie_on_images():
     assert torch.equal(backdrop.flip().flip().colors, backdrop.colors)
     with pytest.raises(ValueError, match=r"\(3, H, W\) float"):
         Backdrop(torch.zeros(4, 6))
+
+
+def test_images_alone_are_refused_before_anything_is_loaded(files: Path, capsys: pytest.CaptureFixture[str]):
+    """By commands that hand over nothing with an image, and by the server before it begins."""
+    sentence = "mattes wants a trimap with every image, which `eachmask matte` hands over"
+    assert main(["predict", str(files / "disk.png"), "--model", "mattes", "--out", str(files / "out")]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split()) and not (files / "out").exists()
+    with pytest.raises(UserError, match="mattes wants a trimap"):
+        Models(ServerSettings(("mattes",), ("k" * 20,), device="cpu"))

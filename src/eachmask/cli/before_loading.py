@@ -64,6 +64,7 @@ def check_before_loading(
     """
     from eachmask.batch.options import with_names
     from eachmask.inference.arguments import check_diameter, check_suppression, tile_side
+    from eachmask.inference.matting import check_alone
     from eachmask.inference.several_looks import check_looks
     from eachmask.models import model_class
     from eachmask.weights.file import categories_of
@@ -72,6 +73,7 @@ def check_before_loading(
     if info is None:
         return
     network = model_class(info.variant)
+    check_alone(network, info.name or info.variant)
     with_names(options, categories_of(info), network.task.outputs)
     tile_side(info, network.task, options.tile, options.overlap, options.stride)
     check_suppression(network, info, options.decode)

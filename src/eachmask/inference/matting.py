@@ -139,6 +139,20 @@ class CutPredictor(BandPredictor):
 _OPTIONS: dict[Any, str] = {Trimap: "trimap", Backdrop: "background"}
 
 
+def check_alone(network: Any, name: str) -> None:
+    """Refuse a model of mattes that must be handed something with every image, where images alone are predicted.
+
+    Args:
+        network: a model or its class.
+
+    Raises:
+        UserError: it is such a one.
+    """
+    takes = getattr(network, "takes", None)
+    if takes is not None and network.task.target is Matte:
+        raise UserError(f"{name} wants {_article(takes)} with every image, which `eachmask matte` hands over: use that")
+
+
 def colored(image: NDArray[Any], matte: Matte) -> Matte:
     """With the foreground's own colors, where the model said nothing of them: without them the old background shines
     through at the edges. Where pymatting is not there, they are the image's.

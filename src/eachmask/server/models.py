@@ -8,6 +8,7 @@ from typing import Any
 
 from eachmask.inference.embedding_cache import EmbeddingCache
 from eachmask.inference.load import load
+from eachmask.inference.matting import check_alone
 from eachmask.inference.predictor import Predictor
 from eachmask.inference.prompt_predictor import PromptPredictor
 from eachmask.server.answers import formats
@@ -36,6 +37,7 @@ class Models:
     def load(self, name: str) -> None:
         """Take a model in, or anew: what has begun ends with the one before."""
         predictor = load(name, device=self.settings.device, precision=self.settings.precision)
+        check_alone(predictor.model, name)
         if isinstance(predictor, PromptPredictor):
             folder = Path(self.settings.embeddings) if self.settings.embeddings else None
             predictor.cache = EmbeddingCache(folder, SESSION_BYTES)

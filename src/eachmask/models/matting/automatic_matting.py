@@ -141,5 +141,5 @@ class AutomaticMatting(MattingNetwork[Raw]):
 
 
 def automatic_matting_lite0(num_classes: int = 1, **config: Any) -> AutomaticMatting:
-    """EfficientNet-Lite0; 4 million weights: learns and answers on a CPU."""
+    """EfficientNet-Lite0; 3.5 million weights: learns and answers on a CPU."""
     return AutomaticMatting(num_classes, changed(Config(), config))
