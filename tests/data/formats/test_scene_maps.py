@@ -115,6 +115,18 @@ def test_nyu_has_three_classes_more_than_sun(tmp_path):
     assert len(names) == 40 and labels == [[255, 0, 39]] and names[39] == "otherprop"
 
 
+def test_nobodys_maps_are_taken_for_rooms(tmp_path):
+    """Folders image and label are many people's: the 37 classes are SUN RGB-D's only if it is said."""
+    photo(tmp_path / "image" / "a.png", (1, 3))
+    put(tmp_path / "label" / "a.png", [[0, 1, 2]])
+    with pytest.raises(UserError, match="call the folders images and labels"):
+        eachmask.data.read(tmp_path)
+    assert len(eachmask.data.read(tmp_path, format="indoor-maps", target=SemanticMap).categories) == 37
+    (tmp_path / "classes.txt").write_text("leaf\nstem\n")
+    names, labels = labels_of(tmp_path, "indoor-maps")
+    assert names == ["leaf", "stem"] and labels == [[255, 0, 1]]
+
+
 VOC_COLORS = [[[0, 0, 0], [128, 0, 0], [0, 64, 128], [224, 224, 192]]]
 
 

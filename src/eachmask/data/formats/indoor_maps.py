@@ -1,12 +1,13 @@
 """SUN RGB-D (Song et al., CVPR 2015) and NYUv2 (Silberman et al., ECCV 2012) as label PNGs: ``image/NAME.*`` and
-``label37/NAME.png`` or ``label40/NAME.png`` (``label/`` too); 0 is unlabeled, 1 ... K are the classes."""
+``label37/NAME.png`` or ``label40/NAME.png``; 0 is unlabeled, 1 ... K are the classes. ``label/`` too, where classes.txt
+names the classes or the format is named: others call their folders so as well."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from eachmask.data.formats.paired import Pair, folder_in
-from eachmask.data.formats.scene_maps import Coding, Layout, beside
+from eachmask.data.formats.scene_maps import NAMES, Coding, Layout, beside
 from eachmask.data.problems import Problem
 
 SUN = (
@@ -40,10 +41,15 @@ def coding(source: Path) -> Coding:
     return Coding.counted(NYU if (source / "label40").is_dir() else SUN, first=1)
 
 
+def _looks_like(source: Path) -> bool:
+    sure = MAPS if (source / NAMES).is_file() else MAPS[:2]
+    return folder_in(source, IMAGES) is not None and folder_in(source, sure) is not None
+
+
 FORMAT = Layout(
     name="indoor-maps",
-    marks="folders image (or rgb) and label37, label40 or label",
-    looks_like=lambda source: folder_in(source, IMAGES) is not None and folder_in(source, MAPS) is not None,
+    marks="folders image (or rgb) and label37, label40, or label and classes.txt",
+    looks_like=_looks_like,
     find=find,
     coding=coding,
     place=lambda split, stem: (f"image/{split}/{stem}", f"label/{split}/{stem}.png"),
