@@ -131,7 +131,7 @@ def long_video(frames: int, size: tuple[int, int]) -> dict[str, Any]:
         begin = time.process_time()
         matte_video(predictor, folder / "clip.mp4", folder / "out", ("rgba", "alpha"), on_frame=count)
         seconds = (time.process_time() - begin) / frames
-    shown = {done: mb for done, mb in memory.items() if done in (2, 10) or done % 25 == 0}
+    shown = {done: mb for done, mb in memory.items() if done in (2, 10) or done % max(25, frames // 10) == 0}
     return {"frames": len(memory), "mb": shown, "peak_mb": round(peak_mb()), "seconds": round(seconds, 2)}
 
 
