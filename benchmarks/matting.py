@@ -32,6 +32,7 @@ from eachmask.batch.movie import Movie
 from eachmask.data.formats import mattes
 from eachmask.data.images.read import read_image
 from eachmask.data.reading import read
+from eachmask.data.transforms.trimaps import is_thin
 from eachmask.files.png import png
 from eachmask.inference.load import load
 from eachmask.inference.matting import MattePredictor
@@ -54,10 +55,9 @@ def against_each_other(
     for split in read(folder, target=Matte).splits.values():
         for i in range(min(len(split), most)):
             sample = split[i]
-            alpha = sample.targets.alpha
-            if asked is not None and (alpha > 0.98).sum() < 0.5 * (alpha > 0.02).sum():
+            if asked is not None and is_thin(sample.targets):
                 continue
-            mask = RLE.from_bitmaps((alpha > 0.5).numpy()[None])
+            mask = RLE.from_bitmaps((sample.targets.alpha > 0.5).numpy()[None])
             if asked is not None:
                 box = Prompts(mask.size, boxes=torch.from_numpy(mask.boxes()))
                 mask = asked.look_at(sample.image).predict(box).masks.to_rle()
@@ -73,6 +73,8 @@ def against_each_other(
                 except UserError:  # no foreground, or no background, is left to solve from
                     found[name].append(Matte(hard.float()))
                 seconds[name] += time.process_time() - begin
+    if not targets:
+        raise SystemExit(f"{folder}: not one image with a solid foreground")
     num = len(targets)
     return {name: matte_errors(own, targets) | {"seconds": seconds[name] / num} for name, own in found.items()}
 

@@ -9,6 +9,7 @@ from itertools import combinations, islice
 from pathlib import Path
 
 from eachmask.data.formats.known import FORMATS
+from eachmask.data.formats.paired import SPLITS
 from eachmask.data.images.files import below, files_below, is_clutter
 from eachmask.data.images.read import SUFFIXES
 from eachmask.data.other_tools import LOOKED_AT, arrays_of, tool_of
@@ -20,7 +21,6 @@ _MAX_FILES = 50
 """Files of a kind that are looked at."""
 _OF_MAP = re.compile(r"[_-](masks?|labels?|seg|segmentation|gt)$", re.IGNORECASE)
 """What stands behind an image's name in that of its map."""
-_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _ROW = re.compile(rb"\s*\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.MULTILINE)
 """A line of YOLO: a class and four numbers or more."""
 
@@ -118,7 +118,7 @@ def _of_same_names(source: Path, files: list[Path]) -> str:
 def _are_called_otherwise(one: Path, other: Path) -> bool:
     """Whether paths differ by one folder, and not as splits do."""
     words = [{a.casefold(), b.casefold()} for a, b in zip(one.parts, other.parts, strict=False) if a != b]
-    return len(one.parts) == len(other.parts) and len(words) == 1 and not words[0] <= _SPLITS
+    return len(one.parts) == len(other.parts) and len(words) == 1 and not words[0] <= {*SPLITS}
 
 
 def _stems_of_images(files: list[Path]) -> dict[Path, set[str]]:

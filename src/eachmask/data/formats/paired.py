@@ -28,7 +28,7 @@ ENDS = ("", ".ome", "_mask", "_masks", "_label", "_labels")
 STARTS = ("mask_", "masks_", "label_", "labels_")
 """... or before it: mask_a.png of a.png, mask_1.png of img_1.png."""
 _OF_AN_IMAGE = re.compile(r"(image|img|im)_?(?=\d)", re.IGNORECASE)
-_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 IMAGES = ("images", "data")
 """Folders of images; the second is FiftyOne's."""
 T = TypeVar("T", bound=Spatial)
@@ -64,7 +64,7 @@ def roots_of(source: Path, names: Sequence[str]) -> list[Path]:
     """The folders of splits that have such a pair each, as StarDist's and others' sets: train/images, train/masks."""
     if folder_in(source, IMAGES) or not source.is_dir():
         return []
-    roots = (path for path in sorted(source.iterdir()) if path.name.casefold() in _SPLITS and has_pair(path, names))
+    roots = (path for path in sorted(source.iterdir()) if path.name.casefold() in SPLITS and has_pair(path, names))
     return [root for root in roots if image_files(folder_in(root, names) or root)]
 
 

@@ -36,9 +36,17 @@ class Trimapped:
             others: of a mix; none are wanted.
         """
         alpha: NDArray[np.float32] = sample.targets.alpha.float().numpy()
-        thin = (alpha > 0.98).sum() < 0.5 * (alpha > 0.02).sum()  # smoke and glass: no mask means them
-        draw = careful if thin or rng.random() < self.exact else rough
+        draw = careful if is_thin(sample.targets) or rng.random() < self.exact else rough
         return replace(sample, given=draw(alpha, rng, self.widest))
+
+
+def is_thin(matte: Matte) -> bool:
+    """Whether less than half of what is there is solid, as of smoke and glass: no mask means them.
+
+    >>> is_thin(Matte(torch.tensor([[0.0, 0.3, 0.3, 1.0]]))), is_thin(Matte(torch.tensor([[0.0, 0.3, 1.0, 1.0]])))
+    (True, False)
+    """
+    return bool((matte.alpha > 0.98).sum() < 0.5 * (matte.alpha > 0.02).sum())
 
 
 def automatic(matte: Matte, width: float = 0.05) -> Trimap:
