@@ -18,7 +18,8 @@ which of the relations that the papers lead one to expect held.
 
     python benchmarks/methods.py --packs FOLDER --on dsb2018 --steps 1200 [--write]
 
-Any other number of steps is a table of its own (``results/methods-1200``), with all learning curves as one image.
+Any other number of steps is a table of its own (``results/methods-1200``), with all learning curves as one image and
+without speeds. ``--write`` also keeps its rows in ``benchmarks/methods-1200.json``, so another machine can go on.
 """
 
 from __future__ import annotations
@@ -263,6 +264,8 @@ def run_all(options: argparse.Namespace) -> None:
     """
     results(options.steps).mkdir(parents=True, exist_ok=True)
     for task, jobs in (("train", options.jobs), ("time", 1)):
+        if task == "time" and options.steps != STEPS:
+            continue  # speed does not depend on the budget
         with ThreadPoolExecutor(jobs) as pool:
             for pack in options.on:
                 for name in options.only or systems():
@@ -273,8 +276,7 @@ def run_all(options: argparse.Namespace) -> None:
 
 def _row(name: str, pack: str, steps: int) -> dict[str, Any]:
     """What is known of a system; nothing if it is not trained."""
-    path = results(steps) / f"{name}-{pack}.json"
-    row: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    row: dict[str, Any] = rows(steps)[pack].get(name, {})
     return row
 
 

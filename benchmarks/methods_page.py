@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ CURVE_IMAGES = 8
 """Val images of the learning curves."""
 COLUMNS = ("mask AP", "AP50", "AP75", "boundary AP", "box AP", "calibration error", "parameters (M)", "train images/s",
            "predict ms/image", "memory (MB)")  # fmt: skip
+SPEEDS = ("train images/s", "predict ms/image")
+"""Measured under the small budget alone: rows of a larger one may come from several machines."""
 PANELS, WIDTH, HEIGHT = 4, 240, 190
 """Learning curves: panels in a row, and the sides of one, px."""
 RELATIONS = (
@@ -36,9 +39,16 @@ def results(steps: int) -> Path:
     return ROOT / "results" / ("methods" if steps == STEPS else f"methods-{steps}")
 
 
+def measured(steps: int) -> Path:
+    """The rows behind the docs' table of a larger budget, from which it is continued, also on another machine."""
+    return ROOT / "benchmarks" / f"methods-{steps}.json"
+
+
 def rows(steps: int) -> dict[str, dict[str, Any]]:
     """What is done, by pack and variant."""
     found: dict[str, dict[str, Any]] = {pack: {} for pack in PACKS}
+    if measured(steps).is_file():
+        found |= json.loads(measured(steps).read_text(encoding="utf-8"))
     for pack in PACKS:
         for path in sorted(results(steps).glob(f"*-{pack}.json")):
             found[pack][path.name.removesuffix(f"-{pack}.json")] = json.loads(path.read_text())
@@ -100,7 +110,8 @@ def longer(found: dict[str, dict[str, Any]], steps: int) -> str:
     ]
     for pack, table in found.items():
         if table:
-            lines += _table(pack, table, "###", f"-{steps}")
+            columns = [column for column in COLUMNS if column not in SPEEDS]
+            lines += _table(pack, table, "###", f"-{steps}", columns)
             lines += [f"![AP of {CURVE_IMAGES} val images over the steps](images/methods-{pack}-{steps}.svg)", ""]
     return "\n".join([_start(steps), *lines, END])
 
@@ -130,16 +141,18 @@ def draw_curves(table: dict[str, Any], pack: str) -> str:
     return svg.chart("".join(parts), WIDTH * PANELS, height, spoken, wide=True, alone=True)
 
 
-def _table(pack: str, table: dict[str, Any], level: str, suffix: str = "") -> list[str]:
+def _table(
+    pack: str, table: dict[str, Any], level: str, suffix: str = "", columns: Sequence[str] = COLUMNS
+) -> list[str]:
     first = next(iter(table.values()))
     budget = (
         f"{first['steps']} steps of {first['batch']} windows of {first['size'] * 3 // 4} px from images of "
         f"{first['size']} px; {first['images']} val images."
     )
     lines = [f"{level} {pack}", "", budget, ""]
-    lines += ["| system | " + " | ".join(COLUMNS) + " | |", "|---|" + "---|" * (len(COLUMNS) + 1)]
+    lines += ["| system | " + " | ".join(columns) + " | |", "|---|" + "---|" * (len(columns) + 1)]
     for name, row in sorted(table.items(), key=lambda item: -item[1].get("mask AP", item[1]["box AP"] - 1)):
-        cells = [_cell(column, row.get(column)) for column in COLUMNS]
+        cells = [_cell(column, row.get(column)) for column in columns]
         lines.append(f"| `{name}` | " + " | ".join(cells) + f" | [image](images/{name}-{pack}{suffix}.jpg) |")
     return [*lines, ""]
 
@@ -185,6 +198,7 @@ def write(found: dict[str, dict[str, Any]], steps: int) -> None:
             if table:
                 (docs / "images" / f"methods-{pack}{suffix}.svg").write_text(draw_curves(table, pack), encoding="utf-8")
         _replace(docs / "methods.md", longer(found, steps), _start(steps))
+        measured(steps).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return
     _replace(docs / "methods.md", page(found), START)
     for path in (docs / "methods").glob("*.md"):
