@@ -91,6 +91,8 @@ def _head(summary: Summary, noun: str, data: Sequence[str]) -> str:
     figures = [(f"{_many(noun)} per image", per_image, ""), ("images not done", f"{summary.failed:,}", "bad")]
     if summary.skipped:
         figures.append(("other files skipped", f"{summary.skipped:,}", ""))
+    if summary.animations:
+        figures.append(("animations, of which the first frame was read", f"{summary.animations:,}", ""))
     numbers = "".join(html.figure(value, label, kind if value != "0" else "") for label, value, kind in figures)
     found = f"{counted(summary.number_of(noun), noun)} in {counted(summary.done, 'image')}"
     links = ", ".join(f'<a href="{escape(quote(name))}">{escape(name)}</a>' for name in data)

@@ -47,6 +47,8 @@ class Summary:
     objects_per_class: dict[str, int] = field(default_factory=dict)
     hidden_in_label_maps: int = 0
     """Objects whose pixels all belong to better ones, so that no label map has them."""
+    animations: int = 0
+    """Images of which the first frame alone was read."""
     failures: list[Failure] = field(default_factory=list)
     skipped_files: list[Failure] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -139,6 +141,7 @@ class Finished:
             skipped=len(self.inputs.skipped),
             objects=total["objects"],
             hidden_in_label_maps=total["hidden"],
+            animations=len(self.inputs.animations),
             objects_per_class=dict(sorted(per_class.items(), key=lambda item: (-item[1], item[0]))),
             failures=failed,
             skipped_files=[Failure(name, reason) for name, reason in self.inputs.skipped],

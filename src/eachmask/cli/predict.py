@@ -323,5 +323,9 @@ def _say(summary: Summary, out: Path, noun: str) -> None:
         parts.append(f"{summary.hidden_in_label_maps:,} of them hidden behind others in the label maps")
     if summary.skipped:
         parts.append(f"{counted(summary.skipped, 'other file')} skipped")
+    if summary.animations:
+        parts.append(
+            f"{counted(summary.animations, 'animation')}: the first frame alone (eachmask track reads all of a GIF or WebP)"
+        )
     say("; ".join(parts) + ".", error=True)
     say(out / "report.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,26 @@ def test_labelimgs_files_beside_the_images(tmp_path: Path) -> None:
     assert labels(data) == [["nut"], ["bolt"]] and boxes(data) == [[[5, 5, 20, 20]], [[0, 0, 64, 48]]]
     assert data.splits["all"].targets(0).masks.area().tolist() == [225]
     assert [p.kind for p in data.problems] == ["box only"] and data.problems[0].count == 2
+
+
+def test_rolabelimgs_turned_boxes(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    upright = "<robndbox><cx>20</cx><cy>15</cy><w>20</w><h>10</h><angle>0.0</angle></robndbox>"
+    quarter = upright.replace("<angle>0.0", f"<angle>{math.pi / 2}")
+    eighth = upright.replace("<angle>0.0", f"<angle>{math.pi / 4}")
+    empty = upright.replace("<w>20", "<w>0")
+    entries = (
+        f"<object><type>robndbox</type><name>nut</name>{box}</object>" for box in (upright, quarter, eighth, empty)
+    )
+    write(tmp_path / "a.xml", *entries)
+    data = read(tmp_path)
+    found = data.splits["all"].targets(0)
+    assert found.boxes[:2].tolist() == [[10, 10, 30, 20], [15, 5, 25, 25]]
+    reach = (20 + 10) / 2 / math.sqrt(2)  # clockwise: the long side leads from upper left to lower right
+    assert found.boxes[2].tolist() == pytest.approx([20 - reach, 15 - reach, 20 + reach, 15 + reach], abs=1)
+    mask = found.masks[2:3].to_label_map()
+    assert mask[21, 26] and mask[9, 14] and not mask[21, 14] and not mask[9, 26]
+    assert ["object 4", "box only"] == [p.annotation or p.kind for p in data.problems]
 
 
 def test_fractions_are_places_between_pixels(tmp_path: Path) -> None:

@@ -103,6 +103,16 @@ def test_pages(tmp_path: Path) -> None:
     ]
 
 
+def test_animations_are_told(images: Path) -> None:
+    frames = [Image.new("RGB", (4, 3), color) for color in ("red", "green")]
+    for name in ("moving.gif", "moving.png", "moving.webp"):
+        frames[0].save(images / name, save_all=True, append_images=frames[1:])
+    frames[0].save(images / "still.gif")
+    frames[0].save(images / "still.webp")
+    (images / "broken.gif").write_bytes((images / "moving.gif").read_bytes()[:12])
+    assert find_inputs([images]).animations == ["moving.gif", "moving.png", "moving.webp"]
+
+
 def test_pages_whatever_the_suffix(tmp_path: Path) -> None:
     stack = np.zeros((2, 8, 9), np.uint16)
     for name in ("confocal.lsm", "misnamed.png", "none"):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
-from eachmask.data.formats.drawn import beginning, is_of_one_image
+from eachmask.data.formats.drawn import beginning, ellipse, is_of_one_image, turned
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import BEYOND, LEAVES, Rows, Size, rasterize_readable
 from eachmask.data.images.files import copy_image, image_files, image_size, safe_name
@@ -263,29 +263,18 @@ def segmentation_of(shape: Element, size: Size) -> Any:
     """A shape as COCO writes it: its ring, or its run lengths."""
     if shape.tag == "polygon":
         return [[float(v) for v in shape.get("points", "").strip("; ").replace(";", ",").split(",")]]
+    degrees = float(shape.get("rotation", "0"))
     if shape.tag == "box":
         x1, y1, x2, y2 = (float(shape.get(k, "")) for k in ("xtl", "ytl", "xbr", "ybr"))
-        return [_turned(np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]), shape)]
+        return [turned([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], degrees, ((x1 + x2) / 2, (y1 + y2) / 2))]
     if shape.tag == "ellipse":
         x, y, across, down = (float(shape.get(k, "")) for k in ("cx", "cy", "rx", "ry"))
-        angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
-        return [_turned(np.stack([x + across * np.cos(angle), y + down * np.sin(angle)], 1), shape)]
+        return ellipse(x, y, across, down, degrees)
     left, top, width, height = (int(shape.get(k, "")) for k in ("left", "top", "width", "height"))
     if not (0 < width <= size[1] and 0 < height <= size[0]):
         raise ValueError(f"its window of {width} x {height} is larger than the image, or empty")
     runs = [int(word) for word in shape.get("rle", "").split(",")]
     return RLE.from_bitmaps(crop_of_runs(runs, height, width)[None]).shift(left, top, size).to_coco()[0]
-
-
-def _turned(ring: NDArray[np.float64], shape: Element) -> list[float]:
-    """The ring x1, y1, x2, y2 ..., turned clockwise about its center by the shape's rotation, in degrees."""
-    degrees = float(shape.get("rotation", "0"))
-    if degrees:
-        angle, center = np.deg2rad(degrees), ring.mean(0)
-        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])  # y points down
-        ring = (ring - center) @ turn + center
-    numbers: list[float] = ring.ravel().tolist()
-    return numbers
 
 
 def _find(base: Path, split: str, name: str, below: Callable[[], ImageFolder]) -> Path:

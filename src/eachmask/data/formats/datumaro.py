@@ -11,12 +11,10 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
 from eachmask.data.formats.coco_fields import parsed
-from eachmask.data.formats.drawn import beginning, ellipse
+from eachmask.data.formats.drawn import beginning, ellipse, turned_box
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import LEAVES, Rows, Size, corners, rasterize_readable, without_pixels
 from eachmask.data.images.files import copy_image, image_size, matching, safe_name
@@ -220,10 +218,7 @@ def _segmentation(row: dict[str, Any]) -> Any:
     if kind != "rotated_bbox":
         raise NoAreaError(kind)
     x, y, w, h, degrees = (float(v) for v in row["bbox"])
-    turn = np.deg2rad(degrees)
-    points = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2
-    turned = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    return [(turned + [x, y]).ravel().tolist()]
+    return [turned_box(x, y, w, h, degrees)]
 
 
 FORMAT = Format(

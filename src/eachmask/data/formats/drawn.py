@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from eachmask.data.builder import DatasetBuilder
 from eachmask.data.dataset import Dataset
@@ -211,10 +212,24 @@ def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> l
     """
     if not (rx > 0 and ry > 0):
         raise ValueError("its radius must be above 0")
-    angle, turn = np.linspace(0, 2 * np.pi, 120, endpoint=False), np.deg2rad(degrees)
-    a, b = rx * np.cos(angle), ry * np.sin(angle)
-    points = np.stack([x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn)], 1)
-    return [points.ravel().tolist()]
+    angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+    return [turned(np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1), degrees, (x, y))]
+
+
+def turned(points: ArrayLike, degrees: float, about: ArrayLike) -> list[float]:
+    """The ring x1, y1, x2, y2 ... of (N, 2) points, turned clockwise as seen on the screen about a place."""
+    ring = np.asarray(points, float)
+    if degrees:
+        turn, center = np.deg2rad(degrees), np.asarray(about, float)
+        clockwise = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])  # y points down
+        ring = (ring - center) @ clockwise + center
+    numbers: list[float] = ring.ravel().tolist()
+    return numbers
+
+
+def turned_box(x: float, y: float, w: float, h: float, degrees: float) -> list[float]:
+    """The corners of a box of w x h px about its center (x, y), turned clockwise about it."""
+    return turned(np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2 + [x, y], degrees, (x, y))
 
 
 def rings_to_write(image: AnnotatedImage) -> Iterator[tuple[str, bool, list[list[float]]]]:

@@ -32,6 +32,7 @@ from eachmask.data.formats.drawn import (
     ellipse,
     image_named,
     rings_to_write,
+    turned,
 )
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.label_maps import decoded
@@ -210,10 +211,7 @@ def _segmentation(region: dict[str, Any], size: tuple[int, int]) -> Any:
         rx, ry = np.array([value["radiusX"], value["radiusY"]], float) * scale
         return ellipse(x, y, rx, ry, degrees)
     w, h = np.array([value["width"], value["height"]], float) * scale
-    turn = np.deg2rad(degrees)  # about the first corner, clockwise
-    points = np.array([[0, 0], [w, 0], [w, h], [0, h]])
-    turned = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    return [(turned + [x, y]).ravel().tolist()]
+    return [turned(np.array([[0, 0], [w, 0], [w, h], [0, h]]) + [x, y], degrees, about=(x, y))]
 
 
 def _alpha(value: dict[str, Any], size: tuple[int, int]) -> NDArray[Any]:

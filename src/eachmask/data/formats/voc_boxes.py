@@ -2,12 +2,13 @@
 
 The images lie beside the files (LabelImg; Roboflow, below ``train``, ``valid``), or in ``JPEGImages`` or ``images``.
 In whole numbers both corners of a box are inside, counted from 1, as in VOC: boxes of tools that count from 0 are a
-pixel too large. With fractions, as CVAT writes them, they are places between pixels, from 0. Roboflow's outlines are
-read.
+pixel too large. With fractions, as CVAT writes them, they are places between pixels, from 0. Roboflow's outlines
+are read, and roLabelImg's turned boxes (center, size, angle in radians).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ from xml.etree.ElementTree import Element
 from eachmask.data.dataset import Dataset
 from eachmask.data.elsewhere import ImageFolder
 from eachmask.data.formats.classes_file import write_categories
-from eachmask.data.formats.drawn import BROKEN, Drawing, Entry, data_of, drawings_in, xml_files_with
+from eachmask.data.formats.drawn import BROKEN, Drawing, Entry, data_of, drawings_in, turned_box, xml_files_with
 from eachmask.data.formats.format import Format
 from eachmask.data.formats.segmentations import corners
 from eachmask.data.formats.voc import listed, write_images
@@ -76,7 +77,9 @@ def _add_boxes(
             if not name:
                 raise ValueError("it has no name")
             outline = [float(value.text or "") for value in entry.findall("polygon/*")]
-            page.add([outline or _ring(entry)], name, where, entry.findtext("crowd") == "1")
+            turned = entry.find("robndbox")
+            ring = outline or (_ring(entry) if turned is None else _turned_ring(turned))
+            page.add([ring], name, where, entry.findtext("crowd") == "1")
         except BROKEN as error:
             problems.append(unread(file, where, error))
             continue
@@ -101,8 +104,15 @@ def _ring(entry: Element) -> Any:
     return corners([x1, y1, x2 - x1, y2 - y1])
 
 
+def _turned_ring(box: Element) -> list[float]:
+    x, y, w, h, angle = (float(box.findtext(tag) or "") for tag in ("cx", "cy", "w", "h", "angle"))
+    if not (w > 0 and h > 0):
+        raise ValueError("its box is empty")
+    return turned_box(x, y, w, h, math.degrees(angle))
+
+
 def _files(source: Path) -> list[Path]:
-    return xml_files_with(source, b"<bndbox>")
+    return xml_files_with(source, b"<bndbox>", b"<robndbox>")
 
 
 FORMAT = Format(

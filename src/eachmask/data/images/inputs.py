@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from eachmask.data.images.members import Member, holds_members, is_address, members
-from eachmask.data.images.read import looks_like_image, num_pages
+from eachmask.data.images.read import is_animation, looks_like_image, num_pages
 from eachmask.data.images.url import is_url, place, stored
 from eachmask.files import journal
 from eachmask.structures import UserError
@@ -65,6 +65,8 @@ class Inputs:
     sources: list[Source] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(name, reason) of what lay in a folder but is no image."""
+    animations: list[str] = field(default_factory=list)
+    """Names of sources of which the first frame alone is read."""
     asked: tuple[str, ...] = ()
     """What the user named, absolute: the same command names the same."""
 
@@ -117,7 +119,8 @@ def find_inputs(
         said = [f"{s.name if s.path in search.failed else s.path} {s.problem}" for s in sources]
         raise UserError(", ".join(said[:3]) + (f" and {len(said) - 3} more" if len(said) > 3 else ""))
     skipped = [(_relative(path, root), reason) for path, reason in search.skipped]
-    return Inputs(_with_outputs(sources), skipped, tuple(asked))
+    animations = [source.name for source in sources if not source.member and is_animation(source.path)]
+    return Inputs(_with_outputs(sources), skipped, animations, tuple(asked))
 
 
 @dataclass

@@ -6,7 +6,8 @@ Rules, the same for files and for what the API is handed:
 * Transparency is composited on white, as a viewer shows it (a wholly transparent image keeps its
   colors: there the alpha channel means nothing).
 * EXIF orientation is applied once.
-* Of animations the first frame is read; of a multi-page TIFF any page (``pages``, counted from 1).
+* Of animations the first frame is read (:mod:`eachmask.data.images.clip` reads all);
+  of a multi-page TIFF any page (``pages``, counted from 1).
 """
 
 from __future__ import annotations
@@ -130,6 +131,18 @@ def num_pages(path: str | Path, channels: tuple[int, ...] = ()) -> int:
         return max(1, len(found.channels) + found.is_cut_off if channels and found.channels else found.num_pages)
     except Exception:  # a broken header has no pages; reading it will name the reason
         return 1
+
+
+def is_animation(path: str | Path) -> bool:
+    """Whether a GIF, WebP or PNG has more than one frame; not where it cannot be read, which reading it will tell."""
+    try:
+        head = _head(Path(path))
+        if not (head.startswith(b"GIF8") or head[8:12] == b"WEBP" or (head.startswith(b"\x89PNG") and b"acTL" in head)):
+            return False
+        with open_with_pillow(Path(path)) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # decoders raise whatever they like
+        return False
 
 
 def num_channels(path: str | Path) -> int:
