@@ -324,8 +324,6 @@ def _say(summary: Summary, out: Path, noun: str) -> None:
     if summary.skipped:
         parts.append(f"{counted(summary.skipped, 'other file')} skipped")
     if summary.animations:
-        parts.append(
-            f"{counted(summary.animations, 'animation')}: the first frame alone (eachmask track reads all of a GIF or WebP)"
-        )
+        parts.append(f"{counted(summary.animations, 'animation')}: the first frame alone (eachmask track reads all)")
     say("; ".join(parts) + ".", error=True)
     say(out / "report.html")

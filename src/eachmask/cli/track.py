@@ -44,7 +44,7 @@ class TrackOptions:
     """
 
     video: Annotated[str, tyro.conf.Positional]
-    """Video file (mp4, mov, webm, mkv, avi: pip install 'eachmask[video]'), animated GIF or WebP, TIFF with pages,
+    """Video file (mp4, mov, webm, mkv, avi: pip install 'eachmask[video]'), animated GIF, WebP or PNG, TIFF with pages,
     folder or 'pattern*' of images in the order of their names, or a camera: webcam:0 (or 0), webcam:/dev/video2."""
     model: str | None = None
     """Name of a model (`eachmask models` lists them), a .safetensors file or a run's folder; by default `objects`, and

@@ -20,7 +20,7 @@ def images() -> list[np.ndarray]:
 
 
 def written(path):
-    if path.suffix in (".gif", ".webp"):
+    if path.suffix in (".gif", ".webp", ".png"):
         first, *others = [Image.fromarray(image) for image in images()]
         first.save(path, save_all=True, append_images=others, duration=40)
         return path
@@ -34,7 +34,7 @@ def written(path):
     return path
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".gif", ".webp"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".gif", ".webp", ".png"])
 def test_any_frame_is_that_of_its_place(tmp_path, suffix):
     path = written(tmp_path / f"v{suffix}")
     one_by_one, opened = list(frames_of(path)), clip(path)
@@ -63,7 +63,7 @@ def test_a_damaged_video_is_said(tmp_path):
         clip(tmp_path / "v.mp4")
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
 def test_an_animation_cut_off_anywhere_is_frames_or_a_sentence(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(0)
     frames = [Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)) for _ in range(3)]

@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from eachmask.data.images.read import from_pillow
+from eachmask.data.images.read import from_pillow, is_animation
 from eachmask.data.images.video import (
     BROKEN,
     FRAME_RATE,
@@ -135,6 +135,8 @@ class _Animation(Clip):
 
     def _read(self, number: int) -> NDArray[Any]:
         try:
+            if number < self._image.tell():
+                self._image = Image.open(self.path)  # Pillow loses count where it goes back in a PNG
             self._image.seek(number)
             return from_pillow(self._image)
         except BROKEN as error:
@@ -161,13 +163,5 @@ def _clip(path: Path, size: int, modified: int) -> Clip:
 
 
 def is_clip(path: Path) -> bool:
-    """Whether a file's suffix, and of a WebP its header, says that it has several frames."""
-    suffix = path.suffix.lower()
-    if suffix != ".webp":
-        return suffix in SUFFIXES or suffix == ".gif"
-    try:
-        with open(path, "rb") as file:
-            head = file.read(21)
-    except OSError:
-        return False
-    return head[12:16] == b"VP8X" and len(head) == 21 and bool(head[20] & 2)
+    """Whether a file is a video by its suffix, or an animation by what it holds."""
+    return path.suffix.lower() in SUFFIXES or is_animation(path)

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eachmask.data.images.inputs import find_inputs
-from eachmask.data.images.read import from_pillow, read_image
+from eachmask.data.images.read import from_pillow, is_animation, read_image
 from eachmask.structures import UserError
 
 SUFFIXES = frozenset(".mp4 .m4v .mov .webm .mkv .avi".split())
 """Of video files, which PyAV decodes."""
-_ANIMATIONS = (".gif", ".webp")
 CAMERA = "webcam:"
 """Before the number or the device of a camera: webcam:0, webcam:/dev/video2."""
 FRAME_RATE = 25.0
@@ -40,7 +39,7 @@ def frames_of(source: str | Path, exclude: Path | None = None) -> Generator[Vide
     """Read a video; one frame is in memory at a time.
 
     Args:
-        source: a video file (mp4, mov, webm, mkv, avi), an animated GIF or WebP, a TIFF with pages, a folder or a
+        source: a video file (mp4, mov, webm, mkv, avi), an animated GIF, WebP or PNG, a TIFF with pages, a folder or a
             pattern of images in the order of their names, or a camera, see :func:`camera_of`, which has no end.
         exclude: a folder not to be searched for images: where the results go.
 
@@ -52,7 +51,7 @@ def frames_of(source: str | Path, exclude: Path | None = None) -> Generator[Vide
         frames = _live(camera)
     elif path.suffix.lower() in SUFFIXES:
         frames = _decoded(path)
-    elif path.suffix.lower() in _ANIMATIONS and path.is_file():
+    elif is_animation(path):
         frames = _animated(path)
     else:
         frames = _images(source, exclude)
@@ -70,7 +69,7 @@ def known_number(source: str | Path, exclude: Path | None = None) -> int | None:
         UserError: there is none.
     """
     path = Path(source)
-    if camera_of(source) is not None or path.suffix.lower() in SUFFIXES or path.suffix.lower() in _ANIMATIONS:
+    if camera_of(source) is not None or path.suffix.lower() in SUFFIXES or is_animation(path):
         return None
     return len(find_inputs([source], exclude=exclude).sources)
 
