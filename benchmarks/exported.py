@@ -1,7 +1,7 @@
 """Every exportable variant x runtime as tests/exporting/test_matrix.py tries it: a table in docs/exporting.md.
 
-A case that was run is not run again, so that the whole can be run in slices. Each case is one test: written, and
-compared with the model at three sizes, one and two at a time, and without objects.
+A case that was run, by the table, is not run again, so that the whole can be run in slices. Each case is one test:
+written, and compared with the model at three sizes, one and two at a time, and without objects.
 
     python benchmarks/exported.py                                # all that is left
     python benchmarks/exported.py mask2former_lite0-onnx -sam    # cases whose names hold one of these words
@@ -35,9 +35,15 @@ WORDS = {"equal": "equal", "refused": "refused", "different": "**differs**", "un
 
 
 def rows() -> dict[str, dict[str, Any]]:
-    """Case -> what became of it."""
+    """Case -> what became of it, by the page's table, and by what was run since."""
+    found = dict[str, dict[str, Any]]()
+    for line in PAGE.read_text().partition(START)[2].partition(END)[0].splitlines():
+        variant, *cells = (cell.strip(" `") for cell in line.strip("|").split("|"))
+        for runtime, cell in zip(RUNTIMES, cells, strict=False):
+            if cell in ("equal", "refused"):
+                found[f"{variant}-{runtime}"] = {"outcome": cell, "why": ""}
     lines = ROWS.read_text().splitlines() if ROWS.is_file() else []
-    return {row["case"]: row for row in map(json.loads, lines)}
+    return found | {row["case"]: row for row in map(json.loads, lines)}
 
 
 class Recorder:
@@ -98,7 +104,7 @@ def page(cases: list[tuple[str, str]], done: dict[str, dict[str, Any]]) -> str:
         else:
             lines.append(f"| `{variant}` | {' | '.join(WORDS[outcome] for outcome in outcomes)} |")
     others = f"\nNot run: {', '.join(left)}." if left else ""
-    sentences = dict.fromkeys(row["why"] for row in done.values() if row["outcome"] == "refused")
+    sentences = dict.fromkeys(row["why"] for row in done.values() if row["outcome"] == "refused" and row["why"])
     return "\n".join([*lines, others, *(f"- {sentence}" for sentence in sentences)]).rstrip()
 
 

@@ -17,7 +17,6 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from eachmask.structures import Instances, Masks, Matte, PanopticMap, RoIMasks, SemanticMap
-from eachmask.structures.boxes import iou as box_iou
 from eachmask.structures.logit_masks import LogitMasks
 
 ROUNDING = 1e-3
@@ -54,16 +53,16 @@ def _check_instances(a: Instances, b: Instances) -> None:
 
 
 def _in_order_of(a: Instances, b: Instances) -> Instances:
-    """Objects with the masks, or boxes, of others of ``a`` in their places; whether their scores allow it is seen
+    """Objects with the masks and boxes of others of ``a`` in their places; whether their scores allow it is seen
     afterwards."""
     if not len(a):
         return b
-    if a.masks is None or b.masks is None:
-        iou, there = box_iou(a.boxes, b.boxes).numpy(), np.ones(len(a), bool)
-    else:
-        iou, there = np.asarray(a.masks.iou(b.masks)), a.masks.area() > 0
-    moved, order = np.flatnonzero(there & (iou.diagonal() <= 0.99)), np.arange(len(a))
-    order[moved] = moved[linear_sum_assignment(-iou[np.ix_(moved, moved)])[1]]
+    apart = torch.cdist(a.boxes, b.boxes, p=1).numpy()  # of all corners, px
+    if a.masks is not None and b.masks is not None:
+        iou, shown = np.asarray(a.masks.iou(b.masks)), a.masks.area() > 0
+        apart += shown[:, None] * (1 - iou) * sum(a.image_size)
+    moved, order = np.flatnonzero(apart.diagonal() > 0.4), np.arange(len(a))
+    order[moved] = moved[linear_sum_assignment(apart[np.ix_(moved, moved)])[1]]
     return b[order]
 
 

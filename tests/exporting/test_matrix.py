@@ -47,13 +47,11 @@ QUICK = {
     "mask_rcnn_lite0_p3", "sliding_window", "unet_tiny", "efficient_sam_ti", "simpleclick_vit_t",
     "background_matting_v2_mobilenetv2",
 }  # fmt: skip
-PROGRAMS = {"sliding_window", "unet_tiny", "flows_cpnet", "efficient_sam_ti"}
-"""Tried with torch alone ..."""
-SIZED_PROGRAMS = {
-    "mask_rcnn_lite0_p3", "rtmdet_ins_nano", "solo_lite0", "yolact_lite0", "stardist_lite0", "fcn8s_lite0", "modnet",
-    "ritm_lite0", "recurrent_attention_lite0",
-}  # fmt: skip
-"""... for one size: with sizes as symbols torch is not done in the time that it gets."""
+ANY_SIZE = {"sliding_window", "flows_cpnet", "efficient_sam_ti"}
+"""Written with torch alone for any size; the others for one: with sizes as symbols torch is mostly not done in the time
+that it gets."""
+UNDECIDED = {"coverage_tree_lite0", "spatial_embedding_lite0"}
+"""Stretched to that size, random weights leave some of their pixels and cuts to the last bits."""
 SIZES = ((64, 96), (75, 131), (110, 70))
 FLAT = {"panoptic_deeplab_lite0": ("head", 20)}
 """Variant -> the layer whose random weights give nearly the same everywhere, so that rounding would decide, and by what
@@ -115,10 +113,10 @@ def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("case", marked([c for c in CASES if c.variant not in REFUSED]))
 def test_the_file_says_what_the_model_says(case: Case, runtime: str, tmp_path: Path) -> None:
-    if runtime == "torch-export" and case.variant not in PROGRAMS | SIZED_PROGRAMS:
-        pytest.skip("torch alone is tried on a sample")
-    sized = ONE_SIZE | SIZED_PROGRAMS if runtime == "torch-export" else ONE_SIZE
-    model, info = case.build(), case.info((96, 128) if case.variant in sized else None)
+    if runtime == "torch-export" and case.variant in UNDECIDED:
+        pytest.skip("rounding decides its masks")
+    sized = case.variant not in ANY_SIZE if runtime == "torch-export" else case.variant in ONE_SIZE
+    model, info = case.build(), case.info((96, 128) if sized else None)
     file = tmp_path / f"model{SUFFIXES[runtime]}"
     write_exported(file, model, info, runtime, "fp32", {})
     exported = eachmask.load(file)
