@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+from scipy import ndimage
 
 from eachmask.models.config import changed
+from eachmask.models.instance import condinst
 from eachmask.models.instance.condinst import aligned_upsample, centers_of_mass, condinst_lite0_fpn
+from eachmask.ops.nms import lower_repeats
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
 
@@ -91,6 +96,50 @@ def test_masks_can_rank_the_detections():
     (fewer,) = ranked.decode(raw, DecodeOptions(score_threshold=least))
     assert len(fewer) == 5 and torch.allclose(fewer.scores, found.scores[:5])
     assert np.array_equal(fewer.masks.to_rle().counts, found.masks[:5].to_rle().counts)
+
+
+def test_repeats_and_parts_lose_score_but_where_a_user_suppresses(monkeypatch):
+    torch.manual_seed(0)
+    model = condinst_lite0_fpn(num_classes=1, nms_threshold=0.8, ranking={"sigma": 1.0, "candidates": 40}).eval()
+    with torch.no_grad():
+        raw = model(ImageBatch.from_tensors([torch.randn(3, 64, 96)]))
+        options = DecodeOptions(score_threshold=0.0, max_detections=12)
+        (before,) = model.decode(raw, options)
+        seen = []
+        monkeypatch.setattr(condinst, "lower_repeats", lambda *given: seen.append(given) or lower_repeats(*given))
+        model.config = changed(model.config, {"ranking": {"repeat_factor": 0.5, "part_factor": 0.75}})
+        (after,) = model.decode(raw, options)
+        (asked,) = model.decode(raw, replace(options, suppression="matrix"))
+        least = float(after.scores[5:7].mean())
+        (fewer,) = model.decode(raw, replace(options, score_threshold=least))
+    iou, areas, scores, *factors = seen[0]
+    assert factors == [0.5, 0.75] and torch.equal(scores, before.scores) and len(iou) == len(areas) == 12
+    lowered = lower_repeats(iou, areas, scores, 0.5, 0.75)
+    assert (lowered < scores).any() and torch.equal(after.scores, lowered.sort(descending=True).values)
+    order = [before.boxes.tolist().index(box) for box in after.boxes.tolist()]
+    assert torch.equal(lowered[order], after.scores)
+    assert torch.equal(asked.scores, before.scores)
+    assert torch.equal(fewer.scores, after.scores[:6])
+
+
+def test_specks_are_left_out_at_every_size():
+    torch.manual_seed(0)
+    model = condinst_lite0_fpn(num_classes=1, score_threshold=0.0, max_detections=4).eval()
+    model.controller.weight.data *= 50  # masks of many regions
+    with torch.no_grad():
+        raw = model(ImageBatch.from_tensors([torch.randn(3, 64, 96)]))
+        (whole,) = model.decode(raw, DecodeOptions())
+        model.config = changed(model.config, {"mask": {"least_region": 0.2}})
+        (clean,) = model.decode(raw, DecodeOptions())
+    for size in ((64, 96), (128, 192)):
+        before, after = (one.masks.resize(size).to_rle().decode() for one in (whole, clean))
+        assert (after < before).any()
+        for mask, rest in zip(before, after, strict=True):
+            regions, _ = ndimage.label(mask, np.ones((3, 3)))
+            sizes = np.bincount(regions.ravel())[1:]
+            large = sizes >= 0.2 * mask.sum()
+            large[sizes.argmax() if len(sizes) else ()] = True
+            np.testing.assert_array_equal(rest, np.isin(regions, np.flatnonzero(large) + 1))
 
 
 def _iou(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 
-from eachmask.ops.nms import fast_nms, fast_nms_of_classes, mask_nms, matrix_nms, nms, soft_nms
+from eachmask.ops.nms import (
+    fast_nms,
+    fast_nms_of_classes,
+    lower_repeats,
+    mask_iou,
+    mask_nms,
+    matrix_nms,
+    nms,
+    soft_nms,
+)
 from eachmask.structures import boxes as box_ops
 
 
@@ -73,6 +84,28 @@ def test_matrix_nms_is_equation_5():
 
             factor = min([f(float(iou[i, j])) / f(covered(i)) for i in better], default=1.0)
             assert float(found[j]) == pytest.approx(float(scores[j]) * min(factor, 1.0), rel=1e-4)
+
+
+def test_repeats_and_parts_of_better_masks_lose_score():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((24, 40, 40), bool)
+    for mask, (y, x, h, w) in zip(masks, rng.integers(0, (30, 30, 25, 25), (24, 4)), strict=True):
+        mask[y : y + h + 1, x : x + w + 1] = True
+    scores, labels = torch.from_numpy(rng.random(24)).float(), torch.from_numpy(rng.integers(0, 2, 24))
+    expected, cases = scores.tolist(), {"repeat": 0, "part": 0, "whole": 0}
+    for j, i in itertools.permutations(range(24), 2):
+        if scores[i] > scores[j] and labels[i] == labels[j]:
+            common, union = (masks[i] & masks[j]).sum(), (masks[i] | masks[j]).sum()
+            if common > 0.5 * union:
+                expected[j], cases["repeat"] = expected[j] * 0.5, cases["repeat"] + 1
+            elif common > 0.9 * masks[j].sum():
+                expected[j], cases["part"] = expected[j] * 0.75, cases["part"] + 1
+            else:
+                cases["whole"] += int(common > 0.9 * masks[i].sum())
+    assert all(cases.values()), cases
+    given = torch.from_numpy(masks)
+    found = lower_repeats(mask_iou(given, labels), given.flatten(1).sum(1), scores, 0.5, 0.75)
+    torch.testing.assert_close(found, torch.tensor(expected))
 
 
 def test_nothing_in_nothing_out():

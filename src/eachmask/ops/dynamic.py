@@ -6,6 +6,7 @@ an image share its mask features; what differs is the kernels, and where the obj
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask.ops.automatic_masks import without_small_regions
 from eachmask.structures import RLE, Masks, SoftMasks
+from eachmask.structures.bitmaps import Bitmaps
 from eachmask.structures.masks import Index, as_index
 
 WIDTH = 8
@@ -204,6 +207,9 @@ class DynamicMasks(Masks):
     aligned: bool = False
     """CondInst doubles the logits and resizes probabilities, cells where their places are (:func:`aligned_upsample`);
     RTMDet-Ins resizes the logits."""
+    least_region: float = 0.0
+    """Regions smaller than this share of their mask are left out, the largest never; they hang together over corners
+    too."""
     _rle: RLE | None = field(default=None, init=False)
 
     def __len__(self) -> int:
@@ -225,7 +231,8 @@ class DynamicMasks(Masks):
 
     def to_rle(self) -> RLE:
         if self._rle is None:
-            self._rle = Masks.cat([maps.resize(self.size).to_rle() for maps in self._maps()])
+            masks = Masks.cat([maps.resize(self.size).to_rle() for maps in self._maps()])
+            self._rle = without_specks(masks, self.least_region) if self.least_region else masks
         return self._rle
 
     @torch.no_grad()
@@ -239,6 +246,22 @@ class DynamicMasks(Masks):
                 yield SoftMasks.from_maps(maps, self.padded, self.valid, probability, "corners")
             else:
                 yield SoftMasks.from_maps(logits, self.padded, self.valid, level)
+
+
+def without_specks(masks: Masks, share: float) -> RLE:
+    """Masks without regions smaller than a share of them.
+
+    >>> masks = RLE.from_bitmaps(np.array([[[1, 1, 1, 0, 1]]]))
+    >>> without_specks(masks, 0.25).area().tolist(), without_specks(masks, 0.5).area().tolist()
+    ([4], [3])
+    """
+    found = masks.to_bitmaps()
+    areas = masks.area()
+    crops = [
+        without_small_regions(crop, math.ceil(share * area), holes=False)[0] if area else crop
+        for crop, area in zip(found.crops, areas.tolist(), strict=True)
+    ]
+    return Bitmaps(crops, found.origins, found.size).to_rle()
 
 
 def aligned_upsample(x: Tensor, factor: int) -> Tensor:

@@ -15,6 +15,8 @@ from eachmask.accel.lazy_dynamo import torchvision
 from eachmask.structures import boxes as box_ops
 
 Decay = Literal["gaussian", "linear"]
+REPEATED, HELD = 0.5, 0.9
+"""IoU above which a mask says a better one again, and the share of it that lies in one of which it is a part."""
 PAIR_CHUNK_SIZE = 1 << 20
 """Pairs of boxes that Fast NMS compares at a time, in some 40 bytes each."""
 
@@ -88,6 +90,34 @@ def mask_nms(iou: Tensor, scores: Tensor, threshold: float) -> Tensor:
         if alive[i]:
             alive[i + 1 :] &= ~over[i, i + 1 :]
     return order[alive.to(order.device)]
+
+
+def lower_repeats(iou: Tensor, areas: Tensor, scores: Tensor, repeat: float, part: float) -> Tensor:
+    """Scores of what says again what a better mask says: times ``repeat`` for each better one with an IoU above
+    :data:`REPEATED`, times ``part`` for each other better one that holds more than :data:`HELD` of it.
+
+    Our own; a whole that holds a better part keeps its score.
+
+    Args:
+        iou: (N, N) of masks, 0 for pairs that must not meet (other labels); areas: (N,) px or cells.
+        scores: (N,).
+        repeat, part: 0..1.
+
+    >>> masks = torch.tensor([[[1, 1, 1, 1]], [[1, 1, 1, 0]], [[1, 0, 0, 0]]], dtype=torch.bool)
+    >>> iou, areas = mask_iou(masks, torch.zeros(3)), masks.flatten(1).sum(1)
+    >>> lower_repeats(iou, areas, torch.tensor([0.5, 0.25, 1.0]), 0.5, 0.75).tolist()  # the last one is the best
+    [0.5, 0.125, 1.0]
+    >>> lower_repeats(iou, areas, torch.tensor([0.5, 0.25, 0.125]), 0.5, 0.75).tolist()
+    [0.5, 0.125, 0.0703125]
+    """
+    order = torch.argsort(scores, descending=True, stable=True)
+    iou, area = iou[order][:, order].triu(diagonal=1), areas[order].to(iou)
+    common = (iou / (1 + iou) * (area[:, None] + area)).round()  # whole cells again
+    again = iou > REPEATED
+    within = ~again & (common > HELD * area)
+    lowered = torch.empty_like(scores)
+    lowered[order] = scores[order] * repeat ** again.sum(0) * part ** within.sum(0)
+    return lowered
 
 
 def soft_nms(

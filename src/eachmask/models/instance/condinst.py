@@ -42,6 +42,7 @@ from eachmask.ops.dynamic import (
 )
 from eachmask.ops.losses import dice
 from eachmask.ops.mask_candidates import Candidates, Limits, MapGeometry, score_masks, suppress
+from eachmask.ops.nms import lower_repeats, mask_iou
 from eachmask.structures import DecodeOptions, ImageBatch, Instances
 from eachmask.tasks.instances import INSTANCES
 
@@ -76,6 +77,8 @@ class MaskConfig:
     """Channels of the mask features (paper, table 3)."""
     reach: float = 8.0
     """So many strides of the level that finds an object are 1 in its relative coordinates."""
+    least_region: float = 0.0
+    """Regions of a found mask smaller than this share of it are specks, and left out."""
     places_per_image: int = 300
     """Positive places whose masks are learnt; where there are more, a random choice."""
     loss_weight: float = 1.0
@@ -92,6 +95,10 @@ class RankingConfig:
     """Scores are multiplied by this power of the maskness; SOLOv2's is 1."""
     candidates: int = 300
     """So many of an image's detections are looked at."""
+    repeat_factor: float = 1.0
+    """By which scores of masks are multiplied that lie over a better one, after Matrix NMS ..."""
+    part_factor: float = 1.0
+    """... and those of parts of better ones; see :func:`~eachmask.ops.nms.lower_repeats`."""
 
 
 @dataclass(frozen=True)
@@ -206,14 +213,16 @@ class CondInst(PointDetector[Raw, Selected]):
         results = [pack_image(selected.found, i, options) for i in range(len(selected.found.sizes))]
         for found, one in zip(results, selected.networks or (), strict=False):
             size = found.image_size
-            found.masks = DynamicMasks(*one, selected.spanned, size, size, options.mask_threshold, aligned=True)
+            found.masks = DynamicMasks(
+                *one, selected.spanned, size, size, options.mask_threshold, True, self.config.mask.least_region
+            )
         return results
 
     @torch.no_grad()
     def _ranked_by_masks(
         self, raw: Raw, image: int, kept: Kept, kernels: Tensor, options: DecodeOptions
     ) -> tuple[Kept, Tensor]:
-        """Scores times maskness, the mean probability within the mask; Matrix NMS; the best first.
+        """Scores times maskness, the mean probability within the mask; Matrix NMS; repeats lose score; the best first.
 
         Args:
             kernels: (N, 169) of the detections.
@@ -238,6 +247,13 @@ class CondInst(PointDetector[Raw, Selected]):
         threshold = options.mask_threshold
         index, scores, inside = score_masks(candidates, maps_of, geometry, c.candidates, threshold, c.maskness_power)
         order, scores = suppress(inside, scores, kept.labels[index], limits)
+        if options.suppression is None and min(c.repeat_factor, c.part_factor) < 1:
+            masks = inside[order]
+            iou, areas = mask_iou(masks, kept.labels[index[order]]), masks.flatten(1).sum(1)
+            scores = lower_repeats(iou, areas, scores, c.repeat_factor, c.part_factor)
+            better = scores.argsort(descending=True, stable=True)
+            better = better[scores[better] >= least]
+            order, scores = order[better], scores[better]
         chosen = index[order]
         return kept.take(chosen)._replace(scores=scores), chosen
 
