@@ -3,8 +3,9 @@
     PYTHONPATH=tests python -m pytest -p rounded_otherwise tests/models
 
 What convolutions, linear layers and products of matrices give in float32 is moved by up to eight units in the last
-place. By how many depends on the value alone, so that equal numbers stay equal and a run can be repeated; whole
-numbers, which every processor gets right, stay.
+place, in bf16 by up to one, as where AMX adds in another order before it rounds. By how many depends on the value
+alone, so that equal numbers stay equal and a run can be repeated; whole numbers, which every processor gets right,
+stay.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ HASH = 0x9E3779B1 - (1 << 32)
 
 
 def moved(x: Any) -> Any:
-    """A tensor of float32 with other last bits."""
+    """A tensor of float32 or bf16 with other last bits."""
     traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.device.type != "cpu" or traced:
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.bfloat16) or x.device.type != "cpu" or traced:
         return x
     with torch.no_grad():
-        bits = x.detach().contiguous().view(torch.int32)
-        units = (bits * HASH) >> 28  # -8 to 7
-        other = (bits + units).view(torch.float32)
+        bits = x.detach().contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.int16)
+        units = (bits.int() * HASH) >> 28  # -8 to 7
+        if x.dtype == torch.bfloat16:
+            units = units.div(5, rounding_mode="trunc")  # -1 to 1
+        other = (bits + units).to(bits.dtype).view(x.dtype)
         change = torch.where((x == x.round()) | ~torch.isfinite(other), 0, other - x)
     return x + change
 
