@@ -110,11 +110,14 @@ PUBLISHED: list[tuple[Any, dict[str, Any]]] = [
         "score": "product", "threshold_on": "class", "candidates": 1000, "best_by": "class", "clip_first": True,
     }),
     (fcos.Config(), {"agnostic": False, **DETECTIONS, "nms_threshold": 0.6}),
-    # Tian et al., CondInst
+    # Tian et al., CondInst, and without what we add
     (condinst.MaskConfig(), {
         "width": 128, "convs": 4, "channels": 8, "reach": 8.0, "places_per_image": 300, "loss_weight": 1.0,
+        "least_region": 0.0,
     }),
-    (condinst.RankingConfig(), {"sigma": None, "maskness_power": 1.0, "candidates": 300}),
+    (condinst.RankingConfig(), {
+        "sigma": None, "maskness_power": 1.0, "candidates": 300, "repeat_factor": 1.0, "part_factor": 1.0,
+    }),
     # Lee and Park, CenterMask2
     (centermask.RoIConfig(), {"levels": 3, "proposals_training": 100, "fg_iou": 0.5, "batch_size": 128}),
     # Chen et al., BlendMask
