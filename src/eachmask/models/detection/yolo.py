@@ -65,7 +65,8 @@ class Config:
     hidden: int = 2048
     """Of the first fully connected layer; the paper has 4096."""
     dropout: float = 0.5
-    score_threshold: float = 0.2
+    score_threshold: float = 0.001
+    """From which the authors' code measures AP; what it draws begins at 0.2."""
     nms_threshold: float = 0.5
     max_detections: int = 100
 
