@@ -108,6 +108,8 @@ def scores(predictor: Any, data: Path, split: str, page: Path | None) -> dict[st
     shown = [instances.filter(score=shown_from) for instances in found]
     figures["shown"] = sum(map(len, shown))
     figures["duplicates"] = sum(map(repeated, shown)) / max(1, figures["shown"])
+    real = [target[~target.crowd] for target in targets]
+    figures["annotated_duplicates"] = sum(map(repeated, real)) / max(1, sum(map(len, real)))
     figures["images"] = len(samples)
     if page is not None:
         annotations = [replace(p.targets, categories=original.categories) for p in original.splits[split]]
