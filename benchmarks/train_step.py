@@ -7,8 +7,12 @@ gets it (channels-last, averaged weights and gradient clipping included).
 Each side lives in a process of its own; the steps alternate, so that a busy machine slows both alike.
 
     python benchmarks/train_step.py [--size 512] [--batch 2] [--steps 6] [--device cpu] [--precision fp32]
+                                    [--without NAME,NAME [--variant NAME]]
 
-The last line is JSON: ``speedup`` (images per second, ours over torchvision's), both rates, device and precision.
+``--without`` compares with our own step, these parts of ``eachmask.accel`` turned off, in place of torchvision's; then
+any ``--variant`` that predicts instances can be measured.
+
+The last line is JSON: ``speedup`` (images per second, ours over the other side's), both rates, device and precision.
 """
 
 from __future__ import annotations
@@ -53,6 +57,8 @@ def scenes(batch: int, size: int) -> tuple[Any, list[Any]]:
 def live(side: str, options: argparse.Namespace, line: Connection) -> None:
     """Do one step for every True that comes and answer with its seconds."""
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    if side == "without":
+        os.environ["EACHMASK_ACCEL_OFF"] = options.without
     import torch
 
     torch.set_num_threads(options.threads)
@@ -106,7 +112,7 @@ def eachmask_step(options: argparse.Namespace) -> Any:
 
     categories = tuple(Category(i + 1, f"class {i}") for i in range(NUM_CLASSES))
     recipe = Recipe(
-        "mask_rcnn_r50_fpn",
+        options.variant,
         Preprocess(),
         augment=lambda sample, rng: sample,
         score=box_scores,
@@ -121,7 +127,7 @@ def eachmask_step(options: argparse.Namespace) -> Any:
     size = (options.size, options.size)
     instances = [Instances(image_size=size, boxes=boxes, labels=labels, masks=RLE.from_bitmaps(bitmaps))
                  for boxes, labels, bitmaps in targets]  # fmt: skip
-    batch = Batch(ImageBatch(images, (size,) * options.batch), instances, [""] * options.batch, [])
+    batch = Batch(ImageBatch(images, (size,) * options.batch), instances, None, [""] * options.batch, [])
     return lambda: train_step(state, recipe, [batch])
 
 
@@ -133,9 +139,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--variant", default="mask_rcnn_r50_fpn", help="ours; another one only --without")
+    parser.add_argument("--without", help="names of files of eachmask.accel, separated by commas")
     options = parser.parse_args()
+    other = "without" if options.without else "torchvision"
+    if other == "torchvision" and options.variant != parser.get_default("variant"):
+        parser.error("torchvision's side is Mask R-CNN R50-FPN: say --without to compare another variant with itself")
     context = multiprocessing.get_context("spawn")
-    lines, times = {}, {"torchvision": [], "eachmask": []}
+    lines, times = {}, {other: [], "eachmask": []}
     for side in times:
         ours, theirs = context.Pipe()
         context.Process(target=live, args=(side, options, theirs), daemon=True).start()
@@ -151,8 +162,9 @@ def main() -> int:
     for line in lines.values():
         line.send(False)
     print(json.dumps({
-        "speedup": round(rates["eachmask"] / rates["torchvision"], 2),
+        "speedup": round(rates["eachmask"] / rates[other], 2),
         "images_per_second": {side: round(rate, 3) for side, rate in rates.items()},
+        "variant": options.variant,
         "device": options.device, "precision": options.precision, "size": options.size, "batch": options.batch,
         "threads": options.threads,
     }))  # fmt: skip

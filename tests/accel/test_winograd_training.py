@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from eachmask import accel
 from eachmask.accel import winograd, winograd_training
-from eachmask.accel.winograd_training import FastConvolutions, conv3x3
+from eachmask.accel.convolutions import FastConvolutions
+from eachmask.accel.winograd_training import conv3x3
 
 
 def problem(n: int, c: int, k: int, h: int, w: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

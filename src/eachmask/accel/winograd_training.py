@@ -21,31 +21,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from eachmask.accel import is_on, winograd
+from eachmask.accel import winograd
 
 MIN_CHANNELS = 64
 """With fewer, the additions of the transforms outweigh the saved multiplications."""
 MIN_TILES = 128
 """With fewer, transforming the kernels back and forth takes longer than it saves."""
-
-
-class FastConvolutions(TorchFunctionMode):
-    """While it is entered, 3x3 convolutions of float32 maps on the CPU run as Winograd where that is faster.
-
-    The switch is ``winograd``, see :mod:`eachmask.accel`.
-
-    Modules stay as they are, and so do their parameters and names; what changes is the rounding, by about the error of
-    the direct convolution itself.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.conv2d and is_on("winograd"):
-            fast = _of_call(*args, **(kwargs or {}))
-            if fast is not None:
-                return fast
-        return func(*args, **(kwargs or {}))
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -63,7 +45,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result
 
 
-def _of_call(
+def of_call(
     x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Tensor | None:
     """The answer to a call of `torch.conv2d`, or None where the ordinary way is the better or the only one."""

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from eachmask import models
-from eachmask.accel.winograd_training import FastConvolutions
+from eachmask.accel.convolutions import FastConvolutions
 from eachmask.backbones.networks import freeze, set_training_mode
 from eachmask.data.samples import Samples
 from eachmask.files.lock import lock
