@@ -13,6 +13,7 @@ from parity.recorded import recorded, weights
 from eachmask.models.promptable.clicking import ZoomConfig
 from eachmask.models.promptable.ritm import RITM, ritm_hrnet18, ritm_hrnet18s
 from eachmask.weights import from_ritm
+from eachmask.weights.adopt import adopt
 from eachmask.weights.renaming import fill
 
 CASES: dict[str, dict[str, Any]] = {
@@ -68,3 +69,14 @@ def test_click_by_click(fixture, model, case):
     for name, value in CASES[case].items():
         setattr(model, name, value)
     check_clicked(fixture, case, model)
+
+
+def test_a_checkpoint_as_its_authors_write_it_becomes_a_model(fixture, model, tmp_path):
+    if fixture.manifest["config"]["small"]:
+        return
+    config = {"class": "isegm.model.is_hrnet_model.HRNetModel", "params": {"width": {"type": "builtin", "value": 18}}}
+    torch.save({"state_dict": weights(fixture), "config": config}, tmp_path / "coco_lvis_h18_itermask.pth")
+    adopted, info = adopt(tmp_path / "coco_lvis_h18_itermask.pth", "ritm_hrnet18")
+    assert info.preprocess.short_side is None and [c.name for c in info.categories] == ["object"]
+    for name, value in model.state_dict().items():
+        assert torch.equal(adopted.state_dict()[name], value), name

@@ -26,8 +26,17 @@ THEIRS = {
 }
 SCORES = {"box_map": "box AP", "mask_map": "mask AP", "kp_map": "keypoint AP"}
 
-PROMPTABLE = ("from_sam", "from_mobile_sam", "from_efficient_sam", "from_sam2")
-"""Of weights whose files are named without a digest, and which are measured by prompts where they are at all."""
+PROMPTABLE = {
+    "from_sam": "promptable.sam",
+    "from_mobile_sam": "promptable.sam",
+    "from_efficient_sam": "promptable.efficient_sam",
+    "from_sam2": "promptable.sam2",
+    "from_ritm": "promptable.clicking",
+}
+"""Of weights whose files are named without a digest, and which are measured by prompts where they are at all: whose
+PREPROCESS they want."""
+UNNAMED = (*PROMPTABLE, "from_modnet")
+"""Of weights whose files are named without a digest, and which the usual images do not measure."""
 torchvision_entry = pytest.mark.parametrize(
     "entry", [entry for entry in CATALOGUE if entry.converter == "from_torchvision"], ids=lambda entry: entry.name
 )
@@ -59,7 +68,7 @@ def test_preprocessing_is_torchvisions(entry: Entry) -> None:
 def test_file_name_carries_the_first_digits_of_its_digest(entry: Entry) -> None:
     assert re.fullmatch(r"[0-9a-f]{8,64}", entry.sha256)
     assert len(entry.sha256) == 64 or re.search(rf"-{entry.sha256[:8]}\.pth$", entry.url)
-    assert entry.converter in PROMPTABLE or re.search(rf"-{entry.sha256[:8]}\.pth$", entry.url)
+    assert entry.converter in UNNAMED or re.search(rf"-{entry.sha256[:8]}\.pth$", entry.url)
 
 
 @each_entry
@@ -101,14 +110,15 @@ def test_names_are_those_of_converters() -> None:
     for entry in CATALOGUE:
         assert callable(import_module(f"eachmask.weights.{entry.converter}").convert)
         images = MEASURED_ON.get(entry.categories[0].name, "COCO val2017")
-        assert entry.converter in PROMPTABLE or {score.data for score in entry.published} == {images}
+        assert entry.converter in UNNAMED or {score.data for score in entry.published} == {images}
 
 
 def test_tasks_are_those_of_the_scores() -> None:
     kinds = {"PQ": "panoptic", "mask AP": "instances", "keypoint AP": "keypoints", "mIoU": "semantic"}
     for entry in CATALOGUE:
-        usual = "instances" if entry.converter in PROMPTABLE else "boxes"
-        assert entry.task == next((kinds[name] for name in entry.by_metric() if name in kinds), usual), entry.name
+        usual = {"from_modnet": "matting"} | dict.fromkeys(PROMPTABLE, "instances")
+        named = [kinds[name] for name in entry.by_metric() if name in kinds]
+        assert entry.task == (named or [usual.get(entry.converter, "boxes")])[0], entry.name
 
 
 @each_entry
@@ -119,7 +129,7 @@ def test_an_entrys_task_is_that_of_its_model(entry: Entry) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('task = "instances"', 'task = "masks"', r"task must be 'boxes' .* or 'panoptic', not 'masks'"),
+        ('task = "instances"', 'task = "masks"', r"task must be 'boxes' .* or 'matting', not 'masks'"),
         ("size_mb = 178.1", "size_mb = -1", r"size_mb must be in 0\.1\.\.100000, not -1"),
         ("size_mb = 178.1", "size_mb = nan", "size_mb must be a number, not nan"),
         ("value = 37.9", "value = 379", r"published\[\]\.value must be in 0\.\.100, not 379"),
@@ -144,6 +154,16 @@ def test_reading_waits_until_it_is_needed() -> None:
 def test_promptable_models_preprocess_as_their_files_say(entry: Entry) -> None:
     if entry.converter not in PROMPTABLE:
         return
-    room = "mobile_sam" if entry.name == "mobile_sam" else entry.converter.removeprefix("from_")
-    module = import_module(f"eachmask.models.promptable.{'sam' if room == 'mobile_sam' else room}")
+    module = import_module(f"eachmask.models.{PROMPTABLE[entry.converter]}")
     assert entry.preprocess.to_dict() | {"short_side": None} == module.PREPROCESS.to_dict() | {"short_side": None}
+
+
+def test_mattes_and_clicks_preprocess_as_their_networks_say() -> None:
+    for name in ("modnet", "ritm_hrnet18"):
+        assert entries()[name].preprocess == models.model_class(name).preprocess
+
+
+def test_scores_are_in_their_units() -> None:
+    assert "Published scores (GrabCut, clicks): NoC@85 1.42, NoC@90 1.54" in entries()["ritm_hrnet18"].card()
+    assert "Published scores (COCO val2017, per cent): box AP 37.9" in entries()["mask_rcnn_r50_fpn"].card()
+    assert "Categories: none" in entries()["modnet"].card()

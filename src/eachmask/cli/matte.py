@@ -44,7 +44,7 @@ class MatteOptions(PredictOptions):
       eachmask matte cat.jpg --classes cat --out cat
       eachmask matte people/ --classes person --onto beach.jpg --out beach
       eachmask matte lemur.png --trimap trimap.png --onto '#00ff00' --out lemur
-      eachmask matte portraits/ --model runs/modnet/model.safetensors --out portraits
+      eachmask matte portraits/ --model modnet --out portraits
       eachmask matte dance.mp4 --model rvm.safetensors --onto beach.mp4 --out dance
       eachmask matte shot.png --model runs/bgm/model.safetensors --background clean.png --out shot
       eachmask matte walk.mp4 --masks followed/davis --out walk

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, 
 import torch
 from torch import Tensor, nn
 
-from eachmask.structures import DecodeOptions, ImageBatch, Instances, Polygons, RoIMasks
+from eachmask.structures import DecodeOptions, ImageBatch, Instances, Polygons, Preprocess, RoIMasks
 
 if TYPE_CHECKING:
     from eachmask.structures.prompts import Prompts
@@ -128,6 +128,8 @@ class Network(nn.Module, Generic[RawT, SelectedT, T]):
     needs: ClassVar[frozenset[str]] = frozenset()
     suppresses: ClassVar[bool] = True
     """Whether ``DecodeOptions.suppression`` means something to it."""
+    preprocess: ClassVar[Preprocess | None] = None
+    """How it wants images, where that is not as its backbone wants them."""
     backbone_from: ClassVar[str] = ""
     """A bundled model that has seen such images: training starts from its backbone where it is the same network."""
     grid_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})

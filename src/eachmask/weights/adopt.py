@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from eachmask import models, weights
 from eachmask.files.pickled import read_pickle
+from eachmask.models.protocol import Promptable
 from eachmask.structures import Category, Matte, Preprocess, UserError
 from eachmask.weights.catalogue import Entry, entries
+from eachmask.weights.coco_categories import ANYTHING, FOREGROUND
 from eachmask.weights.header import ModelInfo
 from eachmask.weights.renaming import fill, unwrapped
 
 CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
 """Of images in 0..1: networks of Caffe see 0..255."""
-ONE = (Category(1, "foreground"),)
-"""Of networks of mattes, as data sets of mattes have it."""
 LICENSE = "that of the checkpoint's makers, which was not looked up"
 
 
@@ -40,7 +40,7 @@ def adopt(
     Args:
         checkpoint: .pth, .pt or .bin of torch, .safetensors, or a .pkl of Detectron2.
         classes: names in the order of the network's outputs; by default those of the published weights of the variant.
-            Networks of mattes have none.
+            Networks of mattes have none; those that answer prompts need none.
         bgr: the network learned from BGR images less their mean, as Caffe's and many of Detectron2's. Without it images
             are normalized as for the published weights, or for ImageNet's.
 
@@ -64,17 +64,16 @@ def _header(variant: str, known: Entry | None, classes: Sequence[str]) -> ModelI
         UserError: its classes are not known, or it makes mattes, which have none.
     """
     network: Any = models.model_class(variant)
-    if network.task.target is Matte:
-        if classes:
-            raise UserError(f"{variant} makes mattes, which have no classes: leave out --classes")
-        return ModelInfo(variant, preprocess=network.preprocess or Preprocess(), categories=ONE)
-    if known is None and not classes:
+    if network.task.target is Matte and classes:
+        raise UserError(f"{variant} makes mattes, which have no classes: leave out --classes")
+    own = FOREGROUND if network.task.target is Matte else ANYTHING if issubclass(network, Promptable) else ()
+    usual = known.categories if known else own
+    if not usual and not classes:
         raise UserError(f"the classes of {variant} are not known: give a file with one name on each line, --classes")
     named = tuple(Category(i, name) for i, name in enumerate(dict.fromkeys(classes), start=1))
-    info = ModelInfo(variant, categories=named if known is None or named else known.categories)
-    if known is None:
-        return info
-    return replace(info, preprocess=known.preprocess, config={} if classes else dict(known.config))
+    preprocess = known.preprocess if known else network.preprocess or Preprocess()
+    config = dict(known.config) if known and not classes else {}
+    return ModelInfo(variant, preprocess=preprocess, categories=named or usual, config=config)
 
 
 def read_checkpoint(path: Path, said: str = "") -> dict[str, Any]:

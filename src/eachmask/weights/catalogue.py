@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from eachmask.structures import Category, Preprocess, UserError
 from eachmask.structures.class_lists import ADE20K_CATEGORIES
 from eachmask.structures.errors import nearest
-from eachmask.weights.coco_categories import ANYTHING, SETS
+from eachmask.weights.coco_categories import ANYTHING, FOREGROUND, SETS
 from eachmask.weights.header import ModelInfo
 from eachmask.weights.schema import Range, Schema
 
@@ -34,9 +34,12 @@ class Score:
 
     metric: str
     value: float
-    """Per cent."""
     data: str
     """What it was measured on."""
+    unit: Literal["per cent", "clicks"] = "per cent"
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.value:.1f}" if self.unit == "per cent" else f"{self.metric} {self.value:.2f}"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Entry:
 
     name: str
     """What the user types; also the name of the variant function that these weights fit."""
-    task: Literal["boxes", "instances", "keypoints", "semantic", "panoptic"]
+    task: Literal["boxes", "instances", "keypoints", "semantic", "panoptic", "matting"]
     summary: str
     """One line for lists."""
     source: str
@@ -76,7 +79,7 @@ class Entry:
         return sum(category.name != "N/A" for category in self.categories)
 
     def by_metric(self) -> dict[str, float]:
-        """The published scores, per cent."""
+        """The published scores, each in its unit."""
         return {score.metric: score.value for score in self.published}
 
     def info(self, sha256: str | None = None) -> ModelInfo:
@@ -99,11 +102,12 @@ class Entry:
     def card(self) -> str:
         """The model card, Markdown."""
         data = ", ".join(dict.fromkeys(score.data for score in self.published))
-        scores = ", ".join(f"{score.metric} {score.value:.1f}" for score in self.published) or "none"
+        scores = ", ".join(str(score) for score in self.published) or "none"
+        unit = self.published[0].unit if self.published else "per cent"
         return (
             f"# {self.name}\n\n{self.summary}.\n\n"
             f"- Weights: {self.source}, {self.size_mb:.0f} MB from {self.host}, fetched on first use\n"
-            f"- Published scores ({data or 'for these weights'}, per cent): {scores}\n"
+            f"- Published scores ({data or 'for these weights'}, {unit}): {scores}\n"
             f"- Categories: {self._said_of_categories()}\n"
             f"- License: {self.license}\n"
         )
@@ -116,7 +120,9 @@ class Entry:
             return (
                 f"the {self.num_classes} of {'ADE20K' if self.num_classes == len(ADE20K_CATEGORIES) else 'Cityscapes'}"
             )
-        return "objects without names" if named == [ANYTHING[0].name] else f"{self.num_classes} of COCO's"
+        if self.categories in (ANYTHING, FOREGROUND):
+            return "objects without names" if self.categories == ANYTHING else "none"
+        return f"{self.num_classes} of COCO's"
 
 
 @cache
@@ -143,6 +149,8 @@ def _entry(name: str, values: dict[str, Any], tables: Mapping[str, Any]) -> Entr
     for key in ("preprocess", "config"):
         if isinstance(values.get(key), str):
             values[key] = tables[key][values[key]]
+    if "preprocess" in values:
+        values["preprocess"] = {key: None if value is False else value for key, value in values["preprocess"].items()}
     values["categories"] = SETS[values["categories"]]
     entry: Entry = _SCHEMA.read(Entry, values)
     return entry

@@ -101,6 +101,9 @@ PERSON = (replace(COCO_CATEGORIES[0], keypoints=_KEYPOINTS, skeleton=_SKELETON),
 ANYTHING = (Category(1, "object"),)
 """The one category of models that find objects without naming them."""
 
+FOREGROUND = (Category(1, "foreground"),)
+"""Of networks of mattes, as data sets of mattes have it."""
+
 VOC = (
     Category(0, "background", is_thing=False),
     *(
@@ -120,9 +123,10 @@ SETS = {
     "coco-panoptic-133": PANOPTIC,
     "coco-person": PERSON,
     "anything": ANYTHING,
+    "foreground": FOREGROUND,
     "voc-21": VOC,
     "cityscapes-19": CITYSCAPES_CATEGORIES,
     "ade20k-150": ADE20K_CATEGORIES,
 }
 """Name in the catalogue -> categories: COCO's 91 ids with their gaps; the 80 that are used, without; these and 53 of
-stuff; people; objects of whatever kind; the label maps of PASCAL VOC, Cityscapes and ADE20K."""
+stuff; people; objects of whatever kind; what mattes are of; the label maps of PASCAL VOC, Cityscapes and ADE20K."""

@@ -41,6 +41,8 @@ RULES: tuple[Rule, ...] = (
     (_NET, "backbone."),
 )
 
+LICENSE = "MIT (code and weights of the checkpoint's makers)"
+
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """RITM's state dict -> ours (``ritm_hrnet18`` and its kin)."""

@@ -23,6 +23,8 @@ RULES: tuple[Rule, ...] = (
     (r"^head\.conv_seg\.", "head.mask."),
 )
 
+LICENSE = "MIT (code and weights of the checkpoint's makers)"
+
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """SimpleClick's state dict -> ours (``simpleclick_vit_b`` and its kin)."""

@@ -49,8 +49,6 @@ class MattingNetwork(Network[RawT, Mattes, Matte], Generic[RawT]):
     task = MATTING
     takes: ClassVar[type[Spatial] | None] = None
     """What a user must hand over with each image: a Trimap, a Backdrop, or nothing."""
-    preprocess: ClassVar[Preprocess | None] = None
-    """How it wants colors, where that is not as its backbone wants them."""
 
     def pack(self, selected: Mattes, options: DecodeOptions) -> list[Matte]:
         """One :class:`~eachmask.structures.Matte` per image."""

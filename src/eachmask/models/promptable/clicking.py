@@ -28,7 +28,7 @@ from eachmask.models.promptable.answering import Answering, Raw, target_mask
 from eachmask.ops.click_maps import Clicks, Window, clicks_of, disks
 from eachmask.ops.losses import normalized_focal
 from eachmask.ops.simulated_clicks import first_clicks, next_click
-from eachmask.structures import Instances, Prompts, UserError
+from eachmask.structures import Instances, Preprocess, Prompts, UserError
 from eachmask.structures.soft_masks import SoftMasks
 
 
@@ -60,6 +60,11 @@ class LearnConfig:
     """At most so many where the answer is wrong."""
     forget: float = 0.2
     """Chance that the previous mask is withheld."""
+
+
+PREPROCESS = Preprocess(short_side=None, long_side=None, divisor=1)
+"""What the authors' weights are for, RITM's as SimpleClick's: images at their own size, of which the network sees
+windows."""
 
 
 class ClickNetwork(Answering):

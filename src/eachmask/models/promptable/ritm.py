@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from eachmask.backbones.hrnet import HRNet, HRNetConfig, enlarged
 from eachmask.backbones.with_maps import TimmWithMaps
 from eachmask.models.config import changed
-from eachmask.models.promptable.clicking import DiskNetwork, LearnConfig, ZoomConfig
+from eachmask.models.promptable.clicking import PREPROCESS, DiskNetwork, LearnConfig, ZoomConfig
 from eachmask.models.promptable.simpleclick import FusionHead
 
 
@@ -131,6 +131,8 @@ class _WithDisks(DiskNetwork):
 
 class RITM(_WithDisks):
     """HRNet with object-contextual representations (:class:`~eachmask.models.protocol.Promptable`)."""
+
+    preprocess = PREPROCESS
 
     def __init__(self, num_classes: int = 1, config: Config | None = None) -> None:
         super().__init__(num_classes, config or Config())

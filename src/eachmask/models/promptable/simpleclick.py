@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.models.config import changed
-from eachmask.models.promptable.clicking import DiskNetwork, LearnConfig, ZoomConfig
+from eachmask.models.promptable.clicking import PREPROCESS, DiskNetwork, LearnConfig, ZoomConfig
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,8 @@ class FusionHead(nn.Module):
 
 class SimpleClick(DiskNetwork):
     """A plain transformer with a second patch embedding (:class:`~eachmask.models.protocol.Promptable`)."""
+
+    preprocess = PREPROCESS
 
     def __init__(self, num_classes: int = 1, config: Config | None = None) -> None:
         super().__init__()
