@@ -194,6 +194,7 @@ SIBLINGS = {
     "yolact_r101": "yolact_lite0",
     "fastsam_r50": "fastsam_lite0",
     "efficient_sam_s": "efficient_sam_ti",
+    "cellpose_cyto3": "flows_cpnet",
     "sam2_hiera_s": "sam2_hiera_t",
     "sam2_hiera_b_plus": "sam2_hiera_t",
     "sam2_hiera_l": "sam2_hiera_t",

@@ -10,7 +10,7 @@ import torch
 from parity.dense import dense, made, open_dense
 from parity.recorded import recorded, weights
 
-from eachmask.models.proposal_free.cpnet import CPNet
+from eachmask import models
 from eachmask.models.proposal_free.flows import flow_losses
 from eachmask.ops.flows import flow_errors, flows_of, follow, masks_of_flows, object_centers, object_extents
 from eachmask.weights.from_cellpose import convert
@@ -77,8 +77,9 @@ def test_losses(stem):
 def test_network(stem):
     fixture = open_dense(stem)
     said = fixture.manifest["config"]
-    network = CPNet(tuple(said["nbase"]), said["nout"], said["kernel"]).eval()
-    fill(network, convert(weights(fixture)))
+    model = models.variant("cellpose_cyto3")(channels=tuple(said["nbase"])).eval()
+    fill(model, convert(weights(fixture)))
+    network = model.network
     how = fixture.manifest["made"]["input"]["how"].removeprefix("deterministic.").split(" (")[0]
     image = eval(how.replace("make_input", "make"), {"make": __import__("deterministic").make_input})
     assert dense().digest(image) == fixture.manifest["made"]["input"]["sha256"]
@@ -96,7 +97,7 @@ def test_network(stem):
     assert float(losses["flow"].detach()) == pytest.approx(fixture.manifest["losses"]["flow"], rel=1e-3)
     assert float(losses["foreground"].detach()) == pytest.approx(fixture.manifest["losses"]["cellprob"], rel=1e-3)
     sum(losses.values()).backward()
-    ours = dict(network.named_parameters())
+    ours = dict(model.named_parameters())
     for name in fixture.manifest["grads"]:
         (own,) = convert({name: torch.zeros(1)})
         error, same_shape = fixture.compare_grad(name, ours[own].grad.numpy())

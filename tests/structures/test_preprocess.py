@@ -47,6 +47,15 @@ def test_percentiles_stretch_sixteen_bits_and_ignore_a_hot_pixel():
     assert tensor.min() == 0 and tensor.max() == 1 and 0.45 < tensor.mean() < 0.55
 
 
+def test_a_stretch_keeps_what_lies_beyond_its_percentiles():
+    image = np.arange(300, dtype=np.uint16).reshape(10, 10, 3) * 7
+    low, high = np.percentile(image, (1, 99))
+    seen = Preprocess(contrast="stretch", mean=(0, 0, 0), std=(1, 1, 1), short_side=None, divisor=1)([image]).tensor
+    expected = (image.astype(np.float64) - low) / (high - low)
+    assert np.allclose(seen[0].permute(1, 2, 0), expected, atol=1e-5)
+    assert seen.min() < 0 and seen.max() > 1
+
+
 def test_percentiles_equal_numpy():
     rng = np.random.default_rng(2)
     for dtype, shape in [
@@ -59,7 +68,7 @@ def test_percentiles_equal_numpy():
         assert Preprocess(contrast="percentile").limits(image) == pytest.approx(tuple(np.percentile(image, (1, 99.8))))
 
 
-@pytest.mark.parametrize("contrast", ["range", "percentile"])
+@pytest.mark.parametrize("contrast", ["range", "percentile", "stretch"])
 def test_constant_and_broken_images_stay_finite(contrast):
     preprocess = Preprocess(contrast=contrast)
     assert torch.isfinite(preprocess.to_float(np.full((4, 5, 3), 9, np.uint8))).all()

@@ -35,7 +35,7 @@ PROMPTABLE = {
 }
 """Of weights whose files are named without a digest, and which are measured by prompts where they are at all: whose
 PREPROCESS they want."""
-UNNAMED = (*PROMPTABLE, "from_modnet")
+UNNAMED = (*PROMPTABLE, "from_modnet", "from_cellpose")
 """Of weights whose files are named without a digest, and which the usual images do not measure."""
 torchvision_entry = pytest.mark.parametrize(
     "entry", [entry for entry in CATALOGUE if entry.converter == "from_torchvision"], ids=lambda entry: entry.name
@@ -116,7 +116,7 @@ def test_names_are_those_of_converters() -> None:
 def test_tasks_are_those_of_the_scores() -> None:
     kinds = {"PQ": "panoptic", "mask AP": "instances", "keypoint AP": "keypoints", "mIoU": "semantic"}
     for entry in CATALOGUE:
-        usual = {"from_modnet": "matting"} | dict.fromkeys(PROMPTABLE, "instances")
+        usual = {"from_modnet": "matting"} | dict.fromkeys([*PROMPTABLE, "from_cellpose"], "instances")
         named = [kinds[name] for name in entry.by_metric() if name in kinds]
         assert entry.task == (named or [usual.get(entry.converter, "boxes")])[0], entry.name
 
@@ -167,3 +167,9 @@ def test_scores_are_in_their_units() -> None:
     assert "Published scores (GrabCut, clicks): NoC@85 1.42, NoC@90 1.54" in entries()["ritm_hrnet18"].card()
     assert "Published scores (COCO val2017, per cent): box AP 37.9" in entries()["mask_rcnn_r50_fpn"].card()
     assert "Categories: none" in entries()["modnet"].card()
+    assert "Categories: cells" in entries()["cellpose_cyto3"].card()
+
+
+def test_cellposes_objects_are_thirty_pixels_across() -> None:
+    assert entries()["cellpose_cyto3"].info().object_diameter == 30
+    assert entries()["sam_vit_b"].info().object_diameter is None

@@ -259,7 +259,7 @@ class Predictor(Generic[T]):
         if isinstance(image, str | Path):
             return unit_range(read_image(image))
         array = as_array(image)
-        stretches = self.info.preprocess.contrast == "percentile"
+        stretches = self.info.preprocess.contrast != "range"
         if array.dtype.kind == "f" and not stretches and (unit_range(array) is not array):
             if not np.isfinite(array).all():
                 raise UserError("a float image must lie in 0..1, but this one holds NaN or infinity: fill those pixels")

@@ -224,6 +224,7 @@ VARIANTS = {
     "stardist_lite0": "proposal_free.stardist",
     "flows_lite0": "proposal_free.flows",
     "flows_cpnet": "proposal_free.flows",
+    "cellpose_cyto3": "proposal_free.flows",
     "spatial_embedding_lite0": "proposal_free.spatial_embedding",
     "spatial_embedding_erfnet": "proposal_free.spatial_embedding",
     "fcn32s_vgg16": "semantic.fcn",

@@ -17,8 +17,8 @@ from eachmask.structures.checks import check_whole
 from eachmask.structures.errors import UserError
 from eachmask.structures.images import ImageBatch
 
-LOW, HIGH = 1.0, 99.8
-"""Percentiles that become 0 and 1 under ``contrast="percentile"``."""
+PERCENTILES = {"percentile": (1.0, 99.8), "stretch": (1.0, 99.0)}
+"""Contrast -> the percentiles that become 0 and 1."""
 
 _MAX_PIXELS = 1_000_000
 """So many evenly spaced pixels put a percentile within 0.01% of its rank."""
@@ -55,9 +55,10 @@ class Preprocess:
     """Without a short side: the network sees every image enlarged by this, which small objects can need."""
     divisor: int = 32
     """Pad to multiples of this."""
-    contrast: Literal["range", "percentile"] = "range"
+    contrast: Literal["range", "percentile", "stretch"] = "range"
     """``range``: the data type's full range becomes 0..1. ``percentile``: the image's own 1st and 99.8th
-    percentiles do, over all channels at once, as scientific cameras need."""
+    percentiles do, over all channels at once, as scientific cameras need. ``stretch``: the 1st and 99th do, and what
+    lies beyond them stays beyond (Cellpose)."""
     resampling: Literal["bilinear", "antialias", "pil", "pil-bicubic"] = "bilinear"
     """How images get their size: ``bilinear`` reads four pixels for each; ``antialias`` averages where the image
     becomes smaller; ``pil`` does so in whole steps of 8-bit images, as PIL does, and ``pil-bicubic``
@@ -66,8 +67,8 @@ class Preprocess:
     """How the sides of a resized image become whole numbers."""
 
     def __post_init__(self) -> None:
-        if self.contrast not in ("range", "percentile"):
-            raise ValueError(f'contrast must be "range" or "percentile", not {self.contrast!r}')
+        if self.contrast not in ("range", "percentile", "stretch"):
+            raise ValueError(f'contrast must be "range", "percentile" or "stretch", not {self.contrast!r}')
         if self.channels not in ("rgb", "bgr"):
             raise ValueError(f'channels must be "rgb" or "bgr", not {self.channels!r}')
         if self.resampling not in ("bilinear", "antialias", "pil", "pil-bicubic"):
@@ -111,14 +112,14 @@ class Preprocess:
             image: (H, W, 3) unsigned integers, or floats, where ``range`` means 0..1 already. Values that are
                 not finite do not count.
         """
-        if self.contrast == "percentile":
-            return _percentiles(image)
+        if self.contrast in PERCENTILES:
+            return _percentiles(image, *PERCENTILES[self.contrast])
         return 0.0, float(np.iinfo(image.dtype).max) if image.dtype.kind in "iu" else 1.0
 
     def to_float(self, image: NDArray[Any], limits: tuple[float, float] | None = None) -> Tensor:
         """(H, W, 3) -> (3, H, W) float32, stretched to 0..1 and, under ``percentile``, clipped there.
 
-        A constant image becomes 0 under ``percentile``; what is not a number becomes low, infinities become low
+        A constant image becomes 0 but under ``range``; what is not a number becomes low, infinities become low
         and high.
         """
         low, high = self.limits(image) if limits is None else limits
@@ -136,7 +137,7 @@ class Preprocess:
         """Images (H, W, 3) of any sizes -> one batch for the network.
 
         Args:
-            images: unsigned integers, or floats in 0..1 (any range under ``percentile``).
+            images: unsigned integers, or floats in 0..1 (of any range but under ``range``).
             limits: shared contrast limits instead of each image's own.
 
         Raises:
@@ -194,10 +195,10 @@ class Preprocess:
         return asdict(self)
 
 
-def _percentiles(image: NDArray[Any]) -> tuple[float, float]:
-    """Values at LOW and HIGH percent, interpolated as numpy does; (0, 1) where nothing is finite."""
+def _percentiles(image: NDArray[Any], lower: float, upper: float) -> tuple[float, float]:
+    """Values at two percentiles, interpolated as numpy does; (0, 1) where nothing is finite."""
     if image.dtype in (np.uint8, np.uint16):  # a histogram is much faster than sorting, and exact
-        return _percentiles_of_integers(image)
+        return _percentiles_of_integers(image, lower, upper)
     pixels = image.reshape(-1, image.shape[-1])
     step = max(1, len(pixels) // _MAX_PIXELS)
     while math.gcd(step, image.shape[1]) > 1:  # else only some columns would be seen
@@ -206,11 +207,11 @@ def _percentiles(image: NDArray[Any]) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if not values.size:
         return 0.0, 1.0
-    low, high = np.percentile(values, (LOW, HIGH))
+    low, high = np.percentile(values, (lower, upper))
     return float(low), float(high)
 
 
-def _percentiles_of_integers(image: NDArray[Any]) -> tuple[float, float]:
+def _percentiles_of_integers(image: NDArray[Any], lower: float, upper: float) -> tuple[float, float]:
     values = image.reshape(-1)
     histogram = np.zeros(np.iinfo(image.dtype).max + 1, np.int64)
     for begin in range(0, values.size, _BINCOUNT_BLOCK):  # bincount makes int64 of all it is given
@@ -219,8 +220,8 @@ def _percentiles_of_integers(image: NDArray[Any]) -> tuple[float, float]:
 
     def at(percent: float) -> float:
         place = percent / 100 * (values.size - 1)
-        lower, share = int(place), place - int(place)
-        a, b = np.searchsorted(cumulated, [lower, min(lower + 1, values.size - 1)], side="right").tolist()
+        first, share = int(place), place - int(place)
+        a, b = np.searchsorted(cumulated, [first, min(first + 1, values.size - 1)], side="right").tolist()
         return float(a + (b - a) * share)
 
-    return at(LOW), at(HIGH)
+    return at(lower), at(upper)

@@ -73,7 +73,13 @@ def _header(variant: str, known: Entry | None, classes: Sequence[str]) -> ModelI
     named = tuple(Category(i, name) for i, name in enumerate(dict.fromkeys(classes), start=1))
     preprocess = known.preprocess if known else network.preprocess or Preprocess()
     config = dict(known.config) if known and not classes else {}
-    return ModelInfo(variant, preprocess=preprocess, categories=named or usual, config=config)
+    return ModelInfo(
+        variant,
+        preprocess=preprocess,
+        categories=named or usual,
+        config=config,
+        object_diameter=known.object_diameter if known else None,
+    )
 
 
 def read_checkpoint(path: Path, said: str = "") -> dict[str, Any]:

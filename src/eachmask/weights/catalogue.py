@@ -67,6 +67,8 @@ class Entry:
     preprocess: Preprocess = Preprocess()
     config: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the variant function that these weights want."""
+    object_diameter: float | None = None
+    """Of the objects that they have learnt from, px as the network sees them; None: not known."""
 
     @property
     def host(self) -> str:
@@ -97,6 +99,7 @@ class Entry:
             training={"source": self.source, "url": self.url, "sha256": sha256 or self.sha256},
             name=self.name,
             card=self.card(),
+            object_diameter=self.object_diameter,
         )
 
     def card(self) -> str:
@@ -120,6 +123,8 @@ class Entry:
             return (
                 f"the {self.num_classes} of {'ADE20K' if self.num_classes == len(ADE20K_CATEGORIES) else 'Cityscapes'}"
             )
+        if named == ["cell"]:
+            return "cells"
         if self.categories in (ANYTHING, FOREGROUND):
             return "objects without names" if self.categories == ANYTHING else "none"
         return f"{self.num_classes} of COCO's"

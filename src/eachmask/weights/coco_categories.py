@@ -124,9 +124,10 @@ SETS = {
     "coco-person": PERSON,
     "anything": ANYTHING,
     "foreground": FOREGROUND,
+    "cell": (Category(1, "cell"),),
     "voc-21": VOC,
     "cityscapes-19": CITYSCAPES_CATEGORIES,
     "ade20k-150": ADE20K_CATEGORIES,
 }
 """Name in the catalogue -> categories: COCO's 91 ids with their gaps; the 80 that are used, without; these and 53 of
-stuff; people; objects of whatever kind; what mattes are of; the label maps of PASCAL VOC, Cityscapes and ADE20K."""
+stuff; people; objects of whatever kind; what mattes are of; cells; the label maps of PASCAL VOC, Cityscapes, ADE20K."""

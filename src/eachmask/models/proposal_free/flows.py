@@ -9,9 +9,10 @@ the field for some hundred steps, and those that end at one place are one object
 flows differ much from the predicted ones are dropped.
 
 Two networks: ``flows_cpnet`` is Cellpose's own, from scratch, on gray images; ``flows_lite0`` has the encoder and the
-ladder of the other systems here. Where we differ from the package: images are not resized to a mean diameter of 30 px,
-but stay as the recipe scales them; an object's score is its mean probability times the exponential of minus its
-flow error.
+ladder of the other systems here. ``cellpose_cyto3`` is what the official weights of that name fit. Where we differ from
+the package: images are not resized to a mean diameter of 30 px, but stay as the recipe or ``--diameter`` scales them;
+the network sees an image at once rather than in tiles of 224 px, whose styles differ; pixels are followed at its scale;
+an object's score is its mean probability times the exponential of minus its flow error.
 
 Shapes: B images, (H, W) the padded batch size. Vectors are (y, x).
 """
@@ -56,7 +57,8 @@ class Config(DenseConfig):
 
     network: Literal["ladder", "cpnet"] = "ladder"
     channels: tuple[int, ...] = (1, 32, 64, 128, 256)
-    """Of Cellpose's network: of the image (1: gray, 3: color), then of every level."""
+    """Of Cellpose's network: of the image (1: gray; 2: gray and, left empty, a stain of nuclei; 3: color), then of each
+    level."""
     steps: int = 200
     """That pixels follow the flow."""
     logit_threshold: float = 0.0
@@ -82,8 +84,10 @@ class Flows(PixelInstances[Raw]):
         super().__init__()
         if num_classes != 1:
             raise UserError(f"flows separate objects of one class, so num_classes is 1, not {num_classes}")
-        if config.channels[0] not in (1, 3):
-            raise UserError(f"channels must begin with 1 (gray) or 3 (color), not {config.channels[0]}")
+        if config.channels[0] not in (1, 2, 3):
+            raise UserError(
+                f"channels must begin with 1 (gray), 2 (gray and an empty one) or 3 (color), not {config.channels[0]}"
+            )
         self.num_classes, self.config = num_classes, config
         self.network = CPNet(config.channels) if config.network == "cpnet" else PixelNetwork(3, config)
 
@@ -95,8 +99,9 @@ class Flows(PixelInstances[Raw]):
     def forward(self, images: ImageBatch, given: Sequence[Spatial] | None = None) -> Raw:
         """(B, 3, H, W) -> flows and foreground at the same resolution."""
         x = images.tensor
-        if self.config.network == "cpnet" and self.config.channels[0] == 1:
+        if self.config.network == "cpnet" and self.config.channels[0] < 3:
             x = x.mean(1, keepdim=True)
+            x = F.pad(x, (0, 0, 0, 0, 0, self.config.channels[0] - 1))
         maps = self.network(x)
         return Raw(maps[:, :2], maps[:, 2], images.sizes)
 
@@ -165,3 +170,9 @@ def flows_lite0(num_classes: int = 1, **config: Any) -> Flows:
 def flows_cpnet(num_classes: int = 1, **config: Any) -> Flows:
     """Cellpose's network on gray images, 6.6 M parameters."""
     return Flows(num_classes, changed(Config(network="cpnet"), config))
+
+
+def cellpose_cyto3(num_classes: int = 1, **config: Any) -> Flows:
+    """Cellpose's network as its authors have trained it; every object that passes the test of its flow is shown."""
+    own = Config(network="cpnet", channels=(2, 32, 64, 128, 256), min_area=15, score_threshold=0.0)
+    return Flows(num_classes, changed(own, config))
