@@ -47,6 +47,7 @@ class ExportOptions:
 def export(options: ExportOptions) -> int:
     """Run the command; returns the exit status."""
     from eachmask import export as write
+    from eachmask.cli.next_step import command_for
     from eachmask.runtimes.sessions import session_of
 
     path = write(
@@ -55,9 +56,13 @@ def export(options: ExportOptions) -> int:
     )  # fmt: skip
     session = session_of(path)
     assert session is not None
-    scores = session.header().info.scores
-    lost = {name[5:]: (before, scores["int8_" + name[5:]]) for name, before in scores.items() if name[:5] == "fp32_"}
+    info = session.header().info
+    lost = {
+        name[5:]: (before, info.scores["int8_" + name[5:]])
+        for name, before in info.scores.items()
+        if name[:5] == "fp32_"
+    }
     equal = ", ".join(f"{name} {100 * a:.1f} -> {100 * b:.1f}" for name, (a, b) in lost.items())
     say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {equal or 'equal to the model at every size tried'}")
-    say(f"Use it: eachmask predict IMAGES --model {path}")
+    say(f"Use it: {command_for(info.variant, path)}")
     return 0

@@ -107,5 +107,9 @@ def train(options: TrainOptions) -> int:
 
         path = train_by_name(**vars(options))
     if speaks():
-        say(f"The best model is {path}. Use it: eachmask predict IMAGES --model {path.parent} --out results")
+        from eachmask.cli.next_step import command_for
+        from eachmask.weights.file import read_info
+
+        use = command_for(read_info(path).variant, path.parent)
+        say(f"The best model is {path}. Use it: {use} --out results")
     return 0
