@@ -10,6 +10,7 @@ from PIL import Image
 from eachmask.batch.follow import follow_video
 from eachmask.cli import main
 from eachmask.data.images.video import VideoFrame
+from eachmask.inference import following
 from eachmask.inference.following import follow, follower_of, load_follower, sam2_preprocess
 from eachmask.models.video.memory import Memory, MemoryConfig
 from eachmask.models.video.sam2_session import Session
@@ -110,6 +111,16 @@ def test_numbers_and_sizes(network):
         list(follow(predictor, frames, first[:30]))
     with pytest.raises(UserError, match="no file"):
         load_follower("nowhere.pth")
+
+
+def test_xmem_by_name_is_the_file_of_its_authors(tmp_path, monkeypatch, network):
+    torch.save(network.state_dict(), tmp_path / "XMem.pth")
+    asked = []
+    monkeypatch.setattr(following, "fetch_checkpoint", lambda known: asked.append(known.name) or tmp_path / "XMem.pth")
+    found = load_follower("xmem", "cpu").predictor.model.network
+    assert asked == ["xmem"]
+    for name, value in network.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from torchvision.models import detection
 from eachmask import models
 from eachmask.structures import Preprocess, UserError
 from eachmask.weights import download, fetch
-from eachmask.weights.catalogue import Entry, bundled, find
+from eachmask.weights.catalogue import Entry, bundled, checkpoints, find
 from eachmask.weights.file import ModelInfo, load_model, read_info, save_model
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -316,3 +316,30 @@ def test_cache_folder_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EACHMASK_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert fetch.cache_dir() == Path.home() / ".cache" / "eachmask"
+
+
+# what is read as it is published ------------------------------------------------------------------
+
+
+def test_a_checkpoint_stays_as_it_is_published(server: Server, own_cache: Path) -> None:
+    known = replace(checkpoints()["xmem"], url=server.url, sha256=DIGEST)
+    path = fetch.fetch_checkpoint(known)
+    assert path.read_bytes() == CONTENT and path == fetch.checkpoint_file(known)
+    assert fetch.fetch_checkpoint(known) == path and len(server.asked) == 1, "it is fetched once"
+    path.write_bytes(CONTENT[:-1] + b"!")
+    assert fetch.fetch_checkpoint(known).read_bytes() == CONTENT and len(server.asked) == 2, "and again when it rots"
+    with pytest.raises(UserError, match="published checksum"):
+        fetch.fetch_checkpoint(replace(known, sha256="0" * 64))
+
+
+def test_a_checkpoint_without_a_network() -> None:
+    with pytest.raises(UserError, match=r"weights of xmem \(249 MB\) are not on this machine"):
+        fetch.fetch_checkpoint(replace(checkpoints()["xmem"], url=closed_url()))
+
+
+def test_what_follows_is_told_from_what_finds() -> None:
+    with pytest.raises(UserError, match="eachmask track VIDEO --first MASKS --model xmem"):
+        find("xmem")
+    assert checkpoints()["sam2_hiera_t"].sha256 == find("sam2_hiera_t").sha256
+    assert all(len(known.sha256) == 64 for known in checkpoints().values())
+    assert "MIT" in checkpoints()["xmem"].info().card

@@ -13,7 +13,7 @@ from eachmask.files.text import say
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
-    from eachmask.weights.catalogue import Entry
+    from eachmask.weights.catalogue import Checkpoint, Entry
 
 
 WIDTH = 80
@@ -125,7 +125,7 @@ def _variants_text(variants: Mapping[str, str]) -> str:
 
 def all_rows() -> list[Row]:
     """Bundled models, then the catalogue."""
-    from eachmask.weights.catalogue import bundled, entries
+    from eachmask.weights.catalogue import bundled, checkpoints, entries
     from eachmask.weights.file import read_info
 
     rows = []
@@ -144,7 +144,8 @@ def all_rows() -> list[Row]:
                 license=info.license,
             )
         )
-    return rows + [_catalogue_row(entry) for entry in entries().values()]
+    alone = [known for name, known in checkpoints().items() if name not in entries()]
+    return [*rows, *map(_catalogue_row, entries().values()), *map(_checkpoint_row, alone)]
 
 
 def _catalogue_row(entry: Entry) -> Row:
@@ -160,6 +161,22 @@ def _catalogue_row(entry: Entry) -> Row:
         measured={},
         published=entry.by_metric(),
         license=entry.license,
+    )
+
+
+def _checkpoint_row(known: Checkpoint) -> Row:
+    from eachmask.weights.fetch import checkpoint_file
+
+    return Row(
+        name=known.name,
+        summary=known.summary,
+        where="cache" if checkpoint_file(known).is_file() else "download",
+        source=f"{known.source}, {known.host}",
+        size_mb=known.size_mb,
+        classes=1,
+        measured={},
+        published={},
+        license=known.license,
     )
 
 

@@ -60,7 +60,7 @@ def find_info(model: str) -> ModelInfo:
         UserError: there is no such name, or no readable model file at the path.
     """
     from eachmask.runtimes.sessions import session_of
-    from eachmask.weights.catalogue import bundled, find
+    from eachmask.weights.catalogue import bundled, checkpoints, entries, find
     from eachmask.weights.fetch import cached, given_file
     from eachmask.weights.file import read_info
 
@@ -70,6 +70,8 @@ def find_info(model: str) -> ModelInfo:
     path = given_file(model) or bundled().get(model)
     if path is not None:
         return read_info(path)
+    if model in checkpoints() and model not in entries():
+        return checkpoints()[model].info()
     entry = find(model)
     path = cached(entry)
     return read_info(path) if path else entry.info()

@@ -25,9 +25,9 @@ class TrackOptions:
     With --targets it is measured: HOTA, IDF1, MOTSA, J and F, AP.
 
     With --first, a label map of the first frame, it is these objects that are followed, by a memory network: the
-    bundled `memory`, or XMem or SAM 2.1 with the weights of their authors; or by `osvos`, a network for still images
-    that first learns what is marked, for a minute or so. The folder also gets davis/, and --targets measures J and F.
-    Options about finding and tracking (--score to --classes, --tile) are refused beside it.
+    bundled `memory`, or XMem or SAM 2.1 with their authors' weights, fetched once; or by `osvos`, a network for still
+    images that first learns what is marked, for a minute or so. The folder also gets davis/, and --targets measures J
+    and F. Options about finding and tracking (--score to --classes, --tile) are refused beside it.
 
     A camera (webcam:0) is followed until Ctrl + C, or for --frames; the results are written then.
 
@@ -37,8 +37,8 @@ class TrackOptions:
       eachmask track frames/ --model nuclei --score 0.6 --gap 5 --out cells
       eachmask track clips/bear --moving --targets masks/bear --out bear
       eachmask track clips/bear --first masks/bear/00000.png --out bear
-      eachmask track clips/bear --first masks/bear/00000.png --model XMem.pth --out bear
-      eachmask track clips/bear --first masks/bear/00000.png --model sam2.1_hiera_tiny.pt --out bear
+      eachmask track clips/bear --first masks/bear/00000.png --model xmem --out bear
+      eachmask track clips/bear --first masks/bear/00000.png --model sam2_hiera_t --out bear
       eachmask track clips/bear --first masks/bear/00000.png --model osvos --save overlay --out bear
       eachmask track webcam:0 --smooth --save overlay --out camera
     """
@@ -78,7 +78,7 @@ class TrackOptions:
     """Also: davis (a PNG of numbers per frame), mots (MOTS text), overlay (mp4 with the objects drawn in)."""
     first: Path | None = None
     """Label map of the first frame, a PNG with the numbers of the objects to follow; --model remembers:
-    `memory`, a run of `eachmask train memory`, or a checkpoint of XMem or SAM 2.1."""
+    `memory`, a run of `eachmask train memory`, `xmem`, `sam2_hiera_t` and its kin, or a checkpoint of these."""
     targets: Annotated[Path | None, tyro.conf.arg(aliases=["--truth"])] = None
     """Folder of label maps, one PNG per frame with the numbers of the objects, to measure by."""
     tile: int | None = None

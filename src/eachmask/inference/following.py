@@ -21,7 +21,8 @@ from eachmask.models.video.memory import MemoryConfig
 from eachmask.models.video.sam2_video import PUBLISHED, SAM2Video
 from eachmask.models.video.xmem import XMem
 from eachmask.structures import RLE, Category, Instances, Preprocess, Prompts, UserError
-from eachmask.weights.fetch import locate
+from eachmask.weights.catalogue import checkpoints
+from eachmask.weights.fetch import fetch_checkpoint, locate
 from eachmask.weights.file import load_model, read_info
 from eachmask.weights.from_sam2 import convert_video
 from eachmask.weights.header import ModelInfo
@@ -42,8 +43,9 @@ def load_follower(name_or_path: str | Path, device: str = "auto", precision: str
 
     Args:
         name_or_path: a model's name or file, see :func:`~eachmask.inference.load.load`; ``osvos``, see
-            :mod:`eachmask.models.video.osvos`; or a checkpoint as its authors publish it: XMem.pth (MIT license), or
-            one of SAM 2.1's, such as sam2.1_hiera_tiny.pt (Apache-2.0).
+            :mod:`eachmask.models.video.osvos`; ``xmem`` or one of SAM 2.1's such as ``sam2_hiera_t``, which are fetched
+            on first use; or their checkpoint as the authors publish it: XMem.pth (MIT license), sam2.1_hiera_tiny.pt
+            (Apache-2.0).
 
     Raises:
         UserError: the file is not there or holds other weights, or the model does not follow what is marked.
@@ -51,11 +53,13 @@ def load_follower(name_or_path: str | Path, device: str = "auto", precision: str
     path = Path(name_or_path)
     if str(path) == ONE_SHOT and not path.exists():
         return _one_shot(device)
+    if str(path) in checkpoints() and not path.exists():
+        path = fetch_checkpoint(checkpoints()[str(path)])
     if path.suffix not in CHECKPOINTS:
         predictor = load(name_or_path, device=device, precision=precision)
         if not isinstance(predictor.model, MarkedObjects):
             name = predictor.info.name or predictor.info.variant
-            raise UserError(f"{name} does not follow what is marked in a first frame: memory, osvos, XMem, SAM 2 do")
+            raise UserError(f"{name} does not follow what is marked in a first frame: memory, osvos, xmem, SAM 2 do")
         return VideoPredictor(predictor)
     if not path.is_file():
         raise UserError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -130,10 +130,54 @@ class Entry:
         return f"{self.num_classes} of COCO's"
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that is read as its authors publish it."""
+
+    name: str
+    summary: str
+    source: str
+    license: str
+    url: str
+    sha256: str
+    """Hexadecimal."""
+    size_mb: float
+
+    @property
+    def host(self) -> str:
+        """Where the download comes from."""
+        return urlsplit(self.url).hostname or self.url
+
+    def info(self) -> ModelInfo:
+        """What is known of it."""
+        card = (
+            f"# {self.name}\n\n{self.summary}.\n\n"
+            f"- Weights: {self.source}, {self.size_mb:.0f} MB from {self.host}, fetched on first use\n"
+            f"- Use: `eachmask track VIDEO --first MASKS --model {self.name}`\n"
+            f"- License: {self.license}\n"
+        )
+        training = {"source": self.source, "url": self.url, "sha256": self.sha256}
+        return ModelInfo(
+            self.name, categories=ANYTHING, license=self.license, training=training, name=self.name, card=card
+        )
+
+
 @cache
 def entries() -> Mapping[str, Entry]:
     """Name -> everything that is fetched on first use, in the catalogue's order."""
     return read_catalogue(FILE.read_text(encoding="utf-8"))
+
+
+@cache
+def checkpoints() -> Mapping[str, Checkpoint]:
+    """Name -> what follows marked objects and is fetched on first use."""
+    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))["checkpoints"]
+    own = {name: _SCHEMA.read(Checkpoint, {"name": name} | values) for name, values in tables.items()}
+    return own | {name: _as_published(entry) for name, entry in entries().items() if entry.converter == "from_sam2"}
+
+
+def _as_published(entry: Entry) -> Checkpoint:
+    return Checkpoint(**{field.name: getattr(entry, field.name) for field in fields(Checkpoint)})
 
 
 def read_catalogue(text: str) -> dict[str, Entry]:
@@ -174,6 +218,8 @@ def find(name: str) -> Entry:
     """
     if name in entries():
         return entries()[name]
+    if name in checkpoints():
+        raise UserError(f"{name} follows what is marked in a video: eachmask track VIDEO --first MASKS --model {name}")
     raise UserError(
         f"there are no weights by the name {name!r}; did you mean {nearest(name, [*bundled(), *entries()])}? A model "
         "file of one's own is given by its path, ending in .safetensors, or by the folder of its run"

@@ -16,7 +16,7 @@ from pathlib import Path
 from eachmask.files.atomic import write_text
 from eachmask.structures import UserError
 from eachmask.structures.checks import told
-from eachmask.weights.catalogue import Entry, bundled, entries, find
+from eachmask.weights.catalogue import Checkpoint, Entry, bundled, entries, find
 from eachmask.weights.download import Broken, download, sha256_of
 
 RUN_MODEL = "model.safetensors"
@@ -89,27 +89,56 @@ def fetch(entry: Entry) -> Path:
     if is_whole(target):
         return target
     original = target.parent / entry.url.rsplit("/", 1)[-1]
+    with _told(entry), _one_at_a_time(target):
+        if not is_whole(target):  # another process may have been faster
+            digest = _download(entry, original)
+            _record(target).unlink(missing_ok=True)
+            _convert(entry, original, digest, target)
+            write_text(_record(target), sha256_of(target) + "\n")
+            original.unlink()
+    return target
+
+
+def fetch_checkpoint(known: Checkpoint) -> Path:
+    """The file as its authors publish it, downloaded if it is not in the cache.
+
+    Raises:
+        UserError: no network, a damaged download, or no room for it.
+    """
+    target = checkpoint_file(known)
+    with _told(known), _one_at_a_time(target):
+        if not target.is_file() or not sha256_of(target).startswith(known.sha256):
+            _download(known, target)
+    return target
+
+
+def checkpoint_file(known: Checkpoint) -> Path:
+    """Where in the cache it is, or would be."""
+    return cache_dir() / f"{known.name}-{known.sha256[:8]}{Path(known.url).suffix}"
+
+
+def _download(known: Entry | Checkpoint, target: Path) -> str:
+    """The file's digest."""
+    print(f"Fetching {known.name} ({known.size_mb:.0f} MB) from {known.host}", file=sys.stderr)
+    return download(known.url, target, known.sha256)
+
+
+@contextlib.contextmanager
+def _told(known: Entry | Checkpoint) -> Iterator[None]:
+    """What goes wrong with a download, in words."""
     try:
-        with _one_at_a_time(target):
-            if not is_whole(target):  # another process may have been faster
-                print(f"Fetching {entry.name} ({entry.size_mb:.0f} MB) from {entry.host}", file=sys.stderr)
-                digest = download(entry.url, original, entry.sha256)
-                _record(target).unlink(missing_ok=True)
-                _convert(entry, original, digest, target)
-                write_text(_record(target), sha256_of(target) + "\n")
-                original.unlink()
+        yield
     except Broken as error:
         raise UserError(
-            f"the weights of {entry.name} ({entry.size_mb:.0f} MB) are not on this machine and {entry.host} cannot "
+            f"the weights of {known.name} ({known.size_mb:.0f} MB) are not on this machine and {known.host} cannot "
             f"be reached ({error}): try again with a network, or use what works without one: "
             f"{', '.join(bundled()) or 'a model file of your own'}"
         ) from error
     except OSError as error:
         raise UserError(
-            f"the weights of {entry.name} cannot be stored in {target.parent} ({error.strerror or error}): "
+            f"the weights of {known.name} cannot be stored in {cache_dir()} ({error.strerror or error}): "
             "make room there or set EACHMASK_CACHE to another folder"
         ) from error
-    return target
 
 
 def is_whole(path: Path) -> bool:
