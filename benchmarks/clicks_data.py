@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from eachmask.structures import RLE
+
 EVERY = 8
 VAL = {"dsb2018": 12, "coco-mini": 22, "coco-person-single": 6}
 """Val images of each pack, evenly spaced."""
@@ -36,10 +38,16 @@ def from_clips(file: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
         if video.get("split", "train") != "train" or "schoolgirls" in video["file_names"][0]:
             continue
         for i in range(0, len(video["file_names"]), EVERY):
-            shapes = [a["segmentations"][i] for a in data["annotations"] if a["video_id"] == video["id"]]
+            masks = [a["segmentations"][i] for a in data["annotations"] if a["video_id"] == video["id"]]
             image = {"file_name": video["file_names"][i], "height": video["height"], "width": video["width"]}
-            result.append((image, [{"segmentation": shape, "iscrowd": 0} for shape in shapes if shape]))
+            result.append((image, [{"segmentation": mask, "bbox": box_of(mask)} for mask in masks if mask]))
     return result
+
+
+def box_of(mask: dict[str, Any]) -> list[float]:
+    """x, y, width, height of a COCO RLE."""
+    x1, y1, x2, y2 = RLE.from_coco([mask]).boxes()[0].tolist()
+    return [x1, y1, x2 - x1, y2 - y1]
 
 
 def main(packs: Path, out: Path) -> None:
@@ -69,7 +77,8 @@ def write(packs: Path, out: Path, split: str, images: list[Any]) -> None:
         records.append({"id": number, "file_name": f"{split}/{link.name}"} | size)
         for shape in shapes:
             own = {"id": len(annotations) + 1, "image_id": number, "category_id": 1}
-            annotations.append(own | {"segmentation": shape["segmentation"], "iscrowd": shape.get("iscrowd", 0)})
+            said = {"segmentation": shape["segmentation"], "bbox": shape["bbox"], "iscrowd": shape.get("iscrowd", 0)}
+            annotations.append(own | said)
     categories = [{"id": 1, "name": "object"}]
     content = {"images": records, "annotations": annotations, "categories": categories}
     (out / f"instances_{split}.json").write_text(json.dumps(content))

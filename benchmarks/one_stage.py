@@ -199,7 +199,7 @@ def options_for(predictor: Any, image: Any, objects: int, with_masks: bool = Fal
 
     preprocess = predictor.info.preprocess
     options = DecodeOptions(score_threshold=0.0, max_detections=objects, with_masks=with_masks)
-    with torch.inference_mode(), predictor._autocast():
+    with torch.inference_mode(), predictor.engine.autocast():
         raw = predictor.model(preprocessed(preprocess, image, preprocess.limits(image)).to(predictor.device))
 
         def found(options: Any) -> Any:

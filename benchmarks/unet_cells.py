@@ -26,6 +26,7 @@ from typing import Any
 
 import methods
 import numpy as np
+import proposal_free
 import torch
 from nuclei import scores
 from nuclei_systems import SMALLEST, instances
@@ -42,7 +43,7 @@ UNETS: dict[str, tuple[str, dict[str, Any]]] = {
     "unet_lite0-border_weights": ("unet_lite0", {"border_weight": 10.0}),
 }
 """Row -> variant and what is changed in it."""
-OTHERS = ("flows_lite0", "stardist_lite0", "instance_cut_lite0", "panoptic_deeplab_lite0", "mask_rcnn_lite0_fpn")
+OTHERS = (*proposal_free.systems(), "mask_rcnn_lite0_fpn")
 CLASSES = (Category(1, "background", is_thing=False), Category(2, "object"))
 MOST = 1000
 """Objects of an image."""
