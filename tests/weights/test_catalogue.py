@@ -135,7 +135,7 @@ def test_an_entrys_task_is_that_of_its_model(entry: Entry) -> None:
         ("value = 37.9", "value = 379", r"published\[\]\.value must be in 0\.\.100, not 379"),
         ("value = 37.9", "valu = 37.9", r"published\[\]\.value is missing"),
         ('sha256 = "bf2d0c1e"\n', "", "sha256 is missing"),
-        ("config = { norm_eps = 0.0 }", "confg = { norm_eps = 0.0 }", "confg is none of name, task"),
+        ("config = { norm_eps = 0.0 }", "confg = { norm_eps = 0.0 }", "confg is none of name, summary"),
         ("[550, 550]", "[550]", r"preprocess\.fixed_size must be a list of 2, not \[550\]"),
     ],
 )

@@ -20,7 +20,7 @@ from torchvision.models import detection
 from eachmask import models
 from eachmask.structures import Preprocess, UserError
 from eachmask.weights import download, fetch
-from eachmask.weights.catalogue import Entry, bundled, checkpoints, find
+from eachmask.weights.catalogue import Entry, bundled, find, followers
 from eachmask.weights.file import ModelInfo, load_model, read_info, save_model
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -322,7 +322,7 @@ def test_cache_folder_rules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_checkpoint_stays_as_it_is_published(server: Server, own_cache: Path) -> None:
-    known = replace(checkpoints()["xmem"], url=server.url, sha256=DIGEST)
+    known = replace(followers()["xmem"], url=server.url, sha256=DIGEST)
     path = fetch.fetch_checkpoint(known)
     assert path.read_bytes() == CONTENT and path == fetch.checkpoint_file(known)
     assert fetch.fetch_checkpoint(known) == path and len(server.asked) == 1, "it is fetched once"
@@ -334,12 +334,12 @@ def test_a_checkpoint_stays_as_it_is_published(server: Server, own_cache: Path) 
 
 def test_a_checkpoint_without_a_network() -> None:
     with pytest.raises(UserError, match=r"weights of xmem \(249 MB\) are not on this machine"):
-        fetch.fetch_checkpoint(replace(checkpoints()["xmem"], url=closed_url()))
+        fetch.fetch_checkpoint(replace(followers()["xmem"], url=closed_url()))
 
 
 def test_what_follows_is_told_from_what_finds() -> None:
     with pytest.raises(UserError, match="eachmask track VIDEO --first MASKS --model xmem"):
         find("xmem")
-    assert checkpoints()["sam2_hiera_t"].sha256 == find("sam2_hiera_t").sha256
-    assert all(len(known.sha256) == 64 for known in checkpoints().values())
-    assert "MIT" in checkpoints()["xmem"].info().card
+    assert followers()["sam2_hiera_t"].sha256 == find("sam2_hiera_t").sha256
+    assert all(len(known.sha256) == 64 for known in followers().values())
+    assert "MIT" in followers()["xmem"].card()

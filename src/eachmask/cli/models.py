@@ -13,7 +13,7 @@ from eachmask.files.text import say
 from eachmask.structures.errors import UserError
 
 if TYPE_CHECKING:
-    from eachmask.weights.catalogue import Checkpoint, Entry
+    from eachmask.weights.catalogue import Entry, Follower
 
 
 WIDTH = 80
@@ -125,7 +125,7 @@ def _variants_text(variants: Mapping[str, str]) -> str:
 
 def all_rows() -> list[Row]:
     """Bundled models, then the catalogue."""
-    from eachmask.weights.catalogue import bundled, checkpoints, entries
+    from eachmask.weights.catalogue import bundled, entries, followers
     from eachmask.weights.file import read_info
 
     rows = []
@@ -144,8 +144,8 @@ def all_rows() -> list[Row]:
                 license=info.license,
             )
         )
-    alone = [known for name, known in checkpoints().items() if name not in entries()]
-    return [*rows, *map(_catalogue_row, entries().values()), *map(_checkpoint_row, alone)]
+    alone = [known for name, known in followers().items() if name not in entries()]
+    return [*rows, *map(_catalogue_row, entries().values()), *map(_follower_row, alone)]
 
 
 def _catalogue_row(entry: Entry) -> Row:
@@ -164,7 +164,7 @@ def _catalogue_row(entry: Entry) -> Row:
     )
 
 
-def _checkpoint_row(known: Checkpoint) -> Row:
+def _follower_row(known: Follower) -> Row:
     from eachmask.weights.fetch import checkpoint_file
 
     return Row(

@@ -16,6 +16,7 @@ from eachmask.files.text import printable, say
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from eachmask.weights.catalogue import Follower
     from eachmask.weights.file import ModelInfo
 
 
@@ -43,6 +44,13 @@ def show(options: ShowOptions) -> int:
     if options.field:
         say("\n".join(fields(options.model)))
         return 0
+    follower = _follower(options.model)
+    if follower is not None:
+        if options.json:
+            print(json.dumps(asdict(follower), indent=2))
+        else:
+            _print_card(follower.card())
+        return 0
     info = find_info(options.model)
     if options.json:
         print(json.dumps(asdict(info), indent=2))
@@ -53,6 +61,13 @@ def show(options: ShowOptions) -> int:
     return 0
 
 
+def _follower(model: str) -> Follower | None:
+    """What alone follows marked objects, and is no model file of ours."""
+    from eachmask.weights.catalogue import entries, followers
+
+    return None if model in entries() else followers().get(model)
+
+
 def find_info(model: str) -> ModelInfo:
     """What is known about a model by name or path, whether or not its weights are here.
 
@@ -60,7 +75,7 @@ def find_info(model: str) -> ModelInfo:
         UserError: there is no such name, or no readable model file at the path.
     """
     from eachmask.runtimes.sessions import session_of
-    from eachmask.weights.catalogue import bundled, checkpoints, entries, find
+    from eachmask.weights.catalogue import bundled, find
     from eachmask.weights.fetch import cached, given_file
     from eachmask.weights.file import read_info
 
@@ -70,8 +85,6 @@ def find_info(model: str) -> ModelInfo:
     path = given_file(model) or bundled().get(model)
     if path is not None:
         return read_info(path)
-    if model in checkpoints() and model not in entries():
-        return checkpoints()[model].info()
     entry = find(model)
     path = cached(entry)
     return read_info(path) if path else entry.info()

@@ -21,7 +21,7 @@ from eachmask.models.video.memory import MemoryConfig
 from eachmask.models.video.sam2_video import PUBLISHED, SAM2Video
 from eachmask.models.video.xmem import XMem
 from eachmask.structures import RLE, Category, Instances, Preprocess, Prompts, UserError
-from eachmask.weights.catalogue import checkpoints
+from eachmask.weights.catalogue import followers
 from eachmask.weights.fetch import fetch_checkpoint, locate
 from eachmask.weights.file import load_model, read_info
 from eachmask.weights.from_sam2 import convert_video
@@ -53,8 +53,8 @@ def load_follower(name_or_path: str | Path, device: str = "auto", precision: str
     path = Path(name_or_path)
     if str(path) == ONE_SHOT and not path.exists():
         return _one_shot(device)
-    if str(path) in checkpoints() and not path.exists():
-        path = fetch_checkpoint(checkpoints()[str(path)])
+    if str(path) in followers() and not path.exists():
+        path = fetch_checkpoint(followers()[str(path)])
     if path.suffix not in CHECKPOINTS:
         predictor = load(name_or_path, device=device, precision=precision)
         if not isinstance(predictor.model, MarkedObjects):

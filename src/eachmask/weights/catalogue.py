@@ -43,12 +43,11 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Weights that somebody else publishes."""
+class Checkpoint:
+    """A file that somebody else publishes."""
 
     name: str
-    """What the user types; also the name of the variant function that these weights fit."""
-    task: Literal["boxes", "instances", "keypoints", "semantic", "panoptic", "matting"]
+    """What the user types."""
     summary: str
     """One line for lists."""
     source: str
@@ -59,6 +58,32 @@ class Entry:
     """Hexadecimal SHA-256 of the file at ``url``, or the leading digits of it where the source publishes no more."""
     size_mb: float
     """Of the download, in units of a million bytes."""
+
+    @property
+    def host(self) -> str:
+        """Where the download comes from."""
+        return urlsplit(self.url).hostname or self.url
+
+
+@dataclass(frozen=True)
+class Follower(Checkpoint):
+    """Weights that are read as their authors publish them, to follow marked objects."""
+
+    def card(self) -> str:
+        """What is known of it, Markdown."""
+        return (
+            f"# {self.name}\n\n{self.summary}.\n\n"
+            f"- Weights: {self.source}, {self.size_mb:.0f} MB from {self.host}, fetched on first use\n"
+            f"- Use: `eachmask track VIDEO --first MASKS --model {self.name}`\n"
+            f"- License: {self.license}\n"
+        )
+
+
+@dataclass(frozen=True)
+class Entry(Checkpoint):
+    """Weights that become a model file of ours; the name is also that of the variant function that they fit."""
+
+    task: Literal["boxes", "instances", "keypoints", "semantic", "panoptic", "matting"]
     published: tuple[Score, ...]
     """As the source reports them."""
     converter: str
@@ -69,11 +94,6 @@ class Entry:
     """Keyword arguments of the variant function that these weights want."""
     object_diameter: float | None = None
     """Of the objects that they have learnt from, px as the network sees them; None: not known."""
-
-    @property
-    def host(self) -> str:
-        """Where the download comes from."""
-        return urlsplit(self.url).hostname or self.url
 
     @property
     def num_classes(self) -> int:
@@ -130,38 +150,6 @@ class Entry:
         return f"{self.num_classes} of COCO's"
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A file that is read as its authors publish it."""
-
-    name: str
-    summary: str
-    source: str
-    license: str
-    url: str
-    sha256: str
-    """Hexadecimal."""
-    size_mb: float
-
-    @property
-    def host(self) -> str:
-        """Where the download comes from."""
-        return urlsplit(self.url).hostname or self.url
-
-    def info(self) -> ModelInfo:
-        """What is known of it."""
-        card = (
-            f"# {self.name}\n\n{self.summary}.\n\n"
-            f"- Weights: {self.source}, {self.size_mb:.0f} MB from {self.host}, fetched on first use\n"
-            f"- Use: `eachmask track VIDEO --first MASKS --model {self.name}`\n"
-            f"- License: {self.license}\n"
-        )
-        training = {"source": self.source, "url": self.url, "sha256": self.sha256}
-        return ModelInfo(
-            self.name, categories=ANYTHING, license=self.license, training=training, name=self.name, card=card
-        )
-
-
 @cache
 def entries() -> Mapping[str, Entry]:
     """Name -> everything that is fetched on first use, in the catalogue's order."""
@@ -169,15 +157,15 @@ def entries() -> Mapping[str, Entry]:
 
 
 @cache
-def checkpoints() -> Mapping[str, Checkpoint]:
+def followers() -> Mapping[str, Follower]:
     """Name -> what follows marked objects and is fetched on first use."""
-    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))["checkpoints"]
-    own = {name: _SCHEMA.read(Checkpoint, {"name": name} | values) for name, values in tables.items()}
+    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))["followers"]
+    own = {name: _SCHEMA.read(Follower, {"name": name} | values) for name, values in tables.items()}
     return own | {name: _as_published(entry) for name, entry in entries().items() if entry.converter == "from_sam2"}
 
 
-def _as_published(entry: Entry) -> Checkpoint:
-    return Checkpoint(**{field.name: getattr(entry, field.name) for field in fields(Checkpoint)})
+def _as_published(entry: Entry) -> Follower:
+    return Follower(**{field.name: getattr(entry, field.name) for field in fields(Follower)})
 
 
 def read_catalogue(text: str) -> dict[str, Entry]:
@@ -218,7 +206,7 @@ def find(name: str) -> Entry:
     """
     if name in entries():
         return entries()[name]
-    if name in checkpoints():
+    if name in followers():
         raise UserError(f"{name} follows what is marked in a video: eachmask track VIDEO --first MASKS --model {name}")
     raise UserError(
         f"there are no weights by the name {name!r}; did you mean {nearest(name, [*bundled(), *entries()])}? A model "

@@ -117,14 +117,14 @@ def checkpoint_file(known: Checkpoint) -> Path:
     return cache_dir() / f"{known.name}-{known.sha256[:8]}{Path(known.url).suffix}"
 
 
-def _download(known: Entry | Checkpoint, target: Path) -> str:
+def _download(known: Checkpoint, target: Path) -> str:
     """The file's digest."""
     print(f"Fetching {known.name} ({known.size_mb:.0f} MB) from {known.host}", file=sys.stderr)
     return download(known.url, target, known.sha256)
 
 
 @contextlib.contextmanager
-def _told(known: Entry | Checkpoint) -> Iterator[None]:
+def _told(known: Checkpoint) -> Iterator[None]:
     """What goes wrong with a download, in words."""
     try:
         yield
