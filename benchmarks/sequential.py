@@ -144,7 +144,8 @@ def draw(found: dict[str, dict[str, dict[str, float]]], folder: Path) -> None:
         highest = max(row[key] for rows in found.values() for row in rows.values())
         top = float(np.ceil(highest)) if key == "steps_ms" else 1.0
         axes = Axes(x_end=1 + max(int(leaves) for rows in found.values() for leaves in rows), y_end=top)
-        parts = [axes.grid(f"leaves ({what})", form="{:.3g}"), axes.legend(list(found), 60 if key == "steps_ms" else 500, 30)]
+        left = 60 if key == "steps_ms" else 500
+        parts = [axes.grid(f"leaves ({what})", form="{:.3g}"), axes.legend(list(found), left, 30)]
         for rows, color in zip(found.values(), COLORS, strict=False):
             parts.append(axes.line([int(leaves) for leaves in rows], [row[key] for row in rows.values()], color))
         spoken = f"{what} of {', '.join(found)} against the number of leaves"

@@ -432,6 +432,19 @@ def test_the_score_that_is_reported_is_what_a_threshold_is_compared_with(case, m
         assert torch.equal(sure.scores, above) or torch.equal(sure.scores, least), (number, len(sure), len(above))
 
 
+def test_bf16_predicts_and_learns(case, model):
+    """As ``--precision bf16`` computes: whatever comes out of the network in it, results are as in float32."""
+    batch, targets = scenes(case, (64, 96))
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = predict(model, batch, score_threshold=case.score)
+        learner = copy.deepcopy(model).train()
+        losses = losses_of(learner, batch, targets)
+    check_valid(found, (64, 96), case)
+    total = sum(value.float() for value in losses.values())
+    total.backward()
+    assert torch.isfinite(total)
+
+
 def test_same_result_twice(case, model):
     batch, _ = scenes(case, (50, 70))
     (first,), (second,) = (predict(model, batch, score_threshold=case.score) for _ in range(2))

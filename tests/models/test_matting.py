@@ -121,6 +121,16 @@ def test_a_batch_changes_nothing(network):
         assert (alone.alpha - together[i].alpha).abs().max() < 1e-3
 
 
+def test_bf16_predicts_and_learns(network):
+    model = copy.deepcopy(network).train()
+    batch, given, targets = scenes(model, (64, 96), (80, 64))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = predict(network, batch, given)
+        total = sum(value.float() for value in model.losses(model(batch, given), targets).values())
+    total.backward()
+    assert torch.isfinite(total) and [matte.alpha.dtype for matte in found] == [torch.float32] * 2
+
+
 def test_losses_are_finite_and_reach_every_parameter(network):
     model = copy.deepcopy(network).train()
     batch, given, targets = scenes(model, (64, 96), (80, 64))

@@ -149,6 +149,16 @@ def test_results_lie_on_the_valid_area(model):
             assert len(stuff) <= 1 and all(0 <= segment.label < 3 for segment in seen.segments)
 
 
+def test_bf16_predicts_and_learns(model):
+    batch, targets = scenes(model, (64, 96), (80, 64))
+    learner = copy.deepcopy(model).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = predict(model, batch)
+        total = sum(value.float() for value in learner.losses(learner(batch), targets).values())
+    total.backward()
+    assert torch.isfinite(total) and [seen.image_size for seen in found] == [(64, 96), (80, 64)]
+
+
 def test_same_result_twice_and_with_saved_weights(case, model):
     batch, _ = scenes(model, (50, 70))
     other = models.variant(case.variant)(num_classes=3, **case.config).eval()

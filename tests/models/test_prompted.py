@@ -160,6 +160,19 @@ def test_odd_sizes_and_several_objects_in_one_batch(case, model):
         check_valid(some, size, len(asked))
 
 
+def test_bf16_answers_and_learns(case, model):
+    batch, targets = scenes((64, 96), (80, 64))
+    prompts, learner = [case.ask(target) for target in targets], copy.deepcopy(model).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = answers(model, batch, prompts, mask_threshold=0.05)
+        torch.manual_seed(1)
+        total = sum(value.float() for value in learner.losses(learner(batch), targets).values())
+    total.backward()
+    assert torch.isfinite(total)
+    for some, size, asked in zip(found, batch.sizes, prompts, strict=True):
+        check_valid(some, size, len(asked))
+
+
 def test_without_prompts_it_says_what_it_wants(case, model):
     batch, _ = scenes((33, 65))
     with pytest.raises(UserError, match="give"), torch.inference_mode():

@@ -148,6 +148,16 @@ def test_every_pixel_of_each_image_gets_a_class(model):
     assert all(int(seen.labels.max()) < 3 and seen.labels.dtype == torch.uint8 for seen in found)
 
 
+def test_bf16_predicts_and_learns(model):
+    batch, targets = scenes((64, 96), (80, 64))
+    learner = copy.deepcopy(model).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = predict(model, batch)
+        total = sum(value.float() for value in learner.losses(learner(batch), targets).values())
+    total.backward()
+    assert torch.isfinite(total) and [seen.image_size for seen in found] == [(64, 96), (80, 64)]
+
+
 def test_same_result_twice_and_with_saved_weights(case, model):
     batch, _ = scenes((50, 70))
     other = models.variant(case.variant)(num_classes=3, **case.config).eval()

@@ -89,15 +89,18 @@ class DeformableConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
         said = self.offsets(x)
+        if x.device.type == "cpu":
+            x = x.float()  # there the samples are gathered in float32 alone
         samples = said.shape[1] // 3
         moves, weights = said.split([2 * samples, samples], dim=1)
         moves, mask = moves.to(x.dtype), weights.sigmoid().to(x.dtype)
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
 
         def convolved(part: slice, bias: Tensor | None) -> Tensor:
-            result: Tensor = torchvision().ops.deform_conv2d(
-                x[:, part], moves, weight[:, part], bias, self.stride, self.padding, mask=mask
-            )
+            with torch.autocast("cpu", enabled=False):
+                result: Tensor = torchvision().ops.deform_conv2d(
+                    x[:, part], moves, weight[:, part], bias, self.stride, self.padding, mask=mask
+                )
             return result
 
         # All samples are gathered before they are multiplied; where they are many, some channels at a time.

@@ -182,7 +182,7 @@ class BackgroundMatting(MattingNetwork[Raw]):
             "alpha": F.l1_loss(raw.alpha, target.alpha),
             "edges": F.l1_loss(sobel(raw.alpha), sobel(target.alpha)),
             "foreground": 2 * ((raw.foreground - target.foreground) * target.colored).abs().mean(),
-            "image": F.l1_loss(torch.lerp(behind, raw.foreground, raw.alpha), image),
+            "image": F.l1_loss(torch.lerp(behind, raw.foreground.float(), raw.alpha.float()), image),
         }
 
     def select(self, raw: Raw, options: DecodeOptions) -> Mattes:

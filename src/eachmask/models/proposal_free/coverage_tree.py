@@ -187,7 +187,8 @@ def node_means(maps: Tensor, regions: Regions) -> Tensor:
     numbers = torch.from_numpy(regions.leaves.astype(np.int64).ravel() - 1).to(maps.device)
     rows = torch.cat([maps.flatten(1).T, torch.ones_like(numbers, dtype=maps.dtype)[:, None]], 1)
     sums = maps.new_zeros(regions.tree.num_leaves, rows.shape[1]).index_add(0, numbers, rows)
-    total = torch.from_numpy(regions.holds).to(sums) @ sums
+    with torch.autocast(sums.device.type, enabled=False):  # sums of thousands of pixels want float32
+        total = torch.from_numpy(regions.holds).to(sums) @ sums
     return total[:, :-1] / total[:, -1:]
 
 
