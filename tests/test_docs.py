@@ -17,7 +17,7 @@ from eachmask.inference.following import ONE_SHOT
 from eachmask.models import VARIANTS
 from eachmask.models.promptable.without_learning import CLASSICS
 from eachmask.recipes import RECIPES
-from eachmask.weights.catalogue import bundled, entries
+from eachmask.weights.catalogue import bundled, entries, followers
 from eachmask.weights.file import read_info
 
 ROOT = Path(__file__).parents[1]
@@ -100,5 +100,5 @@ def test_commands_on_a_page_are_understood(page: Path) -> None:
         name = str(getattr(options, "model", None) or "auto")
         if re.fullmatch(r"[a-z][a-z0-9_]*", name):
             added = re.findall(r'^    "(\w+)": "[\w.]+",$', page.read_text(), re.MULTILINE)  # docs/extending.md
-            known = {*VARIANTS, *CLASSICS, *RECIPES, *bundled(), *entries(), *added, ONE_SHOT, "auto"}
+            known = {*VARIANTS, *CLASSICS, *RECIPES, *bundled(), *entries(), *followers(), *added, ONE_SHOT, "auto"}
             assert name in known, f"{page.name}: eachmask {line}"

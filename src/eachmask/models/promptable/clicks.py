@@ -124,7 +124,7 @@ class Clicks(Network[Raw, Selected, Instances]):
     """While it trains, it is measured by what it answers to prompts."""
     answered_by = ("decoder.forward",)
     samples: ClassVar[Samples] = "centers"
-    grid_defaults = MappingProxyType({"points_per_side": 16, "iou_threshold": 0.75, "stability_threshold": 0.85})
+    grid_defaults = MappingProxyType({"points_per_side": 16, "iou_threshold": 0.6, "stability_threshold": 0.7})
 
     def __init__(self, backbone: Timm, num_classes: int = 1, config: Config | None = None) -> None:
         super().__init__()
