@@ -195,7 +195,7 @@ def test_models_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path, monk
     (tmp_path / f"{entry.name}-{entry.sha256}.safetensors").touch()
     assert cli.main(["models", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert list(rows) == [*bundled(), *entries()]
+    assert list(rows) == [*bundled(), *entries(), "xmem"]
     assert rows[entry.name]["where"] == "cache" and rows[other.name]["where"] == "download"
     assert all(rows[name]["where"] == "bundled" and rows[name]["measured"] for name in bundled())
     assert rows[entry.name]["published"] == entry.by_metric() and rows[entry.name]["measured"] == {}

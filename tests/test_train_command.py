@@ -25,6 +25,7 @@ from eachmask.recipes.auto_recipe import auto_recipe
 from eachmask.structures import UserError
 from eachmask.training.pretrained import FromBackbone, backbone_of, choose_start
 from eachmask.training.splits import held_out, read_splits
+from eachmask.weights.catalogue import bundled
 from eachmask.weights.file import load_model, read_info
 
 QUICK = ["--steps", "2", "--batch", "2", "--size", "64", "--start", "none", "--device", "cpu"]
@@ -72,9 +73,7 @@ def test_another_format_and_a_val_set_of_its_own(coco, tmp_path, capsys):
 
 def test_one_process_of_several_speaks(coco, tmp_path, capsys, monkeypatch):
     """Each process of a shared run calls the command; what it says, and the list of problems, come once."""
-    monkeypatch.setattr(
-        "eachmask.recipes.train.run_recipe", lambda recipe, train_data, val_data, run: run.out / "model"
-    )
+    monkeypatch.setattr("eachmask.recipes.train.run_recipe", lambda *_: bundled()["objects"])
     said = {}
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
@@ -82,6 +81,7 @@ def test_one_process_of_several_speaks(coco, tmp_path, capsys, monkeypatch):
         assert main(["train", "mask_rcnn_lite0_fpn", *arguments]) == 0
         said[rank] = capsys.readouterr().out
     assert "2 steps of 2 images" in said["0"] and "best model" in said["0"] and not said["1"]
+    assert "Use it: eachmask predict IMAGES --model" in said["0"]
 
 
 def test_start_from_ones_own_model(run, coco, tmp_path, capsys):
@@ -278,7 +278,7 @@ def test_images_are_packed(tmp_path):
 def test_how_images_are_mixed_is_part_of_the_recipe(coco, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "eachmask.recipes.train.run_recipe", lambda recipe, *_: seen.append(recipe.mix) or tmp_path / "m"
+        "eachmask.recipes.train.run_recipe", lambda recipe, *_: seen.append(recipe.mix) or bundled()["objects"]
     )
     some, none = ["--mosaic", "0.25"], ["--copy-paste", "0"]
     for wishes in ([], some, none, some + none, ["--copy-paste", "0.75"]):
