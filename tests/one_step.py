@@ -33,3 +33,5 @@ def check_learns_in_bf16(model: nn.Module, batch: Any, targets: list[Any], given
     total = sum(value.float() for value in losses.values())
     total.backward()
     assert torch.isfinite(total)
+    gradients = [p.grad for p in learner.parameters() if p.grad is not None]
+    assert all(torch.isfinite(g).all() for g in gradients) and any(g.any() for g in gradients)

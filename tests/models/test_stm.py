@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from models.test_prompted import of_bitmap, scene, scenes
-from one_step import learn
+from one_step import check_learns_in_bf16, learn
 
 from eachmask import models
 from eachmask.inference.predictor import Predictor
@@ -70,6 +70,15 @@ def test_losses_are_finite_and_reach_every_parameter(model, what):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"{name} has no part in the losses of a batch with {what}"
         assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_bf16_follows_and_learns(model):
+    batch, targets = scenes((64, 96), (80, 64))
+    prompts = [Prompts(target.image_size, masks=target.gt_masks) for target in targets]
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        found = model.decode(model(batch, prompts), DecodeOptions())
+    assert [seen.image_size for seen in found] == [(64, 96), (80, 64)]
+    check_learns_in_bf16(model, batch, targets)
 
 
 def test_states_are_values_and_objects_may_come_later(model):
