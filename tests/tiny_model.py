@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from skimage.measure import label
 from torch import Tensor, nn
 
@@ -117,3 +120,21 @@ def main_with_spots(words: list[str]) -> int:
 
     models.variant = lambda name: Spots  # type: ignore[assignment]
     return main(words)
+
+
+def png(number: int) -> bytes:
+    """The image as a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(spots_image(number)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tar_of(contents: dict[str, bytes]) -> bytes:
+    """Name -> content as an archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()

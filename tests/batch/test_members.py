@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from tiny_model import Spots, spots_image, spots_info
+from tiny_model import Spots, png, spots_info, tar_of
 
 from eachmask.batch import run as run_module
 from eachmask.batch.cluster import Cluster, Done, Worker
@@ -26,22 +23,6 @@ OPTIONS = BatchOptions(save=("labels",), overlays=False)
 @pytest.fixture
 def predictor() -> Predictor:
     return Predictor(Spots(), spots_info(), device="cpu", precision="fp32")
-
-
-def png(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(spots_image(number)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def tar_of(contents: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in contents.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 SHARD = {"a.png": png(0), "a.cls": b"1", "../b.png": png(1), "c.png": b"\x89PNG\r\n\x1a\n and nothing else"}

@@ -56,7 +56,10 @@ def score(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dic
     Validation predicts objects of every score, as AP wants them. Matching counts those that users see.
     """
     ap = coco_ap(predictions, targets, max_detections=1000)
-    return matches([p.filter(score=SHOWN) for p in predictions], targets) | {"mask_ap": ap["ap"], "mask_ap50": ap["ap50"]}
+    return matches([p.filter(score=SHOWN) for p in predictions], targets) | {
+        "mask_ap": ap["ap"],
+        "mask_ap50": ap["ap50"],
+    }
 
 
 def matches(predictions: Sequence[Instances], targets: Sequence[Instances]) -> dict[str, float]:

@@ -59,14 +59,12 @@ class Member:
         Raises:
             UserError: they cannot be had.
         """
-        try:
+        with _reading(self.place):
             if self.column:
                 return _row(self)
             with _opened(self.place) as file:
                 file.seek(self.offset)
                 return bytes(file.read(self.size))
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{self.place} cannot be read ({error})") from None
 
     @contextmanager
     def at_hand(self) -> Iterator[Path]:
@@ -100,15 +98,11 @@ def members(entry: str) -> list[Member]:
     if not is_address(entry):
         status = Path(entry).stat()
         return _in_file(str(Path(entry).absolute()), status.st_size, status.st_mtime_ns)
-    try:
+    with _reading(entry):
         import fsspec
 
         files, root = fsspec.core.url_to_fs(entry)
         found = files.find(root, detail=True)
-    except ImportError as error:
-        raise UserError(f"{entry} needs the package {error.name or error}: install it with pip") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{entry} cannot be read ({error})") from None
     if not found:
         raise UserError(f"nothing is at {entry}")
     rows = ((files.unstrip_protocol(name), info) for name, info in sorted(found.items()))
@@ -132,9 +126,9 @@ def _in_file(place: str, size: int, modified: int) -> list[Member]:
 
 def _in_tar(place: str, modified: int) -> list[Member]:
     try:
-        with _opened(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        with _reading(place), _opened(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             found = [one for one in archive if one.isfile() and PurePosixPath(one.name).suffix.lower() in SUFFIXES]
-    except (OSError, tarfile.TarError) as error:
+    except tarfile.TarError as error:
         raise UserError(f"{place} is no tar that can be read ({error}): compressed ones are unpacked first") from None
     return [Member(place, _safe(one.name), one.size, modified, one.offset_data) for one in found]
 
@@ -145,7 +139,7 @@ def _safe(name: str) -> str:
 
 
 def _in_parquet(place: str, modified: int) -> list[Member]:
-    with _opened(place) as file:
+    with _reading(place), _opened(place) as file:
         table = _parquet().ParquetFile(file)
         column = _bytes_column(table.schema_arrow, place)
         outer = column.partition(".")[0]
@@ -199,6 +193,22 @@ def _parquet() -> Any:
     except ImportError:
         raise UserError("Parquet needs the package pyarrow: pip install 'eachmask[parquet]'") from None
     return pyarrow.parquet
+
+
+@contextmanager
+def _reading(place: str) -> Iterator[None]:
+    """What goes wrong meanwhile, told with the place. Behind fsspec each service has exceptions of its own, for absent
+    credentials, say, that derive from nothing that all share."""
+    try:
+        yield
+    except (UserError, tarfile.TarError):
+        raise
+    except ImportError as error:
+        raise UserError(f"{place} needs the package {error.name or error}: install it with pip") from None
+    except Exception as error:
+        if not is_address(place) and not isinstance(error, (OSError, ValueError, KeyError)):
+            raise
+        raise UserError(f"{place} cannot be read ({error})") from None
 
 
 def _opened(place: str) -> Any:
