@@ -56,6 +56,8 @@ def test_help_speaks_no_python(command: str, capsys: pytest.CaptureFixture[str])
     ("arguments", "words"),
     [
         (["train", "a", "--data", "b", "--out", "c", "--steps", "many"], "--steps: 'many' is not a whole number"),
+        (["predict", "a.png", "--out", "s3://bucket/a"], "--out: s3://bucket/a is an address"),
+        (["evaluate", "nuclei", "--data", "gs://bucket/a"], "--data: gs://bucket/a is an address"),
         (["predict", "a", "--score", "high"], "--score: 'high' is not a number"),
         (["predict", "a", "--diameter", "wide"], "--diameter: 'wide' is not a number or auto"),
         (["train", "a", "--data", "b", "--out", "c", "--schedule", "None"], "invalid choice 'None'"),

@@ -7,6 +7,7 @@ import inspect
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -59,6 +60,33 @@ def _default(label: str) -> str:
     return "" if label in ("", "None") else f"(default: {label})"
 
 
+class _Address(ValueError):
+    """An address where a path belongs."""
+
+
+@REGISTRY.primitive_rule
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """A path on this machine. Of ``s3://bucket/x`` pathlib makes ``s3:/bucket/x``, a folder nobody meant."""
+    if info.type is not Path:
+        return None
+
+    def read(words: list[str]) -> Path:
+        scheme, found, _ = words[0].partition("://")
+        if found and len(scheme) > 1:  # one letter is a drive of Windows
+            raise _Address(
+                f"{words[0]} is an address, and here belongs a path on this machine: mount the bucket, or copy the files"
+            )
+        return Path(words[0])
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 @REGISTRY.primitive_rule
 def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """``X | None`` is given as an X, or not at all."""
@@ -73,6 +101,8 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     def read(words: list[str]) -> Any:
         try:
             return spec.instance_from_str(words)
+        except _Address:
+            raise
         except ValueError as error:
             words_for = (_EXPECTED.get(part, part.strip("{}")) for part in spec.metavar.split("|"))
             expected = " or ".join(words_for)

@@ -204,7 +204,9 @@ def _reading(place: str) -> Iterator[None]:
     except (UserError, tarfile.TarError):
         raise
     except ImportError as error:
-        raise UserError(f"{place} needs the package {error.name or error}: install it with pip") from None
+        if error.name is None:  # fsspec says by itself which package it wants
+            raise UserError(f"{place} cannot be read ({error})") from None
+        raise UserError(f"{place} needs the package {error.name}: install it with pip") from None
     except Exception as error:
         if not is_address(place) and not isinstance(error, (OSError, ValueError, KeyError)):
             raise
