@@ -1,18 +1,17 @@
 """How fast do the runtimes predict on this CPU, image in to RLE out, and how fast beside Ultralytics' YOLO11?
 
     python benchmarks/runtimes.py [--models objects clicks ...] [--rounds 3] [--images 5]
-                                  [--runtimes torch-fp32 ...] [--ultralytics PYTHON]
+                                  [--runtimes torch-fp32 ...] [--objects 20] [--ultralytics PYTHON]
 
 Each pair of a model and a runtime (torch in fp32 and bf16, ONNX Runtime in fp32 and int8, OpenVINO in fp32 and bf16) is
 a process of its own that loads the model as a user does and predicts photographs that come with scikit-image, resized
 to 640 x 480 px, all masks as RLE; ``clicks`` looks at each and answers one click. Pairs take turns, round by round, so
-that a busy machine slows all alike. Models that are not bundled have random weights: their networks cost the same, what
-follows them hardly anything (``benchmarks/peers.py`` makes them find objects). int8 is calibrated on the photographs,
-and its AP is not looked at here.
+that a busy machine slows all alike. Models that are not bundled have random weights, and a threshold of their scores
+that leaves ``--objects`` on every image. int8 is calibrated on the photographs, and its AP is not looked at here.
 
 ``--ultralytics`` is the Python of another environment, in which the packages ultralytics and scikit-image are installed
 (eachmask neither imports nor needs the first): YOLO11n-seg and YOLO11s-seg with random weights, ``YOLO.predict`` at
-640 px on the same images.
+640 px on the same images, and as many objects.
 
 The last line is JSON: ``ms`` (pair -> median over rounds of medians over images), ``speedup_vs_yolo11n`` and
 ``speedup_vs_yolo11s`` (pair -> their time / its own; null without ``--ultralytics``), ``load`` of the machine,
@@ -154,8 +153,11 @@ def main() -> None:
     parser.add_argument("--runtimes", nargs="+", default=RUNTIMES, choices=RUNTIMES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=5)
+    parser.add_argument("--objects", type=int, default=20, help="that models with random weights draw on an image")
     parser.add_argument("--ultralytics", metavar="PYTHON", help="of the environment that has it")
     options = parser.parse_args()
+    from eachmask.weights.catalogue import bundled
+
     pairs: dict[str, tuple[str, str, list[str]]] = {}
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -169,9 +171,10 @@ def main() -> None:
                     failed[pair] = str(error)[:200]
                     continue
                 precision = runtime.split("-")[1] if own else "auto"
-                pairs[pair] = (sys.executable, OURS, [file, str(options.images), "0", precision])
+                objects = 0 if name in bundled() else options.objects
+                pairs[pair] = (sys.executable, OURS, [file, str(options.images), str(objects), precision])
         for name in YOLO if options.ultralytics else ():
-            pairs[name] = (options.ultralytics, THEIRS, [name, str(options.images), "0"])
+            pairs[name] = (options.ultralytics, THEIRS, [name, str(options.images), str(options.objects)])
         ms, stopped = in_turns(pairs, options.rounds)
     for pair, time in ms.items():
         print(f"{pair:40} {time:9.1f} ms")

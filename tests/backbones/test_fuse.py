@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from eachmask.backbones.fpn import FPN
-from eachmask.backbones.fuse import FastConv2dSame, optimize_for_inference, same
+from eachmask.backbones.fuse import FastConv2d, FastConv2dSame, optimize_for_inference, same
 from eachmask.backbones.fuse import conv as fast_conv
-from eachmask.backbones.fuse.conv import SILU
+from eachmask.backbones.fuse.conv import SILU, onednn_computes_in
 from eachmask.backbones.fuse.folding import fold
 from eachmask.backbones.networks import ResNet
 
@@ -51,6 +51,30 @@ def test_same_outputs_after_optimizing_pickling_and_optimizing_again(name):
     assert torch.equal(model(image), expected), "the original is untouched"
     spent = optimize_for_inference(model, in_place=True)
     assert spent is model and torch.equal(spent(image), fast(image))
+
+
+@pytest.mark.parametrize("name", [*BUILDERS, "silu"])
+@torch.inference_mode()
+def test_autocast_to_bfloat16_rounds_the_weights_once(name):
+    layers = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.SiLU(), nn.Conv2d(16, 8, 1)
+    model = used(nn.Sequential(*layers) if name == "silu" else BUILDERS[name]())
+    image = torch.randn(1, 3, 128, 160)
+    exact = model(image)
+    fast = optimize_for_inference(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded, first = model(image), fast(image)
+        assert first.dtype == rounded.dtype == torch.bfloat16
+        kept = [id(w) for m in fast.modules() for pair in getattr(m, "_rounded", {}).values() for w in pair]
+        assert torch.equal(fast(image), first)
+        assert kept == [id(w) for m in fast.modules() for pair in getattr(m, "_rounded", {}).values() for w in pair]
+        assert kept or not onednn_computes_in(torch.bfloat16)
+
+    def error(found):
+        return float((found.float() - exact).abs().max())
+
+    assert error(first) <= 1.5 * error(rounded), "no coarser than what torch's own autocast gives"
+    assert torch.allclose(fast(image), exact, rtol=1e-3, atol=1e-4 * float(exact.abs().max())), "float32 as before"
+    assert all(not m._rounded for m in pickle.loads(pickle.dumps(fast)).modules() if isinstance(m, FastConv2d))
 
 
 @torch.inference_mode()

@@ -12,8 +12,9 @@ import sys
 
 from eachmask.accel import is_on
 
-SPIN_COUNT = 3000
-"""Rounds before a thread sleeps; GNU OpenMP's own are a hundred times as many and more."""
+SPIN_COUNT = 10000
+"""Rounds before a thread sleeps, a little longer than a layer takes to begin; GNU OpenMP's own are thirty times as many
+and more."""
 
 SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 

@@ -37,6 +37,10 @@ class ConvNorm(nn.Module):
         result: Tensor = self.act(self.bn(self.conv(x)))
         return result
 
+    def for_inference(self) -> nn.Module:
+        """Once normalization and activation are folded in, the convolution alone."""
+        return self.conv if type(self.bn) is type(self.act) is nn.Identity else self
+
 
 class Block(nn.Module):
     """3 x 3, then 5 x 5 depth-wise and 1 x 1 (figure 3b).

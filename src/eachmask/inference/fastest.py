@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from eachmask import __version__
 from eachmask.inference.devices import cpu_name
 from eachmask.structures import ImageBatch, Preprocess, UserError
 from eachmask.weights.fetch import cache_dir
@@ -32,8 +33,8 @@ GAIN = 0.9
 def fastest(model: nn.Module, info: ModelInfo) -> torch.dtype:
     """What a network that is ready to run on the CPU computes in fastest: float32 or bfloat16.
 
-    The answer is kept in the folder ``precision`` of the cache, in a file for each machine and network; processes that
-    measure at the same time all take the answer of the one that wrote first.
+    The answer is kept in the folder ``precision`` of the cache, in a file for each release, machine and network;
+    processes that measure at the same time all take the answer of the one that wrote first.
     """
     file = cache_dir() / "precision" / _key(info)
     known = _read(file)
@@ -75,7 +76,8 @@ def _run(model: nn.Module, preprocess: Preprocess, dtype: torch.dtype) -> None:
 
 
 def _key(info: ModelInfo) -> str:
-    about = (cpu_name(), torch.__version__, torch.get_num_threads(), info.variant, info.config, info.preprocess)
+    machine = (cpu_name(), torch.__version__, torch.get_num_threads())
+    about = (__version__, *machine, info.variant, info.config, info.preprocess)
     return hashlib.sha256(repr(about).encode()).hexdigest()[:32]
 
 

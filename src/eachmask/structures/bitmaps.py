@@ -51,15 +51,15 @@ class Bitmaps(Masks):
         return self
 
     def to_rle(self) -> RLE:
-        """All crops' columns behind one another, a background pixel under each: one pass finds all column runs."""
+        """All crops' columns behind one another, a background pixel under each: one pass finds all column runs, since
+        what changes are by turns their first pixels and the first ones behind them."""
         height, width = np.array([crop.shape for crop in self.crops], np.int64).reshape(-1, 2).T
         begins = offsets_of(width * (height + 1))
-        flat = np.zeros(begins[-1] + 1, np.int8)  # and one before the first
+        flat = np.zeros(begins[-1] + 1, np.bool_)  # and one before the first
         for crop, begin in zip(self.crops, begins.tolist(), strict=False):
             h, w = crop.shape
             flat[begin + 1 : begin + 1 + w * (h + 1)].reshape(w, h + 1)[:, :h] = crop.T
-        change = np.diff(flat)
-        start, stop = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+        start, stop = np.flatnonzero(flat[1:] != flat[:-1]).reshape(-1, 2).T
         owner = np.searchsorted(begins, start, side="right") - 1
         column, top = np.divmod(start - begins[owner], height[owner] + 1)
         x, y = self.origins.astype(np.int64)[owner].T

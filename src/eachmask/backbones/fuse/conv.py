@@ -1,11 +1,13 @@
 """The convolution of an optimized network: it activates its own output and chooses its algorithm by shape.
 
 The choice is by a fixed rule, not by measuring on the first call, so that the same image gives the same bits in every
-run. Weights in an algorithm's own layout are made on first use, and never saved.
+run. Weights in an algorithm's own layout are made on first use, and never saved. So are those that are rounded for
+autocast to bfloat16, which by itself would round them anew in every call.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -40,9 +42,6 @@ class FastConv2d(nn.Conv2d):
     activation: Activation = NO_LIMITS
     layouts_allowed: bool = True
     """Whether there is memory for weights as oneDNN wants them, besides the plain ones."""
-    plain_up_to: int = 0
-    """Batches of so few maps are left to torch's own convolution: of small ones the direct call of oneDNN takes longer
-    to begin than it saves (0.1 ms)."""
 
     @classmethod
     def of(cls, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, activation: Activation = NO_LIMITS) -> FastConv2d:
@@ -58,60 +57,85 @@ class FastConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, C, H, W)` to `(N, K, H', W')`, activated."""
-        if self._are_few(x):
-            return activated(super().forward(x), self.activation)
-        if not self._takes_onednn(x):
+        x = as_computed(x)
+        arguments = self._onednn_arguments(x)
+        if arguments is None:
             return activated(self._linear(x), self.activation)
         attribute, scalars = _onednn_activation(self.activation)
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._onednn_weights(x), *self._geometry(), attribute, scalars, ""
-        )
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *arguments, attribute, scalars, "")
         return result
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """`conv(x) + residual`, activated; overwrites `residual`, whose shape is the output's, and returns it."""
-        if self._are_few(x):
-            return activated(residual.add_(super().forward(x)), self.activation)
-        if not self._takes_onednn(x) or self.activation not in (NO_LIMITS, RELU):
+        x = as_computed(x)
+        can = residual.dtype == x.dtype and self.activation in (NO_LIMITS, RELU)
+        arguments = self._onednn_arguments(x) if can else None
+        if arguments is None:
             return activated(residual.add_(self._linear(x)), self.activation)
         relu = None if self.activation == NO_LIMITS else "relu"
         result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
-            residual, x, self._onednn_weights(x), *self._geometry(), "add", 1.0, relu, [], ""
+            residual, x, *arguments, "add", 1.0, relu, [], ""
         )
         return result
 
     def _linear(self, x: Tensor) -> Tensor:
         if self._is_matrix(x):
             return self._as_matrix(x)
-        return super().forward(x)
+        if not self._computes_in(x) or _is_watched(x):
+            return super().forward(x)
+        result: Tensor = self._conv_forward(x, *self._parameters_in(x.dtype))
+        return result
 
     def _as_matrix(self, x: Tensor) -> Tensor:
         """A 1 x 1 convolution as a product of matrices; a channels-last map is one already."""
         return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
-    def _geometry(self) -> tuple[Any, ...]:
-        return self.bias, self.padding, self.stride, self.dilation, self.groups
+    def _parameters_in(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias, rounded once."""
+        if dtype == self.weight.dtype:
+            return self.weight, self.bias
+        if dtype not in self._rounded:
+            self._rounded[dtype] = (self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+        return self._rounded[dtype]
 
     # ---- which algorithm -----------------------------------------------------------------------------------------
 
-    def _are_few(self, x: Tensor) -> bool:
-        """Whether torch's own convolution is to do it, whatever else may be true: not even asking costs least."""
-        return self.plain_up_to > 0 and isinstance(x, Tensor) and x.shape[0] <= self.plain_up_to
+    def _onednn_arguments(self, x: Tensor) -> tuple[Any, ...] | None:
+        """What oneDNN's kernel is called with after `x`; None where torch's own convolution is to do it.
+
+        Found once for all inputs of a shape: on small maps the question takes as long as the answer.
+        """
+        if _is_watched(x):
+            return None
+        key = (x.shape, x.dtype, x.device, _autocast_type(), torch.get_num_threads())
+        if key not in self._by_input:
+            if len(self._by_input) >= MAX_SHAPES:
+                self._by_input.clear()
+                self._by_shape.clear()
+            self._by_input[key] = self._found_arguments(x)
+        return self._by_input[key]
+
+    def _found_arguments(self, x: Tensor) -> tuple[Any, ...] | None:
+        if not self.layouts_allowed or self._is_plain(x) or self._is_matrix(x):
+            return None
+        bias = self._parameters_in(x.dtype)[1]
+        return self._onednn_weights(x), bias, self.padding, self.stride, self.dilation, self.groups
+
+    def _computes_in(self, x: Tensor) -> bool:
+        """Whether the type of `x` is that of the weights, or that to which autocast rounds them."""
+        return isinstance(x, Tensor) and (x.dtype == self.weight.dtype or x.dtype == _autocast_type())
 
     def _is_plain(self, x: Tensor) -> bool:
         """True where torch's own convolution is to do it: other devices and types, gradients, tracing."""
         return (
-            not isinstance(x, Tensor)
+            not self._computes_in(x)
             or x.device.type != "cpu"
-            or x.dtype not in (torch.float32, torch.bfloat16)
-            or x.dtype != self.weight.dtype
-            or (x.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
             or x.numel() == 0
             or x.dim() != 4
             or self.padding_mode != "zeros"
             or isinstance(self.padding, str)
             or _is_watched(x)
-            or not _has_onednn()
+            or not onednn_computes_in(x.dtype)
         )
 
     def _is_matrix(self, x: Tensor) -> bool:
@@ -126,10 +150,6 @@ class FastConv2d(nn.Conv2d):
             and len(x) * x.shape[2] * x.shape[3] <= MAX_MATRIX_ROWS
         )
 
-    def _takes_onednn(self, x: Tensor) -> bool:
-        """Whether oneDNN's kernels are called directly, with weights laid out for them."""
-        return self.layouts_allowed and not self._is_plain(x) and not self._is_matrix(x)
-
     # ---- weights as oneDNN wants them ----------------------------------------------------------------------------
 
     def _onednn_weights(self, x: Tensor) -> Tensor:
@@ -139,26 +159,24 @@ class FastConv2d(nn.Conv2d):
         anew in every call, which takes many times as long as a small map's convolution. So every layout that is met
         is kept; there are two or three.
         """
-        shape: tuple[int, ...] = (min(len(x), MAX_BATCH_LAYOUTS), *x.shape[2:], torch.get_num_threads())
+        shape: tuple[Any, ...] = (x.dtype, min(len(x), MAX_BATCH_LAYOUTS), *x.shape[2:], torch.get_num_threads())
         if self.groups == self.in_channels:  # each channel by itself: always the same layout
-            shape = ()
-        weights = self._by_shape.get(shape)
-        if weights is None:
-            weights = self._laid_out(x)
-            if len(self._by_shape) >= MAX_SHAPES:
-                self._by_shape.clear()
-            self._by_shape[shape] = weights
-        return weights
+            shape = (x.dtype,)
+        if shape not in self._by_shape:
+            self._by_shape[shape] = self._laid_out(x)
+        return self._by_shape[shape]
 
     def _laid_out(self, x: Tensor) -> Tensor:
         laid_out = torch.ops.mkldnn._reorder_convolution_weight(
-            self.weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
+            self._parameters_in(x.dtype)[0], self.padding, self.stride, self.dilation, self.groups, list(x.shape)
         )
-        return self._by_layout.setdefault(_layout_of(laid_out), laid_out)
+        return self._by_layout.setdefault((x.dtype, _layout_of(laid_out)), laid_out)
 
     def _forget_layouts(self) -> None:
-        self._by_shape: dict[tuple[int, ...], Tensor] = {}
-        self._by_layout: dict[bytes, Tensor] = {}
+        self._rounded: dict[torch.dtype, tuple[Tensor, Tensor | None]] = {}
+        self._by_input: dict[tuple[Any, ...], tuple[Any, ...] | None] = {}
+        self._by_shape: dict[tuple[Any, ...], Tensor] = {}
+        self._by_layout: dict[tuple[torch.dtype, bytes], Tensor] = {}
 
     def _apply(self, fn: Any, recurse: bool = True) -> FastConv2d:
         self._forget_layouts()  # the weights move or change type: so must their copies
@@ -170,7 +188,7 @@ class FastConv2d(nn.Conv2d):
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_by_shape": {}, "_by_layout": {}}
+        return {**self.__dict__, "_rounded": {}, "_by_input": {}, "_by_shape": {}, "_by_layout": {}}
 
 
 def ration_layouts(modules: Iterable[nn.Module]) -> None:
@@ -200,13 +218,38 @@ def activated(x: Tensor, activation: Activation) -> Tensor:
 
 
 def _is_watched(x: Tensor) -> bool:
-    """Whether somebody follows or changes what torch's own operators do: gradients, autocast, tracing, compiling."""
+    """Whether somebody follows or changes what torch's own operators do: gradients, tracing, compiling, or autocast to
+    another type than that of `x`."""
     return (
-        (torch.is_grad_enabled() and x.requires_grad)
-        or torch.is_autocast_enabled("cpu")
+        torch.compiler.is_compiling()
+        or not isinstance(x, Tensor)
+        or (torch.is_grad_enabled() and x.requires_grad)
+        or _autocast_type() not in (None, x.dtype)
         or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or torch.compiler.is_compiling()
     )
+
+
+def _autocast_type() -> torch.dtype | None:
+    """What autocast computes convolutions in on the CPU; None outside."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+
+
+def as_computed(x: Tensor) -> Tensor:
+    """`x` as autocast to bfloat16 would round it, where nobody watches."""
+    if _autocast_type() != torch.bfloat16 or not isinstance(x, Tensor) or x.dtype != torch.float32:
+        return x
+    rounded = x.to(torch.bfloat16) if x.device.type == "cpu" else x
+    return x if _is_watched(rounded) else rounded
+
+
+@functools.cache
+def onednn_computes_in(dtype: torch.dtype) -> bool:
+    """Whether torch was built with oneDNN, and whether that computes in this type on this CPU."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 def _layout_of(weights: Tensor) -> bytes:
@@ -214,11 +257,6 @@ def _layout_of(weights: Tensor) -> bytes:
     if not hasattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md"):
         return b""
     return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(weights).numpy())
-
-
-def _has_onednn() -> bool:
-    available: bool = torch.backends.mkldnn.is_available()
-    return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
 def _onednn_activation(activation: Activation) -> tuple[str, list[float]]:

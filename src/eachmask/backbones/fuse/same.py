@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eachmask.backbones.fuse.conv import FastConv2d, activated
+from eachmask.backbones.fuse.conv import FastConv2d, activated, as_computed
 
 
 class FastConv2dSame(FastConv2d):
@@ -19,6 +19,7 @@ class FastConv2dSame(FastConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, C, H, W)` to `(N, K, H', W')`, activated."""
+        x = as_computed(x)
         (top, bottom), (left, right) = self._zeros(x.shape[2], 0), self._zeros(x.shape[3], 1)
         if self._is_plain(x) or self.dilation != (1, 1):
             x = F.pad(x, (left, right, top, bottom))

@@ -6,6 +6,7 @@ Shapes: B images of H x W px, R questions, S the side of a window's grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +22,6 @@ HEADS, HEAD_WIDTH = 8, 8
 """Similarities of every place to the clicked ones, and the length of the vectors that they compare."""
 SIMILARITIES = 2 * HEADS
 DEEPEST = 128
-FEW = 2
-"""Questions whose maps are so small together that torch's own convolutions are the fastest."""
 
 
 class Known(NamedTuple):
@@ -149,6 +148,7 @@ class Decoder(nn.Module):
 
     def forward(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """-> logits (R, M, 2 S, 2 S) and logits of their IoU (R, M)."""
+        seen = _rounded(seen)
         e4, e8, e16 = (for_each(x, seen.said) for x in seen.maps)
         x4 = self.enter(torch.cat([e4, seen.said, F.avg_pool2d(seen.colored, 2)], 1))
         x8 = self.at8(self.join8(torch.cat([self.halve8(x4), e8, seen.similar], 1)))
@@ -165,13 +165,6 @@ class Decoder(nn.Module):
         fine = self.refine(finest.relu_())
         return grown(coarse, seen.fine).add_(fine), self._qualities(coarse.detach(), y, overall)
 
-    def for_inference(self) -> Decoder:
-        """The same, once its normalizations are folded."""
-        for layer in self.modules():
-            if isinstance(layer, FastConv2d):
-                layer.plain_up_to = FEW
-        return self
-
     def _qualities(self, coarse: Tensor, y: Tensor, overall: Tensor) -> Tensor:
         inside = coarse.sigmoid().flatten(2)
         area = inside.sum(2).clamp(min=1e-3)
@@ -182,6 +175,15 @@ class Decoder(nn.Module):
         both = [overall[:, None].expand(-1, within.shape[1], -1), within, sure, share, named]
         result: Tensor = self.quality(torch.cat(both, 2))[..., 0]
         return result
+
+
+def _rounded(seen: Seen) -> Seen:
+    """In the type that autocast computes in: where types meet, the largest maps would be copied each time."""
+    device = seen.fine.device.type
+    if not torch.is_autocast_enabled(device):
+        return seen
+    to = partial(Tensor.to, dtype=torch.get_autocast_dtype(device))
+    return Seen(to(seen.fine), tuple(map(to, seen.maps)), to(seen.similar), to(seen.said), to(seen.colored))
 
 
 def of_length_one(keys: Tensor) -> Tensor:

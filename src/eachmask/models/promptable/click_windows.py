@@ -85,7 +85,7 @@ def stretched(maps: Tensor, image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     :func:`view`."""
     side = x.shape[1]
     in_lines = maps.shape[1] >= LINE_CHANNELS and not torch.is_grad_enabled()
-    if in_lines and maps.device.type == "cpu" and maps.dtype == torch.float32:
+    if in_lines and maps.device.type == "cpu" and maps.dtype in (torch.float32, torch.bfloat16):
         found = maps.new_empty(len(x), side, side, maps.shape[1])
         for row, i in enumerate(image.tolist()):
             _by_lines(maps[i].permute(1, 2, 0), x[row], y[row], found[row])
@@ -111,6 +111,7 @@ def _by_lines(places: Tensor, x: Tensor, y: Tensor, found: Tensor) -> None:
     left, right, farther = _neighbors(x, places.shape[1])
     first = int(left[0])
     seen = places[:, first : int(right[-1]) + 1]
+    lower, farther = lower.to(places), farther.to(places)
     rows = torch.lerp(seen.index_select(0, top), seen.index_select(0, bottom), lower[:, None, None])
     before, after = rows.index_select(1, left - first), rows.index_select(1, right - first)
     torch.lerp(before, after, farther[:, None], out=found)
