@@ -41,7 +41,7 @@ class FastConv2d(nn.Conv2d):
 
     activation: Activation = NO_LIMITS
     layouts_allowed: bool = True
-    """Whether there is memory for weights as oneDNN wants them, besides the plain ones."""
+    """Whether there is memory for weights as oneDNN wants them, or rounded, besides the plain ones."""
 
     @classmethod
     def of(cls, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, activation: Activation = NO_LIMITS) -> FastConv2d:
@@ -81,7 +81,7 @@ class FastConv2d(nn.Conv2d):
     def _linear(self, x: Tensor) -> Tensor:
         if self._is_matrix(x):
             return self._as_matrix(x)
-        if not self._computes_in(x) or _is_watched(x):
+        if not self.layouts_allowed or not self._computes_in(x) or _is_watched(x):
             return super().forward(x)
         result: Tensor = self._conv_forward(x, *self._parameters_in(x.dtype))
         return result
@@ -108,12 +108,13 @@ class FastConv2d(nn.Conv2d):
         if _is_watched(x):
             return None
         key = (x.shape, x.dtype, x.device, _autocast_type(), torch.get_num_threads())
-        if key not in self._by_input:
+        found = self._by_input.get(key, ())  # threads may share the network, and one may clear while another asks
+        if found == ():
             if len(self._by_input) >= MAX_SHAPES:
                 self._by_input.clear()
                 self._by_shape.clear()
-            self._by_input[key] = self._found_arguments(x)
-        return self._by_input[key]
+            found = self._by_input[key] = self._found_arguments(x)
+        return found
 
     def _found_arguments(self, x: Tensor) -> tuple[Any, ...] | None:
         if not self.layouts_allowed or self._is_plain(x) or self._is_matrix(x):
@@ -162,9 +163,10 @@ class FastConv2d(nn.Conv2d):
         shape: tuple[Any, ...] = (x.dtype, min(len(x), MAX_BATCH_LAYOUTS), *x.shape[2:], torch.get_num_threads())
         if self.groups == self.in_channels:  # each channel by itself: always the same layout
             shape = (x.dtype,)
-        if shape not in self._by_shape:
-            self._by_shape[shape] = self._laid_out(x)
-        return self._by_shape[shape]
+        weights = self._by_shape.get(shape)
+        if weights is None:
+            weights = self._by_shape[shape] = self._laid_out(x)
+        return weights
 
     def _laid_out(self, x: Tensor) -> Tensor:
         laid_out = torch.ops.mkldnn._reorder_convolution_weight(
