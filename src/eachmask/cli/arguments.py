@@ -74,7 +74,7 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         scheme, found, _ = words[0].partition("://")
         if found and len(scheme) > 1:  # one letter is a drive of Windows
             raise _Address(
-                f"{words[0]} is an address, and here belongs a path on this machine: mount the bucket, or copy the files"
+                f"{words[0]} is an address, and here belongs a path on this machine: mount the bucket or copy the files"
             )
         return Path(words[0])
 
