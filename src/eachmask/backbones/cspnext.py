@@ -39,7 +39,8 @@ class ConvNorm(nn.Module):
 
     def for_inference(self) -> nn.Module:
         """Once normalization and activation are folded in, the convolution alone."""
-        return self.conv if type(self.bn) is type(self.act) is nn.Identity else self
+        rest: tuple[nn.Module, ...] = (self.bn, self.act)
+        return self.conv if all(isinstance(part, nn.Identity) for part in rest) else self
 
 
 class Block(nn.Module):
