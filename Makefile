@@ -47,7 +47,7 @@ $(USER_READY):
 
 $(DEVELOPER_READY): $(USER_READY)
 	@echo "Installing the developers' tools ..."
-	@$(PIP) install --editable ".[train,serve,onnx,studio,video,buckets,offline-backbones]" --group dev
+	@$(PIP) install --editable ".[train,serve,onnx,studio,video,offline-backbones]" --group dev
 	@touch $@
 
 demo: $(USER_READY)

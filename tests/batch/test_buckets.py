@@ -14,8 +14,9 @@ from eachmask.cli import main
 from eachmask.data.images.inputs import find_inputs
 from eachmask.structures import UserError
 
-s3fs = pytest.importorskip("s3fs", reason="the extra buckets is not installed")
-server = pytest.importorskip("moto.server", reason="moto is not installed")
+MISSING = "needs s3fs and moto: pip install --group buckets"
+s3fs = pytest.importorskip("s3fs", reason=MISSING)
+server = pytest.importorskip("moto.server", reason=MISSING)
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
