@@ -53,10 +53,7 @@ class ImageBatch:
             raise ValueError("a batch needs at least one image")
         sides = (max(length, *(int(image.shape[side]) for image in images)) for side, length in enumerate(least, 1))
         height, width = (-(-side // divisor) * divisor for side in sides)
-        shape = (len(images), images[0].shape[0], height, width)
-        tensor = torch.empty(shape, dtype=images[0].dtype, device=images[0].device, memory_format=torch.channels_last)
-        if any(tuple(image.shape[1:]) != (height, width) for image in images):
-            tensor.zero_()
+        tensor = images[0].new_zeros((len(images), images[0].shape[0], height, width))
         for slot, image in zip(tensor, images, strict=True):
             slot[:, : image.shape[1], : image.shape[2]] = image
         return ImageBatch(tensor, tuple((int(i.shape[1]), int(i.shape[2])) for i in images))

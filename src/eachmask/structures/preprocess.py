@@ -123,15 +123,15 @@ class Preprocess:
         and high.
         """
         low, high = self.limits(image) if limits is None else limits
-        # A copy, so that writing to it leaves the caller's image alone, channels last, as the network wants it.
-        pixels = torch.from_numpy(np.array(image, dtype=np.float32, order="C")).permute(2, 0, 1)
+        # A copy in the network's layout: writing to it leaves the caller's image alone.
+        planes = torch.from_numpy(np.array(image.transpose(2, 0, 1), dtype=np.float32, order="C"))
         if image.dtype.kind == "f":
-            pixels.nan_to_num_(nan=low, posinf=high, neginf=low)
+            planes.nan_to_num_(nan=low, posinf=high, neginf=low)
         if low:
-            pixels -= low
+            planes -= low
         if high > low and high - low != 1:
-            pixels /= high - low
-        return pixels.clamp_(0, 1) if self.contrast == "percentile" else pixels
+            planes /= high - low
+        return planes.clamp_(0, 1) if self.contrast == "percentile" else planes
 
     def __call__(self, images: Sequence[NDArray[Any]], limits: tuple[float, float] | None = None) -> ImageBatch:
         """Images (H, W, 3) of any sizes -> one batch for the network.
@@ -186,10 +186,9 @@ class Preprocess:
         size = self.target_size(*image.shape[1:])
         if size == tuple(image.shape[1:]):
             return image
-        # The size decides alone, as with interpolate's scale_factor and recompute_scale_factor=True. Plane by plane: of
-        # pixels torch rounds otherwise.
-        smooth, planes = self.resampling != "bilinear", image.contiguous()[None]
-        return F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=smooth)[0]
+        # The size decides alone, as with interpolate's scale_factor and recompute_scale_factor=True.
+        smooth = self.resampling != "bilinear"
+        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=smooth)[0]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, for the header of a model file."""
