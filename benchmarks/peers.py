@@ -6,10 +6,11 @@
 Peers: Ultralytics' YOLO11n-seg and YOLO11s-seg (``YOLO.predict`` at 640 px), torchvision's Mask R-CNN.
 ``--ultralytics`` is the Python of another environment, as for ``benchmarks/runtimes.py``, whose photographs of 640 x
 480 px and programs these are; without it its speed-ups are null. All have random weights, and thresholds of their
-scores that leave ``--objects`` on every image, so that all draw as many masks. Ours are runs (RLE), Ultralytics' are
-bitmaps, torchvision's probabilities, all at full size. Ours run in torch, and in fp32 in ONNX Runtime too. Each system
-lives in a process of its own, with as many threads as torch takes by itself (OMP_NUM_THREADS says otherwise); they take
-turns. AP: published, of masks on COCO val2017.
+scores that leave ``--objects`` on every image, so that all draw as many masks; RTMDet-Ins' are as large as COCO's
+objects (``runtimes.bounded_masks``). Ours are runs (RLE), Ultralytics' are bitmaps, torchvision's probabilities, all at
+full size. Ours run in torch, and in fp32 in ONNX Runtime too. Each system lives in a process of its own, with as many
+threads as torch takes by itself (OMP_NUM_THREADS says otherwise); they take turns. AP: published, of masks on COCO
+val2017.
 
 The last line is JSON: ``speedup_fp32_vs_yolo11n``, ``speedup_bf16_vs_yolo11n``, ``speedup_fp32_vs_yolo11s``,
 ``speedup_bf16_vs_yolo11s`` (their time in fp32, which is all they have on a CPU, over that of our fastest model whose

@@ -104,13 +104,12 @@ def patches_around(level: Tensor, cells: Tensor, reach: int) -> Tensor:
     >>> patches_around(torch.ones(1, 2, 2), torch.tensor([0]), 1)[0, :, :, 0].tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
-    width, side = level.shape[-1], 2 * reach + 1
-    step = width + 2 * reach  # from one row of the padded level to the next
-    padded = F.pad(level.permute(1, 2, 0), (0, 0, reach, reach, reach, reach)).flatten(0, 1)
-    along = torch.arange(side, device=cells.device)
-    index = (cells // width * step + cells % width)[:, None] + (along[:, None] * step + along).flatten()
-    around: Tensor = padded[index].unflatten(1, (side, side))
-    return around
+    height, width = level.shape[1:]
+    along = torch.arange(-reach, reach + 1, device=cells.device)
+    y, x = (cells // width)[:, None] + along, (cells % width)[:, None] + along  # (N, side)
+    inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+    index = y.clamp(0, height - 1)[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
+    return level.permute(1, 2, 0).flatten(0, 1)[index].masked_fill(~inside[..., None], 0)
 
 
 class MaskNetworks(NamedTuple):

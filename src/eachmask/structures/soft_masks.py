@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -55,7 +55,7 @@ class Canvas:
     ``cubic`` go from the cells to ``size`` in one step, bilinear (SAM 2) or bicubic (EfficientSAM), where all that was
     padded is valid."""
 
-    @cached_property
+    @property
     def axes(self) -> tuple[_Axis, _Axis]:
         """Of the rows and of the columns."""
         return _Axis.of(self, 0), _Axis.of(self, 1)
@@ -222,6 +222,7 @@ class _Axis:
     strips: tuple[_Strip, ...]
 
     @staticmethod
+    @lru_cache(maxsize=16)  # a folder's images have few sizes, and each would be computed again for every image
     def of(canvas: Canvas, side: int) -> _Axis:
         """Along the rows (0) or the columns (1)."""
         cells, padded, valid, size = (s[side] for s in (canvas.grid, canvas.padded, canvas.valid, canvas.size))

@@ -173,10 +173,12 @@ class RTMDetIns(Network[Raw, Selected, Instances]):
         """Suppression per class of the best places, each with the network that gives its mask."""
         limits = options.limits(self.config)
         points, strides = self.places(raw)
+        counts = [level[0, 0].numel() for level in raw.classes]
+        of_levels = points.split(counts)
         every, networks = [], []
         for i, size in enumerate(raw.sizes):
-            levels = [self._candidates(raw, i, level, limits.score_threshold) for level in range(len(self.strides))]
-            kept = join_levels(levels, [x[0, 0].numel() for x in raw.classes]).clipped(size)
+            levels = [self._candidates(raw, i, n, p, limits.score_threshold) for n, p in enumerate(of_levels)]
+            kept = join_levels(levels, counts).clipped(size)
             index, scores = suppress_boxes(kept.boxes, kept.scores, kept.labels, limits)
             kept = kept.take(index)._replace(scores=scores)
             every.append(kept)
@@ -213,15 +215,16 @@ class RTMDetIns(Network[Raw, Selected, Instances]):
             strides.append(torch.full((len(points[-1]),), float(stride), device=level.device))
         return torch.cat(points), torch.cat(strides)
 
-    def _candidates(self, raw: Raw, image: int, level: int, threshold: float) -> Kept:
-        """The best pairs of place and class of one level of one image."""
+    def _candidates(self, raw: Raw, image: int, level: int, points: Tensor, threshold: float) -> Kept:
+        """The best pairs of place and class of one level of one image, whose places lie at some points (H W, 2)."""
         logits, distances = raw.classes[level][image], raw.distances[level][image]
-        scores = logits.flatten(1).T.float().sigmoid()
-        place, label = torch.nonzero(scores > threshold, as_tuple=True)
-        best, order = scores[place, label].topk(min(self.config.candidates, len(place)))
-        place, label = place[order], label[order]
-        points = _grid(raw.classes[level], self.strides[level])[place]
-        return Kept(boxes_from(points, distances.flatten(1)[:, place].T.float()), label, best, place)
+        # Most places have no class that says enough: all classes are looked at where the best one does.
+        some = torch.nonzero(logits.amax(0).flatten().float().sigmoid() > threshold).squeeze(1)
+        scores = logits.flatten(1)[:, some].T.float().sigmoid()
+        row, label = torch.nonzero(scores > threshold, as_tuple=True)
+        best, order = scores[row, label].topk(min(self.config.candidates, len(row)))
+        place, label = some[row[order]], label[order]
+        return Kept(boxes_from(points[place], distances.flatten(1)[:, place].T.float()), label, best, place)
 
     def _mask_loss(
         self, raw: Raw, index: int, kernels: Tensor, places: Places, assigned: Assigned, target: Instances
