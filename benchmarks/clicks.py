@@ -1,12 +1,12 @@
 """The bundled ``clicks`` model against GrabCut, geodesic distances and random walks, all with the same rule of clicks.
 
-    python benchmarks/clicks.py --packs FOLDER [--model clicks] [--objects 150] [--no-baselines] [--out results/clicks]
+    python benchmarks/clicks.py [--packs FOLDER] [--model clicks] [--objects 150] [--no-baselines] [--out results/clicks]
 
 FOLDER holds the packs ``grabcut50`` (one object in each of its photographs) and ``coco-mini``. Objects of coco-mini's
 val photographs whose box is more than 32 px long and wide are asked about, the four largest of each photograph, evenly
 thinned out to --objects. Writes a page with curves. The last line is JSON: of grabcut50 noc85, noc90 (at most 20
-clicks), iou1, iou3, iou5 and noc85_grabcut; box_iou of coco-mini; embed_ms and click_ms of a photograph of 640 x 480
-px; and under ``all`` everything by data set and method.
+clicks), iou1, iou3, iou5 and noc85_grabcut; box_iou of coco-mini; embed_ms, click_ms and clicks64_ms (64 at once) of an
+image of 640 x 480 px, which are all without --packs; and under ``all`` everything by data set and method.
 """
 
 from __future__ import annotations
@@ -220,13 +220,16 @@ def _seconds(task: Any) -> float:
 def main() -> None:
     """Run all, print a row each, and JSON last."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--packs", type=Path, required=True)
+    parser.add_argument("--packs", type=Path, help="folder of the packs; without it times alone are measured")
     parser.add_argument("--model", default="clicks")
     parser.add_argument("--objects", type=int, default=150)
     parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=Path("results/clicks"))
     options = parser.parse_args()
     predictor: Any = eachmask.load(options.model, device="cpu")
+    if options.packs is None:
+        print(json.dumps(speed(predictor)))
+        return
     methods: dict[str, Any] = {"clicks": ByPredictor(predictor)}
     if options.baselines:
         methods |= {"grabcut": GrabCut, "geodesic": Geodesic, "random_walker": RandomWalker}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eachmask.backbones.fuse import FastConv2d
+from eachmask.backbones.fuse.conv import RELU
 from eachmask.models.promptable.click_colors import NUM_COLORS
 
 WIDTHS = (16, 32, 64, 96)
@@ -161,9 +162,14 @@ class Decoder(nn.Module):
         y = self.out4(x4 + grown(self.grow4(y), x4))
         coarse = self.coarse(y)
         # The largest maps: what may be added in its own memory is.
-        finest = grown(self.grow2(y), seen.fine).add_(seen.fine).add_(self.colored(seen.colored))
-        fine = self.refine(finest.relu_())
-        return grown(coarse, seen.fine).add_(fine), self._qualities(coarse.detach(), y, overall)
+        finest = grown(self.grow2(y), seen.fine).add_(seen.fine)
+        fine = self.refine(self._with_colors(finest, seen.colored))
+        # One mask after the other: few channels, last in memory, take twice as long, and who reads wants one mask.
+        answers = grown(coarse.float().contiguous(), seen.fine).add_(fine)
+        return answers, self._qualities(coarse.detach(), y, overall)
+
+    def _with_colors(self, x: Tensor, colored: Tensor) -> Tensor:
+        return x.add_(self.colored(colored)).relu_()
 
     def _qualities(self, coarse: Tensor, y: Tensor, overall: Tensor) -> Tensor:
         inside = coarse.sigmoid().flatten(2)
@@ -175,6 +181,20 @@ class Decoder(nn.Module):
         both = [overall[:, None].expand(-1, within.shape[1], -1), within, sure, share, named]
         result: Tensor = self.quality(torch.cat(both, 2))[..., 0]
         return result
+
+    def for_inference(self) -> nn.Module:
+        """The same, once its convolutions are exchanged."""
+        if type(self.colored) is FastConv2d:
+            self.__class__, self.colored.activation = FastDecoder, RELU
+        return self
+
+
+class FastDecoder(Decoder):
+    """A :class:`Decoder` whose convolution of colors adds to what is there, and activates, in one pass."""
+
+    def _with_colors(self, x: Tensor, colored: Tensor) -> Tensor:
+        added: Any = self.colored
+        return added.add_to(x, colored)  # type: ignore[no-any-return]
 
 
 def _rounded(seen: Seen) -> Seen:

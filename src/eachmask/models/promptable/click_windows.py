@@ -87,8 +87,11 @@ def stretched(maps: Tensor, image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     in_lines = maps.shape[1] >= LINE_CHANNELS and not torch.is_grad_enabled()
     if in_lines and maps.device.type == "cpu" and maps.dtype in (torch.float32, torch.bfloat16):
         found = maps.new_empty(len(x), side, side, maps.shape[1])
+        columns, rows = _neighbors(x, maps.shape[3], maps.dtype), _neighbors(y, maps.shape[2], maps.dtype)
+        # A share for each channel too: torch's lerp is six times as fast as with one for all of a few channels.
+        columns = columns._replace(share=columns.share[..., None].expand(-1, -1, maps.shape[1]).contiguous())
         for row, i in enumerate(image.tolist()):
-            _by_lines(maps[i].permute(1, 2, 0), x[row], y[row], found[row])
+            _by_lines(maps[i].permute(1, 2, 0), columns.of(row), rows.of(row), found[row])
         return found.permute(0, 3, 1, 2)
     grid = torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], 3)
     values: Tensor = sampled(maps, image, grid.flatten(1, 2)).unflatten(2, (side, side))
@@ -105,23 +108,31 @@ def sampled(maps: Tensor, image: Tensor, points: Tensor) -> Tensor:
     return result[0] if len(result) == 1 else torch.cat(result)  # nothing is copied for one image
 
 
-def _by_lines(places: Tensor, x: Tensor, y: Tensor, found: Tensor) -> None:
-    """A map (h, w, C) at columns x and rows y, (s,) each in -1..1, ascending: ``found`` (s, s, C)."""
-    top, bottom, lower = _neighbors(y, places.shape[0])
-    left, right, farther = _neighbors(x, places.shape[1])
-    first = int(left[0])
-    seen = places[:, first : int(right[-1]) + 1]
-    lower, farther = lower.to(places), farther.to(places)
-    rows = torch.lerp(seen.index_select(0, top), seen.index_select(0, bottom), lower[:, None, None])
-    before, after = rows.index_select(1, left - first), rows.index_select(1, right - first)
-    torch.lerp(before, after, farther[:, None], out=found)
+class _Neighbors(NamedTuple):
+    """Of places along lines, (R, s), or (s,) of one."""
+
+    before: Tensor  # cell
+    after: Tensor  # cell
+    share: Tensor  # of the one after
+
+    def of(self, row: int) -> _Neighbors:
+        return _Neighbors(self.before[row], self.after[row], self.share[row])
 
 
-def _neighbors(line: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of places (s,) in -1..1: the cells before and after, and the share of the one after; the border repeats."""
-    place = ((line + 1) * (cells / 2) - 0.5).clamp(0, cells - 1)
+def _neighbors(lines: Tensor, cells: int, dtype: torch.dtype) -> _Neighbors:
+    """Of places (R, s) in -1..1; the border repeats."""
+    place = ((lines + 1) * (cells / 2) - 0.5).clamp(0, cells - 1)
     before = place.long()
-    return before, (before + 1).clamp(max=cells - 1), place - before
+    return _Neighbors(before, (before + 1).clamp(max=cells - 1), (place - before).to(dtype))
+
+
+def _by_lines(places: Tensor, x: _Neighbors, y: _Neighbors, found: Tensor) -> None:
+    """A map (h, w, C) at s columns, whose shares are (s, C), and s rows, ascending: ``found`` (s, s, C)."""
+    first, last = int(x.before[0]), int(x.after[-1])
+    seen = places[:, first : last + 1]
+    rows = torch.lerp(seen.index_select(0, y.before), seen.index_select(0, y.after), y.share[:, None, None])
+    before, after = rows.index_select(1, x.before - first), rows.index_select(1, x.after - first)
+    torch.lerp(before, after, x.share, out=found)
 
 
 def widened(boxes: Tensor, margin: Tensor | float, least: float, most_aspect: float) -> Tensor:
