@@ -1,6 +1,6 @@
 """The bundled ``clicks`` model against GrabCut, geodesic distances and random walks, all with the same rule of clicks.
 
-    python benchmarks/clicks.py [--packs FOLDER] [--model clicks] [--objects 150] [--no-baselines] [--out results/clicks]
+    python benchmarks/clicks.py [--packs FOLDER] [--model clicks] [--objects 150] [--no-baselines] [--out FOLDER]
 
 FOLDER holds the packs ``grabcut50`` (one object in each of its photographs) and ``coco-mini``. Objects of coco-mini's
 val photographs whose box is more than 32 px long and wide are asked about, the four largest of each photograph, evenly
