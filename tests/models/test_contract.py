@@ -242,6 +242,8 @@ SIBLINGS = {
     "centermask_lite_v39_fpn": "centermask_lite0_fpn",
     "condinst_r50_fpn": "condinst_lite0_fpn",
     "condinst_r50_fpn_adelaidet": "condinst_lite0_fpn",
+    "condinst_lite2_fpn": "condinst_lite0_fpn",
+    "panoptic_deeplab_lite2": "panoptic_deeplab_lite0",
     **{f"rtmdet_ins_{size}": "rtmdet_ins_nano" for size in ("tiny", "s", "m", "l", "x")},
 }
 """Large variants -> the small one of the same code that keeps the promises for them; they are only built here."""

@@ -328,3 +328,8 @@ def condinst_r50_fpn_adelaidet(num_classes: int = 80, **config: Any) -> CondInst
 def condinst_lite0_fpn(num_classes: int = 80, **config: Any) -> CondInst:
     """EfficientNet-Lite0 and narrow heads, for CPUs."""
     return CondInst(p3_to_p7(Timm("tf_efficientnet_lite0"), 128), num_classes, changed(LIGHT, config))
+
+
+def condinst_lite2_fpn(num_classes: int = 80, **config: Any) -> CondInst:
+    """EfficientNet-Lite2 under the same heads: the variant of the bundled ``objects`` model."""
+    return CondInst(p3_to_p7(Timm("tf_efficientnet_lite2"), 128), num_classes, changed(LIGHT, config))
