@@ -1,4 +1,4 @@
-"""The recipe of the bundled ``nuclei`` model: Panoptic-DeepLab on EfficientNet-Lite0, for microscope images."""
+"""The recipe of the bundled ``nuclei`` model: Panoptic-DeepLab on EfficientNet-Lite2, for microscope images."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def matches(predictions: Sequence[Instances], targets: Sequence[Instances]) -> d
 
 
 def _start(model: nn.Module) -> str:
-    return load_offline_backbone(cast(nn.Module, model.encoder), "tf_efficientnet_lite0")
+    return load_offline_backbone(cast(nn.Module, model.encoder), "tf_efficientnet_lite2")
 
 
 def nuclei() -> Recipe:
     """Train with ``eachmask train nuclei --data DSB2018_FOLDER --out RUN``."""
     return Recipe(
-        variant="panoptic_deeplab_lite0",
+        variant="panoptic_deeplab_lite2",
         # Only prediction reads these and the magnification; chosen on val by benchmarks/nuclei_thresholds.py.
         config={"foreground_threshold": 0.6, "merge_distance": 8.0, "min_area": 16},
         decode={"score_threshold": SHOWN},
@@ -94,10 +94,10 @@ def nuclei() -> Recipe:
         best="match_mean",
         start=_start,
         sample_weight=by_area_and_color,
-        steps=3600,
+        steps=4400,
         batch_size=8,
         learning_rate=1.5e-3,
-        evaluate_every=300,
+        evaluate_every=500,
         license="Apache-2.0 (weights); trained on the 2018 Data Science Bowl nuclei, CC0-1.0",
         tile=1024,
     )

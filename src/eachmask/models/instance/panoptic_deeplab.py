@@ -399,10 +399,10 @@ def largest_parts(labels: np.ndarray, min_area: int) -> np.ndarray:
 
 
 def panoptic_deeplab_lite0(num_classes: int = 1, **config: Any) -> PanopticDeepLab:
-    """EfficientNet-Lite0 encoder, 3.9 M parameters: the variant of the bundled ``nuclei`` model."""
+    """EfficientNet-Lite0 encoder, 3.5 M parameters."""
     return PanopticDeepLab(num_classes, changed(Config(), config))
 
 
 def panoptic_deeplab_lite2(num_classes: int = 1, **config: Any) -> PanopticDeepLab:
-    """EfficientNet-Lite2 encoder, 4.9 M parameters."""
+    """EfficientNet-Lite2 encoder, 4.9 M parameters: the variant of the bundled ``nuclei`` model."""
     return PanopticDeepLab(num_classes, changed(Config(backbone="tf_efficientnet_lite2"), config))
