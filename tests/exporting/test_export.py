@@ -137,6 +137,7 @@ def test_int8_is_calibrated_and_measured(
     assert "ap 0.0 -> 0.0" in capsys.readouterr().out
     predictor = eachmask.load(out)
     assert predictor.info.scores["int8_ap"] == 0 and out.stat().st_size < cells.stat().st_size
+    assert repr(predictor).endswith("int8)")
     assert predictor.predict(image((64, 96))).image_size == (64, 96)
     monkeypatch.setattr("eachmask.exporting.int8.MAX_LOSS", -1.0)
     out.unlink()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_model import Spots, spots_info
 
-from eachmask.inference.fastest import ENOUGH, fastest, measured
+from eachmask.inference.fastest import ENOUGH, ROUNDS, fastest, measured
 
 KNOWN = (torch.float32, torch.bfloat16)
 
@@ -27,11 +28,11 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(("bf16", "chosen"), [(0.05, torch.bfloat16), (0.095, torch.float32), (0.3, torch.float32)])
+@pytest.mark.parametrize(("bf16", "chosen"), [(0.005, torch.bfloat16), (0.0095, torch.float32), (0.03, torch.float32)])
 def test_bf16_must_be_clearly_faster(bf16: float, chosen: torch.dtype) -> None:
-    clock = Clock({torch.float32: 0.1, torch.bfloat16: bf16})
+    clock = Clock({torch.float32: 0.01, torch.bfloat16: bf16})
     assert measured(clock.run, clock) == chosen
-    assert clock.runs == [torch.float32, torch.bfloat16] * 3
+    assert clock.runs == [torch.float32, torch.bfloat16] * ROUNDS
 
 
 def test_large_networks_run_once() -> None:
@@ -49,3 +50,12 @@ def test_the_answer_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert fastest(Spots(), spots_info()) != first, "another process was first"
     kept.write_text("fp8")  # of a later version, or damaged
     assert fastest(Spots(), spots_info()) in KNOWN
+
+
+def test_another_side_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EACHMASK_CACHE", str(tmp_path))
+    info = spots_info()
+    sized = replace(info, preprocess=replace(info.preprocess, short_side=64, long_side=64))
+    fastest(Spots(), info)
+    fastest(Spots(), replace(sized, preprocess=sized.preprocess.at_long_side(96)))
+    assert len(list((tmp_path / "precision").iterdir())) == 1

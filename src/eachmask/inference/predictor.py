@@ -391,7 +391,8 @@ class Predictor(Generic[T]):
             self.classifier.to(self.device)
 
     def __repr__(self) -> str:
-        precision = next(name for name, dtype in PRECISIONS.items() if dtype == self.dtype)
+        own = next(name for name, dtype in PRECISIONS.items() if dtype == self.dtype)
+        precision = getattr(self.model, "exported_precision", own)
         return f"Predictor({self.info.name or self.info.variant}, {self.device}, {precision})"
 
 

@@ -85,6 +85,7 @@ def load_exported(session: Session) -> tuple[nn.Module, ModelInfo, CropClassifie
     _fill(model, header.weights)
     model.register_buffer(DIGEST, torch.frombuffer(bytearray(session.digest()), dtype=torch.uint8))
     setattr(model, header.verb, Verb(session, header, model))
+    model.__dict__["exported_precision"] = header.precision
     other = set(header.answers) ^ set(getattr(model, "answered_by", ()))
     if header.answers and other:
         paths = ", ".join(sorted(other))
