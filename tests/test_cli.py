@@ -249,7 +249,8 @@ def test_names_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureF
     "wrong",
     [
         "--tile 8", "--overlap 0.7", "--batch 0", "--score 2", "--channel 1 2", "--nms x", "--save palette",
-        "--classes dragon", "--scales 1 2", "--flip", "--stride 64", "--side 20", "--diameter 0", "--workers 2",
+        "--classes dragon", "--scales 1 9", "--model clicks --flip", "--model yolo_v1 --scales 1 2",
+        "--stride 64", "--side 20", "--diameter 0", "--workers 2",
         "--model deeplabv3_resnet50 --save geojson", "--model deeplabv3_resnet50 --nms soft",
         "--model objects --diameter 9", "--model objects --classes nucleus", "--model nuclear",
     ],
@@ -277,6 +278,7 @@ def test_what_the_model_knows_is_not_refused(tmp_path: Path, monkeypatch: pytest
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     for right in (
         "--model objects --classes cat animal", "--model nuclei --save labels,csv", "--diameter 12 --model nuclei",
+        "--scales 1 2 --flip --model nuclei",
         "--model deeplabv3_resnet50 --save palette --scales 1 1.5 --tile 64 --stride 64",
     ):  # fmt: skip
         with pytest.raises(LookupError):

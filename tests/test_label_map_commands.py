@@ -65,7 +65,7 @@ def test_several_looks_by_command(run: Path, street: Path, tmp_path: Path) -> No
     call = ["predict", str(photo), "--model", str(run), "--save", "labels", *ON_CPU]
     assert main([*call, "--scales", "0.75", "1", "1.25", "--flip", "--out", str(results)]) == 0
     (written,) = (results / "labels").glob("*.png")
-    averaged = eachmask.load(run, device="cpu", precision="fp32").averaging((0.75, 1.0, 1.25), flip=True)
+    averaged = eachmask.load(run, device="cpu", precision="fp32").multi_scale((0.75, 1.0, 1.25), flip=True)
     expected = averaged.predict(np.asarray(Image.open(photo).convert("RGB")))
     assert np.array_equal(np.asarray(Image.open(written)), expected.labels.numpy())
     call = ["evaluate", "--predictions", str(results), "--task", "semantic", "--data", str(street), "--split", "val"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
+import eachmask
 from eachmask import cli, models
 from eachmask.inference.predictor import Predictor
 from eachmask.structures import Category, Preprocess, SemanticMap, UserError
@@ -68,26 +68,24 @@ def test_tiles_at_a_fixed_stride(predictor, image, tmp_path):
 
 
 def test_several_looks_are_averaged(predictor, image):
-    twice = predictor.averaging((1.0,), flip=True)
+    twice = predictor.multi_scale((1.0,), flip=True)
     assert twice.fingerprint != predictor.fingerprint
     found, mirrored = twice.predict(image), twice.predict(np.ascontiguousarray(image[:, ::-1]))
     assert float((found.labels != mirrored.labels.flip(-1)).float().mean()) < 1e-3, "no side is preferred"
-    assert predictor.averaging((0.5, 1.0, 1.5)).predict(image).image_size == image.shape[:2]
-    same = predictor.averaging((1.0,)).predict(image)
+    assert predictor.multi_scale((0.5, 1.0, 1.5)).predict(image).image_size == image.shape[:2]
+    same = predictor.multi_scale((1.0,)).predict(image)
     assert float((same.labels != predictor.predict(image).labels).float().mean()) < 1e-3
 
 
 @pytest.mark.parametrize("scales", [(), (0.1,), (9.0,)])
 def test_scales_out_of_range_are_refused(predictor, scales):
     with pytest.raises(UserError, match="--scales"):
-        predictor.averaging(scales)
+        predictor.multi_scale(scales)
 
 
-def test_only_label_maps_are_averaged():
-    from eachmask.inference.several_looks import SeveralLooks
-
-    with pytest.raises(UserError, match="label pixels"):
-        SeveralLooks(nn.Identity(), (1.0,), True)
+def test_answers_to_prompts_are_neither_averaged_nor_joined():
+    with pytest.raises(UserError, match="leave out --scales, --flip"):
+        eachmask.load("clicks", device="cpu", precision="fp32").multi_scale((1.0,), flip=True)
 
 
 def test_a_map_is_written_with_a_palette():

@@ -299,7 +299,7 @@ def test_the_side_that_the_network_sees_can_be_chosen() -> None:
         predictor.model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].tensor.shape[2:])))
         found = predictor.predict(np.zeros((480, 640, 3), np.uint8))
         assert found.image_size == (480, 640)
-    assert seen == [(384, 512), (128, 160)] and usual.fingerprint != smaller.fingerprint
+    assert seen == [(256, 320), (480, 640), (64, 96), (128, 160)] and usual.fingerprint != smaller.fingerprint
     with pytest.raises(UserError, match="own size"):
         load("nuclei", device="cpu", side=512)
 

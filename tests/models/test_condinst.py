@@ -11,6 +11,7 @@ from scipy import ndimage
 from eachmask.models.config import changed
 from eachmask.models.instance import condinst
 from eachmask.models.instance.condinst import aligned_upsample, centers_of_mass, condinst_lite0_fpn
+from eachmask.ops.dynamic import apply_networks
 from eachmask.ops.nms import lower_repeats
 from eachmask.structures import RLE, DecodeOptions, ImageBatch, Instances
 
@@ -72,7 +73,7 @@ def test_masks_can_rank_the_detections():
         kernels = torch.cat([raw.kernels.controller(level).flatten(2) for level in raw.kernels.levels], 2)[0].T[
             kept.places
         ]
-        probability = plain.mask_logits(raw, 0, kernels, plain.places(raw, kept.places)).sigmoid()
+        probability = apply_networks(raw.mask_features[0], kernels, plain.places(raw, kept.places)).sigmoid()
         inside = probability >= 0.5
         maskness = (probability * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
         scores = all_of_them.scores * maskness**2

@@ -8,6 +8,8 @@ file            what it does                                         when
 =============== ==================================================== ================================================
 ``depthwise``   gradients of depthwise kernels larger than 3x3, and  in training on the CPU (``depthwise_training``)
                 in bfloat16 of those with a stride, by fast kernels
+``kernels``     keeps oneDNN's kernels for more sizes of images      once a predictor on the CPU is made, unless the
+                                                                     environment says how many
 ``lazy_dynamo`` imports torchvision and timm without torch's         with tested versions of torch, until somebody
                 compiler: two seconds and 150 MB less                compiles
 ``malloc``      keeps freed memory for the next image instead of     once a predictor on the CPU is made, with glibc,

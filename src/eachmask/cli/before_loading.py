@@ -78,7 +78,7 @@ def check_before_loading(
     tile_side(info, network.task, options.tile, options.overlap, options.stride)
     check_suppression(network, info, options.decode)
     if scales or flip:
-        check_looks(network, scales or (1.0,))
+        check_looks(network, scales or (1.0,), info.preprocess)
     if side is not None:
         info.preprocess.at_long_side(side)
     if diameter is not None:

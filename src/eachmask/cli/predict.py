@@ -99,9 +99,9 @@ class PredictOptions:
     """Longer side of every image (or tile) as the network sees it, px: smaller is faster, larger finds smaller
     things. The model's own choice by default."""
     scales: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE ...")] = ()
-    """Of label maps: look at every image at these shares of its usual size and average: 0.75 1 1.25."""
+    """Look at every image at these shares of its usual size: 0.75 1 1.25. Label maps are averaged, objects joined."""
     flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Of label maps: look at the mirror image too and average."""
+    """Look at the mirror image too, likewise."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: str = "auto"
@@ -155,7 +155,7 @@ def predict(options: PredictOptions) -> int:
     if options.diameter == "auto":
         predictor = _at_their_scale(predictor, inputs, options, console)
     if options.scales or options.flip:
-        predictor = predictor.averaging(options.scales or (1.0,), options.flip)
+        predictor = predictor.multi_scale(options.scales or (1.0,), options.flip)
     return predict_all(predictor, inputs, options, console)
 
 

@@ -136,6 +136,7 @@ def settings(info: ModelInfo) -> dict[str, str]:
     names = [category.name for category in info.categories if category.name != "N/A"]
     shown: dict[str, Any] = asdict(info) | {"categories": f"{len(names)}: {', '.join(names)}"}
     del shown["card"]
+    shown["scales"] = f"{', '.join(f'{scale:g}' for scale in info.scales)}, joined" if info.scales else ""
     shown["tile"] = f"{info.tile} px, for larger images" if info.tile else ""
     return {name: _line(value) for name, value in shown.items() if value}
 

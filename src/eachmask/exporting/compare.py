@@ -24,7 +24,8 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 2e-1}
 """In float32 the largest difference, as a share of the tensor's largest value. Where numbers are rounded on purpose
 the root mean square of the differences, as a share of that of the values: a single place may be rounded far off, say a
 short vector that is made 1 long. Noise on a small image, which no network was trained for, is rounded most: a tenth was
-seen (``objects`` by OpenVINO on AMX) in a file whose AP is the model's. A size that a trace has frozen is off by the whole."""
+seen (``objects`` by OpenVINO on AMX) in a file whose AP is the model's. A size that a trace has frozen is off by far
+more."""
 OF_PHOTO = 10
 """... times this: rounding grows with the pixels that norms average over."""
 _OF = ("the largest", "the root mean square")

@@ -85,7 +85,8 @@ def export(
     network, info = load_model(path)
     info = replace(info, name=info.name or info.variant)
     if size is not None:
-        info = replace(info, preprocess=replace(info.preprocess, fixed_size=size, short_side=None, long_side=None))
+        preprocess = replace(info.preprocess, fixed_size=size, short_side=None, long_side=None)
+        info = replace(info, preprocess=preprocess, scales=())
     target = Path(out) if out is not None else Path(info.name + SUFFIXES[to])
     if target.suffix != SUFFIXES[to]:
         raise UserError(f"a file for {to} ends in {SUFFIXES[to]}: call it {target.with_suffix(SUFFIXES[to]).name}")

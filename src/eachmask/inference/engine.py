@@ -10,16 +10,18 @@ import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from eachmask.accel.kernels import keep_more_kernels
 from eachmask.accel.malloc import give_back_freed_memory, keep_freed_memory, limit_freed_memory
 from eachmask.inference.devices import find_device, find_precision
 from eachmask.inference.preprocessing import preprocessed, reduced, size_of
+from eachmask.ops.looks import WITNESS
 from eachmask.ops.tiles import sliding_boxes, tile_boxes
 from eachmask.structures import DecodeOptions, ImageBatch, Preprocess, UserError
 from eachmask.tasks.task import Task
@@ -49,6 +51,18 @@ def unheard(*_: Any) -> None:
     """The listener where nobody listens."""
 
 
+class Look(NamedTuple):
+    """One of the ways in which the network is shown every image."""
+
+    scale: float = 1.0
+    """Share of the usual size."""
+    mirrored: bool = False
+    """Left to right."""
+
+
+USUAL = (Look(),)
+
+
 @dataclass(frozen=True)
 class _Job:
     """What holds for all images of a call."""
@@ -72,6 +86,7 @@ class Engine(Generic[T]):
         precision: fp32, bf16, fp16, or auto: bf16 on CPUs that compute in it, fp16 on CUDA, else fp32.
         optimize: fuse normalization and order memory for speed; the results stay equal up to rounding.
         in_place: optimize the model itself, for callers that need it no more: half the memory.
+        looks: what is found in each is joined, where the task joins; more than the usual one are for objects.
 
     Raises:
         UserError: unknown or absent device, unknown precision.
@@ -87,10 +102,11 @@ class Engine(Generic[T]):
         precision: str = "auto",
         optimize: bool = True,
         in_place: bool = False,
+        looks: Sequence[Look] = USUAL,
     ) -> None:
         from eachmask.backbones.fuse import optimize_for_inference
 
-        self.preprocess, self.task = preprocess, task
+        self.preprocess, self.task, self.looks = preprocess, task, tuple(looks)
         self.requested_device = device
         self.device = find_device(device)
         self.dtype = find_precision(precision, self.device)
@@ -100,6 +116,7 @@ class Engine(Generic[T]):
         give_back_freed_memory()
         if self.device.type == "cpu":
             keep_freed_memory()
+            keep_more_kernels()
 
     def predict(
         self,
@@ -146,9 +163,11 @@ class Engine(Generic[T]):
             found[i] = result.resize(size_of(images[i]))
         return [found[i] for i in range(len(images))]
 
-    def batch(self, images: Sequence[NDArray[Any]], limits: Sequence[Limits]) -> ImageBatch:
+    def batch(
+        self, images: Sequence[NDArray[Any]], limits: Sequence[Limits], preprocess: Preprocess | None = None
+    ) -> ImageBatch:
         """Images (H, W, 3) of one target size, on the device as the network wants them."""
-        single = [preprocessed(self.preprocess, i, at) for i, at in zip(images, limits, strict=True)]
+        single = [preprocessed(preprocess or self.preprocess, i, at) for i, at in zip(images, limits, strict=True)]
         tensor = torch.cat([one.tensor for one in single]) if len(single) > 1 else single[0].tensor
         return replace(single[0], tensor=tensor, sizes=tuple(one.sizes[0] for one in single)).to(self.device)
 
@@ -163,26 +182,46 @@ class Engine(Generic[T]):
     def _predict_grouped(
         self, images: Sequence[NDArray[Any]], limits: Sequence[Limits], given: Sequence[Any] | None, job: _Job
     ) -> list[T]:
+        """What all looks find, joined."""
+        if self.looks == USUAL:
+            return self._looked(Look(), images, limits, given, job)
+        assert self.task.join is not None and given is None
+        own, asked = getattr(self.model, "config", None), job.options
+        least = getattr(own, "score_threshold", 0.0) if asked.score_threshold is None else asked.score_threshold
+        most = getattr(own, "max_detections", None) if asked.max_detections is None else asked.max_detections
+        job = replace(job, options=replace(asked, score_threshold=min(least, WITNESS)))
+        every = [self._looked(look, images, limits, None, job) for look in self.looks]
+        return [self.task.join(found, least, most) for found in zip(*every, strict=True)]
+
+    def _looked(
+        self,
+        look: Look,
+        images: Sequence[NDArray[Any]],
+        limits: Sequence[Limits],
+        given: Sequence[Any] | None,
+        job: _Job,
+    ) -> list[T]:
         """Images that the network sees in one size form a batch: padding then never changes a result."""
+        preprocess = self.preprocess.scaled(look.scale)
+        if look.mirrored:
+            images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
         groups: dict[tuple[int, int], list[int]] = {}
         for i, image in enumerate(images):
-            groups.setdefault(self.preprocess.target_size(*size_of(image)), []).append(i)
+            groups.setdefault(preprocess.target_size(*size_of(image)), []).append(i)
         found: dict[int, T] = {}
         for size, members in groups.items():
             own = None if given is None else [given[i].resize(size).to(self.device) for i in members]
-            results = self._run([images[i] for i in members], [limits[i] for i in members], own, job)
+            batch = self.batch([images[i] for i in members], [limits[i] for i in members], preprocess)
+            results = self._run(batch, [size_of(images[i]) for i in members], own, job)
             found.update(zip(members, results, strict=True))
-        return [found[i] for i in range(len(images))]
+        return [found[i].flip() if look.mirrored else found[i] for i in range(len(images))]
 
     @torch.inference_mode()
-    def _run(
-        self, images: Sequence[NDArray[Any]], limits: Sequence[Limits], given: Sequence[Any] | None, job: _Job
-    ) -> list[T]:
+    def _run(self, batch: ImageBatch, sizes: Sequence[Pair], given: Sequence[Any] | None, job: _Job) -> list[T]:
         """One pass of the network over images of one target size; results in the images' own pixels."""
-        batch = self.batch(images, limits)
         with self.autocast():
             decoded: list[T] = self.model.decode(self._forward(batch, given), job.options)  # type: ignore[operator]
-        found = [result.to("cpu").resize(size_of(image)) for result, image in zip(decoded, images, strict=True)]
+        found = [result.to("cpu").resize(size) for result, size in zip(decoded, sizes, strict=True)]
         job.on_pass(found)
         if self.device.type == "cpu":
             limit_freed_memory()

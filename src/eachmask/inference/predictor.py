@@ -28,7 +28,7 @@ from eachmask.inference.arguments import (
     url_read,
 )
 from eachmask.inference.devices import PRECISIONS
-from eachmask.inference.engine import Engine, TileListener, TileStore, unheard
+from eachmask.inference.engine import USUAL, Engine, Look, TileListener, TileStore, unheard
 from eachmask.inference.view import ImageView
 from eachmask.structures import Category, DecodeOptions, UserError
 from eachmask.structures.spatial import Spatial
@@ -83,7 +83,14 @@ class Predictor(Generic[T]):
         self.task = cast("Task[T]", model.task)
         self.fingerprint = _fingerprint(model, info, classifier)
         self.engine: Engine[T] = Engine(
-            model, info.preprocess, self.task, device=device, precision=precision, optimize=optimize, in_place=in_place
+            model,
+            info.preprocess,
+            self.task,
+            device=device,
+            precision=precision,
+            optimize=optimize,
+            in_place=in_place,
+            looks=[Look(scale) for scale in info.scales] or USUAL,
         )
         if classifier is not None:
             if optimize:
@@ -322,21 +329,26 @@ class Predictor(Generic[T]):
         other.fingerprint = hashlib.sha256(f"{self.fingerprint} {diameter}".encode()).hexdigest()
         return other
 
-    def averaging(self, scales: Sequence[float] = (1.0,), flip: bool = False) -> Self:
-        """The same predictor of label maps, which looks at every image several times and averages.
+    def multi_scale(self, scales: Sequence[float] = (1.0,), flip: bool = False) -> Self:
+        """The same predictor, which looks at every image several times: label maps are averaged, objects are joined
+        (:func:`~eachmask.ops.looks.join_looks`).
 
         Args:
             scales: at these sizes, as shares of the usual one.
             flip: also at the mirror image.
 
         Raises:
-            UserError: the model does not label pixels, or a scale is out of range.
+            UserError: the model predicts neither, sees every image at one size, or a scale is out of range.
         """
-        from eachmask.inference.several_looks import SeveralLooks
+        from eachmask.inference.several_looks import SeveralLooks, check_looks
 
+        check_looks(type(self.model), scales, self.info.preprocess)
         other = copy.copy(self)
         other.engine = copy.copy(self.engine)
-        other.engine.model = SeveralLooks(self.model, scales, flip, self.info.preprocess.divisor)
+        if self.task.join is None:
+            other.engine.model = SeveralLooks(self.model, scales, flip, self.info.preprocess.divisor)
+        else:
+            other.engine.looks = tuple(Look(s, m) for m in ((False, True) if flip else (False,)) for s in scales)
         looks = f"{self.fingerprint} {sorted(scales)} {flip}"
         other.fingerprint = hashlib.sha256(looks.encode()).hexdigest()
         return other
@@ -405,6 +417,7 @@ def _fingerprint(model: nn.Module, info: ModelInfo, classifier: CropClassifier |
         "preprocess": info.preprocess.to_dict(),
         "categories": [[c.id, c.name] for c in info.categories],
         "decode": info.decode,
+        **({"scales": info.scales} if info.scales else {}),
         "crop_classifier": None if classifier is None else classifier.config.to_dict(),
     }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())

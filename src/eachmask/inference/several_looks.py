@@ -1,5 +1,7 @@
 """Several looks at one image: at other sizes and mirrored, their opinions of each pixel's class averaged.
 
+Of objects the engine joins what was found (:mod:`eachmask.ops.looks`).
+
 Multi-scale and flip testing, as papers on semantic segmentation report it (Chen et al., arXiv 1606.00915, section 4.1).
 Each look costs one more pass of the network.
 """
@@ -14,16 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eachmask.models.protocol import Promptable
 from eachmask.models.semantic.labeling import Labeling, resized
-from eachmask.structures import DecodeOptions, ImageBatch, UserError
+from eachmask.structures import DecodeOptions, ImageBatch, Preprocess, UserError
 
 
-def check_looks(network: type[Any], scales: Sequence[float]) -> None:
-    """Raises UserError where networks of a class do not label pixels, or a scale is out of range."""
-    if not issubclass(network, Labeling):
-        raise UserError("several looks are averaged for models that label pixels alone: leave out --scales, --flip")
+def check_looks(network: type[Any], scales: Sequence[float], preprocess: Preprocess) -> None:
+    """Raises UserError where results of a class of networks are neither averaged nor joined, where it sees every image
+    at one size, or where a scale is out of range."""
+    if not issubclass(network, Labeling) and (issubclass(network, Promptable) or network.task.join is None):
+        raise UserError("several looks are for models of label maps and of objects: leave out --scales, --flip")
     if not scales or not all(0.25 <= scale <= 4 for scale in scales):
         raise UserError(f"--scales must lie in 0.25 to 4, not {', '.join(f'{scale:g}' for scale in scales)}")
+    for scale in scales:
+        preprocess.scaled(scale)
 
 
 class SeveralLooks(nn.Module):
@@ -40,7 +46,6 @@ class SeveralLooks(nn.Module):
 
     def __init__(self, model: nn.Module, scales: Sequence[float], flip: bool, divisor: int = 32) -> None:
         super().__init__()
-        check_looks(type(model), scales)
         assert isinstance(model, Labeling)
         self.model, self.scales, self.divisor = model, tuple(scales), divisor
         self.mirrored = (False, True) if flip else (False,)

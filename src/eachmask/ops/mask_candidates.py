@@ -211,7 +211,11 @@ def suppress(masks: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> t
     >>> index.tolist(), scores.tolist()
     ([1], [0.75])
     """
-    iou = mask_iou(masks, labels)
+    return suppress_by_iou(mask_iou(masks, labels), scores, labels, limits)
+
+
+def suppress_by_iou(iou: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
+    """:func:`suppress` for who knows the (N, N) IoU already, 0 for pairs of other labels."""
     overlap = OVERLAP if limits.greedy is None else limits.greedy
     how = limits.suppression or ("matrix" if limits.greedy is None else "hard")
     if how in ("soft", "fast"):

@@ -105,6 +105,22 @@ class Preprocess:
             raise UserError(f"this model sees every image at {height} x {width} pixels: objects cannot be made larger")
         return replace(self, short_side=None, long_side=None, magnification=magnification)
 
+    def scaled(self, scale: float) -> Preprocess:
+        """The same, but the network sees every image at this share of the usual size.
+
+        Raises:
+            UserError: the model wants one size only.
+        """
+        if scale == 1:
+            return self
+        if self.fixed_size is not None:
+            height, width = self.fixed_size
+            raise UserError(f"this model sees every image at {height} x {width} pixels and at no other scale")
+        if self.short_side is None:
+            return self.magnified(scale * self.magnification)
+        long_side = None if self.long_side is None else round(scale * self.long_side)
+        return replace(self, short_side=round(scale * self.short_side), long_side=long_side)
+
     def limits(self, image: NDArray[Any]) -> tuple[float, float]:
         """The (low, high) pixel values that become 0 and 1. Tiles of one image share the image's.
 

@@ -13,6 +13,7 @@ from eachmask.metrics.coco_ap import Kind, coco_ap
 from eachmask.metrics.coco_matches import box_overlap, mask_overlap, match
 from eachmask.metrics.matching import count_in_image
 from eachmask.metrics.sweep import sweep
+from eachmask.ops.looks import join_looks
 from eachmask.ops.tiles import merge_tiles
 from eachmask.structures import Category, Instances
 from eachmask.tasks.instance_outputs import OUTPUTS
@@ -107,6 +108,7 @@ INSTANCES: Task[Instances] = Task(
     shown=sure,
     choose=choose,
     merge=merge,
+    join=join_looks,
     render=overlay,
     outputs=OUTPUTS,
     sections=sections,

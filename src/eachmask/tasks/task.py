@@ -193,6 +193,8 @@ class Task(Generic[T]):
     none, or ``storage`` reads them."""
     merge_evenly: Callable[[Sequence[T], Sequence[Box], tuple[int, int]], T] | None = None
     """The same as ``merge``, but all tiles that see a pixel count alike; None: nothing is averaged."""
+    join: Callable[[Sequence[T], float, int | None], T] | None = None
+    """(what several looks at one image found, least score, largest number) -> one; None: they are not joined."""
     mixes: bool = False
     """Objects of one training image can be pasted into another."""
 

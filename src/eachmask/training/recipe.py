@@ -72,6 +72,8 @@ class Recipe:
     """License of the weights, written into the model file."""
     decode: dict[str, Any] = field(default_factory=dict)
     """DecodeOptions saved with the weights."""
+    scales: tuple[float, ...] = ()
+    """See :class:`~eachmask.weights.header.ModelInfo`; when predicting."""
     tile: int | None = None
     """Largest side that is predicted in one pass, saved with the weights."""
 

@@ -147,6 +147,7 @@ class RunFolder:
             training=training,
             scores={f"val {n}": row[n] for n in names[names.index(recipe.best) :]} if row else {},
             decode=recipe.decode if decode is None else decode,
+            scales=recipe.scales,
             tile=recipe.tile,
             object_diameter=self._diameter,
         )

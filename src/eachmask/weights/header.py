@@ -17,6 +17,7 @@ _SHARE, _SIDE = Range(0, 1), Range(1, 1 << 16)
 SCHEMA = Schema(
     ranges={
         "tile": Range(MIN_TILE, 1 << 20),
+        "scales": Range(0.25, 4),
         "object_diameter": Range(1, 1 << 16),
         "preprocess.mean": Range(-1e4, 1e4),
         "preprocess.std": Range(1e-6, 1e4),
@@ -58,6 +59,8 @@ class ModelInfo:
     """Measured by us, as fractions 0..1."""
     decode: dict[str, Any] = field(default_factory=dict)
     """DecodeOptions that differ from the model's defaults."""
+    scales: tuple[float, ...] = ()
+    """Objects are looked for at these shares of the usual size, and what is found is joined; none: once, at 1."""
     tile: int | None = None
     """Larger images are predicted in tiles of this side, px; None: in one pass, whatever the size."""
     object_diameter: float | None = None
