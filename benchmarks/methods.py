@@ -1,7 +1,7 @@
 """Every system under one equal, small budget: the same light backbone, images, steps, batch and seed.
 
 The backbone starts from ImageNet on ``dsb2018``. Photographs need more than so small a budget: on ``coco-mini`` it
-starts from the one of the bundled ``objects`` (or of another file: ``--start``), which has seen these training
+starts from the one of the bundled ``clicks`` (or of another file: ``--start``), which has seen these training
 photographs (not the ones that are scored), and objects smaller than an eighth of the image's longer side are ignored,
 when learning and when scoring.
 
@@ -310,7 +310,7 @@ def main() -> int:
     parser.add_argument("--on", nargs="*", default=list(PACKS), choices=PACKS, help="packs")
     parser.add_argument("--only", nargs="*", default=[], help="variants; all light ones by default")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--start", default="objects", help="model whose backbone training on coco-mini starts from")
+    parser.add_argument("--start", default="clicks", help="model whose backbone training on coco-mini starts from")
     parser.add_argument("--write", action="store_true", help="write docs/methods.md of what is done")
     parser.add_argument("--one", nargs=3, metavar=("TASK", "NAME", "PACK"), help=argparse.SUPPRESS)
     options = parser.parse_args()

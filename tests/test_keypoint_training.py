@@ -160,11 +160,11 @@ def test_data_without_keypoints_are_refused(tmp_path):
         auto_recipe("keypoint_rcnn_lite0_fpn", data.splits["train"], start="none")
 
 
-def test_people_start_from_the_objects_model():
+def test_people_start_from_a_backbone_that_has_seen_some():
     start = choose_start("keypoint_rcnn_lite0_p3")
     model = keypoint_rcnn_lite0_p3()
     said = start.load(model)
-    assert said == "The backbone starts from that of objects; the rest is new."
+    assert said == "The backbone starts from that of clicks; the rest is new."
     assert start.preprocess == read_info(start.load.trained).preprocess and not start.whole
 
 

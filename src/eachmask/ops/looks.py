@@ -48,7 +48,8 @@ def join_looks(looks: Sequence[Instances], least: float, most: int | None) -> In
         the best first.
 
     >>> box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
-    >>> look = lambda score: Instances((20, 20), box, torch.tensor([0]), torch.tensor([score]))
+    >>> def look(score):
+    ...     return Instances((20, 20), box, labels=torch.tensor([0]), scores=torch.tensor([score]))
     >>> [round(score, 2) for score in join_looks([look(0.5), look(0.25)], 0, 9).scores.tolist()]
     [0.4, 0.05]
     >>> [round(score, 2) for score in join_looks([look(0.5), look(0.25)[:0]], 0, 9).scores.tolist()]

@@ -215,7 +215,13 @@ def suppress(masks: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> t
 
 
 def suppress_by_iou(iou: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
-    """:func:`suppress` for who knows the (N, N) IoU already, 0 for pairs of other labels."""
+    """:func:`suppress` for who knows the (N, N) IoU already, 0 for pairs of other labels.
+
+    >>> iou, labels = torch.tensor([[1.0, 0.9], [0.9, 1.0]]), torch.tensor([0, 0])
+    >>> index, scores = suppress_by_iou(iou, torch.tensor([0.5, 0.75]), labels, Limits(0.1, 100, 2.0, None, 0.05, 10))
+    >>> index.tolist(), [round(score, 3) for score in scores.tolist()]
+    ([1, 0], [0.75, 0.099])
+    """
     overlap = OVERLAP if limits.greedy is None else limits.greedy
     how = limits.suppression or ("matrix" if limits.greedy is None else "hard")
     if how in ("soft", "fast"):

@@ -88,7 +88,7 @@ def clicks() -> Recipe:
         ask=ask,
         score=score,
         best="iou",
-        start=FromBackbone("objects"),
+        start=FromBackbone(),
         steps=7000,
         batch_size=4,
         learning_rate=1.5e-3,

@@ -90,7 +90,7 @@ class KeypointRCNN(FasterRCNN):
     """Faster R-CNN with a keypoint head."""
 
     task = KEYPOINTS
-    backbone_from = "objects"
+    backbone_from = "clicks"
     needs = frozenset({"keypoints"})
     config: Config
 

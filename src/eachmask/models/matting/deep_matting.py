@@ -50,7 +50,7 @@ class Config:
 class DeepMatting(TrimapNetwork):
     """A backbone, and a decoder that sees the trimap on every level."""
 
-    backbone_from = "objects"
+    backbone_from = "clicks"
 
     def __init__(self, num_classes: int, config: Config) -> None:
         super().__init__()

@@ -119,7 +119,6 @@ class Clicks(Network[Raw, Selected, Instances]):
     task = INSTANCES
     max_classes = 1
     needs = frozenset({"masks"})
-    backbone_from = "objects"
     answers_only = True
     """While it trains, it is measured by what it answers to prompts."""
     answered_by = ("decoder.forward",)
