@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,12 @@ def test_several_looks_are_averaged(predictor, image):
     found, mirrored = twice.predict(image), twice.predict(np.ascontiguousarray(image[:, ::-1]))
     assert float((found.labels != mirrored.labels.flip(-1)).float().mean()) < 1e-3, "no side is preferred"
     assert predictor.multi_scale((0.5, 1.0, 1.5)).predict(image).image_size == image.shape[:2]
+    own = Predictor(network(), replace(INFO, scales=(0.5, 1.0)), device="cpu", precision="fp32")
+    wanted = predictor.multi_scale((0.5, 1.0)).predict(image)
+    assert torch.equal(own.predict(image).labels, wanted.labels) and own.fingerprint != predictor.fingerprint
+    assert torch.equal(
+        own.multi_scale((1.0,)).predict(image).labels, predictor.multi_scale((1.0,)).predict(image).labels
+    )
     same = predictor.multi_scale((1.0,)).predict(image)
     assert float((same.labels != predictor.predict(image).labels).float().mean()) < 1e-3
 

@@ -61,6 +61,7 @@ class Look(NamedTuple):
 
 
 USUAL = (Look(),)
+"""What is found in more looks than this one is joined."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,6 @@ class Engine(Generic[T]):
         precision: fp32, bf16, fp16, or auto: bf16 on CPUs that compute in it, fp16 on CUDA, else fp32.
         optimize: fuse normalization and order memory for speed; the results stay equal up to rounding.
         in_place: optimize the model itself, for callers that need it no more: half the memory.
-        looks: what is found in each is joined, where the task joins; more than the usual one are for objects.
 
     Raises:
         UserError: unknown or absent device, unknown precision.
@@ -102,11 +102,11 @@ class Engine(Generic[T]):
         precision: str = "auto",
         optimize: bool = True,
         in_place: bool = False,
-        looks: Sequence[Look] = USUAL,
     ) -> None:
         from eachmask.backbones.fuse import optimize_for_inference
 
-        self.preprocess, self.task, self.looks = preprocess, task, tuple(looks)
+        self.preprocess, self.task = preprocess, task
+        self.looks: tuple[Look, ...] = USUAL
         self.requested_device = device
         self.device = find_device(device)
         self.dtype = find_precision(precision, self.device)

@@ -28,7 +28,7 @@ from eachmask.inference.arguments import (
     url_read,
 )
 from eachmask.inference.devices import PRECISIONS
-from eachmask.inference.engine import USUAL, Engine, Look, TileListener, TileStore, unheard
+from eachmask.inference.engine import Engine, Look, TileListener, TileStore, unheard
 from eachmask.inference.view import ImageView
 from eachmask.structures import Category, DecodeOptions, UserError
 from eachmask.structures.spatial import Spatial
@@ -83,14 +83,7 @@ class Predictor(Generic[T]):
         self.task = cast("Task[T]", model.task)
         self.fingerprint = _fingerprint(model, info, classifier)
         self.engine: Engine[T] = Engine(
-            model,
-            info.preprocess,
-            self.task,
-            device=device,
-            precision=precision,
-            optimize=optimize,
-            in_place=in_place,
-            looks=[Look(scale) for scale in info.scales] or USUAL,
+            model, info.preprocess, self.task, device=device, precision=precision, optimize=optimize, in_place=in_place
         )
         if classifier is not None:
             if optimize:
@@ -98,6 +91,8 @@ class Predictor(Generic[T]):
             classifier = classifier.eval().requires_grad_(False).to(self.device)
         self.classifier = classifier
         self._warned = False
+        if info.scales:
+            self.engine = self.multi_scale(info.scales).engine
 
     @property
     def model(self) -> nn.Module:
@@ -342,11 +337,12 @@ class Predictor(Generic[T]):
         """
         from eachmask.inference.several_looks import SeveralLooks, check_looks
 
-        check_looks(type(self.model), scales, self.info.preprocess)
+        model = self.model.model if isinstance(self.model, SeveralLooks) else self.model
+        check_looks(type(model), scales, self.info.preprocess)
         other = copy.copy(self)
         other.engine = copy.copy(self.engine)
         if self.task.join is None:
-            other.engine.model = SeveralLooks(self.model, scales, flip, self.info.preprocess.divisor)
+            other.engine.model = SeveralLooks(model, scales, flip, self.info.preprocess.divisor)
         else:
             other.engine.looks = tuple(Look(s, m) for m in ((False, True) if flip else (False,)) for s in scales)
         looks = f"{self.fingerprint} {sorted(scales)} {flip}"

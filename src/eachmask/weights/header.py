@@ -60,7 +60,7 @@ class ModelInfo:
     decode: dict[str, Any] = field(default_factory=dict)
     """DecodeOptions that differ from the model's defaults."""
     scales: tuple[float, ...] = ()
-    """Objects are looked for at these shares of the usual size, and what is found is joined; none: once, at 1."""
+    """Every image is seen at these shares of the usual size (objects are joined, label maps averaged); none: once."""
     tile: int | None = None
     """Larger images are predicted in tiles of this side, px; None: in one pass, whatever the size."""
     object_diameter: float | None = None
