@@ -39,9 +39,6 @@ class SeveralLooks(nn.Module):
         scales: of the image as the network usually sees it, each 0.25 to 4.
         flip: also mirrored, left to right.
         divisor: sides of what the network sees are multiples of it.
-
-    Raises:
-        UserError: the model does not label pixels, or a scale is out of range.
     """
 
     def __init__(self, model: nn.Module, scales: Sequence[float], flip: bool, divisor: int = 32) -> None:

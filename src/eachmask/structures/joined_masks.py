@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from eachmask.structures.masks import Index, Masks, as_index, check_same_canvas
+from eachmask.structures.masks import Index, Masks, as_index, check_joinable
 from eachmask.structures.rle import RLE
 
 if TYPE_CHECKING:
@@ -37,10 +37,7 @@ class JoinedMasks(Masks):
         Raises:
             ValueError: no parts, or different canvases.
         """
-        if not parts:
-            raise ValueError("nothing to join: the canvas size would be unknown")
-        for part in parts:
-            check_same_canvas(parts[0], part)
+        check_joinable(parts)
         return JoinedMasks(tuple(parts), np.arange(sum(map(len, parts))))
 
     @property

@@ -91,10 +91,7 @@ class Masks(ABC):
         """
         from eachmask.structures.rle import RLE
 
-        if not parts:
-            raise ValueError("nothing to join: the canvas size would be unknown")
-        for part in parts:
-            check_same_canvas(parts[0], part)
+        check_joinable(parts)
         rles = [part.to_rle() for part in parts]
         lengths = np.concatenate([np.diff(rle.offsets) for rle in rles])
         return RLE(np.concatenate([rle.counts for rle in rles]), offsets_of(lengths), rles[0].size)
@@ -204,3 +201,15 @@ def check_same_canvas(masks: Masks, other: Masks) -> None:
     """
     if masks.size != other.size:
         raise ValueError(f"masks on {masks.size} and on {other.size} (height, width) are not of the same image")
+
+
+def check_joinable(parts: Sequence[Masks]) -> None:
+    """Raises ValueError where there are no collections, or where they are not of one image.
+
+    >>> from eachmask.structures.rle import RLE
+    >>> check_joinable([RLE.empty((4, 4)), RLE.empty((4, 4))])
+    """
+    if not parts:
+        raise ValueError("nothing to join: the canvas size would be unknown")
+    for part in parts:
+        check_same_canvas(parts[0], part)

@@ -224,7 +224,7 @@ class CondInst(PointDetector[Raw, Selected]):
     ) -> tuple[Kept, Tensor]:
         """Scores times maskness, the mean probability within the mask; Matrix NMS; repeats lose score; the best first.
 
-        The cells of the mask features are fine enough for that: twice as many along each side changed no figure.
+        The cells of the mask features are fine enough for that.
 
         Args:
             kernels: (N, 169) of the detections.
