@@ -78,7 +78,11 @@ def recipe(**changes) -> Recipe:
 
 
 def main(arguments: list[str]) -> None:
-    """Train in a process of its own: OUT [--die-writing N]; N counts checkpoints, the last is left half written."""
+    """Train in a process of its own: OUT [--die-writing N]; N counts checkpoints, the last is left half written.
+
+    The last that it prints, where there is /proc, are the names of the threads that still run when Python ends.
+    """
+    import atexit
     import os
     import signal
 
@@ -87,6 +91,11 @@ def main(arguments: list[str]) -> None:
     from eachmask.training import loop
     from eachmask.training.recipe import Run
 
+    def say_threads() -> None:
+        names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+        print("threads:", *names, flush=True)
+
+    atexit.register(say_threads)
     models.variant = lambda name: Toy  # type: ignore[assignment]
     if "--die-writing" in arguments:
         left, real = int(arguments[2]), files.save_file

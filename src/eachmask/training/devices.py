@@ -53,11 +53,15 @@ def make_accelerator(run: Run) -> Any:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
         if run.device.startswith("cuda:"):
             os.environ["ACCELERATE_TORCH_DEVICE"] = run.device
+    else:
+        # Default arguments there hold the group of all processes if there is one when it is imported; nothing
+        # could end the group's threads then, and one that is still running when Python ends aborts the process.
+        import torch.distributed.nn  # noqa: F401
     return Accelerator(cpu=on_cpu, mixed_precision=PRECISIONS[precision])
 
 
 def leave_at_exit(accelerator: Any) -> None:
-    """When this process ends, take leave of the others: their threads, still running, would abort it."""
+    """When this process ends, take leave of the others, which ends the threads that talk to them."""
     if accelerator.num_processes > 1:
         atexit.register(_leave)
 
