@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 import zlib
@@ -56,6 +57,20 @@ def _run(predictor: Predictor, images: Path, out: Path, options: BatchOptions = 
 
 def _tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_only_the_thread_that_predicts_computes(images: Path, tmp_path: Path) -> None:
+    """A second thread with torch at work makes the first one slower by half (benchmarks/folder.py)."""
+    predictor = Predictor(Spots(), spots_info(), device="cpu", precision="fp32")
+    threads = []
+
+    def packed(found: Instances) -> Instances:
+        threads.append(threading.current_thread())
+        return pack(found)
+
+    pack, predictor.task = predictor.task.packed, replace(predictor.task, packed=packed)
+    assert _run(predictor, images, tmp_path / "out").done == 7
+    assert threads == [threading.current_thread()] * 7
 
 
 def test_results_say_what_the_predictor_says(predictor: Predictor, images: Path, tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def served(project: Project, clicks: Clicks = CLICKS) -> Iterator[tuple[str, Stu
         finally:
             server.should_exit = True
             thread.join(20)
-            with clicks._looking, clicks._answering:  # no thread may compute when the process ends
+            clicks._looks.submit(bool).result()  # what it looks at is done
+            with clicks._answering:  # no thread may compute when the process ends
                 pass
             project.journal.close()
 

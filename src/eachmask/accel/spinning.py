@@ -3,6 +3,11 @@
 Between two parallel regions a thread spins, by default for milliseconds. That is free where a CPU is idle. Beside other
 work it keeps the very thread from running that all the others wait for: an image then takes twice as long and more
 (``benchmarks/busy.py``).
+
+Once there are more threads than CPUs, all of them sleep nearly at once, whatever the setting, and each of the hundreds
+of layers waits for the system to wake them. Every Python thread in which torch computes has such threads of its own,
+until it ends. So one thread of a process computes, and reading, writing and answering leave torch alone
+(``benchmarks/folder.py``).
 """
 
 from __future__ import annotations

@@ -218,12 +218,14 @@ class _Worker(Generic[T]):
         present = [source for source in chunk if source.name in images]
         for source, result in zip(present, self._results(present, images), strict=True):
             if result is not None and not self.journal.is_done(source):
-                if self.options.classes:
-                    result = self.task.choose(result, self.options.classes, self.options.decode.max_detections)
                 yield source, images[source.name], result
 
     def _results(self, present: Sequence[Source], images: dict[str, NDArray[Any]]) -> list[T | None]:
-        """One pass for the batch; one by one if that fails, so that only the culprit is lost."""
+        """One pass for the batch; one by one if that fails, so that only the culprit is lost.
+
+        Packed here, in the thread that computes: with torch at work in a second one, its threads outnumber the CPUs,
+        and GNU OpenMP lets them all sleep between any two layers.
+        """
         decode = self.options.decode
         if self.options.classes and decode.max_detections is not None:  # the best of these, not these among the best
             own = getattr(self.predictor.model, "max_objects", None) or MIN_CANDIDATES
@@ -238,7 +240,11 @@ class _Worker(Generic[T]):
             wishes["stores"] = [TileFiles(self.journal, self.journal.tiles(source), kept) for source in present]
         try:
             arrays = [unit_range(images[source.name]) for source in present]
-            return list(self.predictor.predict_arrays(arrays, **wishes))
+            results = self.predictor.predict_arrays(arrays, **wishes)
+            if self.options.classes:
+                most = self.options.decode.max_detections
+                results = [self.task.choose(result, self.options.classes, most) for result in results]
+            return [self.task.packed(result) for result in results]
         except Exception as error:
             if len(present) == 1:
                 self._fail(present[0], why(error, "predicted", present[0].name))
@@ -249,7 +255,6 @@ class _Worker(Generic[T]):
         """Write what belongs to one image, then its record."""
         try:
             self.journal.forget(source)
-            result = self.task.packed(result)
             known = Known(self.options.pixel_size or pixel_size(source.path), tuple(self._channels(source, result)))
             files, thumbnail, hidden = self._write_files(source, image, result, known)
             record = self.outputs.record(source.name, result, image)

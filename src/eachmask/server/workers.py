@@ -12,6 +12,7 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,10 @@ class ModelThread(ThreadWorker):
         Raises:
             UserError: one of them cannot be loaded.
         """
+        self._thread.submit(self._load).result()
+
+    def _load(self) -> None:
+        """In the thread that computes, see :mod:`eachmask.accel.spinning`."""
         if self._models is None:
             from eachmask.server.models import Models
 
@@ -68,7 +73,11 @@ class ModelThread(ThreadWorker):
             UserError: it cannot be loaded; the one before stays.
         """
         assert self._models is not None
-        await asyncio.to_thread(self._models.load, name)
+        alone = ThreadPoolExecutor(1)  # what torch starts there ends with it
+        try:
+            await asyncio.get_running_loop().run_in_executor(alone, self._models.load, name)
+        finally:
+            alone.shutdown(wait=False)
 
 
 class ModelProcess:

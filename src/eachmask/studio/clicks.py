@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,8 @@ class Clicks:
         self.model, self.cache = model, cache
         self._predictor: PromptPredictor | None = None
         self._known: OrderedDict[tuple[Path, int, int], Embedded] = OrderedDict()
-        self._looking, self._answering, self._knowing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._looks = ThreadPoolExecutor(1, "look")  # always the same thread: see eachmask.accel.spinning
+        self._answering, self._knowing = threading.Lock(), threading.Lock()
         self._numbers, self._newest = itertools.count(), 0
 
     def look(self, item: Item) -> Embedded:
@@ -53,8 +55,11 @@ class Clicks:
         known = self._recall(key)
         if known is not None:
             return known
-        with self._looking:  # one image at a time; clicks on those that are known are answered meanwhile
-            known = self._recall(key) or self._loaded().embed(unit_range(item.seen()))
+
+        def seen() -> Embedded:
+            return self._recall(key) or self._loaded().embed(unit_range(item.seen()))
+
+        known = self._looks.submit(seen).result()  # one image at a time; clicks on known ones are answered meanwhile
         with self._knowing:
             self._known[key] = known
             while len(self._known) > KEPT:
